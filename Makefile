@@ -1,0 +1,30 @@
+# make demo and make test work on a machine with Python 3.11 or later and make; the environment
+# goes into .venv. Both work again without a network.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/study
+	$(BIN)/vicinal study digits --out runs/digits
+	@echo "Open runs/digits/report.html in a browser."
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv runs
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# A file of that name in .venv says that the packages are there, for these two lists of them.
+.venv/study .venv/dev: .venv/%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
+	@touch $@

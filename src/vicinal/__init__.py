@@ -1,0 +1,37 @@
+"""Train neural networks on blends of examples: draw a plan, then mix anything with it.
+
+The public names are listed here. They are imported when they are first used, so that the command
+line can answer without waiting for torch; they bring in torch and numpy, nothing else.
+
+Example:
+    >>> import torch
+    >>> from vicinal import MixUp
+    >>> plan = MixUp(alpha=0.2).draw(4, generator=torch.Generator().manual_seed(0))
+    >>> plan.mix(torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4, 3, 32, 32])
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vicinal.mixing import MixUp, Pairing, Plan, Reverse, Shuffle, generator_at, mix
+
+__version__ = "0.1.0.dev0"
+
+__all__ = ["MixUp", "Pairing", "Plan", "Reverse", "Shuffle", "generator_at", "mix"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
+    from vicinal import mixing
+
+    value: object = getattr(mixing, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, used or not."""
+    return sorted({*globals(), *__all__})
