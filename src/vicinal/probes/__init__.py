@@ -1,0 +1,5 @@
+"""Probes: questions put to a trained network."""
+
+from vicinal.probes.memorisation import reproduced
+
+__all__ = ["reproduced"]

@@ -1,0 +1,55 @@
+"""The report: one page that needs nothing but itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from vicinal.reports.figures import COLOURS_DARK, COLOURS_LIGHT, Picture
+from vicinal.reports.words import answer, caption, heading, lines
+
+
+def page(
+    summary: Mapping[str, Any],
+    *,
+    recipe_text: str,
+    machines: Sequence[Mapping[str, str]],
+    accuracy: Picture,
+    memorisation: Sequence[Picture],
+    curves: Sequence[tuple[str, Sequence[Picture]]],
+    examples: Picture | None,
+) -> str:
+    """Return the page as HTML: the answer first, then what it rests on.
+
+    Args:
+        summary: of the study.
+        recipe_text: the recipe as resolved, in TOML.
+        machines: what the trials ran on, each kind once.
+        accuracy: the picture of the answer.
+        memorisation: one picture for each condition with wrong labels.
+        curves: for each condition its name and its learning curves.
+        examples: the strip of blended examples, where an arm mixes.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vicinal.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        study=summary["study"],
+        answer=answer(summary),
+        caption=caption(summary),
+        heading=heading(summary),
+        lines=lines(summary),
+        recipe=recipe_text,
+        versions=summary["versions"],
+        machines=machines,
+        accuracy=accuracy,
+        memorisation=memorisation,
+        curves=curves,
+        examples=examples,
+        light=COLOURS_LIGHT,
+        dark=COLOURS_DARK,
+    )

@@ -1,0 +1,96 @@
+"""Progress: a live display on a terminal, one quiet line a trial anywhere else."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from vicinal.studies import EpochRow, Result, Trial, condition_name
+from vicinal.training.recipe import Recipe
+
+
+class StudyProgress:
+    """Tells of a study while it runs; see ``vicinal.studies.Progress``. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to ``console``: live if it is a terminal."""
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._trials = self._bars.add_task("trials", total=None, note="")
+        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
+
+    def __enter__(self) -> Self:
+        """Start the display."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the display away."""
+        self._bars.stop()
+
+    def begin(self, recipe: Recipe, total: int, done: int) -> None:
+        """Note how much there is to do."""
+        self._recipe = recipe
+        self._total, self._done, self._trained = total, done, 0
+        self._began = time.monotonic()
+        self._bars.update(self._trials, total=total, completed=done)
+        if 0 < done < total:
+            self._console.print(f"{done} of {total} trials are finished, going on", highlight=False)
+
+    def start(self, trial: Trial) -> None:
+        """Show the trial that starts."""
+        self._bars.reset(
+            self._epochs,
+            description=self._name(trial.arm, trial.corrupted, trial.seed),
+            total=self._recipe.training.epochs,
+            visible=True,
+        )
+
+    def epoch(self, row: EpochRow) -> None:
+        """Show epoch and loss of the current trial."""
+        note = f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.1f} %"
+        self._bars.update(self._epochs, completed=row.epoch, note=note)
+
+    def finish(self, result: Result) -> None:
+        """Count a finished trial, and say so in a line where there is no live display."""
+        self._done += 1
+        self._trained += 1
+        left = self._left()
+        self._bars.update(self._trials, completed=self._done, note=left)
+        if not self._console.is_terminal:
+            name = self._name(result.arm, result.corrupted, result.seed)
+            self._console.print(
+                f"[{self._done}/{self._total}] {name}: {100 * result.test_accuracy:.1f} % "
+                f"in {result.seconds:.1f} s, {left}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def _left(self) -> str:
+        each = (time.monotonic() - self._began) / self._trained
+        seconds = round(each * (self._total - self._done))
+        if seconds < 60:
+            return f"{seconds} s left"
+        minutes = round(seconds / 60)
+        return (
+            f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
+        )
+
+    def _name(self, arm: str, corrupted: float, seed: int) -> str:
+        return f"{self._recipe.arms[arm].title}, {condition_name(corrupted)}, seed {seed}"

@@ -1,0 +1,15 @@
+"""Studies: arms x conditions x seeds, trained, kept, and compared."""
+
+from vicinal.studies.results import EpochRow, Result, Trial, condition_name
+from vicinal.studies.study import Progress, Study, open_study, run_study
+
+__all__ = [
+    "EpochRow",
+    "Progress",
+    "Result",
+    "Study",
+    "Trial",
+    "condition_name",
+    "open_study",
+    "run_study",
+]

@@ -1,0 +1,42 @@
+"""A few blended examples, kept for the report's picture of what mixing does."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+
+from vicinal.data import DataSet
+from vicinal.mixing import generator_at
+from vicinal.studies.files import write_whole
+from vicinal.studies.trial import policy_of
+from vicinal.training.recipe import MixUpArm, Recipe
+
+COUNT = 6
+
+
+def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
+    """Write some examples, their partners and their blends, by the first arm that mixes.
+
+    Nothing is written where no arm mixes. Every example has a lam of its own, so that they differ.
+    """
+    arms = [arm for arm in recipe.arms.values() if isinstance(arm, MixUpArm)]
+    if path.exists() or not arms:
+        return
+    policy = policy_of(arms[0])
+    assert policy is not None
+    generator = generator_at(recipe.seed, 0)
+    plan = dataclasses.replace(policy, per="example", mix_rate=1.0).draw(COUNT, generator=generator)
+    own, labels = data.train.inputs[:COUNT], data.train.targets[:COUNT]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        own=own.numpy(),
+        met=own[plan.partner].numpy(),
+        blend=plan.mix(own.float()).numpy(),
+        lam=plan.lam.numpy(),
+        own_class=np.array([data.classes[k] for k in labels]),
+        met_class=np.array([data.classes[k] for k in labels[plan.partner]]),
+        brightest=data.brightest,
+    )
+    write_whole(path, content.getvalue())

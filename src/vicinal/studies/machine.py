@@ -1,0 +1,39 @@
+"""What a trial ran on."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on.
+
+    Example:
+        >>> sorted(versions())
+        ['lightning-fabric', 'numpy', 'python', 'scikit-learn', 'torch', 'vicinal']
+    """
+    packages = ("vicinal", "torch", "numpy", "lightning-fabric", "scikit-learn")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+
+
+def hardware() -> dict[str, str]:
+    """Return the processor, its cores, the memory and the GPU of this machine, in words."""
+    found = {"processor": _processor(), "cores": str(os.cpu_count())}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found["memory"] = f"{memory / 2**30:.0f} GiB"
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

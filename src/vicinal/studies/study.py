@@ -1,0 +1,171 @@
+"""A study: its folder, and running what is not finished in it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from vicinal.errors import UserError
+from vicinal.studies.files import write_whole
+from vicinal.studies.results import EpochRow, Result, Trial, read_result, trials_of
+from vicinal.training.recipe import Recipe, load_resolved, resolved_text
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recipe in a folder; the trials that are finished there, and those that are left."""
+
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial of the study, in the order in which they are run."""
+        return trials_of(self.recipe)
+
+    def trial_folder(self, trial: Trial) -> Path:
+        """Return the folder of one trial."""
+        return self.folder / "trials" / trial.folder
+
+    def results(self) -> dict[Trial, Result]:
+        """Read the results of all finished trials."""
+        read = {trial: read_result(self.trial_folder(trial), trial) for trial in self.trials}
+        return {trial: result for trial, result in read.items() if result is not None}
+
+
+class Progress(Protocol):
+    """What is told of a study while it runs."""
+
+    def begin(self, recipe: Recipe, total: int, done: int) -> None:
+        """The study has ``total`` trials, of which ``done`` are finished."""
+        ...
+
+    def start(self, trial: Trial) -> None:
+        """A trial starts."""
+        ...
+
+    def epoch(self, row: EpochRow) -> None:
+        """An epoch of the current trial is over."""
+        ...
+
+    def finish(self, result: Result) -> None:
+        """The current trial is finished and written."""
+        ...
+
+
+@contextmanager
+def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
+    """Open a study's folder, alone; make it if it is not there.
+
+    A folder that holds the same study with another number of seeds is welcome: what is finished
+    in it counts, so seeds can be added to a study later.
+
+    Raises:
+        UserError: if the folder cannot be written, holds something else or a different study
+            (the fields that differ are named), or if another process is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another vicinal is at work in {folder}; wait for it, or choose another folder "
+            "with --out"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"the folder {folder} cannot be written: {error.strerror}; choose another one "
+            "with --out"
+        ) from error
+    try:
+        _settle(recipe, folder)
+        yield Study(recipe, folder)
+    finally:
+        lock.release()
+
+
+def _settle(recipe: Recipe, folder: Path) -> None:
+    """Make sure that the folder holds this recipe and no other."""
+    path = folder / "recipe.toml"
+    if path.exists():
+        differing = _differences(load_resolved(path), recipe)
+        if differing:
+            raise UserError(
+                f"{folder} holds a different study: {'; '.join(differing)}; choose another folder "
+                "with --out, or delete this one"
+            )
+    elif any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds something else than a study (there is no recipe.toml in it); choose "
+            "another folder with --out"
+        )
+    text = resolved_text(recipe)
+    if not path.exists() or path.read_text() != text:
+        write_whole(path, text)
+
+
+def _differences(there: Recipe, asked: Recipe) -> list[str]:
+    old, new = _flat(there.model_dump()), _flat(asked.model_dump())
+    return [
+        f"{field} is {_shown(old.get(field))} there and {_shown(new.get(field))} here"
+        for field in sorted(old.keys() | new.keys())
+        if old.get(field) != new.get(field) and field != "seeds"
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
+def run_study(study: Study, progress: Progress) -> bool:
+    """Run the trials that are left, one after the other; say whether there were any.
+
+    Each result is written as soon as it is there. A study that was stopped, in whatever way, goes
+    on here with the trials that have no result yet.
+
+    Raises:
+        UserError: if a result cannot be written or a trial cannot be trained.
+    """
+    finished = study.results()
+    left = [trial for trial in study.trials if trial not in finished]
+    progress.begin(study.recipe, len(study.trials), len(finished))
+    if not left:
+        return False
+    # Heavy imports, which a finished study can do without.
+    from vicinal.data import load
+    from vicinal.studies.examples import write_examples
+    from vicinal.studies.ledger import Ledger
+    from vicinal.studies.results import write_result
+    from vicinal.studies.trial import run_trial
+
+    settings = study.recipe.data
+    data = load(settings.source, test_fraction=settings.test_fraction, seed=study.recipe.seed)
+    write_examples(study.folder / "examples.npz", study.recipe, data)
+    ledger = Ledger(study.folder / "study.db", study.recipe.name)
+    ledger.begin(left)
+    while (claim := ledger.claim()) is not None:
+        number, trial = claim
+        if trial not in left:
+            ledger.finish(number, None)
+            continue
+        progress.start(trial)
+        result, epochs = run_trial(study.recipe, trial, data, progress.epoch)
+        write_result(study.trial_folder(trial), result, epochs)
+        ledger.finish(number, result.test_accuracy)
+        progress.finish(result)
+    return True

@@ -1,0 +1,114 @@
+"""The training loop, whole and readable: what Fabric does not do, happens here."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from vicinal.errors import UserError
+from vicinal.mixing import MixUp, generator_at
+
+MIXING, ORDER = 0, 1
+"""The streams of ``generator_at`` that the loop draws from."""
+
+
+def train(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    fabric: Fabric,
+    policy: MixUp | None,
+    at: Sequence[str] = ("input",),
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+) -> Iterator[float]:
+    """Train a network for classification, and hand over after each epoch.
+
+    A generator: it trains while it is being read, and leaves ``model`` in train mode and on
+    Fabric's device. AdamW, cross-entropy, and a one-cycle schedule from ``lr / 25`` up to ``lr``
+    and down to almost nothing. Chance comes from ``generator_at(seed, ...)`` alone: the order of
+    the data by epoch, the mixing by step.
+
+    Args:
+        model: ``(batch, ...)`` to ``(batch, classes)``. Trained in place.
+        inputs: ``(n, ...)`` floating point, on Fabric's device.
+        targets: ``(n,)`` int64 classes, likewise.
+        fabric: the engine: device and precision.
+        policy: what to draw the mixing from; ``None`` for none.
+        at: places to mix at, one of which is drawn each step: ``"input"`` or names of modules.
+        epochs: passes over the data, from 1.
+        batch_size: examples a step; the last batch of an epoch may be smaller.
+        lr: peak learning rate.
+        weight_decay: decoupled, multiplied by the learning rate.
+        seed: of this run.
+
+    Yields:
+        After each epoch: the mean over its examples of the loss that was minimised.
+
+    Raises:
+        UserError: when the loss stops being finite.
+    """
+    steps = math.ceil(len(targets) / batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, cycle_momentum=False)
+    network, engine = fabric.setup(model, optimizer)
+    for epoch in range(epochs):
+        model.train()
+        order = torch.randperm(len(targets), generator=generator_at(seed, epoch, stream=ORDER))
+        total = torch.zeros((), device=targets.device)
+        for k, rows in enumerate(torch.split(order.to(targets.device), batch_size)):
+            generator = generator_at(seed, epoch * steps + k, stream=MIXING)
+            x, y = inputs[rows], targets[rows]
+            loss = _mixed_loss(network, x, y, policy=policy, at=at, generator=generator)
+            engine.zero_grad()
+            fabric.backward(loss)
+            engine.step()
+            schedule.step()
+            total += loss.detach() * len(rows)
+        mean = float(total) / len(targets)
+        if not math.isfinite(mean):
+            raise UserError(
+                f"the training loss became {mean} in epoch {epoch + 1}: lower training.lr, now {lr}"
+            )
+        yield mean
+
+
+def _mixed_loss(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    policy: MixUp | None,
+    at: Sequence[str],
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the loss of one batch, mixed at one of the places."""
+    if policy is None:
+        return F.cross_entropy(network(x), y)
+    place = at[int(torch.randint(len(at), (), generator=generator))]
+    plan = policy.draw(len(x), generator=generator)
+    if place == "input":
+        return plan.loss(F.cross_entropy, network(plan.mix(x)), y)
+    with plan.inside(network.get_submodule(place)):
+        output = network(x)
+    return plan.loss(F.cross_entropy, output, y)
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Run with ``count`` CPU threads, or with as many as there were if None; then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
