@@ -74,6 +74,7 @@ class Result(pydantic.BaseModel):
     arm: str
     corrupted: float
     seed: int
+    epochs: int
     test_examples: int
     test_accuracy: float
     test_loss: float
@@ -97,10 +98,11 @@ def read_result(folder: Path, trial: Trial) -> Result | None:
     """Return the result of a trial, or None where there is none that is whole and its own."""
     try:
         result = Result.model_validate_json((folder / "result.json").read_bytes())
-        read_metrics(folder)
+        whole = len(read_metrics(folder)) == result.epochs
     except (OSError, UserError, pydantic.ValidationError):
         return None
-    return result if (result.arm, result.corrupted, result.seed) == trial else None
+    own = (result.arm, result.corrupted, result.seed) == trial
+    return result if whole and own else None
 
 
 def read_metrics(folder: Path) -> list[EpochRow]:

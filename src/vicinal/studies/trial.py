@@ -72,6 +72,7 @@ def run_trial(
         arm=trial.arm,
         corrupted=trial.corrupted,
         seed=trial.seed,
+        epochs=len(rows),
         test_examples=len(test_targets),
         test_accuracy=last.test_accuracy,
         test_loss=last.test_loss,

@@ -1,5 +1,6 @@
 """Recipes: the settings of a study, read from TOML and checked field by field."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -194,25 +195,33 @@ def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
 def _sentence(error: pydantic.ValidationError, settings: Mapping[str, Any]) -> str:
     """Turn pydantic's first complaint into one sentence that names the field as TOML does."""
     complaints = error.errors(include_url=False)
-    first = complaints[0]
-    field = _field(first["loc"], settings)
     count = len(complaints) - 1
     more = f" (and {count} more field{'s' if count > 1 else ''} to mend)" if count else ""
-    kind, context = first["type"], first.get("ctx", {})
-    if kind == "value_error":  # from a validator of ours, which named the field itself
-        return f"{context['error']}{more}"
-    if kind == "missing":
-        return f"{field} is missing{more}"
-    if kind == "extra_forbidden":
-        known = _siblings(first["loc"], settings)
-        return f"{field}: {unknown('field', str(first['loc'][-1]), known)}{more}"
-    if kind == "union_tag_not_found":
-        return f"{field}.policy is missing; it can be 'none' or 'mixup'{more}"
-    if kind == "union_tag_invalid":
-        tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-        return f"{field}.policy: {unknown('policy', str(context['tag']), tags)}{more}"
-    wanted = first["msg"].removeprefix("Input ").removeprefix("should ")
-    return f"{field} should {wanted}, but is {first['input']!r}{more}"
+    return f"{_complaint(complaints[0], settings)}{more}"
+
+
+def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
+    field = _field(complaint["loc"], settings)
+    context, value = complaint.get("ctx", {}), complaint["input"]
+    match complaint["type"]:
+        case "value_error":  # from a validator of ours, which named the field itself
+            sentence = str(context["error"])
+        case "missing":
+            sentence = f"{field} is missing"
+        case "extra_forbidden":
+            known = _siblings(complaint["loc"])
+            sentence = f"{field}: {unknown('field', str(complaint['loc'][-1]), known)}"
+        case "union_tag_not_found":
+            sentence = f"{field}.policy is missing"
+        case "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+            sentence = f"{field}.policy: {unknown('policy', str(context['tag']), tags)}"
+        case "too_short":
+            sentence = f"{field} should have at least {context['min_length']} entry, but is {value}"
+        case _:
+            wanted = re.sub("^(Input|String) should ", "", complaint["msg"])
+            sentence = f"{field} should {wanted}, but is {value!r}"
+    return sentence
 
 
 def _field(location: tuple[int | str, ...], settings: Any) -> str:
@@ -229,7 +238,7 @@ def _field(location: tuple[int | str, ...], settings: Any) -> str:
     return ".".join(words)
 
 
-def _siblings(location: tuple[int | str, ...], settings: Any) -> list[str]:
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """Return the fields that there are beside an unknown one."""
     table: dict[str, type[_Settings]] = {
         "data": Data,

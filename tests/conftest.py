@@ -1,0 +1,96 @@
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+from typer.testing import CliRunner
+
+from vicinal.cli import app
+from vicinal.training.recipe import read_recipe, resolved_text
+
+SMALL = {"seeds": 2, "training.epochs": 2}
+
+
+@pytest.fixture(scope="session")
+def recipe_text():
+    """Return a function that changes fields of the digits recipe: small("a.b", 3) -> TOML."""
+
+    def changed(changes):
+        settings = tomllib.loads(resolved_text(read_recipe("digits")))
+        for field, value in (SMALL | changes).items():
+            table, *names = settings, *field.split(".")
+            for name in names[:-1]:
+                table = table[name]
+            if value is None:
+                del table[names[-1]]
+            else:
+                table[names[-1]] = value
+        return tomli_w.dumps(settings)
+
+    return changed
+
+
+@pytest.fixture
+def small_recipe(tmp_path, recipe_text):
+    """Return a function that writes a small recipe, with changes, and answers with its path."""
+
+    def write(changes=None):
+        path = tmp_path / "small.toml"
+        path.write_text(recipe_text(changes or {}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def vicinal():
+    """Return a function that runs the command line in this process."""
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts the command line in a process of its own."""
+    started = []
+
+    def run(*words, **options):
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from vicinal.cli import main; main()", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        if process.stdout:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory, recipe_text):
+    """Run a small study once; answer with its folder, which must be left as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = folder / "small.toml"
+    recipe.write_text(recipe_text({}))
+    out = folder / "study"
+    done = CliRunner().invoke(app, ["study", str(recipe), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture
+def copied_study(finished_study, tmp_path):
+    """Answer with a copy of the finished study, to do anything with."""
+    return Path(shutil.copytree(finished_study, tmp_path / "copy"))

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from vicinal.data import corrupt_labels, load
+from vicinal.errors import UserError
+
+
+def test_the_parts_of_digits_hold_every_scan_once_with_its_label():
+    data = load("digits", test_fraction=0.3, seed=0)
+    parts = [data.train, data.test]
+    ours = sorted(
+        (int(label), image.tobytes())
+        for part in parts
+        for image, label in zip(part.inputs.numpy(), part.targets, strict=True)
+    )
+    known = load_digits()
+    theirs = sorted(
+        (int(label), image.astype(np.uint8).tobytes())
+        for image, label in zip(known.images, known.target, strict=True)
+    )
+    assert ours == theirs
+
+
+def test_every_class_has_the_same_share_of_test_examples():
+    data = load("digits", test_fraction=0.3, seed=0)
+    whole = data.train.targets.bincount() + data.test.targets.bincount()
+    assert bool((data.test.targets.bincount() / whole - 0.3).abs().max() < 0.005)
+
+
+def test_the_seed_decides_the_parts():
+    first, again, other = (load("digits", test_fraction=0.3, seed=s).test.inputs for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_standardising_looks_at_the_training_part_alone():
+    data = load("digits", test_fraction=0.3, seed=0)
+    train, test = data.standardised()
+    assert train.mean().item() == pytest.approx(0, abs=1e-5)
+    assert train.std().item() == pytest.approx(1, abs=1e-5)
+    back = test * data.train.inputs.float().std() + data.train.inputs.float().mean()
+    torch.testing.assert_close(back, data.test.inputs.float(), atol=1e-4, rtol=0)
+
+
+def test_an_unknown_source_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="'digit'; did you mean 'digits'"):
+        load("digit", test_fraction=0.3, seed=0)
+
+
+def test_a_split_that_leaves_a_class_out_is_refused():
+    with pytest.raises(UserError, match=r"data\.test_fraction = 0\.001"):
+        load("digits", test_fraction=0.001, seed=0)
+
+
+def test_corruption_replaces_just_the_fraction_and_keeps_its_argument():
+    labels = torch.arange(1000) % 10
+    before = labels.clone()
+    corrupted = corrupt_labels(labels, rate=0.4, num_classes=1000, seed=0)
+    # With a thousand classes a random label is right once in a thousand times.
+    assert 395 <= int((corrupted != labels).sum()) <= 400
+    assert torch.equal(labels, before)
+
+
+def test_corrupted_labels_are_drawn_from_all_classes_evenly():
+    corrupted = corrupt_labels(
+        torch.zeros(50_000, dtype=torch.int64), rate=1, num_classes=5, seed=1
+    )
+    assert bool(((corrupted.bincount() / 10_000 - 1).abs() < 0.05).all())
+
+
+def test_the_seed_decides_the_corruption():
+    labels = torch.zeros(100, dtype=torch.int64)
+    first, again, other = (
+        corrupt_labels(labels, rate=0.5, num_classes=10, seed=s) for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(corrupt_labels(labels, rate=0, num_classes=10, seed=0), labels)

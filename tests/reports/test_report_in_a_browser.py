@@ -1,0 +1,110 @@
+"""The report, opened in a real browser."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium here (Debian: apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def opened(request, browser, finished_study):
+    """Answer with the report on a phone, what the console said, and what was asked of the net."""
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=request.param)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((finished_study / "report.html").as_uri())
+    yield page, said, asked
+    page.close()
+
+
+def test_nothing_is_complained_about_and_no_request_leaves_the_page(opened, finished_study):
+    _, said, asked = opened
+    assert said == []
+    # data: addresses are pictures inside the page itself.
+    assert [url for url in asked if not url.startswith("data:")] == [
+        (finished_study / "report.html").as_uri()
+    ]
+
+
+def test_every_picture_is_visible_and_has_words_for_it(opened):
+    page, _, _ = opened
+    pictures = page.locator("figure > svg")
+    assert pictures.count() == 9
+    for k in range(pictures.count()):
+        picture = pictures.nth(k)
+        box = picture.bounding_box()
+        assert box["width"] > 250
+        assert box["height"] > 80
+        assert picture.is_visible()
+        named = picture.get_attribute("aria-labelledby")
+        assert len(page.locator(f"#{named}").text_content()) > 40
+
+
+def test_nothing_scrolls_sideways_on_a_phone(opened):
+    page, _, _ = opened
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_no_two_elements_share_a_name(opened):
+    page, _, _ = opened
+    names = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(names) == len(set(names)) > 0
+
+
+def test_words_stand_out_from_the_page(opened):
+    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), in the page and in its pictures."""
+    page, _, _ = opened
+    colours = page.evaluate(
+        """() => {
+          const css = e => getComputedStyle(e);
+          const words = [...document.querySelectorAll('p, td span, th, h1, h2, dt, svg text')];
+          return [css(document.body).backgroundColor,
+                  ...new Set(words.map(e => e.closest('svg') ? css(e).fill : css(e).color))];
+        }"""
+    )
+    paper, *words = [luminance(colour) for colour in colours]
+    assert words
+    for word in words:
+        assert (max(paper, word) + 0.05) / (min(paper, word) + 0.05) >= 4.5
+
+
+def luminance(colour):
+    channels = [int(c) / 255 for c in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_answer_comes_first_and_the_table_is_whole(opened):
+    page, _, _ = opened
+    answer = page.locator("p.answer")
+    assert answer.bounding_box()["y"] < 200
+    assert page.locator("tbody tr").count() == 2 + 6
+    assert page.locator("td").count() == 6 * 6
+
+
+def test_it_prints_on_white_paper(browser, finished_study):
+    page = browser.new_page(color_scheme="dark")
+    page.goto((finished_study / "report.html").as_uri())
+    page.emulate_media(media="print")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    assert len(page.pdf(format="A4")) > 10_000
+    page.close()

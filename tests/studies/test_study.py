@@ -1,0 +1,133 @@
+import pytest
+from filelock import FileLock
+
+from vicinal.errors import UserError
+from vicinal.studies import open_study, run_study
+from vicinal.studies.ledger import Ledger
+from vicinal.studies.results import Trial
+from vicinal.training.recipe import load_resolved
+
+
+class Record:
+    """Writes down what a study tells."""
+
+    def __init__(self):
+        self.total = self.done = None
+        self.started, self.finished, self.epochs = [], [], 0
+
+    def begin(self, recipe, total, done):
+        self.total, self.done = total, done
+
+    def start(self, trial):
+        self.started.append(trial)
+
+    def epoch(self, row):
+        self.epochs += 1
+
+    def finish(self, result):
+        self.finished.append(Trial(result.arm, result.corrupted, result.seed))
+
+
+def run_again(folder, **changes):
+    recipe = load_resolved(folder / "recipe.toml").model_copy(update=changes)
+    record = Record()
+    with open_study(recipe, folder) as study:
+        run_study(study, record)
+    return record
+
+
+def test_a_finished_study_trains_nothing(copied_study):
+    record = run_again(copied_study)
+    assert (record.total, record.done, record.started) == (12, 12, [])
+
+
+def test_a_trial_whose_result_is_gone_or_broken_is_trained_again_to_the_same_metrics(copied_study):
+    gone = copied_study / "trials" / "mixup-true-labels-seed0" / "result.json"
+    broken = copied_study / "trials" / "erm-40-corrupted-seed1" / "metrics.csv"
+    metrics = [path.with_name("metrics.csv").read_text() for path in (gone, broken)]
+    gone.unlink()
+    broken.write_text(metrics[1][:40])
+    record = run_again(copied_study)
+    assert record.started == [Trial("mixup", 0.0, 0), Trial("erm", 0.4, 1)]
+    assert (record.finished, record.epochs) == (record.started, 4)
+    assert [path.with_name("metrics.csv").read_text() for path in (gone, broken)] == metrics
+
+
+def test_seeds_can_be_added_to_a_study(copied_study):
+    record = run_again(copied_study, seeds=3)
+    assert (record.total, record.done) == (18, 12)
+    assert {trial.seed for trial in record.started} == {2}
+
+
+def test_fewer_seeds_than_there_are_train_nothing(copied_study):
+    record = run_again(copied_study, seeds=1)
+    assert (record.total, record.done, record.started) == (6, 6, [])
+
+
+def test_a_ledger_that_was_deleted_is_no_loss(copied_study):
+    (copied_study / "study.db").unlink()
+    (copied_study / "trials" / "erm-true-labels-seed0" / "result.json").unlink()
+    assert run_again(copied_study).started == [Trial("erm", 0.0, 0)]
+
+
+def test_a_ledger_that_is_none_is_named(copied_study):
+    (copied_study / "study.db").write_bytes(
+        b"not a data base, but long enough to be looked at" * 50
+    )
+    (copied_study / "trials" / "erm-true-labels-seed0" / "result.json").unlink()
+    with pytest.raises(UserError, match=r"study\.db cannot be used.*delete this file"):
+        run_again(copied_study)
+
+
+def test_a_folder_in_use_is_refused(copied_study):
+    with (
+        FileLock(copied_study / ".lock"),
+        pytest.raises(UserError, match="another vicinal is at work"),
+    ):
+        run_again(copied_study)
+
+
+def test_the_fields_of_a_different_study_are_named(copied_study):
+    recipe = load_resolved(copied_study / "recipe.toml")
+    other = recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"epochs": 3, "lr": 0.5})}
+    )
+    words = r"training\.epochs is 2 there and 3 here; training\.lr is 0\.01 there and 0\.5 here"
+    with (
+        pytest.raises(UserError, match=f"holds a different study: {words}"),
+        open_study(other, copied_study),
+    ):
+        pass
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(finished_study, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    recipe = load_resolved(finished_study / "recipe.toml")
+    with (
+        pytest.raises(UserError, match="something else than a study"),
+        open_study(recipe, tmp_path),
+    ):
+        pass
+    assert not (tmp_path / "recipe.toml").exists()
+
+
+A, B, C = Trial("erm", 0.0, 0), Trial("mixup", 0.4, 1), Trial("mixup", 0.4, 2)
+
+
+def test_the_ledger_hands_out_each_waiting_trial_once(tmp_path):
+    ledger = Ledger(tmp_path / "study.db", "s")
+    ledger.begin([A, B])
+    assert [ledger.claim(), ledger.claim(), ledger.claim()] == [(0, A), (1, B), None]
+
+
+def test_a_claim_whose_owner_is_gone_is_handed_out_again(tmp_path):
+    ledger = Ledger(tmp_path / "study.db", "s")
+    ledger.begin([A, B, C])
+    number, _ = ledger.claim()
+    ledger.finish(number, 0.9)
+    ledger.claim()
+    after = Ledger(tmp_path / "study.db", "s")
+    after.begin([B, C])
+    claims = [after.claim(), after.claim(), after.claim()]
+    assert sorted(claim[1] for claim in claims[:2]) == [B, C]
+    assert claims[2] is None

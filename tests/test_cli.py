@@ -1,0 +1,194 @@
+import json
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ["report.html", "summary.json", "table.csv", "table.md"]
+
+
+def without_seconds(text):
+    summary = json.loads(text)
+    for row in summary["rows"]:
+        assert row.pop("seconds") > 0
+    return json.dumps(summary)
+
+
+def wait_for_line(process, words):
+    """Read what a process says until some words come; the process goes on meanwhile."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return
+    pytest.fail(f"{words!r} never came, but {said!r}")
+
+
+def test_a_study_prints_the_answer_and_writes_the_report(finished_study, vicinal):
+    done = vicinal("study", finished_study / "recipe.toml", "--out", finished_study)
+    assert done.exit_code == 0
+    assert "40% corrupted" in done.stdout
+    assert "ERM" in done.stdout
+    assert done.stdout.endswith(f"report: {finished_study / 'report.html'}\n")
+    for name in FOLDERS:
+        assert (finished_study / name).stat().st_size > 0
+    assert (finished_study / "trials" / "mixup-40-corrupted-seed1" / "metrics.csv").exists()
+
+
+def test_the_table_fits_into_80_columns(finished_study, vicinal):
+    done = vicinal("study", finished_study / "recipe.toml", "--out", finished_study)
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    row = next(line for line in done.stdout.splitlines() if line.strip().startswith("input mixup"))
+    assert row.split()[-1].replace(".", "").isdigit()
+
+
+def test_json_is_the_summary_and_nothing_else(finished_study, vicinal):
+    done = vicinal("study", finished_study / "recipe.toml", "--out", finished_study, "--json")
+    assert done.stdout == (finished_study / "summary.json").read_text()
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["condition"] for row in rows} == {"true labels", "40% corrupted"}
+    assert {row["arm"] for row in rows} == {"erm", "mixup", "mixup-features"}
+
+
+def test_one_seed_gives_no_interval_and_no_verdict(small_recipe, tmp_path, vicinal):
+    recipe = small_recipe({"corrupted_labels": [0.4]})
+    done = vicinal("study", recipe, "--seeds", 1, "--epochs", 1, "--out", tmp_path / "o", "--json")
+    assert done.exit_code == 0
+    row = json.loads(done.stdout)["rows"][1]
+    assert (row["n"], row["low"], row["difference_low"]) == (1, None, None)
+    assert row["verdict"] == "no evidence"
+    assert "Infinity" not in done.stdout
+
+
+def test_a_killed_study_goes_on_to_the_summary_of_an_unbroken_one(
+    finished_study, tmp_path, start, vicinal
+):
+    recipe, out = finished_study / "recipe.toml", tmp_path / "killed"
+    process = start("study", recipe, "--out", out)
+    wait_for_line(process, "[3/12]")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.read_text() for path in out.glob("trials/*/result.json")}
+    assert 3 <= len(kept) < 12
+    done = vicinal("study", recipe, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"{len(kept)} of 12 trials are finished, going on" in done.stderr
+    assert all(path.read_text() == text for path, text in kept.items())
+    unbroken = (finished_study / "summary.json").read_text()
+    assert without_seconds((out / "summary.json").read_text()) == without_seconds(unbroken)
+
+
+def test_ctrl_c_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
+    process = start("study", finished_study / "recipe.toml", "--out", tmp_path / "stopped")
+    wait_for_line(process, "[1/12]")
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate()[1]
+    assert process.returncode == 130
+    assert "vicinal: stopped; what is finished is kept" in rest
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["digit"], "there is no recipe 'digit'; did you mean 'digits'?"),
+        (["no/where.toml"], "there is no recipe file no/where.toml"),
+        (["digits", "--epochs", "0"], "training.epochs should be greater than or equal to 1"),
+        (["digits", "--seeds", "0"], "seeds should be greater than or equal to 1, but is 0"),
+        (["digits", "--out", "/proc/nothing"], "the folder /proc/nothing cannot be written"),
+        (["digits", "--out", "/dev/null"], "the folder /dev/null cannot be written"),
+        (["digits", "--epochs", "some"], "Invalid value for '--epochs'"),
+        (["digits", "--sedes", "3"], "No such option: --sedes"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, vicinal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = vicinal("study", *words)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_a_different_study_is_refused_and_left_alone(finished_study, vicinal):
+    before = {path: path.stat().st_mtime_ns for path in finished_study.rglob("*")}
+    recipe = finished_study / "recipe.toml"
+    done = vicinal("study", recipe, "--epochs", 3, "--out", finished_study)
+    assert done.exit_code == 2
+    assert "training.epochs is 2 there and 3 here" in done.stderr
+    after = {path: path.stat().st_mtime_ns for path in finished_study.rglob("*")}
+    assert {p: t for p, t in after.items() if p.name != ".lock"} == {
+        p: t for p, t in before.items() if p.name != ".lock"
+    }
+
+
+def test_a_device_that_is_not_there_is_named(small_recipe, tmp_path, vicinal):
+    recipe = small_recipe({"training.accelerator": "mps"})
+    done = vicinal("study", recipe, "--out", tmp_path / "o")
+    assert done.exit_code == 2
+    assert 'training.accelerator = "mps" is not to be had on this machine' in done.stderr
+
+
+def files_up_to(size):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_is_finished(copied_study, start, vicinal):
+    # The page is larger than 50 kB, everything that is written before it is smaller.
+    for name in FOLDERS:
+        (copied_study / name).unlink()
+    recipe = copied_study / "recipe.toml"
+    process = start("study", recipe, "--out", copied_study, preexec_fn=files_up_to(50_000))
+    said = process.communicate()[1]
+    assert process.returncode == 2
+    assert said.count("\n") == 1
+    assert f"vicinal: {copied_study / 'report.html'} cannot be written: File too large" in said
+    assert not (copied_study / "summary.json").exists()
+    done = vicinal("study", recipe, "--out", copied_study)
+    assert done.exit_code == 0
+    assert "[" not in done.stderr
+    assert (copied_study / "report.html").exists()
+
+
+def test_a_disk_too_small_for_the_ledger_is_named(finished_study, tmp_path, start):
+    process = start(
+        "study",
+        finished_study / "recipe.toml",
+        "--out",
+        tmp_path / "o",
+        preexec_fn=files_up_to(20_000),
+    )
+    said = process.communicate()[1]
+    assert process.returncode == 2
+    assert said.count("\n") == 1
+    assert "study.db cannot be used" in said
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(finished_study, start):
+    # Not even the first character finds a reader.
+    process = start("study", finished_study / "recipe.toml", "--out", finished_study, "--json")
+    process.stdout.close()
+    process.stdout = None
+    said = process.communicate()[1]
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+def test_debug_shows_the_traceback(vicinal):
+    done = vicinal("study", "digit", "--debug")
+    assert type(done.exception).__name__ == "UserError"
+
+
+def test_help_has_an_example(vicinal):
+    done = vicinal("study", "--help")
+    assert done.exit_code == 0
+    assert "Example: vicinal study digits" in done.stdout
+
+
+def test_the_default_folder_is_named_after_the_study(small_recipe, tmp_path, vicinal, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = small_recipe({"name": "tiny", "corrupted_labels": [0.0], "seeds": 1})
+    assert vicinal("study", recipe, "--epochs", 1).exit_code == 0
+    assert Path("runs/tiny/report.html").exists()

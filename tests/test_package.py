@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import vicinal
+
+
+def loaded_after(code):
+    """Return the top-level packages that a fresh interpreter has loaded after some code."""
+    end = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code + end], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = {
+    "jinja2",
+    "lightning_fabric",
+    "matplotlib",
+    "optuna",
+    "pandas",
+    "pydantic",
+    "rich",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "typer",
+}
+
+
+def test_the_core_brings_in_torch_and_numpy_and_nothing_of_the_study():
+    names = ", ".join(vicinal.__all__)
+    ours = loaded_after(f"from vicinal import {names}; MixUp(0.2).draw(4)")
+    theirs = loaded_after("import torch, numpy")
+    assert {"torch", "numpy"} <= ours
+    assert not ours & HEAVY
+    assert ours - theirs <= {"vicinal", "numpy", "secrets", "hmac", "_hashlib", "base64"} | {
+        name for name in ours if name.startswith("_")
+    } | set(sys.stdlib_module_names)
+
+
+def test_the_command_line_answers_help_without_anything_heavy():
+    loaded = loaded_after("import vicinal.cli")
+    assert "typer" in loaded
+    assert not loaded & (HEAVY - {"typer", "rich"} | {"torch", "numpy"})
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in vicinal.__all__:
+        assert getattr(vicinal, name).__doc__
+    assert set(vicinal.__all__) <= set(dir(vicinal))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    assert not hasattr(vicinal, "CutMixUp")

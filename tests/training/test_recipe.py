@@ -1,0 +1,85 @@
+import math
+
+import pytest
+
+from vicinal.errors import UserError
+from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_survives_being_written_and_read(name, tmp_path):
+    recipe = read_recipe(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(resolved_text(recipe))
+    assert load_resolved(path) == recipe
+
+
+def test_overrides_take_the_place_of_fields():
+    recipe = read_recipe("digits", seeds=7, epochs=2)
+    assert (recipe.seeds, recipe.training.epochs) == (7, 2)
+
+
+def test_alpha_can_be_infinite(small_recipe):
+    recipe = read_recipe(str(small_recipe({"arms.mixup.alpha": math.inf})))
+    assert recipe.arms["mixup"].alpha == math.inf
+    assert '"Infinity"' in recipe.model_dump_json()
+
+
+BAD_FIELDS = [
+    ({"arms.mixup.alpha": -1}, "arms.mixup.alpha should be greater than or equal to 0, but is -1"),
+    ({"arms.mixup.alpha": math.nan}, "arms.mixup.alpha should be greater than or equal to 0"),
+    ({"arms.mixup.alpha": "8"}, "arms.mixup.alpha should be a valid number, but is '8'"),
+    ({"arms.mixup.alpha": None}, "arms.mixup.alpha is missing"),
+    ({"arms.mixup.mix_rate": 1.5}, "mixup.mix_rate should be less than or equal to 1, but is 1.5"),
+    ({"arms.mixup.per": "elem"}, "arms.mixup.per should be 'batch', 'pair' or 'example'"),
+    ({"arms.mixup.at": ["stage9"]}, "arms.mixup.at: there is no layer of small-cnn 'stage9'"),
+    ({"arms.mixup.at": []}, "arms.mixup.at should have at least 1 entry, but is []"),
+    ({"arms.mixup.alhpa": 1}, "arms.mixup.alhpa: there is no field 'alhpa'; did you mean 'alpha'?"),
+    ({"arms.erm.alpha": 1}, "arms.erm.alpha: there is no field 'alpha'"),
+    ({"arms.mixup.policy": "mixpu"}, "no policy 'mixpu'; did you mean 'mixup'?"),
+    ({"arms.mixup.policy": None}, "arms.mixup.policy is missing"),
+    ({"arms.mixup.title": "ERM"}, "arms: each needs a title of its own"),
+    ({"baseline": "ermm"}, "baseline: there is no arm 'ermm'; did you mean 'erm'?"),
+    ({"training.epochs": 0}, "training.epochs should be greater than or equal to 1, but is 0"),
+    ({"training.epochs": 2.5}, "training.epochs should be a valid integer, but is 2.5"),
+    ({"training.epochs": 0, "seeds": 0}, "(and 1 more field to mend)"),
+    ({"training.lr": math.inf}, "training.lr should be a finite number"),
+    ({"training.epocs": 3}, "no field 'epocs'; did you mean 'epochs'?"),
+    ({"training": 3}, "training should be a valid dictionary"),
+    ({"trainig": {}}, "trainig: there is no field 'trainig'; did you mean 'training'?"),
+    ({"model.name": "cnn"}, "model.name: there is no network 'cnn'"),
+    ({"data.source": "digit"}, "data.source: there is no data source 'digit'"),
+    ({"data.test_fraction": 1.0}, "data.test_fraction should be less than 1, but is 1.0"),
+    ({"corrupted_labels": [0.0, 1.4]}, "corrupted_labels.1 should be less than or equal to 1"),
+    ({"corrupted_labels": [0.4, 0.4]}, "corrupted_labels: each condition can be there only once"),
+    ({"name": "../digits"}, "name should match pattern"),
+    ({"data": None}, "data is missing"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD_FIELDS, ids=lambda value: str(value)[:60])
+def test_a_field_that_does_not_fit_is_named_in_one_sentence(changes, words, small_recipe):
+    path = small_recipe(changes)
+    with pytest.raises(UserError) as caught:
+        read_recipe(str(path))
+    sentence = str(caught.value)
+    assert sentence.startswith(f"the recipe {path}: ")
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match=r"'digit'; did you mean 'digits'.*ends in \.toml"):
+        read_recipe("digit")
+
+
+def test_files_that_cannot_be_read_are_refused_by_name(tmp_path):
+    cases = {"absent.toml": "there is no recipe file", "folder.toml": "Is a directory"}
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "broken.toml").write_text("name = \n")
+    cases |= {"bytes.toml": "not UTF-8", "broken.toml": r"not valid TOML: .*line 1"}
+    for name, words in cases.items():
+        with pytest.raises(UserError, match=words) as caught:
+            read_recipe(str(tmp_path / name))
+        assert name in str(caught.value)
