@@ -144,7 +144,7 @@ def examples_picture(path: Path) -> Picture:
     with np.load(path) as file:
         kept = {name: file[name] for name in file.files}
     count = len(kept["lam"])
-    rows = [("own", "keeps lam"), ("met", "gives 1 − lam"), ("blend", "the blend")]
+    rows = [("own", "own"), ("met", "partner"), ("blend", "blend")]
     with _styled():
         figure = Figure(figsize=(4.4, 2.75))
         words = []
