@@ -1,21 +1,15 @@
 import errno
 import os
+import re
 import resource
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from vicinal.errors import UserError
 from vicinal.studies.files import write_whole
-
-
-@pytest.fixture
-def small_files():
-    """Let no file grow beyond 1,000 bytes: a write fails half-way, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_folders_are_made_and_files_are_readable_like_any_other(tmp_path):
@@ -27,12 +21,26 @@ def test_folders_are_made_and_files_are_readable_like_any_other(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-@pytest.mark.usefixtures("small_files")
+def no_file_beyond(size):
+    """Let writes fail half-way, as on a full disk; in a child, since logs are files too."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "result.json"
     write_whole(path, "old")
-    with pytest.raises(UserError, match=r"result\.json cannot be written: File too large.*--out"):
-        write_whole(path, "x" * 5000)
+    code = (
+        "import sys, pathlib; from vicinal.studies.files import write_whole;"
+        "write_whole(pathlib.Path(sys.argv[1]), 'x' * 5000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        preexec_fn=no_file_beyond(1000),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(r"UserError: .*result\.json cannot be written: File too large", done.stderr)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
