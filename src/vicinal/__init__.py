@@ -14,11 +14,61 @@ Example:
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vicinal.mixing import MixUp, Pairing, Plan, Reverse, Shuffle, generator_at, mix
+    from vicinal.mixing import (
+        CleanAndMixed,
+        CutMix,
+        DifferentClass,
+        DirichletMixUp,
+        FMix,
+        Halves,
+        MixedInside,
+        MixUp,
+        MixUpLayer,
+        Nearest,
+        OneOf,
+        OtherBatch,
+        Pairing,
+        Plan,
+        Policy,
+        RegMixUp,
+        ResizeMix,
+        Reverse,
+        SameClass,
+        Shuffle,
+        SimilarTargets,
+        generator_at,
+        mix,
+        rows_of_another_rank,
+    )
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["MixUp", "Pairing", "Plan", "Reverse", "Shuffle", "generator_at", "mix"]
+__all__ = [
+    "CleanAndMixed",
+    "CutMix",
+    "DifferentClass",
+    "DirichletMixUp",
+    "FMix",
+    "Halves",
+    "MixUp",
+    "MixUpLayer",
+    "MixedInside",
+    "Nearest",
+    "OneOf",
+    "OtherBatch",
+    "Pairing",
+    "Plan",
+    "Policy",
+    "RegMixUp",
+    "ResizeMix",
+    "Reverse",
+    "SameClass",
+    "Shuffle",
+    "SimilarTargets",
+    "generator_at",
+    "mix",
+    "rows_of_another_rank",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,8 +1,25 @@
+import subprocess
+import sys
+from collections import namedtuple
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
 
-from vicinal import MixUp
+from vicinal import (
+    CutMix,
+    MixedInside,
+    MixUp,
+    MixUpLayer,
+    Plan,
+    RegMixUp,
+    SameClass,
+    generator_at,
+    rows_of_another_rank,
+)
 
 
 def network():
@@ -67,3 +84,322 @@ def test_a_module_that_puts_out_a_tuple_is_refused():
         MixUp(1.0).draw(6).inside(model),
     ):
         model(x)
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return (x + self.norm(self.conv(x))).relu()
+
+
+class ResNet(nn.Module):
+    """A small residual network; its blocks can be computed again instead of being kept."""
+
+    def __init__(self, *, checkpointed=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.layer1, self.layer2 = Block(6), Block(6)
+        self.head = nn.Linear(6, 4)
+        self.checkpointed = checkpointed
+
+    def body(self, x):
+        return self.layer2(self.layer1(self.stem(x)))
+
+    def forward(self, x):
+        features = (
+            checkpoint(self.body, x, use_reentrant=False) if self.checkpointed else self.body(x)
+        )
+        return self.head(features.mean((2, 3)))
+
+
+X = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(5))
+Y = torch.tensor([0, 1, 2, 3, 0, 1])
+PLACES = ["input", "layer1", "layer2"]
+
+
+def plan_at(seed):
+    return MixUp(1.0, per="example").draw(6, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def test_mixed_inside_equals_inside_at_each_of_its_places():
+    model = ResNet()
+    mixed = MixedInside(model, MixUp(1.0), at=["input", "layer?"])
+    assert mixed.places == PLACES
+    for seed, place in enumerate(PLACES):
+        plan = plan_at(seed)
+        ours = mixed(X, plan, at=place)
+        if place == "input":
+            expected = model(plan.mix(X))
+        else:
+            with plan.inside(model.get_submodule(place)):
+                expected = model(X)
+        assert torch.equal(ours, expected)
+        assert not torch.equal(ours, model(X))
+
+
+def test_every_place_is_drawn_and_the_seed_decides():
+    mixed = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
+    places = [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
+    assert set(places) == set(PLACES)
+    assert places == [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
+
+
+def test_mixed_inside_mixes_nothing_without_a_plan_or_in_eval_mode():
+    model = ResNet()
+    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    assert torch.equal(mixed(X), model(X))
+    mixed.eval()
+    assert torch.equal(mixed(X, plan_at(0), at="layer1"), model(X))
+
+
+def test_the_model_alone_is_not_mixed_after_it_was_mixed():
+    model = ResNet()
+    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    plan = plan_at(1)
+    plan.loss(F.cross_entropy, mixed(X, plan, at="layer1"), Y).backward()
+    assert torch.equal(model(X), ResNet()(X))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_step_compiles_without_graph_break_at_most_once_for_each_place(backend):
+    counter = CompileCounterWithBackend(backend)
+    mixed = MixedInside(ResNet(), MixUp(1.0, per="example"), at=PLACES)
+    compiled = torch.compile(mixed, fullgraph=True, backend=counter)
+    seen = set()
+    for step in range(12):
+        place, plan = mixed.draw(6, generator=generator_at(3, step))
+        seen.add(place)
+        ours = gradients(mixed, plan.loss(F.cross_entropy, compiled(X, plan, at=place), Y))
+        expected = gradients(mixed, plan.loss(F.cross_entropy, mixed(X, plan, at=place), Y))
+        for a, b in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    assert seen == set(PLACES)
+    assert counter.frame_count <= len(PLACES)
+
+
+def test_a_whole_step_with_its_loss_compiles_without_graph_break():
+    mixed = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def step(x, y, plan, place):
+        return plan.loss(F.cross_entropy, mixed(x, plan, at=place), y)
+
+    for place in PLACES:
+        plan = plan_at(2)
+        expected = plan.loss(F.cross_entropy, mixed(X, plan, at=place), Y)
+        torch.testing.assert_close(step(X, Y, plan, place), expected)
+
+
+def test_gradient_checkpointing_computes_each_forward_pass_again_with_its_own_mixing():
+    plain = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
+    again = MixedInside(ResNet(checkpointed=True), MixUp(1.0), at=PLACES)
+    one, two = plan_at(1), plan_at(2)
+
+    def loss(mixed):
+        first = one.loss(F.cross_entropy, mixed(X, one, at="layer1"), Y)
+        return first + two.loss(F.cross_entropy, mixed(X, two, at="layer2"), Y)
+
+    for a, b in zip(gradients(plain, loss(plain)), gradients(again, loss(again)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_inside_works_with_gradient_checkpointing_where_backward_is_in_the_block():
+    plain, again, plan = ResNet(), ResNet(checkpointed=True), plan_at(1)
+    found = []
+    for model in (plain, again):
+        with plan.inside(model.layer1):
+            found.append(gradients(model, plan.loss(F.cross_entropy, model(X), Y)))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+RANK = """
+import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vicinal import MixedInside, MixUp, Plan, rows_of_another_rank
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+store = torch.distributed.FileStore(f"{folder}/store", 2)
+torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
+model, batches = torch.load(f"{folder}/begin", weights_only=False)
+x, y, partner, lam = batches[rank]
+mixed = MixedInside(model, MixUp(1.0), at=["input", "0"])
+parallel = nn.parallel.DistributedDataParallel(mixed)
+plan = Plan(partner, lam)
+plan.loss(F.cross_entropy, parallel(x, plan, at="0"), y).backward()
+gradients = [p.grad for p in mixed.parameters()]
+torch.save((gradients, rows_of_another_rank(x)), f"{folder}/end{rank}")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_ranks_have_the_gradient_of_both_and_can_meet_the_rows_of_each_other(tmp_path):
+    model, chance = network().double(), torch.Generator().manual_seed(8)
+    batches = []
+    for rank in range(2):
+        x = torch.randn(4, 3, dtype=torch.float64, generator=chance)
+        y = torch.randint(2, (4,), generator=chance)
+        plan = MixUp(1.0, per="example").draw(4, generator=generator_at(0, 0, rank))
+        batches.append((x, y, plan.partner, plan.lam))
+    torch.save((network().double(), batches), tmp_path / "begin")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(tmp_path)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in ranks:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+    finally:
+        for process in ranks:
+            process.kill()
+    for rank in range(2):
+        found, met = torch.load(tmp_path / f"end{rank}")
+        assert torch.equal(met, batches[1 - rank][0])
+        for a, b in zip(found, gradients(model, sum_of_losses(model, batches)), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def sum_of_losses(model, batches):
+    total = 0
+    for x, y, partner, lam in batches:
+        plan = Plan(partner, lam)
+        with plan.inside(model[0]):
+            total = total + plan.loss(F.cross_entropy, model(x), y) / 2
+    return total
+
+
+def test_rows_of_another_rank_need_ranks():
+    with pytest.raises(RuntimeError, match="need a distributed run; call"):
+        rows_of_another_rank(torch.rand(2))
+
+
+class Several(nn.Module):
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, x):
+        return self.form(x, x + 1)
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize(
+    ("form", "entry"),
+    [
+        (lambda a, b: (a, b), 1),
+        (lambda a, b: (a, b), -1),
+        (lambda a, b: [a, b], 1),
+        (lambda a, b: {"a": a, "b": b}, "b"),
+        (Pair, 1),
+    ],
+)
+def test_one_entry_of_a_tuple_a_list_or_a_dict_is_mixed(form, entry):
+    model, x, plan = Several(form), torch.rand(6, 3), plan_at(0)
+    for output in (inside_of(model, x, plan, entry), mixed_inside_of(model, x, plan, entry)):
+        assert type(output) is type(form(x, x))
+        assert torch.equal(output[entry], plan.mix(x + 1))
+        others = output.values() if isinstance(output, dict) else output
+        assert torch.equal(next(iter(others)), x)
+
+
+def inside_of(model, x, plan, entry):
+    with plan.inside(model, entry=entry):
+        return model(x)
+
+
+def mixed_inside_of(model, x, plan, entry):
+    whole = nn.Sequential(model)
+    return MixedInside(whole, MixUp(1.0), at=["0"], entry=entry)(x, plan, at="0")
+
+
+@pytest.mark.parametrize(
+    ("form", "entry", "words"),
+    [
+        (lambda a, b: (a, b), None, "puts out a tuple; say which entry"),
+        (lambda a, b: (a, b), 2, "a tuple that has no entry 2"),
+        (lambda a, b: {"a": a}, "b", "a dict that has no entry 'b'"),
+        (lambda a, b: (a, "text"), 1, "entry 1 of what Several puts out is no tensor"),
+    ],
+)
+def test_an_entry_that_cannot_be_mixed_is_refused(form, entry, words):
+    with pytest.raises(TypeError, match=words):
+        inside_of(Several(form), torch.rand(6, 3), plan_at(0), entry)
+
+
+def test_an_unknown_place_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="no layer 'layr1'; did you mean 'layer1'"):
+        MixedInside(ResNet(), MixUp(1.0), at=["layr1"])
+    with pytest.raises(ValueError, match=r"needs a list of places.*got 'layer1'"):
+        MixedInside(ResNet(), MixUp(1.0), at="layer1")
+    mixed = MixedInside(ResNet(), MixUp(1.0), at=["layer1"])
+    with pytest.raises(ValueError, match="no place 'layer2'; did you mean 'layer1'"):
+        mixed(X, plan_at(0), at="layer2")
+
+
+def test_a_place_that_runs_twice_or_never_is_refused():
+    shared = nn.Linear(3, 3)
+    mixed = MixedInside(nn.Sequential(shared, nn.ReLU(), shared), MixUp(1.0), at=["0"])
+    with pytest.raises(RuntimeError, match="0 ran 2 times in one forward pass"):
+        mixed(torch.rand(6, 3), plan_at(0), at="0")
+    model = ResNet()
+    model.spare = nn.ReLU()
+    with pytest.raises(RuntimeError, match="spare ran 0 times"):
+        MixedInside(model, MixUp(1.0), at=["spare"])(X, plan_at(0), at="spare")
+
+
+def test_the_weights_of_a_wrapped_model_are_its_own():
+    model = ResNet()
+    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    assert [n for n, _ in mixed.named_parameters()] == [
+        f"model.{n}" for n, _ in model.named_parameters()
+    ]
+    assert len(list(mixed.modules())) == len(list(model.modules())) + 1
+
+
+def test_a_layer_mixes_inputs_and_labels_in_train_mode_and_nothing_in_eval_mode():
+    layer = MixUpLayer(MixUp(1.0, per="example"), num_classes=4)
+    torch.manual_seed(3)
+    x, y = layer(X, Y)
+    torch.manual_seed(3)
+    plan = MixUp(1.0, per="example").draw(6)
+    assert torch.equal(x, plan.mix(X))
+    assert torch.equal(y, plan.targets(Y, num_classes=4))
+    layer.eval()
+    x, y = layer(X, Y)
+    assert x is X
+    assert y is Y
+
+
+def test_a_layer_draws_regions_for_the_pictures_that_it_gets_and_pairs_by_their_classes():
+    x, y = MixUpLayer(CutMix(1.0, pairing=SameClass()), num_classes=4)(X, Y)
+    assert x.shape == X.shape
+    torch.testing.assert_close(y, F.one_hot(Y, 4).float())
+
+
+def test_regmixup_inside_hands_on_clean_rows_above_blends():
+    model, plan = network(), RegMixUp(MixUp(1.0)).draw(6)
+    x = torch.rand(6, 3)
+    with plan.inside(model[1]):
+        output = model(x)
+    assert torch.equal(output[:6], model(x))
+    assert torch.equal(output[6:], model[2](plan.plan.mix(model[1](model[0](x)))))

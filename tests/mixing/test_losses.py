@@ -1,11 +1,12 @@
 import functools
+import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vicinal import MixUp
+from vicinal import CutMix, MixUp, Plan
 
 
 @pytest.fixture
@@ -128,3 +129,156 @@ def test_the_loss_has_the_gradient_of_the_soft_label_loss(batch):
     torch.testing.assert_close(
         pair, torch.autograd.grad(soft_loss, output)[0], rtol=1e-6, atol=1e-8
     )
+
+
+def by_hand(plan, each):
+    """Return the mean over rows of lam * own + (1 - lam) * partner, with ``each(row, whose)``."""
+    rows = []
+    for i in range(len(plan)):
+        lam = plan.lam[i].double()
+        rows.append(lam * each(i, i) + (1 - lam) * each(i, int(plan.partner[i])))
+    return torch.stack(rows).mean()
+
+
+def focal(output, y, reduction="mean"):
+    loss = F.cross_entropy(output, y, reduction="none")
+    loss = (1 - torch.exp(-loss)) ** 2 * loss
+    return loss if reduction == "none" else loss.mean()
+
+
+def test_a_focal_loss_is_mixed_and_not_the_probability_inside_of_it(batch):
+    plan, output, y = batch
+    expected = by_hand(plan, lambda i, j: focal(output[i : i + 1], y[j : j + 1]))
+    torch.testing.assert_close(plan.loss(focal, output, y), expected)
+
+
+@pytest.mark.parametrize("loss", [F.l1_loss, F.smooth_l1_loss, F.mse_loss])
+def test_real_valued_targets_are_mixed_by_their_losses(batch, loss):
+    plan, output, _ = batch
+    real = torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = by_hand(plan, lambda i, j: loss(output[i, 0], real[j]))
+    torch.testing.assert_close(plan.loss(loss, output[:, 0], real), expected)
+
+
+def test_multi_label_targets_under_bce_equal_soft_targets(batch):
+    plan, output, _ = batch
+    many = (torch.rand(16, 5, generator=torch.Generator().manual_seed(2)) < 0.4).double()
+    for criterion in (F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss()):
+        loss = plan.loss(criterion, output, many)
+        expected = F.binary_cross_entropy_with_logits(output, plan.targets(many))
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_masks_are_mixed_pixel_by_pixel():
+    chance = torch.Generator().manual_seed(4)
+    output = torch.randn(6, 3, 4, 5, dtype=torch.float64, generator=chance)
+    masks = torch.randint(3, (6, 4, 5), generator=chance)
+    masks[0, 0] = masks[1, 0] = -100
+    plan = MixUp(1.0, per="example").draw(6, generator=chance)
+    total, counted = 0.0, 0
+    for i, h, w in itertools.product(range(6), range(4), range(5)):
+        sides = [(plan.lam[i].double(), masks[i, h, w])]
+        sides.append((1 - sides[0][0], masks[plan.partner[i], h, w]))
+        sides = [(share, k) for share, k in sides if k != -100]
+        if sides:
+            counted += 1
+            whole = sum(share for share, _ in sides)
+            logp = output[i, :, h, w].log_softmax(0)
+            total -= sum(share / whole * logp[k] for share, k in sides)
+    torch.testing.assert_close(plan.loss(F.cross_entropy, output, masks), total / counted)
+
+
+def test_masks_under_a_region_take_their_class_from_where_the_pixel_is():
+    chance = torch.Generator().manual_seed(4)
+    output = torch.randn(6, 3, 4, 5, dtype=torch.float64, generator=chance)
+    masks = torch.randint(3, (6, 4, 5), generator=chance)
+    plan = CutMix(1.0, per="example").draw(6, generator=chance, image_size=(4, 5))
+    pasted = plan.mix(masks)
+    torch.testing.assert_close(
+        plan.loss(F.cross_entropy, output, masks), F.cross_entropy(output, pasted)
+    )
+    assert torch.equal(plan.targets(masks, num_classes=3).argmax(1), pasted)
+    assert plan.accuracy(F.one_hot(pasted, 3).movedim(-1, 1).float(), masks).item() == 1
+
+
+def test_several_heads_take_one_plan(batch):
+    plan, output, y = batch
+    age = torch.rand(16, dtype=torch.float64)
+    together = plan.loss(F.cross_entropy, output[:, :4], y % 4) + plan.loss(
+        F.mse_loss, output[:, 4], age
+    )
+    apart = F.cross_entropy(output[:, :4], plan.targets(y % 4, num_classes=4).double())
+    pair = by_hand(plan, lambda i, j: (output[i, 4] - age[j]) ** 2)
+    torch.testing.assert_close(together, apart + pair, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_fused_cross_entropy_equals_pytorch_per_example(batch, smoothing, weighted):
+    plan, output, y = batch
+    weight = torch.tensor([0.1, 1.0, 3.0, 0.5, 9.0], dtype=torch.float64) if weighted else None
+    options = {"weight": weight, "label_smoothing": smoothing}
+    loss = plan.loss(nn.CrossEntropyLoss(**options, reduction="none"), output, y)
+    own, met = (
+        F.cross_entropy(output, one, **options, reduction="none") for one in (y, y[plan.partner])
+    )
+    expected = plan.lam * own + (1 - plan.lam) * met
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
+    for reduction in ("sum", "mean"):
+        whole = plan.loss(
+            functools.partial(F.cross_entropy, **options, reduction=reduction), output, y
+        )
+        torch.testing.assert_close(whole, getattr(expected, reduction)(), rtol=1e-6, atol=1e-7)
+
+
+def test_the_fused_cross_entropy_has_exact_first_and_second_gradients(batch):
+    plan, output, y = batch
+    small = output[:4].clone().requires_grad_()
+    part = Plan(torch.tensor([1, 0, 3, 3]), plan.lam[:4])
+
+    def loss(output):
+        return part.loss(F.cross_entropy, output, y[:4])
+
+    assert torch.autograd.gradcheck(loss, (small,))
+    assert torch.autograd.gradgradcheck(loss, (small,))
+    hessian = torch.func.hessian(loss)(small.detach())
+    assert torch.allclose(hessian, torch.autograd.functional.hessian(loss, small.detach()))
+
+
+def test_scores_that_somebody_else_needs_are_left_alone(batch):
+    plan, output, y = batch
+    before = output.clone()
+    leaf = output.requires_grad_()
+    plan.loss(F.cross_entropy, leaf, y).backward()
+    assert torch.equal(leaf.detach(), before)
+
+
+def test_a_blend_of_which_all_is_ignored_counts_nowhere(batch):
+    plan, output, y = batch
+    everything = torch.full_like(y, -100)
+    everything[0] = 1
+    plan = Plan(torch.arange(16).roll(1), torch.full((16,), 0.5))
+    loss = plan.loss(F.cross_entropy, output, everything)
+    rows = [0, 1]  # the labelled row, and who met it
+    expected = F.cross_entropy(output[rows], torch.tensor([1, 1]))
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (torch.full((16,), 5), r"classes from 0 to 4.*got 5 with scores of shape \(16, 5\)"),
+        (torch.full((16,), -1), "ignore_index -100, got -1"),
+        (torch.zeros(16, 2, dtype=torch.int64), r"got \(16, 5\) and \(16, 2\)"),
+    ],
+)
+def test_classes_that_do_not_fit_the_scores_are_refused(batch, y, words):
+    plan, output, _ = batch
+    with pytest.raises(ValueError, match=words):
+        plan.loss(F.cross_entropy, output, y)
+
+
+def test_soft_labels_with_the_wrong_class_count_are_refused_with_both_shapes(batch):
+    plan, output, _ = batch
+    with pytest.raises(ValueError, match=r"\(16, 5\) and soft labels \(16, 4\)"):
+        plan.loss(F.cross_entropy, output, torch.rand(16, 4))

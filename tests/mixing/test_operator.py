@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal import mix
+from vicinal import MixUp, Plan, mix
 
 
 def slow_mix(x, partner, lam, other=None):
@@ -100,7 +103,7 @@ def test_arguments_arrive_unharmed():
         ({"partner": torch.arange(5.0)}, TypeError, r"partner\.long\(\)"),
         ({"x": torch.rand(4, 2, 3)}, ValueError, "batch size 4.*hold 5"),
         ({"x": torch.tensor(1.0)}, ValueError, "without dimensions"),
-        ({"x": torch.arange(5)}, TypeError, r"torch\.int64; call x\.float\(\)"),
+        ({"x": torch.arange(5)}, TypeError, r"torch\.int64 of shape .*call x\.float\(\)"),
         ({"other": torch.rand(5, 2, 4)}, ValueError, r"\(5, 2, 3\) and \(5, 2, 4\)"),
         ({"other": torch.rand(5, 2, 3).half()}, TypeError, "float32 and torch.float16"),
     ],
@@ -110,3 +113,193 @@ def test_what_does_not_fit_is_refused_in_words(change, error, words):
     arguments = {"x": x, "partner": partner, "lam": lam} | change
     with pytest.raises(error, match=words):
         mix(arguments.pop("x"), **arguments)
+
+
+def test_mixing_in_place_equals_mixing_anew_bit_for_bit():
+    for shape in [(7, 3), (6, 3, 128, 128), (5,)]:
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        plan = MixUp(1.0, per="example").draw(len(x))
+        expected = plan.mix(x)
+        assert torch.equal(plan.mix_(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 5), (4, 2, 1100, 1100)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch last"])
+def test_the_result_has_the_strides_of_the_input_and_what_torch_would_give(shape, layout):
+    x = torch.rand(shape)
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "batch last":
+        x = x.movedim(0, -1).contiguous().movedim(-1, 0)
+    mixed = mix(x, partner=torch.tensor([1, 0, 3, 2]), lam=torch.full((4,), 0.25))
+    assert mixed.stride() == torch.empty_like(x).stride() == x.stride()
+    torch.testing.assert_close(mixed, 0.25 * x + 0.75 * x[[1, 0, 3, 2]])
+
+
+def test_the_result_shares_no_memory_with_its_arguments():
+    x = torch.rand(4, 3)
+    for alpha in (0, 1.0):
+        plan = MixUp(alpha).draw(4)
+        mixed = plan.mix(x)
+        assert mixed.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+
+
+def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
+    x = torch.rand(1, 3).expand(4, 3)
+    plan = MixUp(1.0).draw(4)
+    with pytest.raises(ValueError, match=r"\(4, 3\) is expanded: call x\.contiguous\(\)"):
+        plan.mix_(x)
+    torch.testing.assert_close(plan.mix(x), x.contiguous())
+
+
+def test_mixing_in_place_with_another_part_of_the_same_memory_reads_what_was_there():
+    both = torch.arange(8.0)[:, None].repeat(1, 3)
+    expected = mix(both[:5], partner=torch.arange(5), lam=torch.zeros(5), other=both[2:7])
+    Plan(torch.arange(5), torch.zeros(5)).mix_(both[:5], other=both[2:7])
+    assert torch.equal(both[:5], expected)
+
+
+def test_mixing_in_place_is_seen_by_autograd():
+    x = torch.rand(4, 3)
+    weight = torch.rand(3, requires_grad=True)
+    product = (x * weight).sum()
+    MixUp(1.0).draw(4).mix_(x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_mixing_in_place_of_what_carries_a_gradient_goes_through_autograd():
+    leaf = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    plan = MixUp(1.0, per="example").draw(4)
+    assert torch.autograd.gradcheck(lambda x: plan.mix_(x * 2), (leaf,))
+
+
+def opcheck_cases():
+    x, partner, lam = example()
+    wide = [x.requires_grad_(), None, partner, lam.requires_grad_()]
+    other = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
+    bytes_ = torch.arange(30, dtype=torch.uint8).reshape(5, 2, 3)
+    return [
+        ("mix", wide),
+        ("mix", [x, other, partner, lam]),
+        ("mix", [x.detach().bfloat16(), None, partner, lam.detach().float()]),
+        ("mix", [bytes_, None, partner, lam.detach().float(), torch.float32]),
+        ("mix_transposed", [x, partner, lam]),
+    ]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_the_operators_pass_the_checks_of_torch_library(case):
+    name, arguments = opcheck_cases()[case]
+    torch.library.opcheck(getattr(torch.ops.vicinal, name).default, arguments)
+
+
+def test_the_transposed_operator_has_exact_gradients_too():
+    x, partner, lam = example()
+    inputs = (x.requires_grad_(), lam.double().requires_grad_())
+
+    def transposed(g, lam):
+        return torch.ops.vicinal.mix_transposed(g, partner, lam)
+
+    assert torch.autograd.gradcheck(transposed, inputs)
+    assert torch.autograd.gradgradcheck(transposed, inputs)
+
+
+PARTNER = example()[1]
+
+
+def textbook(x, lam, partner=PARTNER):
+    return lam[:, None, None] * x + (1 - lam[:, None, None]) * x[partner]
+
+
+TRANSFORMS = {
+    "grad": lambda f, x, lam: torch.func.grad(lambda x: (f(x, lam) ** 3).sum())(x),
+    "jvp": lambda f, x, lam: torch.func.jvp(f, (x, lam), (x.cos(), lam.cos())),
+    "hessian": lambda f, x, lam: torch.func.hessian(lambda lam: (f(x, lam) ** 3).sum())(lam),
+    "vmap over x": lambda f, x, lam: torch.func.vmap(f, (0, None))(torch.stack([x, x * 2]), lam),
+    "vmap over lam": lambda f, x, lam: torch.func.vmap(f, (None, 1))(
+        x, torch.stack([lam, 1 - lam], 1)
+    ),
+    "grad by example": lambda f, x, lam: torch.func.vmap(
+        torch.func.grad(lambda x: (f(x, lam) ** 2).sum())
+    )(torch.stack([x, x * 2])),
+    "jacfwd": lambda f, x, lam: torch.func.jacfwd(f, argnums=1)(x, lam),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
+def test_transforms_of_torch_func_give_what_the_textbook_gives(transform):
+    x, partner, lam = example()
+    ours = transform(lambda x, lam: mix(x, partner=partner, lam=lam), x, lam)
+    torch.testing.assert_close(ours, transform(textbook, x, lam))
+
+
+def test_forward_mode_differentiation_works_outside_of_torch_func():
+    x, partner, lam = example()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x.cos())
+        mixed = mix(dual, partner=partner, lam=lam)
+        tangent = torch.autograd.forward_ad.unpack_dual(mixed).tangent
+    torch.testing.assert_close(tangent, textbook(x.cos(), lam))
+
+
+def test_it_compiles_without_a_graph_break_and_once_for_all_plans():
+    counter = CompileCounterWithBackend("aot_eager")
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def step(x, partner, lam):
+        return mix(x * 2, partner=partner, lam=lam).square()
+
+    x = torch.rand(5, 3, requires_grad=True)
+    for seed in range(3):
+        plan = MixUp(1.0, per="example").draw(5, generator=torch.Generator().manual_seed(seed))
+        result = step(x, plan.partner, plan.lam)
+        torch.testing.assert_close(result, plan.mix(x * 2).square())
+        (g,) = torch.autograd.grad(result.sum(), x)
+        (expected,) = torch.autograd.grad(plan.mix(x * 2).square().sum(), x)
+        torch.testing.assert_close(g, expected)
+    assert counter.frame_count == 1
+
+
+def test_values_out_of_range_are_refused_in_a_compiled_function_by_the_plan_itself():
+    with pytest.raises(ValueError, match="partner goes up to 9"):
+        Plan(torch.tensor([9, 0]), torch.ones(2)).mix(torch.rand(2, 3))
+
+
+def test_fake_tensors_pass_through():
+    x, partner, lam = example()
+    with FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(one) for one in (x, partner, lam)]
+        mixed = mix(fakes[0], partner=fakes[1], lam=fakes[2])
+        assert (mixed.shape, mixed.dtype) == (x.shape, x.dtype)
+
+
+def test_autocast_leaves_the_type_of_the_batch():
+    x, partner, lam = example(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert mix(x, partner=partner, lam=lam.float()).dtype == torch.float32
+        assert mix(x.bfloat16(), partner=partner, lam=lam.float()).dtype == torch.bfloat16
+
+
+def test_uint8_comes_out_as_a_float_where_that_is_asked_for():
+    x = torch.tensor([[0, 255, 3], [255, 255, 4]], dtype=torch.uint8)
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.25]))
+    assert plan.mix(x, dtype=torch.float32).tolist() == [[127.5, 255, 3.5], [63.75, 255, 3.25]]
+    with pytest.raises(TypeError, match=r"for uint8 input only; got torch\.float16 for torch\.flo"):
+        plan.mix(x.float(), dtype=torch.float16)
+
+
+def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows():
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.calls = getattr(self, "calls", 0) + 1
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for size in (16, 256):
+        plan, x = MixUp(1.0, per="example").draw(size), torch.rand(size, 3, 8, 8)
+        plan.mix_(x)  # the buffer is made here
+        with Count() as count:
+            plan.mix_(x)
+        counts.append(count.calls)
+    assert counts[0] == counts[1]

@@ -2,8 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from vicinal import MixUp, Plan
+from vicinal import CutMix, DirichletMixUp, MixUp, Plan
 
 
 def plan_of_three():
@@ -99,3 +101,83 @@ def test_a_plan_follows_the_device_of_what_it_is_given():
 def test_a_plan_that_does_not_fit_itself_is_refused():
     with pytest.raises(ValueError, match="partner holds 2, lam has shape"):
         Plan(torch.tensor([1, 0]), torch.ones(3))
+
+
+def test_a_plan_is_cut_in_pieces_for_gradient_accumulation():
+    x, y = torch.rand(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+    for policy in (
+        MixUp(1.0, per="example"),
+        DirichletMixUp(1.0, per="example"),
+    ):
+        plan = policy.draw(8)
+        pieces = [slice(0, 3), slice(3, 8)]
+        mixed = torch.cat([plan[piece].mix(x[piece], other=x) for piece in pieces])
+        torch.testing.assert_close(mixed, plan.mix(x))
+        scores = torch.rand(8, 4)
+        losses = [
+            plan[piece].loss(nn.CrossEntropyLoss(reduction="sum"), scores[piece], y[piece], other=y)
+            for piece in pieces
+        ]
+        torch.testing.assert_close(sum(losses) / 8, plan.loss(F.cross_entropy, scores, y))
+
+
+def test_a_piece_of_a_region_plan_has_its_regions():
+    x = torch.rand(6, 1, 4, 4)
+    for per in ("batch", "example"):
+        plan = CutMix(1.0, per=per).draw(6, image_size=(4, 4))
+        torch.testing.assert_close(plan[2:5].mix(x[2:5], other=x), plan.mix(x)[2:5])
+
+
+def test_a_piece_without_the_whole_batch_is_refused():
+    plan = Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5))[:2]
+    with pytest.raises(ValueError, match="has 2 rows, partner goes up to 2"):
+        plan.mix(torch.rand(2, 3))
+    with pytest.raises(ValueError, match=r"rows up to 2, y has shape \(2,\).*as other"):
+        plan.targets(torch.tensor([0, 1]), num_classes=2)
+
+
+def test_more_than_two_parents_are_blended_by_their_shares():
+    partner = torch.tensor([[1, 2, 0], [2, 2, 2]])
+    shares = torch.tensor([[0.2, 0.0, 1.0], [0.3, 1.0, 0.0]])
+    plan = Plan(partner, torch.tensor([0.5, 0.0, 0.0]), shares)
+    x = torch.tensor([[1.0], [10.0], [100.0]])
+    torch.testing.assert_close(plan.mix(x), torch.tensor([[32.5], [100.0], [1.0]]))
+    targets = plan.targets(torch.tensor([0, 1, 2]), num_classes=3)
+    torch.testing.assert_close(targets, torch.tensor([[0.5, 0.2, 0.3], [0, 0, 1.0], [1.0, 0, 0]]))
+    scores = torch.rand(3, 3)
+    torch.testing.assert_close(
+        plan.loss(F.cross_entropy, scores, torch.tensor([0, 1, 2])),
+        F.cross_entropy(scores, targets),
+    )
+    before = x.clone()
+    assert torch.equal(plan.mix_(x), plan.mix(before))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"shares": torch.rand(2, 3)}, r"\(parents - 1, batch\).*got \(3,\), \(2, 3\) and \(3,\)"),
+        ({"region": torch.ones(3, 4, 4)}, r"bool \(batch, height, width\).*float32"),
+        ({"region": torch.ones(2, 4, 4, dtype=torch.bool)}, r"batch 1 or 3.*\(2, 4, 4\)"),
+    ],
+)
+def test_shares_and_regions_that_do_not_fit_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5), **fields)
+
+
+def test_shares_that_do_not_sum_to_one_are_refused():
+    with pytest.raises(ValueError, match="need to sum to one"):
+        Plan(torch.zeros(2, 3, dtype=torch.int64), torch.full((3,), 0.5), torch.full((2, 3), 0.5))
+
+
+def test_a_region_plan_for_other_pictures_is_refused():
+    plan = CutMix(1.0).draw(3, image_size=(8, 8))
+    with pytest.raises(ValueError, match=r"pictures of \(8, 8\), x has shape \(3, 1, 4, 4\)"):
+        plan.mix(torch.rand(3, 1, 4, 4))
+
+
+def test_a_plan_knows_itself_on_a_device_it_was_moved_to():
+    plan = plan_of_three()
+    assert plan.to("meta") is plan.to("meta")
+    assert plan.to("cpu") is plan

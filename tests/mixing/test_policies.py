@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import stats
 
-from vicinal import MixUp, Reverse
+from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
 from vicinal.mixing.policies import draw_beta
 
 
@@ -108,3 +109,182 @@ def test_without_a_generator_torch_manual_seed_alone_replays_the_draw():
 def test_values_out_of_range_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         MixUp(**arguments)
+
+
+@pytest.mark.parametrize("alpha", [(2.0, 1.0), (0.5, 3.0)])
+def test_two_alphas_draw_from_the_asymmetric_beta_distribution(alpha):
+    drawn = draw_beta(alpha, 3000, seeded(1)).numpy()
+    assert stats.kstest(drawn, stats.beta(*alpha).cdf).pvalue > 0.01
+
+
+def test_the_larger_share_is_kept_where_that_is_asked_for():
+    plain = MixUp(1.0, per="example").draw(50, generator=seeded(2)).lam
+    larger = MixUp(1.0, per="example", keep_larger=True).draw(50, generator=seeded(2)).lam
+    assert torch.equal(larger, torch.maximum(plain, 1 - plain))
+    assert bool((plain < 0.5).any())
+
+
+def test_dirichlet_shares_follow_the_beta_distribution_of_their_margins():
+    plan = DirichletMixUp(0.7, parents=4, per="example").draw(3000, generator=seeded(3))
+    margin = stats.beta(0.7, 2.1).cdf
+    for share in (plan.lam, *plan.shares):
+        assert stats.kstest(share.double().numpy(), margin).pvalue > 0.01
+
+
+def test_cutmix_shows_one_box_and_counts_what_the_edge_cuts_off():
+    clipped = 0
+    for seed in range(40):
+        plan = CutMix(1.0).draw(4, generator=seeded(seed), image_size=(20, 30))
+        (mask,) = plan.region
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        area = int(mask.sum())
+        assert area == len(rows) * len(columns)
+        if area:
+            assert area == int((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
+        torch.testing.assert_close(plan.lam, torch.full((4,), 1 - area / 600))
+        clipped += int(area > 0 and (int(rows[0]) == 0 or int(columns[0]) == 0))
+    assert clipped > 3
+
+
+def test_cutmix_boxes_that_are_not_cut_off_have_the_area_that_was_drawn():
+    # The permutation is drawn first, then lam.
+    generator = seeded(1)
+    torch.randperm(2, generator=generator)
+    lam = float(draw_beta(8.0, 1, generator))
+    plan = CutMix(8.0).draw(2, generator=seeded(1), image_size=(1000, 1000))
+    side = math.sqrt(1 - lam) * 1000
+    rows = int(plan.region[0].any(1).sum())
+    columns = int(plan.region[0].any(0).sum())
+    assert max(rows, columns) <= round(side)
+    assert rows == round(side) or rows < side  # cut off above or below
+
+
+def test_cutmix_centres_fall_everywhere_with_the_same_chance():
+    generator = seeded(7)
+    hits = torch.zeros(6, 6)
+    policy = CutMix(1000.0)  # lam close to one half: sides of about 0.7
+    for _ in range(600):
+        hits += policy.draw(1, generator=generator, image_size=(6, 6)).region[0]
+    assert torch.allclose(hits, hits.flip(0), rtol=0.25)
+    assert float(hits[0, 0]) < float(hits[3, 3])
+
+
+def test_resizemix_boxes_lie_inside_with_sides_in_the_range():
+    for seed in range(40):
+        plan = ResizeMix((0.2, 0.6)).draw(3, generator=seeded(seed), image_size=(20, 50))
+        rows, columns = plan.region[0].any(1).sum(), plan.region[0].any(0).sum()
+        assert 4 <= int(rows) <= 12
+        assert 10 <= int(columns) <= 30
+        torch.testing.assert_close(plan.lam, torch.full((3,), 1 - float(rows * columns) / 1000))
+
+
+def test_resizemix_shows_the_whole_partner_made_smaller():
+    ramp = torch.linspace(0, 1, 16)
+    picture = (ramp[:, None] + 2 * ramp[None]).expand(1, 1, -1, -1)
+    other = picture + 0.0
+    plan = ResizeMix((0.5, 0.5)).draw(1, generator=seeded(), image_size=(16, 16))
+    mixed = plan.mix(torch.full_like(picture, -1), other=other)
+    shown = mixed[plan.region[:, None]].reshape(8, 8)
+    expected = torch.nn.functional.interpolate(other, (8, 8), mode="bilinear")[0, 0]
+    torch.testing.assert_close(shown, expected, rtol=1e-4, atol=1e-4)
+    assert bool((mixed[~plan.region[:, None]] == -1).all())
+
+
+def test_fmix_shows_the_exact_share_in_connected_clouds():
+    plan = FMix(1.0, per="example").draw(30, generator=seeded(4), image_size=(32, 32))
+    shares = 1 - plan.region.flatten(1).double().mean(1)
+    torch.testing.assert_close(plan.lam.double(), shares, rtol=1e-6, atol=1e-7)
+    rough = FMix(1.0, decay=0.0, per="example").draw(30, generator=seeded(4), image_size=(32, 32))
+
+    def edges(region):
+        return float((region[:, 1:] != region[:, :-1]).double().mean())
+
+    assert edges(plan.region) < edges(rough.region) / 3
+
+
+def test_fmix_lam_follows_the_beta_distribution_up_to_whole_pixels():
+    plan = FMix(1.0, per="example").draw(500, generator=seeded(5), image_size=(40, 40))
+    assert stats.kstest(plan.lam.double().numpy(), "uniform").pvalue > 0.01
+
+
+def test_pairs_share_their_box():
+    plan = CutMix(1.0, per="pair", pairing=Reverse()).draw(7, generator=seeded(), image_size=(9, 9))
+    assert torch.equal(plan.region, plan.region.flip(0))
+    assert len({tuple(one.flatten().tolist()) for one in plan.region}) == 4
+
+
+def test_one_of_draws_each_policy_as_often_as_it_should():
+    policy = OneOf([MixUp(1.0), None, CutMix(1.0)], [0.5, 0.3, 0.2])
+    generator = seeded(6)
+    counts = [0, 0, 0]
+    for _ in range(500):
+        plan = policy.draw(4, generator=generator, image_size=(4, 4))
+        kind = 2 if plan.region is not None else 1 if bool((plan.lam == 1).all()) else 0
+        counts[kind] += 1
+    assert stats.chisquare(counts, [250, 150, 100]).pvalue > 0.01
+
+
+def test_regmixup_adds_the_loss_of_the_blends_to_that_of_the_clean_batch():
+    plan = RegMixUp(MixUp(1.0), weight=0.3).draw(5, generator=seeded())
+    x, y = torch.rand(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    assert torch.equal(plan.mix(x), torch.cat([x, plan.plan.mix(x)]))
+    scores = torch.randn(10, 3, generator=seeded(1))
+    expected = F.cross_entropy(scores[:5], y)
+    expected += 0.3 * F.cross_entropy(scores[5:], plan.plan.targets(y, num_classes=3))
+    torch.testing.assert_close(plan.loss(F.cross_entropy, scores, y), expected)
+    perfect = F.one_hot(y, 3).float()
+    right = plan.accuracy(torch.cat([perfect, perfect]), y).item()
+    expected = (1 + plan.plan.accuracy(perfect, y).item()) / 2
+    assert right == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"needs 10 rows of output, got shape \(5, 3\)"):
+        plan.loss(F.cross_entropy, scores[:5], y)
+
+
+def test_drawing_in_the_workers_of_a_loader_is_decided_by_the_seed_alone():
+    def epoch():
+        torch.manual_seed(5)
+        loader = torch.utils.data.DataLoader(
+            torch.arange(12.0), 4, num_workers=2, collate_fn=Collate()
+        )
+        return torch.cat(list(loader))
+
+    first = epoch()
+    assert torch.equal(first, epoch())
+    assert len(first.unique()) == 3
+
+
+class Collate:
+    """Answer with the lam that a worker drew for a batch."""
+
+    def __call__(self, rows):
+        return MixUp(1.0).draw(len(rows)).lam
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MixUp((1.0, 0.0)), r"two finite numbers above 0.*\(1\.0, 0\.0\)"),
+        (lambda: CutMix(-1.0), "CutMix needs alpha from 0 to infinity"),
+        (lambda: CutMix(1.0, per="elem"), "CutMix needs per=.*got 'elem'"),
+        (lambda: ResizeMix((0.8, 0.1)), r"\(lowest, highest\) from 0 to 1, got \(0\.8, 0\.1\)"),
+        (lambda: FMix(decay=-1.0), "decay from 0 on, got -1.0"),
+        (lambda: DirichletMixUp(0.0), "finite alpha above 0, got 0.0"),
+        (lambda: DirichletMixUp(1.0, parents=1), "2 parents or more, got 1"),
+        (lambda: DirichletMixUp(1.0, per="pair"), "got 'pair'"),
+        (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight from 0 on, got -1.0"),
+        (lambda: OneOf([]), "a policy at least, got none"),
+        (lambda: OneOf([None, None], [0.5, 0.6]), r"2 probabilities that sum to one, got \[0\.5"),
+        (lambda: OneOf([None, None], [1.0]), "2 probabilities"),
+        (lambda: CutMix(1.0).draw(4), r"CutMix needs image_size.*image_size=x\.shape\[-2:\]"),
+        (lambda: FMix(1.0).draw(4, image_size=(3, 0)), r"as \(height, width\), from 1 on"),
+        (lambda: MixUp(1.0).draw(-1), "0 or more, got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_batch_in_place_of_its_size_is_refused():
+    with pytest.raises(TypeError, match=r"number of examples, got Tensor; pass len\(x\)"):
+        MixUp(1.0).draw(torch.rand(4, 3))

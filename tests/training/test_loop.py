@@ -5,7 +5,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from vicinal import MixUp, generator_at
+from vicinal.data import load
 from vicinal.errors import UserError
+from vicinal.mixing.layers import mixing_inside
+from vicinal.models import build
 from vicinal.training.evaluation import evaluate
 from vicinal.training.loop import ORDER, train
 
@@ -114,3 +117,31 @@ def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
     assert first == again
     assert model.training
     assert all(module.training for module in model)
+
+
+def trained_by_hand(*, exact):
+    """Train on digits, mixed after stage1, with the gradient below that place or without it."""
+    digits = load("digits", test_fraction=0.3, seed=0)
+    inputs, _ = digits.standardised()
+    torch.manual_seed(0)
+    model = build("small-cnn", channels=1, classes=10)
+    begin = model.stage1[0].weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(6):
+        rows = slice(64 * step, 64 * (step + 1))
+        plan = MixUp(1.0).draw(64, generator=generator_at(0, step))
+        mix = plan.mix if exact else lambda x, plan=plan: plan.mix(x.detach())
+        with mixing_inside(model.stage1, mix):
+            output = model(inputs[rows])
+        optimizer.zero_grad()
+        plan.loss(F.cross_entropy, output, digits.train.targets[rows]).backward()
+        optimizer.step()
+    return begin, model
+
+
+def test_without_the_gradient_below_the_mixing_layer_training_goes_another_way():
+    begin, exact = trained_by_hand(exact=True)
+    _, cut = trained_by_hand(exact=False)
+    assert torch.equal(cut.stage1[0].weight, begin)
+    assert (exact.stage1[0].weight - begin).abs().max().item() > 1e-3
+    assert (exact.head[2].weight - cut.head[2].weight).abs().max().item() > 1e-3

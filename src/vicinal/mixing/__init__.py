@@ -1,9 +1,55 @@
 """The mixing core: what the project exists for. Needs torch and numpy, nothing else."""
 
+from vicinal.mixing.layers import MixedInside, MixUpLayer
 from vicinal.mixing.operator import mix
-from vicinal.mixing.pairing import Pairing, Reverse, Shuffle
-from vicinal.mixing.plan import Plan
-from vicinal.mixing.policies import MixUp
+from vicinal.mixing.pairing import (
+    DifferentClass,
+    Halves,
+    Nearest,
+    OtherBatch,
+    Pairing,
+    Reverse,
+    SameClass,
+    Shuffle,
+    SimilarTargets,
+)
+from vicinal.mixing.plan import CleanAndMixed, Plan
+from vicinal.mixing.policies import (
+    CutMix,
+    DirichletMixUp,
+    FMix,
+    MixUp,
+    OneOf,
+    Policy,
+    RegMixUp,
+    ResizeMix,
+)
 from vicinal.mixing.randomness import generator_at
+from vicinal.mixing.ranks import rows_of_another_rank
 
-__all__ = ["MixUp", "Pairing", "Plan", "Reverse", "Shuffle", "generator_at", "mix"]
+__all__ = [
+    "CleanAndMixed",
+    "CutMix",
+    "DifferentClass",
+    "DirichletMixUp",
+    "FMix",
+    "Halves",
+    "MixUp",
+    "MixUpLayer",
+    "MixedInside",
+    "Nearest",
+    "OneOf",
+    "OtherBatch",
+    "Pairing",
+    "Plan",
+    "Policy",
+    "RegMixUp",
+    "ResizeMix",
+    "Reverse",
+    "SameClass",
+    "Shuffle",
+    "SimilarTargets",
+    "generator_at",
+    "mix",
+    "rows_of_another_rank",
+]

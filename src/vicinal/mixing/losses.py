@@ -3,20 +3,33 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vicinal.mixing.operator import is_transformed, looked_at
+
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
 
 
-def mixed_loss(
-    criterion: Criterion, output: Tensor, y: Tensor, *, partner: Tensor, lam: Tensor
-) -> Tensor:
+class Side(NamedTuple):
+    """One parent of a batch of blends.
+
+    Args:
+        y: ``(batch, ...)``, the targets of this parent, before mixing.
+        share: ``(batch,)``, or ``(batch, height, width)`` where it differs from pixel to pixel: how
+            much of each example is this parent's. The shares of all sides sum to one.
+    """
+
+    y: Tensor
+    share: Tensor
+
+
+def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> Tensor:
     """Return ``lam * criterion(output, own) + (1 - lam) * criterion(output, partner)``.
 
     The pair form of Zhang et al. (https://arxiv.org/abs/1710.09412), section 2: for plain
@@ -25,64 +38,193 @@ def mixed_loss(
     * The mean is over examples (elements, where the criterion answers with several per example).
       With class weights PyTorch would divide by the sum of the weights instead, for integer
       labels only, so that its two forms disagree; here weights multiply, and nothing else.
-    * Where one side of a blend is the ignored class, the other side gets its share; where both
-      are, the element counts nowhere, in the sum or in the number. ``ignore_index`` is read from
-      an ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, from ``functools.partial`` around a function,
+    * Where one side of a blend is the ignored class, the others get its share; where all are, the
+      element counts nowhere, in the sum or in the number. ``ignore_index`` is read from an
+      ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, from ``functools.partial`` around a function,
       or from the function's own default.
     * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken otherwise.
+
+    Cross-entropy of integer classes takes one log-softmax for all sides, and no one-hot matrix.
 
     Args:
         criterion: a function that takes ``reduction="none"``, or a module that has ``reduction``.
         output: ``(batch, ...)``.
-        y: ``(batch, ...)``, targets before mixing, of any form that ``criterion`` takes.
-        partner: ``(batch,)`` int64.
-        lam: ``(batch,)``.
+        sides: own targets first.
+
+    Raises:
+        TypeError: if ``criterion`` knows no ``reduction="none"``.
+        ValueError: if it does not answer with one loss per example, or refuses the targets.
     """
-    each, reduction = _per_element(criterion)
-    own, met = _evaluate(each, output, y), _evaluate(each, output, y[partner])
-    shape = (-1, *[1] * (own.dim() - 1))
-    keep = lam.to(own.dtype).reshape(shape).expand_as(own)
-    give = 1 - keep
-    counted: Tensor | int = own.numel()
-    ignored = _ignore_index(criterion)
-    if ignored is not None and not y.dtype.is_floating_point and y.shape == own.shape:
-        own_counts, met_counts = y != ignored, y[partner] != ignored
-        keep = torch.where(met_counts, keep, 1) * own_counts
-        give = torch.where(own_counts, give, 1) * met_counts
-        counted = (own_counts | met_counts).sum()
-    loss = keep * own + give * met
+    settings = _cross_entropy(criterion)
+    first = sides[0].y
+    if settings is not None and not first.dtype.is_floating_point:
+        losses, ignored = _cross_entropies(output, [side.y for side in sides], settings)
+        reduction = settings.reduction
+    else:
+        if settings is not None and first.shape != output.shape:
+            raise ValueError(
+                f"cross-entropy needs scores (batch, classes, ...) and soft labels of the same "
+                f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
+            )
+        each, reduction = _per_element(criterion)
+        losses = [_evaluate(each, output, side.y) for side in sides]
+        ignored = _ignore_index(criterion)
+    shares = [spread(side.share.to(losses[0].dtype), losses[0]) for side in sides]
+    counted: Tensor | int = losses[0].numel()
+    if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
+        shares = [
+            torch.where(side.y == ignored, 0, share)
+            for side, share in zip(sides, shares, strict=True)
+        ]
+        total = functools.reduce(torch.add, shares)
+        shares = [share / torch.where(total > 0, total, 1) for share in shares]
+        counted = (total > 0).sum()
+    loss = functools.reduce(torch.add, map(torch.mul, shares, losses))
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / counted
 
 
-def mixed_targets(
-    y: Tensor, num_classes: int | None = None, *, partner: Tensor, lam: Tensor
-) -> Tensor:
+def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
     """Return soft targets; see ``Plan.targets``."""
-    if y.dtype.is_floating_point or y.dtype == torch.bool:
-        if num_classes is not None:
-            raise ValueError(
-                f"num_classes is for integer classes; y of type {y.dtype} and shape "
-                f"{tuple(y.shape)} is blended as it is: leave num_classes out."
-            )
-        soft = y.float() if y.dtype == torch.bool else y
-    else:
-        soft = _one_hot(y, num_classes)
-    keep = lam.to(soft.dtype).reshape(-1, *[1] * (soft.dim() - 1))
-    return keep * soft + (1 - keep) * soft[partner]
+    parts = []
+    for y, share in sides:
+        if y.dtype.is_floating_point or y.dtype == torch.bool:
+            if num_classes is not None:
+                raise ValueError(
+                    f"num_classes is for integer classes; y of type {y.dtype} and shape "
+                    f"{tuple(y.shape)} is blended as it is: leave num_classes out."
+                )
+            soft = y.float() if y.dtype == torch.bool else y
+        else:
+            soft = _one_hot(y, num_classes)
+        parts.append(spread(share.to(soft.dtype), soft) * soft)
+    return functools.reduce(torch.add, parts)
 
 
-def mixed_accuracy(output: Tensor, y: Tensor, *, partner: Tensor, lam: Tensor) -> Tensor:
+def mixed_accuracy(output: Tensor, sides: Sequence[Side]) -> Tensor:
     """Return the accuracy weighted by shares; see ``Plan.accuracy``."""
     answer = output.argmax(1)
-    if answer.shape != y.shape:
+    if answer.shape != sides[0].y.shape:
         raise ValueError(
             f"accuracy needs scores (batch, classes, ...) and classes (batch, ...), "
-            f"got {tuple(output.shape)} and {tuple(y.shape)}."
+            f"got {tuple(output.shape)} and {tuple(sides[0].y.shape)}."
         )
-    keep = lam.reshape(-1, *[1] * (y.dim() - 1))
-    return (keep * (answer == y) + (1 - keep) * (answer == y[partner])).mean()
+    right = (spread(share, answer) * (answer == y) for y, share in sides)
+    return functools.reduce(torch.add, right).mean()
+
+
+def spread(share: Tensor, values: Tensor) -> Tensor:
+    """Return shares in a shape that goes with ``values``: by example, or by pixel at the end.
+
+    Example:
+        >>> spread(torch.ones(2), torch.zeros(2, 3, 4)).shape
+        torch.Size([2, 1, 1])
+        >>> spread(torch.ones(2, 8, 8), torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    missing = [1] * (values.dim() - share.dim())
+    return share.reshape(len(share), *missing, *share.shape[1:])
+
+
+class _CrossEntropy(NamedTuple):
+    """The settings of a cross-entropy."""
+
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    reduction: str = "mean"
+
+
+def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
+    """Return the settings of a criterion that is PyTorch's cross-entropy, else None."""
+    if type(criterion) is nn.CrossEntropyLoss:
+        return _CrossEntropy(
+            criterion.weight,
+            criterion.ignore_index,
+            criterion.label_smoothing,
+            criterion.reduction,
+        )
+    if criterion is F.cross_entropy:
+        return _CrossEntropy()
+    if isinstance(criterion, functools.partial) and criterion.func is F.cross_entropy:
+        if criterion.args or criterion.keywords.keys() - set(_CrossEntropy._fields):
+            return None
+        return _CrossEntropy(**criterion.keywords)
+    return None
+
+
+def _cross_entropies(
+    output: Tensor, classes: Sequence[Tensor], settings: _CrossEntropy
+) -> tuple[list[Tensor], int | None]:
+    """Return the cross-entropy for each side, per element, from one log-softmax; and the class that
+    is ignored, None where it is known that nobody is of it.
+    """
+    if output.dim() < 2 or classes[0].shape != output.shape[:1] + output.shape[2:]:
+        raise ValueError(
+            f"cross-entropy needs scores (batch, classes, ...) and classes (batch, ...), "
+            f"got {tuple(output.shape)} and {tuple(classes[0].shape)}."
+        )
+    chosen = torch.stack([y.long() for y in classes], 1)
+    count = output.shape[1]
+    ignored: int | None = settings.ignore_index
+    visible = looked_at(chosen) and chosen.numel() > 0
+    if not visible or 0 <= settings.ignore_index < count or _goes_outside(chosen, count):
+        here: Tensor = chosen != settings.ignore_index
+        if visible:
+            strange = chosen[here & ((chosen < 0) | (chosen >= count))]
+            if len(strange):
+                raise ValueError(
+                    f"cross-entropy needs classes from 0 to {count - 1}, or its ignore_index "
+                    f"{ignored}, got {int(strange[0])} with scores of shape {tuple(output.shape)}."
+                )
+        chosen = torch.where(here, chosen, 0)
+    else:
+        ignored = None
+    weight = settings.weight
+    log_probabilities = None
+    if settings.label_smoothing or torch.compiler.is_compiling() or is_transformed(output):
+        log_probabilities = F.log_softmax(output, 1)
+        losses = -log_probabilities.gather(1, chosen)
+    else:
+        losses = _PickedLosses.apply(output, chosen)  # type: ignore[no-untyped-call]
+    if weight is not None:
+        losses = losses * weight[chosen]
+    if log_probabilities is not None and settings.label_smoothing:
+        even = settings.label_smoothing / output.shape[1]
+        if weight is not None:
+            log_probabilities = log_probabilities * weight.reshape(-1, *[1] * (output.dim() - 2))
+        smooth = log_probabilities.sum(1, keepdim=True)
+        losses = (1 - settings.label_smoothing) * losses - even * smooth
+    return list(losses.unbind(1)), ignored
+
+
+def _goes_outside(chosen: Tensor, count: int) -> bool:
+    low, high = torch.aminmax(chosen)
+    return int(low) < 0 or int(high) >= count
+
+
+class _PickedLosses(torch.autograd.Function):
+    """Minus the logarithm of the probability of some classes: ``(batch, k, ...)`` from scores
+    ``(batch, classes, ...)`` and int64 ``(batch, k, ...)``.
+
+    The gradient, the softmax times the sum of what comes back less what comes back at each class,
+    is written into one new tensor; PyTorch's own way fills a second one with zeros first.
+    """
+
+    @staticmethod
+    def forward(ctx, output, chosen):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(output, chosen)
+        return F.log_softmax(output, 1).gather(1, chosen).neg_()
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        output, chosen = ctx.saved_tensors
+        # Not torch.exp of a log-softmax that was kept: it takes longer than the softmax anew.
+        probabilities, total = F.softmax(output, 1), g.sum(1, keepdim=True)
+        if torch.is_grad_enabled():  # somebody will differentiate this again
+            return (probabilities * total).scatter_add(1, chosen, -g), None
+        return probabilities.mul_(total).scatter_add_(1, chosen, g.neg()), None
 
 
 def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
@@ -102,7 +244,8 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
             f"mixing needs one loss per example, and {getattr(criterion, '__name__', criterion)} "
             'takes no reduction="none"; pass a function criterion(output, y, reduction).'
         )
-    return functools.partial(criterion, reduction="none"), "mean"
+    asked = criterion.keywords if isinstance(criterion, functools.partial) else {}
+    return functools.partial(criterion, reduction="none"), asked.get("reduction", "mean")
 
 
 def _takes_reduction(function: Callable[..., Tensor]) -> bool:
@@ -135,7 +278,7 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
             f"targets needs num_classes for integer classes; y has type {y.dtype} and shape "
             f"{tuple(y.shape)}: pass num_classes, or y.float() if these are real values."
         )
-    if y.device.type == "cpu" and bool(((y < 0) | (y >= num_classes)).any()):
+    if looked_at(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
             f"targets needs classes from 0 to {num_classes - 1}, "
             f"got {int(y.min())} to {int(y.max())}."

@@ -1,5 +1,6 @@
 """Who meets whom: pairings choose a partner for each row of a batch."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,10 +9,24 @@ from torch import Tensor
 
 
 class Pairing(Protocol):
-    """Anything that answers with a partner for each of ``size`` rows, ``(size,)`` int64."""
+    """Anything that answers with a partner for each of ``size`` rows, ``(size,)`` int64.
 
-    def __call__(self, size: int, generator: torch.Generator | None = None) -> Tensor:
-        """Choose the partners; all chance comes from ``generator``, or torch's own if None."""
+    A pairing may have a method ``rows(size, mix_rate)`` that says how many rows are mixed.
+    """
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Choose the partners; all chance comes from ``generator``, or torch's own if None.
+
+        ``y`` and ``features`` describe the rows, ``(size, ...)`` on the CPU, for pairings that look
+        at them.
+        """
         ...
 
 
@@ -19,17 +34,36 @@ class Pairing(Protocol):
 class Shuffle:
     """Pair each row with the row that a random permutation puts in its place.
 
-    A row may meet itself, once in a batch on average. This is the pairing of Zhang et al.
-    (https://arxiv.org/abs/1710.09412), figure 1a, with one loader and a shuffled copy of its batch.
+    This is the pairing of Zhang et al. (https://arxiv.org/abs/1710.09412), figure 1a, with one
+    loader and a shuffled copy of its batch.
+
+    Args:
+        meet_self: whether a row may meet itself, which happens once in a batch on average. Without
+            it the permutation is drawn evenly from those without a fixed point; a batch of one
+            has none, and meets itself.
 
     Example:
         >>> Shuffle()(4, torch.Generator().manual_seed(0)).sort().values.tolist()
         [0, 1, 2, 3]
     """
 
-    def __call__(self, size: int, generator: torch.Generator | None = None) -> Tensor:
+    meet_self: bool = True
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Return a uniformly drawn permutation of ``size`` rows."""
-        return torch.randperm(size, generator=generator)
+        partner = torch.randperm(size, generator=generator)
+        if not self.meet_self and size > 1:
+            own = torch.arange(size)
+            while bool((partner == own).any()):  # e = 2.7 draws on average
+                partner = torch.randperm(size, generator=generator)
+        return partner
 
 
 @dataclass(frozen=True)
@@ -44,6 +78,261 @@ class Reverse:
         [4, 3, 2, 1, 0]
     """
 
-    def __call__(self, size: int, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Return the row indices from last to first."""
         return torch.arange(size - 1, -1, -1)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Pair the first half of the rows with the second half, as the MXNet MixUp layer does.
+
+    Row ``i`` meets row ``size // 2 + i`` and the other way round; the last row of an odd batch
+    meets itself. With ``MixUp(..., per="example")`` each pair has two independent lam, as there;
+    and ``mix_rate * size``, rounded up to a whole and then to an even number, says how many of the
+    first rows are mixed (github.com/unsky/mixup).
+
+    Example:
+        >>> Halves()(5).tolist()
+        [2, 3, 0, 1, 4]
+        >>> Halves().rows(10, mix_rate=0.7)
+        8
+    """
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return the row indices with the halves exchanged."""
+        half = size // 2
+        own = torch.arange(size)
+        return torch.cat([own[half : 2 * half], own[:half], own[2 * half :]])
+
+    def rows(self, size: int, mix_rate: float) -> int:
+        """Return how many of the first rows are mixed: an even number, except that all are all."""
+        # 0.7 * 10 is 7.000000000000001 for a computer.
+        count = math.ceil(round(mix_rate * size, 9))
+        return min(count + count % 2, size)
+
+
+@dataclass(frozen=True)
+class SameClass:
+    """Pair each row with a row of its own class, by a random permutation within each class.
+
+    The ablation "SC" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs ``y``:
+    ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. A row alone in its class meets
+    itself.
+
+    Example:
+        >>> y = torch.tensor([0, 1, 0, 1])
+        >>> y[SameClass()(4, y=y)].tolist()
+        [0, 1, 0, 1]
+    """
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return a permutation that leaves the classes in place."""
+        classes = _classes(y, size, "SameClass")
+        one, two = (torch.randperm(size, generator=generator) for _ in range(2))
+        partner = torch.empty(size, dtype=torch.int64)
+        partner[one[classes[one].argsort(stable=True)]] = two[classes[two].argsort(stable=True)]
+        return partner
+
+
+@dataclass(frozen=True)
+class DifferentClass:
+    """Pair each row with a random row of another class.
+
+    Needs ``y``: ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. Each row draws
+    evenly among all rows of other classes, so partners are no permutation; where all rows are of
+    one class they meet themselves.
+
+    Example:
+        >>> y = torch.tensor([0, 1, 1, 1])
+        >>> y[DifferentClass()(4, y=y)].tolist()
+        [1, 0, 0, 0]
+    """
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return rows of other classes."""
+        _, classes, counts = _classes(y, size, "DifferentClass").unique(
+            return_inverse=True, return_counts=True
+        )
+        if len(counts) < 2:
+            return torch.arange(size)
+        by_class = classes.argsort(stable=True)
+        own = counts[classes]
+        start = (counts.cumsum(0) - counts)[classes]
+        drawn = torch.rand(size, generator=generator, dtype=torch.float64) * (size - own)
+        place = drawn.long()
+        partner: Tensor = by_class[place + own * (place >= start)]
+        return partner
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Pair each row with one of its ``k`` nearest neighbours in a feature space, drawn evenly.
+
+    The ablation "KNN" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs
+    ``features``: ``policy.draw(len(x), features=f)`` with ``(size, ...)`` numbers, compared by
+    Euclidean distance, for example the inputs themselves. Partners are no permutation. A row alone
+    in its batch meets itself; ``k`` above ``size - 1`` means all others.
+
+    Args:
+        k: number of neighbours, from 1.
+
+    Example:
+        >>> Nearest(k=1)(4, features=torch.tensor([0.0, 1.0, 5.0, 7.0])).tolist()
+        [1, 0, 3, 2]
+    """
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of neighbours below one."""
+        if self.k < 1:
+            raise ValueError(f"Nearest needs k, a number of neighbours, from 1, got {self.k}.")
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return near rows."""
+        points = _described(features, size, "Nearest", "features")
+        points = points.detach().float().cpu().reshape(size, -1)
+        if size < 2:
+            return torch.arange(size)
+        distances = torch.cdist(points, points).fill_diagonal_(math.inf)
+        near = distances.topk(min(self.k, size - 1), largest=False).indices
+        chosen = torch.randint(near.shape[1], (size, 1), generator=generator)
+        return near.gather(1, chosen).flatten()
+
+
+@dataclass(frozen=True)
+class SimilarTargets:
+    """Pair rows with the more chance, the more alike their real-valued targets are.
+
+    Row ``i`` meets another row ``j`` with a probability in proportion to
+    ``exp(-|y[i] - y[j]|**2 / (2 * bandwidth**2))``: Yao et al., "C-Mixup: Improving Generalization
+    in Regression" (https://arxiv.org/abs/2210.05775), section 3. Needs ``y``:
+    ``policy.draw(len(y), y=y)`` with ``(size, ...)`` real values. Partners are no permutation; a
+    row alone in its batch meets itself.
+
+    Args:
+        bandwidth: above 0, in the unit of the targets: how far they may be apart. ``math.inf``
+            makes all others equally likely.
+
+    Example:
+        >>> y = torch.tensor([0.0, 0.1, 5.0, 5.1])
+        >>> SimilarTargets(bandwidth=0.1)(4, y=y).tolist()
+        [1, 0, 3, 2]
+    """
+
+    bandwidth: float
+
+    def __post_init__(self) -> None:
+        """Refuse a bandwidth that is not positive."""
+        if not self.bandwidth > 0:
+            raise ValueError(f"SimilarTargets needs bandwidth above 0, got {self.bandwidth}.")
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return rows with similar targets."""
+        values = _described(y, size, "SimilarTargets", "y")
+        values = values.detach().double().cpu().reshape(size, -1)
+        if size < 2:
+            return torch.arange(size)
+        distances = torch.cdist(values, values) / self.bandwidth
+        # Far from everybody, exp underflows: the nearest counts one, the others in proportion.
+        odds = (-(distances**2) / 2).fill_diagonal_(-math.inf).softmax(1)
+        return odds.multinomial(1, generator=generator).flatten()
+
+
+@dataclass(frozen=True)
+class OtherBatch:
+    """Pair each row with a row of a second batch: of another loader, or of another rank.
+
+    ``plan.mix(x, other)``, ``plan.loss(criterion, output, y, other=other_y)``. No row of the
+    second batch is met twice before each has been met once.
+
+    Args:
+        batch: number of rows of the second batch, from 1.
+
+    Example:
+        >>> OtherBatch(batch=2)(4).sort().values.tolist()
+        [0, 0, 1, 1]
+    """
+
+    batch: int
+
+    def __post_init__(self) -> None:
+        """Refuse an empty second batch."""
+        if self.batch < 1:
+            raise ValueError(f"OtherBatch needs a second batch of 1 row or more, got {self.batch}.")
+
+    def __call__(
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Return rows of the second batch."""
+        rounds = -(-size // self.batch)
+        several = [torch.randperm(self.batch, generator=generator) for _ in range(rounds)]
+        return torch.cat([torch.empty(0, dtype=torch.int64), *several])[:size]
+
+
+def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Tensor:
+    if values is None:
+        raise ValueError(f"{pairing} needs {name}: policy.draw(len(x), {name}={name}).")
+    if values.dim() == 0 or len(values) != size:
+        raise ValueError(
+            f"{pairing} needs {name} of the {size} rows to pair, got shape {tuple(values.shape)}."
+        )
+    return values
+
+
+def _classes(y: Tensor | None, size: int, pairing: str) -> Tensor:
+    values = _described(y, size, pairing, "y")
+    if values.dim() != 1 or values.dtype.is_floating_point:
+        raise ValueError(
+            f"{pairing} needs y as (batch,) integer classes, got {values.dtype} of shape "
+            f"{tuple(values.shape)}; for soft labels pass y.argmax(1)."
+        )
+    return values.cpu()

@@ -1,14 +1,17 @@
 """The plan: who meets whom, and how much each keeps. It mixes anything."""
 
+import dataclasses
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vicinal.mixing.layers import mixing_inside
-from vicinal.mixing.losses import Criterion, mixed_accuracy, mixed_loss, mixed_targets
-from vicinal.mixing.operator import check_shares, mix
+from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
+from vicinal.mixing.operator import blend, blend_, check_reach, check_shares, looked_at
+from vicinal.mixing.regions import show_region
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +21,24 @@ class Plan:
     Every method is plain arithmetic without chance: row ``i`` becomes
     ``lam[i] * own + (1 - lam[i]) * partner``. The plan follows the device of what it is given.
 
+    Where a policy shows the partner in a region of the picture (``CutMix`` and others), ``mix``
+    puts it there and leaves the rest alone, and ``lam`` is the share of the pixels that are left.
+    Where a blend has more than two parents, ``partner`` and ``shares`` have a row for each further
+    parent.
+
+    ``plan[3:7]`` is the plan of these rows: to cut one plan in pieces, for gradient accumulation,
+    give each method the whole batch as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
+
     Args:
-        partner: ``(batch,)`` int64, the row that each row meets.
+        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row that each row meets.
         lam: ``(batch,)`` floating point in ``[0, 1]``, the share that each row keeps.
+        shares: ``(parents - 1, batch)``, what each partner gives; ``1 - lam`` where left out.
+        region: ``(batch, height, width)`` bool, True where the partner shows; its first dimension
+            may be 1, for one region that all share.
+        shrunk: whether the region, then a box, shows the whole partner, made smaller.
 
     Raises:
-        TypeError, ValueError: if ``partner`` and ``lam`` do not fit together.
+        TypeError, ValueError: if these do not fit together.
 
     Example:
         >>> plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 1.0]))
@@ -35,28 +50,65 @@ class Plan:
 
     partner: Tensor
     lam: Tensor
+    shares: Tensor | None = None
+    region: Tensor | None = None
+    shrunk: bool = False
+    _reach: int | None = dataclasses.field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        """Refuse partners and shares that do not fit together."""
-        check_shares(self.partner, self.lam)
+        """Refuse partners, shares and regions that do not fit together."""
+        if self.shares is None:
+            check_shares(self.partner, self.lam)
+        else:
+            _check_several(self.partner, self.lam, self.shares)
+        if self.region is not None:
+            _check_region(self.region, len(self.lam), self.shares)
+        object.__setattr__(self, "_reach", check_reach(self.partner))
 
     def __len__(self) -> int:
         """Return the number of examples that the plan was drawn for."""
-        return len(self.partner)
+        return len(self.lam)
 
-    def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+    def __getitem__(self, rows: slice) -> "Plan":
+        """Return the plan of some of the rows; their partners are rows of the whole batch."""
+        one_for_all = self.region is None or len(self.region) == 1
+        return dataclasses.replace(
+            self,
+            partner=self.partner[..., rows],
+            lam=self.lam[rows],
+            shares=None if self.shares is None else self.shares[:, rows],
+            region=self.region if one_for_all else self.region[rows],  # type: ignore[index]
+        )
+
+    def mix(
+        self, x: Tensor, other: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Return a new batch of blends; ``x`` is not modified.
 
         Args:
-            x: ``(batch, ...)`` floating point or uint8 (rounded back).
+            x: ``(batch, ...)`` floating point or uint8 (rounded back). For a plan with a region
+                ``(batch, ..., height, width)`` of any type, of the size that the plan was drawn
+                for.
             other: ``(rows, ...)``, the batch that the partners come from, if it is not ``x``.
+            dtype: as for ``vicinal.mix``: a floating-point type for the result, for uint8 only.
 
         Raises:
             TypeError, ValueError: as ``vicinal.mix``, and if ``x`` has another batch size.
         """
         self._check_size("x", x)
         here = self.to(x.device)
-        return mix(x, partner=here.partner, lam=here.lam, other=other)
+        if here.region is not None:
+            shown = show_region(x, other, here.partner, here.region, shrunk=self.shrunk)
+            return shown if dtype is None else shown.to(dtype)
+        if here.shares is None:
+            return blend(x, other, here.partner, here.lam, dtype, reach=self._reach)
+        source, kept, mixed = x if other is None else other, here.lam, x
+        for partner, share in zip(here.partner, here.shares, strict=True):
+            whole = kept + share
+            lam = torch.where(whole > 0, kept / whole, 1)
+            mixed = blend(mixed, source, partner, lam, reach=self._reach)
+            kept = whole
+        return mixed
 
     def mix_(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Write the blends into ``x`` and return it; otherwise as ``mix``.
@@ -67,17 +119,25 @@ class Plan:
             >>> x.tolist()
             [[2.0], [8.0]]
         """
-        return x.copy_(self.mix(x, other))
+        if self.region is not None or self.shares is not None:
+            return x.copy_(self.mix(x, other))
+        self._check_size("x", x)
+        here = self.to(x.device)
+        return blend_(x, other, here.partner, here.lam, reach=self._reach)
 
-    def targets(self, y: Tensor, num_classes: int | None = None) -> Tensor:
+    def targets(
+        self, y: Tensor, num_classes: int | None = None, *, other: Tensor | None = None
+    ) -> Tensor:
         """Return soft targets: each row's own target and its partner's, by their shares.
 
         Args:
             y: integer classes ``(batch, ...)``, such as labels or masks: turned into shares of
                 ``num_classes`` along a new dimension 1, as PyTorch's cross-entropy wants them; or
                 soft, multi-label or real-valued targets ``(batch, ...)`` of a floating-point type
-                (booleans count as 0 and 1): blended as they are.
+                (booleans count as 0 and 1): blended as they are. Targets that end in the height
+                and width of the plan's region, such as masks, are taken from where the pixel is.
             num_classes: for integer classes, their number; to be left out otherwise.
+            other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
 
         Returns:
             float32 for integer and boolean ``y``, otherwise the type of ``y``.
@@ -85,21 +145,23 @@ class Plan:
         Raises:
             ValueError: if ``num_classes`` is missing or out of place, or a class is outside it.
         """
-        self._check_size("y", y)
-        here = self.to(y.device)
-        return mixed_targets(y, num_classes, partner=here.partner, lam=here.lam)
+        return mixed_targets(self._sides(y, other), num_classes)
 
-    def loss(self, criterion: Criterion, output: Tensor, y: Tensor) -> Tensor:
+    def loss(
+        self, criterion: Criterion, output: Tensor, y: Tensor, *, other: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of a blended batch: ``lam * own + (1 - lam) * partner``, averaged.
 
         For plain cross-entropy this equals the loss against soft targets, without making them.
-        See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes.
+        See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes. A network
+        with several heads takes one plan: add ``plan.loss(...)`` of each.
 
         Args:
             criterion: ``F.cross_entropy``, ``nn.CrossEntropyLoss(...)``, or any criterion, function
                 or module, that can answer with one loss per example by ``reduction="none"``.
             output: what the network answered to the blended batch, ``(batch, ...)``.
             y: targets of the batch as it was before mixing, in the form that ``criterion`` takes.
+            other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
 
         Raises:
             TypeError: if ``criterion`` knows no ``reduction="none"``.
@@ -112,11 +174,9 @@ class Plan:
             1.3862943649291992
         """
         self._check_size("output", output)
-        self._check_size("y", y)
-        here = self.to(output.device)
-        return mixed_loss(criterion, output, y, partner=here.partner, lam=here.lam)
+        return mixed_loss(criterion, output, self._sides(y, other))
 
-    def accuracy(self, output: Tensor, y: Tensor) -> Tensor:
+    def accuracy(self, output: Tensor, y: Tensor, *, other: Tensor | None = None) -> Tensor:
         """Return the accuracy under mixing, a fraction: each row counts lam if the answer is its
         own class and ``1 - lam`` if it is its partner's.
 
@@ -126,6 +186,7 @@ class Plan:
         Args:
             output: ``(batch, classes)`` or ``(batch, classes, ...)``: scores.
             y: ``(batch,)`` or ``(batch, ...)`` int64: classes before mixing.
+            other: ``(rows, ...)``, classes of the batch that the partners come from, if not ``y``.
 
         Example:
             >>> plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
@@ -133,18 +194,25 @@ class Plan:
             0.75
         """
         self._check_size("output", output)
-        self._check_size("y", y)
-        here = self.to(output.device)
-        return mixed_accuracy(output, y, partner=here.partner, lam=here.lam)
+        return mixed_accuracy(output, self._sides(y, other))
 
-    def inside(self, module: nn.Module) -> AbstractContextManager[None]:
+    def inside(
+        self, module: nn.Module, *, entry: int | str | None = None
+    ) -> AbstractContextManager[None]:
         """Mix what ``module`` puts out, for the one forward pass inside the ``with`` block.
 
         Any module of any model will do, and nothing of the model is rewritten. It mixes in train
-        mode only: in eval mode the output passes untouched.
+        mode only: in eval mode the output passes untouched. For a compiled model, and to draw the
+        module too, see ``MixedInside``. Under gradient checkpointing, run ``backward`` inside the
+        block as well, so that what is computed again is mixed again.
+
+        Args:
+            module: a module of the model.
+            entry: which entry of the output to mix, where that is a tuple, a list or a dict.
 
         Raises:
-            TypeError: if the module puts out something else than a tensor.
+            TypeError: if the module puts out something else than a tensor, and no ``entry`` is
+                given that finds one.
             RuntimeError: if the module runs twice inside the block (the loss knows of one mixing
                 only), or, at the end of the block, if it did not run at all.
 
@@ -154,16 +222,54 @@ class Plan:
             >>> with plan.inside(model[0]):
             ...     output = model(torch.rand(2, 4))
         """
-        return mixing_inside(module, self.mix)
+        return mixing_inside(module, self.mix, entry)
 
     def to(self, device: torch.device | str) -> "Plan":
-        """Return this plan on ``device``: itself where it is there already."""
+        """Return this plan on ``device``: itself where it is there already.
+
+        The way to a GPU goes through pinned memory, so that neither side waits for the other; and
+        it is gone once: the plan remembers itself there.
+        """
         target = torch.device(device)
         if self.lam.device == target:
             return self
-        return Plan(
-            self.partner.to(target, non_blocking=True), self.lam.to(target, non_blocking=True)
+        known: Plan | None = self.__dict__.get("_moved")
+        if known is not None and known.lam.device == target:
+            return known
+        moved = _unchecked(
+            self._reach,
+            partner=_moved(self.partner, target),
+            lam=_moved(self.lam, target),
+            shares=_moved(self.shares, target),
+            region=_moved(self.region, target),
+            shrunk=self.shrunk,
         )
+        if not torch.compiler.is_compiling():
+            object.__setattr__(self, "_moved", moved)
+        return moved
+
+    def _sides(self, y: Tensor, other: Tensor | None) -> list[Side]:
+        """Return each row's own targets with their share, then those of each partner."""
+        self._check_size("y", y)
+        here = self.to(y.device)
+        source = y if other is None else other
+        if other is not None and other.shape[1:] != y.shape[1:]:
+            raise ValueError(
+                f"y and other need one shape after the first dimension, got {tuple(y.shape)} "
+                f"and {tuple(other.shape)}."
+            )
+        if self._reach is not None and self._reach > len(source):
+            raise ValueError(
+                f"this plan meets rows up to {self._reach - 1}, y has shape {tuple(y.shape)}; "
+                "pass the targets of the batch that the partners come from as other."
+            )
+        lam = here.lam
+        if here.shares is not None:
+            pairs = zip(here.partner, here.shares, strict=True)
+            return [Side(y, lam), *(Side(source[row], share) for row, share in pairs)]
+        if here.region is not None and y.dim() > 2 and y.shape[-2:] == here.region.shape[-2:]:
+            lam = (~here.region).to(lam.dtype).expand(len(y), -1, -1)
+        return [Side(y, lam), Side(source[here.partner], 1 - lam)]
 
     def _check_size(self, name: str, value: Tensor) -> None:
         if value.dim() == 0 or len(value) != len(self):
@@ -171,3 +277,133 @@ class Plan:
                 f"this plan was drawn for a batch of {len(self)}, {name} has shape "
                 f"{tuple(value.shape)}; draw one plan per batch: policy.draw(len(x))."
             )
+
+
+@dataclass(frozen=True, eq=False)
+class CleanAndMixed:
+    """A batch as it is and its blends, one under the other: what ``RegMixUp`` draws.
+
+    Has the methods of a plan; what they hand on has twice as many rows: first the clean ones, then
+    the blends.
+
+    Args:
+        plan: of the blends.
+        weight: of their loss, beside that of the clean rows.
+
+    Example:
+        >>> both = CleanAndMixed(Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5])), 1.0)
+        >>> both.mix(torch.tensor([0.0, 8.0])).tolist()
+        [0.0, 8.0, 2.0, 4.0]
+    """
+
+    plan: Plan
+    weight: float
+
+    def __len__(self) -> int:
+        """Return the number of examples that come in: half of those that go out."""
+        return len(self.plan)
+
+    @property
+    def lam(self) -> Tensor:
+        """The share that each row which goes out keeps, ``(2 * batch,)``."""
+        return torch.cat([torch.ones_like(self.plan.lam), self.plan.lam])
+
+    def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """Return the batch and its blends, ``(2 * batch, ...)``; see ``Plan.mix``."""
+        return torch.cat([x, self.plan.mix(x, other)])
+
+    def targets(
+        self, y: Tensor, num_classes: int | None = None, *, other: Tensor | None = None
+    ) -> Tensor:
+        """Return soft targets of both, ``(2 * batch, ...)``; see ``Plan.targets``."""
+        mixed = self.plan.targets(y, num_classes, other=other)
+        return torch.cat([mixed_targets([self._clean(y)], num_classes), mixed])
+
+    def loss(
+        self, criterion: Criterion, output: Tensor, y: Tensor, *, other: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of the clean rows plus ``weight`` times that of the blends.
+
+        Args:
+            criterion: as for ``Plan.loss``.
+            output: ``(2 * batch, ...)``, for what ``mix`` handed on.
+            y: ``(batch, ...)``, targets of the batch as it came.
+            other: as for ``Plan.loss``.
+        """
+        clean, mixed = self._halves(output)
+        loss = mixed_loss(criterion, clean, [self._clean(y)])
+        return loss + self.weight * self.plan.loss(criterion, mixed, y, other=other)
+
+    def accuracy(self, output: Tensor, y: Tensor, *, other: Tensor | None = None) -> Tensor:
+        """Return the mean accuracy of clean rows and blends; see ``Plan.accuracy``."""
+        clean, mixed = self._halves(output)
+        whole = mixed_accuracy(clean, [self._clean(y)])
+        return (whole + self.plan.accuracy(mixed, y, other=other)) / 2
+
+    def inside(
+        self, module: nn.Module, *, entry: int | str | None = None
+    ) -> AbstractContextManager[None]:
+        """Put the blends under what ``module`` puts out; see ``Plan.inside``."""
+        return mixing_inside(module, self.mix, entry)
+
+    def to(self, device: torch.device | str) -> "CleanAndMixed":
+        """Return this plan on ``device``."""
+        return CleanAndMixed(self.plan.to(device), self.weight)
+
+    def _clean(self, y: Tensor) -> Side:
+        return Side(y, torch.ones_like(self.plan.to(y.device).lam))
+
+    def _halves(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        if output.dim() == 0 or len(output) != 2 * len(self):
+            raise ValueError(
+                f"the loss of clean rows and blends needs {2 * len(self)} rows of output, got "
+                f"shape {tuple(output.shape)}; pass what the model answers to plan.mix(x)."
+            )
+        clean, mixed = output.chunk(2) if len(self) else (output, output)
+        return clean, mixed
+
+
+def trusted_plan(reach: int, **fields: Any) -> Plan:
+    """Return a plan of values that were drawn here, and so need no look."""
+    return _unchecked(reach, **fields)
+
+
+def _unchecked(reach: int | None, **fields: Any) -> Plan:
+    plan = object.__new__(Plan)
+    for name, value in fields.items():
+        object.__setattr__(plan, name, value)
+    object.__setattr__(plan, "_reach", reach)
+    return plan
+
+
+def _moved(values: Tensor | None, device: torch.device) -> Tensor | None:
+    if values is None:
+        return None
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def _check_several(partner: Tensor, lam: Tensor, shares: Tensor) -> None:
+    if partner.dim() != 2 or shares.shape != partner.shape or lam.shape != partner.shape[1:]:
+        raise ValueError(
+            f"a plan with shares needs partner and shares (parents - 1, batch) and lam (batch,), "
+            f"got {tuple(partner.shape)}, {tuple(shares.shape)} and {tuple(lam.shape)}."
+        )
+    for row, share in zip(partner, shares, strict=True):
+        check_shares(row, share)
+    check_shares(partner[0], lam)
+    if looked_at(lam) and not torch.allclose(lam + shares.sum(0), torch.ones_like(lam), atol=1e-5):
+        raise ValueError(
+            f"the shares of a blend need to sum to one, got {(lam + shares.sum(0)).tolist()}."
+        )
+
+
+def _check_region(region: Tensor, size: int, shares: Tensor | None) -> None:
+    if shares is not None:
+        raise ValueError("a plan has a region or several partners, not both; draw two plans.")
+    if region.dtype != torch.bool or region.dim() != 3 or len(region) not in (1, size):
+        raise ValueError(
+            f"region needs bool (batch, height, width) with batch 1 or {size}, got {region.dtype} "
+            f"of shape {tuple(region.shape)}."
+        )

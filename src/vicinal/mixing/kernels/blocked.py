@@ -1,0 +1,218 @@
+"""CPU: PyTorch operators on pieces that stay in cache, written into buffers that exist.
+
+Long rows are walked one by one along the chains of partners, so that the partner which has just
+been read is the next row to be written: each row travels from memory once and back once. Short rows
+are gathered and blended in blocks of columns. A blend is one pass of ``torch.lerp``.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+LONG = 64 * 1024
+"""Bytes from which on a row is long: it takes longer to move than an operator to start."""
+
+BLOCK = 8 * 1024 * 1024
+"""Bytes of the columns of all rows that are blended together: what a cache holds."""
+
+_NARROW = (torch.float16, torch.bfloat16, torch.uint8)
+
+
+def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Mix as ``vicinal.mixing.kernels`` says."""
+    if x.numel() == 0:
+        return
+    views = _as_rows(out, x, other)
+    if views is None or _is_long(x):
+        _mix_walking(out, x, other, partner, lam)
+    else:
+        _mix_columns(views[0], views[1], views[2], partner, lam)
+
+
+def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Apply the transposed map as ``vicinal.mixing.kernels`` says."""
+    if g.numel() == 0:
+        return
+    views = _as_rows(out, g)
+    if views is None or _is_long(g):
+        _transposed_walking(out, g, partner.tolist(), lam.tolist())
+    else:
+        _transposed_columns(views[0], views[1], partner, lam)
+
+
+def _mix_walking(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
+    met, keep = partner.tolist(), lam.tolist()
+    own, others, new = x.unbind(0), other.unbind(0), out.unbind(0)
+    blend = _wide_blend if x.dtype == torch.uint8 else _blend
+    if out is not x:
+        for i in _chains(met) if other is x else range(len(own)):
+            if keep[i] == 1:
+                new[i].copy_(own[i])
+            else:
+                blend(others[met[i]], own[i], keep[i], new[i])
+    elif other is x:
+        _mix_walking_in_place(own, met, keep, blend)
+    else:
+        for i, row in enumerate(own):
+            if keep[i] != 1:
+                blend(others[met[i]], row, keep[i], row)
+
+
+def _mix_walking_in_place(
+    rows: tuple[Tensor, ...],
+    met: list[int],
+    keep: list[float],
+    blend: Callable[[Tensor, Tensor, float, Tensor], None],
+) -> None:
+    """Overwrite each row as soon as nobody is left who has to read it."""
+    left = [keep[i] != 1 and met[i] != i for i in range(len(rows))]
+    readers = [0] * len(rows)
+    for i, j in enumerate(met):
+        readers[j] += left[i]
+    for start in range(len(rows)):
+        i = start
+        while left[i] and readers[i] == 0:
+            blend(rows[met[i]], rows[i], keep[i], rows[i])
+            left[i] = False
+            i = met[i]
+            readers[i] -= 1
+    # What is left are rings, in which each row has one reader: open each by a copy of one row.
+    for start in range(len(rows)):
+        if not left[start]:
+            continue
+        first, i = rows[start].clone(), start
+        while left[i]:
+            left[i] = False
+            blend(first if met[i] == start else rows[met[i]], rows[i], keep[i], rows[i])
+            i = met[i]
+
+
+def _chains(met: list[int]) -> Iterator[int]:
+    """Yield every row once, each followed by its partner where that is still to come."""
+    seen = [False] * len(met)
+    for start in range(len(met)):
+        i = start
+        while not seen[i]:
+            seen[i] = True
+            yield i
+            i = met[i]
+
+
+def _blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
+    # A number as weight is not rounded to a narrow type, and the arithmetic is done in float32.
+    torch.lerp(met, own, keep, out=out)
+
+
+def _wide_blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
+    blend = torch.lerp(met.float(), own.float(), keep)
+    out.copy_(blend if out.dtype.is_floating_point else blend.round_())
+
+
+def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float]) -> None:
+    rows, new = g.unbind(0), out.unbind(0)
+    readers: list[list[int]] = [[] for _ in rows]
+    for i, j in enumerate(met):
+        if keep[i] != 1:
+            readers[j].append(i)
+    narrow = g.dtype in _NARROW
+    for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
+        if [keep[i] for i in readers[r]] == [keep[r]]:
+            torch.lerp(rows[readers[r][0]], rows[r], keep[r], out=new[r])
+            continue
+        total = rows[r].float().mul_(keep[r]) if narrow else torch.mul(rows[r], keep[r], out=new[r])
+        for i in readers[r]:
+            total.add_(rows[i], alpha=1 - keep[i])
+        if narrow:
+            new[r].copy_(total)
+
+
+def _mix_columns(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Blend short rows, ``(batch, n)``; rows that keep everything are not touched."""
+    rows = None
+    if float(lam.max()) == 1:
+        if out is not x:
+            out.copy_(x)
+        rows = (lam != 1).nonzero().flatten()
+        if len(rows) == 0:
+            return
+        partner, lam = partner[rows], lam[rows]
+        if int(rows[-1]) == len(rows) - 1:  # the first rows, as mix_rate leaves them
+            out, x, rows = out[: len(lam)], x[: len(lam)], None
+    weight = lam[:, None]
+    for c in _blocks(len(lam), x.shape[1], x.element_size()):
+        met = _gathered(other[:, c], partner)
+        if x.dtype == out.dtype == lam.dtype and rows is None:
+            torch.lerp(met, x[:, c], weight, out=out[:, c])
+            continue
+        own = x[:, c] if rows is None else x[:, c].index_select(0, rows)
+        blend = torch.lerp(met.to(lam.dtype), own.to(lam.dtype), weight)
+        blend = (blend.round_() if out.dtype == torch.uint8 else blend).to(out.dtype)
+        if rows is None:
+            out[:, c] = blend
+        else:
+            out[:, c].index_copy_(0, rows, blend)
+
+
+def _transposed_columns(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
+    keep, give = lam[:, None], (1 - lam)[:, None]
+    readers = _inverse(partner)
+    for c in _blocks(len(g), g.shape[1], g.element_size()):
+        rows = g[:, c].to(lam.dtype)
+        if readers is None:
+            given = torch.where(give == 0, 0, rows * give)
+            out[:, c] = (rows * keep).index_add_(0, partner, given)
+        else:
+            # As the blend of each row with its reader, whose share is the reader's own to give.
+            given = _gathered(rows, readers).mul_(give[readers])
+            out[:, c] = given.addcmul_(rows, keep)
+
+
+def _inverse(partner: Tensor) -> Tensor | None:
+    """Return who reads each row, or None where ``partner`` is no permutation."""
+    inverse = torch.full_like(partner, -1).scatter_(0, partner, torch.arange(len(partner)))
+    return None if bool((inverse < 0).any()) else inverse
+
+
+def _blocks(rows: int, columns: int, size: int) -> Iterator[slice]:
+    width = max(64, BLOCK // (rows * size))
+    return (slice(start, min(start + width, columns)) for start in range(0, columns, width))
+
+
+_kept = threading.local()
+
+
+def _gathered(rows: Tensor, index: Tensor) -> Tensor:
+    """Return ``rows[index]`` in a buffer that the next call uses again."""
+    shape = (len(index), rows.shape[1])
+    size = shape[0] * shape[1] * rows.element_size()
+    buffer: Tensor | None = getattr(_kept, "buffer", None)
+    if buffer is None or len(buffer) < size:
+        buffer = torch.empty(size, dtype=torch.uint8)
+        if size <= 2 * BLOCK:
+            _kept.buffer = buffer
+    return torch.index_select(rows, 0, index, out=buffer[:size].view(rows.dtype).view(shape))
+
+
+def _is_long(x: Tensor) -> bool:
+    return x[0].numel() * x.element_size() >= LONG
+
+
+def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
+    """Return ``(batch, n)`` views whose columns correspond, or None where there are none.
+
+    The dimensions of a row are taken in the order that they have in memory, so that channels_last
+    is as good as contiguous.
+    """
+    if all(one.is_contiguous() for one in tensors):
+        done = {id(one): one.view(len(one), -1) for one in tensors}
+        return [done[id(one)] for one in tensors]
+    order = sorted(range(1, tensors[0].dim()), key=tensors[0].stride, reverse=True)
+    views = []
+    for one in tensors:
+        ordered = one.permute(0, *order)
+        if one.dim() > 1 and not ordered[0].is_contiguous():
+            return None
+        views.append(ordered.reshape(len(one), -1))
+    return views

@@ -1,0 +1,221 @@
+"""What every policy and every pairing has to keep."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vicinal import (
+    CutMix,
+    DifferentClass,
+    DirichletMixUp,
+    FMix,
+    Halves,
+    MixUp,
+    Nearest,
+    OneOf,
+    OtherBatch,
+    RegMixUp,
+    ResizeMix,
+    Reverse,
+    SameClass,
+    Shuffle,
+    SimilarTargets,
+)
+
+SIZE, HEIGHT, WIDTH = 8, 10, 12
+Y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+PAIRINGS = [
+    Shuffle(),
+    Shuffle(meet_self=False),
+    Reverse(),
+    Halves(),
+    SameClass(),
+    DifferentClass(),
+    Nearest(k=2),
+    SimilarTargets(bandwidth=1.0),
+    OtherBatch(batch=SIZE),
+]
+PER = ["batch", "pair", "example"]
+POLICIES = [
+    MixUp(0.7),
+    MixUp((2.0, 1.0)),
+    CutMix(1.0),
+    ResizeMix(),
+    FMix(1.0),
+    DirichletMixUp(0.8, parents=4),
+    RegMixUp(MixUp(2.0)),
+    OneOf([MixUp(1.0), CutMix(1.0), None], [0.4, 0.4, 0.2]),
+]
+EVERY = [
+    *POLICIES,
+    *[dataclasses.replace(p, per=per) for p in POLICIES[:5] for per in PER[1:]],
+    *[dataclasses.replace(p, mix_rate=0.6) for p in POLICIES[:5]],
+    dataclasses.replace(POLICIES[5], per="example"),
+    *[MixUp(0.7, per="example", pairing=pairing) for pairing in PAIRINGS],
+    *[CutMix(1.0, per="pair", mix_rate=0.7, pairing=pairing) for pairing in PAIRINGS],
+    *[DirichletMixUp(1.0, pairing=pairing) for pairing in PAIRINGS],
+]
+
+
+def name(policy):
+    return str(policy).replace("'", "")
+
+
+def drawn(policy, seed=0):
+    features = torch.arange(SIZE, dtype=torch.float32) ** 2
+    targets = Y.float() if "SimilarTargets" in str(policy) else Y
+    return policy.draw(
+        SIZE,
+        generator=torch.Generator().manual_seed(seed),
+        y=targets,
+        features=features,
+        image_size=(HEIGHT, WIDTH),
+    )
+
+
+def indicators():
+    """Return pictures of which picture i has ones in channel i, and zeros in all the others."""
+    return torch.eye(SIZE)[:, :, None, None].repeat(1, 1, HEIGHT, WIDTH)
+
+
+@pytest.fixture(params=EVERY, ids=name)
+def policy(request):
+    return request.param
+
+
+def test_inputs_and_targets_arrive_unharmed(policy):
+    plan, x, y = drawn(policy), indicators(), Y.clone()
+    mixed = plan.mix(x)
+    plan.targets(y, num_classes=3)
+    plan.loss(F.cross_entropy, torch.randn(len(mixed), 3), y)
+    mixed.add_(1)
+    assert torch.equal(x, indicators())
+    assert torch.equal(y, Y)
+
+
+def test_targets_sum_to_one(policy):
+    targets = drawn(policy).targets(Y, num_classes=3)
+    torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
+    assert bool((targets >= 0).all())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lam_is_the_share_of_the_own_example_in_the_blend(policy, seed):
+    plan = drawn(policy, seed)
+    shares = plan.mix(indicators()).mean((2, 3))
+    own = torch.arange(len(shares)) % SIZE
+    partners = getattr(plan, "partner", None)
+    if partners is None:  # a clean batch above the blends
+        partners = torch.cat([torch.arange(SIZE), plan.plan.partner])
+    expected = plan.lam.clone()
+    rows = partners if partners.dim() == 2 else partners[None]
+    gives = getattr(plan, "shares", None)
+    gives = (1 - plan.lam)[None] if gives is None else gives
+    expected += ((rows == own) * gives).sum(0)  # who meets itself has that share too
+    assert bool(((plan.lam >= 0) & (plan.lam <= 1)).all())
+    torch.testing.assert_close(shares[torch.arange(len(shares)), own], expected)
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
+
+
+def test_the_targets_have_the_shares_of_the_pictures(policy):
+    plan = drawn(policy)
+    shares = plan.mix(indicators()).mean((2, 3))
+    torch.testing.assert_close(plan.targets(torch.arange(SIZE), num_classes=SIZE), shares)
+
+
+def test_the_same_seed_draws_the_same_plan(policy):
+    one, two = (drawn(policy, seed=3).mix(indicators()) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_other_seeds_draw_other_plans(policy):
+    first = drawn(policy, seed=0).mix(indicators())
+    assert any(not torch.equal(first, drawn(policy, seed).mix(indicators())) for seed in (1, 2))
+
+
+def test_torch_manual_seed_alone_replays_the_draw(policy):
+    plans = []
+    for _ in range(2):
+        torch.manual_seed(11)
+        plan = policy.draw(
+            SIZE,
+            y=Y.float() if "SimilarTargets" in str(policy) else Y,
+            features=torch.arange(SIZE).float(),
+            image_size=(HEIGHT, WIDTH),
+        )
+        plans.append(plan.mix(indicators()))
+    assert torch.equal(*plans)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+@pytest.mark.parametrize("policy", [p for p in EVERY if "batch=8" not in str(p)], ids=name)
+def test_every_batch_size_works(policy, size):
+    y = torch.arange(size) % 2
+    plan = policy.draw(
+        size,
+        y=y.float() if "SimilarTargets" in str(policy) else y,
+        features=torch.rand(size, 3),
+        image_size=(4, 4),
+    )
+    assert len(plan) == size
+    mixed = plan.mix(torch.rand(size, 3, 4, 4))
+    assert plan.targets(y, num_classes=2).shape == (len(mixed), 2)
+
+
+CHANGES = [
+    (MixUp(0.7), {"alpha": 3.0, "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
+    (MixUp(0.7, per="example"), {"keep_larger": True}),
+    (CutMix(0.7), {"alpha": 3.0, "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
+    (ResizeMix(), {"scale": (0.7, 0.8), "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
+    (
+        FMix(0.7),
+        {"alpha": 3.0, "decay": 0.5, "mix_rate": 0.5, "per": "example", "pairing": Reverse()},
+    ),
+    (
+        DirichletMixUp(0.7),
+        {"alpha": 3.0, "parents": 2, "per": "example", "pairing": Reverse()},
+    ),
+    (RegMixUp(MixUp(0.7)), {"policy": MixUp(3.0), "weight": 0.5}),
+    (
+        OneOf([MixUp(0.7), MixUp(3.0)]),
+        {"policies": [MixUp(0.1), MixUp(0.2)], "probabilities": [1.0, 0.0]},
+    ),
+    (Shuffle(), {"meet_self": False}),
+    (Nearest(k=1), {"k": 4}),
+    (SimilarTargets(0.1), {"bandwidth": math.inf}),
+    (OtherBatch(8), {"batch": 3}),
+]
+
+
+@pytest.mark.parametrize(
+    ("thing", "option", "value"),
+    [(thing, option, value) for thing, options in CHANGES for option, value in options.items()],
+    ids=lambda value: name(value)[:40],
+)
+def test_each_documented_option_changes_something(thing, option, value):
+    def results(thing):
+        found = []
+        for seed in range(6):
+            policy = thing if hasattr(thing, "draw") else MixUp(0.7, pairing=thing)
+            plan = drawn(policy, seed)
+            output = torch.linspace(0, 1, 3 * len(plan.lam)).reshape(-1, 3)
+            found.append((plan.mix(indicators()), plan.loss(F.cross_entropy, output, Y)))
+        return found
+
+    one, two = results(thing), results(dataclasses.replace(thing, **{option: value}))
+    assert any(
+        a.shape != b.shape or not torch.equal(a, b) or not torch.equal(c, d)
+        for (a, c), (b, d) in zip(one, two, strict=True)
+    )
+
+
+def test_the_list_above_holds_every_option_of_every_policy_and_pairing():
+    listed = {}
+    for thing, options in CHANGES:
+        listed.setdefault(type(thing), set()).update(options)
+    for kind in {type(thing) for thing in (*POLICIES, *PAIRINGS)}:
+        fields = {field.name for field in dataclasses.fields(kind)}
+        assert listed.get(kind, set()) == fields, kind
