@@ -23,11 +23,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _vicinal() -> None:
-    """Keep ``study`` a word of its own while it is the only command."""
-
-
 @app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
 def study(
     recipe: Annotated[
@@ -56,8 +51,37 @@ def study(
     Every finished trial is kept: a study that was stopped goes on where it was, and a finished one
     is only shown. More --seeds add to what is there.
     """
-    with _errors_in_words(debug):
+    goes_on = "stopped; what is finished is kept: the same command goes on from there"
+    with _errors_in_words(debug, stopped=goes_on):
         _study(recipe, out=out, seeds=seeds, epochs=epochs, json=json)
+
+
+@app.command(epilog="Example: vicinal bench --quick")
+def bench(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for mixing-DEVICE.json, .md and .svg.  [default: no files]"),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda.  [default: cuda where there is a GPU]", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few rounds, small batches: shows that it works.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Measure the mixing operator beside its peers and beside a plain copy.
+
+    Takes up to three minutes. Leave the machine alone meanwhile: a note says if it was not.
+    """
+    with _errors_in_words(debug, stopped="stopped; nothing was written"):
+        from vicinal.reports.bench_report import run_bench
+
+        run_bench(out=out, device=device, quick=quick, json=json)
 
 
 def _study(
@@ -89,12 +113,12 @@ def _study(
 
 
 @contextmanager
-def _errors_in_words(debug: bool) -> Iterator[None]:
+def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     """Turn what a person can mend into one sentence and exit code 2; Ctrl-C into 130."""
     try:
         yield
     except KeyboardInterrupt:
-        _say("stopped; what is finished is kept: the same command goes on from there")
+        _say(stopped)
         raise typer.Exit(130) from None
     except UserError as error:
         if debug:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vicinal.mixing.operator import is_transformed, looked_at
+from vicinal.mixing.operator import looked_at
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -58,27 +58,21 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     settings = _cross_entropy(criterion)
     first = sides[0].y
     if settings is not None and not first.dtype.is_floating_point:
-        losses, ignored = _cross_entropies(output, [side.y for side in sides], settings)
-        reduction = settings.reduction
-    else:
-        if settings is not None and first.shape != output.shape:
-            raise ValueError(
-                f"cross-entropy needs scores (batch, classes, ...) and soft labels of the same "
-                f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
-            )
-        each, reduction = _per_element(criterion)
-        losses = [_evaluate(each, output, side.y) for side in sides]
-        ignored = _ignore_index(criterion)
+        return _mixed_cross_entropy(output, sides, settings)
+    if settings is not None and first.shape != output.shape:
+        raise ValueError(
+            f"cross-entropy needs scores (batch, classes, ...) and soft labels of the same "
+            f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
+        )
+    each, reduction = _per_element(criterion)
+    losses = [_evaluate(each, output, side.y) for side in sides]
     shares = [spread(side.share.to(losses[0].dtype), losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
+    ignored = _ignore_index(criterion)
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
-        shares = [
-            torch.where(side.y == ignored, 0, share)
-            for side, share in zip(sides, shares, strict=True)
-        ]
-        total = functools.reduce(torch.add, shares)
-        shares = [share / torch.where(total > 0, total, 1) for share in shares]
-        counted = (total > 0).sum()
+        here = torch.stack([side.y != ignored for side in sides])
+        counting, counted = _without_ignored(torch.stack(shares), here, dim=0)
+        shares = list(counting)
     loss = functools.reduce(torch.add, map(torch.mul, shares, losses))
     if reduction == "none":
         return loss
@@ -154,77 +148,68 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     return None
 
 
-def _cross_entropies(
-    output: Tensor, classes: Sequence[Tensor], settings: _CrossEntropy
-) -> tuple[list[Tensor], int | None]:
-    """Return the cross-entropy for each side, per element, from one log-softmax; and the class that
-    is ignored, None where it is known that nobody is of it.
-    """
-    if output.dim() < 2 or classes[0].shape != output.shape[:1] + output.shape[2:]:
+def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _CrossEntropy) -> Tensor:
+    """Return the cross-entropy of integer classes, with one log-softmax for all sides."""
+    first = sides[0].y
+    if output.dim() < 2 or first.shape != output.shape[:1] + output.shape[2:]:
         raise ValueError(
             f"cross-entropy needs scores (batch, classes, ...) and classes (batch, ...), "
-            f"got {tuple(output.shape)} and {tuple(classes[0].shape)}."
+            f"got {tuple(output.shape)} and {tuple(first.shape)}."
         )
-    chosen = torch.stack([y.long() for y in classes], 1)
-    count = output.shape[1]
-    ignored: int | None = settings.ignore_index
-    visible = looked_at(chosen) and chosen.numel() > 0
-    if not visible or 0 <= settings.ignore_index < count or _goes_outside(chosen, count):
+    chosen = torch.stack([side.y for side in sides], 1).long()
+    factors = torch.stack([side.share for side in sides], 1)
+    if factors.dim() == 2 and chosen.dim() > 2:
+        factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
+    counted: Tensor | int = first.numel()
+    log_probabilities = F.log_softmax(output, 1)
+    picked = _picked(log_probabilities, chosen, settings.ignore_index)
+    if picked is None:
         here: Tensor = chosen != settings.ignore_index
-        if visible:
-            strange = chosen[here & ((chosen < 0) | (chosen >= count))]
-            if len(strange):
-                raise ValueError(
-                    f"cross-entropy needs classes from 0 to {count - 1}, or its ignore_index "
-                    f"{ignored}, got {int(strange[0])} with scores of shape {tuple(output.shape)}."
-                )
+        _check_classes(chosen[here], output, settings.ignore_index)
+        factors, counted = _without_ignored(factors, here, dim=1)
         chosen = torch.where(here, chosen, 0)
+        picked = log_probabilities.gather(1, chosen)
+    # Where no gradient goes is the place for what has to be done to each: sign, mean and type.
+    factors = (factors / (-counted if settings.reduction == "mean" else -1)).to(output.dtype)
+    weighted = factors if settings.weight is None else factors * settings.weight[chosen]
+    if settings.label_smoothing:
+        loss = picked * weighted * (1 - settings.label_smoothing)
+        if settings.weight is not None:
+            log_probabilities = log_probabilities * settings.weight.reshape(
+                -1, *[1] * (output.dim() - 2)
+            )
+        even = log_probabilities.sum(1, keepdim=True) / output.shape[1]
+        loss = loss + settings.label_smoothing * even * factors
     else:
-        ignored = None
-    weight = settings.weight
-    log_probabilities = None
-    if settings.label_smoothing or torch.compiler.is_compiling() or is_transformed(output):
-        log_probabilities = F.log_softmax(output, 1)
-        losses = -log_probabilities.gather(1, chosen)
-    else:
-        losses = _PickedLosses.apply(output, chosen)  # type: ignore[no-untyped-call]
-    if weight is not None:
-        losses = losses * weight[chosen]
-    if log_probabilities is not None and settings.label_smoothing:
-        even = settings.label_smoothing / output.shape[1]
-        if weight is not None:
-            log_probabilities = log_probabilities * weight.reshape(-1, *[1] * (output.dim() - 2))
-        smooth = log_probabilities.sum(1, keepdim=True)
-        losses = (1 - settings.label_smoothing) * losses - even * smooth
-    return list(losses.unbind(1)), ignored
+        loss = picked * weighted
+    return loss.sum(1) if settings.reduction == "none" else loss.sum()
 
 
-def _goes_outside(chosen: Tensor, count: int) -> bool:
-    low, high = torch.aminmax(chosen)
-    return int(low) < 0 or int(high) >= count
+def _picked(log_probabilities: Tensor, chosen: Tensor, ignored: int) -> Tensor | None:
+    """Return what stands at the classes; None where some may be ignored, or are outside."""
+    if 0 <= ignored < log_probabilities.shape[1] or not looked_at(chosen):
+        return None
+    try:
+        return log_probabilities.gather(1, chosen)
+    except RuntimeError:  # on the CPU gather looks itself
+        return None
 
 
-class _PickedLosses(torch.autograd.Function):
-    """Minus the logarithm of the probability of some classes: ``(batch, k, ...)`` from scores
-    ``(batch, classes, ...)`` and int64 ``(batch, k, ...)``.
+def _check_classes(classes: Tensor, output: Tensor, ignored: int) -> None:
+    if looked_at(classes):
+        strange = classes[(classes < 0) | (classes >= output.shape[1])]
+        if len(strange):
+            raise ValueError(
+                f"cross-entropy needs classes from 0 to {output.shape[1] - 1}, or its ignore_index "
+                f"{ignored}, got {int(strange[0])} with scores of shape {tuple(output.shape)}."
+            )
 
-    The gradient, the softmax times the sum of what comes back less what comes back at each class,
-    is written into one new tensor; PyTorch's own way fills a second one with zeros first.
-    """
 
-    @staticmethod
-    def forward(ctx, output, chosen):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(output, chosen)
-        return F.log_softmax(output, 1).gather(1, chosen).neg_()
-
-    @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]
-        output, chosen = ctx.saved_tensors
-        # Not torch.exp of a log-softmax that was kept: it takes longer than the softmax anew.
-        probabilities, total = F.softmax(output, 1), g.sum(1, keepdim=True)
-        if torch.is_grad_enabled():  # somebody will differentiate this again
-            return (probabilities * total).scatter_add(1, chosen, -g), None
-        return probabilities.mul_(total).scatter_add_(1, chosen, g.neg()), None
+def _without_ignored(shares: Tensor, here: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    """Hand the shares of sides that are ignored to the others; and count the elements left."""
+    shares = torch.where(here, shares, 0)
+    total = shares.sum(dim, keepdim=True)
+    return shares / torch.where(total > 0, total, 1), (total > 0).sum()
 
 
 def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:

@@ -266,10 +266,13 @@ class Plan:
         lam = here.lam
         if here.shares is not None:
             pairs = zip(here.partner, here.shares, strict=True)
-            return [Side(y, lam), *(Side(source[row], share) for row, share in pairs)]
+            return [
+                Side(y, lam),
+                *(Side(source.index_select(0, row), share) for row, share in pairs),
+            ]
         if here.region is not None and y.dim() > 2 and y.shape[-2:] == here.region.shape[-2:]:
             lam = (~here.region).to(lam.dtype).expand(len(y), -1, -1)
-        return [Side(y, lam), Side(source[here.partner], 1 - lam)]
+        return [Side(y, lam), Side(source.index_select(0, here.partner), 1 - lam)]
 
     def _check_size(self, name: str, value: Tensor) -> None:
         if value.dim() == 0 or len(value) != len(self):

@@ -330,7 +330,7 @@ class DirichletMixUp:
             for _ in range(self.parents - 1)
         ]
         count = 1 if self.per == "batch" else size
-        logs = _log_gamma([self.alpha] * self.parents, count, generator)
+        logs = _log_gamma(self.alpha, (self.parents, count), generator)
         shares = logs.softmax(0).float().expand(-1, size)
         # What rounding has lost goes to the example itself, so that the sum is one.
         lam = (1 - shares[1:].sum(0)).clamp(0, 1)
@@ -451,21 +451,20 @@ def draw_beta(
     """
     if alpha == math.inf:
         return torch.full((count,), 0.5, dtype=torch.float64)
-    both = alpha if isinstance(alpha, tuple) else (alpha, alpha)
-    first, second = _log_gamma(both, count, generator)
-    return torch.sigmoid_(first.sub_(second))
+    if isinstance(alpha, tuple):
+        first, second = (_log_gamma(one, (count,), generator) for one in alpha)
+    else:
+        first, second = _log_gamma(alpha, (2, count), generator)
+    return torch.sub(first, second).sigmoid_()
 
 
-def _log_gamma(alphas: Sequence[float], count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw logarithms of Gamma variables, ``(len(alphas), count)`` float64."""
+def _log_gamma(alpha: float, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Draw logarithms of Gamma variables, float64."""
     # torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
     # underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
-    alpha = torch.empty(len(alphas), count, dtype=torch.float64)
-    for row, value in zip(alpha, alphas, strict=True):
-        row.fill_(value)
-    log_gamma = torch._standard_gamma(alpha + 1, generator).log_()
-    uniform = torch.rand(len(alphas), count, dtype=torch.float64, generator=generator)
-    return log_gamma.add_(uniform.log_().div_(alpha))
+    gamma = torch._standard_gamma(torch.full(shape, alpha + 1, dtype=torch.float64), generator)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
+    return gamma.log_().add_(uniform.log_(), alpha=1 / alpha)
 
 
 def _shared(

@@ -141,32 +141,31 @@ def _mix_columns(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Te
         if int(rows[-1]) == len(rows) - 1:  # the first rows, as mix_rate leaves them
             out, x, rows = out[: len(lam)], x[: len(lam)], None
     weight = lam[:, None]
-    for c in _blocks(len(lam), x.shape[1], x.element_size()):
-        met = _gathered(other[:, c], partner)
+    for out_c, x_c, other_c in _blocks(out, x, other):
+        met = _gathered(other_c, partner)
         if x.dtype == out.dtype == lam.dtype and rows is None:
-            torch.lerp(met, x[:, c], weight, out=out[:, c])
+            torch.lerp(met, x_c, weight, out=out_c)
             continue
-        own = x[:, c] if rows is None else x[:, c].index_select(0, rows)
+        own = x_c if rows is None else x_c.index_select(0, rows)
         blend = torch.lerp(met.to(lam.dtype), own.to(lam.dtype), weight)
         blend = (blend.round_() if out.dtype == torch.uint8 else blend).to(out.dtype)
         if rows is None:
-            out[:, c] = blend
+            out_c.copy_(blend)
         else:
-            out[:, c].index_copy_(0, rows, blend)
+            out_c.index_copy_(0, rows, blend)
 
 
 def _transposed_columns(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     keep, give = lam[:, None], (1 - lam)[:, None]
     readers = _inverse(partner)
-    for c in _blocks(len(g), g.shape[1], g.element_size()):
-        rows = g[:, c].to(lam.dtype)
+    for out_c, g_c in _blocks(out, g):
+        rows = g_c.to(lam.dtype)
         if readers is None:
             given = torch.where(give == 0, 0, rows * give)
-            out[:, c] = (rows * keep).index_add_(0, partner, given)
+            out_c.copy_((rows * keep).index_add_(0, partner, given))
         else:
             # As the blend of each row with its reader, whose share is the reader's own to give.
-            given = _gathered(rows, readers).mul_(give[readers])
-            out[:, c] = given.addcmul_(rows, keep)
+            out_c.copy_(_gathered(rows, readers).mul_(give[readers]).addcmul_(rows, keep))
 
 
 def _inverse(partner: Tensor) -> Tensor | None:
@@ -175,9 +174,15 @@ def _inverse(partner: Tensor) -> Tensor | None:
     return None if bool((inverse < 0).any()) else inverse
 
 
-def _blocks(rows: int, columns: int, size: int) -> Iterator[slice]:
-    width = max(64, BLOCK // (rows * size))
-    return (slice(start, min(start + width, columns)) for start in range(0, columns, width))
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same columns of ``(rows, n)`` tensors, as many as a cache holds."""
+    rows, columns = tensors[0].shape
+    width = max(64, BLOCK // (rows * tensors[-1].element_size()))
+    if width >= columns:
+        yield tensors
+        return
+    for start in range(0, columns, width):
+        yield tuple(one[:, start : start + width] for one in tensors)
 
 
 _kept = threading.local()
@@ -186,13 +191,16 @@ _kept = threading.local()
 def _gathered(rows: Tensor, index: Tensor) -> Tensor:
     """Return ``rows[index]`` in a buffer that the next call uses again."""
     shape = (len(index), rows.shape[1])
-    size = shape[0] * shape[1] * rows.element_size()
     buffer: Tensor | None = getattr(_kept, "buffer", None)
-    if buffer is None or len(buffer) < size:
-        buffer = torch.empty(size, dtype=torch.uint8)
+    if buffer is None or buffer.shape != shape or buffer.dtype != rows.dtype:
+        size = shape[0] * shape[1] * rows.element_size()
+        memory: Tensor | None = getattr(_kept, "memory", None)
+        if memory is None or len(memory) < size:
+            memory = torch.empty(size, dtype=torch.uint8)
+        buffer = memory[:size].view(rows.dtype).view(shape)
         if size <= 2 * BLOCK:
-            _kept.buffer = buffer
-    return torch.index_select(rows, 0, index, out=buffer[:size].view(rows.dtype).view(shape))
+            _kept.memory, _kept.buffer = memory, buffer
+    return torch.index_select(rows, 0, index, out=buffer)
 
 
 def _is_long(x: Tensor) -> bool:
@@ -206,8 +214,10 @@ def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
     is as good as contiguous.
     """
     if all(one.is_contiguous() for one in tensors):
-        done = {id(one): one.view(len(one), -1) for one in tensors}
-        return [done[id(one)] for one in tensors]
+        views = [tensors[0].view(len(tensors[0]), -1)]
+        for one in tensors[1:]:
+            views.append(views[0] if one is tensors[0] else one.view(len(one), -1))
+        return views
     order = sorted(range(1, tensors[0].dim()), key=tensors[0].stride, reverse=True)
     views = []
     for one in tensors:
