@@ -56,6 +56,35 @@ def study(
         _study(recipe, out=out, seeds=seeds, epochs=epochs, json=json)
 
 
+@app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")
+def show(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="mixup, cutmix, resizemix, fmix or dirichlet; may be repeated.  [default: all]",
+            show_default=False,
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Strength, above 0; resizemix has none.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Decides partners, shares and regions.")] = 0,
+    size: Annotated[int, typer.Option(help="Number of examples, 2 to 16.")] = 6,
+    out: Annotated[Path, typer.Option(help="The picture: .svg or .png.")] = Path("mixed.svg"),
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Draw a batch of digits, their partners, and what each policy makes of them."""
+    with _errors_in_words(debug, stopped="stopped; nothing was written"):
+        from vicinal.reports.show import run_show, shown_text
+
+        shown = run_show(policy or (), alpha=alpha, seed=seed, size=size, out=out)
+        if json:
+            sys.stdout.write(shown_text(shown))
+        else:
+            typer.echo(f"picture: {shown['file']}")
+
+
 @app.command(epilog="Example: vicinal bench --quick")
 def bench(
     out: Annotated[

@@ -37,6 +37,13 @@ def test_extreme_alphas_give_finite_shares_of_the_right_spread(alpha):
     assert drawn.std() == pytest.approx(stats.beta(alpha, alpha).std(), rel=0.05)
 
 
+@pytest.mark.parametrize("alpha", [1e-310, 1e-200])
+def test_alphas_too_small_to_divide_by_give_whole_shares_of_both_kinds(alpha):
+    drawn = draw_beta(alpha, 400, seeded())
+    assert set(drawn.tolist()) == {0.0, 1.0}
+    assert stats.binomtest(int(drawn.sum()), 400).pvalue > 0.01
+
+
 def test_alpha_zero_leaves_the_batch_bit_identical():
     x = torch.randn(64, 3, generator=seeded())
     x[0, 0], x[1, 1] = float("inf"), -0.0

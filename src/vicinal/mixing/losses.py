@@ -132,6 +132,8 @@ class _CrossEntropy(NamedTuple):
 
 def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     """Return the settings of a criterion that is PyTorch's cross-entropy, else None."""
+    if criterion is F.cross_entropy:
+        return _CrossEntropy()
     if type(criterion) is nn.CrossEntropyLoss:
         return _CrossEntropy(
             criterion.weight,
@@ -139,8 +141,6 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
             criterion.label_smoothing,
             criterion.reduction,
         )
-    if criterion is F.cross_entropy:
-        return _CrossEntropy()
     if isinstance(criterion, functools.partial) and criterion.func is F.cross_entropy:
         if criterion.args or criterion.keywords.keys() - set(_CrossEntropy._fields):
             return None
@@ -156,8 +156,10 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
             f"cross-entropy needs scores (batch, classes, ...) and classes (batch, ...), "
             f"got {tuple(output.shape)} and {tuple(first.shape)}."
         )
-    chosen = torch.stack([side.y for side in sides], 1).long()
-    factors = torch.stack([side.share for side in sides], 1)
+    targets, shares = zip(*sides, strict=True)
+    chosen, factors = torch.stack(targets, 1), torch.stack(shares, 1)
+    if chosen.dtype != torch.int64:
+        chosen = chosen.long()
     if factors.dim() == 2 and chosen.dim() > 2:
         factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
     counted: Tensor | int = first.numel()
@@ -170,7 +172,9 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         chosen = torch.where(here, chosen, 0)
         picked = log_probabilities.gather(1, chosen)
     # Where no gradient goes is the place for what has to be done to each: sign, mean and type.
-    factors = (factors / (-counted if settings.reduction == "mean" else -1)).to(output.dtype)
+    factors = factors / (-counted if settings.reduction == "mean" else -1)
+    if factors.dtype != output.dtype:
+        factors = factors.to(output.dtype)
     weighted = factors if settings.weight is None else factors * settings.weight[chosen]
     if settings.label_smoothing:
         loss = picked * weighted * (1 - settings.label_smoothing)
@@ -187,7 +191,11 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
 
 def _picked(log_probabilities: Tensor, chosen: Tensor, ignored: int) -> Tensor | None:
     """Return what stands at the classes; None where some may be ignored, or are outside."""
-    if 0 <= ignored < log_probabilities.shape[1] or not looked_at(chosen):
+    if (
+        0 <= ignored < log_probabilities.shape[1]
+        or chosen.device.type != "cpu"
+        or torch.compiler.is_compiling()
+    ):
         return None
     try:
         return log_probabilities.gather(1, chosen)

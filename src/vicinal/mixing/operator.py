@@ -157,14 +157,13 @@ def _check_rows(
             f"mix takes dtype, a floating-point type, for uint8 input only; got {dtype} for "
             f"{x.dtype}: call .to({dtype}) on the result."
         )
-    if len(partner) != len(x):
+    if partner.shape != x.shape[:1]:
         raise ValueError(
             f"mix needs one partner and one lam per example: x has batch size {len(x)}, "
             f"partner and lam hold {len(partner)}; draw a plan with policy.draw({len(x)})."
         )
-    rows = len(x)
+    rows = (x if other is None else other).shape[0]
     if other is not None:
-        rows = len(other)
         if other.dtype != x.dtype:
             raise TypeError(f"mix needs x and other of one type, got {x.dtype} and {other.dtype}.")
         if other.shape[1:] != x.shape[1:]:
@@ -180,7 +179,9 @@ def _check_rows(
 
 
 def _check_every_value_has_a_place(x: Tensor) -> None:
-    if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+    if 0 in x.stride() and any(
+        step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)
+    ):
         raise ValueError(
             f"mixing in place needs a batch whose values have places of their own; x of shape "
             f"{tuple(x.shape)} is expanded: call x.contiguous()."

@@ -275,7 +275,7 @@ class Plan:
         return [Side(y, lam), Side(source.index_select(0, here.partner), 1 - lam)]
 
     def _check_size(self, name: str, value: Tensor) -> None:
-        if value.dim() == 0 or len(value) != len(self):
+        if value.shape[:1] != self.lam.shape:
             raise ValueError(
                 f"this plan was drawn for a batch of {len(self)}, {name} has shape "
                 f"{tuple(value.shape)}; draw one plan per batch: policy.draw(len(x))."

@@ -462,6 +462,7 @@ def _log_gamma(alpha: float, shape: tuple[int, ...], generator: torch.Generator 
     """Draw logarithms of Gamma variables, float64."""
     # torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
     # underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
+    alpha = max(alpha, 1e-300)  # below, 1 / alpha is infinite; and lam is 0 or 1 long before
     gamma = torch._standard_gamma(torch.full(shape, alpha + 1, dtype=torch.float64), generator)
     uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
     return gamma.log_().add_(uniform.log_(), alpha=1 / alpha)

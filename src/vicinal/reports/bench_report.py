@@ -18,14 +18,14 @@ from rich.table import Table
 
 from vicinal.bench import measure, measured_on
 from vicinal.errors import UserError
-from vicinal.reports.figures import (
-    _ARMS,
-    _LINES,
+from vicinal.reports.drawing import (
+    ARMS,
+    LINES,
     Picture,
-    _colour,
-    _picture,
-    _styled,
+    arm_colour,
+    as_picture,
     standalone,
+    styled,
 )
 from vicinal.studies.files import write_whole
 
@@ -181,7 +181,7 @@ def scaling_picture(result: Row) -> Picture:
     panels = _panels(result)
     names = list(dict.fromkeys(row["contender"] for row in result["scaling"]))
     height = math.ceil(len(panels) / 2)
-    with _styled():
+    with styled():
         figure = Figure(figsize=(7.2, 3.4 * height + 1.0))
         for k, (heading, rows) in enumerate(panels):
             axes = figure.add_subplot(height, 2, k + 1)
@@ -192,7 +192,7 @@ def scaling_picture(result: Row) -> Picture:
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         words = " ".join(_largest(heading, rows) for heading, rows in panels)
         text = f"Time per call by batch size on {result['device']}. {words}"
-        return _picture(_stem(result), text, figure)
+        return as_picture(_stem(result), text, figure)
 
 
 def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -202,10 +202,10 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         axes.plot(
             list(milliseconds),
             list(milliseconds.values()),
-            "-" if ours else _LINES[n % len(_LINES)],
-            color=_colour(n),
+            "-" if ours else LINES[n % len(LINES)],
+            color=arm_colour(n),
             linewidth=2.6 if ours else 1.3,
-            marker="o" if n >= len(_ARMS) else None,  # the colours begin again
+            marker="o" if n >= len(ARMS) else None,  # the colours begin again
             markersize=3,
             label=name,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from vicinal.reports.figures import COLOURS_DARK, COLOURS_LIGHT, Picture
+from vicinal.reports.drawing import COLOURS_DARK, COLOURS_LIGHT, Picture
 from vicinal.reports.words import answer, caption, heading, lines
 
 

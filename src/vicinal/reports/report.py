@@ -32,12 +32,12 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         UserError: if one of them cannot be written, or a trial's metrics cannot be read.
     """
     # matplotlib takes its time, which showing a finished study can do without.
+    from vicinal.reports.drawing import standalone
     from vicinal.reports.figures import (
         accuracy_picture,
         curve_pictures,
         examples_picture,
         memorisation_picture,
-        standalone,
     )
     from vicinal.reports.page import page
     from vicinal.reports.tables import csv_text, markdown

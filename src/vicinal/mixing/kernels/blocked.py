@@ -204,7 +204,7 @@ def _gathered(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def _is_long(x: Tensor) -> bool:
-    return x[0].numel() * x.element_size() >= LONG
+    return x.numel() * x.element_size() >= LONG * x.shape[0]
 
 
 def _as_rows(*tensors: Tensor) -> list[Tensor] | None:

@@ -1,0 +1,232 @@
+import base64
+import importlib.util
+import io
+import json
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import vicinal
+from vicinal.errors import UserError
+from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, ResizeMix, Shuffle
+from vicinal.reports.show import Batch, mixing_svg, run_show, shown_text
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "policies.md").read_text("utf-8")
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = {
+    "mixup": "MixUp",
+    "cutmix": "CutMix",
+    "resizemix": "ResizeMix",
+    "fmix": "FMix",
+    "dirichlet": "DirichletMixUp",
+}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Draw all policies once; answer with the numbers and the picture, parsed."""
+    out = tmp_path_factory.mktemp("shown") / "mixed.svg"
+    numbers = run_show(seed=5, size=4, alpha=0.7, out=out)
+    return json.loads(shown_text(numbers)), ElementTree.parse(out).getroot()
+
+
+def tiles(picture):
+    """Return the pixels of every embedded image, in order."""
+    links = [e.get("{http://www.w3.org/1999/xlink}href") for e in picture.iter(f"{SVG}image")]
+    files = [io.BytesIO(base64.b64decode(link.partition(",")[2])) for link in links]
+    return [np.asarray(Image.open(file)) for file in files]
+
+
+def words(picture):
+    return [element.text for element in picture.iter(f"{SVG}text")]
+
+
+def test_there_is_a_tile_for_each_example_partner_and_policy(shown):
+    _, picture = shown
+    # The examples, their partners, four policies, the third parents, and their blend.
+    assert len(tiles(picture)) == 4 * (1 + 1 + 4 + 1 + 1)
+    assert {tile.shape for tile in tiles(picture)} == {(8, 8)}
+
+
+def test_one_policy_has_three_rows(tmp_path):
+    run_show(["fmix", "fmix"], size=3, out=tmp_path / "one.svg")
+    picture = ElementTree.parse(tmp_path / "one.svg").getroot()
+    assert len(tiles(picture)) == 3 * 3
+    assert "FMix" in words(picture)
+    assert "MixUp" not in words(picture)
+
+
+def test_the_numbers_are_those_of_plans_drawn_by_hand(shown):
+    alone = {"per": "example", "pairing": Shuffle(meet_self=False)}
+    by_hand = {
+        "mixup": MixUp(0.7, **alone),
+        "cutmix": CutMix(0.7, **alone),
+        "resizemix": ResizeMix(**alone),
+        "fmix": FMix(0.7, **alone),
+        "dirichlet": DirichletMixUp(0.7, **alone),
+    }
+    rows, _ = shown
+    assert [row["policy"] for row in rows["rows"]] == list(by_hand)
+    for row in rows["rows"]:
+        generator = torch.Generator().manual_seed(5)
+        plan = by_hand[row["policy"]].draw(4, generator=generator, image_size=(8, 8))
+        assert row["lam"] == plan.lam.tolist()
+        met = np.array(row["own"])[plan.partner.reshape(-1, 4).T.numpy()]
+        assert row["partner"] == met.tolist()
+        for lam, share in zip(row["lam"], row["share"], strict=True):
+            assert lam + sum(share) == pytest.approx(1)
+
+
+def test_blended_tiles_are_worked_out_from_the_scans(shown):
+    numbers, picture = shown
+    own, partner, blend = (np.stack(tiles(picture)[4 * k : 4 * k + 4]) for k in range(3))
+    scans = {np.round(scan * 255 / 16).astype(np.uint8).tobytes() for scan in load_digits().images}
+    assert all(tile.tobytes() in scans for tile in own)
+    lam = np.array(numbers["rows"][0]["lam"])[:, None, None]
+    # The scans have 17 shades, and blends are rounded to them: 16 of 255 a step.
+    np.testing.assert_allclose(blend, lam * own + (1 - lam) * partner, atol=8.5)
+
+
+def test_lam_and_the_label_stand_under_each_tile(tmp_path):
+    pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    batch = Batch(pictures, torch.tensor([1, 0]), ("temple", "flower"))
+    plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.625, 1.0]))
+    same = Plan(partner=torch.tensor([0, 1]), lam=torch.tensor([0.3, 0.3]))
+    svg = mixing_svg("two", batch, {"first": plan, "second": same})
+    text = words(ElementTree.fromstring(svg.encode()))
+    assert [line for line in text if line.startswith("lam")] == [
+        "lam 0.62",
+        "lam 1.00",
+        "lam 0.30",
+        "lam 0.30",
+    ]
+    assert text.count("0.62 · flower") == text.count("+ 0.38 · temple") == 1
+    # Whoever meets itself keeps its label whole; such partners get no row.
+    assert text.count("1.00 · flower") == text.count("1.00 · temple") - 1 == 1
+    assert text.count("partner") == 1
+
+
+def test_the_line_goes_around_what_the_partner_shows():
+    region = torch.zeros(1, 6, 6, dtype=torch.bool)
+    region[0, 1:3, 2:6] = True
+    batch = Batch(torch.zeros(1, 1, 6, 6, dtype=torch.uint8), torch.tensor([0]), ("a",))
+    plan = Plan(torch.tensor([0]), torch.tensor([28 / 36]), region=region)
+    svg = mixing_svg("one", batch, {"box": plan})
+    (line,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--arm2\)', svg)
+    points = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", line), dtype=float)
+    spread = np.ptp(points, axis=0)
+    # Two pixels high and four wide, at the right place in the second tile.
+    assert spread[0] / spread[1] == pytest.approx(2, abs=0.01)
+    matrix = re.findall(r'transform="matrix\(([^)]*)\)"', svg)[1].split()
+    pixel, left, top = float(matrix[0]), float(matrix[4]), float(matrix[5])
+    corner = (points.min(0) - [left, top]) / pixel
+    np.testing.assert_allclose(corner, [2, 1], atol=0.02)
+
+
+def test_the_words_for_the_picture_name_every_policy(shown):
+    _, picture = shown
+    title = picture.find(f"{SVG}title")
+    assert title.get("id") == picture.get("aria-labelledby")
+    for name in NAMES.values():
+        assert f"{name}: " in title.text
+        assert name in words(picture)
+
+
+def test_no_two_elements_share_a_name(shown):
+    _, picture = shown
+    names = [element.get("id") for element in picture.iter() if element.get("id")]
+    assert len(names) == len(set(names)) > 32
+
+
+@pytest.mark.parametrize("name", ["mixed.svg", "mixed.png"])
+def test_the_same_seed_draws_the_same_file_and_another_seed_another(tmp_path, name):
+    files = [tmp_path / str(k) / name for k in range(3)]
+    for file, seed in zip(files, (1, 1, 2), strict=True):
+        run_show(["cutmix"], size=2, seed=seed, out=file)
+    one, again, other = (file.read_bytes() for file in files)
+    assert one == again != other
+
+
+def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
+    run_show(["mixup"], size=2, out=tmp_path / "mixed.PNG")
+    image = Image.open(tmp_path / "mixed.PNG")
+    assert image.getpixel((1, image.height - 2))[:3] == (255, 255, 255)
+    # Colours that stand for variables of a page would be almost black, with a trace of colour.
+    shades = {colour[:3] for _, colour in image.getcolors(1 << 20)}
+    assert (28, 33, 38) in shades
+    assert (1, 0, 1) not in shades
+    assert "MixUp: " in image.info["Description"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"policies": ["cutmixx"]}, "there is no policy 'cutmixx'; did you mean 'cutmix'?"),
+        ({"alpha": 0.0}, "--alpha should be .* above 0, but is 0.0; try 1"),
+        ({"alpha": math.nan}, "--alpha should be .* but is nan"),
+        ({"alpha": math.inf}, "--alpha should be a finite .* but is inf"),
+        ({"seed": -1}, "--seed should be a whole number from 0 on, but is -1; try 0"),
+        ({"seed": 2**70}, "--seed should be"),
+        ({"size": 1}, "--size should be 2 to 16 examples, but is 1; try 6"),
+        ({"size": 17}, "--size should be 2 to 16"),
+        ({"out": Path("mixed.jpg")}, r"--out should be .* \.svg or \.png, but is 'mixed.jpg'"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_sentence(tmp_path, options, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        run_show(**({"out": tmp_path / "mixed.svg"} | options))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"mixed\.svg cannot be written: .*--out"):
+        run_show(["mixup"], size=2, out=tmp_path / "file" / "mixed.svg")
+
+
+def test_the_page_names_every_public_policy_and_pairing():
+    others = {"MixUpLayer", "MixedInside", "generator_at", "mix", "rows_of_another_rank"}
+    for name in set(vicinal.__all__) - others:
+        assert f"`{name}" in PAGE, name
+    assert others <= set(vicinal.__all__)
+
+
+def test_the_snippets_of_the_page_run():
+    snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(snippets) == 1 + 7 + 1
+    names = {}
+    for snippet in snippets:
+        exec(snippet, names)
+        if "loss" in snippet:
+            assert names.pop("loss").isfinite()
+
+
+def test_every_picture_that_the_page_names_is_there_small_and_in_use():
+    named = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", PAGE)
+    assert len(named) == PAGE.count("![") == 7
+    assert {DOCS / name for name in named} == set((DOCS / "pictures").iterdir())
+    for name in named:
+        assert (DOCS / name).stat().st_size < 150_000
+
+
+def test_the_pictures_of_the_page_show_what_the_script_draws_today():
+    path = DOCS / "draw_pictures.py"
+    spec = importlib.util.spec_from_file_location("draw_pictures", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    drawn = script.pictures()
+    assert {f"{name}.svg" for name in drawn} == {p.name for p in (DOCS / "pictures").iterdir()}
+    for name, svg in drawn.items():
+        kept = (DOCS / "pictures" / f"{name}.svg").read_text("utf-8")
+        # Words, not bytes: another matplotlib may place them otherwise.
+        both = [words(ElementTree.fromstring(text.encode())) for text in (kept, svg)]
+        assert both[0] == both[1], name
