@@ -17,5 +17,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ";"
+    guess = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no {what} {name!r}{guess} (there are: {', '.join(names)})"

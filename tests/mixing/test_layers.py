@@ -403,3 +403,35 @@ def test_regmixup_inside_hands_on_clean_rows_above_blends():
         output = model(x)
     assert torch.equal(output[:6], model(x))
     assert torch.equal(output[6:], model[2](plan.plan.mix(model[1](model[0](x)))))
+
+
+def test_an_unmixed_pass_after_a_mixed_one_is_computed_again_without_mixing():
+    again = MixedInside(ResNet(checkpointed=True), MixUp(1.0), at=PLACES)
+    plain = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
+    plan = plan_at(1)
+    for mixed in (again, plain):
+        gradients(mixed, plan.loss(F.cross_entropy, mixed(X, plan, at="layer1"), Y))
+    for place in ("input", None):
+        found = []
+        for mixed in (again, plain):
+            output = mixed(X) if place is None else mixed(X, plan, at=place)
+            found.append(gradients(mixed, plan.loss(F.cross_entropy, output, Y)))
+        for a, b in zip(*found, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MixedInside(ResNet(), 0.2, at=["layer1"]), "MixedInside needs a policy.*got 0.2"),
+        (lambda: MixUpLayer(MixUp, 4), "MixUpLayer needs a policy"),
+        (lambda: MixUpLayer(RegMixUp(MixUp(1.0)), 4), "the weight of RegMixUp would be lost"),
+        (lambda: MixUp(1.0, pairing="reverse"), r"pairing such as Shuffle\(\), got 'reverse'"),
+        (lambda: MixUp(1.0, pairing=SameClass), "pairing such as"),
+        (lambda: MixUp("0.2"), "alpha as a number or two, got '0.2'"),
+        (lambda: plan_at(0).inside("layer1").__enter__(), "module, such as model.layer1"),
+    ],
+)
+def test_what_is_no_policy_no_pairing_and_no_module_is_refused(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import math
 
 import pytest
 import torch
@@ -282,3 +283,69 @@ def test_soft_labels_with_the_wrong_class_count_are_refused_with_both_shapes(bat
     plan, output, _ = batch
     with pytest.raises(ValueError, match=r"\(16, 5\) and soft labels \(16, 4\)"):
         plan.loss(F.cross_entropy, output, torch.rand(16, 4))
+
+
+def test_half_precision_scores_lose_no_share_of_a_large_mask():
+    output = torch.zeros(8, 2, 256, 256, dtype=torch.float16, requires_grad=True)
+    y = torch.zeros(8, 256, 256, dtype=torch.int64)
+    plan = Plan(torch.arange(7, -1, -1), torch.full((8,), 0.97))
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = plan.loss(F.cross_entropy, output, y)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_losses_of_whole_examples_take_the_share_of_the_region():
+    def by_example(output, y, reduction="mean"):
+        return (output[:, 0] - y).square().mean((1, 2))
+
+    chance = torch.Generator().manual_seed(6)
+    output, y = torch.rand(8, 1, 8, 8, generator=chance), torch.rand(8, 8, 8, generator=chance)
+    plan = CutMix(per="example").draw(8, generator=chance, image_size=(8, 8))
+    own, met = by_example(output, y), by_example(output, y[plan.partner])
+    expected = (plan.lam * own + (1 - plan.lam) * met).mean()
+    torch.testing.assert_close(plan.loss(by_example, output, y), expected)
+
+
+def test_boolean_targets_count_as_zero_and_one(batch):
+    plan, output, _ = batch
+    many = torch.rand(16, 5, generator=torch.Generator().manual_seed(2)) < 0.4
+    loss = plan.loss(F.binary_cross_entropy_with_logits, output, many)
+    torch.testing.assert_close(
+        loss, plan.loss(F.binary_cross_entropy_with_logits, output, many.double())
+    )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "output", "y", "words"),
+    [
+        (
+            F.mse_loss,
+            torch.rand(16, 1),
+            torch.rand(16),
+            r"\(16, 1\) and \(16,\); call",
+        ),
+        (
+            F.mse_loss,
+            torch.rand(16, 2),
+            torch.ones(16, 2).long(),
+            r"call y\.float",
+        ),
+        (
+            nn.CrossEntropyLoss,
+            torch.rand(16, 2),
+            torch.ones(16).long(),
+            r"pass CrossE",
+        ),
+        (nn.KLDivLoss(reduction="batchmean"), torch.rand(16, 2), torch.rand(16, 2), "batchmean"),
+        (
+            nn.CrossEntropyLoss(weight=torch.ones(5)),
+            torch.rand(16, 2),
+            torch.ones(16).long(),
+            r"each of 2 classes, got weights of shape \(5,\)",
+        ),
+    ],
+)
+def test_what_would_be_a_wrong_number_is_refused(batch, criterion, output, y, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        batch[0].loss(criterion, output, y)

@@ -303,3 +303,30 @@ def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows():
             plan.mix_(x)
         counts.append(count.calls)
     assert counts[0] == counts[1]
+
+
+def test_mixing_in_inference_mode_leaves_nothing_behind_that_breaks_training():
+    x, plan = torch.rand(8, 16), MixUp(1.0, per="example").draw(8)
+    with torch.inference_mode():
+        expected = plan.mix(x)
+    assert torch.equal(plan.mix(x.requires_grad_()), expected)
+
+
+def test_a_kernel_that_writes_behind_autograds_back_is_seen_by_it(monkeypatch):
+    class Behind:
+        @staticmethod
+        def mix(out, x, other, partner, lam):
+            out.numpy()[:] = 0.5
+
+    monkeypatch.setattr("vicinal.mixing.operator.kernel_for", lambda device: Behind)
+    x, weight = torch.rand(4, 3), torch.rand(3, requires_grad=True)
+    product = (x * weight).sum()
+    MixUp(1.0).draw(4).mix_(x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_shares_that_are_parameters_are_looked_at_too():
+    lam = torch.nn.Parameter(torch.tensor([0.5, 2.0]))
+    with pytest.raises(ValueError, match=r"from 0 to 1; got 2\.0"):
+        mix(torch.rand(2, 3), partner=torch.tensor([1, 0]), lam=lam)

@@ -152,7 +152,7 @@ def test_a_second_batch_is_met_evenly():
     [
         (SameClass(), {}, r"SameClass needs y: policy\.draw\(len\(x\), y=y\)"),
         (SameClass(), {"y": torch.rand(4, 3)}, r"integer classes.*float32.*\(4, 3\).*argmax"),
-        (DifferentClass(), {"y": torch.arange(3)}, r"of the 4 rows to pair, got shape \(3,\)"),
+        (DifferentClass(), {"y": torch.arange(3)}, r"needs y of 4 rows, got shape \(3,\)"),
         (Nearest(), {}, "Nearest needs features"),
         (SimilarTargets(1.0), {}, "SimilarTargets needs y"),
     ],

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vicinal import CutMix, DirichletMixUp, MixUp, Plan
+from vicinal import CutMix, DirichletMixUp, MixUp, Plan, ResizeMix, Reverse
 
 
 def plan_of_three():
@@ -130,9 +130,9 @@ def test_a_piece_of_a_region_plan_has_its_regions():
 
 def test_a_piece_without_the_whole_batch_is_refused():
     plan = Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5))[:2]
-    with pytest.raises(ValueError, match="has 2 rows, partner goes up to 2"):
+    with pytest.raises(ValueError, match=r"piece of a plan.*pass it, other=x before"):
         plan.mix(torch.rand(2, 3))
-    with pytest.raises(ValueError, match=r"rows up to 2, y has shape \(2,\).*as other"):
+    with pytest.raises(ValueError, match=r"piece of a plan.*other=y before"):
         plan.targets(torch.tensor([0, 1]), num_classes=2)
 
 
@@ -181,3 +181,71 @@ def test_a_plan_knows_itself_on_a_device_it_was_moved_to():
     plan = plan_of_three()
     assert plan.to("meta") is plan.to("meta")
     assert plan.to("cpu") is plan
+
+
+def test_rows_that_are_not_there_are_refused_by_region_plans_too():
+    plan = Plan(torch.tensor([2, 0, 5]), torch.full((3,), 0.5), region=torch.ones(1, 2, 2) > 0)
+    with pytest.raises(ValueError, match="has 3 rows, partner goes up to 5"):
+        plan.mix(torch.rand(3, 1, 2, 2))
+
+
+def test_a_piece_meets_rows_of_the_whole_batch_even_where_its_own_would_do():
+    plan = Plan(torch.tensor([3, 2, 1, 0]), torch.full((4,), 0.5))[2:]
+    with pytest.raises(ValueError, match="piece of a plan"):
+        plan.mix(torch.rand(2, 3))
+    with pytest.raises(TypeError, match="cut by slices"):
+        plan[0]
+
+
+def test_several_parents_are_rounded_once():
+    plan = DirichletMixUp(1.0, parents=5, per="example").draw(16)
+    x = torch.randint(0, 256, (16, 50), dtype=torch.uint8)
+    exact = plan.mix(x.double())
+    wide = plan.mix(x, dtype=torch.float32)
+    torch.testing.assert_close(wide.double(), exact, rtol=1e-5, atol=1e-3)
+    assert float((plan.mix(x).double() - exact).abs().max()) <= 0.501
+    half = plan.mix(x.to(torch.bfloat16)).double()
+    assert bool(((half - exact).abs() <= 0.51 * 2**-7 * exact.abs() + 0.01).all())
+
+
+def test_a_shrunk_partner_has_a_shrunk_mask():
+    masks = torch.zeros(2, 8, 8, dtype=torch.int64)
+    masks[1, :4], masks[1, 4:] = 1, 2
+    plan = ResizeMix((0.5, 0.5), pairing=Reverse()).draw(2, image_size=(8, 8))
+    box = plan.region[0]
+    shown = plan.targets(masks, num_classes=3).argmax(1)[0][box].reshape(4, 4)
+    assert shown[:, 0].tolist() == [1, 1, 2, 2]
+    assert torch.equal(plan.mix(masks)[0], plan.targets(masks, num_classes=3).argmax(1)[0])
+
+
+def test_targets_of_two_types_are_refused():
+    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.5))
+    with pytest.raises(ValueError, match=r"one type.*int64.*float32"):
+        plan.targets(torch.tensor([0, 1]), num_classes=2, other=torch.rand(2))
+
+
+def test_narrow_labels_count_up_to_their_classes():
+    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.75))
+    targets = plan.targets(torch.tensor([3, 255], dtype=torch.uint8), num_classes=256)
+    assert targets[:, [3, 255]].tolist() == [[0.75, 0.25], [0.25, 0.75]]
+
+
+def test_accuracy_leaves_ignored_classes_out():
+    plan = Plan(torch.tensor([1, 0, 3, 2]), torch.full((4,), 0.75))
+    scores = torch.eye(4)
+    y = torch.tensor([0, -100, -100, -100])
+    # Row 0 is all of class 0 and right; row 1 is all of its partner's class 0 and wrong.
+    assert plan.accuracy(scores, y).item() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("output", "y"),
+    [
+        (torch.rand(3, 1), torch.zeros(3, dtype=torch.int64)),
+        (torch.rand(3, 4), torch.rand(3)),
+        (torch.rand(3), torch.zeros(3, dtype=torch.int64)),
+    ],
+)
+def test_accuracy_of_what_has_no_classes_is_refused(output, y):
+    with pytest.raises(ValueError, match="two classes or more, and integer classes"):
+        plan_of_three().accuracy(output, y)

@@ -25,6 +25,8 @@ def mixing_inside(module: nn.Module, mix: Mix, entry: Entry = None) -> Iterator[
 
     In eval mode the output passes untouched. ``Plan.inside`` says what is raised when.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"inside needs a module, such as model.layer1, got {module!r}.")
     runs = 0
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -62,9 +64,10 @@ class MixedInside(nn.Module):
     Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States"
     (https://arxiv.org/abs/1806.05236), section 2: a layer is drawn for each batch, and mixing
     happens there. The gradient goes back through the mixing to both parents of a blend. Works
-    compiled (``torch.compile(mixed, fullgraph=True)``: one compilation for each place), under
-    ``DistributedDataParallel``, and with non-reentrant gradient checkpointing. It mixes in train
-    mode only.
+    compiled (``torch.compile(mixed, fullgraph=True)``: one compilation for each place, so for more
+    than eight raise ``torch._dynamo.config.recompile_limit``), under ``DistributedDataParallel``,
+    and with non-reentrant gradient checkpointing. It mixes in train mode only. Policies that draw
+    a region need places whose height and width are alike. Save and load ``mixed.model``.
 
     Args:
         model: any model. Nothing of it is rewritten; its parameters are found under ``model.``.
@@ -90,6 +93,7 @@ class MixedInside(nn.Module):
     ) -> None:
         """Find the places, and hook onto them."""
         super().__init__()
+        _check_policy("MixedInside", policy)
         self.model = model
         self.policy = policy
         self.places = matching_places(model, at)
@@ -134,11 +138,11 @@ class MixedInside(nn.Module):
             RuntimeError: if the module there did not run, or ran twice.
         """
         if plan is None or not self.training:
-            return self.model(x)
+            return self._remembered(self.model(x), None)
         if at not in self.places:
-            raise ValueError(unknown("place", at, self.places))
+            raise ValueError(f"{unknown('place', at, self.places)}: pass at=, as draw says it.")
         if at == "input":
-            return self.model(plan.mix(x))
+            return self._remembered(self.model(plan.mix(x)), None)
         self._place, self._mix, self._runs = at, plan.mix, 0
         try:
             output = self.model(x)
@@ -150,19 +154,22 @@ class MixedInside(nn.Module):
                 f"{at} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
                 "at a module that runs once."
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._remember(at, plan.mix, output)
-        return output
+        return self._remembered(output, (at, plan.mix))
 
-    def _remember(self, place: str, mix: Mix, output: Any) -> None:
-        """Have this mixing at hand when checkpointing computes this forward pass again."""
+    def _remembered(self, output: Any, mixing: tuple[str, Mix] | None) -> Any:
+        """Return an output whose backward pass begins by having this pass's mixing at hand, for
+        where checkpointing computes it again.
+        """
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return output
 
         def on_backward(_gradient: Tensor) -> None:
-            self._again = place, mix
+            self._again = mixing
 
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
                 leaf.register_hook(on_backward)
+        return output
 
 
 class _Hook:
@@ -179,7 +186,8 @@ class _Hook:
                 return None
             owner._runs += 1
             return mixed_entry(module, owner._mix, output, owner._entry)
-        if owner._again is not None and not torch.compiler.is_compiling() and _in_backward():
+        # A compiled pass keeps what it needs; and looking at _again would compile anew for it.
+        if not torch.compiler.is_compiling() and owner._again is not None and _in_backward():
             place, mix = owner._again
             return mixed_entry(module, mix, output, owner._entry) if place == self._place else None
         return None
@@ -206,6 +214,14 @@ class MixUpLayer(nn.Module):
     def __init__(self, policy: "Policy", num_classes: int | None = None) -> None:
         """Keep the policy."""
         super().__init__()
+        _check_policy("MixUpLayer", policy)
+        from vicinal.mixing.policies import RegMixUp
+
+        if isinstance(policy, RegMixUp):
+            raise TypeError(
+                "MixUpLayer hands on blends and labels, and the weight of RegMixUp would be lost; "
+                "draw from it in the training loop, and use the loss of its plan."
+            )
         self.policy = policy
         self.num_classes = num_classes
 
@@ -232,7 +248,7 @@ def matching_places(model: nn.Module, at: Sequence[str]) -> list[str]:
         >>> matching_places(model, ["input", "conv?"])
         ['input', 'conv1', 'conv2']
     """
-    if isinstance(at, str) or not at:
+    if isinstance(at, str) or not at or not all(isinstance(one, str) for one in at):
         raise ValueError(f'at needs a list of places, such as ["input", "layer?"]; got {at!r}.')
     names = [name for name, _ in model.named_modules() if name]
     found: list[str] = []
@@ -242,6 +258,11 @@ def matching_places(model: nn.Module, at: Sequence[str]) -> list[str]:
             raise ValueError(unknown("layer", pattern, ["input", *names]))
         found += [name for name in fitting if name not in found]
     return found
+
+
+def _check_policy(layer: str, policy: Any) -> None:
+    if isinstance(policy, type) or not hasattr(policy, "draw"):
+        raise TypeError(f"{layer} needs a policy such as MixUp(alpha=0.2), got {policy!r}.")
 
 
 def mixed_entry(module: nn.Module, mix: Mix, output: Any, entry: Entry) -> Any:

@@ -42,7 +42,9 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       element counts nowhere, in the sum or in the number. ``ignore_index`` is read from an
       ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, from ``functools.partial`` around a function,
       or from the function's own default.
-    * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken otherwise.
+    * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken where nothing is
+      said, and other reductions are refused.
+    * The loss of float16 and bfloat16 outputs is float32.
 
     Cross-entropy of integer classes takes one log-softmax for all sides, and no one-hot matrix.
 
@@ -65,18 +67,24 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
     each, reduction = _per_element(criterion)
-    losses = [_evaluate(each, output, side.y) for side in sides]
-    shares = [spread(side.share.to(losses[0].dtype), losses[0]) for side in sides]
+    losses = [_evaluate(each, output, _as_numbers(side.y, output)) for side in sides]
+    shares = [_share_of(side.share, losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
     ignored = _ignore_index(criterion)
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
-        here = torch.stack([side.y != ignored for side in sides])
+        here = torch.stack([side.y.long() != ignored for side in sides])
         counting, counted = _without_ignored(torch.stack(shares), here, dim=0)
         shares = list(counting)
     loss = functools.reduce(torch.add, map(torch.mul, shares, losses))
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / counted
+
+
+def _share_of(share: Tensor, losses: Tensor) -> Tensor:
+    """Return a share for losses of each example, or of each element."""
+    by_pixel = share.dim() > 1 and losses.dim() > 2 and losses.shape[-2:] == share.shape[-2:]
+    return spread(share if by_pixel or share.dim() == 1 else share.flatten(1).mean(1), losses)
 
 
 def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
@@ -96,16 +104,22 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
     return functools.reduce(torch.add, parts)
 
 
-def mixed_accuracy(output: Tensor, sides: Sequence[Side]) -> Tensor:
+def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) -> Tensor:
     """Return the accuracy weighted by shares; see ``Plan.accuracy``."""
-    answer = output.argmax(1)
-    if answer.shape != sides[0].y.shape:
+    first = sides[0].y
+    fits = output.dim() > 1 and output.shape[:1] + output.shape[2:] == first.shape
+    if not fits or output.shape[1] < 2 or first.dtype.is_floating_point:
         raise ValueError(
-            f"accuracy needs scores (batch, classes, ...) and classes (batch, ...), "
-            f"got {tuple(output.shape)} and {tuple(sides[0].y.shape)}."
+            f"accuracy needs scores (batch, classes, ...) of two classes or more, and integer "
+            f"classes (batch, ...), got {tuple(output.shape)} and {first.dtype} "
+            f"{tuple(first.shape)}."
         )
-    right = (spread(share, answer) * (answer == y) for y, share in sides)
-    return functools.reduce(torch.add, right).mean()
+    answer = output.argmax(1)
+    shares = torch.stack([spread(share, answer).expand_as(answer) for _, share in sides])
+    here = torch.stack([y != ignore_index for y, _ in sides])
+    shares, counted = _without_ignored(shares, here, dim=0)
+    right = torch.stack([answer == y for y, _ in sides])
+    return (shares * right).sum() / counted
 
 
 def spread(share: Tensor, values: Tensor) -> Tensor:
@@ -144,6 +158,7 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     if isinstance(criterion, functools.partial) and criterion.func is F.cross_entropy:
         if criterion.args or criterion.keywords.keys() - set(_CrossEntropy._fields):
             return None
+        _check_reduction(criterion.keywords.get("reduction", "mean"))
         return _CrossEntropy(**criterion.keywords)
     return None
 
@@ -156,6 +171,11 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
             f"cross-entropy needs scores (batch, classes, ...) and classes (batch, ...), "
             f"got {tuple(output.shape)} and {tuple(first.shape)}."
         )
+    if settings.weight is not None and settings.weight.shape != output.shape[1:2]:
+        raise ValueError(
+            f"cross-entropy needs one weight for each of {output.shape[1]} classes, got weights of "
+            f"shape {tuple(settings.weight.shape)}."
+        )
     targets, shares = zip(*sides, strict=True)
     chosen, factors = torch.stack(targets, 1), torch.stack(shares, 1)
     if chosen.dtype != torch.int64:
@@ -163,7 +183,9 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     if factors.dim() == 2 and chosen.dim() > 2:
         factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
     counted: Tensor | int = first.numel()
-    log_probabilities = F.log_softmax(output, 1)
+    # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
+    wide = torch.promote_types(output.dtype, torch.float32)
+    log_probabilities = F.log_softmax(output, 1, dtype=None if wide == output.dtype else wide)
     picked = _picked(log_probabilities, chosen, settings.ignore_index)
     if picked is None:
         here: Tensor = chosen != settings.ignore_index
@@ -173,8 +195,8 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         picked = log_probabilities.gather(1, chosen)
     # Where no gradient goes is the place for what has to be done to each: sign, mean and type.
     factors = factors / (-counted if settings.reduction == "mean" else -1)
-    if factors.dtype != output.dtype:
-        factors = factors.to(output.dtype)
+    if factors.dtype != wide:
+        factors = factors.to(wide)
     weighted = factors if settings.weight is None else factors * settings.weight[chosen]
     if settings.label_smoothing:
         loss = picked * weighted * (1 - settings.label_smoothing)
@@ -222,6 +244,9 @@ def _without_ignored(shares: Tensor, here: Tensor, *, dim: int) -> tuple[Tensor,
 
 def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """Split a criterion into one that answers per element, and the reduction that it asked for."""
+    if isinstance(criterion, type):
+        name = criterion.__name__
+        raise TypeError(f"loss needs a criterion, got the class {name}; pass {name}().")
     if isinstance(criterion, nn.Module):
         reduction = getattr(criterion, "reduction", None)
         if not isinstance(reduction, str):
@@ -229,6 +254,7 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
                 f"mixing needs one loss per example, and {type(criterion).__name__} has no "
                 '"reduction" to set to "none"; pass a function criterion(output, y, reduction).'
             )
+        _check_reduction(reduction)
         each = copy.copy(criterion)
         each.reduction = "none"  # type: ignore[assignment]
         return each, reduction
@@ -238,7 +264,17 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
             'takes no reduction="none"; pass a function criterion(output, y, reduction).'
         )
     asked = criterion.keywords if isinstance(criterion, functools.partial) else {}
-    return functools.partial(criterion, reduction="none"), asked.get("reduction", "mean")
+    reduction = _check_reduction(asked.get("reduction", "mean"))
+    return functools.partial(criterion, reduction="none"), reduction
+
+
+def _check_reduction(reduction: str) -> str:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f'mixing knows reduction="mean", "sum" and "none", got {reduction!r}; pass "none" and '
+            "reduce what comes back."
+        )
+    return reduction
 
 
 def _takes_reduction(function: Callable[..., Tensor]) -> bool:
@@ -255,7 +291,24 @@ def _ignore_index(criterion: Criterion) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def _as_numbers(y: Tensor, output: Tensor) -> Tensor:
+    """Return targets that are compared with outputs one by one in their type."""
+    if y.shape != output.shape or y.dtype.is_floating_point:
+        return y
+    if y.dtype == torch.bool:
+        return y.to(output.dtype)
+    raise TypeError(
+        f"targets of the shape of the output, {tuple(y.shape)}, need a floating-point type or "
+        f"bool, got {y.dtype}; call y.float()."
+    )
+
+
 def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tensor) -> Tensor:
+    if y.dtype.is_floating_point and {y.shape, output.shape} == {(len(y),), (len(y), 1)}:
+        raise ValueError(
+            f"output and targets need one shape, or PyTorch compares each with each: got "
+            f"{tuple(output.shape)} and {tuple(y.shape)}; call output.reshape(y.shape)."
+        )
     loss = each(output, y)
     if loss.dim() == 0 or len(loss) != len(output):
         raise ValueError(
@@ -271,9 +324,10 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
             f"targets needs num_classes for integer classes; y has type {y.dtype} and shape "
             f"{tuple(y.shape)}: pass num_classes, or y.float() if these are real values."
         )
+    y = y.long()
     if looked_at(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
             f"targets needs classes from 0 to {num_classes - 1}, "
             f"got {int(y.min())} to {int(y.max())}."
         )
-    return F.one_hot(y.long(), num_classes).movedim(-1, 1).float()
+    return F.one_hot(y, num_classes).movedim(-1, 1).float()

@@ -35,7 +35,8 @@ def mix(
     The blend is computed in float64 for float64 input and in float32 for every narrower type,
     then rounded once to the type of ``x``; so the two shares add up to one in bfloat16 too. A row
     that keeps everything (``lam`` is 1) comes out bit for bit as it went in, whatever its
-    partner holds (but for the transforms of ``torch.func``, which cannot select).
+    partner holds (but for the transforms of ``torch.func``, which cannot select). Other rows are
+    expected to be finite: on the CPU a blend with an infinite value may be nan.
 
     Args:
         x: ``(batch, ...)``, any floating-point type or uint8; at least one dimension. Not modified.
@@ -101,6 +102,7 @@ def blend_(
     elif _share_memory(x, other):
         other = other.clone()
     kernel_for(x.device).mix(x, x, other, partner, lam.to(_wide(x)))
+    torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
     return x
 
 
@@ -152,11 +154,7 @@ def _check_rows(
             f"mix blends floating-point and uint8 values, got {x.dtype} of shape "
             f"{tuple(x.shape)}; call x.float(), or plan.targets(y, num_classes) for class labels."
         )
-    if dtype is not None and not (x.dtype == torch.uint8 and dtype.is_floating_point):
-        raise TypeError(
-            f"mix takes dtype, a floating-point type, for uint8 input only; got {dtype} for "
-            f"{x.dtype}: call .to({dtype}) on the result."
-        )
+    check_dtype(x, dtype)
     if partner.shape != x.shape[:1]:
         raise ValueError(
             f"mix needs one partner and one lam per example: x has batch size {len(x)}, "
@@ -171,6 +169,20 @@ def _check_rows(
                 f"mix needs x and other of one shape after the first dimension, "
                 f"got {tuple(x.shape)} and {tuple(other.shape)}."
             )
+    check_rows_there(reach, rows)
+
+
+def check_dtype(x: Tensor, dtype: torch.dtype | None) -> None:
+    """Raise unless ``dtype`` is None, or a floating-point type for uint8 input."""
+    if dtype is not None and not (x.dtype == torch.uint8 and dtype.is_floating_point):
+        raise TypeError(
+            f"mix takes dtype, a floating-point type, for uint8 input only; got {dtype} for "
+            f"{x.dtype}: call .to({dtype}) on the result."
+        )
+
+
+def check_rows_there(reach: int | None, rows: int) -> None:
+    """Raise if partners reach beyond the rows that there are."""
     if reach is not None and reach > rows:
         raise ValueError(
             f"mix needs partners that are rows of the batch: it has {rows} rows, "
@@ -191,7 +203,7 @@ def _check_every_value_has_a_place(x: Tensor) -> None:
 def looked_at(values: Tensor) -> bool:
     """Say whether the values are at hand: not on another device, nor traced or transformed."""
     return (
-        type(values) is Tensor
+        type(values) in (Tensor, torch.nn.Parameter)
         and values.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from vicinal.mixing.layers import mixing_inside
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
-from vicinal.mixing.operator import blend, blend_, check_reach, check_shares, looked_at
-from vicinal.mixing.regions import show_region
+from vicinal.mixing.operator import (
+    blend,
+    blend_,
+    check_dtype,
+    check_reach,
+    check_rows_there,
+    check_shares,
+    looked_at,
+)
+from vicinal.mixing.regions import show_region, shrunk_into
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,7 @@ class Plan:
     region: Tensor | None = None
     shrunk: bool = False
     _reach: int | None = dataclasses.field(init=False, repr=False, default=None)
+    _piece: bool = dataclasses.field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         """Refuse partners, shares and regions that do not fit together."""
@@ -71,14 +80,18 @@ class Plan:
 
     def __getitem__(self, rows: slice) -> "Plan":
         """Return the plan of some of the rows; their partners are rows of the whole batch."""
+        if not isinstance(rows, slice):
+            raise TypeError(f"a plan is cut by slices, such as plan[:4], got {rows!r}.")
         one_for_all = self.region is None or len(self.region) == 1
-        return dataclasses.replace(
+        piece = dataclasses.replace(
             self,
             partner=self.partner[..., rows],
             lam=self.lam[rows],
             shares=None if self.shares is None else self.shares[:, rows],
             region=self.region if one_for_all else self.region[rows],  # type: ignore[index]
         )
+        object.__setattr__(piece, "_piece", True)
+        return piece
 
     def mix(
         self, x: Tensor, other: Tensor | None = None, *, dtype: torch.dtype | None = None
@@ -96,12 +109,23 @@ class Plan:
             TypeError, ValueError: as ``vicinal.mix``, and if ``x`` has another batch size.
         """
         self._check_size("x", x)
+        self._check_other("x", other)
+        check_dtype(x, dtype)
         here = self.to(x.device)
         if here.region is not None:
+            check_rows_there(self._reach, len(x if other is None else other))
             shown = show_region(x, other, here.partner, here.region, shrunk=self.shrunk)
             return shown if dtype is None else shown.to(dtype)
         if here.shares is None:
             return blend(x, other, here.partner, here.lam, dtype, reach=self._reach)
+        if x.dtype in (
+            torch.uint8,
+            torch.float16,
+            torch.bfloat16,
+        ):  # to be rounded once, at the end
+            whole = self.mix(x.float(), None if other is None else other.float())
+            whole = whole.round() if x.dtype == torch.uint8 and dtype is None else whole
+            return whole.to(dtype or x.dtype)
         source, kept, mixed = x if other is None else other, here.lam, x
         for partner, share in zip(here.partner, here.shares, strict=True):
             whole = kept + share
@@ -122,6 +146,7 @@ class Plan:
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
         self._check_size("x", x)
+        self._check_other("x", other)
         here = self.to(x.device)
         return blend_(x, other, here.partner, here.lam, reach=self._reach)
 
@@ -164,7 +189,8 @@ class Plan:
             other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
 
         Raises:
-            TypeError: if ``criterion`` knows no ``reduction="none"``.
+            TypeError: if ``criterion`` knows no ``reduction="none"``, or ``y`` is of a type that it
+                cannot be compared in.
             ValueError: if the sizes do not fit or the losses are not one per example.
 
         Example:
@@ -176,7 +202,14 @@ class Plan:
         self._check_size("output", output)
         return mixed_loss(criterion, output, self._sides(y, other))
 
-    def accuracy(self, output: Tensor, y: Tensor, *, other: Tensor | None = None) -> Tensor:
+    def accuracy(
+        self,
+        output: Tensor,
+        y: Tensor,
+        *,
+        other: Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> Tensor:
         """Return the accuracy under mixing, a fraction: each row counts lam if the answer is its
         own class and ``1 - lam`` if it is its partner's.
 
@@ -187,6 +220,10 @@ class Plan:
             output: ``(batch, classes)`` or ``(batch, classes, ...)``: scores.
             y: ``(batch,)`` or ``(batch, ...)`` int64: classes before mixing.
             other: ``(rows, ...)``, classes of the batch that the partners come from, if not ``y``.
+            ignore_index: class that counts nowhere; a partner of it leaves its share to the other.
+
+        Raises:
+            ValueError: if the sizes do not fit, or ``y`` does not hold classes.
 
         Example:
             >>> plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
@@ -194,7 +231,7 @@ class Plan:
             0.75
         """
         self._check_size("output", output)
-        return mixed_accuracy(output, self._sides(y, other))
+        return mixed_accuracy(output, self._sides(y, other), ignore_index=ignore_index)
 
     def inside(
         self, module: nn.Module, *, entry: int | str | None = None
@@ -243,6 +280,7 @@ class Plan:
             shares=_moved(self.shares, target),
             region=_moved(self.region, target),
             shrunk=self.shrunk,
+            _piece=self._piece,
         )
         if not torch.compiler.is_compiling():
             object.__setattr__(self, "_moved", moved)
@@ -251,12 +289,13 @@ class Plan:
     def _sides(self, y: Tensor, other: Tensor | None) -> list[Side]:
         """Return each row's own targets with their share, then those of each partner."""
         self._check_size("y", y)
+        self._check_other("y", other)
         here = self.to(y.device)
         source = y if other is None else other
-        if other is not None and other.shape[1:] != y.shape[1:]:
+        if other is not None and (other.shape[1:] != y.shape[1:] or other.dtype != y.dtype):
             raise ValueError(
-                f"y and other need one shape after the first dimension, got {tuple(y.shape)} "
-                f"and {tuple(other.shape)}."
+                f"y and other need one type, and one shape after the first dimension, got "
+                f"{y.dtype} {tuple(y.shape)} and {other.dtype} {tuple(other.shape)}."
             )
         if self._reach is not None and self._reach > len(source):
             raise ValueError(
@@ -272,7 +311,18 @@ class Plan:
             ]
         if here.region is not None and y.dim() > 2 and y.shape[-2:] == here.region.shape[-2:]:
             lam = (~here.region).to(lam.dtype).expand(len(y), -1, -1)
+            met = source.index_select(0, here.partner)
+            if self.shrunk:
+                met = shrunk_into(met, here.region, smooth=y.dtype.is_floating_point)
+            return [Side(y, lam), Side(met, 1 - lam)]
         return [Side(y, lam), Side(source.index_select(0, here.partner), 1 - lam)]
+
+    def _check_other(self, name: str, other: Tensor | None) -> None:
+        if self._piece and other is None:
+            raise ValueError(
+                f"a piece of a plan meets rows of the whole batch; pass it, other={name} before it "
+                "was cut."
+            )
 
     def _check_size(self, name: str, value: Tensor) -> None:
         if value.shape[:1] != self.lam.shape:
@@ -286,8 +336,8 @@ class Plan:
 class CleanAndMixed:
     """A batch as it is and its blends, one under the other: what ``RegMixUp`` draws.
 
-    Has the methods of a plan; what they hand on has twice as many rows: first the clean ones, then
-    the blends.
+    Has the methods of a plan except ``mix_`` and cutting; what they hand on has twice as many
+    rows: first the clean ones, then the blends.
 
     Args:
         plan: of the blends.
@@ -311,9 +361,11 @@ class CleanAndMixed:
         """The share that each row which goes out keeps, ``(2 * batch,)``."""
         return torch.cat([torch.ones_like(self.plan.lam), self.plan.lam])
 
-    def mix(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+    def mix(
+        self, x: Tensor, other: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Return the batch and its blends, ``(2 * batch, ...)``; see ``Plan.mix``."""
-        return torch.cat([x, self.plan.mix(x, other)])
+        return torch.cat([x.to(dtype or x.dtype), self.plan.mix(x, other, dtype=dtype)])
 
     def targets(
         self, y: Tensor, num_classes: int | None = None, *, other: Tensor | None = None
@@ -337,11 +389,19 @@ class CleanAndMixed:
         loss = mixed_loss(criterion, clean, [self._clean(y)])
         return loss + self.weight * self.plan.loss(criterion, mixed, y, other=other)
 
-    def accuracy(self, output: Tensor, y: Tensor, *, other: Tensor | None = None) -> Tensor:
+    def accuracy(
+        self,
+        output: Tensor,
+        y: Tensor,
+        *,
+        other: Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> Tensor:
         """Return the mean accuracy of clean rows and blends; see ``Plan.accuracy``."""
         clean, mixed = self._halves(output)
-        whole = mixed_accuracy(clean, [self._clean(y)])
-        return (whole + self.plan.accuracy(mixed, y, other=other)) / 2
+        whole = mixed_accuracy(clean, [self._clean(y)], ignore_index=ignore_index)
+        blends = self.plan.accuracy(mixed, y, other=other, ignore_index=ignore_index)
+        return (whole + blends) / 2
 
     def inside(
         self, module: nn.Module, *, entry: int | str | None = None

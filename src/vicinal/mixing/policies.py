@@ -89,6 +89,7 @@ class MixUp:
         _check_alpha("MixUp", self.alpha)
         _check_rate("MixUp", self.mix_rate)
         _check_per("MixUp", self.per)
+        _check_pairing("MixUp", self.pairing)
 
     def draw(
         self,
@@ -142,6 +143,7 @@ class CutMix:
         _check_alpha("CutMix", self.alpha)
         _check_rate("CutMix", self.mix_rate)
         _check_per("CutMix", self.per)
+        _check_pairing("CutMix", self.pairing)
 
     def draw(
         self,
@@ -201,6 +203,7 @@ class ResizeMix:
             )
         _check_rate("ResizeMix", self.mix_rate)
         _check_per("ResizeMix", self.per)
+        _check_pairing("ResizeMix", self.pairing)
 
     def draw(
         self,
@@ -259,6 +262,7 @@ class FMix:
         _check_alpha("FMix", self.alpha)
         _check_rate("FMix", self.mix_rate)
         _check_per("FMix", self.per)
+        _check_pairing("FMix", self.pairing)
         if not 0 <= self.decay < math.inf:
             raise ValueError(f"FMix needs decay from 0 on, got {self.decay}.")
 
@@ -313,6 +317,7 @@ class DirichletMixUp:
             raise ValueError(f"DirichletMixUp needs 2 parents or more, got {self.parents}.")
         if self.per not in ("batch", "example"):
             raise ValueError(f'DirichletMixUp needs per="batch" or "example", got {self.per!r}.')
+        _check_pairing("DirichletMixUp", self.pairing)
 
     def draw(
         self,
@@ -432,7 +437,8 @@ class OneOf:
         weights = torch.tensor(odds, dtype=torch.float64)
         chosen = self.policies[int(weights.multinomial(1, generator=generator))]
         if chosen is None:
-            return trusted_plan(size, partner=torch.arange(size), lam=torch.ones(size))
+            nobody = torch.zeros(size, dtype=torch.int64)  # a row that is there in any batch
+            return trusted_plan(min(size, 1), partner=nobody, lam=torch.ones(size))
         return chosen.draw(size, generator=generator, y=y, features=features, image_size=image_size)
 
 
@@ -553,6 +559,11 @@ def _partners(
     if mixed == 0:
         partner = _kept(pairing, size)
         return partner, check_reach(partner) or 0
+    for name, about in (("y", y), ("features", features)):
+        if about is not None and about.shape[:1] != (size,):
+            raise ValueError(
+                f"draw({size}) needs {name} of {size} rows, got shape {tuple(about.shape)}."
+            )
     cut = slice(mixed)
     partner = pairing(
         mixed,
@@ -577,7 +588,15 @@ def _kept(pairing: Pairing, size: int) -> Tensor:
     return rows % pairing.batch if isinstance(pairing, OtherBatch) else rows
 
 
+def _check_pairing(policy: str, pairing: Pairing) -> None:
+    if isinstance(pairing, type) or not callable(pairing):
+        raise TypeError(f"{policy} needs a pairing such as Shuffle(), got {pairing!r}.")
+
+
 def _check_alpha(policy: str, alpha: float | tuple[float, float]) -> None:
+    numbers = alpha if isinstance(alpha, tuple) else (alpha,)
+    if not all(isinstance(one, int | float) for one in numbers):
+        raise TypeError(f"{policy} needs alpha as a number or two, got {alpha!r}.")
     if isinstance(alpha, tuple):
         if len(alpha) != 2 or not all(0 < one < math.inf for one in alpha):
             raise ValueError(
@@ -588,7 +607,7 @@ def _check_alpha(policy: str, alpha: float | tuple[float, float]) -> None:
 
 
 def _check_rate(policy: str, mix_rate: float) -> None:
-    if not 0 <= mix_rate <= 1:
+    if not isinstance(mix_rate, int | float) or not 0 <= mix_rate <= 1:
         raise ValueError(
             f"{policy} needs mix_rate, a fraction of the batch, from 0 to 1, got {mix_rate}."
         )
@@ -605,8 +624,8 @@ def _image_size(policy: str, image_size: Sequence[int] | None) -> tuple[int, int
             f"{policy} needs image_size, (height, width): "
             "policy.draw(len(x), image_size=x.shape[-2:])."
         )
-    if len(image_size) != 2 or not all(length >= 1 for length in image_size):
+    if isinstance(image_size, int) or len(image_size) != 2 or min(image_size) < 1:
         raise ValueError(
-            f"{policy} needs image_size as (height, width), from 1 on, got {tuple(image_size)}."
+            f"{policy} needs image_size as (height, width), from 1 on, got {image_size}."
         )
     return int(image_size[0]), int(image_size[1])

@@ -25,7 +25,8 @@ def show_region(
     if x.dim() < 3 or x.shape[-2:] != region.shape[-2:]:
         raise ValueError(
             f"this plan was drawn for pictures of {tuple(region.shape[-2:])}, x has shape "
-            f"{tuple(x.shape)}; draw it with image_size=x.shape[-2:]."
+            f"{tuple(x.shape)}; draw it for the size of what is mixed, image_size=x.shape[-2:], "
+            "and inside a network only at places of that size."
         )
     other = x if other is None else other
     if other.dtype != x.dtype or other.shape[1:] != x.shape[1:]:
@@ -35,7 +36,8 @@ def show_region(
         )
     met = other.index_select(0, partner)
     if shrunk:
-        met = _shrunk_into(met, region)
+        smooth = x.dtype.is_floating_point or x.dtype == torch.uint8
+        met = shrunk_into(met, region, smooth=smooth)
     where = region.reshape(len(region), *[1] * (x.dim() - 3), *region.shape[1:])
     return torch.where(where, met, x)
 
@@ -92,8 +94,14 @@ def clouds(
     return mask.reshape(count, height, width)
 
 
-def _shrunk_into(pictures: Tensor, region: Tensor) -> Tensor:
-    """Return pictures of which each fills the box that its region is; arbitrary outside of it."""
+def shrunk_into(pictures: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
+    """Return pictures of which each fills the box that its region is; arbitrary outside of it.
+
+    Args:
+        pictures: ``(batch, ..., height, width)`` of any type.
+        region: ``(batch or 1, height, width)`` bool, boxes.
+        smooth: bilinear, as pictures want it, in place of the nearest value, as classes do.
+    """
     height, width = region.shape[-2:]
     top, rows = _first_and_count(region.any(2))
     left, columns = _first_and_count(region.any(1))
@@ -102,9 +110,16 @@ def _shrunk_into(pictures: Tensor, region: Tensor) -> Tensor:
     grid = torch.stack(
         torch.broadcast_tensors((2 * x - 1)[:, None, :], (2 * y - 1)[:, :, None]), -1
     ).expand(len(pictures), -1, -1, -1)
-    wide = torch.float64 if pictures.dtype == torch.float64 else torch.float32
+    exact = pictures.dtype == torch.float64 or not smooth
+    wide = torch.float64 if exact else torch.float32
     flat = pictures.to(wide).reshape(len(pictures), math.prod(pictures.shape[1:-2]), height, width)
-    drawn = F.grid_sample(flat, grid.to(wide), padding_mode="border", align_corners=False)
+    drawn = F.grid_sample(
+        flat,
+        grid.to(wide),
+        mode="bilinear" if smooth else "nearest",
+        padding_mode="border",
+        align_corners=False,
+    )
     drawn = drawn.reshape(pictures.shape)
     return (drawn if pictures.dtype.is_floating_point else drawn.round()).to(pictures.dtype)
 

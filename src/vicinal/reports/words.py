@@ -71,7 +71,7 @@ def caption(summary: Mapping[str, Any]) -> str:
     """Return what has to be known to read the table."""
     seeds = summary["settings"]["seeds"]
     if seeds == 1:
-        return "One seed: no interval, and no verdict without one; run with --seeds 3 or more."
+        return "One seed: no interval, and without one no evidence; run with --seeds 3 or more."
     return (
         f"Means over {seeds} seeds with 95 % intervals (Student's t). A difference is taken seed "
         "by seed; a verdict needs an interval that excludes zero. The intervals cover the chance "

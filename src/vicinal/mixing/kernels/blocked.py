@@ -24,9 +24,14 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     """Mix as ``vicinal.mixing.kernels`` says."""
     if x.numel() == 0:
         return
-    views = _as_rows(out, x, other)
-    if views is None or _is_long(x):
+    if _is_long(x):
         _mix_walking(out, x, other, partner, lam)
+        return
+    views = _as_rows(out, x, other)
+    if views is None:  # rows with gaps: short, so that copies cost less than a walk
+        dense = torch.empty(x.shape, dtype=out.dtype)
+        mix(dense, x.contiguous(), other.contiguous(), partner, lam)
+        out.copy_(dense)
     else:
         _mix_columns(views[0], views[1], views[2], partner, lam)
 
@@ -35,9 +40,14 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Apply the transposed map as ``vicinal.mixing.kernels`` says."""
     if g.numel() == 0:
         return
-    views = _as_rows(out, g)
-    if views is None or _is_long(g):
+    if _is_long(g):
         _transposed_walking(out, g, partner.tolist(), lam.tolist())
+        return
+    views = _as_rows(out, g)
+    if views is None:
+        dense = torch.empty(g.shape, dtype=out.dtype)
+        transposed(dense, g.contiguous(), partner, lam)
+        out.copy_(dense)
     else:
         _transposed_columns(views[0], views[1], partner, lam)
 
@@ -48,7 +58,7 @@ def _mix_walking(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Te
     blend = _wide_blend if x.dtype == torch.uint8 else _blend
     if out is not x:
         for i in _chains(met) if other is x else range(len(own)):
-            if keep[i] == 1:
+            if keep[i] == 1 or (other is x and met[i] == i):
                 new[i].copy_(own[i])
             else:
                 blend(others[met[i]], own[i], keep[i], new[i])
@@ -195,9 +205,10 @@ def _gathered(rows: Tensor, index: Tensor) -> Tensor:
     if buffer is None or buffer.shape != shape or buffer.dtype != rows.dtype:
         size = shape[0] * shape[1] * rows.element_size()
         memory: Tensor | None = getattr(_kept, "memory", None)
-        if memory is None or len(memory) < size:
-            memory = torch.empty(size, dtype=torch.uint8)
-        buffer = memory[:size].view(rows.dtype).view(shape)
+        with torch.inference_mode(False):  # what is kept has to serve outside of it too
+            if memory is None or len(memory) < size:
+                memory = torch.empty(size, dtype=torch.uint8)
+            buffer = memory[:size].view(rows.dtype).view(shape)
         if size <= 2 * BLOCK:
             _kept.memory, _kept.buffer = memory, buffer
     return torch.index_select(rows, 0, index, out=buffer)
