@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
-from vicinal.mixing.policies import draw_beta
+from vicinal.mixing.drawing import draw_beta
 
 
 def seeded(seed=0):

@@ -14,18 +14,10 @@ from vicinal.mixing.pairing import (
     SimilarTargets,
 )
 from vicinal.mixing.plan import CleanAndMixed, Plan
-from vicinal.mixing.policies import (
-    CutMix,
-    DirichletMixUp,
-    FMix,
-    MixUp,
-    OneOf,
-    Policy,
-    RegMixUp,
-    ResizeMix,
-)
+from vicinal.mixing.policies import DirichletMixUp, MixUp, OneOf, Policy, RegMixUp
 from vicinal.mixing.randomness import generator_at
 from vicinal.mixing.ranks import rows_of_another_rank
+from vicinal.mixing.region_policies import CutMix, FMix, ResizeMix
 
 __all__ = [
     "CleanAndMixed",

@@ -1,0 +1,175 @@
+"""What policies share: drawing shares and partners, and refusing settings out of range."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from vicinal.mixing.operator import check_reach
+from vicinal.mixing.pairing import OtherBatch, Pairing, Shuffle
+
+Per = Literal["batch", "pair", "example"]
+
+
+def draw_beta(
+    alpha: float | tuple[float, float], count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)`` float64, on the CPU.
+
+    Correct for every positive ``alpha``; ``math.inf`` gives one half. A small ``alpha`` puts much
+    weight on the ends: with 0.1 a tenth of the draws lies so near to 1 that float32, the type of
+    a plan's lam, rounds it to 1. Two numbers give ``Beta(first, second)``.
+
+    Example:
+        >>> draw_beta(math.inf, 2).tolist()
+        [0.5, 0.5]
+    """
+    if alpha == math.inf:
+        return torch.full((count,), 0.5, dtype=torch.float64)
+    if isinstance(alpha, tuple):
+        first, second = (draw_log_gamma(one, (count,), generator) for one in alpha)
+    else:
+        first, second = draw_log_gamma(alpha, (2, count), generator)
+    return torch.sub(first, second).sigmoid_()
+
+
+def draw_log_gamma(
+    alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
+) -> Tensor:
+    """Draw logarithms of Gamma variables, float64."""
+    # torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
+    # underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
+    alpha = max(alpha, 1e-300)  # below, 1 / alpha is infinite; and lam is 0 or 1 long before
+    gamma = torch._standard_gamma(torch.full(shape, alpha + 1, dtype=torch.float64), generator)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
+    return gamma.log_().add_(uniform.log_(), alpha=1 / alpha)
+
+
+def draw_shares(
+    alpha: float | tuple[float, float],
+    per: Per,
+    partner: Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw lam for each row of ``partner``, ``(rows,)`` float32, where some share one."""
+    if len(partner) == 0:
+        return torch.ones(0)
+    if per == "batch":
+        return draw_beta(alpha, 1, generator).float().repeat(len(partner))
+    lam = draw_beta(alpha, len(partner), generator).float()
+    return lam[_first_of_pair(partner)] if per == "pair" else lam
+
+
+def _first_of_pair(partner: Tensor) -> Tensor:
+    """Return for each row the first row of its pair; itself where it has no such bond."""
+    own = torch.arange(len(partner))
+    inside = partner.clamp_max(len(partner) - 1)
+    bound = (partner == inside) & (partner[inside] == own)
+    return torch.where(bound, torch.minimum(own, partner), own)
+
+
+def bonds(per: Per, partner: Tensor) -> Tensor:
+    """Return a number for each row, from 0 without gaps: rows with the same number share."""
+    if per == "batch":
+        return torch.zeros(len(partner), dtype=torch.int64)
+    if per == "example":
+        return torch.arange(len(partner))
+    bonds: Tensor = _first_of_pair(partner).unique(return_inverse=True)[1]
+    return bonds
+
+
+def mixed_rows(pairing: Pairing, size: int, mix_rate: float) -> int:
+    """Return how many of the first rows are mixed.
+
+    Raises:
+        TypeError, ValueError: if ``size`` is no number, or negative.
+    """
+    if not isinstance(size, int):
+        raise TypeError(
+            f"draw needs the number of examples, got {type(size).__name__}; pass len(x)."
+        )
+    if size < 0:
+        raise ValueError(f"draw needs the number of examples, 0 or more, got {size}.")
+    rows = getattr(pairing, "rows", None)
+    return round(mix_rate * size) if rows is None else int(rows(size, mix_rate))
+
+
+def draw_partners(
+    pairing: Pairing,
+    size: int,
+    mixed: int,
+    generator: torch.Generator | None,
+    *,
+    y: Tensor | None,
+    features: Tensor | None,
+) -> tuple[Tensor, int]:
+    """Return partners ``(size,)`` of which the first ``mixed`` are drawn, and how far they reach.
+
+    Raises:
+        TypeError: if the pairing does not answer as it should.
+    """
+    if mixed == 0:
+        partner = _kept(pairing, size)
+        return partner, check_reach(partner) or 0
+    for name, about in (("y", y), ("features", features)):
+        if about is not None and about.shape[:1] != (size,):
+            raise ValueError(
+                f"draw({size}) needs {name} of {size} rows, got shape {tuple(about.shape)}."
+            )
+    cut = slice(mixed)
+    partner = pairing(
+        mixed,
+        generator,
+        y=None if y is None else y[cut],
+        features=None if features is None else features[cut],
+    )
+    if partner.shape != (mixed,) or partner.dtype != torch.int64:
+        raise TypeError(
+            f"a pairing needs to answer with ({mixed},) int64 rows, {type(pairing).__name__} "
+            f"answered with {tuple(partner.shape)} {partner.dtype}."
+        )
+    if mixed < size:
+        partner = torch.cat([partner, _kept(pairing, size)[mixed:]])
+    # A shuffle stays within the batch; any other pairing is looked at.
+    return partner, size if isinstance(pairing, Shuffle) else check_reach(partner) or 0
+
+
+def _kept(pairing: Pairing, size: int) -> Tensor:
+    """Return partners for rows that keep everything: themselves, or in a second batch somebody."""
+    rows = torch.arange(size)
+    return rows % pairing.batch if isinstance(pairing, OtherBatch) else rows
+
+
+def check_pairing(policy: str, pairing: Pairing) -> None:
+    """Raise unless this is a pairing, made and ready to be called."""
+    if isinstance(pairing, type) or not callable(pairing):
+        raise TypeError(f"{policy} needs a pairing such as Shuffle(), got {pairing!r}.")
+
+
+def check_alpha(policy: str, alpha: float | tuple[float, float]) -> None:
+    """Raise unless alpha is a number from 0 to infinity, or two that are finite and above 0."""
+    numbers = alpha if isinstance(alpha, tuple) else (alpha,)
+    if not all(isinstance(one, int | float) for one in numbers):
+        raise TypeError(f"{policy} needs alpha as a number or two, got {alpha!r}.")
+    if isinstance(alpha, tuple):
+        if len(alpha) != 2 or not all(0 < one < math.inf for one in alpha):
+            raise ValueError(
+                f"{policy} needs two finite numbers above 0 for an asymmetric alpha, got {alpha}."
+            )
+    elif not alpha >= 0:
+        raise ValueError(f"{policy} needs alpha from 0 to infinity, got {alpha}.")
+
+
+def check_rate(policy: str, mix_rate: float) -> None:
+    """Raise unless this is a fraction."""
+    if not isinstance(mix_rate, int | float) or not 0 <= mix_rate <= 1:
+        raise ValueError(
+            f"{policy} needs mix_rate, a fraction of the batch, from 0 to 1, got {mix_rate}."
+        )
+
+
+def check_per(policy: str, per: str) -> None:
+    """Raise unless this is one of the words of ``Per``."""
+    if per not in get_args(Per):
+        raise ValueError(f'{policy} needs per="batch", "pair" or "example", got {per!r}.')

@@ -1,0 +1,229 @@
+"""Policies that show the partner in a region of the picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vicinal.mixing.drawing import (
+    Per,
+    bonds,
+    check_alpha,
+    check_pairing,
+    check_per,
+    check_rate,
+    draw_beta,
+    draw_partners,
+    mixed_rows,
+)
+from vicinal.mixing.pairing import Pairing, Shuffle
+from vicinal.mixing.plan import Plan, trusted_plan
+from vicinal.mixing.regions import boxes, clouds, kept_share
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Show a box of the partner's picture; lam is the share of the pixels that are left.
+
+    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers"
+    (https://arxiv.org/abs/1905.04899), section 3. A first lam is drawn from ``Beta(alpha, alpha)``;
+    the box takes ``sqrt(1 - lam)`` of the height and of the width, its centre falls anywhere, and
+    what lies outside the picture is cut off: lam is then set to the share that really stays.
+
+    Args:
+        alpha: as for ``MixUp``; the paper uses 1.
+        mix_rate: as for ``MixUp``.
+        per: who shares lam and box.
+        pairing: who meets whom.
+
+    Example:
+        >>> plan = CutMix(alpha=1.0).draw(2, image_size=(8, 8))
+        >>> mixed = plan.mix(torch.eye(2)[:, :, None, None].expand(-1, -1, 8, 8))
+        >>> bool(torch.isclose(mixed[0, 0].mean(), plan.lam[0]) | (plan.partner[0] == 0))
+        True
+    """
+
+    alpha: float | tuple[float, float] = 1.0
+    mix_rate: float = 1.0
+    per: Per = "batch"
+    pairing: Pairing = field(default_factory=Shuffle)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the documented ranges."""
+        check_alpha("CutMix", self.alpha)
+        check_rate("CutMix", self.mix_rate)
+        check_per("CutMix", self.per)
+        check_pairing("CutMix", self.pairing)
+
+    def draw(
+        self,
+        size: int,
+        *,
+        generator: torch.Generator | None = None,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+        image_size: Sequence[int] | None = None,
+    ) -> Plan:
+        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
+        height, width = _image_size("CutMix", image_size)
+        mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
+        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        bond = bonds(self.per, partner[:mixed])
+        count = int(bond.max()) + 1 if mixed else 0
+        side = (1 - draw_beta(self.alpha, count, generator)).sqrt()
+        rows, columns = (side * height).round().long(), (side * width).round().long()
+        y_centre, x_centre = torch.rand(2, count, dtype=torch.float64, generator=generator)
+        top = (y_centre * height - rows / 2).round().long()
+        left = (x_centre * width - columns / 2).round().long()
+        region = boxes(top, top + rows, left, left + columns, height=height, width=width)
+        return _region_plan(region, bond, partner, size, reach)
+
+
+@dataclass(frozen=True)
+class ResizeMix:
+    """Show the whole partner, made smaller, in a box; lam is the share of the pixels that are left.
+
+    Qin et al., "ResizeMix: Mixing Data with Preserved Object Information and True Labels"
+    (https://arxiv.org/abs/2012.11101), section 3: the box takes ``tau`` of the height and of the
+    width, ``tau`` drawn evenly from a range, and falls anywhere inside the picture.
+
+    Args:
+        scale: lowest and highest ``tau``, in ``[0, 1]``; the paper uses (0.1, 0.8).
+        mix_rate: as for ``MixUp``.
+        per: who shares the box.
+        pairing: who meets whom.
+
+    Example:
+        >>> plan = ResizeMix(scale=(0.5, 0.5)).draw(3, image_size=(8, 8))
+        >>> plan.lam.tolist()
+        [0.75, 0.75, 0.75]
+    """
+
+    scale: tuple[float, float] = (0.1, 0.8)
+    mix_rate: float = 1.0
+    per: Per = "batch"
+    pairing: Pairing = field(default_factory=Shuffle)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the documented ranges."""
+        low, high = self.scale
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"ResizeMix needs scale as (lowest, highest) from 0 to 1, got {self.scale}."
+            )
+        check_rate("ResizeMix", self.mix_rate)
+        check_per("ResizeMix", self.per)
+        check_pairing("ResizeMix", self.pairing)
+
+    def draw(
+        self,
+        size: int,
+        *,
+        generator: torch.Generator | None = None,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+        image_size: Sequence[int] | None = None,
+    ) -> Plan:
+        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
+        height, width = _image_size("ResizeMix", image_size)
+        mixed = mixed_rows(self.pairing, size, self.mix_rate)
+        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        bond = bonds(self.per, partner[:mixed])
+        count = int(bond.max()) + 1 if mixed else 0
+        low, high = self.scale
+        tau, down, along = torch.rand(3, count, dtype=torch.float64, generator=generator)
+        tau = low + (high - low) * tau
+        rows, columns = (tau * height).round().long(), (tau * width).round().long()
+        top = (down * (height - rows + 1)).long()
+        left = (along * (width - columns + 1)).long()
+        region = boxes(top, top + rows, left, left + columns, height=height, width=width)
+        return _region_plan(region, bond, partner, size, reach, shrunk=True)
+
+
+@dataclass(frozen=True)
+class FMix:
+    """Show the partner in random clouds of low frequency; lam is the share that is left.
+
+    Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"
+    (https://arxiv.org/abs/2002.12047), section 4: lam is drawn from ``Beta(alpha, alpha)``, and
+    of a grey noise, whose amplitude falls with frequency, the highest ``1 - lam`` are cut out.
+
+    Args:
+        alpha: as for ``MixUp``; the paper uses 1.
+        decay: power by which the amplitude falls with frequency, from 0; the paper uses 3.
+        mix_rate: as for ``MixUp``.
+        per: who shares lam and clouds.
+        pairing: who meets whom.
+
+    Example:
+        >>> plan = FMix(alpha=math.inf).draw(3, image_size=(8, 8))
+        >>> plan.lam.tolist(), plan.region.shape
+        ([0.5, 0.5, 0.5], torch.Size([1, 8, 8]))
+    """
+
+    alpha: float | tuple[float, float] = 1.0
+    decay: float = 3.0
+    mix_rate: float = 1.0
+    per: Per = "batch"
+    pairing: Pairing = field(default_factory=Shuffle)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the documented ranges."""
+        check_alpha("FMix", self.alpha)
+        check_rate("FMix", self.mix_rate)
+        check_per("FMix", self.per)
+        check_pairing("FMix", self.pairing)
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"FMix needs decay from 0 on, got {self.decay}.")
+
+    def draw(
+        self,
+        size: int,
+        *,
+        generator: torch.Generator | None = None,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+        image_size: Sequence[int] | None = None,
+    ) -> Plan:
+        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
+        height, width = _image_size("FMix", image_size)
+        mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
+        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        bond = bonds(self.per, partner[:mixed])
+        lam = draw_beta(self.alpha, int(bond.max()) + 1 if mixed else 0, generator)
+        region = clouds(lam, height=height, width=width, decay=self.decay, generator=generator)
+        return _region_plan(region, bond, partner, size, reach)
+
+
+def _region_plan(
+    region: Tensor, bond: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
+) -> Plan:
+    """Return the plan of regions, of which each row below ``len(bond)`` has the one of its bond."""
+    lam = torch.ones(size)
+    if len(bond) == size and len(region) == 1:
+        return trusted_plan(
+            reach,
+            partner=partner,
+            lam=kept_share(region).repeat(size),
+            region=region,
+            shrunk=shrunk,
+        )
+    shown = torch.zeros(size, *region.shape[1:], dtype=torch.bool)
+    shown[: len(bond)] = region[bond]
+    lam[: len(bond)] = kept_share(region)[bond]
+    return trusted_plan(reach, partner=partner, lam=lam, region=shown, shrunk=shrunk)
+
+
+def _image_size(policy: str, image_size: Sequence[int] | None) -> tuple[int, int]:
+    if image_size is None:
+        raise ValueError(
+            f"{policy} needs image_size, (height, width): "
+            "policy.draw(len(x), image_size=x.shape[-2:])."
+        )
+    if isinstance(image_size, int) or len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(
+            f"{policy} needs image_size as (height, width), from 1 on, got {image_size}."
+        )
+    return int(image_size[0]), int(image_size[1])
