@@ -173,7 +173,10 @@ def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
         ({"alpha": 0.0}, "--alpha should be .* above 0, but is 0.0; try 1"),
         ({"alpha": math.nan}, "--alpha should be .* but is nan"),
         ({"alpha": math.inf}, "--alpha should be a finite .* but is inf"),
-        ({"seed": -1}, "--seed should be a whole number from 0 on, but is -1; try 0"),
+        (
+            {"seed": -1},
+            "--seed should be a whole number from 0 to 9223372036854775807, but is -1; try 0",
+        ),
         ({"seed": 2**70}, "--seed should be"),
         ({"size": 1}, "--size should be 2 to 16 examples, but is 1; try 6"),
         ({"size": 17}, "--size should be 2 to 16"),

@@ -237,7 +237,9 @@ def _check(policies: Sequence[str], *, alpha: float, seed: int, size: int, out: 
             "shares equally likely"
         )
     if not 0 <= seed < 2**63:
-        raise UserError(f"--seed should be a whole number from 0 on, but is {seed}; try 0")
+        raise UserError(
+            f"--seed should be a whole number from 0 to {2**63 - 1}, but is {seed}; try 0"
+        )
     if not 2 <= size <= _MOST:
         raise UserError(f"--size should be 2 to {_MOST} examples, but is {size}; try 6")
     if out.suffix.lower() not in {".svg", ".png"}:
@@ -271,7 +273,7 @@ def _labels(batch: Batch, plan: Plan) -> list[list[str]]:
     targets = plan.targets(batch.targets, len(batch.classes)).tolist()
     everybody = torch.cat([batch.targets[None], batch.targets[_partners(plan)]]).T.tolist()
     return [
-        [f"{target[k]:.2f} · {batch.classes[k]}" for k in dict.fromkeys(met)]
+        [f"{target[k]:.2f} · {batch.classes[k]}" for k in dict.fromkeys(met) if target[k]]
         for target, met in zip(targets, everybody, strict=True)
     ]
 

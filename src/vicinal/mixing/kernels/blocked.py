@@ -128,9 +128,15 @@ def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float
             readers[j].append(i)
     narrow = g.dtype in _NARROW
     for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
-        if [keep[i] for i in readers[r]] == [keep[r]]:
-            torch.lerp(rows[readers[r][0]], rows[r], keep[r], out=new[r])
-            continue
+        if len(readers[r]) == 1 and not narrow:
+            reader = readers[r][0]
+            total_share = keep[r] + (1 - keep[reader])
+            if total_share > 0:
+                # Two shares as one blend and its size: a pass less than each by itself.
+                torch.lerp(rows[reader], rows[r], keep[r] / total_share, out=new[r])
+                if total_share != 1:
+                    new[r].mul_(total_share)
+                continue
         total = rows[r].float().mul_(keep[r]) if narrow else torch.mul(rows[r], keep[r], out=new[r])
         for i in readers[r]:
             total.add_(rows[i], alpha=1 - keep[i])
