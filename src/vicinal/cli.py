@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -111,6 +111,154 @@ def bench(
         from vicinal.reports.bench_report import run_bench
 
         run_bench(out=out, device=device, quick=quick, json=json)
+
+
+data_app = typer.Typer(
+    name="data",
+    help="List, inspect, fetch and convert data sets.",
+    epilog="Start with: vicinal data info digits",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app)
+
+_Spec = Annotated[
+    str,
+    typer.Argument(help='Such as cifar10, folder:PATH, "table:FILE?label=COLUMN"; see data list.'),
+]
+_Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to look for it under.  [default: $VICINAL_DATA or data]", show_default=False
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_Skip = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and say what it was.")
+]
+_Seed = Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")]
+_Fraction = Annotated[float, typer.Option(help="Share to test on, of a set that comes in one.")]
+
+
+@data_app.command("list", epilog="Example: vicinal data list")
+def data_list(json: _Json = False, debug: _Debug = False) -> None:
+    """List the names that data sets have."""
+    with _errors_in_words(debug, stopped="stopped"):
+        from rich.console import Console
+
+        from vicinal.data.sources import SOURCES
+        from vicinal.reports.data_report import print_sources
+
+        if json:
+            _print_json({k: {"spec": s.spec, "holds": s.holds} for k, s in SOURCES.items()})
+        else:
+            print_sources(Console())
+
+
+@data_app.command("info", epilog="Example: vicinal data info folder:flowers --picture flowers.svg")
+def data_info(
+    spec: _Spec,
+    root: _Root = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw some examples of each class: an .svg.")
+    ] = None,
+    seed: _Seed = 0,
+    test_fraction: _Fraction = 0.2,
+    skip_bad: _Skip = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Read a data set whole, and say what there is: counts, shapes, classes, values."""
+    with _errors_in_words(debug, stopped="stopped; nothing was written"):
+        from rich.console import Console
+
+        from vicinal.data import describe, load
+        from vicinal.reports.data_report import print_description, write_strip
+
+        on_bad: Literal["raise", "skip"] = "skip" if skip_bad else "raise"
+        data = load(spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=on_bad)
+        described = describe(data)
+        if picture is not None:
+            write_strip(spec, data, picture)
+        if json:
+            _print_json(described)
+        else:
+            print_description(spec, described, Console())
+            if picture is not None:
+                typer.echo(f"picture: {picture}")
+
+
+@data_app.command("fetch", epilog="Example: vicinal data fetch cifar10 --root data")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Such as cifar10 or speech-commands.")],
+    root: _Root = None,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Download the official archives of a data set, and check them.
+
+    What is there already is kept; a download that was broken off goes on where it was.
+    """
+    goes_on = "stopped; what has come is kept: the same command goes on from there"
+    with _errors_in_words(debug, stopped=goes_on):
+        from rich.console import Console
+
+        from vicinal.data import data_root
+        from vicinal.data.fetch import fetch
+        from vicinal.reports.progress import FetchProgress
+
+        with FetchProgress(Console(stderr=True)) as progress:
+            paths = fetch(name, data_root(root), progress=progress.show)
+        if json:
+            _print_json([str(path) for path in paths])
+        else:
+            for path in paths:
+                typer.echo(path)
+
+
+@data_app.command("convert", epilog="Example: vicinal data convert cifar10 cifar10.rec")
+def data_convert(
+    spec: _Spec,
+    out: Annotated[
+        Path, typer.Argument(help="NAME.rec (and .idx, for MXNet), NAME.npz, or a new folder.")
+    ],
+    root: _Root = None,
+    encoding: Annotated[str, typer.Option(help="Of pictures: same, png, jpeg or raw.")] = "same",
+    quality: Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")] = 95,
+    seed: _Seed = 0,
+    test_fraction: _Fraction = 0.2,
+    skip_bad: _Skip = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Write a data set in another form: MXNet's records, folders, or one file of NumPy."""
+    with _errors_in_words(debug, stopped="stopped; what was not finished has a name with .part"):
+        from rich.console import Console
+
+        from vicinal.data import load
+        from vicinal.data.convert import convert
+        from vicinal.reports.progress import FetchProgress
+
+        on_bad: Literal["raise", "skip"] = "skip" if skip_bad else "raise"
+        data = load(
+            spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=on_bad, in_memory=0
+        )
+        with FetchProgress(Console(stderr=True)) as progress:
+            paths = convert(data, out, encoding=encoding, quality=quality, progress=progress.show)
+        if json:
+            _print_json([str(path) for path in paths])
+        else:
+            for path in paths:
+                typer.echo(path)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def _study(

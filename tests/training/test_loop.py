@@ -5,14 +5,15 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from vicinal import MixUp, generator_at
-from vicinal.data import load
+from vicinal.data import Loader, Part, load, standardise_by
 from vicinal.errors import UserError
 from vicinal.mixing.layers import mixing_inside
 from vicinal.models import build
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import ORDER, train
+from vicinal.training.loop import train
 
-SETTINGS = {"epochs": 3, "batch_size": 8, "lr": 0.01, "weight_decay": 0.0, "seed": 0}
+SETTINGS = {"epochs": 3, "lr": 0.01, "weight_decay": 0.0, "seed": 0}
+ORDER = 1
 
 
 def problem():
@@ -29,10 +30,15 @@ def network():
     return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def trained(policy=None, **changes):
+def batches(x, y, batch_size=8):
+    return Loader(Part(x, y), batch_size=batch_size, seed=0)
+
+
+def trained(policy=None, *, batch_size=8, **changes):
     model, (x, y) = network(), problem()
     fabric = Fabric(accelerator="cpu", devices=1)
-    losses = list(train(model, x, y, fabric=fabric, policy=policy, **SETTINGS | changes))
+    loader = Loader(Part(x, y), batch_size=batch_size, seed=changes.get("seed", 0))
+    losses = list(train(model, loader, fabric=fabric, policy=policy, **SETTINGS | changes))
     return model, losses
 
 
@@ -43,7 +49,7 @@ def weights(model):
 def test_it_learns():
     model, losses = trained(epochs=20)
     assert losses[-1] < losses[0] / 4
-    assert evaluate(model, *problem()).accuracy == 1
+    assert evaluate(model, [problem()]).accuracy == 1
 
 
 def test_it_does_what_a_plain_loop_does():
@@ -72,10 +78,10 @@ def test_the_reported_loss_is_the_mean_over_examples():
 def test_a_run_repeats_itself_whatever_the_global_seed():
     first, again = [], []
     for keep, seed in ((first, 1), (again, 2)):
-        model, (x, y) = network(), problem()
+        model, loader = network(), batches(*problem())
         torch.manual_seed(seed)
         fabric = Fabric(accelerator="cpu", devices=1)
-        list(train(model, x, y, fabric=fabric, policy=MixUp(1.0), at=("input", "0"), **SETTINGS))
+        list(train(model, loader, fabric=fabric, policy=MixUp(1.0), at=("input", "0"), **SETTINGS))
         keep.append(weights(model))
     assert torch.equal(first[0], again[0])
 
@@ -107,13 +113,13 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_words():
     x[3] = float("nan")
     fabric = Fabric(accelerator="cpu", devices=1)
     with pytest.raises(UserError, match=r"became nan in epoch 1: lower training\.lr, now 0\.01"):
-        list(train(model, x, y, fabric=fabric, policy=None, **SETTINGS))
+        list(train(model, batches(x, y), fabric=fabric, policy=None, **SETTINGS))
 
 
 def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
     model = nn.Sequential(nn.Dropout(0.9), nn.Linear(3, 2)).train()
     x, y = problem()
-    first, again = evaluate(model, x, y), evaluate(model, x, y)
+    first, again = evaluate(model, [(x, y)]), evaluate(model, [(x, y)])
     assert first == again
     assert model.training
     assert all(module.training for module in model)
@@ -122,9 +128,9 @@ def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
 def trained_by_hand(*, exact):
     """Train on digits, mixed after stage1, with the gradient below that place or without it."""
     digits = load("digits", test_fraction=0.3, seed=0)
-    inputs, _ = digits.standardised()
+    inputs = standardise_by(digits.train).apply(digits.train.inputs, torch.empty(0))
     torch.manual_seed(0)
-    model = build("small-cnn", channels=1, classes=10)
+    model = build("small-cnn", shape=(1, 8, 8), classes=10)
     begin = model.stage1[0].weight.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(6):

@@ -1,6 +1,43 @@
-"""Data: sources read into arrays, and labels corrupted on purpose."""
+"""Data: sets in the forms that they come in, loaders, augmentation, labels corrupted on purpose."""
 
-from vicinal.data.corruption import corrupt_labels
-from vicinal.data.sources import SOURCES, DataSet, Part, load
+from vicinal.data.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    CentreCrop,
+    ColourJitter,
+    Flip,
+    PaddedCrop,
+    RandomResizedCrop,
+)
+from vicinal.data.corruption import CorruptedLabels, corrupt_labels
+from vicinal.data.dataset import DataSet, Part, Read, Stored
+from vicinal.data.description import describe, majority
+from vicinal.data.loaders import Loader, epoch_order
+from vicinal.data.sources import SOURCES, data_root, load, parse_known
+from vicinal.data.standardise import Standardise, standardise_by
 
-__all__ = ["SOURCES", "DataSet", "Part", "corrupt_labels", "load"]
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "Augmentation",
+    "CentreCrop",
+    "ColourJitter",
+    "CorruptedLabels",
+    "DataSet",
+    "Flip",
+    "Loader",
+    "PaddedCrop",
+    "Part",
+    "RandomResizedCrop",
+    "Read",
+    "Standardise",
+    "Stored",
+    "corrupt_labels",
+    "data_root",
+    "describe",
+    "epoch_order",
+    "load",
+    "majority",
+    "parse_known",
+    "standardise_by",
+]

@@ -1,16 +1,31 @@
 """Labels corrupted on purpose, to see who learns them by heart."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) -> Tensor:
-    """Return labels of which a fraction has been replaced by random ones.
+class CorruptedLabels(NamedTuple):
+    """What ``corrupt_labels`` made.
+
+    Args:
+        labels: ``(n,)`` int64.
+        replaced: ``(n,)`` bool, which ones were drawn anew; by chance some are right all the same.
+    """
+
+    labels: Tensor
+    replaced: Tensor
+
+
+def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) -> CorruptedLabels:
+    """Replace a fraction of the labels by random ones, and say which.
 
     Symmetric noise as in Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4: the new
     label is drawn from *all* classes evenly, so one in ``num_classes`` happens to be right again.
-    Compare with the true labels to see which ones are wrong.
+    Compare with the true labels to see which ones are wrong. The same arguments give the same
+    labels, so that the arms of a study share them.
 
     Args:
         labels: ``(n,)`` int64. Not modified.
@@ -19,11 +34,15 @@ def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) 
         seed: decides which labels are replaced, and by what.
 
     Example:
-        >>> corrupt_labels(torch.zeros(8, dtype=torch.int64), rate=0.5, num_classes=10, seed=0)
-        tensor([0, 0, 1, 6, 8, 0, 9, 0])
+        >>> zeros = torch.zeros(8, dtype=torch.int64)
+        >>> labels, replaced = corrupt_labels(zeros, rate=0.5, num_classes=10, seed=0)
+        >>> labels.tolist(), int(replaced.sum())
+        ([0, 0, 1, 6, 8, 0, 9, 0], 4)
     """
     chance = np.random.default_rng(seed)
     chosen = chance.permutation(len(labels))[: round(rate * len(labels))]
     corrupted = labels.clone()
     corrupted[chosen] = torch.from_numpy(chance.integers(0, num_classes, len(chosen)))
-    return corrupted
+    replaced = torch.zeros(len(labels), dtype=torch.bool)
+    replaced[chosen] = True
+    return CorruptedLabels(corrupted, replaced)

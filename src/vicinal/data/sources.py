@@ -1,103 +1,179 @@
-"""Data sources: a short name in, arrays and class names out."""
+"""Data sources: a short name in, a data set out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
+from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One part of a data set, such as its training examples.
+class Source(NamedTuple):
+    """Where a data set comes from.
 
     Args:
-        inputs: ``(n, channels, height, width)`` uint8.
-        targets: ``(n,)`` int64 classes.
+        function: ``module:name`` of the function that reads it, imported when it is used.
+        spec: how it is written.
+        holds: what it is, in a few words.
     """
 
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.targets)
+    function: str
+    spec: str
+    holds: str
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """A data set in memory.
+SOURCES: dict[str, Source] = {
+    "digits": Source("sources:_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
+    "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
+    "cifar10": Source("forms.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"),
+    "cifar100": Source(
+        "forms.cifar:load_cifar100", "cifar100[:PATH]", "the official Python archive"
+    ),
+    "mnist": Source("forms.idx:load_mnist", "mnist[:FOLDER]", "the four IDX files"),
+    "fashion-mnist": Source(
+        "forms.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
+    ),
+    "folder": Source("forms.folder:load_folder", "folder:PATH", "pictures, a folder a class"),
+    "rec": Source("forms.records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"),
+    "npz": Source("forms.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),
+    "commands": Source(
+        "sound.speech:load_commands",
+        "commands:PATH",
+        "recordings, a folder a word, list files",
+    ),
+    "table": Source(
+        "tables.load:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
+    ),
+    "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
+    "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),
+    "arrhythmia": Source("tables.uci:load_arrhythmia", "arrhythmia", "UCI: 452 electrocardiograms"),
+    "htru2": Source("tables.uci:load_htru2", "htru2", "UCI: 17,898 candidates for pulsars"),
+    "phishing": Source(
+        "tables.uci:load_phishing", "phishing", "UCI: 11,055 web pages, 30 features"
+    ),
+    "hf": Source(
+        "forms.others:load_hugging_face", "hf:NAME", "a data set of Hugging Face's library"
+    ),
+    "torchvision": Source(
+        "forms.others:load_torchvision", "torchvision:NAME", "a data set of torchvision"
+    ),
+    "import": Source(
+        "forms.others:load_imported",
+        "import:MODULE:NAME",
+        "a map-style data set of your own; or MODULE.PATH:NAME",
+    ),
+}
+"""The data sources by their short names."""
+
+
+def load(
+    spec: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    on_bad: OnBad = "raise",
+    in_memory: int = IN_MEMORY,
+) -> DataSet:
+    """Load a data set by what names it.
+
+    ``NAME``, ``NAME:WHERE`` or ``NAME:WHERE?option=value&option=value``, where NAME is one of
+    ``SOURCES``; what WHERE and the options mean says the function of the source, such as
+    ``vicinal.data.forms.folder.load_folder``.
 
     Args:
-        classes: the name of each class.
-        train: what is learned from.
-        test: what is asked about; never trained on.
-        brightest: the value that stands for white, such as 255.
-    """
+        spec: such as ``"cifar10"``, ``"folder:flowers?size=64"``, ``"rec:train.rec,test.rec"`` or
+            ``"table:cars.csv?label=price"``.
+        root: folder that paths are looked for under before they are taken as they stand; the
+            environment variable ``VICINAL_DATA`` where it is None, and where that is not set, the
+            folder ``data``.
+        seed: decides the parts of a set that comes in one.
+        test_fraction: of a set that comes in one part the share to test on, in ``(0, 1)``, the
+            same in every class.
+        on_bad: ``"raise"`` stops at the first example that cannot be read, ``"skip"`` leaves it
+            out and keeps a sentence about it in ``Part.skipped``.
+        in_memory: the most bytes that the inputs of a part may take in memory; larger ones are
+            read when they are asked for, where the source can do that.
 
-    classes: tuple[str, ...]
-    train: Part
-    test: Part
-    brightest: int
-
-    def standardised(self) -> tuple[Tensor, Tensor]:
-        """Return the training and test inputs as float32 with the mean and the standard deviation
-        of the *training* values taken out: zero and one for the training part.
-        """
-        train, test = self.train.inputs.float(), self.test.inputs.float()
-        mean, deviation = train.mean(), train.std()
-        return (train - mean) / deviation, (test - mean) / deviation
-
-
-def load(source: str, *, test_fraction: float, seed: int) -> DataSet:
-    """Load a data set by its short name.
-
-    Args:
-        source: one of ``SOURCES``.
-        test_fraction: share of the examples to test on, in ``(0, 1)``, the same in every class.
-        seed: decides which examples these are.
+    Returns:
+        ``classes`` and the parts ``train``, ``test`` and perhaps ``validation``, each with
+        ``inputs`` ``(n, ...)`` and ``targets`` ``(n,)``.
 
     Raises:
-        UserError: if there is no such source, or the fraction leaves a part without some class.
+        UserError: if there is no such source, or something is wrong with its files: which, where,
+            and what to try.
 
     Example:
-        >>> digits = load("digits", test_fraction=0.3, seed=0)
+        >>> digits = load("digits", test_fraction=0.3)
         >>> len(digits.train), len(digits.test), digits.train.inputs.shape[1:]
         (1257, 540, torch.Size([1, 8, 8]))
     """
-    if source not in SOURCES:
-        raise UserError(unknown("data source", source, SOURCES))
-    return SOURCES[source](test_fraction, seed)
+    if not 0 < test_fraction < 1:
+        raise UserError(f"test_fraction = {test_fraction}: wanted a share between 0 and 1")
+    if on_bad not in {"raise", "skip"}:
+        raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
+    wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory)
+    taken = parse_known(spec)
+    return _function(taken.name)(taken.where, taken.options, wanted)
 
 
-def _digits(test_fraction: float, seed: int) -> DataSet:
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that data sets are looked for under and downloaded to.
+
+    Example:
+        >>> data_root("~/sets").is_absolute()
+        True
+    """
+    return Path(root or os.environ.get("VICINAL_DATA") or "data").expanduser()
+
+
+def parse_known(spec: str) -> Spec:
+    """Take what names a data set apart, and refuse a source that there is not.
+
+    Raises:
+        UserError: if there is no such source; the nearest name is shown.
+
+    Example:
+        >>> parse_known("digit")
+        Traceback (most recent call last):
+        vicinal.errors.UserError: there is no data source 'digit'; did you mean 'digits'? ...
+    """
+    taken = parse(spec)
+    if "." in taken.name and taken.name not in SOURCES:
+        inside = f"{taken.name}:{taken.where}" if taken.where else taken.name
+        return Spec("import", inside, taken.options)
+    if taken.name not in SOURCES:
+        raise UserError(unknown("data source", taken.name, SOURCES))
+    return taken
+
+
+def _function(name: str) -> Callable[[str, Mapping[str, str], Wanted], DataSet]:
+    module, _, function = SOURCES[name].function.partition(":")
+    found: Callable[[str, Mapping[str, str], Wanted], DataSet] = getattr(
+        import_module(f"vicinal.data.{module}"), function
+    )
+    return found
+
+
+def _digits(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     """The 1,797 8x8 scans that come with scikit-learn: the test part of the UCI set "Optical
     Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), values 0 to 16.
     """
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
+    if where:
+        raise UserError(f"digits comes with scikit-learn and has no path, got {where!r}")
+    check_options("digits", options, ())
     digits = load_digits()
-    try:
-        rows = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=test_fraction,
-            stratify=digits.target,
-            random_state=seed,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"data.test_fraction = {test_fraction} does not leave every class of the "
-            f"{len(digits.target)} digits in both parts; try 0.3 ({error})"
-        ) from error
+    classes = tuple(str(name) for name in digits.target_names)
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))
+    rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
     train, test = (Part(inputs[chosen], targets[chosen]) for chosen in rows)
-    return DataSet(tuple(str(name) for name in digits.target_names), train, test, brightest=16)
-
-
-SOURCES: dict[str, Callable[[float, int], DataSet]] = {"digits": _digits}
-"""The data sources by their short names."""
+    return DataSet(classes, train, test, brightest=16)

@@ -12,16 +12,16 @@ class SmallCNN(nn.Module):
     enough to learn 1,257 random labels by heart, and a step takes milliseconds.
 
     Args:
-        channels: of the input.
+        shape: of one example, (channels, height, width).
         classes: number of scores that come out.
     """
 
     mixing_places: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3")
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         """Build the network with PyTorch's default initialisation."""
         super().__init__()
-        self.stage1 = _stage(channels, 16, stride=1)
+        self.stage1 = _stage(shape[0], 16, stride=1)
         self.stage2 = _stage(16, 32, stride=2)
         self.stage3 = _stage(32, 32, stride=1)
         self.head = nn.Sequential(

@@ -5,7 +5,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+)
 
 from vicinal.studies import EpochRow, Result, Trial, condition_name
 from vicinal.training.recipe import Recipe
@@ -94,3 +101,39 @@ class StudyProgress:
 
     def _name(self, arm: str, corrupted: float, seed: int) -> str:
         return f"{self._recipe.arms[arm].title}, {condition_name(corrupted)}, seed {seed}"
+
+
+class FetchProgress:
+    """Tells how far files have come: bars on a terminal, nothing elsewhere. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to ``console`` if it is a terminal."""
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(show_speed=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        """Start the display."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the display away."""
+        self._bars.stop()
+
+    def show(self, name: str, done: int, total: int | None) -> None:
+        """Show how much of something is done."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)

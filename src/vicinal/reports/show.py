@@ -118,7 +118,8 @@ def run_show(
     """
     _check(policies, alpha=alpha, seed=seed, size=size, out=out)
     part = load("digits", test_fraction=0.3, seed=0)
-    batch = Batch(part.train.inputs[:size], part.train.targets[:size], part.classes, part.brightest)
+    train = part.train
+    batch = Batch(train.read(range(size)).inputs, train.targets[:size], part.classes, brightest=16)
     chosen = {name: POLICIES[name](alpha) for name in policies or POLICIES}
     plans = {name: draw_plan(policy, batch, seed=seed) for name, policy in chosen.items()}
     titled = {type(chosen[name]).__name__: plan for name, plan in plans.items()}

@@ -18,16 +18,17 @@ COUNT = 6
 def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
     """Write some examples, their partners and their blends, by the first arm that mixes.
 
-    Nothing is written where no arm mixes. Every example has a lam of its own, so that they differ.
+    Nothing is written where no arm mixes, or where the data are no pictures. Every example has a
+    lam of its own, so that they differ.
     """
     arms = [arm for arm in recipe.arms.values() if isinstance(arm, MixUpArm)]
-    if path.exists() or not arms:
+    if path.exists() or not arms or data.brightest is None:
         return
     policy = policy_of(arms[0])
     assert policy is not None
     generator = generator_at(recipe.seed, 0)
     plan = dataclasses.replace(policy, per="example", mix_rate=1.0).draw(COUNT, generator=generator)
-    own, labels = data.train.inputs[:COUNT], data.train.targets[:COUNT]
+    own, labels = data.train.read(range(COUNT)).inputs, data.train.targets[:COUNT]
     content = io.BytesIO()
     np.savez(
         content,

@@ -154,7 +154,18 @@ def run_study(study: Study, progress: Progress) -> bool:
     from vicinal.studies.trial import run_trial
 
     settings = study.recipe.data
-    data = load(settings.source, test_fraction=settings.test_fraction, seed=study.recipe.seed)
+    data = load(
+        settings.source,
+        root=settings.root,
+        test_fraction=settings.test_fraction,
+        seed=study.recipe.seed,
+        on_bad=settings.on_bad,
+    )
+    if not data.classes:
+        raise UserError(
+            f"data.source: {settings.source} has real-valued targets, and a study compares "
+            "accuracies; choose a data set with classes"
+        )
     write_examples(study.folder / "examples.npz", study.recipe, data)
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)

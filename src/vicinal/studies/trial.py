@@ -5,15 +5,17 @@ from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from vicinal.data import DataSet, corrupt_labels
+from vicinal.data import DataSet, Loader, Part, corrupt_labels, standardise_by
 from vicinal.errors import UserError
 from vicinal.mixing import MixUp
 from vicinal.models import build
 from vicinal.probes import reproduced
 from vicinal.studies.machine import hardware, versions
 from vicinal.studies.results import EpochRow, Result, Trial
-from vicinal.training.evaluation import evaluate, scores
+from vicinal.training.augmenting import evaluation_steps, training_steps
+from vicinal.training.evaluation import answers, evaluate
 from vicinal.training.loop import cpu_threads, train
 from vicinal.training.recipe import MixUpArm, PlainArm, Recipe
 
@@ -32,39 +34,36 @@ def run_trial(
     begin = time.perf_counter()
     settings = recipe.training
     fabric = _fabric(settings.accelerator)
-    inputs, test_inputs = (fabric.to_device(part) for part in data.standardised())
-    true, test_targets = fabric.to_device((data.train.targets, data.test.targets))
-    given = fabric.to_device(
-        corrupt_labels(
-            data.train.targets,
-            rate=trial.corrupted,
-            num_classes=len(data.classes),
-            seed=recipe.seed,
-        )
-    )
+    given = corrupt_labels(
+        data.train.targets,
+        rate=trial.corrupted,
+        num_classes=len(data.classes),
+        seed=recipe.seed,
+    ).labels
+    loader, looked_at, tested = _loaders(recipe, trial, data, given, fabric)
     torch.manual_seed(trial.seed)
-    model = build(recipe.model.name, channels=inputs.shape[1], classes=len(data.classes))
+    (x, _), *_ = tested.epoch(0)
+    model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
     arm = recipe.arms[trial.arm]
     rows: list[EpochRow] = []
     with cpu_threads(settings.threads):
         for train_loss in train(
             model,
-            inputs,
-            given,
+            loader,
             fabric=fabric,
             policy=policy_of(arm),
             at=arm.at if isinstance(arm, MixUpArm) else ("input",),
             epochs=settings.epochs,
-            batch_size=settings.batch_size,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             seed=trial.seed,
         ):
-            score = evaluate(model, test_inputs, test_targets)
+            score = evaluate(model, tested.epoch(0))
             memorised = None
             if trial.corrupted:
-                answers = scores(model, inputs).argmax(1)
-                memorised = reproduced(answers, given=given, true=true)
+                scores, rows_seen = answers(model, looked_at.epoch(0))
+                classes, seen = scores.argmax(1).cpu(), rows_seen.cpu()
+                memorised = reproduced(classes, given=given[seen], true=data.train.targets[seen])
             rows.append(EpochRow(len(rows) + 1, train_loss, score.loss, score.accuracy, memorised))
             on_epoch(rows[-1])
     last = rows[-1]
@@ -73,7 +72,7 @@ def run_trial(
         corrupted=trial.corrupted,
         seed=trial.seed,
         epochs=len(rows),
-        test_examples=len(test_targets),
+        test_examples=len(data.test),
         test_accuracy=last.test_accuracy,
         test_loss=last.test_loss,
         memorised=last.memorised,
@@ -82,6 +81,34 @@ def run_trial(
         hardware=hardware(),
     )
     return result, rows
+
+
+def _loaders(
+    recipe: Recipe, trial: Trial, data: DataSet, given: Tensor, fabric: Fabric
+) -> tuple[Loader, Loader, Loader]:
+    """Return what is trained on, the same to be looked at (its targets are rows), and the test."""
+    train, test = data.train.to(fabric.device), data.test.to(fabric.device)
+    standardise = standardise_by(data.train).to(fabric.device)
+    settings = recipe.data.augment
+    loader = Loader(
+        Part(train.inputs, given),
+        batch_size=recipe.training.batch_size,
+        seed=trial.seed,
+        augment=(*training_steps(settings), standardise),
+        device=fabric.device,
+    )
+    looked_at, tested = (
+        Loader(
+            part,
+            batch_size=1024,
+            seed=trial.seed,
+            augment=(*evaluation_steps(settings), standardise),
+            device=fabric.device,
+            shuffle=False,
+        )
+        for part in (Part(train.inputs, torch.arange(len(train))), test)
+    )
+    return loader, looked_at, tested
 
 
 def policy_of(arm: PlainArm | MixUpArm) -> MixUp | None:

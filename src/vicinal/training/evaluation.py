@@ -1,5 +1,6 @@
 """Evaluation: how well a network answers, never mixed."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,24 +15,38 @@ class Score(NamedTuple):
     accuracy: float
 
 
-def scores(model: nn.Module, inputs: Tensor, batch_size: int = 1024) -> Tensor:
-    """Return what a network answers in eval mode, ``(n, classes)``; its mode is left as it was."""
+class Answers(NamedTuple):
+    """What a network answers, ``(n, classes)``, to what has these targets, ``(n,)``."""
+
+    scores: Tensor
+    targets: Tensor
+
+
+def answers(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Answers:
+    """Return what a network answers in eval mode; its mode is left as it was.
+
+    Args:
+        model: ``(batch, ...)`` to ``(batch, classes)``.
+        batches: inputs and targets, such as an epoch of a ``Loader``.
+    """
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            return torch.cat([model(part) for part in torch.split(inputs, batch_size)])
+            each = [(model(x), y) for x, y in batches]
     finally:
         model.train(training)
+    scores, targets = zip(*each, strict=True)
+    return Answers(torch.cat(scores), torch.cat(targets))
 
 
-def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> Score:
-    """Return loss and accuracy over ``(n, ...)`` inputs and ``(n,)`` int64 classes.
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
+    """Return loss and accuracy over ``(batch, ...)`` inputs with ``(batch,)`` int64 classes.
 
     Example:
-        >>> evaluate(nn.Identity(), torch.zeros(2, 4), torch.tensor([0, 3]))
+        >>> evaluate(nn.Identity(), [(torch.zeros(2, 4), torch.tensor([0, 3]))])
         Score(loss=1.3862943649291992, accuracy=0.5)
     """
-    answers = scores(model, inputs)
-    right = (answers.argmax(1) == targets).double().mean()
-    return Score(float(F.cross_entropy(answers, targets)), float(right))
+    scores, targets = answers(model, batches)
+    right = (scores.argmax(1) == targets).double().mean()
+    return Score(float(F.cross_entropy(scores, targets)), float(right))

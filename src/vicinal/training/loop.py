@@ -10,23 +10,22 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from vicinal.data import Loader
 from vicinal.errors import UserError
 from vicinal.mixing import MixUp, generator_at
 
-MIXING, ORDER = 0, 1
-"""The streams of ``generator_at`` that the loop draws from."""
+MIXING = 0
+"""The stream of ``generator_at`` that the loop draws from; loaders draw from others."""
 
 
 def train(
     model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
+    loader: Loader,
     *,
     fabric: Fabric,
     policy: MixUp | None,
     at: Sequence[str] = ("input",),
     epochs: int,
-    batch_size: int,
     lr: float,
     weight_decay: float,
     seed: int,
@@ -35,18 +34,16 @@ def train(
 
     A generator: it trains while it is being read, and leaves ``model`` in train mode and on
     Fabric's device. AdamW, cross-entropy, and a one-cycle schedule from ``lr / 25`` up to ``lr``
-    and down to almost nothing. Chance comes from ``generator_at(seed, ...)`` alone: the order of
-    the data by epoch, the mixing by step.
+    and down to almost nothing. Mixing is drawn from ``generator_at(seed, step)`` alone, as the
+    loader draws its order.
 
     Args:
         model: ``(batch, ...)`` to ``(batch, classes)``. Trained in place.
-        inputs: ``(n, ...)`` floating point, on Fabric's device.
-        targets: ``(n,)`` int64 classes, likewise.
+        loader: of floating point inputs and int64 classes, on Fabric's device.
         fabric: the engine: device and precision.
         policy: what to draw the mixing from; ``None`` for none.
         at: places to mix at, one of which is drawn each step: ``"input"`` or names of modules.
         epochs: passes over the data, from 1.
-        batch_size: examples a step; the last batch of an epoch may be smaller.
         lr: peak learning rate.
         weight_decay: decoupled, multiplied by the learning rate.
         seed: of this run.
@@ -57,24 +54,23 @@ def train(
     Raises:
         UserError: when the loss stops being finite.
     """
-    steps = math.ceil(len(targets) / batch_size)
+    steps = len(loader)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, cycle_momentum=False)
     network, engine = fabric.setup(model, optimizer)
     for epoch in range(epochs):
         model.train()
-        order = torch.randperm(len(targets), generator=generator_at(seed, epoch, stream=ORDER))
-        total = torch.zeros((), device=targets.device)
-        for k, rows in enumerate(torch.split(order.to(targets.device), batch_size)):
+        total, seen = torch.zeros((), device=fabric.device), 0
+        for k, (x, y) in enumerate(loader.epoch(epoch)):
             generator = generator_at(seed, epoch * steps + k, stream=MIXING)
-            x, y = inputs[rows], targets[rows]
             loss = _mixed_loss(network, x, y, policy=policy, at=at, generator=generator)
             engine.zero_grad()
             fabric.backward(loss)
             engine.step()
             schedule.step()
-            total += loss.detach() * len(rows)
-        mean = float(total) / len(targets)
+            total += loss.detach() * len(y)
+            seen += len(y)
+        mean = float(total) / seen
         if not math.isfinite(mean):
             raise UserError(
                 f"the training loss became {mean} in epoch {epoch + 1}: lower training.lr, now {lr}"

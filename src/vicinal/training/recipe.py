@@ -11,9 +11,10 @@ import pydantic
 import tomli_w
 from pydantic import Field
 
-from vicinal.data import SOURCES
+from vicinal.data import parse_known
 from vicinal.errors import UserError, unknown
 from vicinal.models import NETWORKS, mixing_places
+from vicinal.training.augmenting import Augment
 
 
 class _Settings(pydantic.BaseModel):
@@ -25,8 +26,17 @@ class _Settings(pydantic.BaseModel):
 class Data(_Settings):
     """What is learned."""
 
-    source: str = Field(description="short name of a data set")
-    test_fraction: float = Field(0.3, gt=0, lt=1, description="share of the examples to test on")
+    source: str = Field(description='what names a data set, such as "cifar10" or "folder:PATH"')
+    root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
+    test_fraction: float = Field(
+        0.3, gt=0, lt=1, description="share of the examples to test on, of a set that comes in one"
+    )
+    on_bad: Literal["raise", "skip"] = Field(
+        "raise", description="what is done about an example that cannot be read"
+    )
+    augment: Annotated[tuple[Augment, ...], Field(strict=False)] = Field(
+        (), description="what is done to training inputs, in this order"
+    )
 
 
 class Model(_Settings):
@@ -88,7 +98,10 @@ class Recipe(_Settings):
 
     @pydantic.model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
-        _known("data.source", "data source", self.data.source, SOURCES)
+        try:
+            parse_known(self.data.source)
+        except UserError as error:
+            raise ValueError(f"data.source: {error}") from error
         _known("model.name", "network", self.model.name, NETWORKS)
         _known("baseline", "arm", self.baseline, self.arms)
         places = mixing_places(self.model.name)

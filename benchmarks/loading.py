@@ -1,0 +1,316 @@
+"""Measure reading and augmenting; write ``results/loading-cpu.json`` and ``.md``.
+
+    python benchmarks/loading.py FOLDER    a folder with cifar-10-python.tar.gz
+
+Without a folder the archive is made from the data sets that VICINAL_SHARED names. Leave the machine
+alone meanwhile: about three minutes on two cores.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vicinal.data import (
+    ColourJitter,
+    DataSet,
+    Flip,
+    Loader,
+    PaddedCrop,
+    load,
+    standardise_by,
+)
+from vicinal.data.convert import convert
+from vicinal.data.forms.pictures import StoredPictures
+from vicinal.studies.machine import hardware, versions
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 256
+ROUNDS = 5
+ARCHIVE = "cifar-10-python.tar.gz"
+
+
+class PlainRecords(Dataset[Any]):
+    """What a person writes first: one example at a time, Pillow, NumPy."""
+
+    def __init__(self, part: Any, jitter: bool) -> None:
+        """Take the encoded pictures, or the pixels, of a part."""
+        self.part, self.jitter = part, jitter
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.part)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        """Decode, crop, flip, jitter."""
+        import io
+
+        from PIL import Image
+
+        inputs = self.part.inputs
+        if isinstance(inputs, StoredPictures):
+            pixels = np.asarray(Image.open(io.BytesIO(inputs.files.get(row))))
+        else:
+            pixels = inputs[row].permute(1, 2, 0).numpy()
+        padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)))
+        top, left = np.random.randint(0, 9, 2)
+        pixels = padded[top : top + 32, left : left + 32]
+        if np.random.rand() < 0.5:
+            pixels = pixels[:, ::-1]
+        if self.jitter:
+            # Hue, saturation and value by Pillow: nearest to the jitter that we do.
+            hsv = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV"))
+            shift = np.random.randint(-50, 51, 3)
+            moved = hsv.astype(np.int16) + shift
+            moved[..., 0] %= 256
+            changed = np.clip(moved, 0, 255).astype(np.uint8)
+            pixels = np.asarray(Image.fromarray(changed, "HSV").convert("RGB"))
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255)
+        return x.sub(0.47).div(0.25), int(self.part.targets[row])
+
+
+def rate(batches: Iterator[Any], most: int) -> float:
+    """Return examples a second, from the second batch on."""
+    next(batches)  # worker processes start
+    begin, count = time.perf_counter(), 0
+    for _, y in batches:
+        count += len(y)
+        if count >= most:
+            break
+    return count / (time.perf_counter() - begin)
+
+
+def first_batch(archive: Path) -> float:
+    """Return the seconds from the archive to a first batch, augmented and standardised."""
+    begin = time.perf_counter()
+    data = load(f"cifar10:{archive}")
+    steps = (PaddedCrop(), Flip(), standardise_by(data.train))
+    next(iter(Loader(data.train, batch_size=BATCH, seed=0, augment=steps).epoch(0)))
+    return time.perf_counter() - begin
+
+
+def speeds(archive: Path, records: Path) -> dict[str, list[float]]:
+    """Measure everything ``ROUNDS`` times, one after the other in each round."""
+    data = load(f"cifar10:{archive}")
+    streamed = load(f"rec:{records}_train.rec,{records}_test.rec", in_memory=0)
+    standard = standardise_by(data.train)
+    light = (PaddedCrop(), Flip(), standard)
+    full = (PaddedCrop(), Flip(), ColourJitter(), standard)
+    loaders: dict[str, Callable[[], tuple[Iterator[Any], int]]] = {
+        "memory": _ours(data, light),
+        "memory, colour": _ours(data, full),
+        "stream, decoded alone": _ours(streamed, ()),
+        "stream, crop and flip": _ours(streamed, light),
+        "stream, colour": _ours(streamed, full),
+        "plain loop, memory": _plain(data, jitter=False),
+        "plain loop, stream, colour": _plain(streamed, jitter=True),
+    }
+    measured: dict[str, list[float]] = {name: [] for name in [*loaders, "first batch"]}
+    for _ in range(ROUNDS):
+        for name, start in loaders.items():
+            measured[name].append(rate(*start()))
+        measured["first batch"].append(first_batch(archive))
+    return measured
+
+
+def _ours(data: DataSet, steps: Any) -> Callable[[], tuple[Iterator[Any], int]]:
+    def start() -> tuple[Iterator[Any], int]:
+        loader = Loader(data.train, batch_size=BATCH, seed=0, augment=steps)
+        return iter(loader.epoch(0)), len(data.train)
+
+    return start
+
+
+def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], int]]:
+    def start() -> tuple[Iterator[Any], int]:
+        dataset = PlainRecords(data.train, jitter)
+        loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=2)
+        return iter(loader), 10_000
+
+    return start
+
+
+def memory_of_streaming(records: Path) -> float:
+    """Return by how many MB this process and its workers grow while they stream a file."""
+    import vicinal.data.forms.pictures  # noqa: F401 - all imports belong to the baseline
+
+    torch.ones(8).sum()
+    before = _resident()
+    peak = [before]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    data = load(f"rec:{records},{records}", in_memory=0)
+    steps = (PaddedCrop(), Flip(), ColourJitter(), standardise_by(data.train))
+    loader = Loader(data.train, batch_size=BATCH, seed=0, augment=steps)
+    for step, _ in enumerate(loader.epoch(0)):
+        if step * BATCH > 100_000:
+            break
+    stop.set()
+    watcher.join()
+    return (peak[0] - before) / 1e6
+
+
+def _resident() -> int:
+    """Return the bytes of this process and its children, shared ones counted once."""
+    total = 0
+    me = os.getpid()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if int(folder.name) == me or parent == me:
+                rollup = (folder / "smaps_rollup").read_text()
+                total += 1024 * int(rollup.partition("\nPss:")[2].split()[0])
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended meanwhile
+    return total
+
+
+def lengthened(records: Path, times: int, out: Path) -> Path:
+    """Write a file of records again and again into a larger one."""
+    content = records.read_bytes()
+    with out.open("wb") as file:
+        for _ in range(times):
+            file.write(content)
+    return out
+
+
+def archive_in(folder: Path) -> Path:
+    """Make the official archive out of the shared data sets."""
+    shared = Path(os.environ.get("VICINAL_SHARED", Path(__file__).parents[2] / "shared"))
+    script = shared / "data" / "unpack.py"
+    if not script.exists():
+        sys.exit("loading.py: name a folder with cifar-10-python.tar.gz, or set VICINAL_SHARED")
+    spec = importlib.util.spec_from_file_location("unpack", script)
+    assert spec is not None
+    assert spec.loader is not None
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    unpack.write_batches(folder)
+    with tarfile.open(folder / ARCHIVE, "w:gz") as archive:
+        archive.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
+    return folder / ARCHIVE
+
+
+def rows_of(measured: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
+    """Return what was measured beside what is wanted."""
+    wanted = {
+        "stream, colour": (".rec of 32x32 JPEG, decoded, cropped, flipped, jittered", 40_000),
+        "memory": ("CIFAR-10 in memory, cropped, flipped", 100_000),
+        "first batch": ("archive of CIFAR-10 to a first batch", 1.5),
+    }
+    titles = {
+        "memory, colour": "CIFAR-10 in memory, cropped, flipped, jittered",
+        "stream, decoded alone": ".rec of 32x32 JPEG, decoded",
+        "stream, crop and flip": ".rec of 32x32 JPEG, decoded, cropped, flipped",
+        "plain loop, memory": "plain DataLoader: memory, cropped, flipped",
+        "plain loop, stream, colour": "plain DataLoader, Pillow: decoded, all three",
+    }
+    rows = []
+    for name in ["stream, colour", "memory", "first batch", *titles]:
+        values = measured[name]
+        title, limit = wanted.get(name, (titles.get(name, ""), None))
+        median = statistics.median(values)
+        seconds = name == "first batch"
+        met = None if limit is None else (median <= limit if seconds else median >= limit)
+        rows.append(
+            {
+                "work": title,
+                "unit": "s" if seconds else "images/s",
+                "median": median,
+                "lowest": min(values),
+                "highest": max(values),
+                "wanted": limit,
+                "met": met,
+            }
+        )
+    for title, value in memory.items():
+        row = {"work": title, "unit": "MB", "median": value, "lowest": value, "highest": value}
+        rows.append(row | {"wanted": 600, "met": value <= 600})
+    return rows
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """Return the table."""
+    lines = [
+        "| work | median | lowest to highest | wanted | met |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        shown = (
+            f"{row[k]:,.2f}" if row["unit"] == "s" else f"{row[k]:,.0f}"
+            for k in ("median", "lowest", "highest")
+        )
+        median, low, high = shown
+        limit = "" if row["wanted"] is None else f"{row['wanted']:,}"
+        met = {None: "", True: "yes", False: "no"}[row["met"]]
+        lines.append(
+            f"| {row['work']} | {median} {row['unit']} | {low} to {high} | {limit} | {met} |"
+        )
+    machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
+    software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = (
+        f"Medians of {ROUNDS} rounds, each of which measures every line once; batches of {BATCH}. "
+        "Memory is what the process and its workers grow by, pages that they share counted once."
+    )
+    return "\n".join([*lines, "", note, "", f"{machine}; {software}.", ""])
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.memory_of:
+        print(memory_of_streaming(words.memory_of))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        archive = words.folder / ARCHIVE if words.folder else archive_in(folder)
+        convert(load(f"cifar10:{archive}"), folder / "cifar.rec", encoding="jpeg")
+        measured = speeds(archive, folder / "cifar")
+        memory = {}
+        train = folder / "cifar_train.rec"
+        for times in (1, 20):
+            longer = lengthened(train, times, folder / f"long{times}.rec")
+            command = [sys.executable, __file__, "--memory-of", str(longer)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            size = longer.stat().st_size / 1e6
+            title = f"memory while streaming a .rec of {size:,.0f} MB, {50_000 * times:,} pictures"
+            memory[title] = float(done.stdout)
+    result = {
+        "hardware": hardware(),
+        "versions": versions() | {p: version(p) for p in ("pillow", "simplejpeg")},
+        "rounds": ROUNDS,
+        "batch": BATCH,
+        "rows": rows_of(measured, memory),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "loading-cpu.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "loading-cpu.md").write_text(as_markdown(result))
+    print(as_markdown(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Moving a data set from one form to another: MXNet's records, folders, one npz file."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vicinal.data.dataset import DataSet, Part
+from vicinal.data.forms.pictures import StoredPictures
+from vicinal.data.forms.recordio import pack_image, write_record
+from vicinal.errors import UserError, unknown
+
+ENCODINGS = ("same", "png", "jpeg", "raw")
+Progress = Callable[[str, int, int], None]
+
+_CHUNK = 1024
+
+
+def convert(
+    data: DataSet,
+    out: Path,
+    *,
+    encoding: str = "same",
+    quality: int = 95,
+    progress: Progress = lambda part, done, of: None,
+) -> list[Path]:
+    """Write a data set in another form, which its name decides.
+
+    ``NAME.npz`` is a file for ``load("npz:NAME.npz")``. ``NAME.rec`` becomes ``NAME_train.rec``
+    and ``NAME_test.rec`` with an index each, which MXNet reads too, and ``NAME_classes.txt``. Any
+    other name is a folder with ``train`` and ``test``, and a folder for each class in them. Files
+    are written beside and renamed when they are whole.
+
+    Args:
+        data: what is written. Load it with ``in_memory=0`` to have encoded pictures go over as
+            they are, byte for byte.
+        out: path of what is to be there.
+        encoding: of pictures in records and folders. ``"same"`` keeps the bytes of encoded ones
+            and makes PNG, which loses nothing, of pixels; ``"raw"`` writes pixels, in records only.
+        quality: of JPEG, 1 to 100; colours in half resolution, as MXNet and OpenCV write it.
+        progress: called with the part, how many of it are written, and how many it has.
+
+    Returns:
+        What was written: files, or the folder.
+
+    Raises:
+        UserError: if the form cannot hold the data, or something is there already.
+    """
+    if encoding not in ENCODINGS:
+        raise UserError(unknown("encoding", encoding, ENCODINGS))
+    if not 1 <= quality <= 100:
+        raise UserError(f"quality = {quality}: wanted 1 to 100")
+    if out.suffix == ".npz":
+        return [_npz(data, out, progress)]
+    if data.train.inputs.dtype != torch.uint8:
+        raise UserError(
+            f"records and folders hold pictures, this data set has {data.train.inputs.dtype} "
+            f"{tuple(data.train.inputs.shape[1:])}; convert it to NAME.npz"
+        )
+    if out.suffix == ".rec":
+        return _records(data, out, encoding, quality, progress)
+    if encoding == "raw":
+        raise UserError("a folder holds encoded pictures; take png, or NAME.rec for raw ones")
+    return [_folder(data, out, encoding, quality, progress)]
+
+
+def _npz(data: DataSet, out: Path, progress: Progress) -> Path:
+    _refuse_to_overwrite(out)
+    pictures = data.train.inputs.dtype == torch.uint8
+    arrays: dict[str, Any] = {"classes": np.array(data.classes, dtype=str)}
+    for name, part in data.parts.items():
+        chunks = []
+        kept = []
+        for rows, inputs in _chunks(part):
+            chunks.append(inputs.permute(0, 2, 3, 1).numpy() if pictures else inputs.numpy())
+            kept.append(rows)
+            progress(name, int(rows[-1]) + 1, len(part))
+        arrays[f"{name}_{'images' if pictures else 'inputs'}"] = np.concatenate(chunks)
+        arrays[f"{name}_labels"] = part.targets[torch.cat(kept)].numpy()
+    beside = out.with_name(f".{out.name}.part")
+    with beside.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(beside, out)
+    return out
+
+
+def _records(
+    data: DataSet, out: Path, encoding: str, quality: int, progress: Progress
+) -> list[Path]:
+    paths = {name: out.with_name(f"{out.stem}_{name}.rec") for name in data.parts}
+    names = out.with_name(f"{out.stem}_classes.txt")
+    for path in [*paths.values(), names]:
+        _refuse_to_overwrite(path)
+    written = []
+    for name, part in data.parts.items():
+        beside, index = (
+            paths[name].with_name(f".{paths[name].stem}{s}.part") for s in (".rec", ".idx")
+        )
+        with beside.open("wb") as file, index.open("w", encoding="ascii", newline="\n") as lines:
+            for number, (row, content, _) in enumerate(_encoded(part, encoding, quality)):
+                lines.write(f"{number}\t{file.tell()}\n")
+                labels = part.targets[row].reshape(-1).tolist()
+                write_record(file, pack_image(labels, number, content))
+                if number % _CHUNK == 0 or row == len(part) - 1:
+                    progress(name, row + 1, len(part))
+        os.replace(index, paths[name].with_suffix(".idx"))
+        os.replace(beside, paths[name])
+        written += [paths[name], paths[name].with_suffix(".idx")]
+    if data.classes:
+        names.write_text("".join(f"{name}\n" for name in data.classes), "utf-8")
+        written.append(names)
+    return written
+
+
+def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Progress) -> Path:
+    _refuse_to_overwrite(out)
+    if not data.classes:
+        raise UserError("a folder a class needs classes, and this data set has real-valued targets")
+    for name in data.classes:
+        if (
+            name in {"", ".", ".."}
+            or name.startswith(".")
+            or "/" in name
+            or "\\" in name
+            or "\0" in name
+        ):
+            raise UserError(f"the class name {name!r} cannot name a folder")
+    beside = out.with_name(f".{out.name}.part")
+    if beside.exists():  # of an attempt that was broken off
+        shutil.rmtree(beside)
+    folders = {"train": "train", "test": "test", "validation": "val"}
+    for name, part in data.parts.items():
+        for label in data.classes:
+            (beside / folders[name] / label).mkdir(parents=True, exist_ok=True)
+        digits = max(5, len(str(len(part))))
+        for row, content, ending in _encoded(part, encoding, quality):
+            label = data.classes[int(part.targets[row])]
+            path = beside / folders[name] / label / f"{row:0{digits}d}.{ending}"
+            path.write_bytes(content)
+            if row % _CHUNK == 0 or row == len(part) - 1:
+                progress(name, row + 1, len(part))
+    os.replace(beside, out)
+    return out
+
+
+def _encoded(part: Part, encoding: str, quality: int) -> Iterator[tuple[int, bytes, str]]:
+    """Yield rows, their pictures encoded, and the ending of such a file's name."""
+    stored = part.inputs if isinstance(part.inputs, StoredPictures) else None
+    as_it_is = encoding == "same" and stored and not stored.resized and not stored.raw
+    for rows, inputs in _chunks(part):
+        for row, picture in zip(rows.tolist(), inputs, strict=True):
+            if as_it_is:
+                assert stored is not None
+                content = stored.files.get(row)
+                yield row, content, _ending(content)
+            else:
+                pixels = picture.permute(1, 2, 0).contiguous().numpy()
+                yield row, *_encode(pixels, encoding, quality)
+
+
+def _encode(pixels: np.ndarray, encoding: str, quality: int) -> tuple[bytes, str]:
+    """Encode ``(height, width, channels)`` uint8."""
+    if encoding == "raw":
+        return pixels.tobytes(), "raw"
+    if encoding == "jpeg":
+        from simplejpeg import encode_jpeg
+
+        space = "RGB" if pixels.shape[2] == 3 else "GRAY"
+        subsampling = "420" if space == "RGB" else "Gray"
+        return encode_jpeg(pixels, quality, space, subsampling), "jpg"
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(content, "PNG")
+    return content.getvalue(), "png"
+
+
+def _ending(content: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as picture:
+        return {"JPEG": "jpg", "TIFF": "tif"}.get(str(picture.format), str(picture.format).lower())
+
+
+def _chunks(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows and their inputs, a thousand at a time; bad ones are raised or left out."""
+    for rows in torch.arange(len(part)).split(_CHUNK):
+        read = part.read(rows.tolist())
+        if len(read.kept):
+            yield rows[torch.from_numpy(read.kept)], read.inputs
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} is there already; choose another name, or delete it first")
+    if not path.parent.is_dir():
+        raise UserError(
+            f"there is no folder {path.parent} to write {path.name} into; make it first"
+        )

@@ -1,0 +1,206 @@
+"""What a data set is: parts with inputs and targets, in memory or read when they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vicinal.errors import UserError
+
+OnBad = Literal["raise", "skip"]
+
+IN_MEMORY = 2_000_000_000
+"""Inputs of at most as many bytes are read into memory; larger ones when they are asked for."""
+
+
+class Read(NamedTuple):
+    """What was read.
+
+    Args:
+        inputs: ``(k, ...)``, in the order that was asked for.
+        kept: ``(k,)`` int64, for each the position among the rows that were asked for.
+        skipped: a sentence for each row that is missing, where bad examples are skipped.
+    """
+
+    inputs: Tensor
+    kept: np.ndarray
+    skipped: list[str]
+
+
+class Stored(Protocol):
+    """Inputs that stay in files, and are read when they are asked for.
+
+    Has to be picklable, since worker processes read too.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them: ``(n, ...)``."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is read, such as uint8 for pictures."""
+
+    def read(self, rows: Sequence[int]) -> Read:
+        """Read the inputs of some rows.
+
+        Raises:
+            UserError: if one cannot be read, and is not to be skipped.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a data set, such as its training examples.
+
+    Args:
+        inputs: ``(n, ...)``: pictures ``(n, channels, height, width)`` uint8, rows of a table
+            ``(n, features)`` float32, or spectrograms ``(n, 1, bands, frames)`` float32. A tensor
+            if it is in memory, else what reads it.
+        targets: ``(n,)`` int64 classes, ``(n,)`` float32 real values, or ``(n, k)`` float32.
+        skipped: a sentence for each example that was left out since it could not be read.
+    """
+
+    inputs: Tensor | Stored
+    targets: Tensor
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.targets)
+
+    def read(self, rows: Sequence[int]) -> Read:
+        """Return the inputs of some rows, wherever they are.
+
+        Raises:
+            UserError: if one cannot be read, and is not to be skipped.
+        """
+        if not isinstance(self.inputs, Tensor):
+            return self.inputs.read(rows)
+        chosen = torch.as_tensor(rows, device=self.inputs.device)
+        return Read(self.inputs[chosen], np.arange(len(rows)), [])
+
+    def to(self, device: torch.device | str) -> "Part":
+        """Return the same part on a device; inputs in files stay there."""
+        inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
+        return Part(inputs, self.targets.to(device), self.skipped)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set.
+
+    Args:
+        classes: the name of each class; empty where targets are real values.
+        train: what is learned from.
+        test: what is asked about; never trained on.
+        validation: what settings are chosen by, where the set has such a part.
+        brightest: the value that stands for white, such as 255; None where inputs are no pictures.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+    validation: Part | None = None
+    brightest: int | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
+
+class Wanted(NamedTuple):
+    """What a caller of ``load`` asks of any source.
+
+    Args:
+        root: folder that relative paths and downloaded archives are found under.
+        seed: decides the parts of a set that comes in one.
+        test_fraction: share of the examples to test on, of a set that comes in one part.
+        on_bad: what is done about an example that cannot be read.
+        in_memory: the most bytes of inputs of a part that are read into memory.
+    """
+
+    root: Path
+    seed: int = 0
+    test_fraction: float = 0.2
+    on_bad: OnBad = "raise"
+    in_memory: int = IN_MEMORY
+
+
+@dataclass
+class Skips:
+    """What is done about an example that cannot be read: raised, or written down and left out.
+
+    Example:
+        >>> skips = Skips("skip")
+        >>> skips(UserError("cat.jpg: stops early"))
+        >>> skips.sentences
+        ['cat.jpg: stops early']
+    """
+
+    on_bad: OnBad
+    sentences: list[str] = field(default_factory=list)
+
+    def __call__(self, error: UserError) -> None:
+        """Raise the error, or keep its sentence."""
+        if self.on_bad == "raise":
+            raise UserError(f'{error}; on_bad="skip" leaves it out') from error
+        self.sentences.append(str(error))
+
+
+def split(
+    targets: Tensor, *, fraction: float, seed: int, classes: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the rows of a set that comes in one part into rows to train on and to test on.
+
+    Args:
+        targets: ``(n,)`` int64 classes, of which both parts get the same share each; float32 real
+            values are divided without looking at them.
+        fraction: of the rows to test on, in ``(0, 1)``.
+        seed: decides which rows these are.
+        classes: names, for the error.
+
+    Returns:
+        Rows to train on and rows to test on, int64.
+
+    Raises:
+        UserError: if a part would be left without some class, or empty.
+
+    Example:
+        >>> train, test = split(torch.tensor([0, 1] * 5), fraction=0.2, seed=0)
+        >>> len(train), len(test)
+        (8, 2)
+    """
+    from sklearn.model_selection import train_test_split
+
+    stratify = None if targets.is_floating_point() else targets.numpy()  # floats are no classes
+    try:
+        train, test = train_test_split(
+            np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
+        )
+        if stratify is not None:
+            for part in (train, test):
+                if len(np.unique(stratify[part])) < len(np.unique(stratify)):
+                    raise ValueError("a class is too small for its share")
+    except ValueError as error:
+        raise UserError(
+            f"a test fraction of {fraction} cannot divide {len(targets)} examples so that every "
+            f"class is in both parts; {_rarest(targets, classes)}try another fraction, or take "
+            f"that class out ({error})"
+        ) from error
+    return train, test
+
+
+def _rarest(targets: Tensor, classes: Sequence[str]) -> str:
+    if targets.is_floating_point() or not len(targets):
+        return ""
+    counts = targets.bincount()
+    rarest = int(counts.argmin())
+    name = classes[rarest] if rarest < len(classes) else str(rarest)
+    return f"class {name} has {int(counts[rarest])}; "

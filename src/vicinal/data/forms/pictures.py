@@ -1,0 +1,296 @@
+"""Decoding pictures: from the bytes of a file to pixels of one size and one number of channels."""
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vicinal.data.dataset import OnBad, Part, Read, Skips, Wanted
+from vicinal.errors import UserError
+
+Channels = Literal[1, 3]
+
+MOST_PIXELS = 1 << 27
+"""Pictures that claim more pixels are refused: damaged headers claim anything."""
+
+# Deflate and JPEG's Huffman codes cannot do with less than this many bytes, so that a header which
+# claims more lies; small pictures need not be looked at.
+_PIXELS_PER_BYTE = 10_000
+_SMALL = 1 << 16
+
+
+class Files(Protocol):
+    """Encoded pictures in files, by number. Has to be picklable."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def get(self, row: int) -> bytes:
+        """Return the bytes of one picture."""
+
+    def name(self, row: int) -> str:
+        """Return what an error calls it: its file, or file and record."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPictures:
+    """Pictures that stay in files and are decoded when they are asked for.
+
+    Args:
+        files: what gives their bytes.
+        shape: ``(n, channels, height, width)``.
+        resized: the shorter side is brought to the size in ``shape``, the middle cut out; else
+            every picture has to have this size.
+        raw: the bytes are pixels, ``(height, width, channels)`` uint8, and nothing else.
+        on_bad: what is done about a picture that cannot be decoded.
+    """
+
+    files: Files
+    shape: tuple[int, ...]
+    resized: bool = False
+    raw: bool = False
+    on_bad: OnBad = "raise"
+    dtype: torch.dtype = field(default=torch.uint8, init=False)
+
+    @classmethod
+    def of(
+        cls, files: Files, *, size: int | None, channels: Channels, on_bad: OnBad
+    ) -> "StoredPictures":
+        """Look at the first picture that can be decoded to see how large they are.
+
+        Raises:
+            UserError: if the first cannot be decoded and is not to be skipped, or if none can.
+        """
+        skips = Skips(on_bad)
+        for row in range(len(files)):
+            try:
+                name = files.name(row)
+                picture = decode(files.get(row), channels=channels, size=size, where=name)
+            except UserError as error:
+                skips(error)
+            else:
+                height, width, _ = picture.shape
+                shape = (len(files), channels, height, width)
+                return cls(files, shape, resized=size is not None, on_bad=on_bad)
+        raise UserError(f"none of {len(files)} pictures can be read; {skips.sentences[0]}")
+
+    def read(self, rows: Sequence[int]) -> Read:
+        """Read and decode some pictures: ``(k, channels, height, width)`` uint8, contiguous."""
+        from simplejpeg import decode_jpeg
+
+        _, channels, height, width = self.shape
+        size = height if self.resized else None
+        pixels = np.empty((len(rows), height, width, channels), np.uint8)
+        skips = Skips(self.on_bad)
+        kept: list[int] = []
+        for row in rows:
+            try:
+                data = self.files.get(row)
+                if self.raw:
+                    _copy_into(pixels[len(kept)], data, self.files, row)
+                else:
+                    out = pixels[len(kept)]
+                    if size is not None or not _quickly(decode_jpeg, data, out):
+                        _decode_into(out, data, size, self.files, row)
+            except UserError as error:
+                skips(error)
+            else:
+                kept.append(len(kept) + len(skips.sentences))
+        # Contiguous, as a part in memory is: what comes after may depend on it in the last digit.
+        inputs = torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2).contiguous()
+        return Read(inputs, np.array(kept, np.int64), skips.sentences)
+
+
+def picture_part(
+    stored: StoredPictures, targets: Tensor, wanted: Wanted, skipped: Sequence[str] = ()
+) -> Part:
+    """Return pictures as a part: in memory if they fit there, else as they are stored.
+
+    Args:
+        stored: ``n`` pictures.
+        targets: ``(n,)`` or ``(n, k)``.
+        wanted: how much may be in memory.
+        skipped: what has been left out already.
+    """
+    count = len(targets)
+    if math.prod(stored.shape) > wanted.in_memory:
+        return Part(stored, targets, tuple(skipped))
+    inputs = torch.empty(stored.shape, dtype=torch.uint8)
+    sentences = list(skipped)
+    kept = []
+    done = 0
+    for rows in torch.arange(count).split(1024):
+        read = stored.read(rows.tolist())
+        inputs[done : done + len(read.inputs)] = read.inputs
+        done += len(read.inputs)
+        kept.append(rows[read.kept])
+        sentences += read.skipped
+    if done < count:
+        inputs, targets = inputs[:done].clone(), targets[torch.cat(kept)]
+    return Part(inputs, targets, tuple(sentences))
+
+
+def _copy_into(out: np.ndarray, data: bytes, files: Files, row: int) -> None:
+    if len(data) != out.size:
+        raise UserError(
+            f"{files.name(row)}: wanted {out.size} bytes, a raw picture of "
+            f"{'x'.join(map(str, out.shape))}, found {len(data)}"
+        )
+    out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
+
+
+def _quickly(decode_jpeg: Any, data: bytes, out: np.ndarray) -> bool:
+    """Decode a JPEG of the right size, by far the most frequent; say whether it was one."""
+    if data[:2] != b"\xff\xd8":
+        return False
+    try:
+        space = "RGB" if out.shape[2] == 3 else "GRAY"
+        return bool(decode_jpeg(data, space, buffer=out).shape == out.shape)
+    except ValueError:
+        return False  # decode tells what is the matter, or can do more
+
+
+def _decode_into(out: np.ndarray, data: bytes, size: int | None, files: Files, row: int) -> None:
+    """Decode one picture into ``(height, width, channels)`` uint8, which has to fit."""
+    where = files.name(row)
+    channels: Channels = 3 if out.shape[2] == 3 else 1
+    picture = decode(data, channels=channels, size=size, where=where)
+    if picture.shape != out.shape:
+        raise UserError(
+            f"{where}: wanted a picture of {_by(out)} pixels like the first one, found "
+            f"{_by(picture)}; size=N in the data's name makes them all N x N"
+        )
+    out[...] = picture
+
+
+def decode(
+    data: bytes, *, channels: Channels = 3, size: int | None = None, where: str
+) -> np.ndarray:
+    """Decode a picture: JPEG, PNG and whatever else Pillow reads.
+
+    Grey ones become RGB by repetition and colour ones grey by luma, whichever is wanted. Alpha is
+    dropped, a palette looked up, CMYK converted, 16 bits a channel rounded to 8. Rotation by EXIF
+    is not applied, as in torchvision.
+
+    Args:
+        data: the bytes of the file.
+        channels: 3 for RGB, 1 for grey.
+        size: if given, the shorter side is resized to it (bilinear), and the middle cut out.
+        where: file, or file and record, for the error.
+
+    Returns:
+        ``(height, width, channels)`` uint8.
+
+    Raises:
+        UserError: if the picture is damaged, incomplete, of an unknown format, of 32 bits a
+            channel, or claims more pixels than its bytes can hold.
+
+    Example:
+        >>> import simplejpeg
+        >>> grey = simplejpeg.encode_jpeg(np.full((8, 8, 1), 128, np.uint8), colorspace="GRAY")
+        >>> decode(grey, where="grey.jpg").shape
+        (8, 8, 3)
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            picture = _decode_jpeg(data, channels=channels, size=size, where=where)
+        else:
+            picture = _decode_other(data, channels=channels, size=size, where=where)
+    except UserError:
+        raise
+    except Exception as error:  # decoders of foreign bytes raise what they like
+        kind = _kind(data)
+        raise UserError(
+            f"{where}: {kind} cannot be decoded ({str(error) or type(error).__name__}); "
+            "it is damaged or incomplete"
+        ) from error
+    return picture[:, :, None] if picture.ndim == 2 else picture
+
+
+def _decode_jpeg(data: bytes, *, channels: Channels, size: int | None, where: str) -> np.ndarray:
+    from PIL import Image
+    from simplejpeg import decode_jpeg, decode_jpeg_header
+
+    height, width, space, _ = decode_jpeg_header(data)
+    _check_claim(height * width, len(data), where)
+    if space in {"CMYK", "YCCK"}:
+        # libjpeg hands out the four inks; Pillow knows that Adobe's are upside down.
+        decode_jpeg(data, "CMYK")  # complains about damage that Pillow overlooks
+        return _decode_other(data, channels=channels, size=size, where=where)
+    space = "RGB" if channels == 3 else "GRAY"
+    if size is None:
+        pixels: np.ndarray = decode_jpeg(data, space)
+        return pixels
+    # The decoder halves for free, as long as something is left to resize.
+    small = decode_jpeg(data, space, min_height=size, min_width=size)
+    return _fitted(Image.fromarray(small.squeeze()), size)
+
+
+def _decode_other(data: bytes, *, channels: Channels, size: int | None, where: str) -> np.ndarray:
+    from PIL import Image
+
+    if data[:4] == b"\x89PNG":
+        _check_sums(data)
+    with Image.open(io.BytesIO(data)) as picture:
+        compact = picture.format in {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"}
+        _check_claim(picture.width * picture.height, len(data) if compact else None, where)
+        picture.load()
+        mode = "RGB" if channels == 3 else "L"
+        if picture.mode.startswith("I;16"):
+            eight = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
+            converted = Image.fromarray(eight.astype(np.uint8)).convert(mode)
+        elif picture.mode in {"I", "F"}:
+            raise UserError(
+                f"{where}: its channels have 32 bits, of which nobody knows which value is white; "
+                "save it with 8 or 16 bits"
+            )
+        else:
+            converted = picture.convert(mode)
+    return np.asarray(converted) if size is None else _fitted(converted, size)
+
+
+def _fitted(picture: Any, size: int) -> np.ndarray:
+    """Return a Pillow picture with the shorter side resized, the middle cut out."""
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
+
+
+def _check_sums(data: bytes) -> None:
+    """Check the checksums of a PNG, of which Pillow passes over those of the pixels."""
+    at = 8
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        (wanted,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != wanted:
+            raise ValueError(f"wrong checksum of {kind!r} at byte {at}")
+        if kind == b"IEND":
+            return
+        at += 12 + length
+    raise ValueError("its end is missing")
+
+
+def _check_claim(pixels: int, count: int | None, where: str) -> None:
+    most = MOST_PIXELS
+    if count is not None:
+        most = min(most, max(_SMALL, count * _PIXELS_PER_BYTE))
+    if not 0 < pixels <= most:
+        of = "" if count is None else f" of {count} bytes"
+        raise UserError(f"{where}: a picture{of} claims {pixels} pixels; its header is damaged")
+
+
+def _kind(data: bytes) -> str:
+    kinds = {b"\xff\xd8": "a JPEG", b"\x89PNG": "a PNG", b"GIF8": "a GIF", b"BM": "a BMP"}
+    named = [kind for start, kind in kinds.items() if data.startswith(start)]
+    return named[0] if named else f"a picture that begins with {data[:8].hex(' ') or 'nothing'}"
+
+
+def _by(picture: np.ndarray) -> str:
+    return f"{picture.shape[0]}x{picture.shape[1]}"

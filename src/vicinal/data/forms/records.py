@@ -1,0 +1,241 @@
+"""Image records of MXNet as a data set: ``rec:TRAIN.rec,TEST.rec``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vicinal.data.dataset import DataSet, Part, Skips, Wanted, split
+from vicinal.data.forms.pictures import StoredPictures, picture_part
+from vicinal.data.forms.recordio import HEADER, RecordFile, image_labels, read_index
+from vicinal.data.words import channels_option, check_options, existing, positive, shape_option
+from vicinal.errors import UserError
+
+OPTIONS = ("size", "channels", "raw", "classes", "task")
+
+
+@dataclass(frozen=True, eq=False)
+class RecordPictures:
+    """The pictures of a record file, by row.
+
+    Args:
+        file: the open file.
+        offsets: ``(n,)`` int64, where each record begins.
+        lengths: ``(n,)`` int64, of its payload; -1 if it has several parts.
+        numbers: ``(n,)`` int64, what number the record has in the file.
+    """
+
+    file: RecordFile
+    offsets: np.ndarray
+    lengths: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.offsets)
+
+    def get(self, row: int) -> bytes:
+        """Return the encoded picture."""
+        payload = self.payload(row)
+        if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:
+            return payload[HEADER.size :]
+        _, begin = image_labels(payload, where=self.name(row))
+        return payload[begin:]
+
+    def payload(self, row: int) -> bytes:
+        """Return all that is in the record."""
+        offset, length = int(self.offsets[row]), int(self.lengths[row])
+        return self.file.read(offset) if length < 0 else self.file.read_whole(offset, length)
+
+    def name(self, row: int) -> str:
+        """Return file, record and byte."""
+        return f"{self.file.path}, record {self.numbers[row]} at byte {self.offsets[row]}"
+
+    def chosen(self, rows: np.ndarray) -> "RecordPictures":
+        """Return some of them."""
+        return RecordPictures(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])
+
+
+def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+    """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
+
+    A ``.idx`` file beside a ``.rec`` says which records there are; without one the file is walked
+    through. Options: ``size=N`` makes all pictures N x N; ``channels=1`` reads them grey;
+    ``raw=HEIGHTxWIDTHxCHANNELS`` takes payloads for pixels; ``classes=FILE`` names the classes, a
+    line each (else ``NAME_classes.txt`` beside ``NAME_train.rec``, or ``classes.txt``, is taken);
+    ``task=regression`` takes whole-numbered labels for real values.
+
+    Labels: one number a record, whole in all of them, is a class; one number, not whole, a real
+    value; vectors are ``(n, k)`` float32.
+
+    Raises:
+        UserError: for a damaged file, with its byte; for labels that fit no class.
+    """
+    check_options("rec", options, OPTIONS)
+    names = where.split(",")
+    if not 1 <= len(names) <= 2:
+        raise UserError(f"rec: wants TRAIN.rec,TEST.rec or one file, got {len(names)} names")
+    paths = [existing(name, wanted.root, what="record file") for name in names]
+    given = _class_names(options.get("classes"), paths[0], wanted)
+    opened = [open_records(path, wanted) for path in paths]
+    regression = _task(options) == "regression"
+    (pictures, labels, skipped), *rest = opened
+    classes, targets = _targets(pictures, labels, names=given, regression=regression)
+    if rest:
+        tested, test_labels, test_skipped = rest[0]
+        _, test_targets = _targets(
+            tested, test_labels, names=classes, regression=not classes, training=paths[0]
+        )
+        _check_widths(paths, targets, test_targets)
+        files = [(pictures, targets, skipped), (tested, test_targets, test_skipped)]
+    else:
+        rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+        files = [
+            (pictures.chosen(k), targets[torch.from_numpy(k)], skipped if part == 0 else [])
+            for part, k in enumerate(rows)
+        ]
+    raw = shape_option("raw", options)
+    train, test = (
+        _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted)
+        for chosen, labels, sentences in files
+    )
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise UserError(
+            f"{paths[-1]} has pictures of {tuple(test.inputs.shape[1:])}, training ones are "
+            f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
+        )
+    return DataSet(classes, train, test, brightest=255)
+
+
+def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, list[np.ndarray], list[str]]:
+    """Open a file of image records: its pictures, their labels, and what had to be left out.
+
+    Raises:
+        UserError: if the file or its index is damaged; for a record that is too short for its
+            header, unless such are to be skipped.
+    """
+    file = RecordFile(path)
+    index = path.with_suffix(".idx")
+    if index.exists():
+        offsets = read_index(index)
+        try:
+            lengths = np.fromiter(file.lengths(offsets.tolist()), np.int64, len(offsets))
+        except UserError as error:
+            raise UserError(f"{error}; it is {index} that sends there") from error
+    else:
+        offsets, lengths = np.array(list(file.scan()), np.int64).reshape(-1, 2).T.copy()
+    pictures = RecordPictures(file, offsets, lengths, np.arange(len(offsets)))
+    labels, kept = [], []
+    skips = Skips(wanted.on_bad)
+    for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
+        try:
+            head = file.peek(offset, length, HEADER.size)
+            count = int.from_bytes(head[:4], "little")
+            if count:
+                head = file.peek(offset, length, min(HEADER.size + 4 * count, file.size))
+            numbers, _ = image_labels(head, where=pictures.name(row))
+        except UserError as error:
+            skips(error)
+        else:
+            labels.append(numbers)
+            kept.append(row)
+    if not kept:
+        raise UserError(f"{path} has no image record that can be read")
+    return pictures.chosen(np.array(kept)), labels, skips.sentences
+
+
+def _targets(
+    pictures: RecordPictures,
+    labels: list[np.ndarray],
+    *,
+    names: tuple[str, ...],
+    regression: bool,
+    training: Path | None = None,
+) -> tuple[tuple[str, ...], Tensor]:
+    """Return the classes and the targets that the labels of a file say."""
+    width = len(labels[0])
+    for row, numbers in enumerate(labels):
+        if len(numbers) != width or not np.isfinite(numbers).all():
+            raise UserError(
+                f"{pictures.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
+                f"like the first record, found {numbers.tolist()}"
+            )
+    values = np.stack(labels)
+    if width > 1:
+        return (), torch.from_numpy(values)
+    column = values[:, 0]
+    whole = column == np.round(column)
+    if regression or whole.mean() < 0.5:
+        return (), torch.from_numpy(column)
+    count = len(names) or min(int(column.max(initial=0)) + 1, len(column))
+    fits = whole & (column >= 0) & (column < count)
+    if not fits.all():
+        row = int(np.flatnonzero(~fits)[0])
+        known = f"one of the {count} classes" if names else f"a class of {len(column)} records"
+        of = f" of {training}" if training else ""
+        raise UserError(
+            f"{pictures.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
+            f"{column[row]:g}; task=regression in the data's name takes labels for real values"
+        )
+    classes = names or tuple(str(k) for k in range(count))
+    return classes, torch.from_numpy(column.astype(np.int64))
+
+
+def _check_widths(paths: list[Path], train: Tensor, test: Tensor) -> None:
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        raise UserError(
+            f"{paths[1]} has targets of shape {tuple(test.shape)} {test.dtype}, those of "
+            f"{paths[0]} are {tuple(train.shape)} {train.dtype}; both parts need the same kind"
+        )
+
+
+def _part(
+    pictures: RecordPictures,
+    targets: Tensor,
+    skipped: list[str],
+    *,
+    raw: tuple[int, ...] | None,
+    options: Mapping[str, str],
+    wanted: Wanted,
+) -> Part:
+    if raw is not None:
+        height, width, channels = raw
+        stored = StoredPictures(
+            pictures, (len(pictures), channels, height, width), raw=True, on_bad=wanted.on_bad
+        )
+        return picture_part(stored, targets, wanted, skipped)
+    stored = StoredPictures.of(
+        pictures,
+        size=positive("size", options),
+        channels=channels_option(options),
+        on_bad=wanted.on_bad,
+    )
+    return picture_part(stored, targets, wanted, skipped)
+
+
+def _class_names(file: str | None, first: Path, wanted: Wanted) -> tuple[str, ...]:
+    if file is None:
+        own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
+        beside = [path for path in (own, first.with_name("classes.txt")) if path.exists()]
+        if not beside:
+            return ()
+        path = beside[0]
+    else:
+        path = existing(file, wanted.root, what="file of class names")
+    try:
+        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: wanted class names, a line each ({error})") from error
+    if not all(names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: a class name is empty, or comes twice")
+    return names
+
+
+def _task(options: Mapping[str, str]) -> str:
+    task = options.get("task", "classification")
+    if task not in {"classification", "regression"}:
+        raise UserError(f"task={task}: wanted classification or regression")
+    return task

@@ -1,0 +1,1 @@
+"""Sound: recordings of words, their spectrograms, and augmentation in batches."""

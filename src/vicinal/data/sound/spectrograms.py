@@ -1,0 +1,267 @@
+"""Arithmetic on batches of sound, on any device: spectrograms, and augmentation.
+
+The dataclasses here keep chance apart: ``draw(size, shape, generator)`` gives a row of numbers for
+each example of a batch, ``shape`` being that of one example, and ``apply(x, drawn)`` is plain
+arithmetic.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-6
+"""Added to a power before its logarithm. A sine of full scale has a power of 6,400 here (20 ms at
+16 kHz), the rounding of 16-bit recordings about 1e-8.
+"""
+
+
+def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
+    """Return log power by frequency and time: 160 x 101 for a second at 16 kHz.
+
+    That is the size in section 3.3 of Zhang et al., 2018 (https://arxiv.org/abs/1710.09412), which
+    doesn't tell the window: here Hann windows of 20 ms, one each 10 ms, the first centred on the
+    first sample, zeros around the recording. Of the frequencies (0, 50, ... 8,000 Hz) the first is
+    dropped: the microphone's offset. The paper pads spectrograms with zeros; here recordings
+    are padded, so that their rest has the logarithm of ``FLOOR``.
+
+    Args:
+        waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
+        rate: samples a second.
+
+    Returns:
+        ``(b, 1, rate // 100, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms;
+        rates that hundredths of a second don't divide are rounded.
+
+    Raises:
+        ValueError: if ``waves`` has another number of axes, or ``rate`` is below 1,000.
+
+    Example:
+        >>> tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+        >>> picture = log_spectrogram(tone[None], 16000)
+        >>> picture.shape, int(picture[0, 0, :, 50].argmax())  # 20 * 50 Hz, 0 Hz is not there
+        (torch.Size([1, 1, 160, 101]), 19)
+    """
+    width = round(rate / 50)
+    return (_power(waves, rate, width=width, bins=width)[:, 1:] + FLOOR).log()[:, None]
+
+
+def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
+    """Return log power by mel band and time: 64 x 101 for a second at 16 kHz.
+
+    Hann windows of 25 ms, padded with zeros to a power of two, one each 10 ms, the first centred
+    on the first sample, zeros around the recording.
+
+    Args:
+        waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
+        rate: samples a second.
+        bands: how many, from 0 Hz to half the rate.
+
+    Returns:
+        ``(b, 1, bands, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms.
+
+    Raises:
+        ValueError: if ``waves`` has another number of axes, ``rate`` is below 1,000, or there are
+            so many bands that one holds no frequency.
+
+    Example:
+        >>> log_mel(torch.zeros(2, 16000), 16000, bands=40).shape
+        torch.Size([2, 1, 40, 101])
+    """
+    width = round(rate / 40)
+    bins = 1 << (width - 1).bit_length()
+    power = _power(waves, rate, width=width, bins=bins)
+    filters = mel_filters(rate, bands=bands, bins=bins).to(power)
+    return (filters @ power + FLOOR).log()[:, None]
+
+
+def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
+    """Return triangular filters, evenly spaced in mel, each with its peak at one.
+
+    By the formula of HTK (The HTK Book, section 5.6): ``mel = 2595 * log10(1 + hertz / 700)``.
+    Each band begins at the centre of the one below and ends at the centre of the one above.
+
+    Args:
+        rate: samples a second; bands go from 0 Hz to half of it.
+        bands: how many.
+        bins: length of the Fourier transform.
+
+    Returns:
+        ``(bands, bins // 2 + 1)`` float64.
+
+    Raises:
+        ValueError: if one band holds no frequency of the transform.
+
+    Example:
+        >>> mel_filters(8000, bands=2, bins=8)  # peaks at 621 and 1791 Hz, frequencies 1 kHz apart
+        tensor([[0.0000, 0.6759, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.3241, 0.9055, 0.4528, 0.0000]], dtype=torch.float64)
+    """
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
+    hertz = torch.arange(bins // 2 + 1, dtype=torch.float64) * (rate / bins)
+    low, peak, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    filters = torch.minimum((hertz - low) / (peak - low), (high - hertz) / (high - peak)).clamp(0)
+    if bands < 1 or bool((filters.sum(1) == 0).any()):
+        raise ValueError(
+            f"mel_filters needs a frequency in every band: {bands} bands are too many for "
+            f"{bins} bins at {rate} Hz. Take fewer bands."
+        )
+    return filters
+
+
+def _power(waves: Tensor, rate: int, *, width: int, bins: int) -> Tensor:
+    """Return ``(b, bins // 2 + 1, frames)``, squared magnitudes."""
+    if waves.ndim != 2 or rate < 1000:
+        raise ValueError(
+            f"a spectrogram needs waves of shape (batch, samples) and a rate of 1000 or more, got "
+            f"{tuple(waves.shape)} and {rate}. For one wave, pass wave[None]."
+        )
+    spectrum = torch.stft(
+        waves,
+        bins,
+        hop_length=round(rate / 100),
+        win_length=width,
+        window=torch.hann_window(width, dtype=waves.dtype, device=waves.device),
+        pad_mode="constant",
+        return_complex=True,
+    )
+    return spectrum.real**2 + spectrum.imag**2
+
+
+@dataclass(frozen=True)
+class LogSpectrogram:
+    """``log_spectrogram`` as a step of a batch; it draws nothing.
+
+    Args:
+        rate: samples a second.
+    """
+
+    rate: int = 16000
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return ``(size, 0)`` float64."""
+        return torch.empty(size, 0, dtype=torch.float64)
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Turn ``(b, samples)`` into ``(b, 1, frequencies, frames)``."""
+        return log_spectrogram(x, self.rate)
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """``log_mel`` as a step of a batch; it draws nothing.
+
+    Args:
+        rate: samples a second.
+        bands: how many.
+    """
+
+    rate: int = 16000
+    bands: int = 64
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return ``(size, 0)`` float64."""
+        return torch.empty(size, 0, dtype=torch.float64)
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Turn ``(b, samples)`` into ``(b, 1, bands, frames)``."""
+        return log_mel(x, self.rate, bands=self.bands)
+
+
+@dataclass(frozen=True)
+class TimeShift:
+    """Move each wave to earlier or later, uniformly; zeros take the place of what has moved.
+
+    Args:
+        most: share of the length, in ``[0, 1]``. A tenth of a second of one second is what Warden,
+            2018 (https://arxiv.org/abs/1804.03209) trains with.
+
+    Raises:
+        ValueError: if ``most`` is no such share.
+
+    Example:
+        >>> wave = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> TimeShift(most=0.5).apply(wave, torch.tensor([[0.25]]))
+        tensor([[0., 1., 2., 3.]])
+    """
+
+    most: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        _check_share("TimeShift", "most", self.most)
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return ``(size, 1)`` float64: by which share of its length each wave moves to later."""
+        return (2 * _uniform(size, 1, generator) - 1) * self.most
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Move waves ``(b, samples)`` by whole samples."""
+        samples = x.shape[1]
+        shift = (drawn * samples).round().long().to(x.device)
+        source = torch.arange(samples, device=x.device) - shift
+        inside = (source >= 0) & (source < samples)
+        return x.gather(1, source.clamp(0, samples - 1)).where(inside, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class AddNoise:
+    """Add a random piece of a noise to each wave, at a random volume. The sum isn't clipped.
+
+    Defaults are those of Warden, 2018 (https://arxiv.org/abs/1804.03209).
+
+    Args:
+        noise: ``(m,)`` floating point, of the waves' rate. A piece that goes beyond its end goes
+            on at its beginning. Put it on the device of the waves to save copies.
+        most: the volume is uniform between 0 and this factor.
+        rate: share of the examples that get noise, in ``[0, 1]``; each is chosen independently.
+
+    Raises:
+        ValueError: if ``noise`` is no wave, ``rate`` no such share, or ``most`` is negative.
+
+    Example:
+        >>> step = AddNoise(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        >>> step.apply(torch.zeros(1, 3), torch.tensor([[0.5, 0.1]]))  # begins half-way
+        tensor([[0.3000, 0.4000, 0.1000]])
+    """
+
+    noise: Tensor
+    most: float = 0.1
+    rate: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if self.noise.ndim != 1 or not len(self.noise) or not self.noise.is_floating_point():
+            raise ValueError(
+                "AddNoise needs noise of shape (samples,), floating point and not empty, got "
+                f"{tuple(self.noise.shape)} {self.noise.dtype}."
+            )
+        if not 0 <= self.most < math.inf:
+            raise ValueError(f"AddNoise needs most to be 0 or more, got {self.most}.")
+        _check_share("AddNoise", "rate", self.rate)
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return ``(size, 2)`` float64: where in the noise the piece begins, as a share of its
+        length, and its volume, which is 0 in examples that get none.
+        """
+        chosen, volume, start = _uniform(size, 3, generator).unbind(1)
+        return torch.stack([start, (volume * self.most).where(chosen < self.rate, 0)], 1)
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Add noise to waves ``(b, samples)``."""
+        start = (drawn[:, :1] * len(self.noise)).long().to(self.noise.device)
+        at = torch.arange(x.shape[1], device=self.noise.device) + start
+        return x + drawn[:, 1:].to(x.dtype).to(x.device) * self.noise[at % len(self.noise)].to(x)
+
+
+def _uniform(size: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(
+        size, columns, dtype=torch.float64, generator=generator, device=generator.device
+    )
+
+
+def _check_share(owner: str, name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{owner} needs {name} to be between 0 and 1, got {value}.")

@@ -1,0 +1,1 @@
+"""Tables: from the text of a file to numbers that a network takes."""

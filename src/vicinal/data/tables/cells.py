@@ -1,0 +1,185 @@
+"""Cells of text, read strictly from what is divided by commas, tabs and the like."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from vicinal.errors import UserError
+
+Kind = Literal["number", "category"]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What a file holds, before anything is made of it.
+
+    Args:
+        file: its name, as errors give it.
+        names: of the columns, their numbers from "0" where the file names none.
+        columns: a ``pyarrow.LargeStringArray`` ``(n,)`` each; null where the file itself says so.
+        kinds: what the file declares of each column; None where it declares nothing.
+        rows: ``(n,)`` int64, where each row is in the file, counted from 1. A header counts too.
+        bad: a sentence for rows of the file that cannot be used.
+        headed: whether the first row gave the names.
+    """
+
+    file: str
+    names: tuple[str, ...]
+    columns: list[Any]
+    kinds: tuple[Kind | None, ...]
+    rows: np.ndarray
+    bad: dict[int, str]
+    headed: bool = False
+
+
+def separated(text: str, file: str, header: bool | None) -> Table:
+    """Read text whose first line says by what it is divided, as ``read_table`` tells."""
+    delimiter = _delimiter(next(line for line in text.split("\n") if line.strip()))
+    if delimiter == " ":
+        text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
+    check_quotes(text, file, delimiter=delimiter)
+    try:
+        rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+        first = next((row for row in rows if any(cell.strip() for cell in row)), None)
+    except csv.Error as error:
+        raise UserError(damaged(file, "a table", error)) from error
+    if first is None:
+        raise UserError(f"{file} has no cell that holds anything; a table needs rows")
+    table = cells(text, file, [str(i) for i in range(len(first))], delimiter=delimiter)
+    if header is None:
+        header = _looks_like_names(table)
+    return _named_by_its_first_row(table) if header else table
+
+
+def _delimiter(line: str) -> str:
+    bare = re.sub('"[^"]*"', "", line)
+    best = max(",;\t", key=bare.count)
+    return best if best in bare else " "
+
+
+def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"') -> None:
+    """Raise where a quoted cell has no end: pyarrow would take what follows for its text."""
+    if quote not in text:
+        return
+    escape = "\\" if quote == "'" else None
+    reader = csv.reader(
+        io.StringIO(text), delimiter=delimiter, quotechar=quote, escapechar=escape, strict=True
+    )
+    try:
+        for _ in reader:
+            pass
+    except csv.Error as error:
+        raise UserError(
+            f"{file} line {reader.line_num}: {error}; check the quotes {quote} there and above"
+        ) from error
+
+
+def cells(text: str, file: str, names: Sequence[str], *, delimiter: str, quote: str = '"') -> Table:
+    """Read rows of text, of which none names the columns.
+
+    Raises:
+        UserError: if pyarrow cannot read them. Rows of the wrong length are in ``bad``.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv as arrow_csv
+
+    bad: dict[int, str] = {}
+    left_out: list[int] = []
+
+    def ragged(row: Any) -> str:
+        left_out.append(row.number)
+        if row.text.strip():
+            bad[row.number] = (
+                f"{file} row {row.number} has {row.actual_columns} cells rather than "
+                f"{row.expected_columns}; check its separators and quotes"
+            )
+        return "skip"
+
+    data = text.encode()
+    numbers = [str(i) for i in range(len(names))]
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(data),
+            # In one block, since rows may be longer than the usual block.
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, column_names=numbers, block_size=len(data) + 1
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char=quote,
+                escape_char="\\" if quote == "'" else False,
+                newlines_in_values=True,
+                ignore_empty_lines=False,  # else the rows could not be counted
+                invalid_row_handler=ragged,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(numbers, pa.large_string()), strings_can_be_null=False
+            ),
+        )
+        columns = [pc.utf8_trim_whitespace(whole(column)) for column in table.columns]
+    except Exception as error:
+        raise UserError(damaged(file, "a table", error)) from error
+    rows = np.setdiff1d(np.arange(table.num_rows + len(left_out)) + 1, left_out)
+    full = np.zeros(len(rows), dtype=bool)
+    for column in columns:
+        full |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)
+    kinds: tuple[Kind | None, ...] = (None,) * len(columns)
+    return _some(Table(file, tuple(names), columns, kinds, rows, bad), full)
+
+
+def whole(column: Any) -> Any:
+    """Return the one array of a column that may come in several."""
+    import pyarrow as pa
+
+    return pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+
+
+def _some(table: Table, keep: np.ndarray) -> Table:
+    import pyarrow as pa
+
+    if keep.all():
+        return table
+    columns = [column.filter(pa.array(keep)) for column in table.columns]
+    return replace(table, columns=columns, rows=table.rows[keep])
+
+
+def _looks_like_names(table: Table) -> bool:
+    import pyarrow.compute as pc
+
+    if not len(table.rows):
+        return False
+    first = [column[0].as_py() for column in table.columns]
+    if any(number(cell) is not None for cell in first):
+        return False
+    return not any(
+        cell and pc.any(pc.equal(column[1:], cell)).as_py()
+        for cell, column in zip(first, table.columns, strict=True)
+    )
+
+
+def _named_by_its_first_row(table: Table) -> Table:
+    names = tuple(column[0].as_py() for column in table.columns)
+    return replace(_some(table, np.arange(len(table.rows)) > 0), names=names, headed=True)
+
+
+def number(text: str) -> float | None:
+    """Return the number that a cell holds, None if it holds none. ``inf`` and ``nan`` are none.
+
+    Example:
+        >>> number("-1.5e3"), number("1_000"), number("inf")
+        (-1500.0, None, None)
+    """
+    plain = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
+    return float(text) if plain else None
+
+
+def damaged(file: str, wanted: str, error: Exception) -> str:
+    """Return the sentence for a file that a library does not make sense of."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{file} cannot be read as {wanted} ({reason}); it may be cut short, damaged or foreign"

@@ -1,0 +1,182 @@
+"""Files of tables: columns of text, read strictly from CSV and its kin, ARFF and Parquet."""
+
+import io
+import re
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vicinal.data.dataset import IN_MEMORY
+from vicinal.data.tables.cells import Kind, Table, cells, check_quotes, damaged, separated, whole
+from vicinal.errors import UserError
+
+TEXT_FORMS = (".csv", ".tsv", ".txt", ".data", ".labels")
+FORMS = (*TEXT_FORMS, ".arff", ".parquet")
+
+
+def read_table(path: Path, *, file: str, header: bool | None = None) -> Table:
+    """Read a file by its ending: one of ``FORMS``.
+
+    CSV and its kin are divided by the most frequent of comma, semicolon and tab in their first
+    line, or by white space if it has none of them; cells may stand in ``"``. Rows without any
+    text are passed over, and white space around cells is.
+
+    Args:
+        path: of the file.
+        file: what errors call it.
+        header: whether the first row holds names. Found out if None: it does if none of its cells
+            is a number, and none that holds text comes again further down in its column.
+
+    Raises:
+        UserError: if the file cannot be read, or is not what its ending says. Rows with too few or
+            too many cells are no error yet; they are in ``bad``.
+    """
+    form = path.suffix.lower()
+    if form not in FORMS:
+        raise UserError(
+            f"{file} has the ending {path.suffix!r}; a table is read by its ending, one of "
+            f"{' '.join(FORMS)}: rename the file if it holds one of these"
+        )
+    if header is not None and form not in TEXT_FORMS:
+        raise UserError(f"{file} names its columns itself; leave out the option header")
+    data = _bytes(path, file)
+    if form == ".parquet":
+        return _parquet(data, file)
+    text = _text(data, file)
+    return _arff(text, file) if form == ".arff" else separated(text, file, header)
+
+
+def _bytes(path: Path, file: str) -> bytes:
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise UserError(f"{file} is no file; give the path of a table such as data.csv")
+        if about.st_size > IN_MEMORY:
+            raise UserError(
+                f"{file} has {about.st_size:,} bytes; tables are read whole, up to "
+                f"{IN_MEMORY:,} bytes: divide it or drop columns"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}; check its path and spelling") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{file} cannot be read ({reason}); check the path and its rights"
+        ) from error
+    if not data:
+        raise UserError(f"{file} is empty; a table needs rows")
+    return data
+
+
+def _text(data: bytes, file: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file} is no UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}; "
+            "save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise UserError(
+            f"{file} is no text: byte 0x00 at offset {data.index(0)}; save it as UTF-8 text"
+        )
+    if not text.strip():
+        raise UserError(f"{file} is empty; a table needs rows")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _arff(text: str, file: str) -> Table:
+    """Read ARFF: its header by SciPy, its rows by pyarrow, since SciPy drops surplus cells."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from scipy.io import arff
+
+    lines = text.split("\n")
+    head = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
+    if head is None:
+        raise UserError(f"{file} has no line @data, so it is no ARFF file or was cut short")
+    try:
+        _, about = arff.loadarff(io.StringIO("\n".join(lines[: head + 1]) + "\n"))
+        names, types = about.names(), [about[name] for name in about.names()]
+        if not names:
+            raise ValueError("it declares no attribute")
+    except Exception as error:
+        raise UserError(damaged(file, "the header of an ARFF file", error)) from error
+    for i, line in enumerate(lines):
+        if i <= head or line.lstrip().startswith("%"):
+            lines[i] = ""
+        elif line.lstrip().startswith("{"):
+            raise UserError(f"{file} row {i + 1} is sparse ARFF; save it with all its cells")
+    body = "\n".join(lines)
+    if not body.strip():
+        raise UserError(f"{file} has a header and no rows; a table needs rows")
+    quote = "'" if "'" in body else '"'
+    body = re.sub(rf",[ \t]+(?={quote})", ",", body)
+    check_quotes(body, file, delimiter=",", quote=quote)
+    table = cells(body, file, names, delimiter=",", quote=quote)
+    known: dict[str, Kind] = {"numeric": "number", "nominal": "category"}
+    for name, column, (kind, values) in zip(names, table.columns, types, strict=True):
+        if kind == "nominal":
+            declared = pa.array([*(values or ()), "?", ""], pa.large_string())
+            foreign = pc.invert(pc.is_in(column, value_set=declared))
+            for place in np.flatnonzero(foreign.to_numpy(zero_copy_only=False)).tolist():
+                row = int(table.rows[place])
+                table.bad[row] = (
+                    f"{file} row {row}: column {name!r} has {column[place].as_py()[:40]!r}, which "
+                    "the header does not declare; correct either"
+                )
+    return replace(table, kinds=tuple(known.get(kind) for kind, _ in types))
+
+
+def _parquet(data: bytes, file: str) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        opened = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        about = opened.metadata
+        # The lengths are the file's own word, and decide what pyarrow would set aside.
+        size = 4 * about.num_rows * about.num_columns
+        for i in range(about.num_row_groups):
+            size += abs(about.row_group(i).total_byte_size)
+        if size > IN_MEMORY:
+            raise ValueError(f"it says to hold {size:,} bytes, over the {IN_MEMORY:,} it may")
+        table = opened.read(use_threads=False)
+        table.validate(full=True)
+        # A row index that pandas wrote by the way is no column of the table.
+        names = [name for name in table.column_names if not re.match("__index_level_", name)]
+        used = [i for i, name in enumerate(table.column_names) if name in names]
+        typed = [_typed(whole(table.column(i)), file, table.column_names[i]) for i in used]
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(damaged(file, "Parquet", error)) from error
+    columns, kinds = [text for text, _ in typed], tuple(kind for _, kind in typed)
+    return Table(file, tuple(names), columns, kinds, np.arange(table.num_rows) + 1, {})
+
+
+def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:
+    """Return a column as text, since labels keep their spelling, and what its type makes of it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_a = pa.types
+    if is_a.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if is_a.is_float16(column.type):
+        column = column.cast(pa.float32())
+    if is_a.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    text = (is_a.is_string, is_a.is_large_string, is_a.is_boolean, is_a.is_null)
+    numbers = (is_a.is_integer, is_a.is_floating, is_a.is_decimal)
+    if not any(fits(column.type) for fits in (*text, *numbers)):
+        raise UserError(
+            f"{file}: column {name!r} is of type {column.type}, neither numbers nor text; "
+            "turn it into one of them, or save the table without it"
+        )
+    kind: Kind = "number" if any(fits(column.type) for fits in numbers) else "category"
+    return pc.utf8_trim_whitespace(column.cast(pa.large_string())), kind

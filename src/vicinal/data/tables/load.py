@@ -1,0 +1,144 @@
+"""Data sets from tables: numbers standardised, categories one-hot, one column the label."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.tables.cells import Table
+from vicinal.data.tables.files import TEXT_FORMS, read_table
+from vicinal.data.tables.parts import MISSING, Task, assembled
+from vicinal.data.words import check_options, existing
+from vicinal.errors import UserError, unknown
+
+OPTIONS = ("label", "test", "header", "missing", "categories", "drop", "task")
+
+
+def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+    r"""Load a table: the data source ``table:FILE?label=COLUMN``.
+
+    Columns are named by their header, or else by their number from 0; negative numbers count from
+    the end. A column holds numbers if more than half of its cells that are not missing do, and
+    categories otherwise; Parquet and ARFF say so themselves. Inputs are the numbers, in the order
+    of the file, and after them the categories, in that order too:
+
+    - Numbers have the mean of the training part taken out and are divided by its standard
+      deviation (dividing by ``n``), both over the cells that are there. A missing number becomes
+      the training mean, so 0, and has no column that marks it. A column that is constant in the
+      training part is 0 in both parts.
+    - Categories are one-hot over those of the training part, missing being one of them. One that
+      only the test part has is all zeros.
+
+    Args:
+        where: the file: ``.csv``, ``.tsv``, ``.txt``, ``.data``, ``.arff`` or ``.parquet``. A
+            relative path is looked for under ``wanted.root`` first.
+        options: texts, of which only the first is needed:
+
+            - ``label``: the column to predict.
+            - ``test``: a second file with the same columns, the test part. Without it a share
+              ``wanted.test_fraction`` of the rows is, of each class the same.
+            - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. It
+              is taken for one if none of its cells is a number, and none that holds text comes
+              again further down in its column.
+            - ``missing``: the cells that stand for nothing, separated by commas; by default
+              ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. The empty cell always does.
+            - ``categories``: columns, separated by commas, that hold categories though they look
+              like numbers.
+            - ``drop``: columns to leave out, separated by commas.
+            - ``task``: ``classification`` or ``regression``. By default classification if the
+              label is text, or whole numbers of which there are at most 20 different ones, each
+              on average twice or more.
+        wanted: with ``on_bad="skip"`` rows are left out, and said in ``Part.skipped``, that have
+            too few or too many cells, text or an infinite number in a column of numbers, no label,
+            or in a test file a class that the training file lacks. A row left out of a file that
+            is divided is said in the training part.
+
+    Returns:
+        Inputs float32 ``(n, features)``; targets int64 classes, sorted as numbers if all are and
+        named as the file spells them, or float32 numbers as they are.
+
+    Raises:
+        UserError: if a file or an option is wrong, a row is bad, there is one class only, or the
+            inputs would not fit into memory.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = "size,colour,kind\n1,red,cat\n3,blue,dog\n1,red,cat\n3,red,dog\n"
+        ...     _ = Path(folder, "pets.csv").write_text(rows)
+        ...     pets = load_table("pets.csv", {"label": "kind"}, Wanted(Path(folder), 0, 0.5))
+        >>> pets.classes, pets.train.inputs.dtype, pets.train.inputs[:, 0].sort().values.tolist()
+        (('cat', 'dog'), torch.float32, [-1.0, 1.0])
+    """
+    check_options("table", options, OPTIONS)
+    header = {None: None, "yes": True, "no": False}[_choice(options, "header", ("yes", "no"))]
+    task: Task | None = _choice(options, "task", ("classification", "regression"))  # type: ignore[assignment]
+    first = _read(where, wanted.root, header)
+    if "label" not in options:
+        raise UserError(f"table:{where} needs the option label=COLUMN; {_listed(first)}")
+    tables = [first]
+    if "test" in options:
+        form = Path(options["test"]).suffix.lower()
+        second = _read(options["test"], wanted.root, first.headed if form in TEXT_FORMS else None)
+        _check_same_columns(second, first)
+        tables.append(second)
+    return assembled(
+        tables,
+        label=_column(options["label"], first, "label"),
+        categories=_columns(options, "categories", first),
+        drop=_columns(options, "drop", first),
+        missing=options["missing"].split(",") if "missing" in options else MISSING,
+        task=task,
+        wanted=wanted,
+    )
+
+
+def _choice(options: Mapping[str, str], name: str, known: Sequence[str]) -> str | None:
+    if name in options and options[name] not in known:
+        raise UserError(unknown(f"value of the option {name}", options[name], known))
+    return options.get(name)
+
+
+def _read(where: str, root: Path, header: bool | None) -> Table:
+    table = read_table(existing(where, root, what="table"), file=where, header=header)
+    if not len(table.rows) and not table.bad:
+        raise UserError(f"{where} has a header and no rows; add them, or pass header=no")
+    return table
+
+
+def _listed(table: Table) -> str:
+    more = f" and {len(table.names) - 20:,} more" if len(table.names) > 20 else ""
+    return f"{table.file} has the columns {', '.join(table.names[:20])}{more}"
+
+
+def _check_same_columns(second: Table, first: Table) -> None:
+    if second.names == first.names:
+        return
+    if len(second.names) != len(first.names):
+        differ = f"it has {len(second.names):,} columns rather than {len(first.names):,}"
+    else:
+        i = next(i for i, name in enumerate(first.names) if second.names[i] != name)
+        differ = f"column {i} is {second.names[i]!r} rather than {first.names[i]!r}"
+    raise UserError(
+        f"{second.file} has to have the columns of {first.file}, and {differ}; "
+        "give it the same columns in the same order, and the same header"
+    )
+
+
+def _column(word: str, table: Table, option: str) -> int:
+    """Return the place of a column that is given by its name or its number."""
+    if table.names.count(word) == 1:
+        return table.names.index(word)
+    if word in table.names:
+        raise UserError(f"{table.file} has several columns {word!r}; give {option} by its number")
+    if re.fullmatch("-?[0-9]{1,9}", word) and -len(table.names) <= int(word) < len(table.names):
+        return int(word) % len(table.names)
+    # The nearest names first, since there may be thousands.
+    known = [*difflib.get_close_matches(word, table.names), *table.names[:20]]
+    raise UserError(unknown(f"column of {table.file}", word, dict.fromkeys(known)))
+
+
+def _columns(options: Mapping[str, str], option: str, table: Table) -> set[int]:
+    words = options[option].split(",") if option in options else []
+    return {_column(word.strip(), table, option) for word in words}

@@ -1,0 +1,34 @@
+"""A multilayer perceptron for tables."""
+
+import math
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Two hidden layers of 128 ReLU units, as for the tables of Zhang et al. (arXiv 1710.09412).
+
+    Args:
+        shape: of one example; all of its values are features.
+        classes: number of scores that come out.
+
+    Example:
+        >>> import torch
+        >>> MLP((4,), 3)(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    mixing_places: ClassVar[tuple[str, ...]] = ("layer1", "layer2")
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        """Build the network with PyTorch's default initialisation."""
+        super().__init__()
+        self.layer1 = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Linear(128, 128), nn.ReLU())
+        self.head = nn.Linear(128, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, ...)`` to scores ``(batch, classes)``."""
+        scores: Tensor = self.head(self.layer2(self.layer1(x)))
+        return scores

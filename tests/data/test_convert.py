@@ -1,0 +1,191 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vicinal.data import DataSet, Part, load, standardise_by
+from vicinal.data.convert import convert
+from vicinal.data.forms.recordio import RecordFile
+from vicinal.errors import UserError
+
+MXNET = Path(__file__).parent / "mxnet"
+
+
+def pictures(channels=3, count=8):
+    chance = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (count, channels, 6, 5), generator=chance, dtype=torch.uint8)
+    targets = torch.arange(count) % 2
+    train, test = Part(inputs[:6], targets[:6]), Part(inputs[6:], targets[6:])
+    return DataSet(("cat", "dog"), train, test, brightest=255)
+
+
+def sorted_by_content(part):
+    inputs = part.read(range(len(part))).inputs
+    return sorted((int(y), x.numpy().tobytes()) for x, y in zip(inputs, part.targets, strict=True))
+
+
+def same(one, other):
+    return all(
+        sorted_by_content(one.parts[k]) == sorted_by_content(other.parts[k]) for k in one.parts
+    )
+
+
+FORMS = {
+    "records": ("set.rec", "rec:set_train.rec,set_test.rec"),
+    "folder": ("set", "folder:set"),
+    "npz": ("set.npz", "npz:set.npz"),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_written_reads_back_the_same(tmp_path, form, channels):
+    data = pictures(channels)
+    name, spec = FORMS[form]
+    convert(data, tmp_path / name)
+    option = f"?channels={channels}" if form != "npz" else ""
+    back = load(spec + option, root=tmp_path)
+    assert same(data, back)
+    assert back.classes == ("cat", "dog")
+
+
+def test_from_form_to_form_and_back_nothing_is_lost(tmp_path):
+    data = pictures()
+    convert(data, tmp_path / "a.rec")
+    convert(load("rec:a_train.rec,a_test.rec", root=tmp_path), tmp_path / "b")
+    convert(load("folder:b", root=tmp_path, in_memory=0), tmp_path / "c.npz")
+    convert(load("npz:c.npz", root=tmp_path), tmp_path / "d.rec", encoding="raw")
+    assert same(load("rec:d_train.rec,d_test.rec?raw=6x5x3", root=tmp_path), data)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg"])
+def test_encoded_pictures_go_over_byte_for_byte_and_the_file_is_mxnets_own(tmp_path, form):
+    spec = f"rec:digits_40_{form}.rec,digits_40_{form}.rec"
+    convert(load(spec, root=MXNET, in_memory=0), tmp_path / "own.rec")
+    for ending in ("rec", "idx"):
+        ours = (tmp_path / f"own_train.{ending}").read_bytes()
+        assert ours == (MXNET / f"digits_40_{form}.{ending}").read_bytes()
+
+
+def test_label_vectors_stay_vectors(tmp_path):
+    spec = "rec:digits_label_vectors.rec,digits_label_vectors.rec"
+    convert(load(spec, root=MXNET, in_memory=0), tmp_path / "own.rec")
+    ours = (tmp_path / "own_train.rec").read_bytes()
+    assert ours == (MXNET / "digits_label_vectors.rec").read_bytes()
+
+
+def test_files_in_folders_keep_their_bytes_and_their_kind(tmp_path):
+    data = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=MXNET, in_memory=0)
+    convert(data, tmp_path / "out")
+    files = sorted((tmp_path / "out" / "train").glob("*/*.jpg"))
+    assert len(files) == 40
+    record = RecordFile(MXNET / "digits_40_jpg.rec").read(0)
+    assert (tmp_path / "out" / "train" / "0" / "00000.jpg").read_bytes() == record[24:]
+
+
+def test_jpeg_is_as_good_as_was_asked_for(tmp_path):
+    smooth = torch.linspace(0, 255, 6 * 3 * 16 * 16).view(6, 3, 16, 16).byte()
+    data = DataSet(("a",), Part(smooth, torch.zeros(6).long()), Part(smooth, torch.zeros(6).long()))
+    sizes = []
+    for quality in (20, 95):
+        name = f"q{quality}"
+        convert(data, tmp_path / f"{name}.rec", encoding="jpeg", quality=quality)
+        back = load(f"rec:{name}_train.rec,{name}_test.rec", root=tmp_path).train.inputs
+        assert (back.int() - smooth.int()).abs().max() < 40
+        sizes.append((tmp_path / f"{name}_train.rec").stat().st_size)
+    assert sizes[0] < sizes[1]
+    content = RecordFile(tmp_path / "q95_train.rec").read(0)[24:]
+    assert Image.open(io.BytesIO(content)).format == "JPEG"
+
+
+def test_bad_pictures_are_left_out_of_every_form(tmp_path):
+    convert(pictures(), tmp_path / "set")
+    bad = tmp_path / "set" / "train" / "cat" / "00002.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    for out, spec in (("a.rec", "rec:a_train.rec,a_test.rec"), ("b.npz", "npz:b.npz")):
+        data = load("folder:set", root=tmp_path, in_memory=0, on_bad="skip")
+        convert(data, tmp_path / out)
+        back = load(spec, root=tmp_path)
+        assert (len(back.train), len(back.test)) == (5, 2)
+        assert back.train.targets.bincount().tolist() == [2, 3]
+
+
+def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
+    data = pictures()
+    for name in ("set.rec", "set", "set.npz"):
+        convert(data, tmp_path / name)
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        with pytest.raises(UserError, match=r"is there already; choose another name"):
+            convert(data, tmp_path / name)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+    def stop(part, done, of):
+        raise KeyboardInterrupt
+
+    for name in ("half.rec", "half", "half.npz"):
+        with pytest.raises(KeyboardInterrupt):
+            convert(data, tmp_path / name, progress=stop)
+    assert not list(tmp_path.glob("half*"))
+    convert(DataSet(("owl", "dog"), data.train, data.test), tmp_path / "half")
+    assert not list((tmp_path / "half").rglob("cat"))  # nothing of what was broken off
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "missing/set.rec"}, "there is no folder .*missing to write set_train.rec"),
+        ({"encoding": "jpg"}, "there is no encoding 'jpg'; did you mean 'jpeg'"),
+        ({"encoding": "raw", "out": "set"}, "a folder holds encoded pictures"),
+        ({"quality": 0}, "quality = 0: wanted 1 to 100"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, options, message):
+    out = tmp_path / options.pop("out", "set.rec")
+    with pytest.raises(UserError, match=message):
+        convert(pictures(), out, **options)
+
+
+def test_tables_go_into_npz_alone(tmp_path):
+    iris = load("iris")
+    with pytest.raises(UserError, match=r"has torch.float32 \(4,\); convert it to NAME.npz"):
+        convert(iris, tmp_path / "iris.rec")
+    convert(iris, tmp_path / "iris.npz")
+    back = load("npz:iris.npz", root=tmp_path)
+    assert torch.equal(back.train.inputs, iris.train.inputs)
+    assert back.classes == iris.classes
+
+
+def test_a_class_name_that_leaves_the_folder_is_refused(tmp_path):
+    data = pictures()
+    for name in ("../cat", "", "..", ".hidden", "a\\b"):
+        odd = DataSet((name, "dog"), data.train, data.test)
+        with pytest.raises(UserError, match=r"cannot name a folder"):
+            convert(odd, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_path):
+    for write in (unpack.write_batches, unpack.write_folder, unpack.write_npz):
+        write(tmp_path)
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+    batches = load("cifar10", root=tmp_path)
+    convert(batches, tmp_path / "own.rec", encoding="png")
+    known = {name: sorted_by_content(part) for name, part in batches.parts.items()}
+    assert {name: len(part) for name, part in known.items()} == {"train": 50_000, "test": 10_000}
+    for spec in (
+        "cifar10:cifar-10-python.tar.gz",
+        "folder:cifar10",
+        "npz:cifar10.npz",
+        "rec:own_train.rec,own_test.rec",
+    ):
+        data = load(spec, root=tmp_path)
+        assert data.classes == batches.classes
+        for name, part in data.parts.items():
+            assert sorted_by_content(part) == known[name], (spec, name)
+    mean = standardise_by(batches.train).mean.flatten() / 255
+    assert np.round(mean.numpy(), 4).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])

@@ -1,0 +1,327 @@
+import hashlib
+import io
+import re
+import socket
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from vicinal.data.fetch import ARCHIVES, Archive, fetch
+from vicinal.errors import UserError
+
+BODY = bytes(range(256)) * 4096
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one body, and is as unreliable as a test asks for."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/file.bin"
+        self.asked = []
+        self.body, self.etag = BODY, '"one"'
+        self.drops = []  # after how many bytes each of the next answers breaks off
+        self.ranges, self.status, self.claims = True, 200, 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.asked.append(dict(self.headers))
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start, same = 0, self.headers.get("If-Range") in (None, server.etag)
+        if server.ranges and same and (wanted := self.headers.get("Range")):
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(server.body):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(server.body)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        rest = server.body[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            last = len(server.body) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(server.body)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(rest) + server.claims))
+        self.end_headers()
+        self.wfile.write(rest[: server.drops.pop(0)] if server.drops else rest)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def sets(server, *, body=BODY, file="file.bin", unpack=None):
+    checksum = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    return {"set": (Archive(server.url, checksum, file, unpack),)}
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_arrives_once_and_stays(server, tmp_path):
+    archives = sets(server, file="deep/file.bin")
+    for _ in range(2):
+        assert fetch("set", tmp_path / "root", archives=archives) == [
+            tmp_path / "root/deep/file.bin"
+        ]
+    assert (tmp_path / "root/deep/file.bin").read_bytes() == BODY
+    assert names(tmp_path / "root") == ["deep", "deep/file.bin"]
+    assert len(server.asked) == 1
+
+
+def test_a_file_with_a_wrong_checksum_is_fetched_anew(server, tmp_path):
+    (tmp_path / "file.bin").write_bytes(BODY[:-1])
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_progress_begins_at_nothing_and_ends_at_all_of_it(server, tmp_path):
+    seen = []
+    fetch("set", tmp_path, archives=sets(server), progress=lambda *now: seen.append(now))
+    assert seen[0] == ("file.bin", 0, len(BODY))
+    assert seen[-1] == ("file.bin", len(BODY), len(BODY))
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, tmp_path):
+    server.drops = [100_000, 50_000]
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert [asked.get("Range") for asked in server.asked] == [
+        None,
+        "bytes=100000-",
+        "bytes=150000-",
+    ]
+    assert [asked.get("If-Range") for asked in server.asked] == [None, '"one"', '"one"']
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_after_a_failure_the_same_command_goes_on(server, tmp_path):
+    server.drops = [70_000] + [0] * 9
+    with pytest.raises(UserError, match=r"5 times in a row at byte 70000 .* goes on from there"):
+        fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin.part").read_bytes() == BODY[:70_000]
+    assert not (tmp_path / "file.bin").exists()
+    server.drops, server.asked = [], []
+    seen = []
+    fetch("set", tmp_path, archives=sets(server), progress=lambda *now: seen.append(now))
+    assert [asked["Range"] for asked in server.asked] == ["bytes=70000-"]
+    assert seen[0] == ("file.bin", 70_000, len(BODY))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_connection_that_breaks_often_but_brings_something_is_not_given_up(server, tmp_path):
+    server.drops = [1000] * 9
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert len(server.asked) == 10
+
+
+def test_a_server_that_ignores_ranges_starts_anew(server, tmp_path):
+    server.drops, server.ranges = [100_000], False
+    seen = []
+    fetch("set", tmp_path, archives=sets(server), progress=lambda *now: seen.append(now))
+    assert seen[-1] == ("file.bin", len(BODY), len(BODY))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_a_server_that_ignores_ranges_and_breaks_off_is_given_up(server, tmp_path):
+    server.drops, server.ranges = [100_000] * 50, False
+    with pytest.raises(UserError, match="5 times in a row"):
+        fetch("set", tmp_path, archives=sets(server))
+    assert len(server.asked) == 5
+
+
+def test_a_file_that_changed_meanwhile_starts_anew(server, tmp_path):
+    server.drops = [100_000] + [0] * 9
+    with pytest.raises(UserError):
+        fetch("set", tmp_path, archives=sets(server))
+    server.drops, server.body, server.etag = [], BODY[::-1], '"two"'
+    fetch("set", tmp_path, archives=sets(server, body=BODY[::-1]))
+    assert (tmp_path / "file.bin").read_bytes() == BODY[::-1]
+
+
+def test_weak_and_missing_tags_are_not_asked_for(server, tmp_path):
+    for etag in ('W/"one"', ""):
+        server.etag, server.asked, server.drops = etag, [], [100]
+        fetch("set", tmp_path / f"at{len(etag)}", archives=sets(server))
+        assert [asked.get("If-Range") for asked in server.asked] == [None, None]
+
+
+def test_a_part_that_is_whole_already_is_not_fetched_again(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(BODY)
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert names(tmp_path) == ["file.bin"]
+
+
+def test_a_part_that_is_too_long_is_started_anew(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(BODY + b"more")
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_a_wrong_checksum_names_both_and_leaves_nothing(server, tmp_path):
+    server.body = BODY[:1000]
+    came, wanted = (hashlib.sha256(body).hexdigest() for body in (BODY[:1000], BODY))
+    with pytest.raises(UserError, match=f"sha256 checksum of what came is {came}, wanted {wanted}"):
+        fetch("set", tmp_path, archives=sets(server))
+    assert names(tmp_path) == []
+
+
+def test_what_stands_before_a_damaged_part_does_not_stay_in_the_way(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(b"?" * 1000)
+    with pytest.raises(UserError, match="checksum"):
+        fetch("set", tmp_path, archives=sets(server))
+    fetch("set", tmp_path, archives=sets(server))
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_a_length_that_is_never_reached_does_not_count_where_the_checksum_is_right(
+    server, tmp_path
+):
+    server.claims = 7
+    fetch("set", tmp_path, archives=sets(server))
+    assert [asked.get("Range") for asked in server.asked] == [None, f"bytes={len(BODY)}-"]
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_a_length_that_is_never_reached_is_a_broken_connection(server, tmp_path):
+    server.claims, server.ranges = 7, False
+    with pytest.raises(UserError, match=rf"broke off 5 times in a row at byte {len(BODY)} "):
+        fetch("set", tmp_path, archives=sets(server))
+
+
+def test_a_length_that_is_too_short_shows_in_the_checksum(server, tmp_path):
+    server.claims = -7
+    with pytest.raises(UserError, match="checksum"):
+        fetch("set", tmp_path, archives=sets(server))
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_a_refusal_is_told_as_it_is(server, tmp_path, status):
+    server.status = status
+    with pytest.raises(UserError, match=rf"^{server.url}: the server answered {status} \w+"):
+        fetch("set", tmp_path, archives=sets(server))
+    assert len(server.asked) == 1
+    assert names(tmp_path) == []
+
+
+def test_without_a_network_the_error_says_so(tmp_path):
+    with socket.socket() as taken:  # bound and not listening: whoever calls is refused
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/file.bin"
+        archives = {"set": (Archive(url, "md5:0", "file.bin"),)}
+        with pytest.raises(UserError, match=rf"^{url} cannot be reached \(.*refused\)"):
+            fetch("set", tmp_path, archives=archives)
+
+
+def test_an_address_that_is_none_is_told(tmp_path):
+    archives = {"set": (Archive("nowhere", "md5:0", "file.bin"),)}
+    with pytest.raises(UserError, match="nowhere cannot be downloaded"):
+        fetch("set", tmp_path, archives=archives)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_passes_through_as_it_is(server, tmp_path):
+    (tmp_path / "file.bin.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        fetch("set", tmp_path, archives=sets(server))
+
+
+def test_an_unknown_set_is_answered_with_the_nearest_name(tmp_path):
+    with pytest.raises(UserError, match="no data set to fetch 'cifar-10'; did you mean 'cifar10'"):
+        fetch("cifar-10", tmp_path)
+
+
+def packed(*members):
+    """A tar archive of members: a name and bytes, or a name and a link's target."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                archive.addfile(member)
+    return stream.getvalue()
+
+
+def test_a_tar_archive_is_unpacked_once(server, tmp_path):
+    server.body = packed(("yes/a.wav", b"yes"), ("list.txt", b"a"))
+    archives = sets(server, body=server.body, unpack="words")
+    assert fetch("set", tmp_path, archives=archives) == [tmp_path / "words"]
+    assert (tmp_path / "words/yes/a.wav").read_bytes() == b"yes"
+    assert names(tmp_path / "words") == ["list.txt", "yes", "yes/a.wav"]
+    (tmp_path / "file.bin").unlink()
+    (tmp_path / "words/list.txt").write_text("changed by hand")
+    assert fetch("set", tmp_path, archives=archives) == [tmp_path / "words"]
+    assert (tmp_path / "words/list.txt").read_text() == "changed by hand"
+    assert len(server.asked) == 1
+
+
+def test_a_zip_archive_is_unpacked_beside_what_is_there(server, tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("abalone.data", "M,1")
+    server.body = stream.getvalue()
+    (tmp_path / "uci").mkdir()
+    (tmp_path / "uci/other.csv").write_text("1")
+    fetch("set", tmp_path, archives=sets(server, body=server.body, unpack="uci"))
+    assert names(tmp_path / "uci") == ["abalone.data", "other.csv"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../out.txt", b"out")],
+        [("a/../../out.txt", b"out")],
+        [("/out.txt", b"out")],
+        [("link", "../.."), ("link/out.txt", b"out")],
+        [("link", "/etc/passwd")],
+    ],
+)
+def test_members_that_lead_outside_are_refused(server, tmp_path, members):
+    server.body = packed(("good.txt", b"good"), *members)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        fetch("set", tmp_path / "root", archives=sets(server, body=server.body, unpack="words"))
+    assert names(tmp_path) == ["root", "root/file.bin"]
+
+
+def test_a_file_that_is_no_archive_is_told(server, tmp_path):
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        fetch("set", tmp_path, archives=sets(server, unpack="words"))
+
+
+def test_what_can_be_fetched_has_checksums_and_places_of_its_own():
+    every = [archive for archives in ARCHIVES.values() for archive in archives]
+    assert len({archive.file for archive in every}) == len(every) == 13
+    for archive in every:
+        assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum)
+        assert archive.url.rpartition("/")[2] == archive.file.rpartition("/")[2]
+        assert re.match("https?://", archive.url)

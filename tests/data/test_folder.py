@@ -1,0 +1,143 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vicinal.data import load
+from vicinal.errors import UserError
+
+
+def put(folder, names, value, *, size=(4, 4)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        Image.fromarray(np.full((*size, 3), value + k, np.uint8)).save(folder / name)
+
+
+def numbers(part):
+    """The value that each picture is filled with."""
+    return part.read(range(len(part))).inputs[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two classes in parts of their own, with different formats and a folder within a class."""
+    for base, part in enumerate(("train", "val", "test")):
+        put(tmp_path / "pets" / part / "dog", ["b.png", "a.bmp"], 100 * base + 10)
+        put(tmp_path / "pets" / part / "cat", ["1.png"], 100 * base)
+        put(tmp_path / "pets" / part / "cat" / "more", ["0.png"], 100 * base + 1)
+    return tmp_path
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**9])
+def test_parts_and_classes_are_folders_in_the_order_of_their_names(pets, in_memory):
+    data = load("folder:pets", root=pets, in_memory=in_memory)
+    assert data.classes == ("cat", "dog")
+    assert numbers(data.train) == [0, 1, 11, 10]
+    assert data.train.targets.tolist() == [0, 0, 1, 1]
+    assert numbers(data.validation) == [100, 101, 111, 110]
+    assert numbers(data.test) == [200, 201, 211, 210]
+    assert isinstance(data.train.inputs, torch.Tensor) == (in_memory > 0)
+
+
+def test_imagenets_val_is_the_test_part_where_there_is_no_other(pets):
+    (pets / "pets" / "test").rename(pets / "away")
+    data = load("folder:pets", root=pets)
+    assert numbers(data.test) == [100, 101, 111, 110]
+    assert data.validation is None
+
+
+def test_classes_right_away_are_divided_by_the_seed_with_equal_shares(tmp_path):
+    for k, name in enumerate(("a", "b")):
+        put(tmp_path / name, [f"{j:02d}.png" for j in range(10)], 100 * k)
+    first, again, other = (load(f"folder:{tmp_path}", seed=s, test_fraction=0.3) for s in (0, 0, 1))
+    assert first.test.targets.bincount().tolist() == [3, 3]
+    assert sorted(numbers(first.train) + numbers(first.test)) == [*range(10), *range(100, 110)]
+    assert numbers(first.test) == numbers(again.test)
+    assert numbers(first.test) != numbers(other.test)
+
+
+def test_hidden_files_are_passed_over(pets):
+    (pets / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"no picture")
+    (pets / "pets" / "train" / ".cache").mkdir()
+    assert len(load("folder:pets", root=pets).train) == 4
+
+
+def test_classes_can_be_chosen(pets):
+    (pets / "pets" / "train" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty has no files: a class needs pictures"):
+        load("folder:pets", root=pets)
+    data = load("folder:pets?classes=dog,cat", root=pets)
+    assert data.classes == ("dog", "cat")
+    with pytest.raises(UserError, match=r"has no class cow \(it has: cat, dog, empty\)"):
+        load("folder:pets?classes=dog,cow", root=pets)
+
+
+def test_a_class_that_training_does_not_have_is_refused(pets):
+    put(pets / "pets" / "test" / "cow", ["a.png"], 0)
+    with pytest.raises(UserError, match=r"test has the class cow, which .*train has not"):
+        load("folder:pets", root=pets)
+
+
+def test_a_class_that_a_part_leaves_out_is_refused(pets):
+    os.rename(pets / "pets" / "test" / "cat", pets / "gone")
+    with pytest.raises(UserError, match=r"test/cat cannot be read: No such file"):
+        load("folder:pets", root=pets)
+
+
+def test_a_split_that_leaves_a_class_out_is_refused_with_the_class(tmp_path):
+    put(tmp_path / "a", [f"{k}.png" for k in range(9)], 0)
+    put(tmp_path / "rare", ["0.png"], 0)
+    with pytest.raises(UserError, match=r"so that every class is in both parts; class rare has 1"):
+        load(f"folder:{tmp_path}")
+
+
+def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
+    bad = pets / "pets" / "train" / "cat" / "2.png"
+    bad.write_bytes((pets / "pets" / "train" / "cat" / "1.png").read_bytes()[:40])
+    (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match=r"cat/2\.png: a PNG cannot be decoded"):
+        load("folder:pets", root=pets)
+    part = load("folder:pets", root=pets, on_bad="skip").train
+    assert numbers(part) == [0, 1, 11, 10]
+    assert part.targets.tolist() == [0, 0, 1, 1]
+    assert [sentence.split(": ")[0].split("/")[-1] for sentence in part.skipped] == [
+        "2.png",
+        "notes.txt",
+    ]
+
+
+def test_pictures_of_many_sizes_need_a_size(tmp_path):
+    put(tmp_path / "a", [f"{k}.png" for k in range(5)], 0, size=(6, 4))
+    put(tmp_path / "b", [f"{k}.png" for k in range(5)], 0, size=(4, 9))
+    with pytest.raises(UserError, match=r"b/.\.png: wanted a picture of 6x4 .* size=N"):
+        load(f"folder:{tmp_path}")
+    data = load(f"folder:{tmp_path}?size=3&channels=1")
+    assert data.train.inputs.shape == (8, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "has 0 folders; wanted one a class, two or more"),
+        (lambda root: put(root / "a", ["a.png"], 0), "has 1 folders; wanted one a class"),
+        (lambda root: (root / "train").mkdir(), "a folder train, but neither test nor val"),
+        (lambda root: (root / "test").mkdir(), "but no folder train beside it"),
+    ],
+)
+def test_what_is_no_layout_of_classes_is_refused(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load(f"folder:{tmp_path}")
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"is a file; folder: wants a folder"):
+        load("folder:file", root=tmp_path)
+
+
+def test_links_that_go_round_in_circles_end(pets):
+    (pets / "pets" / "train" / "cat" / "loop").symlink_to(pets / "pets" / "train")
+    assert len(load("folder:pets", root=pets).train) == 4

@@ -1,0 +1,109 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from vicinal.data import load
+from vicinal.errors import UserError
+
+CHANCE = np.random.default_rng(0)
+PICTURES = CHANCE.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+GOOD = {
+    "train_images": PICTURES,
+    "train_labels": np.array([0, 1, 2, 0, 1, 2]),
+    "test_images": PICTURES[:2],
+    "test_labels": np.array([0, 1]),
+    "classes": np.array(["a", "b", "c"]),
+}
+
+
+def loaded(folder, arrays, save=np.savez):
+    save(folder / "set.npz", **arrays)
+    return load("npz:set.npz", root=folder)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_pictures_are_read(tmp_path, save):
+    data = loaded(tmp_path, GOOD, save)
+    assert np.array_equal(data.train.inputs.permute(0, 2, 3, 1).numpy(), PICTURES)
+    assert data.train.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.classes == ("a", "b", "c")
+    assert data.brightest == 255
+
+
+def test_grey_pictures_in_the_order_of_fortran_get_a_channel(tmp_path):
+    grey = np.asfortranarray(PICTURES[..., 0])
+    data = loaded(tmp_path, GOOD | {"train_images": grey, "test_images": grey[:2]})
+    assert np.array_equal(data.train.inputs[:, 0].numpy(), grey)
+
+
+def test_tables_and_real_values_are_read(tmp_path):
+    values = CHANCE.normal(size=(6, 7))
+    data = loaded(
+        tmp_path,
+        {
+            "train_inputs": values,
+            "train_labels": values[:, 0],
+            "test_inputs": values,
+            "test_labels": values[:, 1],
+            "validation_inputs": values[:1],
+            "validation_labels": values[:1, 0],
+        },
+    )
+    assert torch.equal(data.train.inputs, torch.from_numpy(values).float())
+    assert data.test.targets.tolist() == values[:, 1].astype(np.float32).tolist()
+    assert len(data.validation) == 1
+    assert data.classes == ()
+    assert data.brightest is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": None}, "wanted train_images .or train_inputs. and train_labels, found"),
+        ({"test_labels": None}, "wanted test_images"),
+        ({"train_labels": np.zeros(5, int)}, r"train has 6 inputs and labels of \(5,\)"),
+        ({"train_labels": np.array([0, 1, 2, 0, 1, -1])}, "wanted classes from 0"),
+        ({"train_labels": np.array(["a"] * 6)}, "train_labels is <U1, wanted classes"),
+        ({"test_labels": np.array([0, 3])}, "test_labels has class 3 at row 1, where there are 3"),
+        ({"test_labels": np.array([0, 0.5])}, "test_labels and train_labels are of different"),
+        ({"test_images": PICTURES[:2, :3]}, "test and train have examples of different shape"),
+        ({"train_images": PICTURES.astype(float)}, "train_images is float64 .*, wanted uint8"),
+        ({"train_images": PICTURES[..., :2]}, "wanted uint8 .n, height, width, 1 or 3"),
+        ({"classes": np.array([1, 2, 3])}, r"classes is int64 \(3,\), wanted names"),
+        ({"classes": None, "train_labels": np.array([0, 1, 2, 0, 1, 99])}, "class 99 among 6"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, message):
+    arrays = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        loaded(tmp_path, arrays)
+
+
+def test_an_array_of_objects_is_refused_and_not_unpickled(tmp_path):
+    with pytest.raises(UserError, match=r"header of train_labels says object"):
+        loaded(tmp_path, GOOD | {"train_labels": np.array([{}] * 6, dtype=object)})
+
+
+def test_a_header_that_claims_more_than_is_there_is_refused(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.zeros(10, np.uint8))
+    lying = array.getvalue().replace(b"(10,), ", b"(10000000000,), ".ljust(16))
+    lying = lying[:8] + (118).to_bytes(2, "little") + lying[10:]
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("train_images.npy", lying)
+    with pytest.raises(UserError, match=r"set\.npz"):
+        load("npz:set.npz", root=tmp_path)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    loaded(tmp_path, GOOD)
+    path = tmp_path / "set.npz"
+    whole = path.read_bytes()
+    at = whole.index(PICTURES.tobytes()[:64])
+    for content in (b"", b"none", whole[:200], whole[:-30], whole[:at] + b"!!" + whole[at + 2 :]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"set\.npz"):
+            load("npz:set.npz", root=tmp_path)

@@ -1,0 +1,597 @@
+import io
+import math
+import os
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+import torch
+
+from vicinal.data.dataset import Wanted
+from vicinal.data.sound.recordings import read_recording
+from vicinal.data.sound.spectrograms import (
+    AddNoise,
+    LogMel,
+    LogSpectrogram,
+    TimeShift,
+    log_mel,
+    log_spectrogram,
+    mel_filters,
+)
+from vicinal.data.sound.speech import StoredRecordings, background_noise, load_commands
+from vicinal.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("VICINAL_SHARED", ROOT.parent / "shared"))
+ARCHIVE = SHARED / "data" / "spoken_digits" / "spoken_digits.tar.xz"
+
+
+def sine(hertz=440.0, *, rate=8000, seconds=1.0, loud=0.5):
+    return loud * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def loudest_hertz(wave, rate):
+    return np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+
+
+def write(path, wave, rate=8000, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate, **how)
+    return path
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """A folder of two words, four recordings each, the last ones on the lists."""
+    folder = tmp_path / "words"
+    for word, hertz in (("no", 300), ("yes", 900)):
+        for number in range(4):
+            write(folder / word / f"{number}.wav", sine(hertz + 10 * number))
+    (folder / "testing_list.txt").write_text("no/3.wav\nyes/3.wav\n")
+    (folder / "validation_list.txt").write_text("no/2.wav\nyes/2.wav\n")
+    return folder
+
+
+def load(folder, options=None, **wanted):
+    return load_commands(str(folder), options or {}, Wanted(Path("nowhere"), **wanted))
+
+
+@pytest.fixture(scope="session")
+def spoken_digits(tmp_path_factory):
+    if not ARCHIVE.exists():
+        pytest.skip("the spoken digits are not in the shared folder (VICINAL_SHARED)")
+    folder = tmp_path_factory.mktemp("spoken")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "spoken_digits"
+
+
+# Reading one recording
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_wav_of_every_width_gives_the_samples_that_were_written(tmp_path, subtype):
+    wave = sine(seconds=0.1001)  # an odd number of samples, so that 8 and 24 bits are padded
+    path = write(tmp_path / "a.wav", wave, subtype=subtype)
+    steps = {"PCM_U8": 2**7, "PCM_16": 2**15, "PCM_24": 2**23}.get(subtype, 2**23)
+    read = read_recording(path, rate=8000)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, wave, atol=1.01 / steps, rtol=0)
+
+
+def test_24_bits_are_read_as_worked_out_by_hand(tmp_path):
+    values = [0, 1, -1, 2**22, -(2**23)]
+    data = b"".join((v & 0xFFFFFF).to_bytes(3, "little") for v in values) + b"\0"
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 24000, 3, 24)
+    chunks = form + struct.pack("<4sI", b"data", 15) + data
+    path = tmp_path / "a.wav"
+    path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks)
+    assert read_recording(path, rate=8000).tolist() == [v / 2**23 for v in values]
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.flac", 1e-4), ("a.ogg", 0.05), ("a.aiff", 1e-4)])
+def test_other_formats_are_read_too(tmp_path, name, most):
+    wave = sine()
+    read = read_recording(write(tmp_path / name, wave), rate=8000, samples=8000)
+    assert np.abs(read - wave).max() < most
+
+
+@pytest.mark.parametrize("own", [8000, 11025, 22050, 44100, 48000])
+def test_the_frequency_of_a_sine_survives_resampling(tmp_path, own):
+    path = write(tmp_path / "a.wav", sine(1000, rate=own), own, subtype="FLOAT")
+    wave = read_recording(path, rate=16000, samples=16000)
+    np.testing.assert_allclose(wave[500:-500], sine(1000, rate=16000)[500:-500], atol=2e-3)
+
+
+def test_an_odd_rate_keeps_the_frequency(tmp_path):
+    path = write(tmp_path / "a.wav", sine(1000, rate=15991), 15991)
+    assert loudest_hertz(read_recording(path, rate=16000, samples=16000), 16000) == 1000
+
+
+def test_cutting_a_long_recording_gives_the_beginning_of_the_whole(tmp_path):
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 40000).astype(np.float32)
+    path = write(tmp_path / "a.wav", wave, 12000, subtype="FLOAT")
+    whole = scipy.signal.resample_poly(wave, 4, 3)
+    read = read_recording(path, rate=16000, samples=16000)
+    np.testing.assert_allclose(read, whole[:16000], atol=1e-6)
+
+
+def test_short_recordings_get_zeros_behind(tmp_path):
+    path = write(tmp_path / "a.wav", np.array([0.5, -0.5]), subtype="FLOAT")
+    assert read_recording(path, rate=8000, samples=4).tolist() == [0.5, -0.5, 0, 0]
+
+
+def test_the_channels_of_stereo_are_averaged(tmp_path):
+    stereo = np.array([[0.5, 0.25], [-1.0, 0.5]])
+    path = write(tmp_path / "a.wav", stereo, subtype="FLOAT")
+    assert read_recording(path, rate=8000).tolist() == [0.375, -0.25]
+
+
+def test_what_goes_slightly_beyond_full_scale_is_clipped(tmp_path):
+    path = write(tmp_path / "a.wav", np.array([1.2, -1.2, 0.5]), subtype="FLOAT")
+    assert read_recording(path, rate=8000).tolist() == [1, -1, 0.5]
+
+
+# Bad recordings
+
+
+def wav_bytes(wave, rate=8000, **how):
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, **({"format": "WAV"} | how))
+    return file.getvalue()
+
+
+def changed(data, at, new):
+    return data[:at] + new + data[at + len(new) :]
+
+
+WAV = wav_bytes(sine(seconds=0.05))
+FLAC = wav_bytes(sine(seconds=2), format="FLAC")
+OGG = wav_bytes(sine(seconds=1), format="OGG")
+# Where lengths stand: the size of the data chunk at 40 in a WAV, and in a FLAC the low half of the
+# number of samples at 22.
+BAD = {
+    "an empty file": (b"", "empty file"),
+    "no samples": (wav_bytes(np.zeros(0)), "no samples"),
+    "a cut WAV": (WAV[:-100], "'data' should end"),
+    "a WAV cut in its header": (WAV[:30], "incomplete"),
+    "a WAV of ten bytes": (WAV[:10], "10 bytes"),
+    "a cut FLAC": (FLAC[: len(FLAC) // 2], "damaged|incomplete"),
+    "a cut FLAC whose beginning is there": (FLAC[: len(FLAC) * 3 // 4], "damaged|incomplete"),
+    "a cut OGG": (OGG[: len(OGG) // 2], "last page"),
+    "an OGG without its last page": (OGG[: OGG.rfind(b"OggS")], "last page"),
+    "text": (b"hello, this is no sound\n" * 20, "no sound file"),
+    "a WAV that claims less than it has": (changed(WAV, 40, struct.pack("<I", 10)), "claims"),
+    "a WAV that claims 4 GB": (changed(WAV, 40, b"\xff\xff\xff\xff"), "claims to end"),
+    "a FLAC that claims hours": (changed(FLAC, 22, b"\x7f\xff\xff\xff"), "damaged|incomplete"),
+    "NaN": (wav_bytes(np.array([0.0, np.nan]), subtype="FLOAT"), "sample 1 is not a finite"),
+    "infinity": (wav_bytes(np.array([np.inf, 0]), subtype="DOUBLE"), "sample 0 is not a finite"),
+    "integers as floats": (wav_bytes(np.array([9000.0]), subtype="FLOAT"), "full scale"),
+    "a rate of 7 Hz": (wav_bytes(np.zeros(9), 7), "7 samples a second"),
+    "a rate of 2 GHz": (wav_bytes(np.zeros(9), 2**31 - 1), "samples a second"),
+    "40 channels": (wav_bytes(np.zeros((9, 40))), "40 channels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_recording_is_refused_by_name_or_left_out(commands, kind):
+    data, sentence = BAD[kind]
+    (commands / "yes" / "1.wav").write_bytes(data)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load(commands)
+    assert str(Path("yes", "1.wav")) in str(caught.value)
+    assert 'on_bad="skip"' in str(caught.value)
+    loaded = load(commands, on_bad="skip")
+    assert loaded.train.targets.tolist() == [0, 0, 1]
+    assert len(loaded.train.inputs) == 3
+    (skipped,) = loaded.train.skipped
+    assert "1.wav" in skipped
+    stored = load(commands, on_bad="skip", in_memory=0).train
+    read = stored.inputs.read([3, 2, 0])
+    assert (len(stored), read.kept.tolist(), len(read.skipped)) == (4, [1, 2], 1)
+    assert torch.equal(read.inputs, loaded.train.inputs[[2, 0]])
+    with pytest.raises(UserError, match=sentence):
+        load(commands, in_memory=0).train.inputs.read([3])
+
+
+def outcome(path):
+    """Read, check what any recording promises, and say what came of it."""
+    try:
+        wave = read_recording(path, rate=8000, samples=1000)
+    except UserError as error:
+        return str(error)
+    kind = (wave.shape, wave.dtype, bool((np.abs(wave) <= 1).all()))
+    return "read" if kind == ((1000,), np.float32, True) else kind
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff"])
+def test_damaged_bytes_give_a_recording_or_a_sentence(tmp_path, name):
+    random = np.random.default_rng(0)
+    path = write(tmp_path / name, sine(seconds=0.05))
+    data = path.read_bytes()
+    outcomes = []
+    for _ in range(500):
+        damaged = bytearray(data)
+        reach = len(data) if random.random() < 0.3 else min(64, len(data))
+        for _ in range(random.integers(1, 4)):
+            damaged[random.integers(reach)] = random.integers(256)
+        if random.random() < 0.2:
+            del damaged[random.integers(len(damaged)) :]
+        path.write_bytes(damaged)
+        outcomes.append(outcome(path))
+    refused = [sentence for sentence in outcomes if sentence != "read"]
+    assert all(str(path) in sentence for sentence in refused)
+    assert len(refused) > 50
+
+
+# The layout
+
+
+def test_the_lists_decide_the_parts(commands):
+    loaded = load(commands, {"features": "wave", "rate": "8000"})
+    assert loaded.classes == ("no", "yes")
+    hertz = {
+        name: [loudest_hertz(wave, 8000) for wave in part.inputs.numpy()]
+        for name, part in loaded.parts.items()
+    }
+    assert hertz == {"train": [300, 310, 900, 910], "validation": [320, 920], "test": [330, 930]}
+    assert [part.targets.tolist() for part in loaded.parts.values()] == [
+        [0, 0, 1, 1],
+        [0, 1],
+        [0, 1],
+    ]
+
+
+def test_without_lists_the_seed_decides_what_is_tested_on(commands):
+    (commands / "testing_list.txt").unlink()
+    (commands / "validation_list.txt").unlink()
+    one, again, *others = (
+        load(commands, {"features": "wave"}, seed=seed, test_fraction=0.5) for seed in (0, 0, 1, 2)
+    )
+    assert one.validation is None
+    assert one.test.targets.tolist() == one.train.targets.tolist() == [0, 0, 1, 1]
+    assert torch.equal(one.test.inputs, again.test.inputs)
+    assert not all(torch.equal(one.test.inputs, other.test.inputs) for other in others)
+    both = torch.cat([one.train.inputs, one.test.inputs])
+    assert len(both.unique(dim=0)) == 8
+
+
+def test_without_a_testing_list_the_validation_part_stays_out_of_the_split(commands):
+    (commands / "testing_list.txt").unlink()
+    loaded = load(commands, test_fraction=0.34)
+    assert [len(part) for part in loaded.parts.values()] == [3, 2, 3]
+
+
+def test_noise_and_hidden_files_are_no_class(commands):
+    write(commands / "_background_noise_" / "hum.wav", sine(50))
+    write(commands / ".trash" / "a.wav", sine())
+    (commands / "yes" / ".DS_Store").write_bytes(b"x")
+    (commands / "README.md").write_text("words")
+    loaded = load(commands)
+    assert (loaded.classes, len(loaded.train)) == (("no", "yes"), 4)
+
+
+def test_a_relative_path_is_looked_for_under_the_root(commands):
+    wanted = Wanted(commands.parent)
+    assert len(load_commands("words", {}, wanted).train) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("yes/9.wav", "line 3: 'yes/9.wav' is not there"),
+        ("../words/yes/1.wav", "line 3: .* points outside the folder"),
+        ("yes/../../words/yes/1.wav", "line 3: .* points outside the folder"),
+        ("/etc/passwd", "line 3: .* points outside the folder"),
+        ("_background_noise_/hum.wav", "line 3: .* is not there"),
+        ("no/3.wav", r"is in testing_list\.txt too"),
+    ],
+)
+def test_a_bad_line_of_a_list_is_refused_by_number_or_left_out(commands, line, sentence):
+    write(commands / "_background_noise_" / "hum.wav", sine(50))
+    file = commands / "validation_list.txt"
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(UserError, match=rf"validation_list\.txt, .*{sentence}"):
+        load(commands)
+    loaded = load(commands, on_bad="skip")
+    assert [len(part) for part in loaded.parts.values()] == [4, 2, 2]
+    assert len(loaded.validation.skipped) == 1
+
+
+def test_blank_repeated_and_dotted_lines_of_a_list_do_no_harm(commands):
+    (commands / "testing_list.txt").write_text(
+        "\ufeffno/3.wav\r\n\n./yes/3.wav\r\nno/3.wav\n", "utf-8"
+    )
+    assert load(commands).test.targets.tolist() == [0, 1]
+
+
+def test_a_list_that_is_no_text_is_refused(commands):
+    (commands / "testing_list.txt").write_bytes(b"no/3.wav\n\xff\xfe")
+    with pytest.raises(UserError, match=r"testing_list\.txt, byte 9"):
+        load(commands)
+
+
+def test_an_empty_folder_of_a_word_is_refused_or_left_out(commands):
+    (commands / "maybe").mkdir()
+    with pytest.raises(UserError, match=r"maybe: wanted recordings of a word, found none"):
+        load(commands)
+    loaded = load(commands, on_bad="skip")
+    assert loaded.classes == ("no", "yes")
+    assert "maybe" in loaded.train.skipped[0]
+
+
+def test_a_link_to_outside_is_refused_or_left_out(commands, tmp_path):
+    outside = write(tmp_path / "secret.wav", sine())
+    (commands / "yes" / "5.wav").symlink_to(outside)
+    with pytest.raises(UserError, match=r"5\.wav links to outside"):
+        load(commands)
+    assert len(load(commands, on_bad="skip").train) == 4
+
+
+def test_a_word_that_is_a_link_to_outside_is_refused(commands, tmp_path):
+    write(tmp_path / "elsewhere" / "a.wav", sine())
+    (commands / "maybe").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="links to outside"):
+        load(commands)
+
+
+def test_a_pipe_or_a_folder_among_the_recordings_is_refused(commands):
+    os.mkfifo(commands / "yes" / "pipe.wav")
+    with pytest.raises(UserError, match=r"pipe\.wav: wanted a recording, found no file"):
+        load(commands)
+
+
+@pytest.mark.parametrize("on_bad", ["raise", "skip"])
+def test_a_word_without_recordings_to_train_on_is_refused(commands, on_bad):
+    names = "".join(f"yes/{n}.wav\n" for n in (0, 1, 3))
+    (commands / "testing_list.txt").write_text(names)
+    with pytest.raises(UserError, match="the word 'yes' has no recordings to train on"):
+        load(commands, on_bad=on_bad)
+
+
+def test_a_word_of_which_every_recording_is_bad_is_refused(commands):
+    for number in (0, 1):
+        (commands / "no" / f"{number}.wav").write_bytes(b"")
+    with pytest.raises(UserError, match="the word 'no' has no recordings to train on"):
+        load(commands, on_bad="skip")
+
+
+def test_an_empty_list_is_refused(commands):
+    (commands / "testing_list.txt").write_text("")
+    with pytest.raises(UserError, match="test part has no recordings"):
+        load(commands)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"feature": "wave"}, "did you mean 'features'"),
+        ({"features": "log_mel"}, "did you mean 'log-mel'"),
+        ({"rate": "16k"}, "rate: wanted a number from 1000 to .*'16k'"),
+        ({"rate": "8000.5"}, "whole number"),
+        ({"seconds": "0"}, "seconds: wanted"),
+        ({"seconds": "nan"}, "seconds: wanted"),
+        ({"seconds": "1e12"}, "seconds: wanted"),
+    ],
+)
+def test_bad_options_are_refused(commands, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load(commands, options)
+
+
+@pytest.mark.parametrize("where", ["", "no_such_folder"])
+def test_a_missing_folder_is_refused(where):
+    with pytest.raises(UserError, match="wanted a folder of spoken words"):
+        load(where)
+
+
+def test_a_folder_without_words_is_refused(tmp_path):
+    with pytest.raises(UserError, match="found none"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("features", ["wave", "log-mel", "log-spectrogram"])
+def test_reading_when_asked_for_gives_the_same_bits_after_pickling_too(commands, features):
+    options = {"features": features, "rate": "8000", "seconds": "0.5"}
+    memory, stored = load(commands, options), load(commands, options, in_memory=1)
+    for name, part in memory.parts.items():
+        reader = pickle.loads(pickle.dumps(stored.parts[name].inputs))
+        assert isinstance(reader, StoredRecordings)
+        assert (reader.shape, reader.dtype) == (tuple(part.inputs.shape), part.inputs.dtype)
+        rows = list(range(len(part)))[::-1]
+        read = reader.read(rows)
+        assert read.kept.tolist() == list(range(len(part)))
+        assert torch.equal(read.inputs, part.inputs[rows])
+        assert torch.equal(stored.parts[name].targets, part.targets)
+    assert reader.read([]).inputs.shape == (0, *reader.shape[1:])
+
+
+def test_reading_leaves_the_number_of_threads_as_it_was(commands):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load(commands, {"rate": "8000"})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_just_fits_is_read_into_memory(commands):
+    options = {"features": "wave", "rate": "8000"}
+    size = 4 * 8000 * 4
+    assert isinstance(load(commands, options, in_memory=size).train.inputs, torch.Tensor)
+    assert isinstance(load(commands, options, in_memory=size - 1).train.inputs, StoredRecordings)
+
+
+def test_the_parts_of_the_spoken_digits_are_those_of_their_lists(spoken_digits):
+    loaded = load(spoken_digits, {"features": "wave", "rate": "8000"})
+    lists = {
+        part: set((spoken_digits / f"{part}_list.txt").read_text().split())
+        for part in ("testing", "validation")
+    }
+    every = {p.relative_to(spoken_digits).as_posix() for p in spoken_digits.glob("*/*.wav")}
+    lists["train"] = every - lists["testing"] - lists["validation"]
+    names = ("train", "validation", "testing")
+    assert [len(lists[name]) for name in names] == [2400, 300, 300]
+    for part, name in zip(loaded.parts.values(), names, strict=True):
+        words = [path.split("/")[0] for path in sorted(lists[name])]
+        assert [loaded.classes[target] for target in part.targets] == words
+        # The first sample of each, straight from the bytes behind the header of 44.
+        heads = [(spoken_digits / path).read_bytes()[44:46] for path in sorted(lists[name])]
+        first = [struct.unpack("<h", head)[0] / 2**15 for head in heads]
+        assert part.inputs[:, 0].tolist() == first
+
+
+def test_background_noise_is_joined_and_resampled(tmp_path):
+    write(tmp_path / "_background_noise_" / "b.wav", sine(100, seconds=0.5))
+    write(tmp_path / "_background_noise_" / "a.wav", sine(700, seconds=1), 8000)
+    noise = background_noise(tmp_path, 16000).numpy()
+    assert len(noise) == 24000
+    assert [loudest_hertz(noise[:16000], 16000), loudest_hertz(noise[16000:], 16000)] == [700, 100]
+
+
+def test_missing_background_noise_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"_background_noise_: wanted WAV files"):
+        background_noise(tmp_path, 16000)
+
+
+# Spectrograms
+
+
+def test_log_spectrogram_agrees_with_a_loop_over_windows():
+    wave = torch.rand(1, 1600, dtype=torch.float64) - 0.5
+    ours = log_spectrogram(wave, 16000)[0, 0]
+    padded = np.pad(wave[0].numpy(), 160)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(320) / 320)
+    assert ours.shape == (160, 11)
+    for frame in range(11):
+        spectrum = np.fft.rfft(padded[160 * frame : 160 * frame + 320] * window)
+        expected = np.log(np.abs(spectrum[1:]) ** 2 + 1e-6)
+        np.testing.assert_allclose(ours[:, frame], expected, atol=1e-8)
+
+
+def test_log_mel_agrees_with_scipy_and_a_loop_over_bands():
+    rate, bands = 16000, 40
+    wave = torch.rand(1, 3200, dtype=torch.float64) - 0.5
+    window = np.pad(scipy.signal.get_window("hann", 400), 56)
+    transform = scipy.signal.ShortTimeFFT(window, hop=160, fs=rate, mfft=512, phase_shift=None)
+    power = np.abs(transform.stft(wave[0].numpy(), p0=0, p1=21)) ** 2
+
+    def mel(hertz):
+        return 1127 * math.log(1 + hertz / 700)  # the other way to write it
+
+    step = mel(8000) / (bands + 1)
+    edges = [700 * (math.exp(step * k / 1127) - 1) for k in range(bands + 2)]
+    expected = np.zeros((bands, 21))
+    for band in range(bands):
+        low, peak, high = edges[band : band + 3]
+        for bin_ in range(257):
+            hertz = bin_ * rate / 512
+            if low < hertz <= peak:
+                expected[band] += power[bin_] * (hertz - low) / (peak - low)
+            elif peak < hertz < high:
+                expected[band] += power[bin_] * (high - hertz) / (high - peak)
+    ours = log_mel(wave, rate, bands=bands)[0, 0]
+    np.testing.assert_allclose(ours, np.log(expected + 1e-6), atol=1e-4)
+
+
+def test_a_second_at_16_khz_has_the_size_of_the_paper():
+    assert log_spectrogram(torch.zeros(2, 16000), 16000).shape == (2, 1, 160, 101)
+    assert log_mel(torch.zeros(2, 16000), 16000).shape == (2, 1, 64, 101)
+
+
+def test_silence_is_finite_and_uniform():
+    for picture in (log_spectrogram(torch.zeros(1, 800), 8000), log_mel(torch.zeros(1, 800), 8000)):
+        torch.testing.assert_close(picture, torch.full_like(picture, math.log(1e-6)))
+
+
+def test_too_many_bands_and_a_lone_wave_are_refused():
+    with pytest.raises(ValueError, match="200 bands are too many"):
+        mel_filters(8000, bands=200, bins=256)
+    with pytest.raises(ValueError, match=r"wave\[None\]"):
+        log_mel(torch.zeros(800), 8000)
+
+
+# Augmentation
+
+NOISE = torch.linspace(-0.5, 0.5, 37)
+STEPS = [TimeShift(most=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+def test_steps_keep_the_protocol(step):
+    x = torch.rand(6, 400, generator=seeded(1)) - 0.5
+    before = x.clone()
+    drawn = step.draw(6, (400,), seeded())
+    assert drawn.dtype == torch.float64
+    assert drawn.shape[0] == 6
+    assert torch.equal(drawn, step.draw(6, (400,), seeded()))
+    done = step.apply(x, drawn)
+    assert done.dtype == x.dtype
+    assert torch.equal(x, before)
+    assert done.data_ptr() != x.data_ptr()
+    rows = [4, 1]
+    torch.testing.assert_close(step.apply(x[rows], drawn[rows]), done[rows])
+
+
+def test_steps_that_draw_depend_on_the_seed():
+    for step in STEPS[:2]:
+        drawn = [step.draw(6, (400,), seeded(seed)) for seed in (0, 1)]
+        assert not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("shift", [-5, -4, -1, 0, 1, 3, 5])
+def test_time_shift_agrees_with_a_loop(shift):
+    x = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+    done = TimeShift(most=1).apply(x, torch.tensor([[shift / 5], [0.0]], dtype=torch.float64))
+    expected = [x[0, i - shift].item() if 0 <= i - shift < 5 else 0.0 for i in range(5)]
+    assert done.tolist() == [expected, x[1].tolist()]
+
+
+def test_time_shift_draws_uniformly_up_to_its_most():
+    drawn = TimeShift(most=0.1).draw(20000, (9,), seeded())
+    assert drawn.abs().max() <= 0.1
+    assert drawn.mean().item() == pytest.approx(0, abs=0.002)
+    assert drawn.std().item() == pytest.approx(0.2 / math.sqrt(12), rel=0.02)
+
+
+def test_added_noise_agrees_with_a_loop_and_wraps_around():
+    x = torch.rand(2, 50, generator=seeded())
+    drawn = torch.tensor([[0.5, 0.1], [0.0, 0.0]], dtype=torch.float64)
+    done = AddNoise(NOISE).apply(x, drawn)
+    expected = [x[0, i].item() + 0.1 * NOISE[(18 + i) % 37].item() for i in range(50)]
+    assert done[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(done[1], x[1])
+
+
+def test_noise_is_drawn_for_its_share_of_examples():
+    start, volume = AddNoise(NOISE, most=0.3, rate=0.8).draw(20000, (9,), seeded()).unbind(1)
+    assert (volume > 0).double().mean().item() == pytest.approx(0.8, abs=0.01)
+    assert volume.max().item() == pytest.approx(0.3, abs=0.001)
+    assert volume[volume > 0].mean().item() == pytest.approx(0.15, abs=0.003)
+    assert (start.min() >= 0, start.max() < 1) == (True, True)
+    assert start.mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: TimeShift(most=1.5), "TimeShift needs most"),
+        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise needs rate"),
+        (lambda: AddNoise(NOISE, most=math.nan), "AddNoise needs most"),
+        (lambda: AddNoise(torch.zeros(0)), "needs noise of shape"),
+        (lambda: AddNoise(torch.zeros(4, 4)), "needs noise of shape"),
+    ],
+)
+def test_steps_refuse_what_makes_no_sense(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()

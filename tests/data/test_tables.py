@@ -1,0 +1,665 @@
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+from scipy.io import arff
+
+from vicinal.data.dataset import Wanted
+from vicinal.data.tables.load import load_table
+from vicinal.data.tables.uci import TABLES
+from vicinal.errors import UserError
+
+PETS = "size,colour,kind\n1,red,cat\n3,blue,dog\n2,red,cat\n5,red,dog\n"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Answer with what loads a table that is given as text or bytes."""
+
+    def load(content, *, name="t.csv", test=None, on_bad="raise", fraction=0.5, **options):
+        options = {"label": "-1", **options}
+        for path, inside in {name: content, f"test_{name}": test}.items():
+            if inside is not None:
+                raw = inside if isinstance(inside, bytes) else inside.encode()
+                (tmp_path / path).write_bytes(raw)
+        if test is not None:
+            options["test"] = f"test_{name}"
+        return load_table(name, options, Wanted(tmp_path, 0, fraction, on_bad))
+
+    return load
+
+
+def both(data):
+    """All rows of a divided set, sorted."""
+    rows = torch.cat([data.train.inputs, data.test.inputs]).tolist()
+    targets = torch.cat([data.train.targets, data.test.targets]).tolist()
+    return sorted(zip(rows, targets, strict=True))
+
+
+# What becomes of the cells
+
+
+def test_numbers_are_standardised_by_the_training_part_alone(table):
+    data = table("a,b,y\n1,10,u\n3,10,v\n", test="a,b,y\n5,10,u\n2,30,v\n")
+    # a: mean 2, deviation 1 (dividing by n). b is constant in the training part.
+    assert data.train.inputs.tolist() == [[-1, 0], [1, 0]]
+    assert data.test.inputs.tolist() == [[3, 0], [0, 0]]
+    assert data.train.inputs.dtype == torch.float32
+
+
+def test_the_parts_of_one_file_are_standardised_by_its_training_part(table):
+    text = "a,y\n" + "".join(f"{k * k},{'uv'[k % 2]}\n" for k in range(40))
+    data = table(text, fraction=0.3)
+    assert (len(data.train), len(data.test)) == (28, 12)
+    assert data.train.inputs.mean().item() == pytest.approx(0, abs=1e-6)
+    assert data.train.inputs.std(correction=0).item() == pytest.approx(1, abs=1e-6)
+    step = sorted({k * k for k in range(40)})
+    back = sorted(torch.cat([data.train.inputs, data.test.inputs]).flatten().tolist())
+    # 0 and 1521 are the ends; a straight line brings every other value back.
+    scale = 1521 / (back[-1] - back[0])
+    assert [(z - back[0]) * scale for z in back] == pytest.approx(step, abs=2e-3)
+
+
+def test_categories_are_one_hot_and_those_of_the_test_part_alone_are_zeros(table):
+    data = table(
+        "c,a,y\nred,1,u\nblue,3,v\n,1,u\n?,3,v\n", test="c,a,y\nblue,1,u\ngreen,3,v\nNA,1,u\n"
+    )
+    # After the number: blue, red, missing.
+    assert data.train.inputs[:, 1:].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    assert data.test.inputs[:, 1:].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert data.train.inputs[:, 0].tolist() == [-1, 1, -1, 1]
+
+
+def test_a_category_missing_in_the_test_part_alone_is_zeros(table):
+    data = table("c,y\nr,u\nb,v\n", test="c,y\n,u\nr,v\n", label="y")
+    assert data.test.inputs.tolist() == [[0, 0], [0, 1]]
+
+
+def test_missing_numbers_become_the_training_mean(table):
+    data = table("a,b,y\n1,?,u\n,?,v\n5,NaN,u\nnull,,v\n", test="a,b,y\nnan,7,u\n3,NA,v\n")
+    # The mean of 1 and 5 is 3, the deviation 2; b is missing altogether.
+    assert data.train.inputs.tolist() == [[-1, 0], [0, 0], [1, 0], [0, 0]]
+    assert data.test.inputs.tolist() == [[0, 0], [0, 0]]
+
+
+def test_missing_cells_can_be_marked_otherwise(table):
+    text = "a,y\n-999,u\n1,v\n3,u\n.,v\n"
+    data = table(text, test=text, missing="-999,.")
+    assert data.train.inputs.flatten().tolist() == [0, -1, 1, 0]
+    assert table(text, test=text, missing="-999", on_bad="skip").train.skipped == (
+        "t.csv row 5: column 'a' holds numbers, and '.' here; correct it, or list the column in "
+        "categories",
+    )
+
+
+def test_columns_that_look_like_numbers_can_be_categories(table):
+    text = "zip,a,y\n7,1,u\n3,2,v\n7,3,u\n"
+    data = table(text, test=text, categories="zip")
+    assert data.train.inputs[:, 1:].tolist() == [[0, 1], [1, 0], [0, 1]]
+    again = table(text, test=text, categories="0,-2")
+    assert again.train.inputs.shape == (3, 5)
+
+
+def test_half_numbers_and_half_text_are_categories(table):
+    text = "c,y\n1,u\nx,v\n"
+    assert table(text, test=text).train.inputs.tolist() == [[1, 0], [0, 1]]
+
+
+def test_dropped_columns_are_gone_whatever_they_hold(table):
+    text = "id,a,y\n1,1,u\nx,3,v\n3,1,u\n4,3,v\n"
+    with pytest.raises(UserError, match="'id'"):
+        table(text, test=text)
+    assert table(text, test=text, drop="id").train.inputs.tolist() == [[-1], [1], [-1], [1]]
+
+
+def test_a_constant_column_of_fractions_gives_zeros(table):
+    data = table("a,b,y\n0.1,1,u\n0.1,2,v\n0.1,3,u\n", test="a,b,y\n0.7,2,u\n")
+    assert torch.cat([data.train.inputs, data.test.inputs])[:, 0].tolist() == [0, 0, 0, 0]
+
+
+# Targets
+
+
+def test_classes_are_sorted_as_numbers_and_named_as_written(table):
+    text = "a,y\n1,10\n2,9\n3,-1\n4,10.0\n5,9\n6,-1\n"
+    data = table(text, test=text)
+    assert data.classes == ("-1", "9", "10")
+    assert data.train.targets.tolist() == [2, 1, 0, 2, 1, 0]
+    assert data.train.targets.dtype == torch.int64
+
+
+def test_classes_of_text_are_sorted_as_text(table):
+    text = "a,y\n1,v10\n2,v9\n3,b\n"
+    data = table(text, test=text)
+    assert (data.classes, data.train.targets.tolist()) == (("b", "v10", "v9"), [1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["1", "2", "1", "2"], 2),
+        (["1", "2", "3", "2"], 0),  # three different ones in four rows
+        (["0.5", "1", "0.5", "1"], 0),
+        ([str(k % 20) for k in range(60)], 20),
+        ([str(k % 21) for k in range(60)], 0),
+        (["yes", "no", "yes", "no"], 2),
+    ],
+)
+def test_the_label_decides_the_task(table, labels, classes):
+    text = "a,y\n" + "".join(f"{k},{label}\n" for k, label in enumerate(labels))
+    data = table(text, test=text)
+    assert len(data.classes) == classes
+    if not classes:
+        assert data.train.targets.tolist() == [float(label) for label in labels]
+        assert data.train.targets.dtype == torch.float32
+
+
+def test_the_task_can_be_said(table):
+    text = "a,y\n1,1\n2,2\n3,1\n4,2\n"
+    assert table(text, task="regression").classes == ()
+    other = "a,y\n1,1\n2,2\n3,3\n4,4\n"
+    assert table(other, test=other, task="classification").classes == ("1", "2", "3", "4")
+
+
+def test_the_split_is_stratified_and_follows_the_seed(tmp_path):
+    rows = "".join(f"{k},{'aaab'[k % 4]}\n" for k in range(80))
+    (tmp_path / "t.csv").write_text("x,y\n" + rows)
+    one, again, other = (
+        load_table("t.csv", {"label": "y"}, Wanted(tmp_path, seed, 0.25)) for seed in (0, 0, 1)
+    )
+    assert one.test.targets.bincount().tolist() == [15, 5]
+    assert one.train.targets.bincount().tolist() == [45, 15]
+    assert torch.equal(one.test.inputs, again.test.inputs)
+    assert not torch.equal(one.test.inputs, other.test.inputs)
+
+
+# Forms of files
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", PETS),
+        ("t.CSV", "\ufeff" + PETS.replace("\n", "\r\n")),
+        ("t.csv", "\n" + PETS.replace("\n", "\n\n") + ",,\n"),
+        ("t.csv", PETS.replace("\n", "\n   \n")),
+        ("t.csv", PETS.replace(",", ";")),
+        ("t.tsv", PETS.replace(",", "\t")),
+        ("t.data", PETS.replace(",", "  ").replace("\n", " \n")),
+        ("t.txt", PETS.replace(",", " , ")),
+        ("t.csv", PETS.replace("red", '"red"').replace("\n", "\r")),
+    ],
+)
+def test_every_text_form_gives_the_same(table, name, text):
+    data = table(text, test=text, name=name, label="kind")
+    a = (8.75 / 4) ** 0.5  # the mean is 2.75, and the squares of the distances sum to 8.75
+    want = [[(v - 2.75) / a, blue, 1 - blue] for v, blue in ((1, 0), (3, 1), (2, 0), (5, 0))]
+    torch.testing.assert_close(data.train.inputs, torch.tensor(want))
+    assert (data.classes, data.train.targets.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+
+
+def test_quoted_cells_may_hold_separators_and_line_breaks(table):
+    text = 'a,c,y\n1,"x,\ny",u\n2,z,v\n3,"x,\ny",u\n4,z,v\n'
+    assert table(text, test=text).train.inputs[:, 1:].tolist() == [[1, 0], [0, 1]] * 2
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    columns = {
+        "whole": pa.array([1, 3, None, 3], pa.int16()),
+        "real": pa.array([0.1, float("nan"), 0.3, 0.1], pa.float32()),
+        "code": pa.array(["1", "2", "1", None]).dictionary_encode(),
+        "flag": pa.array([True, False, True, True]),
+        "__index_level_0__": pa.array([9, 8, 7, 6]),
+        "y": pa.array(["u", "v", "u", "v"]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = load_table(
+        "t.parquet", {"label": "y", "test": "t.parquet", "missing": "-1"}, Wanted(tmp_path)
+    )
+    whole, real = data.train.inputs[:, :2].T.tolist()
+    assert whole == pytest.approx([-(2**0.5), 0.5**0.5, 0, 0.5**0.5])  # mean 7/3, deviation^2 8/9
+    assert real == pytest.approx([-(0.5**0.5), 0, 2**0.5, -(0.5**0.5)])
+    rest = [[1, 0, 0, 0, 1], [0, 1, 0, 1, 0], [1, 0, 0, 0, 1], [0, 0, 1, 0, 1]]
+    assert data.train.inputs[:, 2:].tolist() == rest
+
+
+ARFF = """% a comment
+@RELATION 'some pets'
+@ATTRIBUTE size NUMERIC
+@attribute 'its colour' {'deep red', blue}
+@attribute kind {dog, cat}
+@DATA
+1, 'deep red', cat
+% another
+3,blue,dog
+
+?,'deep red',cat
+5,?,dog
+"""
+
+
+def test_arff_agrees_with_scipy(table, tmp_path):
+    data = table(ARFF, test=ARFF, name="t.arff", label="kind")
+    theirs, _ = arff.loadarff(tmp_path / "t.arff")
+    size = theirs["size"]
+    scaled = np.nan_to_num((size - np.nanmean(size)) / np.nanstd(size))
+    np.testing.assert_allclose(data.train.inputs[:, 0].numpy(), scaled, rtol=1e-6)
+    for k, colour in enumerate([b"blue", b"deep red", b"?"], start=1):
+        assert (data.train.inputs[:, k].numpy() == (theirs["its colour"] == colour)).all()
+    named = [data.classes[k].encode() for k in data.train.targets]
+    assert named == theirs["kind"].tolist()
+
+
+def test_numbers_that_arff_declares_as_names_are_categories(table):
+    text = "@relation r\n@attribute a {1,2}\n@attribute y {u,v}\n@data\n1,u\n2,v\n2,u\n"
+    assert table(text, test=text, name="t.arff").train.inputs.tolist() == [[1, 0], [0, 1], [0, 1]]
+
+
+def test_the_header_is_found_out(table):
+    data = table("1,u\n2,v\n3,u\n4,v\n", test="5,u\n")
+    assert (len(data.train), len(data.test)) == (4, 1)
+    assert len(table("1,u\n2,v\n3,v\n", test="1,u\n").train) == 3
+    # All text: "p" and "e" come again in their columns, so this is no header.
+    letters = "p,e\np,e\nq,f\nq,f\n"
+    assert len(table(letters, test=letters).train) == 4
+    assert len(table("a,e\np,e\nq,f\n", test="a,e\np,e\n", header="yes").train) == 2
+    years = "2001,2002,y\n1,2,u\n3,4,v\n"
+    assert len(table(years, test=years, header="yes", label="y").train) == 2
+    assert len(table("0,1\n5,u\n6,v\n", test="0,1\n5,u\n", header="yes").test) == 1
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "sentence"),
+    [
+        (PETS, {"label": "kin"}, "no column of t.csv 'kin'; did you mean 'kind'"),
+        (PETS, {"label": "3"}, "no column of t.csv '3'"),
+        (PETS, {"label": "-4"}, "no column of t.csv '-4'"),
+        (PETS, {"labell": "kind"}, "no option of table 'labell'; did you mean 'label'"),
+        (PETS, {"header": "maybe"}, "no value of the option header 'maybe'"),
+        (PETS, {"task": "classify"}, "did you mean 'classification'"),
+        (PETS, {"drop": "kind"}, "the label 'kind' is in drop too"),
+        (PETS, {"drop": "0,1"}, "no column beside the label 'kind'"),
+        (PETS, {"drop": "size,"}, "no column of t.csv ''"),
+        (PETS, {"categories": "kind", "task": "regression"}, "'kind' is in categories"),
+        (PETS, {"task": "regression"}, "t.csv row 2: column 'kind' holds numbers, and 'cat'"),
+        ("a,a,y\n1,2,u\n3,4,v\n", {"label": "a"}, "several columns 'a'; give label by its number"),
+        ("", {}, "t.csv is empty"),
+        (" \n \n", {}, "t.csv is empty"),
+        (b"\xef\xbb\xbf", {}, "t.csv is empty"),
+        (",,\n,,\n", {}, "no cell that holds anything"),
+        ("a,y\n", {}, "t.csv has a header and no rows"),
+        ("y\nu\nv\n", {}, "no column beside the label 'y'"),
+        ("a,y\n1,u\n2\n", {}, "t.csv row 3 has 1 cells rather than 2"),
+        ("a,y\n1,u\n\n2,v,w\n", {}, "t.csv row 4 has 3 cells rather than 2"),
+        ('a,y\n1,u\n2,"v\n3,u\n', {}, "line 4: unexpected end of data; check the quotes"),
+        ('a,y\n1,u\n2,"v"v\n3,u\n', {}, "line 3: .*check the quotes"),
+        ("a,y\n1,u\n2,v\nten,u\n", {}, "t.csv row 4: column 'a' holds numbers, and 'ten' here"),
+        ("a,y\n1,u\n2,v\ninf,u\n", {}, "row 4: column 'a' holds numbers, and 'inf' here"),
+        ("a,y\n1,u\n-1e999,v\n3,u\n", {}, "row 3: column 'a' holds numbers up to 3.4e38, and '-1e"),
+        ("a,y\n1,u\n2,v\n4e38,u\n", {}, "row 4: column 'a' holds numbers up to 3.4e38"),
+        ("a,y\n1,u\n2,\n3,v\n", {"label": "y"}, "t.csv row 3: the label 'y' is missing"),
+        ("a,y\n1,1\n2,2\n3,x\n4,1\n", {}, "row 4: column 'y' holds numbers, and 'x'"),
+        ("a,y\n1,u\n2,u\n3,u\n", {}, "one class only, 'u' in column 'y'"),
+        ("a,y\n1,1\n2,1\n3,1\n", {}, "one class only, '1' in column 'y'"),
+        ("a,y\n1,u\n2,v\n3,v\n", {}, "class u has 1"),
+        (b"a,y\n1,\xff\n", {}, "t.csv is no UTF-8 text: byte 0xff at offset 6"),
+        (b"a,y\n1,\0\n", {}, "t.csv is no text: byte 0x00 at offset 6"),
+        (PETS.encode("utf-16"), {}, "no UTF-8 text: byte 0xff at offset 0"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(table, content, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        table(content, **options)
+
+
+def test_without_a_label_the_columns_are_listed(tmp_path):
+    (tmp_path / "t.csv").write_text(PETS)
+    with pytest.raises(UserError, match=r"label=COLUMN; t\.csv has the columns size, colour, kind"):
+        load_table("t.csv", {}, Wanted(tmp_path))
+
+
+def test_paths_that_are_no_tables_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "t.xlsx").write_text(PETS)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, sentence in {
+        "no.csv": "there is no table no.csv",
+        "folder.csv": "folder.csv is no file",
+        "pipe.csv": "pipe.csv is no file",
+        "t.xlsx": "ending '.xlsx'.*one of .csv",
+        "a\0b.csv": "is no path|there is no",
+        "n" * 300 + ".csv": "is no path|there is no",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            load_table(name, {"label": "0"}, Wanted(tmp_path))
+    (tmp_path / "t.csv").write_text(PETS)
+    monkeypatch.chdir(tmp_path)
+    assert load_table("t.csv", {"label": "kind"}, Wanted(tmp_path / "none", 0, 0.5)).classes
+
+
+def test_a_file_without_the_right_to_read_it_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text(PETS)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # the tests may run as root
+    with pytest.raises(UserError, match=r"t\.csv cannot be read \(Permission denied"):
+        load_table("t.csv", {"label": "kind"}, Wanted(tmp_path))
+
+
+def test_a_test_file_has_to_have_the_same_columns(table):
+    with pytest.raises(UserError, match=r"column 0 is 'length' rather than 'size'"):
+        table(PETS, test=PETS.replace("size", "length"))
+    with pytest.raises(UserError, match=r"test_t.csv .*it has 2 columns rather than 3"):
+        table(PETS, test="size,colour\n1,red\n")
+
+
+def test_a_class_of_the_test_file_alone_is_refused(table):
+    test = "a,y\n1,u\n2,w\n"
+    with pytest.raises(UserError, match=r"test_t.csv row 3: class 'w' .* nowhere in t.csv"):
+        table("a,y\n1,u\n2,v\n", test=test)
+    data = table("a,y\n1,u\n2,v\n", test=test, on_bad="skip")
+    assert (data.classes, data.test.targets.tolist()) == (("u", "v"), [0])
+    assert len(data.test.skipped) == 1
+    assert data.train.skipped == ()
+
+
+def test_bad_rows_can_be_skipped_and_are_told_in_order(table):
+    text = "a,b,y\n1,1,u\nx,2,v\n3,3\n3,,u\n5,inf,v\n6,6,?\n7,7,v\n8,8,v\n"
+    with pytest.raises(UserError, match=r'row 3.*on_bad="skip" leaves it out'):
+        table(text)
+    data = table(text, on_bad="skip")
+    rows = [sentence.split(":")[0].split(" has")[0] for sentence in data.train.skipped]
+    assert rows == [f"t.csv row {k}" for k in (3, 4, 6, 7)]
+    assert data.test.skipped == ()
+    assert len(data.train) + len(data.test) == 4
+    with pytest.raises(UserError, match="no row that can be used"):
+        table("a,y\n1,u\n2,v\n", on_bad="skip", task="regression")
+
+
+def test_a_column_of_names_does_not_fill_the_memory(table, monkeypatch):
+    monkeypatch.setattr("vicinal.data.tables.inputs.IN_MEMORY", 10**6)
+    text = "id,y\n" + "".join(f"name{k},{k % 2}\n" for k in range(1000))
+    with pytest.raises(
+        UserError, match=r"take 2,000,000 bytes.*'id' alone has 500 categories: drop"
+    ):
+        table(text)
+
+
+def test_a_test_value_beyond_measure_is_refused(table):
+    with pytest.raises(UserError, match="column 'a' has a test value too far"):
+        table("a,y\n1e-30,u\n2e-30,v\n", test="a,y\n1e38,u\n")
+
+
+def test_arff_that_is_wrong_is_refused(table):
+    for text, sentence in {
+        ARFF.replace("@DATA", "@DATE"): "no line @data",
+        ARFF.replace("NUMERIC", "STRING"): "header of an ARFF file .*tring",
+        ARFF.replace("@ATTRIBUTE size NUMERIC", "@ATTRIBUTE size"): "header of an ARFF file",
+        "@relation r\n@data\n1,2\n": "declares no attribute",
+        ARFF[: ARFF.index("1, 'deep")]: "t.arff has a header and no rows",
+        ARFF.replace("3,blue", "3,green"): "t.arff row 9: column 'its colour' has 'green'",
+        ARFF.replace("3,blue", "x,blue"): "t.arff row 9: column 'size' holds numbers, and 'x'",
+        ARFF.replace("3,blue", "3,blue,blue"): "t.arff row 9 has 4 cells rather than 3",
+        ARFF.replace("3,blue,dog", "{0 3, 1 blue}"): "row 9 is sparse ARFF",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            table(text, name="t.arff")
+
+
+def test_parquet_that_is_wrong_is_refused(table, tmp_path):
+    parquet.write_table(pa.table({"a": [1, 2], "y": ["u", "v"]}), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for content in (whole[:-9], whole[:40], PETS, b"PAR1", b"PAR1" + bytes(200) + b"PAR1"):
+        with pytest.raises(UserError, match="cannot be read as Parquet"):
+            table(content, name="t.parquet")
+    parquet.write_table(pa.table({"a": [[1], [2]], "y": ["u", "v"]}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match="column 'a' is of type list"):
+        load_table("l.parquet", {"label": "y"}, Wanted(tmp_path))
+    with pytest.raises(UserError, match="leave out the option header"):
+        load_table("whole.parquet", {"label": "y", "header": "yes"}, Wanted(tmp_path))
+
+
+def test_a_parquet_file_whose_checksums_are_wrong_is_refused(tmp_path):
+    name = tmp_path / "t.parquet"
+    written = pa.table({"a": [1.5, 2.5] * 50, "y": ["u", "v"] * 50})
+    parquet.write_table(
+        written, name, compression=None, use_dictionary=False, write_page_checksum=True
+    )
+    assert load_table("t.parquet", {"label": "y"}, Wanted(tmp_path)).classes == ("u", "v")
+    content = bytearray(name.read_bytes())
+    content[200] ^= 1
+    name.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read as Parquet .*CRC"):
+        load_table("t.parquet", {"label": "y"}, Wanted(tmp_path))
+
+
+def test_a_parquet_file_that_would_unpack_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+    name = tmp_path / "bomb.parquet"
+    parquet.write_table(pa.table({"a": np.zeros(10**6, np.int8), "y": np.arange(10**6) % 2}), name)
+    monkeypatch.setattr("vicinal.data.tables.files.IN_MEMORY", 8 * 10**6)
+    assert name.stat().st_size < 8 * 10**6
+    with pytest.raises(UserError, match=r"it says to hold 8,\d{3},\d{3} bytes, over the 8,000,000"):
+        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path))
+
+
+def test_a_text_file_beyond_the_limit_is_refused(table, monkeypatch):
+    monkeypatch.setattr("vicinal.data.tables.files.IN_MEMORY", len(PETS) - 1)
+    with pytest.raises(UserError, match=r"t\.csv has 58 bytes; tables are read whole, up to 57"):
+        table(PETS)
+
+
+# Run in a process of its own, whose memory is limited: a crash or a giant allocation shows.
+MUTATE = """
+import random, resource, sys, warnings
+from pathlib import Path
+from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.tables.load import load_table
+from vicinal.errors import UserError
+import pyarrow.csv, pyarrow.parquet, scipy.io.arff, sklearn.preprocessing, sklearn.model_selection
+
+warnings.simplefilter("error")
+root, loaded = Path(sys.argv[1]), 0
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+for name in ("t.csv", "t.arff", "t.parquet"):
+    whole, draw, counts = (root / name).read_bytes(), random.Random(name), [0, 0]
+    for _ in range(500):
+        content = bytearray(whole)
+        if draw.random() < 0.2:
+            del content[draw.randrange(len(content)):]
+        for _ in range(draw.choice([0, 1, 1, 2, 8]) if content else 0):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        (root / ("new" + name)).write_bytes(content)
+        try:
+            data = load_table("new" + name, {"label": "-1"}, Wanted(root, 0, 0.5,
+                draw.choice(["raise", "skip"])))
+            assert isinstance(data, DataSet) and data.train.inputs.isfinite().all()
+            counts[0] += 1
+        except UserError as error:
+            assert "\\n" not in str(error), str(error)
+            counts[1] += 1
+    print(name, *counts)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what Linux says is used")
+def test_damaged_files_are_refused_or_read_and_never_anything_else(tmp_path):
+    rows = [(k, "red" if k % 3 else "blue", "uv"[k % 2]) for k in range(12)]
+    lines = "".join(f'{a},"{b}",{c}\n' for a, b, c in rows)
+    (tmp_path / "t.csv").write_text("a,b,y\n" + lines)
+    (tmp_path / "t.arff").write_text(
+        "@relation r\n@attribute a numeric\n@attribute b {red, blue}\n@attribute y {u, v}\n@data\n"
+        + lines
+    )
+    columns = dict(zip("aby", map(list, zip(*rows, strict=True)), strict=True))
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", MUTATE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = {
+        line.split()[0]: [int(n) for n in line.split()[1:]] for line in done.stdout.splitlines()
+    }
+    assert set(counts) == {"t.csv", "t.arff", "t.parquet"}
+    for read, refused in counts.values():
+        assert read + refused == 500
+        assert min(read, refused) > 10
+
+
+# The sets of the paper
+
+
+def rows_of(path, delimiter=","):
+    """The rows of a file, read slowly."""
+    with path.open(newline="") as file:
+        return [line for line in csv.reader(file, delimiter=delimiter) if line]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "numbers", "in_train"),
+    [
+        ("abalone", "abalone.data", range(1, 8), 7),
+        ("arrhythmia", "arrhythmia.data", range(279), 3),
+        ("htru2", "HTRU_2.csv", range(8), 0),
+        ("phishing", "phishing.data", range(30), 0),
+    ],
+)
+def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in_train):
+    rows = rows_of(shared / "uci" / file)
+    data = TABLES[name]("", {}, Wanted(shared, seed=3))
+    balance = Counter(row[-1] for row in rows)
+    assert data.classes == tuple(sorted(balance, key=float))
+    counts = data.train.targets.bincount(minlength=len(balance)) + data.test.targets.bincount(
+        minlength=len(balance)
+    )
+    assert counts.tolist() == [balance[label] for label in data.classes]
+    train = data.train.targets.bincount(minlength=len(balance))
+    assert bool((train > 0).all())
+    rare = [k for k, label in enumerate(data.classes) if balance[label] < 5]
+    assert len(rare) == in_train
+    assert train[rare].tolist() == [balance[data.classes[k]] for k in rare]
+    assert bool((counts - train)[[k for k in range(len(train)) if k not in rare]].min() > 0)
+    assert len(data.test) == pytest.approx(0.2 * len(rows), abs=4)
+    # Standardising is a straight line per column: through its least and greatest value, and so
+    # every cell comes back, with its label.
+    everything = torch.cat([data.train.inputs, data.test.inputs]).double().numpy()
+    labels = torch.cat([data.train.targets, data.test.targets])
+    for k in [1, len(numbers) // 2, len(numbers) - 1]:
+        theirs = [(float(row[numbers[k]]), row[-1]) for row in rows]
+        known = [value for value, _ in theirs]
+        low, high = everything[:, k].min(), everything[:, k].max()
+        scale = (max(known) - min(known)) / (high - low) if high > low else 0
+        back = (everything[:, k] - low) * scale + min(known)
+        close = 1e-5 * (max(known) - min(known)) + 1e-9
+        for place, label in enumerate(data.classes):
+            want = sorted(value for value, other in theirs if other == label)
+            ours = np.sort(back[labels.numpy() == place])
+            np.testing.assert_allclose(ours, want, atol=close)
+
+
+def test_the_sexes_of_abalone_are_one_hot_behind_the_numbers(shared):
+    rows = rows_of(shared / "uci" / "abalone.data")
+    data = TABLES["abalone"]("", {}, Wanted(shared))
+    sexes = data.train.inputs[:, 7:].sum(dim=0) + data.test.inputs[:, 7:].sum(dim=0)
+    assert sexes.tolist() == [sum(row[0] == sex for row in rows) for sex in "FIM"]
+
+
+def test_missing_cells_of_arrhythmia_are_the_mean(shared):
+    rows = rows_of(shared / "uci" / "arrhythmia.data")
+    data = TABLES["arrhythmia"]("", {}, Wanted(shared))
+    inputs = torch.cat([data.train.inputs, data.test.inputs])
+    # Column 13 (the angle of J) is missing in most of them.
+    missing = sum(row[13] == "?" for row in rows)
+    assert missing == 376
+    assert int((inputs[:, 13] == 0).sum()) == missing
+    assert bool(inputs.isfinite().all())
+
+
+def test_the_two_files_of_arcene_are_its_parts(shared):
+    folder = shared / "uci"
+    read = {part: np.loadtxt(folder / f"arcene_{part}.data") for part in ("train", "valid")}
+    data = TABLES["arcene"]("", {}, Wanted(shared))
+    assert data.classes == ("-1", "1")
+    for part, ours in {"train": data.train, "valid": data.test}.items():
+        labels = (folder / f"arcene_{part}.labels").read_text().split()
+        assert [data.classes[k] for k in ours.targets] == labels
+        mean, deviation = read["train"].mean(axis=0), read["train"].std(axis=0)
+        varies = deviation > 0
+        want = np.zeros((100, 10_000))
+        want[:, varies] = ((read[part] - mean) / np.where(varies, deviation, 1))[:, varies]
+        np.testing.assert_allclose(ours.inputs.numpy(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_iris_agrees_with_scikit_learn():
+    from sklearn.datasets import load_iris
+
+    known = load_iris()
+    data = TABLES["iris"]("", {}, Wanted(None, seed=1))
+    assert data.classes == ("setosa", "versicolor", "virginica")
+    assert data.test.targets.bincount().tolist() == [10, 10, 10]
+    assert data.train.inputs.mean(dim=0).tolist() == pytest.approx([0] * 4, abs=1e-6)
+    order = np.argsort(
+        torch.cat([data.train.inputs, data.test.inputs])[:, 2].numpy(), kind="stable"
+    )
+    labels = torch.cat([data.train.targets, data.test.targets]).numpy()[order]
+    petals = np.argsort(known.data[:, 2], kind="stable")
+    # The 50 shortest petals are setosa's in both.
+    assert (labels[:50] == 0).all()
+    assert (known.target[petals][:50] == 0).all()
+
+
+def test_a_set_is_found_under_the_names_of_the_archive(tmp_path):
+    rows = [(k % 3 - 1, k % 2, 1 if k % 2 else -1) for k in range(20)]
+    attributes = "".join(f"@attribute {n} {{-1,0,1}}\n" for n in ("having_IP", "URL", "Result"))
+    lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    folder = tmp_path / "uci" / "phishing"
+    folder.mkdir(parents=True)
+    (folder / "Training Dataset.arff").write_text(f"@relation p\n{attributes}\n@data\n{lines}")
+    packed = TABLES["phishing"]("", {}, Wanted(tmp_path))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "phishing.data").write_text(lines)
+    plain = TABLES["phishing"](str(tmp_path / "plain"), {}, Wanted(tmp_path / "none"))
+    assert both(packed) == both(plain)
+    assert packed.train.inputs.shape == (16, 2)
+
+
+def test_a_set_that_is_not_there_is_refused_with_the_way_out(tmp_path):
+    for name, file in {"abalone": "abalone.data", "phishing": "Training Dataset.arff"}.items():
+        with pytest.raises(
+            UserError, match=rf"{name} needs the file .*{file}.*archive.ics.uci.edu"
+        ):
+            TABLES[name]("", {}, Wanted(tmp_path))
+        with pytest.raises(UserError, match=f"{name} has no options"):
+            TABLES[name]("", {"label": "0"}, Wanted(tmp_path))
+
+
+def test_labels_that_do_not_fit_the_data_are_refused(tmp_path):
+    for part in ("train", "valid"):
+        (tmp_path / f"arcene_{part}.data").write_text("1 2 \n3 4 \n5 7 \n")
+        (tmp_path / f"arcene_{part}.labels").write_text("1\n-1\n1\n")
+    data = TABLES["arcene"]("", {}, Wanted(tmp_path))
+    assert data.train.targets.tolist() == [1, 0, 1]
+    (tmp_path / "arcene_train.data").write_text("1 2 \n3 \n5 7 \n1 1\n")
+    (tmp_path / "arcene_train.labels").write_text("1\n1\n-1\n1\n")
+    data = TABLES["arcene"]("", {}, Wanted(tmp_path, on_bad="skip"))
+    assert data.train.targets.tolist() == [1, 0, 1]
+    assert len(data.train.skipped) == 1
+    (tmp_path / "arcene_train.labels").write_text("1\n-1\n")
+    with pytest.raises(UserError, match=r"arcene_train.labels has 2 labels for the 4 rows"):
+        TABLES["arcene"]("", {}, Wanted(tmp_path))

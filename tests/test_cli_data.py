@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from vicinal.data import load
+
+MXNET = Path(__file__).parent / "data" / "mxnet"
+REC = "rec:digits_40_png.rec,digits_40_png.rec"
+
+
+def truth_of(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_the_list_names_every_source(vicinal):
+    listed = json.loads(vicinal("data", "list", "--json").output)
+    assert {"cifar10", "rec", "folder", "table", "commands"} <= set(listed)
+    shown = vicinal("data", "list").output
+    assert all(source["spec"] in shown for source in listed.values())
+
+
+def test_info_prints_what_there_is(vicinal):
+    shown = vicinal("data", "info", REC, "--root", MXNET)
+    assert shown.exit_code == 0
+    assert "3 x 16 x 16 uint8" in shown.output
+    described = json.loads(vicinal("data", "info", REC, "--root", MXNET, "--json").output)
+    truth = truth_of(MXNET / "digits_40_truth.npz")
+    assert described["parts"]["train"]["count"] == 40
+    assert described["parts"]["train"]["of_each_class"] == np.bincount(truth["labels"]).tolist()
+    images = truth["images"].astype(float)
+    assert described["inputs"]["mean"] == pytest.approx(images.mean((0, 1, 2)).tolist())
+    assert described["inputs"]["deviation"] == pytest.approx(images.std((0, 1, 2)).tolist())
+    assert described["inputs"]["highest"] == truth["images"].max()
+
+
+def test_info_of_a_table_and_of_real_values(vicinal, tmp_path):
+    assert "4 float32" in vicinal("data", "info", "iris").output
+    lines = [f"{k},{k % 3},{k / 7}\n" for k in range(40)]
+    (tmp_path / "cars.csv").write_text("size,doors,price\n" + "".join(lines))
+    shown = vicinal("data", "info", "table:cars.csv?label=price", "--root", tmp_path).output
+    assert "targets  real values, 0 to 5.57143" in shown
+    shown = vicinal("data", "info", "iris", "--picture", tmp_path / "iris.svg")
+    assert shown.exit_code == 2
+    assert "iris has examples of shape (4,): no pictures" in shown.stderr
+
+
+def test_a_picture_shows_the_first_examples_of_each_class(vicinal, tmp_path):
+    out = tmp_path / "digits.svg"
+    shown = vicinal("data", "info", "digits", "--picture", out)
+    assert f"picture: {out}" in shown.output
+    root = ElementTree.parse(out).getroot()
+    words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert set("0123456789") <= words
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}image"))) == 10
+
+
+def test_what_was_left_out_is_told(vicinal, tmp_path):
+    assert vicinal("data", "convert", REC, tmp_path / "out", "--root", MXNET).exit_code == 0
+    bad = tmp_path / "out" / "train" / "3" / "00003.png"
+    bad.write_bytes(bad.read_bytes()[:30])
+    refused = vicinal("data", "info", f"folder:{tmp_path / 'out'}")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("vicinal: ")
+    assert "3/00003.png: a PNG cannot be decoded" in refused.stderr
+    told = vicinal("data", "info", f"folder:{tmp_path / 'out'}", "--skip-bad").output
+    assert "left out of train: 1" in told
+    assert "3/00003.png" in told.replace("\n", "")
+
+
+def test_convert_writes_what_load_reads(vicinal, tmp_path):
+    done = vicinal(
+        "data", "convert", "digits", tmp_path / "d.rec", "--test-fraction", 0.3, "--json"
+    )
+    assert done.exit_code == 0
+    assert json.loads(done.output)[0] == str(tmp_path / "d_train.rec")
+    back = load("rec:d_train.rec,d_test.rec?channels=1", root=tmp_path)
+    known = load("digits", test_fraction=0.3)
+    assert np.array_equal(back.train.inputs.numpy(), known.train.inputs.numpy())
+    again = vicinal("data", "convert", "digits", tmp_path / "d.rec")
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(vicinal):
+    for words in (("info", "cifar1"), ("fetch", "cifar1"), ("convert", "cifar1", "x.rec")):
+        refused = vicinal("data", *words)
+        assert refused.exit_code == 2
+        assert "did you mean 'cifar10'" in refused.stderr
+
+
+def test_every_command_has_an_example(vicinal):
+    for command in ("list", "info", "fetch", "convert"):
+        assert f"Example: vicinal data {command}" in vicinal("data", command, "--help").output
