@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class PlainRecords(Dataset[Any]):
             moved[..., 0] %= 256
             changed = np.clip(moved, 0, 255).astype(np.uint8)
             pixels = np.asarray(Image.fromarray(changed, "HSV").convert("RGB"))
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255)
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)
         return x.sub(0.47).div(0.25), int(self.part.targets[row])
 
 
@@ -145,40 +145,50 @@ def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], 
     return start
 
 
-def memory_of_streaming(records: Path) -> float:
-    """Return by how many MB this process and its workers grow while they stream a file."""
-    import vicinal.data.forms.pictures  # noqa: F401 - all imports belong to the baseline
+def stream(records: Path) -> None:
+    """Say when all is imported, wait for a line, then stream 200,000 pictures of a file."""
+    import vicinal.data.forms.pictures
+    import vicinal.data.forms.records  # noqa: F401 - all imports belong to the baseline
 
     torch.ones(8).sum()
-    before = _resident()
-    peak = [before]
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.05):
-            peak[0] = max(peak[0], _resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    print("imported", flush=True)
+    sys.stdin.readline()
     data = load(f"rec:{records},{records}", in_memory=0)
     steps = (PaddedCrop(), Flip(), ColourJitter(), standardise_by(data.train))
     loader = Loader(data.train, batch_size=BATCH, seed=0, augment=steps)
-    for step, _ in enumerate(loader.epoch(0)):
-        if step * BATCH > 100_000:
-            break
-    stop.set()
-    watcher.join()
-    return (peak[0] - before) / 1e6
+    seen = 0
+    for epoch in range(4):
+        for _, y in loader.epoch(epoch):
+            seen += len(y)
+            if seen > 200_000:
+                return
 
 
-def _resident() -> int:
-    """Return the bytes of this process and its children, shared ones counted once."""
+def memory_of_streaming(records: Path) -> float:
+    """Return by how many MB a process and its workers grow while they stream a file."""
+    command = [sys.executable, __file__, "--stream", str(records)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = peak = _resident(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while process.poll() is None:
+            peak = max(peak, _resident(process.pid))
+            time.sleep(0.05)
+    if process.returncode:
+        sys.exit("loading.py: the process that streams has failed")
+    return (peak - before) / 1e6
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes of a process and its children, shared ones counted once."""
     total = 0
-    me = os.getpid()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if int(folder.name) == me or parent == me:
+            if pid in {int(folder.name), parent}:
                 rollup = (folder / "smaps_rollup").read_text()
                 total += 1024 * int(rollup.partition("\nPss:")[2].split()[0])
         except (OSError, ValueError, IndexError):
@@ -280,10 +290,10 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
-    if words.memory_of:
-        print(memory_of_streaming(words.memory_of))
+    if words.stream:
+        stream(words.stream)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -294,11 +304,9 @@ def main() -> None:
         train = folder / "cifar_train.rec"
         for times in (1, 20):
             longer = lengthened(train, times, folder / f"long{times}.rec")
-            command = [sys.executable, __file__, "--memory-of", str(longer)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
             size = longer.stat().st_size / 1e6
             title = f"memory while streaming a .rec of {size:,.0f} MB, {50_000 * times:,} pictures"
-            memory[title] = float(done.stdout)
+            memory[title] = memory_of_streaming(longer)
     result = {
         "hardware": hardware(),
         "versions": versions() | {p: version(p) for p in ("pillow", "simplejpeg")},

@@ -244,3 +244,11 @@ def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
     part = load("rec:two.rec,two.rec?size=2&channels=1", root=tmp_path).train
     assert part.inputs.shape == (10, 1, 2, 2)
     assert part.inputs[:, 0, 0, 0].tolist() == list(range(10))
+
+
+def test_a_record_with_other_labels_can_be_left_out(tmp_path):
+    images(tmp_path, "odd.rec", [0, 1, [1, 2], float("nan"), 1])
+    part = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
+    assert part.targets.tolist() == [0, 1, 1]
+    assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
+    assert [sentence.split(",")[1][:9] for sentence in part.skipped] == [" record 2", " record 3"]

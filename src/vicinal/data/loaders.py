@@ -1,9 +1,11 @@
 """Loaders: batches of a part, from memory or from files, the same ones for the same seed."""
 
+import ctypes
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -247,10 +249,11 @@ class _Reader:
     def read(self, tasks: Sequence[_Task]) -> Iterator[Read]:
         self._tasks.left = tasks
         try:
-            for read in self._loader:
+            for count, read in enumerate(self._loader, 1):
                 if isinstance(read, UserError):
                     raise read
                 yield read
+                _give_back(count)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -277,14 +280,36 @@ class _Batches(Dataset[Read | UserError]):
 
     def __init__(self, stored: Stored, steps: Sequence[Augmentation], seed: int) -> None:
         self._stored, self._steps, self._seed = stored, steps, seed
+        self._count = 0
 
     def __getitem__(self, task: _Task) -> Read | UserError:
+        self._count += 1
+        _give_back(self._count)
         try:
             read = self._stored.read(task.rows.tolist())
             inputs = _augmented(read.inputs, read.kept, task, self._steps, self._seed)
             return read._replace(inputs=inputs)
         except UserError as error:
             return UserError(str(error))  # without the traceback, which is of another process
+
+
+def _give_back(count: int) -> None:
+    """Return freed memory to the system, now and then.
+
+    PyTorch asks glibc for aligned memory, and of what was freed little fits the next batch: without
+    this a process grew by some megabytes a batch, up to several hundred.
+    """
+    if count % 64 == 0 and (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's function; None where the C library has none."""
+    try:
+        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def _as_it_is(read: Any) -> Any:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from vicinal.data.augmentation.pixels import mapped
@@ -63,7 +62,8 @@ def _cut_by_numpy(padded: Tensor, corners: Tensor, places: _Pair, size: _Pair) -
     shape, strides = _all_windows(padded, places, size)
     memory = padded.view(_WORDS[padded.element_size()]).numpy()
     strides_in_bytes = [memory.itemsize * one for one in strides]
-    windows = as_strided(memory, shape, strides_in_bytes, writeable=False)
+    # as_strided leaves a cycle behind, which keeps the padded pictures until Python looks for such.
+    windows = np.ndarray(shape, memory.dtype, memory, strides=strides_in_bytes)
     top, left = corners.numpy().T
     cut = np.ascontiguousarray(windows[np.arange(len(padded)), top, left])
     return torch.from_numpy(cut).view(padded.dtype)

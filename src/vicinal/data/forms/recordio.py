@@ -242,33 +242,28 @@ def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> 
     return HEADER.pack(len(numbers), 0.0, id, 0) + numbers.astype("<f4").tobytes() + content
 
 
-def image_labels(head: bytes, *, where: str) -> tuple[np.ndarray, int]:
+def image_labels(head: bytes) -> tuple[np.ndarray, int]:
     """Return the labels of an image record, and where in its payload the picture begins.
 
     Args:
         head: the payload or its beginning, with all labels.
-        where: file and record, for the error.
 
     Returns:
         ``(k,)`` float32, one number where the record has no vector of labels; and a byte.
 
     Raises:
-        UserError: if it is too short for a header and the labels that this announces.
+        ValueError: if it is too short for a header and the labels that this announces.
 
     Example:
-        >>> image_labels(pack_image([3.0, 0.5], 7, b"picture"), where="here")
+        >>> image_labels(pack_image([3.0, 0.5], 7, b"picture"))
         (array([3. , 0.5], dtype=float32), 32)
     """
     if len(head) < HEADER.size:
-        raise UserError(
-            f"{where}: wanted an image record of {HEADER.size} bytes or more, found {len(head)}"
-        )
+        raise ValueError(f"wanted an image record of {HEADER.size} bytes, found {len(head)}")
     count, label, _, _ = HEADER.unpack_from(head)
     if not count:
         return np.array([label], np.float32), HEADER.size
     end = HEADER.size + 4 * count
     if len(head) < end:
-        raise UserError(
-            f"{where}: a record of {len(head)} bytes announces {count} labels; it is damaged"
-        )
+        raise ValueError(f"a record of {len(head)} bytes announces {count} labels; it is damaged")
     return np.frombuffer(head, "<f4", count, HEADER.size).astype(np.float32), end

@@ -1,5 +1,6 @@
 """Image records of MXNet as a data set: ``rec:TRAIN.rec,TEST.rec``."""
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,10 @@ class RecordPictures:
         payload = self.payload(row)
         if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:
             return payload[HEADER.size :]
-        _, begin = image_labels(payload, where=self.name(row))
-        return payload[begin:]
+        try:
+            return payload[image_labels(payload)[1] :]
+        except ValueError as error:
+            raise UserError(f"{self.name(row)}: {error}") from error
 
     def payload(self, row: int) -> bytes:
         """Return all that is in the record."""
@@ -110,12 +113,15 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     return DataSet(classes, train, test, brightest=255)
 
 
-def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, list[np.ndarray], list[str]]:
-    """Open a file of image records: its pictures, their labels, and what had to be left out.
+def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray, list[str]]:
+    """Open a file of image records.
+
+    Returns:
+        Its pictures, their labels ``(n, k)`` float32, and a sentence for what had to be left out.
 
     Raises:
         UserError: if the file or its index is damaged; for a record that is too short for its
-            header, unless such are to be skipped.
+            header, or has other labels than the first, unless such are to be skipped.
     """
     file = RecordFile(path)
     index = path.with_suffix(".idx")
@@ -126,45 +132,55 @@ def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, list[np.nd
         except UserError as error:
             raise UserError(f"{error}; it is {index} that sends there") from error
     else:
-        offsets, lengths = np.array(list(file.scan()), np.int64).reshape(-1, 2).T.copy()
+        frames = np.fromiter(file.scan(), np.dtype([("offset", np.int64), ("length", np.int64)]))
+        offsets, lengths = frames["offset"].copy(), frames["length"].copy()
     pictures = RecordPictures(file, offsets, lengths, np.arange(len(offsets)))
-    labels, kept = [], []
+    # Nothing but numbers in arrays, since there may be millions of records.
+    labels = array("f")
+    kept = array("q")
+    width = 0
     skips = Skips(wanted.on_bad)
-    for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
+    for row in range(len(pictures)):
         try:
-            head = file.peek(offset, length, HEADER.size)
-            count = int.from_bytes(head[:4], "little")
-            if count:
-                head = file.peek(offset, length, min(HEADER.size + 4 * count, file.size))
-            numbers, _ = image_labels(head, where=pictures.name(row))
+            numbers = _labels(pictures, row)
+            width = width or len(numbers)
+            if len(numbers) != width or not np.isfinite(numbers).all():
+                raise UserError(
+                    f"{pictures.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
+                    f"like the first record, found {numbers.tolist()}"
+                )
         except UserError as error:
             skips(error)
         else:
-            labels.append(numbers)
+            labels.extend(numbers.tolist())
             kept.append(row)
     if not kept:
         raise UserError(f"{path} has no image record that can be read")
-    return pictures.chosen(np.array(kept)), labels, skips.sentences
+    values = np.array(labels, np.float32).reshape(len(kept), width)
+    return pictures.chosen(np.array(kept, np.int64)), values, skips.sentences
+
+
+def _labels(pictures: RecordPictures, row: int) -> np.ndarray:
+    file, offset, length = pictures.file, int(pictures.offsets[row]), int(pictures.lengths[row])
+    head = file.peek(offset, length, HEADER.size)
+    if count := int.from_bytes(head[:4], "little"):
+        head = file.peek(offset, length, min(HEADER.size + 4 * count, file.size))
+    try:
+        return image_labels(head)[0]
+    except ValueError as error:
+        raise UserError(f"{pictures.name(row)}: {error}") from error
 
 
 def _targets(
     pictures: RecordPictures,
-    labels: list[np.ndarray],
+    values: np.ndarray,
     *,
     names: tuple[str, ...],
     regression: bool,
     training: Path | None = None,
 ) -> tuple[tuple[str, ...], Tensor]:
     """Return the classes and the targets that the labels of a file say."""
-    width = len(labels[0])
-    for row, numbers in enumerate(labels):
-        if len(numbers) != width or not np.isfinite(numbers).all():
-            raise UserError(
-                f"{pictures.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
-                f"like the first record, found {numbers.tolist()}"
-            )
-    values = np.stack(labels)
-    if width > 1:
+    if values.shape[1] > 1:
         return (), torch.from_numpy(values)
     column = values[:, 0]
     whole = column == np.round(column)
