@@ -349,3 +349,161 @@ def test_boolean_targets_count_as_zero_and_one(batch):
 def test_what_would_be_a_wrong_number_is_refused(batch, criterion, output, y, words):
     with pytest.raises((TypeError, ValueError), match=words):
         batch[0].loss(criterion, output, y)
+
+
+THREE_PARENTS = Plan(
+    torch.tensor([[1, 2, 3, 0], [2, 0, 3, 3]]),
+    torch.tensor([0.5, 0.25, 1.0, 0.0]),
+    torch.tensor([[0.25, 0.25, 0.0, 0.0], [0.25, 0.5, 0.0, 1.0]]),
+)
+
+
+def soft_loss(plan, output, y, weight, reduction):
+    """Return the loss and its gradient as PyTorch takes them from soft labels, in float64."""
+    leaf = output.detach().double().requires_grad_()
+    soft = plan.targets(y, num_classes=output.shape[1]).double()
+    weight = None if weight is None else weight.double()
+    loss = F.cross_entropy(leaf, soft, weight=weight, reduction=reduction)
+    return loss.detach(), torch.autograd.grad((loss * upstream(loss)).sum(), leaf)[0]
+
+
+def upstream(loss):
+    return torch.arange(1, loss.numel() + 1).reshape(loss.shape)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_loss_and_gradient_are_those_of_soft_labels(dtype, weighted, reduction):
+    chance = torch.Generator().manual_seed(5)
+    output = torch.randn(4, 6, generator=chance).to(dtype).requires_grad_()
+    y = torch.tensor([0, 5, 5, 2])
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = torch.tensor([0.1, 1.0, 3.0, 0.5, 9.0, 2.0], dtype=wide) if weighted else None
+    loss = THREE_PARENTS.loss(nn.CrossEntropyLoss(weight, reduction=reduction), output, y)
+    expected, gradient = soft_loss(THREE_PARENTS, output, y, weight, reduction)
+    assert loss.dtype == wide
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=2e-6, atol=1e-6)
+    actual = torch.autograd.grad((loss * upstream(loss)).sum(), output)[0]
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, gradient.to(dtype))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_derivatives_up_to_the_third_are_those_of_finite_differences(reduction):
+    output = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    output.requires_grad_()
+    y = torch.tensor([0, 2, 2, 1])
+    criterion = functools.partial(F.cross_entropy, reduction=reduction)
+
+    def loss(output):
+        return THREE_PARENTS.loss(criterion, output, y)
+
+    def penalized(output):
+        value = loss(output).sum()
+        gradient = torch.autograd.grad(value, output, create_graph=True)[0]
+        return value + gradient.square().sum()
+
+    assert torch.autograd.gradcheck(loss, (output,), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(loss, (output,))
+    assert torch.autograd.gradcheck(penalized, (output,))
+    assert torch.autograd.gradgradcheck(penalized, (output,))
+
+
+def test_transforms_and_the_compiler_give_what_plain_calls_give(batch):
+    plan, output, y = batch
+    criterion = functools.partial(F.cross_entropy, ignore_index=4)
+
+    def loss(output, y=y):
+        return plan.loss(criterion, output, y)
+
+    leaf = output.clone().requires_grad_()
+    value = loss(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(output), gradient)
+    doubled = torch.func.vmap(loss)(torch.stack([output, output + 1]), torch.stack([y, y]))
+    torch.testing.assert_close(doubled, value.detach().expand(2))
+    tangent = torch.ones_like(output).cumsum(1)
+    _, slope = torch.func.jvp(loss, (output,), (tangent,))
+    torch.testing.assert_close(slope, (gradient * tangent).sum())
+    with torch.autograd.forward_ad.dual_level():
+        dual = loss(torch.autograd.forward_ad.make_dual(output, tangent))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, slope)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(leaf)
+    torch.testing.assert_close(torch.autograd.grad(compiled, leaf)[0], gradient)
+
+
+def test_a_probability_that_is_nought_in_float32_has_a_finite_loss():
+    output = torch.tensor([[0.0, 200.0], [0.0, 95.0]], requires_grad=True)
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([1.0, 1.0]))
+    loss = plan.loss(nn.CrossEntropyLoss(reduction="sum"), output, torch.tensor([0, 0]))
+    assert loss.item() == 295
+    gradient = torch.autograd.grad(loss, output)[0]
+    assert gradient.tolist() == [[-1.0, 1.0], [-1.0, 1.0]]
+
+
+@pytest.mark.parametrize("ignored", [-100, 4, 255])
+@pytest.mark.parametrize("weight", [None, torch.ones(5, dtype=torch.float64)])
+def test_ignored_classes_are_left_out_of_the_gradient_too(batch, weight, ignored):
+    plan, output, y = batch
+    y = torch.where(y == 4, ignored, y)
+    y[0] = y[plan.partner[0]] = ignored
+    leaf = output.clone().requires_grad_()
+    criterion = nn.CrossEntropyLoss(weight, ignore_index=ignored)
+    (actual,) = torch.autograd.grad(plan.loss(criterion, leaf, y), leaf)
+    soft, counted = torch.zeros(16, 5, dtype=torch.float64), 0
+    for i in range(16):
+        lam = plan.lam[i].double()
+        sides = [(lam, y[i]), (1 - lam, y[plan.partner[i]])]
+        sides = [(share, k) for share, k in sides if k != ignored]
+        counted += bool(sides)
+        for share, k in sides:
+            soft[i, k] += share / sum(other for other, _ in sides)
+    expected = (output.softmax(1) * soft.sum(1, keepdim=True) - soft) / counted
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_graph_is_there_where_it_is_asked_for_and_as_often(batch):
+    plan, output, y = batch
+    leaf = output.clone().requires_grad_()
+    loss = plan.loss(F.cross_entropy, leaf, y)
+    first = torch.autograd.grad(loss, leaf, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(loss, leaf)[0])
+    assert not plan.loss(F.cross_entropy, output, y).requires_grad
+    with torch.no_grad():
+        assert torch.equal(plan.loss(F.cross_entropy, leaf, y), loss)
+        assert not plan.loss(F.cross_entropy, leaf, y).requires_grad
+
+
+def test_scores_may_be_written_over_between_the_loss_and_its_gradient(batch):
+    plan, output, y = batch
+    leaf = output.clone().requires_grad_()
+    expected = torch.autograd.grad(plan.loss(F.cross_entropy, leaf, y), leaf)[0]
+    scores = leaf * 1
+    loss = plan.loss(F.cross_entropy, scores, y)
+    scores.detach().zero_()
+    assert torch.equal(torch.autograd.grad(loss, leaf)[0], expected)
+
+
+def test_shares_and_class_weights_get_the_gradient_that_they_ask_for(batch):
+    plan, output, y = batch
+    lam = plan.lam.double().requires_grad_()
+    weight = torch.tensor([0.1, 1.0, 3.0, 0.5, 9.0], dtype=torch.float64, requires_grad=True)
+    loss = Plan(plan.partner, lam).loss(
+        functools.partial(F.cross_entropy, weight=weight, reduction="sum"), output, y
+    )
+    by_lam, by_weight = torch.autograd.grad(loss, (lam, weight))
+    own, met = (
+        F.cross_entropy(output, one, weight=weight.detach(), reduction="none")
+        for one in (y, y[plan.partner])
+    )
+    torch.testing.assert_close(by_lam, own - met)
+    torch.testing.assert_close((by_weight * weight).sum(), loss)
+
+
+def test_no_value_is_looked_at_on_another_device():
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5])).to("meta")
+    output = torch.empty(2, 5, device="meta", requires_grad=True)
+    for criterion in (F.cross_entropy, nn.CrossEntropyLoss(ignore_index=3)):
+        loss = plan.loss(criterion, output, torch.empty(2, dtype=torch.int64, device="meta"))
+        assert torch.autograd.grad(loss, output)[0].shape == output.shape

@@ -189,7 +189,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     picked = _picked(log_probabilities, chosen, settings.ignore_index)
     if picked is None:
         here: Tensor = chosen != settings.ignore_index
-        _check_classes(chosen[here], output, settings.ignore_index)
+        _check_classes(chosen, here, output, settings.ignore_index)
         factors, counted = _without_ignored(factors, here, dim=1)
         chosen = torch.where(here, chosen, 0)
         picked = log_probabilities.gather(1, chosen)
@@ -225,9 +225,10 @@ def _picked(log_probabilities: Tensor, chosen: Tensor, ignored: int) -> Tensor |
         return None
 
 
-def _check_classes(classes: Tensor, output: Tensor, ignored: int) -> None:
+def _check_classes(classes: Tensor, here: Tensor, output: Tensor, ignored: int) -> None:
+    # To pick by a mask is a look too: a GPU would make us wait for how many there are.
     if looked_at(classes):
-        strange = classes[(classes < 0) | (classes >= output.shape[1])]
+        strange = classes[here & ((classes < 0) | (classes >= output.shape[1]))]
         if len(strange):
             raise ValueError(
                 f"cross-entropy needs classes from 0 to {output.shape[1] - 1}, or its ignore_index "
