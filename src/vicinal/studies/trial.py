@@ -42,7 +42,7 @@ def run_trial(
     ).labels
     loader, looked_at, tested = _loaders(recipe, trial, data, given, fabric)
     torch.manual_seed(trial.seed)
-    (x, _), *_ = tested.epoch(0)
+    x, _ = next(tested.epoch(0))
     model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
     arm = recipe.arms[trial.arm]
     rows: list[EpochRow] = []
