@@ -1,25 +1,150 @@
+import itertools
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from vicinal import MixUp
 from vicinal.errors import UserError
 from vicinal.models import NETWORKS, build, mixing_places
 
+SMALL = {"small-cnn", "mlp", "lenet", "vgg-11", "preact-resnet-18", "preact-resnet-50-small"}
+COUNTS = {
+    # Known elsewhere: the papers give them in millions, PyTorch's own models to the last one.
+    "wrn-28-10": ((3, 32, 32), 10, 36_479_194),
+    "densenet-bc-100": ((3, 32, 32), 10, 769_162),
+    "densenet-bc-190": ((3, 32, 32), 10, 25_624_430),
+    "resnet-50": ((3, 224, 224), 1000, 25_557_032),
+    "resnet-101": ((3, 224, 224), 1000, 44_549_160),
+    "resnext-101-32x4d": ((3, 224, 224), 1000, 44_177_704),
+    "resnext-101-64x4d": ((3, 224, 224), 1000, 83_455_272),
+    "lenet": ((1, 28, 28), 10, 431_080),
+    "mlp": ((30,), 2, 31 * 128 + 129 * 128 + 129 * 2),
+    # Counted by hand from their layers, below.
+    "preact-resnet-18": ((3, 32, 32), 10, None),
+    "preact-resnet-34": ((3, 32, 32), 10, None),
+    "preact-resnet-50": ((3, 32, 32), 10, None),
+    "preact-resnet-50-small": ((3, 28, 28), 10, None),
+    "vgg-11": ((1, 160, 101), 30, None),
+    "small-cnn": ((1, 8, 8), 10, None),
+}
+
+
+def preact(units, widths, stem, *, bottleneck=False, projected=False):
+    """Count weights from the text of the paper: convolutions without bias, norms with two each."""
+    total, channels = 3 * 9 * stem, stem
+    for k, (count, width) in enumerate(zip(units, widths, strict=True)):
+        for j in range(count):
+            if bottleneck:
+                total += 2 * (channels + 2 * width) + width * (channels + 9 * width + 4 * width)
+                out = 4 * width
+            else:
+                total += 2 * (channels + width) + 9 * width * (channels + width)
+                out = width
+            if channels != out or (k and not j) or (projected and not k and not j):
+                total += channels * out
+            channels = out
+    return total + 2 * channels + 11 * channels - channels + 10
+
+
+def by_hand(name):
+    wide = (64, 128, 256, 512)
+    if name == "vgg-11":
+        widths = [1, 64, 128, 256, 256, 512, 512, 512, 512]
+        pairs = itertools.pairwise(widths)
+        return sum(9 * a * b + 2 * b for a, b in pairs) + 513 * 30
+    if name == "small-cnn":
+        convolutions = 9 * (16 + 16 * 32 + 32 * 32) + 2 * (16 + 32 + 32)
+        return convolutions + (32 * 16 + 1) * 10
+    return {
+        "preact-resnet-18": lambda: preact((2, 2, 2, 2), wide, 64),
+        "preact-resnet-34": lambda: preact((3, 4, 6, 3), wide, 64),
+        "preact-resnet-50": lambda: preact((3, 4, 6, 3), wide, 64, bottleneck=True),
+        "preact-resnet-50-small": lambda: preact((8, 8, 8), (16, 32, 64), 16, projected=True),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_weights_are_as_many_as_elsewhere(name):
+    shape, classes, known = COUNTS[name]
+    with torch.device("meta"):
+        network = build(name, shape=shape, classes=classes)
+    assert sum(p.numel() for p in network.parameters()) == (known or by_hand(name))
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_mixing_place_is_a_module_that_can_be_mixed(name):
-    model = build(name, shape=(1, 8, 8), classes=10)
-    x, plan = torch.rand(4, 1, 8, 8), MixUp(1.0).draw(4)
-    for place in mixing_places(name)[1:]:
+    # Shapes alone: the largest networks take long on a CPU.
+    with torch.device("meta"):
+        model = build(name, shape=(3, 32, 32), classes=10)
+        x, plan = torch.rand(4, 3, 32, 32), MixUp(1.0).draw(4).to("meta")
+    places = mixing_places(name)
+    assert places[0] == "input"
+    assert len(set(places)) == len(places) > 2
+    for place in places[1:]:
         with plan.inside(model.get_submodule(place)):
             assert model(x).shape == (4, 10)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_mixing_at_each_place_changes_what_comes_out(name):
+    torch.manual_seed(0)
+    model = build(name, shape=(3, 32, 32), classes=10)
+    x, plan = torch.rand(4, 3, 32, 32), MixUp(1.0).draw(4, generator=torch.Generator())
+    outputs = [model(x)]
+    for place in mixing_places(name)[1:]:
+        with plan.inside(model.get_submodule(place)):
+            outputs.append(model(x))
+    for k, one in enumerate(outputs):
+        assert all(not torch.allclose(one, other) for other in outputs[:k])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_few_examples_are_learned_by_heart(name):
+    torch.manual_seed(0)
+    model = build(name, shape=(3, 32, 32), classes=10)
+    x, y = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.002)
+    for _ in range(60):
+        loss = F.cross_entropy(model(x), y)
+        if loss < 0.05:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+
+
+def test_units_of_a_residual_network_add_to_what_came_in():
+    model = build("preact-resnet-18", shape=(3, 32, 32), classes=10)
+    unit = model.get_submodule("stages.stage1")[1]
+    nn.init.zeros_(unit.conv2.weight)
+    x = torch.randn(2, 64, 8, 8)
+    assert torch.equal(unit(x), x)
+
+
+def test_the_small_network_of_the_mxnet_layer_normalises_its_input_without_weights():
+    model = build("preact-resnet-50-small", shape=(3, 28, 28), classes=10)
+    first = model.stem[0]
+    x = torch.randn(64, 3, 28, 28) * 50 + 120
+    assert not list(first.parameters())
+    assert abs(first(x).mean().item()) < 1e-4
+    assert first(x).std().item() == pytest.approx(1, abs=1e-3)
+
+
 def test_an_unknown_network_is_refused_with_the_nearest_name():
-    with pytest.raises(UserError, match="'smal-cnn'; did you mean 'small-cnn'"):
+    with pytest.raises(UserError, match=r"'smal-cnn'; did you mean 'small-cnn'"):
         build("smal-cnn", shape=(1, 8, 8), classes=10)
 
 
-def test_a_network_that_does_not_take_such_examples_names_those_that_do():
-    with pytest.raises(UserError, match=r"small-cnn does not take .* \(30,\); these do: mlp"):
-        build("small-cnn", shape=(30,), classes=2)
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("small-cnn", (30,), r"small-cnn does not take .* \(30,\); these do: mlp$"),
+        ("resnet-50", (3, 28, 28), r"\(3, 28, 28\); these do: small-cnn, mlp, lenet, preact"),
+    ],
+)
+def test_a_network_that_does_not_take_such_examples_names_those_that_do(name, shape, message):
+    with pytest.raises(UserError, match=message):
+        build(name, shape=shape, classes=2)

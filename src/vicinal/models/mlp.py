@@ -1,7 +1,6 @@
 """A multilayer perceptron for tables."""
 
 import math
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,8 +17,6 @@ class MLP(nn.Module):
         >>> MLP((4,), 3)(torch.zeros(2, 4)).shape
         torch.Size([2, 3])
     """
-
-    mixing_places: ClassVar[tuple[str, ...]] = ("layer1", "layer2")
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         """Build the network with PyTorch's default initialisation."""

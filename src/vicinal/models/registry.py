@@ -1,13 +1,18 @@
 """Networks by name, and the places in each where mixing makes sense."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from vicinal.errors import UserError, unknown
+from vicinal.models.densenet import DenseNet
 from vicinal.models.mlp import MLP
+from vicinal.models.preact_resnet import PreActResNet
+from vicinal.models.resnet import ResNet
 from vicinal.models.small_cnn import SmallCNN
+from vicinal.models.vgg import VGG, LeNet
 
 
 class Network(NamedTuple):
@@ -16,17 +21,51 @@ class Network(NamedTuple):
     Args:
         make: from the shape of one example and the number of classes.
         places: after which of its modules it can be mixed.
-        dimensions: how many an example may have.
+        smallest: (height, width) that a picture or spectrogram has to have at the least; None for
+            networks that take examples of any shape.
     """
 
     make: Callable[[tuple[int, ...], int], nn.Module]
     places: tuple[str, ...]
-    dimensions: tuple[int, ...]
+    smallest: int | None
+
+
+def _stages(count: int, *, of: str = "stages.stage") -> tuple[str, ...]:
+    return tuple(f"{of}{k + 1}" for k in range(count))
+
+
+def _preact(count: int, **settings: Any) -> Network:
+    return Network(partial(PreActResNet, **settings), ("stem", *_stages(count)), smallest=8)
+
+
+def _dense(**settings: Any) -> Network:
+    blocks = _stages(3, of="blocks.block")
+    return Network(partial(DenseNet, **settings), ("stem", *blocks), smallest=8)
+
+
+def _large(**settings: Any) -> Network:
+    return Network(partial(ResNet, **settings), ("stem", *_stages(4)), smallest=32)
 
 
 NETWORKS = {
-    "small-cnn": Network(SmallCNN, SmallCNN.mixing_places, dimensions=(3,)),
-    "mlp": Network(MLP, MLP.mixing_places, dimensions=(1, 2, 3)),
+    "small-cnn": Network(SmallCNN, _stages(3, of="stage"), smallest=4),
+    "mlp": Network(MLP, ("layer1", "layer2"), smallest=None),
+    "lenet": Network(LeNet, _stages(2, of="stage"), smallest=16),
+    "vgg-11": Network(VGG, _stages(5), smallest=32),
+    "preact-resnet-18": _preact(4),
+    "preact-resnet-34": _preact(4, units=(3, 4, 6, 3)),
+    "preact-resnet-50": _preact(4, units=(3, 4, 6, 3), bottleneck=True),
+    # Of the MXNet MixUp layer: hdjsjyl/mixup.
+    "preact-resnet-50-small": _preact(
+        3, units=(8, 8, 8), widths=(16, 32, 64), stem=16, projected=True, normalise_input=True
+    ),
+    "wrn-28-10": _preact(3, units=(4, 4, 4), widths=(160, 320, 640), stem=16),
+    "densenet-bc-100": _dense(depth=100, growth=12),
+    "densenet-bc-190": _dense(depth=190, growth=40),
+    "resnet-50": _large(units=(3, 4, 6, 3)),
+    "resnet-101": _large(units=(3, 4, 23, 3)),
+    "resnext-101-32x4d": _large(units=(3, 4, 23, 3), groups=32, group_width=4),
+    "resnext-101-64x4d": _large(units=(3, 4, 23, 3), groups=64, group_width=4),
 }
 """The networks by their names."""
 
@@ -47,10 +86,10 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
         19258
     """
     network = _network(name)
-    if len(shape) not in network.dimensions:
-        takers = ", ".join(n for n, other in NETWORKS.items() if len(shape) in other.dimensions)
+    if not _takes(network, shape):
+        takers = ", ".join(n for n, other in NETWORKS.items() if _takes(other, shape))
         raise UserError(
-            f"{name} does not take examples of shape {tuple(shape)}; these do: {takers or 'none'}"
+            f"{name} does not take examples of shape {tuple(shape)}; these do: {takers}"
         )
     return network.make(tuple(shape), classes)
 
@@ -72,3 +111,9 @@ def _network(name: str) -> Network:
     if name not in NETWORKS:
         raise UserError(unknown("network", name, NETWORKS))
     return NETWORKS[name]
+
+
+def _takes(network: Network, shape: tuple[int, ...]) -> bool:
+    if network.smallest is None:
+        return True
+    return len(shape) == 3 and min(shape[1:]) >= network.smallest

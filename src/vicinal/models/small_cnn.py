@@ -1,7 +1,5 @@
 """A small convolutional network for small pictures."""
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 
@@ -15,8 +13,6 @@ class SmallCNN(nn.Module):
         shape: of one example, (channels, height, width).
         classes: number of scores that come out.
     """
-
-    mixing_places: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3")
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         """Build the network with PyTorch's default initialisation."""

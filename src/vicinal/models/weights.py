@@ -1,0 +1,19 @@
+"""First weights."""
+
+from torch import nn
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw the weights of convolutions after He et al. (arXiv 1502.01852), by their outputs.
+
+    Norms begin as they are made, with one and nought; linear layers as PyTorch draws them.
+
+    Example:
+        >>> layer = nn.Conv2d(8, 64, 3)
+        >>> initialise(layer)
+        >>> 0.9 < layer.weight.std().item() * (64 * 9 / 2) ** 0.5 < 1.1
+        True
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
