@@ -189,3 +189,68 @@ def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_pat
             assert sorted_by_content(part) == known[name], (spec, name)
     mean = standardise_by(batches.train).mean.flatten() / 255
     assert np.round(mean.numpy(), 4).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+
+
+def renamed(*classes):
+    data = pictures()
+    return DataSet(classes, data.train, data.test, brightest=255)
+
+
+def test_an_index_file_is_not_overwritten(tmp_path):
+    (tmp_path / "set_train.idx").write_text("precious")
+    with pytest.raises(UserError, match=r"set_train\.idx is there already"):
+        convert(pictures(), tmp_path / "set.rec")
+    assert (tmp_path / "set_train.idx").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", " blank", "cat"])
+def test_a_class_name_that_would_come_back_as_another_is_refused(tmp_path, name):
+    for out in ("set.rec", "set"):
+        if out == "set" and name not in {"", "cat"}:
+            continue
+        with pytest.raises(UserError, match=r"class name"):
+            convert(renamed(name, "cat"), tmp_path / out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_a_part_has_not_is_refused_for_folders(tmp_path):
+    data = pictures()
+    few = DataSet(("cat", "dog"), data.train, Part(data.test.inputs, torch.zeros(2).long()))
+    with pytest.raises(UserError, match=r"class dog has no example in the part test"):
+        convert(few, tmp_path / "set")
+
+
+def test_a_validation_part_goes_along(tmp_path):
+    data = pictures()
+    three = DataSet(data.classes, data.train, data.test, data.train, brightest=255)
+    for out, spec in (
+        ("a.rec", "rec:a_train.rec,a_test.rec,a_validation.rec"),
+        ("b", "folder:b"),
+        ("c.npz", "npz:c.npz"),
+    ):
+        convert(three, tmp_path / out)
+        assert same(three, load(spec, root=tmp_path))
+
+
+def test_coloured_files_that_were_read_grey_are_written_grey(tmp_path):
+    convert(pictures(), tmp_path / "set")
+    grey = load("folder:set?channels=1", root=tmp_path, in_memory=0)
+    convert(grey, tmp_path / "grey")
+    with Image.open(next((tmp_path / "grey").rglob("*.png"))) as picture:
+        assert picture.mode == "L"
+
+
+def test_large_pictures_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
+    convert(pictures(), tmp_path / "set")
+    data = load("folder:set", root=tmp_path, in_memory=0)
+    asked = []
+    read = type(data.train.inputs).read
+
+    def watched(self, rows):
+        asked.append(len(rows))
+        return read(self, rows)
+
+    monkeypatch.setattr(type(data.train.inputs), "read", watched)
+    monkeypatch.setattr("vicinal.data.convert._PIECE", 2 * 3 * 6 * 5)
+    convert(data, tmp_path / "out.rec")
+    assert set(asked) == {2}

@@ -141,3 +141,21 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 def test_links_that_go_round_in_circles_end(pets):
     (pets / "pets" / "train" / "cat" / "loop").symlink_to(pets / "pets" / "train")
     assert len(load("folder:pets", root=pets).train) == 4
+
+
+def test_a_pipe_is_not_waited_for(pets):
+    os.mkfifo(pets / "pets" / "train" / "cat" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is no file"):
+        load("folder:pets", root=pets)
+
+
+def test_a_class_that_is_chosen_twice_is_refused(pets):
+    with pytest.raises(UserError, match=r"classes=cat,dog,cat: cat comes twice"):
+        load("folder:pets?classes=cat,dog,cat", root=pets)
+
+
+def test_a_part_of_which_nothing_can_be_read_is_refused(pets):
+    for path in (pets / "pets" / "test").rglob("*.*"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"none of 4 pictures can be read; .*cannot be decoded"):
+        load("folder:pets", root=pets, on_bad="skip")

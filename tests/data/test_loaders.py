@@ -225,3 +225,22 @@ def test_nonsense_is_refused():
     for options in ({"batch_size": 0}, {"rank": 1}, {"shuffle": -1}):
         with pytest.raises(ValueError, match=r"Loader wants batch_size from 1"):
             Loader(numbered(4), **{"batch_size": 2, "seed": 0} | options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_goes_on_when_another_was_begun_is_refused(workers):
+    loader = Loader(Part(Slow(12), torch.arange(12)), batch_size=2, seed=0, workers=workers)
+    first = loader.epoch(0)
+    next(first)
+    second = loader.epoch(1)
+    next(second)
+    with pytest.raises(ValueError, match=r"another epoch of this Loader was begun"):
+        next(first)
+    assert all(torch.equal(x[:, 0], y) for x, y in second)
+
+
+def test_a_rank_of_whose_batch_nothing_is_left_says_so_and_the_others_do_not_wait():
+    part = Part(Slow(8, bad=[2]), torch.arange(8))
+    options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
+    with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):
+        rows(Loader(part, rank=0, **options))

@@ -107,3 +107,17 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"set\.npz"):
             load("npz:set.npz", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.full((6, 2), 1e300), "train_inputs is float64, wanted finite floats"),
+        (np.float64(1), r"train has inputs of shape \(\), wanted"),
+        (np.zeros((6, 0)), r"train has inputs of shape \(6, 0\), wanted"),
+    ],
+)
+def test_inputs_without_a_number_for_a_network_are_refused(tmp_path, inputs, message):
+    arrays = {"train_inputs": inputs, "train_labels": np.arange(6), "test_inputs": inputs}
+    with pytest.raises(UserError, match=message):
+        loaded(tmp_path, arrays | {"test_labels": np.arange(6)})

@@ -216,3 +216,12 @@ def test_raw_pictures_are_pixels_and_have_to_be_complete():
     assert np.array_equal(pictures.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
     with pytest.raises(UserError, match=r"picture 1: wanted 18 bytes, .* 2x3x3, found 3"):
         pictures.read([1])
+
+
+def test_sides_of_one_pixel_are_no_channels():
+    line = np.zeros((1, 30, 3), np.uint8)
+    line[:, :, 0] = 255
+    found = decode(saved(line, "JPEG", quality=100), size=8, where="")
+    assert found.shape == (8, 8, 3)
+    assert found[..., 0].min() > 200
+    assert decode(saved(np.zeros((8, 8, 3), np.uint8), "JPEG"), size=1, where="").shape == (1, 1, 3)

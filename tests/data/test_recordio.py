@@ -148,7 +148,8 @@ def test_a_record_that_is_read_at_a_wrong_byte_is_refused(tmp_path):
         ("0 0\n", "line 1: wanted key"),
         ("0\t0\n0\t8\n", "line 2: key 0 was there before"),
         ("0\t8\n1\t8\n", "two keys have the same offset"),
-        ("0\t99999999999999999999\n", "larger than any file"),
+        ("0\t9999999999999999999\n", "larger than any file"),
+        ("0\t" + "9" * 5000, "line 1: wanted key"),
         ("\u00e9", "byte 0: wanted text"),
     ],
 )

@@ -221,7 +221,7 @@ def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
     [
         ("rec:", "wanted the path of a record file behind the colon"),
         ("rec:no.rec", r"there is no record file no\.rec, nor under"),
-        ("rec:a.rec,b.rec,c.rec", "wants TRAIN.rec,TEST.rec or one file, got 3"),
+        ("rec:a.rec,b.rec,c.rec,d.rec", r"wants one file, TRAIN.rec,TEST.rec or .*, got 4"),
         ("rec:all.rec?sise=3", "no option of rec 'sise'; did you mean 'size'"),
         ("rec:all.rec?size=0", "size=0: wanted a whole number from 1"),
         ("rec:all.rec?channels=2", "channels=2: wanted 1 for grey"),
@@ -252,3 +252,17 @@ def test_a_record_with_other_labels_can_be_left_out(tmp_path):
     assert part.targets.tolist() == [0, 1, 1]
     assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
     assert [sentence.split(",")[1][:9] for sentence in part.skipped] == [" record 2", " record 3"]
+
+
+def test_a_third_file_is_the_validation_part(tmp_path):
+    for k, name in enumerate(("a", "b", "c")):
+        images(tmp_path, f"{name}.rec", [0, 1], contents=[png(10 * k), png(10 * k + 1)])
+    data = load("rec:a.rec,b.rec,c.rec", root=tmp_path)
+    assert data.test.inputs[:, 0, 0, 0].tolist() == [10, 11]
+    assert data.validation.inputs[:, 0, 0, 0].tolist() == [20, 21]
+
+
+def test_a_raw_shape_that_lies_is_refused_before_memory_is_taken(tmp_path):
+    images(tmp_path, "raw.rec", [0, 1], contents=[bytes(48), bytes(48)])
+    with pytest.raises(UserError, match=r"record 0 .* wanted 2700000000 bytes, .* found 48"):
+        load("rec:raw.rec,raw.rec?raw=30000x30000x3", root=tmp_path)

@@ -4,7 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from vicinal.data import corrupt_labels, load, standardise_by
-from vicinal.data.dataset import split
+from vicinal.data.dataset import Part, Read, split
+from vicinal.data.statistics import statistics
 from vicinal.errors import UserError
 
 
@@ -91,3 +92,48 @@ def test_a_class_too_small_for_both_parts_is_refused_by_name(rare, fraction):
         split(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
     train, test = split(torch.tensor([0, 1] * 4), fraction=0.5, seed=0)
     assert sorted([*train, *test]) == list(range(8))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_statistics_are_joined_from_pieces(monkeypatch, stored):
+    monkeypatch.setattr("vicinal.data.statistics._PIECE", 1000)
+    chance = torch.Generator().manual_seed(0)
+    inputs = torch.randn(90, 2, 7, 5, generator=chance) * 3 + 1e4
+
+    class Files:
+        shape, dtype = inputs.shape, inputs.dtype
+
+        def read(self, rows):
+            assert len(rows) * 2 * 7 * 5 * 4 <= 1000
+            return Read(inputs[rows], np.arange(len(rows)), [])
+
+    for values in (inputs, (inputs * 4).remainder(256).byte()):
+        part = Part(Files() if stored and values is inputs else values, torch.zeros(90))
+        found = statistics(part)
+        wide = values.double().numpy()
+        np.testing.assert_allclose(found.mean, wide.mean((0, 2, 3)))
+        np.testing.assert_allclose(found.deviation, wide.std((0, 2, 3)))
+        assert (found.lowest, found.highest) == (wide.min(), wide.max())
+        assert found.looked_at == 90
+
+
+def test_large_pictures_in_files_are_sampled_within_a_limit(monkeypatch):
+    monkeypatch.setattr("vicinal.data.statistics._MOST", 10 * 48)
+    seen = []
+
+    class Files:
+        shape, dtype = (100, 3, 4, 4), torch.uint8
+
+        def read(self, rows):
+            seen.extend(rows)
+            return Read(torch.zeros(len(rows), 3, 4, 4).byte(), np.arange(len(rows)), [])
+
+    assert statistics(Part(Files(), torch.zeros(100))).looked_at == 10
+    assert (seen[0], seen[-1], len(seen)) == (0, 99, 10)
+
+
+def test_a_seed_or_a_home_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match=r"seed = -1: wanted a whole number from 0"):
+        load("digits", seed=-1)
+    with pytest.raises(UserError, match=r"the home of somebody who is not here"):
+        load("cifar10", root="~nobody-of-this-name/data")

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from PIL import Image
 
 from vicinal.data import load
 from vicinal.studies.results import Trial
@@ -43,3 +45,59 @@ def test_memorisation_is_asked_for_where_labels_are_wrong(small_recipe, digits):
     recipe = read_recipe(str(small_recipe()))
     assert rows_of(recipe, Trial("erm", 0.0, 0), digits)[-1].memorised is None
     assert 0 <= rows_of(recipe, Trial("erm", 0.4, 0), digits)[-1].memorised <= 1
+
+
+def pictures_in(folder, *, test=4):
+    """Two classes of 12x12 pictures with few examples; the second is brighter."""
+    for part, count in (("train", 4), ("test", test)):
+        for k, name in enumerate(("$a$", "b")):
+            (folder / part / name).mkdir(parents=True)
+            for j in range(count // 2):
+                pixels = np.full((12, 12, 3), 40 + 120 * k + j, np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{j}.png")
+    return f"folder:{folder}"
+
+
+def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, vicinal):
+    steps = [
+        {"name": "resized-crop", "size": 8},
+        {"name": "crop", "padding": 1},
+        {"name": "colour"},
+    ]
+    changes = {"data.source": pictures_in(tmp_path / "few"), "data.augment": steps}
+    changes |= {"corrupted_labels": [0.0], "model.name": "mlp", "arms.mixup-features": None}
+    out = tmp_path / "study"
+    done = vicinal("study", small_recipe(changes), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "$a$" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.augment": [{"name": "colour"}]}, "colour is for pictures with values up to 255"),
+        ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
+        ({"data.augment": [{"rate": 0.5}]}, "data.augment.0.name is missing"),
+        (
+            {"data.augment": [{"name": "flip", "ratee": 0.5}]},
+            "there is no field 'ratee'; did you mean 'rate'? (there are: name, rate)",
+        ),
+        ({"data.source": "table:no.csv?label=x"}, "no.csv"),
+        ({"data.source": "iris"}, "small-cnn does not take examples of shape (4,); these do: mlp"),
+        ({"seed": 1 << 32}, "seed should be less than 4294967296"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_in_a_sentence(
+    small_recipe, tmp_path, vicinal, changes, message
+):
+    refused = vicinal("study", small_recipe(changes), "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert message in refused.stderr.replace("\n", " ")
+
+
+def test_a_study_of_a_table_runs(small_recipe, tmp_path, vicinal):
+    changes = {"data.source": "iris", "model.name": "mlp", "arms.mixup-features.at": ["layer1"]}
+    out = tmp_path / "study"
+    done = vicinal("study", small_recipe(changes), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert not (out / "examples.npz").exists()

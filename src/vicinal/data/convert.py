@@ -1,9 +1,10 @@
 """Moving a data set from one form to another: MXNet's records, folders, one npz file."""
 
 import io
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ ENCODINGS = ("same", "png", "jpeg", "raw")
 Progress = Callable[[str, int, int], None]
 
 _CHUNK = 1024
+_PIECE = 1 << 26  # bytes that are read together
 
 
 def convert(
@@ -81,6 +83,8 @@ def _npz(data: DataSet, out: Path, progress: Progress) -> Path:
             chunks.append(inputs.permute(0, 2, 3, 1).numpy() if pictures else inputs.numpy())
             kept.append(rows)
             progress(name, int(rows[-1]) + 1, len(part))
+        if not kept:
+            raise UserError(f"no example of the part {name} can be read; nothing was written")
         arrays[f"{name}_{'images' if pictures else 'inputs'}"] = np.concatenate(chunks)
         arrays[f"{name}_labels"] = part.targets[torch.cat(kept)].numpy()
     beside = out.with_name(f".{out.name}.part")
@@ -95,8 +99,12 @@ def _records(
 ) -> list[Path]:
     paths = {name: out.with_name(f"{out.stem}_{name}.rec") for name in data.parts}
     names = out.with_name(f"{out.stem}_classes.txt")
-    for path in [*paths.values(), names]:
+    for path in [*paths.values(), *(p.with_suffix(".idx") for p in paths.values()), names]:
         _refuse_to_overwrite(path)
+    for name in data.classes:
+        if not name.strip() or name != name.strip() or len(name.splitlines()) > 1:
+            raise UserError(f"the class name {name!r} cannot be a line of {names.name}; rename it")
+    _refuse_twins(data.classes)
     written = []
     for name, part in data.parts.items():
         beside, index = (
@@ -132,6 +140,14 @@ def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Pro
         ):
             raise UserError(f"the class name {name!r} cannot name a folder")
     beside = out.with_name(f".{out.name}.part")
+    _refuse_twins(data.classes)
+    for name, part in data.parts.items():
+        counts = part.targets.bincount(minlength=len(data.classes))
+        if (counts == 0).any():
+            raise UserError(
+                f"class {data.classes[int(counts.argmin())]} has no example in the part {name}, "
+                "and a folder of pictures is read with all classes in all parts; take NAME.npz"
+            )
     if beside.exists():  # of an attempt that was broken off
         shutil.rmtree(beside)
     folders = {"train": "train", "test": "test", "validation": "val"}
@@ -152,7 +168,9 @@ def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Pro
 def _encoded(part: Part, encoding: str, quality: int) -> Iterator[tuple[int, bytes, str]]:
     """Yield rows, their pictures encoded, and the ending of such a file's name."""
     stored = part.inputs if isinstance(part.inputs, StoredPictures) else None
-    as_it_is = encoding == "same" and stored and not stored.resized and not stored.raw
+    # Grey pictures may come of coloured files.
+    plain = stored and not stored.resized and not stored.raw and stored.shape[1] == 3
+    as_it_is = encoding == "same" and plain
     for rows, inputs in _chunks(part):
         for row, picture in zip(rows.tolist(), inputs, strict=True):
             if as_it_is:
@@ -190,10 +208,17 @@ def _ending(content: bytes) -> str:
 
 def _chunks(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield rows and their inputs, a thousand at a time; bad ones are raised or left out."""
-    for rows in torch.arange(len(part)).split(_CHUNK):
+    each = max(1, math.prod(part.inputs.shape[1:]) * part.inputs.dtype.itemsize)
+    for rows in torch.arange(len(part)).split(max(1, min(_CHUNK, _PIECE // each))):
         read = part.read(rows.tolist())
         if len(read.kept):
             yield rows[torch.from_numpy(read.kept)], read.inputs
+
+
+def _refuse_twins(classes: Sequence[str]) -> None:
+    for name in classes:
+        if classes.count(name) > 1:
+            raise UserError(f"the class name {name!r} comes twice; rename one")
 
 
 def _refuse_to_overwrite(path: Path) -> None:

@@ -81,7 +81,7 @@ class Part:
         """
         if not isinstance(self.inputs, Tensor):
             return self.inputs.read(rows)
-        chosen = torch.as_tensor(rows, device=self.inputs.device)
+        chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.inputs.device)
         return Read(self.inputs[chosen], np.arange(len(rows)), [])
 
     def to(self, device: torch.device | str) -> "Part":

@@ -1,15 +1,11 @@
 """What there is in a data set, in numbers."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, Part
-
-_SAMPLE = 10_000
+from vicinal.data.statistics import Statistics, statistics
 
 
 def describe(data: DataSet) -> dict[str, Any]:
@@ -25,7 +21,7 @@ def describe(data: DataSet) -> dict[str, Any]:
         (120, 'setosa')
     """
     inputs, targets = data.train.inputs, data.train.targets
-    looked_at = _sample(data.train)
+    found = statistics(data.train)
     return {
         "classes": list(data.classes),
         "parts": {name: _part(part, len(data.classes)) for name, part in data.parts.items()},
@@ -33,8 +29,8 @@ def describe(data: DataSet) -> dict[str, Any]:
             "shape": list(inputs.shape[1:]),
             "dtype": str(inputs.dtype).removeprefix("torch."),
             "in_memory": isinstance(inputs, Tensor),
-            "looked_at": len(looked_at),
-            **_values(looked_at),
+            "looked_at": found.looked_at,
+            **_values(found, channels=len(inputs.shape) > 2 and inputs.shape[1] <= 4),
         },
         "targets": {
             "dtype": str(targets.dtype).removeprefix("torch."),
@@ -64,31 +60,16 @@ def _part(part: Part, classes: int) -> dict[str, Any]:
     return described
 
 
-def _sample(part: Part) -> Tensor:
-    rows = np.unique(np.linspace(0, len(part) - 1, min(_SAMPLE, len(part))).astype(np.int64))
-    if isinstance(part.inputs, Tensor):
-        return part.inputs
-    return torch.cat([part.read(some.tolist()).inputs for some in _in_chunks(rows)])
-
-
-def _in_chunks(rows: np.ndarray) -> Sequence[np.ndarray]:
-    return np.array_split(rows, max(1, len(rows) // 256))
-
-
-def _values(inputs: Tensor) -> dict[str, Any]:
+def _values(found: Statistics, *, channels: bool) -> dict[str, Any]:
     """Return range, mean and deviation: of each channel, or of all features together."""
-    channels = inputs.split(1, dim=1) if inputs.ndim > 2 and inputs.shape[1] <= 4 else [inputs]
-    moments = []
-    for channel in channels:
-        # In pieces, since a data set in float64 may not fit.
-        pieces = [piece.double() for piece in channel.split(4096)]
-        count = sum(piece.numel() for piece in pieces)
-        mean = sum(float(piece.sum()) for piece in pieces) / count
-        square = sum(float((piece - mean).square().sum()) for piece in pieces) / count
-        moments.append((mean, square**0.5))
+    mean, deviation = found.mean, found.deviation
+    if not channels:
+        whole = mean.mean()
+        deviation = (deviation.square() + (mean - whole).square()).mean().sqrt()[None]
+        mean = whole[None]
     return {
-        "lowest": inputs.min().item(),
-        "highest": inputs.max().item(),
-        "mean": [mean for mean, _ in moments],
-        "deviation": [deviation for _, deviation in moments],
+        "lowest": found.lowest,
+        "highest": found.highest,
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
     }

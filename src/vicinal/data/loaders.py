@@ -27,9 +27,9 @@ class Loader:
 
     A part in memory is brought to the device once, and shuffled and augmented there in whole
     batches. A part in files is read by worker processes ahead of its use; they also augment where
-    the device is the CPU. Which of the two it is decides nothing else: order and augmentation come
-    from ``seed``, the epoch and the step alone, so the batches are the same, and so are those of a
-    run that is resumed at a step.
+    the device is the CPU. Which of the two it is decides nothing else, as long as
+    no example had to be left out: order and augmentation come from ``seed``, the epoch and the step
+    alone, so the batches are the same, and so are those of a run that is resumed at a step.
 
     Several ranks take their shares of the batch that one process would see: ``batch_size`` times
     ``ranks`` examples, augmented as they would be there.
@@ -107,10 +107,12 @@ class Loader:
         Yields:
             Inputs ``(b, ...)`` as augmentation leaves them, and targets ``(b, ...)``. ``b`` is
             ``batch_size``, less in a last batch, and less by those that had to be skipped, whose
-            sentences are the keys of ``skipped``; a batch of which nothing is left is passed over.
+            sentences are the keys of ``skipped``; a batch of which nothing is left is passed over
+            (an error with several ranks, of which the others would wait).
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
+            ValueError: if another epoch of a part in files was begun meanwhile.
         """
         order = epoch_order(len(self.part), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         together = self.batch_size * self.ranks
@@ -123,6 +125,11 @@ class Loader:
         for task, read in zip(tasks, self._read(tasks), strict=True):
             self.skipped.update(dict.fromkeys(read.skipped))
             if not len(read.kept):
+                if self.ranks > 1:
+                    raise UserError(
+                        f"no example of a batch of rank {self.rank} can be read, and the other "
+                        f"ranks would wait for it; {read.skipped[0]}"
+                    )
                 continue
             with self._threads():
                 x = read.inputs.to(self.device, non_blocking=True)
@@ -235,6 +242,7 @@ class _Reader:
 
     def __init__(self, batches: "_Batches", workers: int, pinned: bool) -> None:
         self._tasks = _Tasks()
+        self._run = 0
         self._loader = DataLoader(
             batches,
             batch_size=None,
@@ -248,8 +256,16 @@ class _Reader:
 
     def read(self, tasks: Sequence[_Task]) -> Iterator[Read]:
         self._tasks.left = tasks
+        self._run += 1
+        run, batches = self._run, iter(self._loader)
         try:
-            for count, read in enumerate(self._loader, 1):
+            for count in range(1, len(tasks) + 1):
+                if run != self._run:  # the processes work for another epoch now
+                    raise ValueError(
+                        "another epoch of this Loader was begun, and a part in files is read for "
+                        "one at a time; make a second Loader for the second epoch."
+                    )
+                read = next(batches)
                 if isinstance(read, UserError):
                     raise read
                 yield read

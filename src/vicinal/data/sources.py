@@ -116,6 +116,8 @@ def load(
     """
     if not 0 < test_fraction < 1:
         raise UserError(f"test_fraction = {test_fraction}: wanted a share between 0 and 1")
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"seed = {seed}: wanted a whole number from 0 below {1 << 32}")
     if on_bad not in {"raise", "skip"}:
         raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
     wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory)
@@ -130,7 +132,11 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
         >>> data_root("~/sets").is_absolute()
         True
     """
-    return Path(root or os.environ.get("VICINAL_DATA") or "data").expanduser()
+    path = Path(root or os.environ.get("VICINAL_DATA") or "data")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} begins with the home of somebody who is not here") from error
 
 
 def parse_known(spec: str) -> Spec:

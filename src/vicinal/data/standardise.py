@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vicinal.data.dataset import Part
-
-_SAMPLE = 10_000
+from vicinal.data.statistics import statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +50,7 @@ def standardise_by(part: Part) -> Standardise:
         >>> by.mean.item(), by.deviation.item()
         (2.0, 2.0)
     """
-    inputs = part.inputs
-    if not isinstance(inputs, Tensor):
-        rows = np.unique(np.linspace(0, len(part) - 1, min(_SAMPLE, len(part))).astype(np.int64))
-        chunks = np.array_split(rows, max(1, len(rows) // 256))
-        inputs = torch.cat([part.read(some.tolist()).inputs for some in chunks])
-    if inputs.dtype == torch.uint8:
-        mean, deviation = _counted(inputs)
-    else:
-        others = [d for d in range(inputs.ndim) if d != 1]
-        deviation, mean = torch.std_mean(inputs.double(), others, correction=0)
-    shape = (-1, *(1 for _ in range(inputs.ndim - 2)))
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    return Standardise(mean.float().view(shape), deviation.float().view(shape))
-
-
-def _counted(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel from how often it has each value."""
-    levels = torch.arange(256, dtype=torch.float64)
-    shares = torch.stack(
-        [torch.bincount(inputs[:, k].flatten(), minlength=256) for k in range(inputs.shape[1])]
-    ).double()
-    shares /= shares.sum(1, keepdim=True)
-    mean = shares @ levels
-    return mean, (shares * (levels - mean[:, None]).square()).sum(1).sqrt()
+    found = statistics(part)
+    shape = (-1, *(1 for _ in range(len(part.inputs.shape) - 2)))
+    deviation = torch.where(found.deviation > 0, found.deviation, 1.0)
+    return Standardise(found.mean.float().view(shape), deviation.float().view(shape))

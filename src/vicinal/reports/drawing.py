@@ -68,6 +68,7 @@ def styled() -> Iterator[None]:
     """Draw in the colours that stand for the page's, with words that stay words."""
     settings: Any = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a class may be called $x$
         "svg.hashsalt": "vicinal",
         "font.family": "sans-serif",
         "font.size": 9,

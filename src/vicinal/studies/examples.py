@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vicinal.data import DataSet
 from vicinal.mixing import generator_at
@@ -27,8 +28,10 @@ def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
     policy = policy_of(arms[0])
     assert policy is not None
     generator = generator_at(recipe.seed, 0)
-    plan = dataclasses.replace(policy, per="example", mix_rate=1.0).draw(COUNT, generator=generator)
-    own, labels = data.train.read(range(COUNT)).inputs, data.train.targets[:COUNT]
+    read = data.train.read(range(min(COUNT, len(data.train))))
+    own, labels = read.inputs, data.train.targets[torch.from_numpy(read.kept)]
+    each = dataclasses.replace(policy, per="example", mix_rate=1.0)
+    plan = each.draw(len(own), generator=generator)
     content = io.BytesIO()
     np.savez(
         content,

@@ -42,7 +42,9 @@ def run_trial(
     ).labels
     loader, looked_at, tested = _loaders(recipe, trial, data, given, fabric)
     torch.manual_seed(trial.seed)
-    x, _ = next(tested.epoch(0))
+    x, _ = next(tested.epoch(0), (None, None))
+    if x is None:
+        raise UserError("none of the examples to test on can be read; see vicinal data info")
     model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
     arm = recipe.arms[trial.arm]
     rows: list[EpochRow] = []
@@ -90,6 +92,11 @@ def _loaders(
     train, test = data.train.to(fabric.device), data.test.to(fabric.device)
     standardise = standardise_by(data.train).to(fabric.device)
     settings = recipe.data.augment
+    if data.brightest != 255 and any(step.name == "colour" for step in settings):
+        raise UserError(
+            f"data.augment: colour is for pictures with values up to 255, and {recipe.data.source} "
+            f"has {'none' if data.brightest is None else f'values up to {data.brightest}'}"
+        )
     loader = Loader(
         Part(train.inputs, given),
         batch_size=recipe.training.batch_size,

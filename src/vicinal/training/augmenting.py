@@ -46,6 +46,14 @@ class ResizedCropStep(_Step):
     size: int = Field(ge=1, description="side of what comes out, in pixels")
 
 
+STEPS: dict[str, type[_Step]] = {
+    "crop": CropStep,
+    "flip": FlipStep,
+    "colour": ColourStep,
+    "resized-crop": ResizedCropStep,
+}
+"""The settings of each augmentation, by its name."""
+
 Augment = Annotated[CropStep | FlipStep | ColourStep | ResizedCropStep, Field(discriminator="name")]
 
 
@@ -66,5 +74,5 @@ def evaluation_steps(settings: Sequence[Augment]) -> list[Augmentation]:
         >>> evaluation_steps([CropStep(name="crop", size=28), FlipStep(name="flip")])
         [CentreCrop(size=28)]
     """
-    sizes = [step.size for step in settings if isinstance(step, CropStep | ResizedCropStep)]
-    return [CentreCrop(size) for size in sizes[-1:] if size is not None]
+    sizes = [getattr(step, "size", None) for step in settings]
+    return [CentreCrop(size) for size in [size for size in sizes if size is not None][-1:]]

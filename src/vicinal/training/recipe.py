@@ -14,7 +14,7 @@ from pydantic import Field
 from vicinal.data import parse_known
 from vicinal.errors import UserError, unknown
 from vicinal.models import NETWORKS, mixing_places
-from vicinal.training.augmenting import Augment
+from vicinal.training.augmenting import STEPS, Augment
 
 
 class _Settings(pydantic.BaseModel):
@@ -87,7 +87,9 @@ class Recipe(_Settings):
     name: Name = Field(description="small letters, digits and dashes; names the folder in runs/")
     baseline: str = Field(description="the arm that the others are compared with")
     seeds: int = Field(3, ge=1, description="repetitions: weights, order of the data, mixing")
-    seed: int = Field(0, ge=0, description="draws the test part and the corrupted labels")
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="draws the test part and the corrupted labels"
+    )
     corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
         (0.0,), description="conditions: fractions of the training labels replaced by random ones"
     )
@@ -225,10 +227,11 @@ def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
             known = _siblings(complaint["loc"])
             sentence = f"{field}: {unknown('field', str(complaint['loc'][-1]), known)}"
         case "union_tag_not_found":
-            sentence = f"{field}.policy is missing"
+            sentence = f"{field}.{_tag(complaint)} is missing"
         case "union_tag_invalid":
             tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-            sentence = f"{field}.policy: {unknown('policy', str(context['tag']), tags)}"
+            tag = _tag(complaint)
+            sentence = f"{field}.{tag}: {unknown(tag, str(context['tag']), tags)}"
         case "too_short":
             sentence = f"{field} should have at least {context['min_length']} entry, but is {value}"
         case _:
@@ -251,6 +254,11 @@ def _field(location: tuple[int | str, ...], settings: Any) -> str:
     return ".".join(words)
 
 
+def _tag(complaint: Any) -> str:
+    """Return the field that tells the members of a union apart: policy, or name."""
+    return str(complaint["ctx"]["discriminator"]).strip("'")
+
+
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """Return the fields that there are beside an unknown one."""
     table: dict[str, type[_Settings]] = {
@@ -261,6 +269,9 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
     }
     if len(location) == 1:
         return list(Recipe.model_fields)
+    if location[:2] == ("data", "augment"):
+        step = STEPS.get(str(location[-2]))
+        return [] if step is None else list(step.model_fields)
     if location[0] == "arms" and location[-2] == "none":
         return list(PlainArm.model_fields)
     return list(table[str(location[0])].model_fields)

@@ -1,6 +1,7 @@
 """Pictures in folders, one a class: ImageNet's layout."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,10 @@ class PictureFiles:
         """Return the bytes of a file."""
         try:
             path = self.root / str(self.names[row])
-            if path.stat().st_size > _LARGEST:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                raise UserError(f"{path} is no file")
+            if status.st_size > _LARGEST:
                 raise UserError(f"{path} has more than {_LARGEST} bytes; that is no picture")
             return path.read_bytes()
         except OSError as error:
@@ -122,6 +126,8 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
         for name in only:
             if name not in found:
                 raise UserError(f"{folder} has no class {name} (it has: {', '.join(found[:20])})")
+            if only.count(name) > 1:
+                raise UserError(f"classes={','.join(only)}: {name} comes twice")
         found = list(only)
     if len(found) < 2:
         raise UserError(f"{folder} has {len(found)} folders; wanted one a class, two or more")

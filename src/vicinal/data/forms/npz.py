@@ -109,11 +109,13 @@ def _part(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Part:
         raise UserError(
             f"{path}: wanted {name}_images (or {name}_inputs) and {name}_labels, found {there}"
         )
+    if found.ndim < 2 or not found.size:
+        raise UserError(f"{path}: {name} has inputs of shape {found.shape}, wanted (n, ...)")
     if labels.ndim not in {1, 2} or len(labels) != len(found) or not len(found):
         raise UserError(f"{path}: {name} has {len(found)} inputs and labels of {labels.shape}")
     if pictures is not None:
         inputs = _pictures(path, name, pictures)
-    elif found.dtype.kind == "f" and np.isfinite(found).all():
+    elif found.dtype.kind == "f" and np.abs(found).max() < np.finfo(np.float32).max:
         inputs = torch.from_numpy(np.ascontiguousarray(found, np.float32))
     else:
         raise UserError(f"{path}: {name}_inputs is {found.dtype}, wanted finite floats")

@@ -25,6 +25,8 @@ MOST_PIXELS = 1 << 27
 _PIXELS_PER_BYTE = 10_000
 _SMALL = 1 << 16
 
+_PIECE = 1 << 26  # bytes of pictures that are read together
+
 
 class Files(Protocol):
     """Encoded pictures in files, by number. Has to be picklable."""
@@ -126,12 +128,15 @@ def picture_part(
     sentences = list(skipped)
     kept = []
     done = 0
-    for rows in torch.arange(count).split(1024):
+    together = max(1, min(1024, _PIECE // max(1, math.prod(stored.shape[1:]))))
+    for rows in torch.arange(count).split(together):
         read = stored.read(rows.tolist())
         inputs[done : done + len(read.inputs)] = read.inputs
         done += len(read.inputs)
         kept.append(rows[read.kept])
         sentences += read.skipped
+    if not done:
+        raise UserError(f"none of {count} pictures can be read; {sentences[-1]}")
     if done < count:
         inputs, targets = inputs[:done].clone(), targets[torch.cat(kept)]
     return Part(inputs, targets, tuple(sentences))
@@ -230,7 +235,7 @@ def _decode_jpeg(data: bytes, *, channels: Channels, size: int | None, where: st
         return pixels
     # The decoder halves for free, as long as something is left to resize.
     small = decode_jpeg(data, space, min_height=size, min_width=size)
-    return _fitted(Image.fromarray(small.squeeze()), size)
+    return _fitted(Image.fromarray(small[:, :, 0] if channels == 1 else small), size)
 
 
 def _decode_other(data: bytes, *, channels: Channels, size: int | None, where: str) -> np.ndarray:

@@ -214,17 +214,16 @@ def read_index(path: Path) -> np.ndarray:
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         key, _, offset = line.partition("\t")
-        if not (key.isdigit() and offset.isdigit()):
+        if not (key.isdigit() and offset.isdigit() and len(offset) < 20):
             raise UserError(f"{path}, line {number}: wanted key, tab, offset, found {line[:80]!r}")
         if key in seen:
             raise UserError(f"{path}, line {number}: key {key} was there before")
         seen[key] = int(offset)
     if len(set(seen.values())) < len(seen):
         raise UserError(f"{path}: two keys have the same offset; delete it to read without it")
-    try:
-        return np.array(list(seen.values()), np.int64)
-    except OverflowError as error:
-        raise UserError(f"{path}: an offset is larger than any file") from error
+    if max(seen.values(), default=0) >= 1 << 63:
+        raise UserError(f"{path}: an offset is larger than any file")
+    return np.array(list(seen.values()), np.int64)
 
 
 def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> bytes:

@@ -65,6 +65,8 @@ class RecordPictures:
 def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
 
+    A third file is the validation part.
+
     A ``.idx`` file beside a ``.rec`` says which records there are; without one the file is walked
     through. Options: ``size=N`` makes all pictures N x N; ``channels=1`` reads them grey;
     ``raw=HEIGHTxWIDTHxCHANNELS`` takes payloads for pixels; ``classes=FILE`` names the classes, a
@@ -79,38 +81,43 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     """
     check_options("rec", options, OPTIONS)
     names = where.split(",")
-    if not 1 <= len(names) <= 2:
-        raise UserError(f"rec: wants TRAIN.rec,TEST.rec or one file, got {len(names)} names")
+    if not 1 <= len(names) <= 3:
+        raise UserError(
+            f"rec: wants one file, TRAIN.rec,TEST.rec or TRAIN.rec,TEST.rec,VALIDATION.rec, got "
+            f"{len(names)} names"
+        )
     paths = [existing(name, wanted.root, what="record file") for name in names]
     given = _class_names(options.get("classes"), paths[0], wanted)
     opened = [open_records(path, wanted) for path in paths]
     regression = _task(options) == "regression"
     (pictures, labels, skipped), *rest = opened
     classes, targets = _targets(pictures, labels, names=given, regression=regression)
-    if rest:
-        tested, test_labels, test_skipped = rest[0]
-        _, test_targets = _targets(
-            tested, test_labels, names=classes, regression=not classes, training=paths[0]
+    files = [(pictures, targets, skipped)]
+    for path, (others, other_labels, other_skipped) in zip(paths[1:], rest, strict=True):
+        _, other_targets = _targets(
+            others, other_labels, names=classes, regression=not classes, training=paths[0]
         )
-        _check_widths(paths, targets, test_targets)
-        files = [(pictures, targets, skipped), (tested, test_targets, test_skipped)]
-    else:
+        _check_widths([paths[0], path], targets, other_targets)
+        files.append((others, other_targets, other_skipped))
+    if not rest:
         rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
         files = [
             (pictures.chosen(k), targets[torch.from_numpy(k)], skipped if part == 0 else [])
             for part, k in enumerate(rows)
         ]
     raw = shape_option("raw", options)
-    train, test = (
+    train, *further = (
         _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted)
         for chosen, labels, sentences in files
     )
-    if train.inputs.shape[1:] != test.inputs.shape[1:]:
-        raise UserError(
-            f"{paths[-1]} has pictures of {tuple(test.inputs.shape[1:])}, training ones are "
-            f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
-        )
-    return DataSet(classes, train, test, brightest=255)
+    for path, other in zip(paths[1:] or paths, further, strict=True):
+        if train.inputs.shape[1:] != other.inputs.shape[1:]:
+            raise UserError(
+                f"{path} has pictures of {tuple(other.inputs.shape[1:])}, training ones are "
+                f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
+            )
+    validation = further[1] if len(further) > 1 else None
+    return DataSet(classes, train, further[0], validation, brightest=255)
 
 
 def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray, list[str]]:
@@ -219,6 +226,12 @@ def _part(
 ) -> Part:
     if raw is not None:
         height, width, channels = raw
+        first = len(pictures.get(0))
+        if first != height * width * channels:
+            raise UserError(
+                f"{pictures.name(0)}: wanted {height * width * channels} bytes, a raw picture of "
+                f"{height}x{width}x{channels}, found {first}"
+            )
         stored = StoredPictures(
             pictures, (len(pictures), channels, height, width), raw=True, on_bad=wanted.on_bad
         )
