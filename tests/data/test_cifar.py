@@ -184,3 +184,13 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").mkdir()
     with pytest.raises(UserError, match=r"data_batch_4 cannot be read: Is a directory"):
         load("cifar10", root=tmp_path)
+
+
+def test_the_checksum_at_the_end_of_the_archive_is_checked(tmp_path):
+    archived(tmp_path, files())
+    path = tmp_path / "cifar-10-python.tar.gz"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tar\.gz cannot be read: CRC check failed"):
+        load("cifar10", root=tmp_path)

@@ -254,3 +254,15 @@ def test_large_pictures_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("vicinal.data.convert._PIECE", 2 * 3 * 6 * 5)
     convert(data, tmp_path / "out.rec")
     assert set(asked) == {2}
+
+
+def test_records_are_numbered_without_gaps(tmp_path):
+    convert(pictures(), tmp_path / "set")
+    (tmp_path / "set" / "train" / "cat" / "00000.png").write_bytes(b"no picture")
+    data = load("folder:set", root=tmp_path, in_memory=0, on_bad="skip")
+    convert(data, tmp_path / "a.rec")
+    keys = [line.split("\t")[0] for line in (tmp_path / "a_train.idx").read_text().splitlines()]
+    assert keys == ["0", "1", "2", "3", "4"]
+    file = RecordFile(tmp_path / "a_train.rec")
+    ids = [int.from_bytes(file.read(offset)[8:16], "little") for offset, _ in file.scan()]
+    assert ids == [0, 1, 2, 3, 4]

@@ -159,3 +159,11 @@ def test_a_part_of_which_nothing_can_be_read_is_refused(pets):
         path.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"none of 4 pictures can be read; .*cannot be decoded"):
         load("folder:pets", root=pets, on_bad="skip")
+
+
+def test_folders_within_a_class_are_gone_through_in_the_order_of_their_names(tmp_path):
+    for part in ("train", "test"):
+        put(tmp_path / part / "b", ["0.png"], 0)
+        for value, name in ((30, "z"), (20, "m"), (10, "c")):
+            put(tmp_path / part / "a" / name, ["0.png"], value)
+    assert numbers(load(f"folder:{tmp_path}").train) == [10, 20, 30, 0]

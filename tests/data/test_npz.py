@@ -121,3 +121,15 @@ def test_inputs_without_a_number_for_a_network_are_refused(tmp_path, inputs, mes
     arrays = {"train_inputs": inputs, "train_labels": np.arange(6), "test_inputs": inputs}
     with pytest.raises(UserError, match=message):
         loaded(tmp_path, arrays | {"test_labels": np.arange(6)})
+
+
+def test_values_behind_those_of_the_header_are_refused(tmp_path):
+    loaded(tmp_path, GOOD)
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + b"x" * (name == "test_images.npy"))
+    with pytest.raises(UserError, match=r"test_images has not the .* values of its header"):
+        load("npz:set.npz", root=tmp_path)

@@ -225,3 +225,11 @@ def test_sides_of_one_pixel_are_no_channels():
     assert found.shape == (8, 8, 3)
     assert found[..., 0].min() > 200
     assert decode(saved(np.zeros((8, 8, 3), np.uint8), "JPEG"), size=1, where="").shape == (1, 1, 3)
+
+
+def test_the_checksum_of_the_pixels_of_a_png_is_checked():
+    data = bytearray(saved(COLOUR))
+    data[data.index(b"IEND") - 5] ^= 1  # the last byte of the sum behind the pixels
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes(data)))), COLOUR)  # passed over
+    with pytest.raises(UserError, match=r"photo: .*wrong checksum of b'IDAT' at byte"):
+        decode(bytes(data), where="photo")
