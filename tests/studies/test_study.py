@@ -15,6 +15,9 @@ class Record:
         self.total = self.done = None
         self.started, self.finished, self.epochs = [], [], 0
 
+    def left_out(self, part, sentences):
+        raise AssertionError(f"nothing of {part} is left out here: {sentences}")
+
     def begin(self, recipe, total, done):
         self.total, self.done = total, done
 

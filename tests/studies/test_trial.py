@@ -101,3 +101,13 @@ def test_a_study_of_a_table_runs(small_recipe, tmp_path, vicinal):
     done = vicinal("study", small_recipe(changes), "--out", out)
     assert done.exit_code == 0, done.stderr
     assert not (out / "examples.npz").exists()
+
+
+def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vicinal):
+    source = pictures_in(tmp_path / "few")
+    (tmp_path / "few" / "train" / "b" / "z.png").write_bytes(b"no picture")
+    changes = {"data.source": source, "data.on_bad": "skip", "corrupted_labels": [0.0]}
+    done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert done.exit_code == 0, done.stderr
+    assert "left out of train: " in done.stderr
+    assert "b/z.png: a picture that begins with" in done.stderr

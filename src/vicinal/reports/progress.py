@@ -1,6 +1,7 @@
 """Progress: a live display on a terminal, one quiet line a trial anywhere else."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -58,6 +59,16 @@ class StudyProgress:
         self._bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
             self._console.print(f"{done} of {total} trials are finished, going on", highlight=False)
+
+    def left_out(self, part: str, sentences: Sequence[str]) -> None:
+        """Say how many examples could not be read, and of the first why."""
+        more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+        self._console.print(
+            f"left out of {part}: {sentences[0]}{more}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""

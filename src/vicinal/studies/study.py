@@ -1,6 +1,6 @@
 """A study: its folder, and running what is not finished in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,10 @@ class Progress(Protocol):
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
         """The study has ``total`` trials, of which ``done`` are finished."""
+        ...
+
+    def left_out(self, part: str, sentences: Sequence[str]) -> None:
+        """Examples of a part could not be read; a sentence for each."""
         ...
 
     def start(self, trial: Trial) -> None:
@@ -161,6 +165,9 @@ def run_study(study: Study, progress: Progress) -> bool:
         seed=study.recipe.seed,
         on_bad=settings.on_bad,
     )
+    for name, part in data.parts.items():
+        if part.skipped:
+            progress.left_out(name, part.skipped)
     if not data.classes:
         raise UserError(
             f"data.source: {settings.source} has real-valued targets, and a study compares "
