@@ -85,6 +85,19 @@ def test_convert_writes_what_load_reads(vicinal, tmp_path):
     assert "is there already" in again.stderr
 
 
+@pytest.mark.parametrize("name", ["a.rec", "b.npz", "c"])
+def test_convert_tells_what_it_left_out(vicinal, tmp_path, name):
+    vicinal("data", "convert", REC, tmp_path / "out", "--root", MXNET)
+    (tmp_path / "out" / "train" / "3" / "00003.png").write_bytes(b"notes, and no picture")
+    spec = f"folder:{tmp_path / 'out'}"
+    done = vicinal("data", "convert", spec, tmp_path / name, "--skip-bad")
+    assert done.exit_code == 0
+    (told,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert told.startswith("vicinal: left out of train: ")
+    assert told.endswith("(of no format that is known); it is no picture, or damaged or incomplete")
+    assert "3/00003.png" in told
+
+
 def test_an_unknown_name_is_refused_with_the_nearest(vicinal):
     for words in (("info", "cifar1"), ("fetch", "cifar1"), ("convert", "cifar1", "x.rec")):
         refused = vicinal("data", *words)

@@ -247,7 +247,14 @@ def data_convert(
             spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=on_bad, in_memory=0
         )
         with FetchProgress(Console(stderr=True)) as progress:
-            paths = convert(data, out, encoding=encoding, quality=quality, progress=progress.show)
+            paths = convert(
+                data,
+                out,
+                encoding=encoding,
+                quality=quality,
+                progress=progress.show,
+                left_out=lambda part, sentence: _say(f"left out of {part}: {sentence}"),
+            )
         if json:
             _print_json([str(path) for path in paths])
         else:

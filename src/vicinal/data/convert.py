@@ -19,6 +19,7 @@ from vicinal.errors import UserError, unknown
 
 ENCODINGS = ("same", "png", "jpeg", "raw")
 Progress = Callable[[str, int, int], None]
+LeftOut = Callable[[str, str], None]
 
 _CHUNK = 1024
 _PIECE = 1 << 26  # bytes that are read together
@@ -31,6 +32,7 @@ def convert(
     encoding: str = "same",
     quality: int = 95,
     progress: Progress = lambda part, done, of: None,
+    left_out: LeftOut = lambda part, sentence: None,
 ) -> list[Path]:
     """Write a data set in another form, which its name decides.
 
@@ -47,6 +49,7 @@ def convert(
             and makes PNG, which loses nothing, of pixels; ``"raw"`` writes pixels, in records only.
         quality: of JPEG, 1 to 100; colours in half resolution, as MXNet and OpenCV write it.
         progress: called with the part, how many of it are written, and how many it has.
+        left_out: called with the part and a sentence for each example that cannot be read.
 
     Returns:
         What was written: files, or the folder.
@@ -58,28 +61,31 @@ def convert(
         raise UserError(unknown("encoding", encoding, ENCODINGS))
     if not 1 <= quality <= 100:
         raise UserError(f"quality = {quality}: wanted 1 to 100")
+    for name, part in data.parts.items():
+        for sentence in part.skipped:
+            left_out(name, sentence)
     if out.suffix == ".npz":
-        return [_npz(data, out, progress)]
+        return [_npz(data, out, progress, left_out)]
     if data.train.inputs.dtype != torch.uint8:
         raise UserError(
             f"records and folders hold pictures, this data set has {data.train.inputs.dtype} "
             f"{tuple(data.train.inputs.shape[1:])}; convert it to NAME.npz"
         )
     if out.suffix == ".rec":
-        return _records(data, out, encoding, quality, progress)
+        return _records(data, out, encoding, quality, progress, left_out=left_out)
     if encoding == "raw":
         raise UserError("a folder holds encoded pictures; take png, or NAME.rec for raw ones")
-    return [_folder(data, out, encoding, quality, progress)]
+    return [_folder(data, out, encoding, quality, progress, left_out=left_out)]
 
 
-def _npz(data: DataSet, out: Path, progress: Progress) -> Path:
+def _npz(data: DataSet, out: Path, progress: Progress, left_out: LeftOut) -> Path:
     _refuse_to_overwrite(out)
     pictures = data.train.inputs.dtype == torch.uint8
     arrays: dict[str, Any] = {"classes": np.array(data.classes, dtype=str)}
     for name, part in data.parts.items():
         chunks = []
         kept = []
-        for rows, inputs in _chunks(part):
+        for rows, inputs in _chunks(part, name, left_out):
             chunks.append(inputs.permute(0, 2, 3, 1).numpy() if pictures else inputs.numpy())
             kept.append(rows)
             progress(name, int(rows[-1]) + 1, len(part))
@@ -95,7 +101,13 @@ def _npz(data: DataSet, out: Path, progress: Progress) -> Path:
 
 
 def _records(
-    data: DataSet, out: Path, encoding: str, quality: int, progress: Progress
+    data: DataSet,
+    out: Path,
+    encoding: str,
+    quality: int,
+    progress: Progress,
+    *,
+    left_out: LeftOut,
 ) -> list[Path]:
     paths = {name: out.with_name(f"{out.stem}_{name}.rec") for name in data.parts}
     names = out.with_name(f"{out.stem}_classes.txt")
@@ -111,7 +123,9 @@ def _records(
             paths[name].with_name(f".{paths[name].stem}{s}.part") for s in (".rec", ".idx")
         )
         with beside.open("wb") as file, index.open("w", encoding="ascii", newline="\n") as lines:
-            for number, (row, content, _) in enumerate(_encoded(part, encoding, quality)):
+            for number, (row, content, _) in enumerate(
+                _encoded(part, name, encoding, quality, left_out)
+            ):
                 lines.write(f"{number}\t{file.tell()}\n")
                 labels = part.targets[row].reshape(-1).tolist()
                 write_record(file, pack_image(labels, number, content))
@@ -126,7 +140,15 @@ def _records(
     return written
 
 
-def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Progress) -> Path:
+def _folder(
+    data: DataSet,
+    out: Path,
+    encoding: str,
+    quality: int,
+    progress: Progress,
+    *,
+    left_out: LeftOut,
+) -> Path:
     _refuse_to_overwrite(out)
     if not data.classes:
         raise UserError("a folder a class needs classes, and this data set has real-valued targets")
@@ -155,7 +177,7 @@ def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Pro
         for label in data.classes:
             (beside / folders[name] / label).mkdir(parents=True, exist_ok=True)
         digits = max(5, len(str(len(part))))
-        for row, content, ending in _encoded(part, encoding, quality):
+        for row, content, ending in _encoded(part, name, encoding, quality, left_out):
             label = data.classes[int(part.targets[row])]
             path = beside / folders[name] / label / f"{row:0{digits}d}.{ending}"
             path.write_bytes(content)
@@ -165,13 +187,15 @@ def _folder(data: DataSet, out: Path, encoding: str, quality: int, progress: Pro
     return out
 
 
-def _encoded(part: Part, encoding: str, quality: int) -> Iterator[tuple[int, bytes, str]]:
+def _encoded(
+    part: Part, name: str, encoding: str, quality: int, left_out: LeftOut
+) -> Iterator[tuple[int, bytes, str]]:
     """Yield rows, their pictures encoded, and the ending of such a file's name."""
     stored = part.inputs if isinstance(part.inputs, StoredPictures) else None
     # Grey pictures may come of coloured files.
     plain = stored and not stored.resized and not stored.raw and stored.shape[1] == 3
     as_it_is = encoding == "same" and plain
-    for rows, inputs in _chunks(part):
+    for rows, inputs in _chunks(part, name, left_out):
         for row, picture in zip(rows.tolist(), inputs, strict=True):
             if as_it_is:
                 assert stored is not None
@@ -206,11 +230,13 @@ def _ending(content: bytes) -> str:
         return {"JPEG": "jpg", "TIFF": "tif"}.get(str(picture.format), str(picture.format).lower())
 
 
-def _chunks(part: Part) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(part: Part, name: str, left_out: LeftOut) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield rows and their inputs, a thousand at a time; bad ones are raised or left out."""
     each = max(1, math.prod(part.inputs.shape[1:]) * part.inputs.dtype.itemsize)
     for rows in torch.arange(len(part)).split(max(1, min(_CHUNK, _PIECE // each))):
         read = part.read(rows.tolist())
+        for sentence in read.skipped:
+            left_out(name, sentence)
         if len(read.kept):
             yield rows[torch.from_numpy(read.kept)], read.inputs
 

@@ -212,9 +212,11 @@ def decode(
         raise
     except Exception as error:  # decoders of foreign bytes raise what they like
         kind = _kind(data)
+        reason = str(error) or type(error).__name__
+        if "cannot identify" in reason:  # Pillow's words go on with an address in memory
+            reason = "of no format that is known"
         raise UserError(
-            f"{where}: {kind} cannot be decoded ({str(error) or type(error).__name__}); "
-            "it is damaged or incomplete"
+            f"{where}: {kind} cannot be decoded ({reason}); it is no picture, or damaged or incomplete"
         ) from error
     return picture[:, :, None] if picture.ndim == 2 else picture
 
