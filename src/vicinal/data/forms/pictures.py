@@ -216,7 +216,8 @@ def decode(
         if "cannot identify" in reason:  # Pillow's words go on with an address in memory
             reason = "of no format that is known"
         raise UserError(
-            f"{where}: {kind} cannot be decoded ({reason}); it is no picture, or damaged or incomplete"
+            f"{where}: {kind} cannot be decoded ({reason}); it is no picture, or damaged or "
+            "incomplete"
         ) from error
     return picture[:, :, None] if picture.ndim == 2 else picture
 
