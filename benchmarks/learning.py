@@ -17,10 +17,11 @@ import torch
 from lightning_fabric import Fabric
 
 from vicinal.data import Loader, load, majority, standardise_by
+from vicinal.data.threads import cpu_threads
 from vicinal.models import build
 from vicinal.studies.machine import hardware, versions
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import cpu_threads, train
+from vicinal.training.loop import train
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = ("abalone", "arcene", "arrhythmia", "htru2", "iris", "phishing")

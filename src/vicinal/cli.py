@@ -178,8 +178,9 @@ def data_info(
         from vicinal.data import describe, load
         from vicinal.reports.data_report import print_description, write_strip
 
-        on_bad: Literal["raise", "skip"] = "skip" if skip_bad else "raise"
-        data = load(spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=on_bad)
+        data = load(
+            spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=_on_bad(skip_bad)
+        )
         described = describe(data)
         if picture is not None:
             write_strip(spec, data, picture)
@@ -208,15 +209,11 @@ def data_fetch(
 
         from vicinal.data import data_root
         from vicinal.data.fetch import fetch
-        from vicinal.reports.progress import FetchProgress
+        from vicinal.reports.progress import file_progress
 
-        with FetchProgress(Console(stderr=True)) as progress:
-            paths = fetch(name, data_root(root), progress=progress.show)
-        if json:
-            _print_json([str(path) for path in paths])
-        else:
-            for path in paths:
-                typer.echo(path)
+        with file_progress(Console(stderr=True)) as progress:
+            paths = fetch(name, data_root(root), progress=progress)
+        _print_paths(paths, json)
 
 
 @data_app.command("convert", epilog="Example: vicinal data convert cifar10 cifar10.rec")
@@ -240,26 +237,38 @@ def data_convert(
 
         from vicinal.data import load
         from vicinal.data.convert import convert
-        from vicinal.reports.progress import FetchProgress
+        from vicinal.reports.progress import file_progress
 
-        on_bad: Literal["raise", "skip"] = "skip" if skip_bad else "raise"
         data = load(
-            spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=on_bad, in_memory=0
+            spec,
+            root=root,
+            seed=seed,
+            test_fraction=test_fraction,
+            on_bad=_on_bad(skip_bad),
+            in_memory=0,
         )
-        with FetchProgress(Console(stderr=True)) as progress:
+        with file_progress(Console(stderr=True)) as progress:
             paths = convert(
                 data,
                 out,
                 encoding=encoding,
                 quality=quality,
-                progress=progress.show,
+                progress=progress,
                 left_out=lambda part, sentence: _say(f"left out of {part}: {sentence}"),
             )
-        if json:
-            _print_json([str(path) for path in paths])
-        else:
-            for path in paths:
-                typer.echo(path)
+        _print_paths(paths, json)
+
+
+def _on_bad(skip_bad: bool) -> Literal["raise", "skip"]:
+    return "skip" if skip_bad else "raise"
+
+
+def _print_paths(paths: list[Path], json: bool) -> None:
+    if json:
+        _print_json([str(path) for path in paths])
+    else:
+        for path in paths:
+            typer.echo(path)
 
 
 def _print_json(value: Any) -> None:

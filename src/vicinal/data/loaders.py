@@ -4,7 +4,6 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from vicinal.data.augmentation import Augmentation
 from vicinal.data.dataset import Part, Read, Stored
 from vicinal.data.standardise import Standardise
+from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import generator_at
 
@@ -122,6 +122,7 @@ class Loader:
             first = sum(len(share) for share in shares[: self.rank])
             number = epoch * len(self) + step
             tasks.append(_Task(shares[self.rank].numpy(), first, len(batch), number))
+        beside_workers = self._reader is not None and self.device.type == "cpu"
         for task, read in zip(tasks, self._read(tasks), strict=True):
             self.skipped.update(dict.fromkeys(read.skipped))
             if not len(read.kept):
@@ -131,26 +132,11 @@ class Loader:
                         f"ranks would wait for it; {read.skipped[0]}"
                     )
                 continue
-            with self._threads():
+            # Worker processes have the other cores.
+            with cpu_threads(1 if beside_workers else None):
                 x = read.inputs.to(self.device, non_blocking=True)
                 x = _augmented(x, read.kept, task, self._here, self.seed)
             yield x, self._targets[self._there(task.rows[read.kept])]
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Work in one thread where worker processes have the other cores.
-
-        Several would wait for each other: the slowest has to share its core with a worker.
-        """
-        if self._reader is None or self.device.type != "cpu":
-            yield
-            return
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     def _there(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self.device, non_blocking=True)

@@ -1,7 +1,8 @@
 """Progress: a live display on a terminal, one quiet line a trial anywhere else."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -114,37 +115,22 @@ class StudyProgress:
         return f"{self._recipe.arms[arm].title}, {condition_name(corrupted)}, seed {seed}"
 
 
-class FetchProgress:
-    """Tells how far files have come: bars on a terminal, nothing elsewhere. A context manager."""
+@contextmanager
+def file_progress(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Give a function that shows how far a file has come: bars on a terminal, else nothing."""
+    tasks: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(show_speed=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
 
-    def __init__(self, console: Console) -> None:
-        """Write to ``console`` if it is a terminal."""
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(show_speed=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._tasks: dict[str, TaskID] = {}
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done, total=total)
 
-    def __enter__(self) -> Self:
-        """Start the display."""
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the display away."""
-        self._bars.stop()
-
-    def show(self, name: str, done: int, total: int | None) -> None:
-        """Show how much of something is done."""
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._tasks[name], completed=done, total=total)
+        yield show

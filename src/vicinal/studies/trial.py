@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vicinal.data import DataSet, Loader, Part, corrupt_labels, standardise_by
+from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import MixUp
 from vicinal.models import build
@@ -16,7 +17,7 @@ from vicinal.studies.machine import hardware, versions
 from vicinal.studies.results import EpochRow, Result, Trial
 from vicinal.training.augmenting import evaluation_steps, training_steps
 from vicinal.training.evaluation import answers, evaluate
-from vicinal.training.loop import cpu_threads, train
+from vicinal.training.loop import train
 from vicinal.training.recipe import MixUpArm, PlainArm, Recipe
 
 

@@ -1,6 +1,5 @@
 """The training loop, whole and readable: what Fabric does not do, happens here."""
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
@@ -97,14 +96,3 @@ def _mixed_loss(
     with plan.inside(network.get_submodule(place)):
         output = network(x)
     return plan.loss(F.cross_entropy, output, y)
-
-
-@contextlib.contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Run with ``count`` CPU threads, or with as many as there were if None; then as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,19 +8,9 @@ from torch import Tensor
 
 from vicinal.data.augmentation.checks import check_batch, check_number, check_picture
 from vicinal.data.augmentation.colour import shift_hls
-from vicinal.data.augmentation.crops import CentreCrop, PaddedCrop, RandomResizedCrop
+from vicinal.data.augmentation.crops import PaddedCrop, RandomResizedCrop
 from vicinal.data.augmentation.pixels import mapped
 from vicinal.errors import UserError
-
-__all__ = [
-    "AUGMENTATIONS",
-    "Augmentation",
-    "CentreCrop",
-    "ColourJitter",
-    "Flip",
-    "PaddedCrop",
-    "RandomResizedCrop",
-]
 
 
 class Augmentation(Protocol):

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 from vicinal.data.dataset import DataSet, OnBad, Part, Read, Skips, Wanted, split
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
+from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError, unknown
 
 NOISE = "_background_noise_"
@@ -82,7 +82,7 @@ class StoredRecordings:
                 continue
             # One at a time, since a batch may be summed in another order: a recording's numbers
             # are not to depend on its company.
-            with _one_thread():
+            with cpu_threads(1):
                 inputs[len(kept)] = features(torch.from_numpy(wave)[None], self.rate)[0]
             kept.append(position)
         return Read(inputs[: len(kept)], np.array(kept, np.int64), skips.sentences)
@@ -177,21 +177,6 @@ def background_noise(folder: Path, rate: int) -> Tensor:
     for path in paths:
         _check_inside(path, folder)
     return torch.from_numpy(np.concatenate([read_recording(path, rate=rate) for path in paths]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread.
-
-    One recording is too little to share out: threads that wait for each other where another
-    process has one of the cores take more than ten times as long.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _sound(options: Mapping[str, str]) -> _Sound:
