@@ -10,18 +10,22 @@ most frequent class. About two minutes on two cores.
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from vicinal.data import Loader, load, majority, standardise_by
 from vicinal.data.threads import cpu_threads
 from vicinal.models import build
 from vicinal.studies.machine import hardware, versions
+from vicinal.training.engine import engine
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import train
+from vicinal.training.loop import learner, train
+from vicinal.training.optimisers import optimisers
+from vicinal.training.schedules import rate_factor
+from vicinal.training.settings import AdamW, OneCycle
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = ("abalone", "arcene", "arrhythmia", "htru2", "iris", "phishing")
@@ -40,10 +44,13 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
     torch.manual_seed(SEED)
     shape = tuple(data.train.inputs.shape[1:])
     model = build(network, shape=shape, classes=len(data.classes))
-    fabric = Fabric(accelerator="cpu", devices=1)
-    settings = {"epochs": epochs, "lr": 0.003, "weight_decay": 0.01, "seed": SEED}
+    fabric = engine(accelerator="cpu")
+    adamw = AdamW(name="adamw", lr=0.003, weight_decay=0.01)
+    taught = learner(model, partial(optimisers, chosen=adamw, decay="all"), fabric=fabric)
+    cycle = OneCycle(name="one-cycle")
+    rate = partial(rate_factor, schedule=cycle, steps_per_epoch=len(loader), epochs=epochs)
     with cpu_threads(1):  # small steps: two threads would wait for each other
-        for _ in train(model, loader, fabric=fabric, policy=None, **settings):
+        for _ in train(taught, loader, fabric=fabric, epochs=epochs, seed=SEED, rate=rate):
             pass
     return {
         "data": spec,

@@ -3,7 +3,7 @@ import tomllib
 from pathlib import Path
 
 from vicinal.data.sources import SOURCES
-from vicinal.training.recipe import Data
+from vicinal.training.settings import Data
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
 

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vicinal.errors import UserError
+from vicinal.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vicinal.training.settings import Recipe
 
 app = typer.Typer(
     name="vicinal",
@@ -21,6 +24,34 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+_Spec = Annotated[
+    str,
+    typer.Argument(help='Such as cifar10, folder:PATH, "table:FILE?label=COLUMN"; see data list.'),
+]
+_Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to look for it under.  [default: $VICINAL_DATA or data]", show_default=False
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_Skip = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and say what it was.")
+]
+_Seed = Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")]
+_Fraction = Annotated[float, typer.Option(help="Share to test on, of a set that comes in one.")]
+
+
+_Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the data, in place of the recipe's.")
+]
+_Source = Annotated[
+    str | None, typer.Option(help="A data set such as rec:FOLDER, in place of the recipe's.")
+]
+_Variant = Annotated[str | None, typer.Option(help="One of the recipe's variants.")]
 
 
 @app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
@@ -38,9 +69,9 @@ def study(
     seeds: Annotated[
         int | None, typer.Option(help="Repetitions of each arm, in place of the recipe's.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data, in place of the recipe's.")
-    ] = None,
+    epochs: _Epochs = None,
+    data: _Source = None,
+    variant: _Variant = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
@@ -53,7 +84,127 @@ def study(
     """
     goes_on = "stopped; what is finished is kept: the same command goes on from there"
     with _errors_in_words(debug, stopped=goes_on):
-        _study(recipe, out=out, seeds=seeds, epochs=epochs, json=json)
+        from vicinal.training.recipe import read_recipe
+
+        resolved = read_recipe(recipe, variant=variant, seeds=seeds, epochs=epochs, source=data)
+        _study(resolved, out=out or Path("runs") / resolved.name, json=json)
+
+
+@app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe that comes with vicinal, by name, or a path ending in .toml."
+        ),
+    ],
+    arm: Annotated[str, typer.Option(help="Which of the recipe's arms.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, metrics and result.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in the folder.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Weights, order of the data, mixing.", min=0)] = 0,
+    corrupted: Annotated[
+        float, typer.Option(help="Fraction of the training labels replaced by random ones.")
+    ] = 0.0,
+    epochs: _Epochs = None,
+    data: _Source = None,
+    variant: _Variant = None,
+    devices: Annotated[int, typer.Option(help="Of each machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    strategy: Annotated[
+        str, typer.Option(help="Of several devices: ddp, or fsdp for weights in shares.")
+    ] = "ddp",
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensorboard, wandb, mlflow or none; may be repeated.  [default: tensorboard]",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train one arm of a recipe with one seed, and keep the network.
+
+    Writes checkpoint.safetensors, metrics.csv and result.json. A training that was stopped, by
+    whatever, goes on from its last checkpoint with --resume, as if nothing had been.
+    """
+    goes_on = "stopped; the last checkpoint is kept: --resume goes on from there"
+    with _errors_in_words(debug, stopped=goes_on):
+        from rich.console import Console
+
+        from vicinal.reports.training_report import TrainProgress, print_result
+        from vicinal.studies import Trial
+        from vicinal.studies.single import train_one
+        from vicinal.training.recipe import read_recipe
+
+        if not 0 <= corrupted <= 1:
+            raise UserError(f"--corrupted is a fraction from 0 to 1, not {corrupted}")
+        resolved = read_recipe(recipe, variant=variant, epochs=epochs, source=data)
+        if arm not in resolved.arms:
+            raise UserError(unknown("arm", arm, resolved.arms))
+        count = resolved.training_of(arm).epochs
+        with TrainProgress(Console(stderr=True), count) as progress:
+            result = train_one(
+                resolved,
+                Trial(arm, corrupted, seed),
+                out,
+                resume=resume,
+                devices=devices,
+                nodes=nodes,
+                strategy=strategy,
+                loggers=[name for name in logger or ["tensorboard"] if name != "none"],
+                on_epoch=progress.epoch,
+                say=progress.say,
+            )
+        if result is None:  # not the first of several processes
+            return
+        if json:
+            sys.stdout.write(result.model_dump_json(indent=2) + "\n")
+        else:
+            print_result(result, str(out / "checkpoint.safetensors"), Console())
+
+
+@app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors --data digits")
+def score(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors of vicinal.")],
+    data: Annotated[str, typer.Option(help="A data set such as cifar10 or rec:FOLDER.")],
+    part: Annotated[str, typer.Option(help="test, train or validation.")] = "test",
+    root: _Root = None,
+    seed: Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")] = 0,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share to test on, of a set that comes in one; as in the recipe.")
+    ] = 0.3,
+    pairs: Annotated[int, typer.Option(help="How many confusions to show.", min=0)] = 5,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    skip_bad: _Skip = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Measure a saved network: accuracy, top-5, likelihood, calibration, and its worst confusions.
+
+    Examples are prepared as in the tests of its training, and never mixed.
+    """
+    with _errors_in_words(debug, stopped="stopped"):
+        from rich.console import Console
+
+        from vicinal.data import load
+        from vicinal.reports.training_report import print_scores, scores_as_plain
+        from vicinal.training.scoring import score_checkpoint
+
+        loaded = load(
+            data, root=root, seed=seed, test_fraction=test_fraction, on_bad=_on_bad(skip_bad)
+        )
+        scores = score_checkpoint(
+            checkpoint, loaded, part=part, accelerator=accelerator, pairs=pairs
+        )
+        if json:
+            _print_json(scores_as_plain(scores))
+        else:
+            print_scores(scores, Console())
 
 
 @app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")
@@ -123,24 +274,6 @@ data_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app)
-
-_Spec = Annotated[
-    str,
-    typer.Argument(help='Such as cifar10, folder:PATH, "table:FILE?label=COLUMN"; see data list.'),
-]
-_Root = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder to look for it under.  [default: $VICINAL_DATA or data]", show_default=False
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-_Skip = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and say what it was.")
-]
-_Seed = Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")]
-_Fraction = Annotated[float, typer.Option(help="Share to test on, of a set that comes in one.")]
 
 
 @data_app.command("list", epilog="Example: vicinal data list")
@@ -277,9 +410,7 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def _study(
-    recipe_name: str, *, out: Path | None, seeds: int | None, epochs: int | None, json: bool
-) -> None:
+def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     from rich.console import Console
 
     from vicinal.reports.progress import StudyProgress
@@ -287,11 +418,8 @@ def _study(
     from vicinal.reports.tables import print_table
     from vicinal.studies import open_study, run_study
     from vicinal.studies.summary import summarise, summary_text
-    from vicinal.training.recipe import read_recipe
 
-    recipe = read_recipe(recipe_name, seeds=seeds, epochs=epochs)
-    folder = out or Path("runs") / recipe.name
-    with open_study(recipe, folder) as opened:
+    with open_study(recipe, out) as opened:
         with StudyProgress(Console(stderr=True)) as progress:
             run_study(opened, progress)
         summary = summarise(recipe, opened.results())
@@ -302,7 +430,7 @@ def _study(
     else:
         console = Console()
         print_table(summary, console)
-        console.print(f"report: {folder / PAGE}", highlight=False, soft_wrap=True)
+        console.print(f"report: {out / PAGE}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,7 +13,10 @@ from vicinal.studies.results import (
 from vicinal.training.recipe import read_recipe
 
 TRIAL = Trial("mixup", 0.4, 1)
-ROWS = [EpochRow(1, 1.5, 0.1 + 0.2, 0.5, None), EpochRow(2, 1 / 3, 0.25, 0.75, 0.125)]
+ROWS = [
+    EpochRow(1, 0.1, 1.5, 0.1 + 0.2, 0.5, None, 1.5),
+    EpochRow(2, 0.01, 1 / 3, 0.25, 0.75, 0.125, 2.25),
+]
 
 
 def a_result(**changes):

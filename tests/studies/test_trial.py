@@ -4,7 +4,7 @@ from PIL import Image
 
 from vicinal.data import load
 from vicinal.studies.results import Trial
-from vicinal.studies.trial import run_trial
+from vicinal.studies.trial import Told, run_trial
 from vicinal.training.recipe import read_recipe
 
 
@@ -13,18 +13,27 @@ def digits():
     return load("digits", test_fraction=0.3, seed=0)
 
 
-def rows_of(recipe, trial, data):
-    return run_trial(recipe, trial, data, lambda row: None)[1]
+@pytest.fixture
+def rows_of(tmp_path_factory):
+    """Return a function that runs a trial, and answers with what does not depend on the clock."""
+
+    def run(recipe, trial, data, **settings):
+        rows = []
+        told = Told(epoch=rows.append)
+        run_trial(recipe, trial, data, tmp_path_factory.mktemp("trial"), told=told, **settings)
+        return [row._replace(seconds=0.0) for row in rows]
+
+    return run
 
 
-def test_arms_start_alike_and_see_the_same_labels_in_the_same_order(small_recipe, digits):
+def test_arms_start_alike_and_see_the_same_labels_in_the_same_order(small_recipe, digits, rows_of):
     # Mixing with alpha 0 is ERM; so the arms agree if, and only if, all but mixing is shared.
     recipe = read_recipe(str(small_recipe({"arms.mixup.alpha": 0.0})))
     plain, mixed = (rows_of(recipe, Trial(arm, 0.4, 1), digits)[0] for arm in ("erm", "mixup"))
     assert mixed == pytest.approx(plain, rel=1e-3)
 
 
-def test_seed_condition_and_arm_each_change_the_outcome(small_recipe, digits):
+def test_seed_condition_and_arm_each_change_the_outcome(small_recipe, digits, rows_of):
     recipe = read_recipe(str(small_recipe()))
     trials = [
         Trial("erm", 0.4, 0),
@@ -36,12 +45,12 @@ def test_seed_condition_and_arm_each_change_the_outcome(small_recipe, digits):
     assert len({rows_of(recipe, trial, digits)[-1].test_loss for trial in trials}) == len(trials)
 
 
-def test_a_trial_repeats_itself_exactly(small_recipe, digits):
+def test_a_trial_repeats_itself_exactly(small_recipe, digits, rows_of):
     recipe, trial = read_recipe(str(small_recipe())), Trial("mixup-features", 0.4, 0)
     assert rows_of(recipe, trial, digits) == rows_of(recipe, trial, digits)
 
 
-def test_memorisation_is_asked_for_where_labels_are_wrong(small_recipe, digits):
+def test_memorisation_is_asked_for_where_labels_are_wrong(small_recipe, digits, rows_of):
     recipe = read_recipe(str(small_recipe()))
     assert rows_of(recipe, Trial("erm", 0.0, 0), digits)[-1].memorised is None
     assert 0 <= rows_of(recipe, Trial("erm", 0.4, 0), digits)[-1].memorised <= 1
@@ -66,6 +75,7 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
     ]
     changes = {"data.source": pictures_in(tmp_path / "few"), "data.augment": steps}
     changes |= {"corrupted_labels": [0.0], "model.name": "mlp", "arms.mixup-features": None}
+    changes |= {"training.batch_size": 4}
     out = tmp_path / "study"
     done = vicinal("study", small_recipe(changes), "--out", out)
     assert done.exit_code == 0, done.stderr
@@ -107,6 +117,7 @@ def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vici
     source = pictures_in(tmp_path / "few")
     (tmp_path / "few" / "train" / "b" / "z.png").write_bytes(b"no picture")
     changes = {"data.source": source, "data.on_bad": "skip", "corrupted_labels": [0.0]}
+    changes |= {"training.batch_size": 4}
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
     assert "left out of train: " in done.stderr

@@ -1,7 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import nn
 
 from vicinal import MixUp, generator_at
@@ -9,11 +10,15 @@ from vicinal.data import Loader, Part, load, standardise_by
 from vicinal.errors import UserError
 from vicinal.mixing.layers import mixing_inside
 from vicinal.models import build
+from vicinal.training.engine import engine
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import train
+from vicinal.training.loop import Reached, learner, train
+from vicinal.training.optimisers import optimisers
+from vicinal.training.schedules import rate_factor
+from vicinal.training.settings import SGD, AdamW, OneCycle
 
-SETTINGS = {"epochs": 3, "lr": 0.01, "weight_decay": 0.0, "seed": 0}
 ORDER = 1
+CYCLE = OneCycle(name="one-cycle")
 
 
 def problem():
@@ -30,16 +35,45 @@ def network():
     return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def batches(x, y, batch_size=8):
-    return Loader(Part(x, y), batch_size=batch_size, seed=0)
+def made(model, policy=None, *, at=("input",), precision="float32", **changes):
+    """A learner by AdamW, and its engine."""
+    chosen = AdamW(
+        name="adamw", lr=changes.pop("lr", 0.01), weight_decay=changes.pop("weight_decay", 0.0)
+    )
+    chosen = changes.pop("chosen", chosen)
+    fabric = engine(accelerator="cpu", precision=precision)
+    taught = learner(
+        model,
+        partial(optimisers, chosen=chosen, decay="all"),
+        fabric=fabric,
+        policy=policy,
+        at=at,
+        **changes,
+    )
+    return taught, fabric
 
 
-def trained(policy=None, *, batch_size=8, **changes):
-    model, (x, y) = network(), problem()
-    fabric = Fabric(accelerator="cpu", devices=1)
-    loader = Loader(Part(x, y), batch_size=batch_size, seed=changes.get("seed", 0))
-    losses = list(train(model, loader, fabric=fabric, policy=policy, **SETTINGS | changes))
-    return model, losses
+HOW_LEARNED = ("lr", "weight_decay", "chosen", "at", "ema", "channels_last", "compiled")
+
+
+def run(model, policy=None, *, x=None, y=None, batch_size=8, epochs=3, seed=0, **changes):
+    """Train under one cycle; answer with the learner and the mean losses."""
+    if x is None:
+        x, y = problem()
+    precision = changes.pop("precision", "float32")
+    own = {name: changes.pop(name) for name in HOW_LEARNED if name in changes}
+    taught, fabric = made(model, policy, precision=precision, **own)
+    loader = Loader(Part(x, y), batch_size=batch_size, seed=seed)
+    steps = -(-len(loader) // changes.get("accumulate", 1))
+    rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=steps, epochs=epochs)
+    settings = {"fabric": fabric, "epochs": epochs, "seed": seed, "rate": rate}
+    losses = [reached.mean for reached in train(taught, loader, **settings | changes)]
+    return taught, losses
+
+
+def trained(policy=None, **changes):
+    model = network()
+    return model, run(model, policy, **changes)[1]
 
 
 def weights(model):
@@ -78,10 +112,9 @@ def test_the_reported_loss_is_the_mean_over_examples():
 def test_a_run_repeats_itself_whatever_the_global_seed():
     first, again = [], []
     for keep, seed in ((first, 1), (again, 2)):
-        model, loader = network(), batches(*problem())
+        model = network()
         torch.manual_seed(seed)
-        fabric = Fabric(accelerator="cpu", devices=1)
-        list(train(model, loader, fabric=fabric, policy=MixUp(1.0), at=("input", "0"), **SETTINGS))
+        run(model, MixUp(1.0), at=("input", "0"))
         keep.append(weights(model))
     assert torch.equal(first[0], again[0])
 
@@ -109,11 +142,10 @@ def test_mixing_with_alpha_zero_trains_like_no_mixing():
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_words():
-    model, (x, y) = network(), problem()
+    x, y = problem()
     x[3] = float("nan")
-    fabric = Fabric(accelerator="cpu", devices=1)
-    with pytest.raises(UserError, match=r"became nan in epoch 1: lower training\.lr, now 0\.01"):
-        list(train(model, batches(x, y), fabric=fabric, policy=None, **SETTINGS))
+    with pytest.raises(UserError, match=r"became nan in epoch 1: lower the .* now 0\.01\)"):
+        run(network(), x=x, y=y)
 
 
 def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
@@ -151,3 +183,132 @@ def test_without_the_gradient_below_the_mixing_layer_training_goes_another_way()
     assert torch.equal(cut.stage1[0].weight, begin)
     assert (exact.stage1[0].weight - begin).abs().max().item() > 1e-3
     assert (exact.head[2].weight - cut.head[2].weight).abs().max().item() > 1e-3
+
+
+def dropping():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
+    whole = dropping()
+    run(whole, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
+    # Without momentum the weights are all that there is of the past.
+    model, (x, y) = dropping(), problem()
+    taught, fabric = made(model, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
+    rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=3, epochs=3)
+    settings = {"fabric": fabric, "epochs": 3, "seed": 0, "rate": rate}
+    asked = []
+
+    def stopping():
+        asked.append(None)
+        return len(asked) == (stop if stop < 3 else 2 * (stop // 3) + stop % 3)
+
+    for reached in train(
+        taught, Loader(Part(x, y), batch_size=8, seed=0), stopping=stopping, **settings
+    ):
+        if reached.step:
+            break
+    assert 3 * reached.epoch + reached.step == stop
+    again = dropping()
+    again.load_state_dict(model.state_dict())
+    taught, fabric = made(again, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
+    there = Reached(reached.epoch, reached.step, reached.loss, reached.seen)
+    list(train(taught, Loader(Part(x, y), batch_size=8, seed=0), start=there, **settings))
+    assert torch.equal(weights(again), weights(whole))
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient():
+    # 20 examples in batches of 12: parts of 4, the last step has two of them.
+    whole, parts = network().double(), network().double()
+    sgd = SGD(name="sgd", lr=0.1)
+    run(whole, batch_size=12, chosen=sgd, precision="float64")
+    run(parts, batch_size=4, accumulate=3, chosen=sgd, precision="float64")
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-12, atol=1e-12)
+
+
+def test_long_gradients_are_shortened():
+    model = network()
+    before = weights(model)
+    run(
+        model, epochs=1, batch_size=20, chosen=SGD(name="sgd", lr=1.0, momentum=0.0), clip_norm=0.01
+    )
+    assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_label_smoothing_is_that_of_the_criterion():
+    _, losses = trained(lr=1e-12, epochs=1, label_smoothing=0.2)
+    x, y = problem()
+    expected = F.cross_entropy(network()(x), y, label_smoothing=0.2).item()
+    assert losses[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_epochs_outside_the_mixed_ones_are_plain():
+    plain = weights(trained()[0])
+    assert torch.equal(weights(trained(MixUp(1.0), mixed_epochs=range(3, 9))[0]), plain)
+    assert not torch.equal(weights(trained(MixUp(1.0), mixed_epochs=range(2, 9))[0]), plain)
+
+
+def test_the_average_follows_the_weights_as_by_hand():
+    model, (x, y) = network(), problem()
+    sgd = SGD(name="sgd", lr=0.5, momentum=0.0)
+    taught, _ = run(model, batch_size=20, epochs=4, chosen=sgd, ema=0.75)
+    by_hand, average = network(), None
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.5)
+    for step in range(4):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * rate_factor(step, schedule=CYCLE, steps_per_epoch=1, epochs=4)
+        optimizer.zero_grad()
+        F.cross_entropy(by_hand(x), y).backward()
+        optimizer.step()
+        now = weights(by_hand).clone()
+        average = now if average is None else 0.75 * average + 0.25 * now
+    torch.testing.assert_close(weights(taught.tested), average, rtol=1e-4, atol=1e-6)
+    assert taught.tested is not model
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_narrow_precisions_learn_with_wide_weights(precision):
+    model = network()
+    _, losses = run(model, epochs=20, precision=precision)
+    assert losses[-1] < losses[0] / 4
+    assert weights(model).dtype == torch.float32
+    assert not torch.equal(weights(model), weights(trained(epochs=20)[0]))
+
+
+def pictures():
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(16) % 2
+
+
+def small_convolution():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+
+
+def test_the_memory_format_changes_strides_and_not_what_is_learned():
+    x, y = pictures()
+    plain, last = small_convolution(), small_convolution()
+    run(plain, MixUp(1.0), x=x, y=y)
+    run(last, MixUp(1.0), x=x, y=y, channels_last=True)
+    assert last[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last[0].weight, plain[0].weight, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_training_agrees_and_a_broken_compiler_is_told_of(monkeypatch):
+    x, y = pictures()
+    plain, compiled, broken = small_convolution(), small_convolution(), small_convolution()
+    said = []
+    run(plain, MixUp(1.0), x=x, y=y, at=("input", "0"))
+    run(compiled, MixUp(1.0), x=x, y=y, at=("input", "0"), compiled=True, tell=said.append)
+    torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
+    assert said == []
+    torch.compiler.reset()
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    run(broken, MixUp(1.0), x=x, y=y, at=("input", "0"), compiled=True, tell=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("torch.compile does not work here")
+    assert torch.equal(weights(broken), weights(plain))

@@ -19,6 +19,29 @@ def test_overrides_take_the_place_of_fields():
     assert (recipe.seeds, recipe.training.epochs) == (7, 2)
 
 
+def test_an_arm_can_be_trained_otherwise_than_the_others(small_recipe):
+    changes = {"optimizer": {"lr": 0.5}, "schedule": {"name": "cosine"}}
+    recipe = read_recipe(str(small_recipe({"arms.mixup.training": changes})))
+    own, other = recipe.training_of("mixup"), recipe.training_of("erm")
+    assert other == recipe.training
+    assert (own.optimizer.lr, own.optimizer.weight_decay) == (0.5, other.optimizer.weight_decay)
+    assert own.schedule.name == "cosine"
+    assert own.epochs == recipe.training.epochs
+
+
+def test_a_variant_takes_the_place_of_fields_and_is_in_the_name():
+    plain = read_recipe("cifar10-resnet50")
+    short = read_recipe("cifar10-resnet50", variant="short", epochs=3, source="digits")
+    assert (plain.name, short.name) == ("cifar10-resnet50", "cifar10-resnet50-short")
+    assert plain.training_of("mixup").schedule.milestones == (10, 100, 200)
+    assert plain.training_of("mixup").optimizer.lr == 0.7
+    assert short.training.epochs == 3
+    assert short.data.source == "digits"
+    assert len({short.training_of(arm).model_dump_json() for arm in short.arms}) == 1
+    with pytest.raises(UserError, match="has no variant 'long'; it has: short"):
+        read_recipe("cifar10-resnet50", variant="long")
+
+
 def test_alpha_can_be_infinite(small_recipe):
     recipe = read_recipe(str(small_recipe({"arms.mixup.alpha": math.inf})))
     assert recipe.arms["mixup"].alpha == math.inf
@@ -43,7 +66,18 @@ BAD_FIELDS = [
     ({"training.epochs": 0}, "training.epochs should be greater than or equal to 1, but is 0"),
     ({"training.epochs": 2.5}, "training.epochs should be a valid integer, but is 2.5"),
     ({"training.epochs": 0, "seeds": 0}, "(and 1 more field to mend)"),
-    ({"training.lr": math.inf}, "training.lr should be a finite number"),
+    ({"training.optimizer.lr": math.inf}, "training.optimizer.lr should be a finite number"),
+    ({"training.optimizer.name": "adam"}, "training.optimizer.name: there is no name 'adam'; did"),
+    ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'; did you mean 'lr'"),
+    ({"training.schedule.name": None}, "training.schedule.name is missing"),
+    ({"training.schedule.rise": 2.0}, "training.schedule.rise should be less than or equal to 1"),
+    ({"training.precision": "half"}, "training.precision should be 'float32', 'bfloat16', 'float"),
+    ({"training.clip_norm": 0.0}, "training.clip_norm should be greater than 0, but is 0.0"),
+    ({"arms.mixup.training": {"epocs": 3}}, "arms.mixup.training.epocs: "),
+    ({"arms.mixup.training": {"epochs": 0}}, "arms.mixup.training.epochs: "),
+    ({"arms.mixup.pairing": "thirds"}, "arms.mixup.pairing should be 'shuffle' or 'halves'"),
+    ({"published": [{"arm": "x", "epochs": 1, "accuracy": 1.0, "source": "y"}]}, "no arm 'x'"),
+    ({"model.name": "timm:"}, "model.name: "),
     ({"training.epocs": 3}, "no field 'epocs'; did you mean 'epochs'?"),
     ({"training": 3}, "training should be a valid dictionary"),
     ({"trainig": {}}, "trainig: there is no field 'trainig'; did you mean 'training'?"),

@@ -89,6 +89,43 @@ class Part:
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
         return Part(inputs, self.targets.to(device), self.skipped)
 
+    def share(self, rank: int, ranks: int) -> "Part":
+        """Return the share of one of several processes: rows that follow each other.
+
+        Example:
+            >>> part = Part(torch.zeros(5, 1), torch.arange(5))
+            >>> [part.share(rank, 2).targets.tolist() for rank in range(2)]
+            [[0, 1, 2], [3, 4]]
+        """
+        if ranks == 1:
+            return self
+        rows = torch.arange(len(self)).tensor_split(ranks)[rank].to(self.targets.device)
+        inputs: Tensor | Stored
+        if isinstance(self.inputs, Tensor):
+            inputs = self.inputs[rows.to(self.inputs.device)]
+        else:
+            inputs = _Rows(self.inputs, rows.tolist())
+        return Part(inputs, self.targets[rows])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of inputs in files."""
+
+    whole: Stored
+    rows: list[int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.whole.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whole.dtype
+
+    def read(self, rows: Sequence[int]) -> Read:
+        return self.whole.read([self.rows[row] for row in rows])
+
 
 @dataclass(frozen=True, eq=False)
 class DataSet:

@@ -1,5 +1,6 @@
 """Networks by name."""
 
-from vicinal.models.registry import NETWORKS, build, mixing_places
+from vicinal.models.fast_cnn import FastCNN
+from vicinal.models.registry import NETWORKS, build, check_name, mixing_places
 
-__all__ = ["NETWORKS", "build", "mixing_places"]
+__all__ = ["NETWORKS", "FastCNN", "build", "check_name", "mixing_places"]

@@ -8,6 +8,8 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
+from vicinal.models.fast_cnn import FastCNN
+from vicinal.models.foreign import FORMS, build_foreign, check_foreign, is_foreign
 from vicinal.models.mlp import MLP
 from vicinal.models.preact_resnet import PreActResNet
 from vicinal.models.resnet import ResNet
@@ -49,6 +51,7 @@ def _large(**settings: Any) -> Network:
 
 NETWORKS = {
     "small-cnn": Network(SmallCNN, _stages(3, of="stage"), smallest=4),
+    "fast-cnn": Network(FastCNN, _stages(3, of="block"), smallest=9),
     "mlp": Network(MLP, ("layer1", "layer2"), smallest=None),
     "lenet": Network(LeNet, _stages(2, of="stage"), smallest=16),
     "vgg-11": Network(VGG, _stages(5), smallest=32),
@@ -74,18 +77,25 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of ``NETWORKS``.
+        name: one of ``NETWORKS``; or ``timm:NAME`` or ``torchvision:NAME``, a network of these
+            libraries; or ``package.module:callable``, which is called with ``(shape, classes)``.
         shape: of one example, such as (channels, height, width).
         classes: number of scores that come out.
 
     Raises:
-        UserError: if there is no network of that name, or it does not take such examples.
+        UserError: if there is no network of that name, if what it comes from cannot be imported or
+            makes no module, or if it does not take such examples.
 
     Example:
         >>> sum(p.numel() for p in build("small-cnn", shape=(1, 8, 8), classes=10).parameters())
         19258
+        >>> type(build("vicinal.models.mlp:MLP", shape=(4,), classes=3)).__name__
+        'MLP'
     """
-    network = _network(name)
+    check_name(name)
+    if is_foreign(name):
+        return build_foreign(name, shape=tuple(shape), classes=classes)
+    network = NETWORKS[name]
     if not _takes(network, shape):
         takers = ", ".join(n for n, other in NETWORKS.items() if _takes(other, shape))
         raise UserError(
@@ -94,23 +104,46 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
     return network.make(tuple(shape), classes)
 
 
-def mixing_places(name: str) -> tuple[str, ...]:
-    """Return the places where a network can be mixed: its input, then modules of it by name.
+def check_name(name: str) -> None:
+    """Raise where ``build`` can make nothing of a name, whatever is installed; imports nothing.
+
+    Args:
+        name: as for ``build``. Of a network from elsewhere only the form is looked at.
 
     Raises:
-        UserError: if there is no network of that name.
+        UserError: if it is neither one of ``NETWORKS`` nor of a form that others' networks have.
+
+    Example:
+        >>> check_name("small-cnn")
+        >>> check_name("timm:resnet18")
+    """
+    if is_foreign(name):
+        check_foreign(name)
+    elif name not in NETWORKS:
+        raise UserError(f"{unknown('network', name, NETWORKS)}; networks from elsewhere: {FORMS}")
+
+
+def mixing_places(name: str) -> tuple[str, ...] | None:
+    """Return the places where a network can be mixed: its input, then modules of it by name.
+
+    Args:
+        name: as for ``build``.
+
+    Returns:
+        The places, or None for networks from elsewhere: there is no list of theirs before they are
+        built. Their input can be mixed, and any module that ``named_modules()`` has.
+
+    Raises:
+        UserError: if there can be no network of that name.
 
     Example:
         >>> mixing_places("small-cnn")
         ('input', 'stage1', 'stage2', 'stage3')
+        >>> mixing_places("timm:resnet18") is None
+        True
     """
-    return ("input", *_network(name).places)
-
-
-def _network(name: str) -> Network:
-    if name not in NETWORKS:
-        raise UserError(unknown("network", name, NETWORKS))
-    return NETWORKS[name]
+    check_name(name)
+    return None if is_foreign(name) else ("input", *NETWORKS[name].places)
 
 
 def _takes(network: Network, shape: tuple[int, ...]) -> bool:

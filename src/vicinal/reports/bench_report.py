@@ -18,6 +18,7 @@ from rich.table import Table
 
 from vicinal.bench import measure, measured_on
 from vicinal.errors import UserError
+from vicinal.files import write_whole
 from vicinal.reports.drawing import (
     ARMS,
     LINES,
@@ -27,7 +28,6 @@ from vicinal.reports.drawing import (
     standalone,
     styled,
 )
-from vicinal.studies.files import write_whole
 
 Row = Mapping[str, Any]
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from vicinal.data import SOURCES, DataSet
 from vicinal.errors import UserError
+from vicinal.files import write_whole
 from vicinal.reports.drawing import as_picture, standalone, styled
-from vicinal.studies.files import write_whole
 
 _MOST_CLASSES = 20
 _MOST_SENTENCES = 5

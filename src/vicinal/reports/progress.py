@@ -17,7 +17,10 @@ from rich.progress import (
 )
 
 from vicinal.studies import EpochRow, Result, Trial, condition_name
-from vicinal.training.recipe import Recipe
+from vicinal.training.settings import Recipe
+
+SLOW = 20
+"""Seconds of an epoch from which on it has a line of its own in a log."""
 
 
 class StudyProgress:
@@ -80,10 +83,16 @@ class StudyProgress:
             visible=True,
         )
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence about the current trial."""
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
     def epoch(self, row: EpochRow) -> None:
         """Show epoch and loss of the current trial."""
         note = f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.1f} %"
         self._bars.update(self._epochs, completed=row.epoch, note=note)
+        if not self._console.is_terminal and row.seconds / row.epoch > SLOW:
+            self.say(f"epoch {row.epoch}: {note}, {row.seconds:,.0f} s")
 
     def finish(self, result: Result) -> None:
         """Count a finished trial, and say so in a line where there is no live display."""

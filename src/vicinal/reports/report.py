@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vicinal.files import write_whole
 from vicinal.studies import Study
-from vicinal.studies.files import write_whole
 from vicinal.studies.results import Trial, read_metrics
 from vicinal.studies.summary import summary_text
 from vicinal.training.recipe import resolved_text

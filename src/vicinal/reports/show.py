@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vicinal.data import load
 from vicinal.errors import UserError, unknown
+from vicinal.files import write_whole
 from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, Policy, ResizeMix, Shuffle
 from vicinal.reports.drawing import (
     ARMS,
@@ -30,7 +31,6 @@ from vicinal.reports.drawing import (
     standalone,
     styled,
 )
-from vicinal.studies.files import write_whole
 
 _MEET = Shuffle(meet_self=False)
 

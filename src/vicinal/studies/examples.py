@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from vicinal.data import DataSet
+from vicinal.files import write_whole
 from vicinal.mixing import generator_at
-from vicinal.studies.files import write_whole
 from vicinal.studies.trial import policy_of
-from vicinal.training.recipe import MixUpArm, Recipe
+from vicinal.training.settings import MixUpArm, Recipe
 
 COUNT = 6
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pydantic
 
 from vicinal.errors import UserError
-from vicinal.studies.files import write_whole
-from vicinal.training.recipe import Recipe
+from vicinal.files import write_whole
+from vicinal.training.settings import Recipe
 
 
 class Trial(NamedTuple):
@@ -55,15 +55,18 @@ def trials_of(recipe: Recipe) -> list[Trial]:
 class EpochRow(NamedTuple):
     """What is measured after an epoch. Losses in nats, shares as fractions.
 
-    ``train_loss`` is the loss that was minimised: of blended batches, where an arm blends.
-    ``memorised`` is None where no label is wrong.
+    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that was
+    minimised: of blended batches, where an arm blends. ``memorised`` is None where no label is
+    wrong. ``seconds`` have passed since the trial began, tests included.
     """
 
     epoch: int
+    lr: float
     train_loss: float
     test_loss: float
     test_accuracy: float
     memorised: float | None
+    seconds: float
 
 
 class Result(pydantic.BaseModel):
@@ -86,12 +89,17 @@ class Result(pydantic.BaseModel):
 
 def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
     """Write ``metrics.csv``, then ``result.json``, whose being there says that all is."""
+    write_metrics(folder, epochs)
+    write_whole(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+
+
+def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
+    """Write ``metrics.csv``: a line for each epoch."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(EpochRow._fields)
     writer.writerows(epochs)
     write_whole(folder / "metrics.csv", table.getvalue())
-    write_whole(folder / "result.json", result.model_dump_json(indent=2) + "\n")
 
 
 def read_result(folder: Path, trial: Trial) -> Result | None:
@@ -118,10 +126,12 @@ def read_metrics(folder: Path) -> list[EpochRow]:
         return [
             EpochRow(
                 int(row["epoch"]),
+                float(row["lr"]),
                 float(row["train_loss"]),
                 float(row["test_loss"]),
                 float(row["test_accuracy"]),
                 float(row["memorised"]) if row["memorised"] else None,
+                float(row["seconds"]),
             )
             for row in rows
         ]

@@ -1,17 +1,17 @@
 """A study: its folder, and running what is not finished in it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-from filelock import FileLock, Timeout
+from typing import Protocol
 
 from vicinal.errors import UserError
-from vicinal.studies.files import write_whole
+from vicinal.files import write_whole
+from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.results import EpochRow, Result, Trial, read_result, trials_of
-from vicinal.training.recipe import Recipe, load_resolved, resolved_text
+from vicinal.training.recipe import load_resolved, resolved_text
+from vicinal.training.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Progress(Protocol):
         """A trial starts."""
         ...
 
+    def say(self, sentence: str) -> None:
+        """There is something to know about the current trial."""
+        ...
+
     def epoch(self, row: EpochRow) -> None:
         """An epoch of the current trial is over."""
         ...
@@ -71,38 +75,24 @@ def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
         UserError: if the folder cannot be written, holds something else or a different study
             (the fields that differ are named), or if another process is at work in it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"another vicinal is at work in {folder}; wait for it, or choose another folder "
-            "with --out"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"the folder {folder} cannot be written: {error.strerror}; choose another one "
-            "with --out"
-        ) from error
-    try:
+    with alone_in(folder):
         _settle(recipe, folder)
         yield Study(recipe, folder)
-    finally:
-        lock.release()
 
 
 def _settle(recipe: Recipe, folder: Path) -> None:
     """Make sure that the folder holds this recipe and no other."""
     path = folder / "recipe.toml"
     if path.exists():
-        differing = _differences(load_resolved(path), recipe)
+        # Seeds can be added later.
+        there, here = (one.model_dump(exclude={"seeds"}) for one in (load_resolved(path), recipe))
+        differing = differences(there, here)
         if differing:
             raise UserError(
                 f"{folder} holds a different study: {'; '.join(differing)}; choose another folder "
                 "with --out, or delete this one"
             )
-    elif any(entry.name != ".lock" for entry in folder.iterdir()):
+    elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
             f"{folder} holds something else than a study (there is no recipe.toml in it); choose "
             "another folder with --out"
@@ -110,30 +100,6 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     text = resolved_text(recipe)
     if not path.exists() or path.read_text() != text:
         write_whole(path, text)
-
-
-def _differences(there: Recipe, asked: Recipe) -> list[str]:
-    old, new = _flat(there.model_dump()), _flat(asked.model_dump())
-    return [
-        f"{field} is {_shown(old.get(field))} there and {_shown(new.get(field))} here"
-        for field in sorted(old.keys() | new.keys())
-        if old.get(field) != new.get(field) and field != "seeds"
-    ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{name}": value}
-        )
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else repr(value)
 
 
 def run_study(study: Study, progress: Progress) -> bool:
@@ -151,28 +117,12 @@ def run_study(study: Study, progress: Progress) -> bool:
     if not left:
         return False
     # Heavy imports, which a finished study can do without.
-    from vicinal.data import load
+    from vicinal.studies.data import load_data
     from vicinal.studies.examples import write_examples
     from vicinal.studies.ledger import Ledger
-    from vicinal.studies.results import write_result
-    from vicinal.studies.trial import run_trial
+    from vicinal.studies.trial import Told, run_trial
 
-    settings = study.recipe.data
-    data = load(
-        settings.source,
-        root=settings.root,
-        test_fraction=settings.test_fraction,
-        seed=study.recipe.seed,
-        on_bad=settings.on_bad,
-    )
-    for name, part in data.parts.items():
-        if part.skipped:
-            progress.left_out(name, part.skipped)
-    if not data.classes:
-        raise UserError(
-            f"data.source: {settings.source} has real-valued targets, and a study compares "
-            "accuracies; choose a data set with classes"
-        )
+    data = load_data(study.recipe, progress.left_out)
     write_examples(study.folder / "examples.npz", study.recipe, data)
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)
@@ -182,8 +132,13 @@ def run_study(study: Study, progress: Progress) -> bool:
             ledger.finish(number, None)
             continue
         progress.start(trial)
-        result, epochs = run_trial(study.recipe, trial, data, progress.epoch)
-        write_result(study.trial_folder(trial), result, epochs)
+        result = run_trial(
+            study.recipe,
+            trial,
+            data,
+            study.trial_folder(trial),
+            told=Told(progress.epoch, progress.say),
+        )
         ledger.finish(number, result.test_accuracy)
         progress.finish(result)
     return True

@@ -8,7 +8,7 @@ import numpy as np
 
 from vicinal.studies.results import Result, Trial, condition_name
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
-from vicinal.training.recipe import Recipe
+from vicinal.training.settings import Recipe
 
 
 def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Evaluation: how well a network answers, never mixed."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 
@@ -22,22 +24,74 @@ class Answers(NamedTuple):
     targets: Tensor
 
 
-def answers(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Answers:
+def answers(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    fabric: Fabric | None = None,
+    flip_averaged: bool = False,
+    channels_last: bool = False,
+) -> Answers:
     """Return what a network answers in eval mode; its mode is left as it was.
 
     Args:
         model: ``(batch, ...)`` to ``(batch, classes)``.
         batches: inputs and targets, such as an epoch of a ``Loader``.
+        fabric: for the precision of what is computed.
+        flip_averaged: whether to average the logarithms of the probabilities for a picture and for
+            its mirror image.
+        channels_last: whether the channels of a place of a picture lie together in memory.
+
+    Returns:
+        Scores in float32 (float64 from a float64 network), and the targets.
     """
     training = model.training
+    dtype = next((p.dtype for p in model.parameters()), torch.get_default_dtype())
+    each = []
     model.eval()
     try:
         with torch.inference_mode():
-            each = [(model(x), y) for x, y in batches]
+            for x, y in batches:
+                batch = x.to(dtype) if x.is_floating_point() else x
+                if channels_last and x.dim() == 4:
+                    batch = batch.to(memory_format=torch.channels_last)
+                scores = _forward(model, batch, fabric).to(dtype)
+                if flip_averaged and x.dim() == 4:
+                    mirrored = _forward(model, batch.flip(3), fabric).to(dtype)
+                    scores = (F.log_softmax(scores, 1) + F.log_softmax(mirrored, 1)) / 2
+                each.append((scores, y))
     finally:
         model.train(training)
-    scores, targets = zip(*each, strict=True)
-    return Answers(torch.cat(scores), torch.cat(targets))
+    return Answers(torch.cat([one for one, _ in each]), torch.cat([y for _, y in each]))
+
+
+def _forward(model: nn.Module, x: Tensor, fabric: Fabric | None) -> Tensor:
+    with fabric.autocast() if fabric else contextlib.nullcontext():
+        scores: Tensor = model(x)
+    return scores
+
+
+def score_of(given: Answers, *, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Score:
+    """Return loss and accuracy.
+
+    Args:
+        given: scores and targets.
+        total: adds up numbers over all processes, where each has its share of the answers.
+
+    Example:
+        >>> score_of(Answers(torch.zeros(2, 4), torch.tensor([0, 3])))
+        Score(loss=1.3862943611198906, accuracy=0.5)
+    """
+    scores, targets = given
+    sums = torch.stack(
+        [
+            F.cross_entropy(scores.double(), targets, reduction="sum"),
+            (scores.argmax(1) == targets).double().sum(),
+            torch.tensor(len(targets), dtype=torch.float64, device=scores.device),
+        ]
+    )
+    loss, right, count = total(sums).tolist()
+    return Score(loss / count, right / count)
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
@@ -45,8 +99,6 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scor
 
     Example:
         >>> evaluate(nn.Identity(), [(torch.zeros(2, 4), torch.tensor([0, 3]))])
-        Score(loss=1.3862943649291992, accuracy=0.5)
+        Score(loss=1.3862943611198906, accuracy=0.5)
     """
-    scores, targets = answers(model, batches)
-    right = (scores.argmax(1) == targets).double().mean()
-    return Score(float(F.cross_entropy(scores, targets)), float(right))
+    return score_of(answers(model, batches))

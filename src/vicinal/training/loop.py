@@ -1,98 +1,343 @@
 """The training loop, whole and readable: what Fabric does not do, happens here."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vicinal.data import Loader
 from vicinal.errors import UserError
-from vicinal.mixing import MixUp, generator_at
+from vicinal.mixing import MixedInside, Policy, generator_at
+from vicinal.training.engine import total
 
-MIXING = 0
-"""The stream of ``generator_at`` that the loop draws from; loaders draw from others."""
+MIXING, NETWORK = 0, 3
+"""The streams of ``generator_at`` that the loop draws from; loaders draw from others."""
+
+AGREE_EVERY = 16
+"""Steps after which several processes agree on whether one of them was asked to stop."""
 
 
-def train(
+@dataclass
+class Learner:
+    """A network with all that learns it, on its device; made by ``learner``.
+
+    Args:
+        model: the network itself.
+        network: what runs it in training: with mixing inside, and wrapped by Fabric.
+        optimisers: wrapped by Fabric.
+        average: the moving average of the weights, if there is one.
+        policy: what the mixing is drawn from, if there is any.
+        at: places to mix at.
+    """
+
+    model: nn.Module
+    network: _FabricModule
+    optimisers: list[Any]
+    average: AveragedModel | None
+    policy: Policy | None
+    at: Sequence[str]
+
+    @property
+    def tested(self) -> nn.Module:
+        """The network that is tested and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+
+@dataclass
+class Reached:
+    """How far training has come.
+
+    Args:
+        epoch: epochs that are finished.
+        step: batches of this rank that the next epoch has gone through.
+        loss: sum over the examples of the next epoch of the loss that was minimised.
+        seen: number of these examples.
+        mean: mean of the last epoch that was finished.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    seen: int = 0
+    mean: float = math.nan
+
+
+class _Blending(nn.Module):
+    """Hands a plan to ``MixedInside`` in a wrapping that Fabric does not look into."""
+
+    def __init__(self, mixed: MixedInside) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, x: Tensor, by: "_By | None" = None) -> Any:
+        return self.mixed(x) if by is None else self.mixed(x, by.plan, at=by.place)
+
+
+class _By:
+    """A place and a plan. Fabric would take a tuple or a dataclass apart."""
+
+    def __init__(self, place: str, plan: Any) -> None:
+        self.place, self.plan = place, plan
+
+
+def learner(
     model: nn.Module,
-    loader: Loader,
+    optimisers: Callable[[nn.Module], list[Optimizer]],
     *,
     fabric: Fabric,
-    policy: MixUp | None,
+    policy: Policy | None = None,
     at: Sequence[str] = ("input",),
-    epochs: int,
-    lr: float,
-    weight_decay: float,
-    seed: int,
-) -> Iterator[float]:
-    """Train a network for classification, and hand over after each epoch.
-
-    A generator: it trains while it is being read, and leaves ``model`` in train mode and on
-    Fabric's device. AdamW, cross-entropy, and a one-cycle schedule from ``lr / 25`` up to ``lr``
-    and down to almost nothing. Mixing is drawn from ``generator_at(seed, step)`` alone, as the
-    loader draws its order.
+    ema: float | None = None,
+    channels_last: bool = False,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+    sync_batch_norm: bool = False,
+) -> Learner:
+    """Bring a network to its device, and put around it what learns it.
 
     Args:
         model: ``(batch, ...)`` to ``(batch, classes)``. Trained in place.
-        loader: of floating point inputs and int64 classes, on Fabric's device.
-        fabric: the engine: device and precision.
+        optimisers: makes the optimisers of a network that is on its device.
+        fabric: the engine: device, precision, processes.
         policy: what to draw the mixing from; ``None`` for none.
         at: places to mix at, one of which is drawn each step: ``"input"`` or names of modules.
+        ema: decay per step of an average of the weights and of the statistics of norms.
+        channels_last: whether the channels of a place lie together in memory.
+        compiled: whether ``torch.compile`` makes a program of it.
+        cuda_graphs: whether the compiled program is replayed as a whole.
+        sync_batch_norm: whether norms see the batches of all processes.
+
+    Raises:
+        UserError: if synchronised norms or an average are asked for where they cannot be had.
+        ValueError: if a place is none of the network.
+    """
+    if sync_batch_norm and fabric.world_size > 1:
+        if fabric.device.type != "cuda":
+            raise UserError(
+                "training.sync_batch_norm wants GPUs: PyTorch has no synchronised batch norm for "
+                f"the {fabric.device.type}; leave it out"
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    sharded = "FSDP" in type(fabric.strategy).__name__
+    if ema is not None and sharded:
+        raise UserError("training.ema averages whole weights, and fsdp divides them: choose ddp")
+    with fabric.init_tensor():
+        dtype = torch.get_default_dtype()
+    model.to(fabric.device, dtype)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = None
+    if ema is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+    inner = model if policy is None else _Blending(MixedInside(model, policy, at=at))
+    if compiled:
+        inner.compile(mode="reduce-overhead" if cuda_graphs else None)
+    network, *engines = fabric.setup(inner, *optimisers(model))
+    for engine in engines:
+        for group in engine.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    places = inner.mixed.places if isinstance(inner, _Blending) else ()
+    return Learner(model, network, engines, average, policy, places)
+
+
+def train(
+    learner: Learner,
+    loader: Loader,
+    *,
+    fabric: Fabric,
+    epochs: int,
+    seed: int,
+    rate: Callable[[int], float] = lambda _step: 1.0,
+    mixed_epochs: range | None = None,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    channels_last: bool = False,
+    start: Reached | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda _sentence: None,
+) -> Iterator[Reached]:
+    """Train a network for classification, and hand over after each epoch.
+
+    A generator: it trains while it is being read, and leaves the network in train mode. Chance is
+    drawn from ``generator_at(seed, step, rank)`` alone, as the loader draws its order, and what
+    the network draws (dropout) from a seed of each step; so a run that begins at ``start`` goes on
+    as the unbroken run went.
+
+    Args:
+        learner: what is trained, as ``learner`` makes it or as a checkpoint has left it.
+        loader: of floating point inputs and int64 classes, on Fabric's device. An optimiser step
+            takes ``accumulate`` of its batches.
+        fabric: the engine: device, precision, processes.
         epochs: passes over the data, from 1.
-        lr: peak learning rate.
-        weight_decay: decoupled, multiplied by the learning rate.
         seed: of this run.
+        rate: what the learning rate is multiplied by at an optimiser step.
+        mixed_epochs: the epochs, from 0, in which batches are mixed; all of them if None.
+        label_smoothing: share of each target that is spread over all classes.
+        accumulate: batches of the loader to a step.
+        clip_norm: the longest gradient; longer ones are shortened.
+        channels_last: whether the channels of a place of a picture lie together in memory.
+        start: where to begin, if not at the start.
+        stopping: says whether to hand over before the epoch is over.
+        tell: what to do with a sentence for people.
 
     Yields:
-        After each epoch: the mean over its examples of the loss that was minimised.
+        How far it has come: after each epoch, and where ``stopping`` says so. The same object.
 
     Raises:
         UserError: when the loss stops being finite.
     """
-    steps = len(loader)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, cycle_momentum=False)
-    network, engine = fabric.setup(model, optimizer)
-    for epoch in range(epochs):
-        model.train()
-        total, seen = torch.zeros((), device=fabric.device), 0
-        for k, (x, y) in enumerate(loader.epoch(epoch)):
-            generator = generator_at(seed, epoch * steps + k, stream=MIXING)
-            loss = _mixed_loss(network, x, y, policy=policy, at=at, generator=generator)
-            engine.zero_grad()
-            fabric.backward(loss)
-            engine.step()
-            schedule.step()
-            total += loss.detach() * len(y)
-            seen += len(y)
-        mean = float(total) / seen
-        if not math.isfinite(mean):
-            raise UserError(
-                f"the training loss became {mean} in epoch {epoch + 1}: lower training.lr, now {lr}"
-            )
-        yield mean
+    reached = start or Reached()
+    reached.loss = reached.loss.to(fabric.device)
+    steps = math.ceil(len(loader) / accumulate)
+    criterion = partial(F.cross_entropy, label_smoothing=label_smoothing)
+    together = loader.batch_size * loader.ranks
+    fresh = True
+    while reached.epoch < epochs:
+        learner.network.train()
+        mixing = mixed_epochs is None or reached.epoch in mixed_epochs
+        for x, y in loader.epoch(reached.epoch, reached.step):
+            k = reached.step
+            number = reached.epoch * len(loader) + k
+            closing = (k + 1) % accumulate == 0 or k + 1 == len(loader)
+            if k % accumulate == 0:
+                learner.model.zero_grad(set_to_none=True)
+            with fabric.no_backward_sync(learner.network, enabled=not closing):
+                loss = _backward(
+                    learner,
+                    x.to(memory_format=torch.channels_last)
+                    if channels_last and x.dim() == 4
+                    else x,
+                    y,
+                    criterion=criterion,
+                    # Of the examples of a step, in all processes and parts: each counts the same.
+                    share=len(y) * fabric.world_size / _examples(loader, k, accumulate, together),
+                    fabric=fabric,
+                    mixing=mixing,
+                    draws=(seed, number, fabric.global_rank),
+                    first=fresh,
+                    tell=tell,
+                )
+            fresh = False
+            if closing:
+                _step(learner, fabric, rate(reached.epoch * steps + k // accumulate), clip_norm)
+            reached.loss += loss * len(y)
+            reached.seen += len(y)
+            reached.step += 1
+            if closing and reached.step < len(loader) and _agreed(stopping, number, fabric):
+                yield reached
+        _close_epoch(reached, fabric, learner)
+        yield reached
 
 
-def _mixed_loss(
-    network: nn.Module,
+def _examples(loader: Loader, k: int, accumulate: int, together: int) -> int:
+    """Return how many examples the optimiser step of batch ``k`` has, in all processes."""
+    first = k // accumulate * accumulate * together
+    return min(accumulate * together, len(loader.part) - first)
+
+
+def _backward(
+    learner: Learner,
     x: Tensor,
     y: Tensor,
     *,
-    policy: MixUp | None,
-    at: Sequence[str],
-    generator: torch.Generator,
+    criterion: Callable[..., Tensor],
+    share: float,
+    fabric: Fabric,
+    mixing: bool,
+    draws: tuple[int, int, int],
+    first: bool,
+    tell: Callable[[str], None],
 ) -> Tensor:
-    """Return the loss of one batch, mixed at one of the places."""
-    if policy is None:
-        return F.cross_entropy(network(x), y)
-    place = at[int(torch.randint(len(at), (), generator=generator))]
-    plan = policy.draw(len(x), generator=generator)
-    if place == "input":
-        return plan.loss(F.cross_entropy, network(plan.mix(x)), y)
-    with plan.inside(network.get_submodule(place)):
-        output = network(x)
-    return plan.loss(F.cross_entropy, output, y)
+    """Add the gradient of one batch; return its loss, detached."""
+    seed, number, rank = draws
+    plan = by = None
+    if mixing and learner.policy is not None:
+        generator = generator_at(seed, number, rank, MIXING)
+        place = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
+        size = tuple(x.shape[-2:]) if x.dim() == 4 else None
+        plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
+        by = _By(place, plan)
+
+    def attempt() -> Tensor:
+        torch.manual_seed(generator_at(seed, number, rank, NETWORK).initial_seed())
+        output = learner.network(x) if by is None else learner.network(x, by)
+        loss = criterion(output, y) if plan is None else plan.loss(criterion, output, y)
+        fabric.backward(loss * share)
+        return loss.detach()
+
+    if not first or _compiled(learner.network) is None:
+        return attempt()
+    try:
+        return attempt()
+    except Exception as error:
+        # The first step of a compiled network: if it works without, the compiler is to blame.
+        _compiled(learner.network, forget=True)
+        learner.model.zero_grad(set_to_none=True)
+        loss = attempt()
+        reason = str(error).strip().splitlines()
+        tell(
+            "torch.compile does not work here, so the network is trained uncompiled "
+            f"({type(error).__name__}: {reason[0] if reason else ''})"
+        )
+        return loss
+
+
+def _compiled(network: nn.Module, *, forget: bool = False) -> nn.Module | None:
+    """Return the module in a network that was compiled, if there is one; or undo it."""
+    for module in network.modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            if forget:
+                module._compiled_call_impl = None  # what nn.Module.compile has set
+            return module
+    return None
+
+
+def _step(learner: Learner, fabric: Fabric, factor: float, clip_norm: float | None) -> None:
+    for optimiser in learner.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        if clip_norm is not None:
+            fabric.clip_gradients(
+                learner.network, optimiser, max_norm=clip_norm, error_if_nonfinite=False
+            )
+        optimiser.step()
+    if learner.average is not None:
+        learner.average.update_parameters(learner.model)
+
+
+def _agreed(stopping: Callable[[], bool], number: int, fabric: Fabric) -> bool:
+    """Say whether to stop here: all processes together, or none."""
+    if fabric.world_size == 1:
+        return stopping()
+    if number % AGREE_EVERY:
+        return False
+    asked = torch.tensor(float(stopping()), device=fabric.device)
+    return bool(total(asked, fabric=fabric) > 0)
+
+
+def _close_epoch(reached: Reached, fabric: Fabric, learner: Learner) -> None:
+    """Count an epoch that is over, and see whether its loss is finite."""
+    sums = torch.stack([reached.loss, torch.tensor(reached.seen, device=fabric.device).double()])
+    loss, seen = total(sums, fabric=fabric).tolist()
+    reached.mean = loss / seen
+    reached.epoch, reached.step, reached.seen = reached.epoch + 1, 0, 0
+    reached.loss = torch.zeros_like(reached.loss)
+    if not math.isfinite(reached.mean):
+        rates = ", ".join(
+            f"{g['initial_lr']:g}" for o in learner.optimisers for g in o.param_groups
+        )
+        raise UserError(
+            f"the training loss became {reached.mean} in epoch {reached.epoch}: lower the learning "
+            f"rate (training.optimizer, now {rates}) or raise training.warmup_epochs; the last "
+            "checkpoint from before is kept"
+        )

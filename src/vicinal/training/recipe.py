@@ -1,121 +1,19 @@
-"""Recipes: the settings of a study, read from TOML and checked field by field."""
+"""Recipes: TOML read into settings, with complaints in words that name the field."""
 
 import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args
 
 import pydantic
 import tomli_w
-from pydantic import Field
 
-from vicinal.data import parse_known
 from vicinal.errors import UserError, unknown
-from vicinal.models import NETWORKS, mixing_places
-from vicinal.training.augmenting import STEPS, Augment
-
-
-class _Settings(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings"
-    )
-
-
-class Data(_Settings):
-    """What is learned."""
-
-    source: str = Field(description='what names a data set, such as "cifar10" or "folder:PATH"')
-    root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
-    test_fraction: float = Field(
-        0.3, gt=0, lt=1, description="share of the examples to test on, of a set that comes in one"
-    )
-    on_bad: Literal["raise", "skip"] = Field(
-        "raise", description="what is done about an example that cannot be read"
-    )
-    augment: Annotated[tuple[Augment, ...], Field(strict=False)] = Field(
-        (), description="what is done to training inputs, in this order"
-    )
-
-
-class Model(_Settings):
-    """What learns it."""
-
-    name: str = Field(description="short name of a network")
-
-
-class Training(_Settings):
-    """How: AdamW under a one-cycle schedule (Smith and Topin, arXiv 1708.07120)."""
-
-    epochs: int = Field(ge=1, description="passes over the training examples")
-    batch_size: int = Field(ge=1, description="examples per step; the last batch may be smaller")
-    lr: float = Field(gt=0, allow_inf_nan=False, description="peak learning rate, per step")
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="decoupled, times lr")
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores where left out")
-
-
-class PlainArm(_Settings):
-    """An arm without mixing: empirical risk minimisation."""
-
-    title: str = Field(min_length=1, description="what tables and pictures call it")
-    policy: Literal["none"]
-
-
-class MixUpArm(_Settings):
-    """An arm with ``vicinal.MixUp``."""
-
-    title: str = Field(min_length=1, description="what tables and pictures call it")
-    policy: Literal["mixup"]
-    alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf is half and half")
-    mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
-    per: Literal["batch", "pair", "example"] = Field("batch", description="who shares a lam")
-    at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
-        ("input",), description='places to mix at, one drawn each step: "input" or module names'
-    )
-
-
-Arm = Annotated[PlainArm | MixUpArm, Field(discriminator="policy")]
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Recipe(_Settings):
-    """A study, whole: arms x conditions x seeds over one data set, network and training."""
-
-    name: Name = Field(description="small letters, digits and dashes; names the folder in runs/")
-    baseline: str = Field(description="the arm that the others are compared with")
-    seeds: int = Field(3, ge=1, description="repetitions: weights, order of the data, mixing")
-    seed: int = Field(
-        0, ge=0, lt=1 << 32, description="draws the test part and the corrupted labels"
-    )
-    corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
-        (0.0,), description="conditions: fractions of the training labels replaced by random ones"
-    )
-    data: Data
-    model: Model
-    training: Training
-    arms: dict[Name, Arm] = Field(min_length=1)
-
-    @pydantic.model_validator(mode="after")
-    def _names_exist(self) -> "Recipe":
-        try:
-            parse_known(self.data.source)
-        except UserError as error:
-            raise ValueError(f"data.source: {error}") from error
-        _known("model.name", "network", self.model.name, NETWORKS)
-        _known("baseline", "arm", self.baseline, self.arms)
-        places = mixing_places(self.model.name)
-        for name, arm in self.arms.items():
-            for place in getattr(arm, "at", ()):
-                _known(f"arms.{name}.at", f"layer of {self.model.name}", place, places)
-        if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
-            raise ValueError("corrupted_labels: each condition can be there only once")
-        titles = [arm.title for arm in self.arms.values()]
-        if len(set(titles)) < len(titles):
-            raise ValueError("arms: each needs a title of its own")
-        return self
+from vicinal.training import settings as tables
+from vicinal.training.augmenting import STEPS
+from vicinal.training.settings import Recipe, Settings, merged
 
 
 def shipped() -> list[str]:
@@ -123,7 +21,7 @@ def shipped() -> list[str]:
 
     Example:
         >>> shipped()
-        ['digits']
+        ['cifar10-resnet50', 'digits']
     """
     folder = resources.files("vicinal") / "recipes"
     return sorted(
@@ -132,14 +30,22 @@ def shipped() -> list[str]:
 
 
 def read_recipe(
-    name_or_path: str, *, seeds: int | None = None, epochs: int | None = None
+    name_or_path: str,
+    *,
+    variant: str | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    source: str | None = None,
 ) -> Recipe:
     """Read a recipe that comes with vicinal, by its name, or anybody's, by a path ending in .toml.
 
     Args:
         name_or_path: such as ``digits`` or ``my/recipe.toml``.
+        variant: one of the recipe's ``[variants]``, whose fields take the place of its own; it is
+            added to the recipe's name.
         seeds: takes the place of the recipe's own ``seeds``, if given.
         epochs: takes the place of the recipe's own ``training.epochs``, if given.
+        source: takes the place of the recipe's own ``data.source``, if given.
 
     Raises:
         UserError: if it is not there, not readable, not TOML, or if a field is missing, unknown
@@ -156,12 +62,24 @@ def read_recipe(
     else:
         sentence = unknown("recipe", name_or_path, shipped())
         raise UserError(f"{sentence}; for a file of your own, give a path that ends in .toml")
-    settings = _parse(text, name_or_path)
-    if seeds is not None:
-        settings["seeds"] = seeds
+    settings = _varied(_parse(text, name_or_path), variant, name_or_path)
+    changes: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
     if epochs is not None and isinstance(settings.get("training"), dict):
-        settings["training"]["epochs"] = epochs
-    return _check(settings, name_or_path)
+        changes["training"] = {"epochs": epochs}
+    if source is not None and isinstance(settings.get("data"), dict):
+        changes["data"] = {"source": source}
+    return _check(merged(settings, changes), name_or_path)
+
+
+def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[str, Any]:
+    """Return the settings of one variant, or of none."""
+    variants = settings.pop("variants", {})
+    if variant is None:
+        return settings
+    if not isinstance(variants, dict) or not isinstance(variants.get(variant), dict):
+        names = ", ".join(variants) or "none"
+        raise UserError(f"the recipe {origin} has no variant {variant!r}; it has: {names}")
+    return merged(settings, {"name": f"{settings.get('name')}-{variant}", **variants[variant]})
 
 
 def load_resolved(path: Path) -> Recipe:
@@ -261,22 +179,25 @@ def _tag(complaint: Any) -> str:
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """Return the fields that there are beside an unknown one."""
-    table: dict[str, type[_Settings]] = {
-        "data": Data,
-        "model": Model,
-        "training": Training,
-        "arms": MixUpArm,
-    }
-    if len(location) == 1:
-        return list(Recipe.model_fields)
     if location[:2] == ("data", "augment"):
         step = STEPS.get(str(location[-2]))
         return [] if step is None else list(step.model_fields)
-    if location[0] == "arms" and location[-2] == "none":
-        return list(PlainArm.model_fields)
-    return list(table[str(location[0])].model_fields)
+    here: type[Settings] = Recipe
+    for word in location[:-1]:
+        here = _INNER.get(str(word), here)
+    return list(here.model_fields)
 
 
-def _known(field: str, what: str, name: str, names: Any) -> None:
-    if name not in names:
-        raise ValueError(f"{field}: {unknown(what, name, names)}")
+_INNER: dict[str, Any] = {
+    "data": tables.Data,
+    "model": tables.Model,
+    "training": tables.Training,
+    "none": tables.PlainArm,
+    "mixup": tables.MixUpArm,
+    "published": tables.Published,
+    "rest": tables.SGD,
+} | {
+    str(get_args(table.model_fields["name"].annotation)[0]): table
+    for table in get_args(get_args(tables.Optimizer)[0]) + get_args(get_args(tables.Schedule)[0])
+}
+"""The tables of a recipe by the words that pydantic has for where they are."""

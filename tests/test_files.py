@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from vicinal.errors import UserError
-from vicinal.studies.files import write_whole
+from vicinal.files import write_whole
 
 
 def test_folders_are_made_and_files_are_readable_like_any_other(tmp_path):
@@ -30,7 +30,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     path = tmp_path / "result.json"
     write_whole(path, "old")
     code = (
-        "import sys, pathlib; from vicinal.studies.files import write_whole;"
+        "import sys, pathlib; from vicinal.files import write_whole;"
         "write_whole(pathlib.Path(sys.argv[1]), 'x' * 5000)"
     )
     done = subprocess.run(

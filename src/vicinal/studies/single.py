@@ -1,0 +1,124 @@
+"""One trial by itself, in a folder of its own: ``vicinal train``."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from vicinal.errors import UserError, unknown
+from vicinal.files import write_whole
+from vicinal.studies.data import load_data
+from vicinal.studies.folders import LOCK, alone_in, differences
+from vicinal.studies.results import EpochRow, Result, Trial, read_result
+from vicinal.studies.trial import Told, fabric_for, run_trial
+from vicinal.training.engine import troubles_in_words
+from vicinal.training.loggers import loggers_named
+from vicinal.training.recipe import load_resolved, resolved_text
+from vicinal.training.settings import Recipe
+
+_TRIAL = "trial.json"
+
+
+def train_one(
+    recipe: Recipe,
+    trial: Trial,
+    folder: Path,
+    *,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "ddp",
+    loggers: Sequence[str] = ("tensorboard",),
+    on_epoch: Callable[[EpochRow], None] = lambda _row: None,
+    say: Callable[[str], None] = lambda _sentence: None,
+) -> Result | None:
+    """Train one arm with one seed.
+
+    Args:
+        recipe: of a study.
+        trial: which of its arms, conditions and seeds.
+        folder: where recipe, metrics, checkpoint and result go; empty or not there, except to
+            resume.
+        resume: go on with what is in the folder, from its last checkpoint or from the start where
+            there is none yet; what is finished is only read.
+        devices: of each machine.
+        nodes: machines.
+        strategy: of several devices.
+        loggers: names; see ``loggers_named``.
+        on_epoch: takes the row of each epoch; in the first process alone.
+        say: takes a sentence for people; in the first process alone.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        UserError: if there is no such arm, the folder holds something else, a setting differs from
+            what is to be resumed (it is named), or training fails.
+    """
+    if trial.arm not in recipe.arms:
+        raise UserError(unknown("arm", trial.arm, recipe.arms))
+    settings = recipe.training_of(trial.arm)
+    fabric = fabric_for(settings, devices=devices, nodes=nodes, strategy=strategy)
+    first = fabric.is_global_zero
+    with ExitStack() as stack:
+        stack.enter_context(troubles_in_words(settings.batch_size))
+        if first:
+            stack.enter_context(alone_in(folder))
+            _settle(recipe, trial, folder, resume)
+        fabric.barrier()
+        there = read_result(folder, trial)
+        if there is not None:
+            return there if first else None
+        data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
+        told = Told()
+        if first:
+            wanted = recipe.model_dump(mode="json") | trial._asdict()
+            logging = loggers_named(loggers, folder, run=trial.folder, settings=wanted)
+            told = Told(on_epoch, say, logging)
+        status = "failed"
+        try:
+            result = run_trial(recipe, trial, data, folder, fabric=fabric, told=told)
+            status = "success"
+        finally:
+            for logger in told.loggers:
+                logger.finalize(status)
+        return result if first else None
+
+
+def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
+    """Make sure that the folder holds this trial and no other."""
+    path = folder / "recipe.toml"
+    here = {"recipe": _compared(recipe), "trial": trial._asdict()}
+    if not path.exists():
+        if any(entry.name != LOCK for entry in folder.iterdir()):
+            raise UserError(
+                f"{folder} holds something else than a training (there is no recipe.toml in it); "
+                "choose another folder with --out"
+            )
+        write_whole(folder / _TRIAL, json.dumps(trial._asdict(), indent=2) + "\n")
+        write_whole(path, resolved_text(recipe))
+        return
+    if not resume:
+        raise UserError(
+            f"{folder} holds a training already: add --resume to go on with it, or choose another "
+            "folder with --out"
+        )
+    try:
+        its_trial = json.loads((folder / _TRIAL).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no training ({_TRIAL} cannot be read); choose another folder"
+        ) from error
+    there = {"recipe": _compared(load_resolved(path)), "trial": its_trial}
+    if differing := differences(there, here):
+        words = "; ".join(one.removeprefix("recipe.").removeprefix("trial.") for one in differing)
+        raise UserError(
+            f"{folder} holds a different training: {words}; resume it with the settings that it "
+            "has, or choose another folder with --out"
+        )
+
+
+def _compared(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that one trial depends on."""
+    return recipe.model_dump(exclude={"seeds", "published"})

@@ -1,0 +1,219 @@
+"""Checkpoints: safetensors files, loading which runs no code."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vicinal.errors import UserError
+from vicinal.files import write_whole
+from vicinal.training.loop import Learner, Reached
+
+WEIGHTS, STATE = "checkpoint.safetensors", "state.safetensors"
+"""What a folder of a run calls its weights, for use, and its state, to go on from."""
+
+_KEY = "vicinal"
+"""Under which entry of the header of a file the tree without its tensors stands, as JSON."""
+
+
+def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree of mappings, lists, plain values and tensors as one safetensors file, whole.
+
+    Args:
+        path: of the file; it is there whole or as it was before.
+        tree: whose keys are strings or integers. Strides are kept for contiguous and channels_last
+            tensors.
+
+    Raises:
+        UserError: if it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "tree.safetensors"
+        >>> write_tree(path, {"step": 3, "weights": [torch.ones(2)]})
+        >>> read_tree(path)
+        {'step': 3, 'weights': [tensor([1., 1.])]}
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _taken_apart(tree, "", tensors)
+    write_whole(path, save(tensors, {_KEY: json.dumps(skeleton)}))
+
+
+def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what ``write_tree`` wrote.
+
+    Raises:
+        UserError: if the file is not there, cut short, or something else; nothing of it is run.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            skeleton = json.loads((file.metadata() or {})[_KEY])
+            tree: dict[str, Any] = _put_together(skeleton, file)
+            return tree
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no checkpoint {path}; vicinal train writes {WEIGHTS} into its folder"
+        ) from error
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{path} is a folder: name the file in it, such as {path / WEIGHTS}"
+        ) from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is no checkpoint of vicinal, or it was cut short ({error}); files that can "
+            "hold code, such as pickles (.pt, .pth), are not read"
+        ) from error
+
+
+def write_weights(
+    path: Path, model: nn.Module, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a network for use.
+
+    Args:
+        path: of the file.
+        model: whose parameters and buffers are written.
+        about: what somebody needs to know to build it and to prepare its inputs.
+        tensors: what of this are tensors.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    write_tree(path, {"about": about, "inputs": tensors, "weights": model.state_dict()})
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        UserError: if they are another network's: the first difference is named.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        here = tuple(own[name].shape) if name in own else "nothing"
+        there = tuple(weights[name].shape) if name in weights else "nothing"
+        if here != there:
+            raise UserError(
+                f"{origin} is of another network than {type(model).__name__}: {name} is {there} "
+                f"there, and {here} is wanted"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def state_of(learner: Learner, reached: Reached, fabric: Fabric) -> dict[str, Any]:
+    """Return all that decides how a run goes on.
+
+    Where the weights are divided among processes, each of them has to call this.
+    """
+    model: Any
+    optimisers: Any
+    if _sharded(fabric):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        bare = [optimiser.optimizer for optimiser in learner.optimisers]
+        model, optimisers = get_state_dict(learner.network, bare, options=whole)
+    else:
+        model = learner.model.state_dict()
+        optimisers = [optimiser.optimizer.state_dict() for optimiser in learner.optimisers]
+    return {
+        "model": model,
+        "optimisers": optimisers,
+        "average": None if learner.average is None else learner.average.state_dict(),
+        "scaler": fabric.strategy.precision.state_dict(),
+        "reached": {
+            "epoch": reached.epoch,
+            "step": reached.step,
+            "loss": reached.loss,
+            "seen": reached.seen,
+            "mean": repr(reached.mean),
+        },
+    }
+
+
+def go_on_from(state: Mapping[str, Any], learner: Learner, fabric: Fabric, origin: str) -> Reached:
+    """Bring a run to where it was.
+
+    Args:
+        state: what ``state_of`` returned, maybe by way of a file.
+        learner: made with the same settings.
+        fabric: the engine.
+        origin: the file, for errors.
+
+    Raises:
+        UserError: if the state is of another network or optimiser.
+    """
+    try:
+        if _sharded(fabric):
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+            whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            set_state_dict(
+                learner.network,
+                [optimiser.optimizer for optimiser in learner.optimisers],
+                model_state_dict=state["model"],
+                optim_state_dict=state["optimisers"],
+                options=whole,
+            )
+        else:
+            put_weights(learner.model, state["model"], origin)
+            for optimiser, its in zip(learner.optimisers, state["optimisers"], strict=True):
+                optimiser.optimizer.load_state_dict(its)
+        if learner.average is not None:
+            learner.average.load_state_dict(state["average"])
+        fabric.strategy.precision.load_state_dict(state["scaler"])
+        there = state["reached"]
+        return Reached(
+            there["epoch"], there["step"], there["loss"], there["seen"], float(there["mean"])
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{origin} does not fit these settings ({error}); train anew in another folder"
+        ) from error
+
+
+def _sharded(fabric: Fabric) -> bool:
+    return "FSDP" in type(fabric.strategy).__name__
+
+
+def _taken_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a tree for JSON, and put its tensors into ``tensors`` under their paths."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        channels_last = (
+            value.dim() == 4
+            and not value.is_contiguous()
+            and value.is_contiguous(memory_format=torch.channels_last)
+        )
+        # Tensors that share memory would be written once and read twice, or not at all.
+        tensors[name] = value.cpu().contiguous().clone()
+        return {"tensor": name, "channels_last": channels_last}
+    if isinstance(value, Mapping):
+        # Keys of JSON are strings, and optimisers count their parameters: so a list of pairs.
+        pairs = [[key, _taken_apart(one, f"{name}/{key}", tensors)] for key, one in value.items()]
+        return {"mapping": pairs}
+    if isinstance(value, list | tuple):
+        items = [_taken_apart(one, f"{name}/{k}", tensors) for k, one in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint holds no {type(value).__name__}: {name}")
+
+
+def _put_together(value: Any, file: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        tensor = file.get_tensor(value["tensor"])
+        last = torch.channels_last if value["channels_last"] else torch.contiguous_format
+        return tensor.to(memory_format=last)
+    if "mapping" in value:
+        return {key: _put_together(one, file) for key, one in value["mapping"]}
+    items = [_put_together(one, file) for one in value["tuple" if "tuple" in value else "list"]]
+    return tuple(items) if "tuple" in value else items

@@ -1,0 +1,91 @@
+"""Loggers: what is told the numbers of each epoch, beside the files of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vicinal.errors import UserError, unknown
+
+
+class Logger(Protocol):
+    """What is told numbers."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Take the numbers of an epoch."""
+        ...
+
+    def finalize(self, status: str) -> None:
+        """Take note of the end, ``"success"`` or ``"failed"``."""
+        ...
+
+
+def loggers_named(
+    names: Sequence[str], folder: Path, *, run: str, settings: Mapping[str, Any]
+) -> list[Logger]:
+    """Return loggers.
+
+    Args:
+        names: of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
+        folder: of the run; TensorBoard's events go into ``tensorboard`` in it. Weights & Biases and
+            MLflow go where their own environment variables say, else into it too.
+        run: what the run is called.
+        settings: what the run is done with.
+
+    Raises:
+        UserError: if there is no such logger, or its package is not installed.
+
+    Example:
+        >>> loggers_named([], Path("."), run="erm", settings={})
+        []
+    """
+    loggers: list[Logger] = []
+    for name in names:
+        if name not in _MAKERS:
+            raise UserError(unknown("logger", name, _MAKERS))
+        try:
+            loggers.append(_MAKERS[name](folder, run, settings))
+        except ImportError as error:
+            raise UserError(
+                f"the logger {name} wants its package: pip install {name} ({error})"
+            ) from error
+    return loggers
+
+
+def _tensorboard(folder: Path, run: str, settings: Mapping[str, Any]) -> Logger:
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="tensorboard", version="")
+
+
+class _WeightsAndBiases:
+    def __init__(self, folder: Path, run: str, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._run = wandb.init(project="vicinal", name=run, dir=str(folder), config=dict(settings))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._run.log(metrics, step=step)
+
+    def finalize(self, status: str) -> None:
+        self._run.finish(exit_code=int(status != "success"))
+
+
+class _MLflow:
+    def __init__(self, folder: Path, run: str, settings: Mapping[str, Any]) -> None:
+        import mlflow
+
+        self._mlflow = mlflow
+        if not mlflow.is_tracking_uri_set():
+            mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+        mlflow.set_experiment("vicinal")
+        mlflow.start_run(run_name=run)
+        mlflow.log_dict(dict(settings), "settings.json")
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._mlflow.log_metrics(metrics, step=step)
+
+    def finalize(self, status: str) -> None:
+        self._mlflow.end_run("FINISHED" if status == "success" else "FAILED")
+
+
+_MAKERS = {"tensorboard": _tensorboard, "wandb": _WeightsAndBiases, "mlflow": _MLflow}

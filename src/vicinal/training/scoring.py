@@ -1,0 +1,190 @@
+"""Scores of a saved network on a data set: how often, how surely and where it errs."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pydantic
+import torch
+from torch import Tensor
+
+from vicinal.data import CentreCrop, DataSet, Loader, Part, Standardise
+from vicinal.errors import UserError
+from vicinal.models import build
+from vicinal.training.checkpoints import put_weights, read_tree
+from vicinal.training.engine import engine
+from vicinal.training.evaluation import Answers, answers, score_of
+
+BINS = 15
+"""Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
+
+
+class About(pydantic.BaseModel):
+    """What a checkpoint says of its network, and of how inputs are prepared for it."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+
+    network: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    crops: tuple[int, ...]
+    precision: Literal["float32", "bfloat16", "float16", "float64"]
+    channels_last: bool
+    flip_averaged: bool
+
+
+class Pair(NamedTuple):
+    """Examples of class ``true`` that were taken for class ``answered``."""
+
+    true: str
+    answered: str
+    examples: int
+
+
+class Scores(NamedTuple):
+    """What was measured. Shares are fractions, losses are in nats.
+
+    Args:
+        examples: how many there were.
+        accuracy: share whose class got the highest score.
+        top5: share whose class is among the five highest; None with at most five classes.
+        loss: mean negative log-likelihood.
+        calibration_error: expected calibration error, of 15 bins of equal width.
+        worst: the most frequent confusions, the worst first.
+    """
+
+    examples: int
+    accuracy: float
+    top5: float | None
+    loss: float
+    calibration_error: float
+    worst: list[Pair]
+
+
+def score_checkpoint(
+    path: Path,
+    data: DataSet,
+    *,
+    part: str = "test",
+    accelerator: str = "auto",
+    pairs: int = 5,
+) -> Scores:
+    """Measure a network that ``vicinal train`` or ``vicinal study`` has saved.
+
+    Inputs are prepared, and answers worked out, as in the tests while it was trained: the same
+    examples give the same accuracy.
+
+    Args:
+        path: of the checkpoint.
+        data: with the classes that the network knows, in any order.
+        part: of the data, ``"test"``, ``"train"`` or ``"validation"``.
+        accelerator: device.
+        pairs: how many confusions are wanted.
+
+    Raises:
+        UserError: if the file is no checkpoint, or is of another network than it says, or if the
+            data have other classes, other shapes or no such part.
+    """
+    tree = read_tree(path)
+    try:
+        about = About.model_validate(tree["about"])
+        inputs, weights = tree["inputs"], tree["weights"]
+        standardise = Standardise(inputs["mean"], inputs["deviation"])
+    except (KeyError, TypeError, pydantic.ValidationError) as error:
+        raise UserError(
+            f"{path} holds no network for use; name a checkpoint.safetensors"
+        ) from error
+    rows = data.parts.get(part)
+    if rows is None:
+        raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.parts)}")
+    targets = _targets_as(about.classes, data.classes, rows.targets)
+    model = build(about.network, shape=about.shape, classes=len(about.classes))
+    put_weights(model, weights, str(path))
+    fabric = engine(accelerator=accelerator, precision=about.precision)
+    model.to(fabric.device, torch.float64 if about.precision == "float64" else torch.float32)
+    if about.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(
+        Part(rows.inputs, targets),
+        batch_size=1024,
+        seed=0,
+        augment=(*(CentreCrop(size) for size in about.crops), standardise.to(fabric.device)),
+        device=fabric.device,
+        shuffle=False,
+    )
+    seen = _shape(rows, about)
+    if seen != about.shape:
+        raise UserError(
+            f"{path} takes examples of shape {about.shape}, and the data have {seen}; choose data "
+            "such as it was trained on"
+        )
+    given = answers(
+        model,
+        loader.epoch(0),
+        fabric=fabric,
+        flip_averaged=about.flip_averaged,
+        channels_last=about.channels_last,
+    )
+    return scores_of(given, about.classes, pairs=pairs)
+
+
+def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Scores:
+    """Return the scores of answers.
+
+    Args:
+        given: scores ``(n, classes)`` and int64 targets ``(n,)``.
+        classes: their names.
+        pairs: how many confusions are wanted.
+
+    Example:
+        >>> given = Answers(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        >>> scores_of(given, ("cat", "dog")).worst
+        [Pair(true='dog', answered='cat', examples=1)]
+    """
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+    )
+
+    scores, targets = given.scores.double(), given.targets
+    count = len(classes)
+    plain = score_of(given)
+    top5 = (
+        multiclass_accuracy(scores, targets, count, average="micro", top_k=5) if count > 5 else None
+    )
+    confused = multiclass_confusion_matrix(scores, targets, count).fill_diagonal_(0)
+    worst = confused.flatten().sort(descending=True, stable=True)
+    return Scores(
+        examples=len(targets),
+        accuracy=plain.accuracy,
+        top5=None if top5 is None else float(top5),
+        loss=plain.loss,
+        calibration_error=float(
+            multiclass_calibration_error(scores.softmax(1), targets, count, n_bins=BINS)
+        ),
+        worst=[
+            Pair(classes[place // count], classes[place % count], number)
+            for number, place in zip(
+                worst.values[:pairs].tolist(), worst.indices[:pairs].tolist(), strict=True
+            )
+            if number
+        ],
+    )
+
+
+def _shape(part: Part, about: About) -> tuple[int, ...]:
+    shape = tuple(part.inputs.shape[1:])
+    return (*shape[:-2], about.crops[-1], about.crops[-1]) if about.crops else shape
+
+
+def _targets_as(known: tuple[str, ...], classes: tuple[str, ...], targets: Tensor) -> Tensor:
+    """Return targets that count the classes as the network does."""
+    if not classes:
+        raise UserError("the data have real-valued targets, and a network is scored on classes")
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise UserError(
+            f"the data have {len(classes)} classes, of which the network does not know "
+            f"{len(missing)}, such as {missing[0]!r}; it knows: {', '.join(known[:20])}"
+        )
+    return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]

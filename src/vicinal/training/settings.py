@@ -1,0 +1,277 @@
+"""The settings of a study: every field with its unit, checked by pydantic."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from vicinal.data import parse_known
+from vicinal.errors import UserError, unknown
+from vicinal.models import check_name, mixing_places
+from vicinal.training.augmenting import Augment
+
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(pydantic.BaseModel):
+    """What all tables of a recipe have in common."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings"
+    )
+
+
+class Data(Settings):
+    """What is learned."""
+
+    source: str = Field(description='what names a data set, such as "cifar10" or "folder:PATH"')
+    root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
+    test_fraction: float = Field(
+        0.3, gt=0, lt=1, description="share of the examples to test on, of a set that comes in one"
+    )
+    on_bad: Literal["raise", "skip"] = Field(
+        "raise", description="what is done about an example that cannot be read"
+    )
+    augment: Annotated[tuple[Augment, ...], Field(strict=False)] = Field(
+        (), description="what is done to training inputs, in this order"
+    )
+
+
+class Model(Settings):
+    """What learns it."""
+
+    name: str = Field(description="short name of a network, timm:NAME, torchvision:NAME, or a path")
+
+
+class SGD(Settings):
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
+
+    name: Literal["sgd"]
+    lr: Rate = Field(description="peak learning rate, per step, for the mean loss of a batch")
+    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step that is kept")
+    nesterov: bool = Field(True, description="whether momentum looks ahead")
+    weight_decay: Decay = Field(0.0, description="times the weights, added to the gradient")
+
+
+class AdamW(Settings):
+    """Loshchilov and Hutter (arXiv 1711.05101); weight decay is decoupled, times lr."""
+
+    name: Literal["adamw"]
+    lr: Rate = Field(description="peak learning rate, per step")
+    weight_decay: Decay = Field(0.0, description="decoupled, multiplied by the learning rate")
+
+
+class Muon(Settings):
+    """Jordan et al. 2024: the momentum of each filter bank is made orthogonal before the step.
+
+    For convolutions; what else can be learned is left to SGD.
+    """
+
+    name: Literal["muon"]
+    lr: Rate = Field(description="peak learning rate of convolutions, per step")
+    momentum: float = Field(0.6, ge=0, lt=1, description="of convolutions, with Nesterov")
+    weight_decay: Decay = Field(0.0, description="of convolutions: decoupled, times lr")
+    rest: SGD = Field(description="for everything but convolutions")
+
+
+Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
+
+
+class OneCycle(Settings):
+    """From ``start`` of the peak up to it and down to almost nothing: half waves of a cosine.
+
+    Smith and Topin (arXiv 1708.07120).
+    """
+
+    name: Literal["one-cycle"]
+    rise: Fraction = Field(0.3, description="share of the steps in which the rate rises")
+    start: Fraction = Field(0.04, description="share of the peak to begin with")
+
+
+class Cosine(Settings):
+    """From the peak to nothing along half a cosine wave (arXiv 1608.03983)."""
+
+    name: Literal["cosine"]
+
+
+class Linear(Settings):
+    """From the peak to nothing along a straight line."""
+
+    name: Literal["linear"]
+
+
+class Step(Settings):
+    """The peak, divided at each milestone."""
+
+    name: Literal["step"]
+    milestones: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = Field(
+        description="numbers of epochs after which the rate is multiplied by factor"
+    )
+    factor: float = Field(0.1, gt=0, lt=1, description="what it is multiplied by")
+
+
+Schedule = Annotated[OneCycle | Cosine | Linear | Step, Field(discriminator="name")]
+
+
+class Training(Settings):
+    """How it is learned."""
+
+    epochs: int = Field(ge=1, description="passes over the training examples")
+    batch_size: int = Field(
+        ge=1, description="examples per step, of all devices together; the last may be smaller"
+    )
+    accumulate: int = Field(1, ge=1, description="parts that a batch is cut into, to save memory")
+    optimizer: Optimizer
+    schedule: Schedule
+    warmup_epochs: float = Field(0.0, ge=0, description="epochs of a straight rise from nothing")
+    decay: Literal["weights", "all"] = Field(
+        "weights", description='what decays: "weights" spares norms and biases'
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
+    clip_norm: float | None = Field(None, gt=0, description="longest gradient, in all weights")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay per step of the average that is tested and kept"
+    )
+    flip_averaged: bool = Field(
+        False, description="whether tests average the answers to a picture and its mirror image"
+    )
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = Field(
+        "float32", description="of what is computed; weights stay float32 (or float64)"
+    )
+    channels_last: bool = Field(False, description="whether channels lie together in memory")
+    compile: bool = Field(False, description="whether torch.compile makes one program of a network")
+    cuda_graphs: bool = Field(False, description="whether a compiled step is replayed as a whole")
+    sync_batch_norm: bool = Field(False, description="whether norms see the batch of all devices")
+    checkpoint_every: int = Field(1, ge=1, description="epochs from one checkpoint to the next")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores where left out")
+
+
+class PlainArm(Settings):
+    """An arm without mixing: empirical risk minimisation."""
+
+    title: str = Field(min_length=1, description="what tables and pictures call it")
+    policy: Literal["none"]
+    training: dict[str, Any] = Field({}, description="what differs from [training] in this arm")
+
+
+class MixUpArm(Settings):
+    """An arm with ``vicinal.MixUp``."""
+
+    title: str = Field(min_length=1, description="what tables and pictures call it")
+    policy: Literal["mixup"]
+    alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf is half and half")
+    mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
+    per: Literal["batch", "pair", "example"] = Field("batch", description="who shares a lam")
+    pairing: Literal["shuffle", "halves"] = Field(
+        "shuffle", description='who meets whom; "halves" is the MXNet layer\'s way, with per pair'
+    )
+    at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        ("input",), description='places to mix at, one drawn each step: "input" or module names'
+    )
+    plain_first: int = Field(0, ge=0, description="epochs at the start without mixing")
+    plain_last: int = Field(0, ge=0, description="epochs at the end without mixing")
+    training: dict[str, Any] = Field({}, description="what differs from [training] in this arm")
+
+
+Arm = Annotated[PlainArm | MixUpArm, Field(discriminator="policy")]
+
+
+class Published(Settings):
+    """A row that others have published, to stand beside ours."""
+
+    arm: str = Field(description="which arm it is about")
+    epochs: int = Field(ge=1, description="passes over the training examples")
+    accuracy: float = Field(ge=0, le=100, description="of the test part, in percent")
+    source: str = Field(min_length=1, description="where it stands")
+
+
+class Recipe(Settings):
+    """A study, whole: arms x conditions x seeds over one data set, network and training."""
+
+    name: Name = Field(description="small letters, digits and dashes; names the folder in runs/")
+    baseline: str = Field(description="the arm that the others are compared with")
+    seeds: int = Field(3, ge=1, description="repetitions: weights, order of the data, mixing")
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="draws the test part and the corrupted labels"
+    )
+    corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
+        (0.0,), description="conditions: fractions of the training labels replaced by random ones"
+    )
+    data: Data
+    model: Model
+    training: Training
+    arms: dict[Name, Arm] = Field(min_length=1)
+    published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
+        (), description="rows of others to stand beside ours"
+    )
+
+    def training_of(self, arm: str) -> Training:
+        """Return how an arm is trained: ``training``, and what differs in the arm."""
+        changes = self.arms[arm].training
+        return Training.model_validate(merged(self.training.model_dump(), changes))
+
+    @pydantic.model_validator(mode="after")
+    def _names_exist(self) -> "Recipe":
+        try:
+            parse_known(self.data.source)
+        except UserError as error:
+            raise ValueError(f"data.source: {error}") from error
+        try:
+            check_name(self.model.name)
+        except UserError as error:
+            raise ValueError(f"model.name: {error}") from error
+        _known("baseline", "arm", self.baseline, self.arms)
+        places = mixing_places(self.model.name)
+        for name, arm in self.arms.items():
+            for place in getattr(arm, "at", ()):
+                if places is not None:
+                    _known(f"arms.{name}.at", f"layer of {self.model.name}", place, places)
+            try:
+                self.training_of(name)
+            except pydantic.ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, ("arms", name, "training", *first["loc"])))
+                raise ValueError(
+                    f"{field}: {first['msg']}, but it is {first['input']!r}"
+                ) from error
+        if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
+            raise ValueError("corrupted_labels: each condition can be there only once")
+        titles = [arm.title for arm in self.arms.values()]
+        if len(set(titles)) < len(titles):
+            raise ValueError("arms: each needs a title of its own")
+        for row in self.published:
+            _known("published.arm", "arm", row.arm, self.arms)
+        return self
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others in their place; tables are merged field by field.
+
+    A table that changes its ``name`` is another thing, and takes the place of the whole table.
+
+    Example:
+        >>> there = {"lr": 1, "schedule": {"name": "step", "milestones": [5]}}
+        >>> merged(there, {"schedule": {"milestones": [8]}})
+        {'lr': 1, 'schedule': {'name': 'step', 'milestones': [8]}}
+        >>> merged(there, {"schedule": {"name": "cosine"}})
+        {'lr': 1, 'schedule': {'name': 'cosine'}}
+    """
+    result = dict(settings)
+    for field, value in changes.items():
+        there = result.get(field)
+        both = isinstance(there, Mapping) and isinstance(value, Mapping)
+        if both and value.get("name", there.get("name")) == there.get("name"):  # type: ignore[union-attr]
+            result[field] = merged(there, value)  # type: ignore[arg-type]
+        else:
+            result[field] = value
+    return result
+
+
+def _known(field: str, what: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise ValueError(f"{field}: {unknown(what, name, names)}")

@@ -1,0 +1,206 @@
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from vicinal.errors import UserError
+from vicinal.models import build, check_name, mixing_places
+
+NAMES = ["resnet18", "resnet18d", "resnet34", "vit_tiny_patch16_224"]
+
+
+class Made(nn.Linear):
+    """Remembers what it was asked for."""
+
+    def __init__(self, name, **settings):
+        super().__init__(2, settings["num_classes"])
+        self.asked = (name, settings)
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """Put a stand-in for timm in its place, with the functions that are called of it."""
+    module = ModuleType("timm")
+    module.is_model = lambda name: name.partition(".")[0] in NAMES
+    module.list_models = lambda: NAMES
+    module.create_model = Made
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """Put a stand-in for torchvision in its place."""
+    module, models = ModuleType("torchvision"), ModuleType("torchvision.models")
+    module.models = models
+    everything = ["googlenet", "resnet18", "resnet50", "fasterrcnn_resnet50_fpn"]
+    models.list_models = lambda module=None: everything[:3] if module is models else everything
+    models.get_model = Made
+    monkeypatch.setitem(sys.modules, "torchvision", module)
+    return models
+
+
+@pytest.fixture
+def networks_of_mine(monkeypatch, tmp_path):
+    """Put a module of networks into the current folder, which is not on Python's path."""
+    (tmp_path / "networks_of_mine.py").write_text(
+        "from torch import nn\n"
+        "class Wide(nn.Module):\n"
+        "    def __init__(self, shape, classes):\n"
+        "        super().__init__()\n"
+        "        self.asked = (shape, classes)\n"
+        "class Family:\n"
+        "    narrow = Wide\n"
+        "def failing(shape, classes):\n"
+        "    raise RuntimeError('no such\\nkernel')\n"
+        "def name_of_one(shape, classes):\n"
+        "    return 'wide'\n"
+        "depth = 3\n"
+    )
+    (tmp_path / "broken_network.py").write_text("import a_module_that_is_nowhere\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    yield
+    sys.modules.pop("networks_of_mine", None)
+
+
+def refused(name, shape=(3, 32, 32)):
+    with pytest.raises(UserError) as caught:
+        build(name, shape=shape, classes=10)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k"])
+def test_a_network_of_timm_is_built_for_the_channels_and_classes_without_weights(timm, name):
+    network = build(f"timm:{name}", shape=(1, 28, 28), classes=7)
+    assert network.asked == (name, {"pretrained": False, "num_classes": 7, "in_chans": 1})
+
+
+def test_a_network_of_torchvision_is_built_for_the_classes_without_weights(torchvision):
+    network = build("torchvision:resnet18", shape=(3, 28, 28), classes=7)
+    assert network.asked == ("resnet18", {"weights": None, "num_classes": 7})
+
+
+def test_a_network_of_torchvision_puts_out_nothing_but_scores_while_it_trains(torchvision):
+    _, settings = build("torchvision:googlenet", shape=(3, 96, 96), classes=7).asked
+    assert settings["aux_logits"] is False
+
+
+def test_torchvision_takes_three_channels_alone(torchvision):
+    message = refused("torchvision:resnet18", (1, 28, 28))
+    assert "takes 3 channels, and the examples have 1; timm:resnet18" in message
+
+
+def test_libraries_take_no_rows_of_tables(timm, torchvision):
+    for name in ("timm:resnet18", "torchvision:resnet18"):
+        assert "not examples of shape (30,)" in refused(name, (30,))
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_library_that_is_missing_is_named_with_the_command_that_adds_it(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    message = refused(f"{library}:resnet18")
+    assert message.startswith(f"{library}:resnet18 wants the library {library}, which is not")
+    assert f"pip install {library} adds it" in message
+
+
+def test_a_library_that_lacks_something_itself_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "timm.py").write_text("import a_module_that_is_nowhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = refused("timm:resnet18")
+    assert "cannot be imported here (ModuleNotFoundError: No module named 'a_module" in message
+    assert "pip install --upgrade timm" in message
+
+
+def test_a_library_that_fits_another_torch_is_refused_with_what_it_says(monkeypatch, tmp_path):
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "(RuntimeError: operator nms does not exist)" in refused("timm:resnet18")
+
+
+def test_a_network_that_is_not_there_is_refused_with_the_nearest_names(timm, torchvision):
+    assert refused("timm:resnet81") == (
+        "timm has no network 'resnet81'; the nearest of 4 are resnet18, resnet18d, resnet34"
+    )
+    assert "'resnet5'; the nearest of 3 are resnet50, resnet18" in refused("torchvision:resnet5")
+
+
+def test_a_network_of_torchvision_for_another_task_is_refused(torchvision):
+    message = refused("torchvision:fasterrcnn_resnet50_fpn")
+    assert "no network for classification 'fasterrcnn_resnet50_fpn'" in message
+
+
+def test_a_network_that_a_library_fails_to_build_is_refused_with_what_it_says(timm):
+    def create_model(name, **settings):
+        raise TypeError("unexpected keyword argument 'in_chans'")
+
+    timm.create_model = create_model
+    message = refused("timm:resnet18")
+    assert "timm:resnet18 failed to make" in message
+    assert "(TypeError: unexpected keyword argument 'in_chans')" in message
+
+
+@pytest.mark.usefixtures("networks_of_mine")
+def test_a_callable_of_the_current_folder_gets_the_shape_and_the_classes():
+    assert build("networks_of_mine:Wide", shape=[1, 8, 8], classes=7).asked == ((1, 8, 8), 7)
+    assert build("networks_of_mine:Family.narrow", shape=(4,), classes=2).asked == ((4,), 2)
+
+
+def test_networks_of_vicinal_can_be_had_by_their_import_path():
+    network = build("vicinal.models.small_cnn:SmallCNN", shape=(1, 8, 8), classes=10)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.usefixtures("networks_of_mine")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "nowhere.at_all:net",
+            "wants a module nowhere.at_all that can be imported, but that fails",
+        ),
+        ("nowhere.at_all:net", "start where nowhere lies, or install it"),
+        ("broken_network:net", "No module named 'a_module_that_is_nowhere'"),
+        ("networks_of_mine:wide", "has no callable 'wide'; the nearest of 4 are Wide"),
+        ("networks_of_mine:Family.wide", "has no callable 'Family.wide'; the nearest of 1"),
+        ("networks_of_mine:depth", "but that is of type int; name a function or a class"),
+        ("networks_of_mine:failing", "(RuntimeError: no such kernel); call it by itself"),
+        ("networks_of_mine:name_of_one", "wants a torch.nn.Module to come out"),
+        ("networks_of_mine:name_of_one", "of type str came; return the network itself"),
+    ],
+)
+def test_a_callable_that_makes_no_network_is_refused_in_one_sentence(name, words):
+    assert words in refused(name)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "nowhere.at_all:net"])
+def test_names_of_others_are_checked_before_anything_is_imported(monkeypatch, name):
+    for library in ("timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, library, None)
+    check_name(name)
+    assert mixing_places(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm:", "timm: lacks the name of a network, such as timm:resnet18"),
+        ("torchvision: ", "such as torchvision:resnet18"),
+        (":net", "':net' names no network: names with a colon are timm:NAME, torchvision:NAME"),
+        ("my networks:net", "and package.module:callable"),
+        ("networks:", "names no network"),
+        ("networks:a:b", "names no network"),
+        ("smal-cnn", "'smal-cnn'; did you mean 'small-cnn'"),
+        ("smal-cnn", "networks from elsewhere: timm:NAME, torchvision:NAME and package.module:"),
+    ],
+)
+def test_a_name_that_no_network_can_have_is_refused_before_anything_is_built(name, words):
+    for asked in (check_name, mixing_places):
+        with pytest.raises(UserError) as caught:
+            asked(name)
+        assert words in str(caught.value)
+    assert words in refused(name)
