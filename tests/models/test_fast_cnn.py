@@ -33,7 +33,7 @@ def test_it_is_the_published_network_layer_by_layer():
         y = F.conv2d(y, w, padding=1)
         y = F.max_pool2d(y, 2) if k % 2 == 0 else y
         y = F.gelu(F.batch_norm(y, None, None, training=True, eps=1e-12))
-    scores = F.max_pool2d(y, 3).flatten(1) @ model.head.weight.T / 256
+    scores = F.max_pool2d(y, 3).flatten(1) @ model.head.weight.T * 12.64**0.5 / 256
     torch.testing.assert_close(model(x), scores, rtol=1e-4, atol=1e-5)
 
 
@@ -46,8 +46,9 @@ def test_convolutions_begin_by_passing_their_inputs_on():
     assert out[:, 24:].std() > 0.1
 
 
-def test_the_head_begins_with_standard_deviation_one():
-    assert FastCNN((3, 9, 9), 10).head.weight.std().item() == pytest.approx(1)
+def test_the_head_times_its_factor_begins_with_standard_deviation_one():
+    std = FastCNN((3, 9, 9), 10).head.weight.std().item()
+    assert std * 12.64**0.5 == pytest.approx(1)
 
 
 def test_the_whitening_and_the_scales_of_norms_do_not_learn():

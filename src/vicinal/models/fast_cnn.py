@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+HEAD = 12.64**0.5
+"""By how much scores are multiplied, and first weights of the head divided."""
+
 
 class FastCNN(nn.Module):
     """Whitened 2x2 patches, three blocks of two 3x3 convolutions, and the maximum over places.
@@ -41,12 +44,12 @@ class FastCNN(nn.Module):
         self.block3 = _block(widths[1], widths[2])
         self.head = nn.Linear(widths[2], classes, bias=False)
         with torch.no_grad():
-            self.head.weight /= self.head.weight.std()
+            self.head.weight /= HEAD * self.head.weight.std()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
         x = self.block3(self.block2(self.block1(F.gelu(self.whiten(x)))))
-        scores: Tensor = self.head(x.amax((2, 3))) / self.head.in_features
+        scores: Tensor = self.head(x.amax((2, 3))) * (HEAD / self.head.in_features)
         return scores
 
     @torch.no_grad()

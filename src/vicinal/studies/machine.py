@@ -1,5 +1,6 @@
 """What a trial ran on."""
 
+import functools
 import os
 import platform
 from importlib import metadata
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of what a result depends on.
 

@@ -132,7 +132,12 @@ def _run(
     arm = recipe.arms[trial.arm]
     learned = learner(
         model,
-        partial(optimisers, chosen=settings.optimizer, decay=settings.decay),
+        partial(
+            optimisers,
+            chosen=settings.optimizer,
+            decay=settings.decay,
+            fused=settings.clip_norm is None or settings.precision != "float16",
+        ),
         fabric=fabric,
         policy=policy_of(arm),
         at=arm.at if isinstance(arm, MixUpArm) else ("input",),

@@ -16,10 +16,11 @@ def optimisers(
     chosen: settings.SGD | settings.AdamW | settings.Muon,
     *,
     decay: str,
+    fused: bool = True,
 ) -> list[Optimizer]:
     """Return the optimisers that learn a network's parameters together, each parameter by one.
 
-    SGD and AdamW are PyTorch's fused ones. Muon takes the convolutions, as matrices of
+    Muon takes the convolutions, as matrices of
     (filters, weights of a filter), and SGD what is left.
 
     Args:
@@ -28,6 +29,8 @@ def optimisers(
         chosen: what they are learned by.
         decay: ``"weights"`` leaves parameters with fewer than two dimensions, norms and biases, out
             of weight decay; ``"all"`` leaves none out.
+        fused: whether SGD and AdamW are PyTorch's fused ones, which are faster; they undo the scale
+            of a float16 loss themselves, so that Fabric cannot clip gradients before.
 
     Raises:
         UserError: if nothing is left to learn, or this PyTorch has no Muon.
@@ -43,9 +46,9 @@ def optimisers(
         raise UserError(f"{type(model).__name__} has no parameter to learn: nothing can be trained")
     if isinstance(chosen, settings.AdamW):
         groups = _groups(learned.values(), chosen.weight_decay, decay)
-        return [AdamW(groups, lr=chosen.lr, fused=True)]
+        return [AdamW(groups, lr=chosen.lr, fused=fused)]
     if isinstance(chosen, settings.SGD):
-        return [_sgd(learned.values(), chosen, decay)]
+        return [_sgd(learned.values(), chosen, decay, fused)]
     filters = [p for p in learned.values() if p.dim() == 4]
     rest = [p for p in learned.values() if p.dim() != 4]
     if not filters:
@@ -62,16 +65,18 @@ def optimisers(
     muon = FilterMuon(
         filters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay
     )
-    return [muon, *([_sgd(rest, chosen.rest, decay)] if rest else [])]
+    return [muon, *([_sgd(rest, chosen.rest, decay, fused)] if rest else [])]
 
 
-def _sgd(parameters: Iterable[nn.Parameter], chosen: settings.SGD, decay: str) -> Optimizer:
+def _sgd(
+    parameters: Iterable[nn.Parameter], chosen: settings.SGD, decay: str, fused: bool
+) -> Optimizer:
     return SGD(
         _groups(parameters, chosen.weight_decay, decay),
         lr=chosen.lr,
         momentum=chosen.momentum,
         nesterov=chosen.nesterov and chosen.momentum > 0,
-        fused=True,
+        fused=fused,
     )
 
 

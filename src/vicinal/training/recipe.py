@@ -21,7 +21,7 @@ def shipped() -> list[str]:
 
     Example:
         >>> shipped()
-        ['cifar10-resnet50', 'digits']
+        ['cifar10-fast', 'cifar10-resnet50', 'digits']
     """
     folder = resources.files("vicinal") / "recipes"
     return sorted(

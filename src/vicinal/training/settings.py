@@ -150,6 +150,22 @@ class Training(Settings):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores where left out")
 
+    @pydantic.model_validator(mode="after")
+    def _fit_together(self) -> "Training":
+        if self.optimizer.name == "muon" and self.clip_norm is not None:
+            raise ValueError(
+                "training.clip_norm does nothing for muon, whose steps have a length of their own: "
+                "leave it out, or choose sgd or adamw"
+            )
+        if self.optimizer.name == "muon" and self.precision == "float16":
+            raise ValueError(
+                'training.precision = "float16" scales the loss, which muon does not know of: '
+                'choose "bfloat16"'
+            )
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("training.cuda_graphs is for compiled networks: set training.compile")
+        return self
+
 
 class PlainArm(Settings):
     """An arm without mixing: empirical risk minimisation."""
