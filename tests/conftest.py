@@ -59,7 +59,7 @@ def start():
 
     def run(*words, **options):
         process = subprocess.Popen(
-            [sys.executable, "-c", "from vicinal.cli import main; main()", *map(str, words)],
+            [sys.executable, "-m", "vicinal", *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

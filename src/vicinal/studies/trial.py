@@ -391,6 +391,9 @@ def _measured(
     seconds: float,
 ) -> EpochRow:
     """Measure after an epoch; what was memorised only where labels are corrupted."""
+    if fabric.world_size > 1:  # each process has seen other batches: the first one's count
+        for buffer in learned.tested.buffers():
+            torch.distributed.broadcast(buffer, 0)
     ask = partial(
         answers,
         learned.tested,

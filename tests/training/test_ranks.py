@@ -1,0 +1,107 @@
+"""Two processes on this machine, joined by gloo. Each test starts the command line anew."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vicinal.studies.results import read_metrics
+
+LONG = {"training.epochs": 400, "data.test_fraction": 0.7}
+
+
+def train(start, recipe, out, *more, arm="erm"):
+    words = ["train", recipe, "--arm", arm, "--out", out, "--logger", "none", *more]
+    return start(*words, "--devices", 2)
+
+
+def done(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def weights(folder):
+    stored = load_file(folder / "checkpoint.safetensors")
+    return {name: value for name, value in stored.items() if name.startswith("/weights/")}
+
+
+def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
+    small_recipe, tmp_path, start, vicinal
+):
+    # 1,257 examples: the last batch of 41 is shared unevenly.
+    changes = {"model.name": "mlp", "training.precision": "float64", "training.accumulate": 2}
+    changes |= {"arms.mixup-features": None, "training.optimizer.lr": 0.002}
+    recipe = small_recipe(changes)
+    done(train(start, recipe, tmp_path / "two"))
+    alone = vicinal("train", recipe, "--arm", "erm", "--out", tmp_path / "one", "--logger", "none")
+    assert alone.exit_code == 0, alone.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert next(iter(one.values())).dtype == torch.float64
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-8)
+    rows = [read_metrics(tmp_path / name)[-1] for name in ("one", "two")]
+    assert rows[0].test_accuracy == rows[1].test_accuracy
+    assert rows[1].test_loss == pytest.approx(rows[0].test_loss, rel=1e-6)
+    assert rows[1].train_loss == pytest.approx(rows[0].train_loss, rel=1e-6)
+
+
+def test_evaluation_in_shares_is_that_of_the_saved_network(small_recipe, tmp_path, start, vicinal):
+    recipe, out = small_recipe({"data.test_fraction": 0.31}), tmp_path / "two"
+    done(train(start, recipe, out, "--corrupted", "0.4", arm="mixup"))
+    words = ["--data", "digits", "--test-fraction", "0.31", "--json"]
+    scored = vicinal("score", out / "checkpoint.safetensors", *words)
+    assert scored.exit_code == 0, scored.stderr
+    last = read_metrics(out)[-1]
+    told = re.search(r'"accuracy": ([\d.]+)', scored.stdout).group(1)
+    assert float(told) == last.test_accuracy
+    loss = re.search(r'"loss": ([\d.]+)', scored.stdout).group(1)
+    assert float(loss) == pytest.approx(last.test_loss, rel=1e-5)
+    assert 0 < last.memorised < 1
+
+
+def begun(process):
+    """Wait for the first epochs, and answer with the other process's number."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("epoch 3/"):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            return [int(child) for child in children], seen
+    raise AssertionError("".join(seen))
+
+
+def alive(number):
+    status = Path(f"/proc/{number}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
+def test_when_a_rank_dies_the_other_one_stops(small_recipe, tmp_path, start):
+    process = train(start, small_recipe(LONG), tmp_path / "two")
+    (child,), _ = begun(process)
+    os.kill(child, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "rank 0 stops, since another rank has died" in err or process.returncode < 0
+    assert not alive(child)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
+def test_asked_to_stop_both_ranks_keep_a_checkpoint_and_go_on(small_recipe, tmp_path, start):
+    recipe = small_recipe(LONG | {"training.epochs": 12})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done(train(start, recipe, whole, arm="mixup"))
+    process = train(start, recipe, broken, arm="mixup")
+    children, _ = begun(process)
+    for number in (process.pid, *children):
+        os.kill(number, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "stopped by SIGTERM" in err
+    done(train(start, recipe, broken, "--resume", arm="mixup"))
+    assert all(torch.equal(v, weights(broken)[k]) for k, v in weights(whole).items())
