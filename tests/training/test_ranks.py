@@ -87,7 +87,8 @@ def test_when_a_rank_dies_the_other_one_stops(small_recipe, tmp_path, start):
     os.kill(child, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
-    assert "rank 0 stops, since another rank has died" in err or process.returncode < 0
+    # Whoever notices first: the rank that waits in vain, or Fabric, which looks after its children.
+    assert "rank 0 stops, since another rank has died" in err or "terminated with code -9" in err
     assert not alive(child)
 
 

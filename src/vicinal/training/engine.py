@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.launchers import subprocess_script
 from torch import Tensor
 
 from vicinal.errors import UserError, unknown
@@ -48,8 +49,9 @@ def engine(
         >>> engine(accelerator="cpu").world_size
         1
     """
+    # Quiet, but for what it says when a process has died.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger(subprocess_script.__name__).setLevel(logging.INFO)
     if strategy not in ("ddp", "fsdp"):
         raise UserError(unknown("strategy", strategy, ["ddp", "fsdp"]))
     several = devices * nodes > 1
