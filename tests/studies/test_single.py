@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+from safetensors.torch import load_file
+
 from vicinal.studies.results import read_metrics
 
 KILLS = 20
@@ -97,3 +99,85 @@ last = begin(kills)
 last.join()
 print(json.dumps({"seen": sorted(seen), "exit": last.exitcode}))
 """
+
+
+def test_a_folder_is_resumed_only_when_asked_and_only_with_its_settings(
+    small_recipe, tmp_path, vicinal
+):
+    recipe, out = small_recipe(), tmp_path / "run"
+    words = [*train_words(recipe, out)]
+    assert vicinal(*words).exit_code == 0
+    files = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+    again = vicinal(*words)
+    assert again.exit_code == 2
+    assert "holds a training already: add --resume" in again.stderr
+    for more, words_of in (
+        (["--epochs", "3"], "training.epochs is 2 there and 3 here"),
+        (["--seed", "1"], "seed is 0 there and 1 here"),
+        (["--corrupted", "0.4"], "corrupted is 0.0 there and 0.4 here"),
+    ):
+        other = vicinal(*words, "--resume", *more)
+        assert other.exit_code == 2
+        assert f"holds a different training: {words_of};" in other.stderr
+    finished = vicinal(*words, "--resume", "--json")
+    assert finished.exit_code == 0
+    assert json.loads(finished.stdout) == json.loads((out / "result.json").read_text())
+    assert files == {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
+
+
+def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_path, vicinal):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    cases = [
+        ({"training.batch_size": 5000}, [], "is more than the 1257 training examples"),
+        ({"training.accumulate": 5}, [], "choose a multiple of 5"),
+        ({}, ["--arm", "mixpu"], "no arm 'mixpu'; did you mean 'mixup'"),
+        ({}, ["--logger", "tb"], "no logger 'tb'"),
+        ({}, ["--corrupted", "40"], "--corrupted is a fraction from 0 to 1"),
+        ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),
+        ({}, ["--out", tmp_path / "thesis"], "something else than a training"),
+    ]
+    for number, (changes, more, message) in enumerate(cases):
+        words = train_words(small_recipe(changes), tmp_path / str(number))
+        done = vicinal(*words, *more)
+        assert done.exit_code == 2, done.stderr
+        assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_head_that_does_not_fit_the_classes_is_refused(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    module = tmp_path / "headless.py"
+    module.write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    changes = {"model.name": "headless:network", "arms.mixup-features": None}
+    done = vicinal(*train_words(small_recipe(changes), tmp_path / "run"))
+    assert done.exit_code == 2
+    assert "should answer with scores of shape (2, 10) to two examples" in done.stderr
+    assert "shape (2, 3); mend its last layer" in done.stderr
+
+
+def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    # 20 steps an epoch: the second one comes to grief.
+    monkeypatch.setattr(
+        "vicinal.studies.trial.rate_factor", lambda step, **_: 1.0 if step < 30 else 1e30
+    )
+    recipe, out = (
+        small_recipe({"training.epochs": 3, "training.checkpoint_every": 1}),
+        tmp_path / "run",
+    )
+    done = vicinal(*train_words(recipe, out))
+    assert done.exit_code == 2
+    assert "the training loss became nan in epoch 2: lower" in done.stderr
+    assert "the last checkpoint from before is kept" in done.stderr
+    assert [row.epoch for row in read_metrics(out)] == [1]
+    stored = load_file(out / "checkpoint.safetensors")
+    assert all(bool(value.isfinite().all()) for value in stored.values())
+    scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
+    assert json.loads(scored.stdout)["accuracy"] == read_metrics(out)[0].test_accuracy

@@ -51,6 +51,8 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
     Raises:
         UserError: if the file is not there, cut short, or something else; nothing of it is run.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the file in it, such as {path / WEIGHTS}")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             skeleton = json.loads((file.metadata() or {})[_KEY])
@@ -59,10 +61,6 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
     except FileNotFoundError as error:
         raise UserError(
             f"there is no checkpoint {path}; vicinal train writes {WEIGHTS} into its folder"
-        ) from error
-    except IsADirectoryError as error:
-        raise UserError(
-            f"{path} is a folder: name the file in it, such as {path / WEIGHTS}"
         ) from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(

@@ -5,8 +5,8 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import cast
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
-_DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of <malloc.h>
+_DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import nn
+
+from vicinal.errors import UserError
+from vicinal.training.checkpoints import put_weights, read_tree, write_tree
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path):
+    last = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    half = torch.randn(4)
+    tree = {
+        "nothing": None,
+        "flag": True,
+        "numbers": [1, 2.5, (3, "four")],
+        "state": {0: {"momentum": last}, 1: {"step": torch.tensor(7)}},
+        "twice": [half, half],
+        "narrow": torch.randn(3).bfloat16(),
+        "empty": torch.empty(0, 2),
+        "strided": torch.randn(6)[::2],
+    }
+    write_tree(tmp_path / "tree", tree)
+    back = read_tree(tmp_path / "tree")
+    assert back.keys() == tree.keys()
+    assert back["numbers"] == tree["numbers"]
+    assert (back["nothing"], back["flag"]) == (None, True)
+    assert back["state"].keys() == {0, 1}
+    momentum = back["state"][0]["momentum"]
+    assert torch.equal(momentum, last)
+    assert momentum.stride() == last.stride()
+    assert all(torch.equal(one, half) for one in back["twice"])
+    assert back["narrow"].dtype == torch.bfloat16
+    assert torch.equal(back["narrow"], tree["narrow"])
+    assert back["empty"].shape == (0, 2)
+    assert torch.equal(back["strided"], tree["strided"])
+
+
+def test_what_is_no_plain_value_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="a checkpoint holds no set: /a/b"):
+        write_tree(tmp_path / "tree", {"a": {"b": {1}}})
+    assert not (tmp_path / "tree").exists()
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    write_tree(tmp_path / "tree", {"step": 1})
+    monkeypatch.setattr("os.fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(UserError, match="cannot be written: No space"):
+        write_tree(tmp_path / "tree", {"step": 2})
+    monkeypatch.undo()
+    assert read_tree(tmp_path / "tree") == {"step": 1}
+    assert [one.name for one in tmp_path.iterdir()] == ["tree"]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (nn.Linear(3, 4), r"weight is \(4, 3\) there, and \(2, 3\) is wanted|bias is \(4,\) there"),
+        (nn.Linear(3, 2, bias=False), r"bias is nothing there, and \(2,\) is wanted"),
+        (nn.Sequential(nn.Linear(3, 2)), r"0.bias is \(2,\) there, and nothing is wanted"),
+    ],
+)
+def test_weights_of_another_network_are_refused_before_any_is_taken(other, words):
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(
+        UserError, match=f"old.safetensors is of another network than Linear: .*{words}"
+    ):
+        put_weights(model, other.state_dict(), "old.safetensors")
+    assert torch.equal(model.weight, before)

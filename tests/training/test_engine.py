@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from vicinal.errors import UserError
+from vicinal.training.engine import engine, troubles_in_words
+from vicinal.training.memory import memory_kept
+
+
+def test_out_of_memory_says_what_to_lower():
+    # More than any machine has; the system's own words are in the sentence.
+    with (
+        pytest.raises(UserError, match=r"out of memory with training\.batch_size = 64: lower it"),
+        troubles_in_words(64),
+    ):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), troubles_in_words(64):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_is_not_to_be_had_is_refused_in_words():
+    with pytest.raises(UserError, match=r'"cuda" is not to be had .* try "cpu" or "auto"'):
+        engine(accelerator="cuda")
+    with pytest.raises(UserError, match="fsdp wants GPUs"):
+        engine(accelerator="cpu", devices=2, strategy="fsdp")
+    with pytest.raises(UserError, match="no strategy 'dpp'; did you mean 'ddp'"):
+        engine(accelerator="cpu", strategy="dpp")
+
+
+def faults():
+    with open("/proc/self/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[7])
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="for Linux on x86")
+def test_memory_that_was_freed_is_there_for_the_next_step():
+    def step():
+        for _ in range(3):
+            torch.ones(1 << 22).add(1)
+
+    def counted():
+        step()
+        before = faults()
+        for _ in range(5):
+            step()
+        return faults() - before
+
+    plain = counted()
+    with memory_kept():
+        kept = counted()
+    assert kept < plain / 10

@@ -1,0 +1,60 @@
+import sys
+import types
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vicinal.errors import UserError
+from vicinal.training.loggers import loggers_named
+
+
+def test_tensorboard_is_told_each_epoch_of_a_training(small_recipe, tmp_path, vicinal):
+    done = vicinal("train", small_recipe(), "--arm", "mixup", "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.stderr
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    told = events.Scalars("test_accuracy")
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [event.step for event in told] == [1, 2]
+    place = rows[0].split(",").index("test_accuracy")
+    expected = [float(row.split(",")[place]) for row in rows[1:]]
+    assert [event.value for event in told] == pytest.approx(expected)
+
+
+class Heard(types.ModuleType):
+    """Stands for a package, and writes down what it is told."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.heard = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*args, **options):
+            self.heard.append((name, args, options))
+            return False if name == "is_tracking_uri_set" else self
+
+        return call
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_other_loggers_are_told_settings_numbers_and_the_end(name, tmp_path, monkeypatch):
+    package = Heard(name)
+    monkeypatch.setitem(sys.modules, name, package)
+    (logger,) = loggers_named([name], tmp_path, run="erm-seed0", settings={"epochs": 3})
+    logger.log_metrics({"test_accuracy": 0.5}, 7)
+    logger.finalize("failed")
+    told = repr(package.heard)
+    for words in ("'erm-seed0'", "{'epochs': 3}", "{'test_accuracy': 0.5}", "'step': 7"):
+        assert words in told
+    last = package.heard[-1]
+    assert last in (("finish", (), {"exit_code": 1}), ("end_run", ("FAILED",), {}))
+
+
+def test_a_logger_that_is_not_installed_or_not_known_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="wants its package: pip install wandb"):
+        loggers_named(["wandb"], tmp_path, run="x", settings={})
+    with pytest.raises(UserError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
+        loggers_named(["tensorbord"], tmp_path, run="x", settings={})

@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+
+from vicinal.data import DataSet, Part, load
+from vicinal.errors import UserError
+from vicinal.training.checkpoints import read_tree, write_tree
+from vicinal.training.evaluation import Answers
+from vicinal.training.scoring import Pair, score_checkpoint, scores_of
+
+NAMES = tuple("abcdefg")
+
+
+def some_answers(count=400):
+    chance = torch.Generator().manual_seed(0)
+    y = torch.randint(7, (count,), generator=chance)
+    scores = torch.randn(count, 7, generator=chance) + 2 * torch.nn.functional.one_hot(y, 7)
+    return Answers(scores, y)
+
+
+def test_the_scores_are_those_of_scikit_learn():
+    given = some_answers()
+    found = scores_of(given, NAMES, pairs=42)
+    chances, y = given.scores.double().softmax(1).numpy(), given.targets.numpy()
+    assert found.examples == 400
+    assert found.accuracy == accuracy_score(y, chances.argmax(1))
+    assert found.top5 == pytest.approx(top_k_accuracy_score(y, chances, k=5))
+    assert found.loss == pytest.approx(log_loss(y, chances))
+    confused = confusion_matrix(y, chances.argmax(1))
+    np.fill_diagonal(confused, 0)
+    assert sum(pair.examples for pair in found.worst) == confused.sum()
+    worst = found.worst[0]
+    assert worst.examples == confused.max()
+    assert confused[NAMES.index(worst.true), NAMES.index(worst.answered)] == confused.max()
+
+
+def test_the_calibration_error_is_that_of_a_slow_loop():
+    given = some_answers()
+    chances = given.scores.double().softmax(1)
+    sure, answered = chances.max(1)
+    right = (answered == given.targets).double()
+    error = 0.0
+    for k in range(15):
+        inside = (sure > k / 15) & (sure <= (k + 1) / 15)
+        if inside.any():
+            gap = (sure[inside].mean() - right[inside].mean()).abs()
+            error += float(gap * inside.double().mean())
+    assert scores_of(given, NAMES).calibration_error == pytest.approx(error)
+
+
+def test_few_classes_have_no_five_highest_and_no_errors_no_pairs():
+    given = Answers(torch.eye(3) * 9, torch.arange(3))
+    found = scores_of(given, ("x", "y", "z"))
+    assert (found.top5, found.worst, found.accuracy) == (None, [], 1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, recipe_text):
+    """Train a small network on digits; answer with its folder."""
+    from typer.testing import CliRunner
+
+    from vicinal.cli import app
+
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "small.toml"
+    changes = {"training.flip_averaged": True, "training.precision": "bfloat16"}
+    changes |= {"training.ema": 0.5, "training.channels_last": True}
+    changes |= {"data.augment": [{"name": "crop", "padding": 1, "size": 7}]}
+    recipe.write_text(recipe_text(changes))
+    words = ["train", str(recipe), "--arm", "mixup", "--out", str(folder / "run")]
+    done = CliRunner().invoke(app, [*words, "--logger", "none"])
+    assert done.exit_code == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_saved_network_repeats_its_test_accuracy_exactly(trained, vicinal):
+    done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits", "--json")
+    assert done.exit_code == 0, done.stderr
+    told, result = json.loads(done.stdout), json.loads((trained / "result.json").read_text())
+    assert told["accuracy"] == result["test_accuracy"]
+    assert told["loss"] == result["test_loss"]
+    assert told["examples"] == 540
+
+
+def test_scores_are_printed_as_tables(trained, vicinal):
+    done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits")
+    assert done.exit_code == 0
+    for words in ("accuracy", "among the five highest", "calibration error (ECE)", "taken for"):
+        assert words in done.stdout
+
+
+def test_classes_may_come_in_another_order(trained):
+    digits = load("digits", test_fraction=0.3, seed=0)
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    place = torch.tensor([order.index(k) for k in range(10)])
+    other = DataSet(
+        tuple(digits.classes[k] for k in order),
+        digits.train,
+        Part(digits.test.inputs, place[digits.test.targets]),
+        brightest=digits.brightest,
+    )
+    path = trained / "checkpoint.safetensors"
+    assert score_checkpoint(path, other).accuracy == score_checkpoint(path, digits).accuracy
+
+
+def refused(path, data, **settings):
+    with pytest.raises(UserError) as caught:
+        score_checkpoint(path, data, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_refused_in_words(trained, tmp_path):
+    path, digits = trained / "checkpoint.safetensors", load("digits", test_fraction=0.3, seed=0)
+    iris = load("iris", test_fraction=0.3, seed=0)
+    assert "such as 'setosa'" in refused(path, iris)
+    assert "no part 'validation'; they have: train, test" in refused(
+        path, digits, part="validation"
+    )
+    larger = DataSet(
+        digits.classes, digits.train, Part(torch.zeros(2, 3, 9, 9), torch.zeros(2).long())
+    )
+    assert "takes examples of shape (1, 7, 7), and the data have (3, 7, 7)" in refused(path, larger)
+    assert "there is no checkpoint" in refused(tmp_path / "nothing.safetensors", digits)
+    assert "is a folder: name the file in it" in refused(trained, digits)
+    assert "holds no network for use" in refused(_state(tmp_path), digits)
+
+
+def _state(folder):
+    write_tree(folder / "state.safetensors", {"rows": [], "seconds": 0.0})
+    return folder / "state.safetensors"
+
+
+def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(trained, tmp_path):
+    digits = load("digits", test_fraction=0.3, seed=0)
+    whole = (trained / "checkpoint.safetensors").read_bytes()
+    for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:length])
+        assert "is no checkpoint of vicinal, or it was cut short" in refused(
+            tmp_path / "cut.safetensors", digits
+        )
+    done = tmp_path / "done"
+
+    class Code:
+        def __reduce__(self):
+            return (done.touch, ())
+
+    torch.save({"weights": Code()}, tmp_path / "code.pt")
+    assert "files that can hold code" in refused(tmp_path / "code.pt", digits)
+    assert not done.exists()
+
+
+def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp_path):
+    tree = read_tree(trained / "checkpoint.safetensors")
+    tree["about"]["network"] = "mlp"
+    write_tree(tmp_path / "other.safetensors", tree)
+    digits = load("digits", test_fraction=0.3, seed=0)
+    message = refused(tmp_path / "other.safetensors", digits)
+    assert "is of another network than MLP: " in message
+    assert "is nothing there, and (128," in message or "is (10,) there" in message
+
+
+def test_pairs_are_plain():
+    assert Pair("a", "b", 3)._asdict() == {"true": "a", "answered": "b", "examples": 3}
