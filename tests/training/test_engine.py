@@ -6,7 +6,6 @@ import torch
 
 from vicinal.errors import UserError
 from vicinal.training.engine import engine, troubles_in_words
-from vicinal.training.memory import memory_kept
 
 
 def test_out_of_memory_says_what_to_lower():
