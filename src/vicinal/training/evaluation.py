@@ -83,6 +83,8 @@ def score_of(given: Answers, *, total: Callable[[Tensor], Tensor] = lambda sums:
         Score(loss=1.3862943611198906, accuracy=0.5)
     """
     scores, targets = given
+    if scores.device.type == "mps":  # which has no float64
+        scores, targets = scores.cpu(), targets.cpu()
     sums = torch.stack(
         [
             F.cross_entropy(scores.double(), targets, reduction="sum"),

@@ -197,7 +197,8 @@ def train(
         UserError: when the loss stops being finite.
     """
     reached = start or Reached()
-    reached.loss = reached.loss.to(fabric.device)
+    narrow = fabric.device.type == "mps"  # which has no float64
+    reached.loss = reached.loss.to(fabric.device, torch.float32 if narrow else torch.float64)
     steps = math.ceil(len(loader) / accumulate)
     criterion = partial(F.cross_entropy, label_smoothing=label_smoothing)
     together = loader.batch_size * loader.ranks
@@ -340,7 +341,7 @@ def _agreed(stopping: Callable[[], bool], number: int, fabric: Fabric) -> bool:
 
 def _close_epoch(reached: Reached, fabric: Fabric, learner: Learner) -> None:
     """Count an epoch that is over, and see whether its loss is finite."""
-    sums = torch.stack([reached.loss, torch.tensor(reached.seen, device=fabric.device).double()])
+    sums = torch.stack([reached.loss, torch.full_like(reached.loss, reached.seen)])
     loss, seen = total(sums, fabric=fabric).tolist()
     reached.mean = loss / seen
     reached.epoch, reached.step, reached.seen = reached.epoch + 1, 0, 0
