@@ -6,7 +6,16 @@ from typing import Any
 import jinja2
 
 from vicinal.reports.drawing import COLOURS_DARK, COLOURS_LIGHT, Picture
-from vicinal.reports.words import answer, caption, heading, lines
+from vicinal.reports.words import (
+    PUBLISHED,
+    PUBLISHED_CAPTION,
+    PUBLISHED_HEADING,
+    answer,
+    caption,
+    heading,
+    lines,
+    published_lines,
+)
 
 
 def page(
@@ -43,6 +52,10 @@ def page(
         caption=caption(summary),
         heading=heading(summary),
         lines=lines(summary),
+        published_title=PUBLISHED,
+        published_heading=PUBLISHED_HEADING,
+        published_lines=published_lines(summary),
+        published_caption=PUBLISHED_CAPTION,
         recipe=recipe_text,
         versions=summary["versions"],
         machines=machines,

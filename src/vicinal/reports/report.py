@@ -15,7 +15,7 @@ PAGE = "report.html"
 def is_current(study: Study, summary: Mapping[str, Any]) -> bool:
     """Say whether the folder holds a whole report of this summary already."""
     path = study.folder / "summary.json"
-    others = [PAGE, "table.md", "table.csv"]
+    others = [PAGE, "table.md", "table.csv", *(["published.csv"] if study.recipe.published else [])]
     return (
         all((study.folder / name).exists() for name in others)
         and path.exists()
@@ -26,7 +26,8 @@ def is_current(study: Study, summary: Mapping[str, Any]) -> bool:
 def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     """Write ``figures/*.svg``, ``table.md``, ``table.csv``, ``report.html`` and ``summary.json``.
 
-    The summary comes last: where it is, the rest is.
+    Where the recipe has published rows, ``published.csv`` has them. The summary comes last: where
+    it is, the rest is.
 
     Raises:
         UserError: if one of them cannot be written, or a trial's metrics cannot be read.
@@ -72,6 +73,8 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         examples=examples,
     )
     write_whole(folder / "table.md", markdown(summary))
-    write_whole(folder / "table.csv", csv_text(summary))
+    write_whole(folder / "table.csv", csv_text(summary["rows"]))
+    if "published" in summary:
+        write_whole(folder / "published.csv", csv_text(summary["published"]))
     write_whole(folder / PAGE, html)
     write_whole(folder / "summary.json", summary_text(summary))

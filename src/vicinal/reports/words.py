@@ -17,6 +17,24 @@ class Line(NamedTuple):
     seconds: str
 
 
+class PublishedLine(NamedTuple):
+    """One row of the table of published numbers, in words."""
+
+    arm: str
+    epochs: str
+    published: str
+    ours: str
+    source: str
+
+
+PUBLISHED = "Published, beside ours"
+PUBLISHED_HEADING = PublishedLine("arm", "epochs", "published, %", "ours, %", "source")
+PUBLISHED_CAPTION = (
+    "Published numbers come from other hardware, versions and schedules; only equal numbers of "
+    "epochs are set side by side."
+)
+
+
 def heading(summary: Mapping[str, Any]) -> Line:
     """Return the words at the head of the table."""
     baseline = title(summary, summary["settings"]["baseline"])
@@ -50,6 +68,16 @@ def lines(summary: Mapping[str, Any]) -> list[Line]:
             f"{row['seconds']:.1f}",
         )
         for row in summary["rows"]
+    ]
+
+
+def published_lines(summary: Mapping[str, Any]) -> list[PublishedLine]:
+    """Return what others have published beside what was measured; empty where there is nothing."""
+    return [
+        PublishedLine(
+            row["title"], f"{row['epochs']:,}", str(row["accuracy"]), _ours(row), row["source"]
+        )
+        for row in summary.get("published", [])
     ]
 
 
@@ -109,6 +137,16 @@ def _points(row: Mapping[str, Any]) -> str:
         return f"{points} with one seed"
     low, high = _sign(row["difference_low"]), _sign(row["difference_high"])
     return f"{points} with a 95 % interval from {low} to {high}"
+
+
+def _ours(row: Mapping[str, Any]) -> str:
+    """Return what was measured beside a published row, with a digit more than in the table."""
+    if row["measured"] is None:
+        return "—"
+    if row["low"] is None or row["high"] is None:
+        return f"{row['measured']:.2f} (n = {row['n']}, no interval)"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['measured']:.2f} {interval} (n = {row['n']})"
 
 
 def _with_interval(

@@ -8,23 +8,27 @@ import numpy as np
 
 from vicinal.studies.results import Result, Trial, condition_name
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
-from vicinal.training.settings import Recipe
+from vicinal.training.settings import Published, Recipe
 
 
 def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]:
     """Return the answer of a study: plain values, ready for JSON.
 
     Accuracies, differences and the share of reproduced labels are in percent. ``seconds``, the
-    median time of a trial, is all that another run on the same machine may change.
+    median time of a trial, is all that another run on the same machine may change. ``published`` is
+    there where the recipe has such rows: each with the accuracy that was measured under true labels
+    after as many epochs, its interval and its number of seeds, or with None for them.
     """
     rows = [
         _row(recipe, arm, corrupted, results)
         for corrupted in recipe.corrupted_labels
         for arm in recipe.arms
     ]
+    published = [_published(recipe, row, rows) for row in recipe.published]
     return {
         "study": recipe.name,
         "rows": rows,
+        **({"published": published} if published else {}),
         "settings": recipe.model_dump(mode="json"),
         "versions": _merged([result.versions for result in results.values()]),
     }
@@ -56,6 +60,28 @@ def _row(
         "verdict": verdict(difference) if difference else None,
         "memorised": round(float(np.mean(memorised)), 4) if memorised else None,
         "seconds": float(np.median([r.seconds for r in own])),
+    }
+
+
+def _published(
+    recipe: Recipe, published: Published, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a row of others, and what was measured after as many epochs."""
+    arm, epochs = published.arm, published.epochs
+    ours: Mapping[str, Any] = {}
+    if recipe.training_of(arm).epochs == epochs:
+        there = (row for row in rows if (row["arm"], row["condition"]) == (arm, condition_name(0)))
+        ours = next(there, {})
+    return {
+        "arm": arm,
+        "title": recipe.arms[arm].title,
+        "epochs": epochs,
+        "accuracy": published.accuracy,
+        "source": published.source,
+        "measured": ours.get("accuracy"),
+        "low": ours.get("low"),
+        "high": ours.get("high"),
+        "n": ours.get("n"),
     }
 
 

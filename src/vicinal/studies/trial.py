@@ -1,6 +1,5 @@
 """One trial: train one arm under one condition with one seed, and measure it."""
 
-import dataclasses
 import math
 import os
 import time
@@ -11,26 +10,16 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from vicinal.data import DataSet, Loader, Part, Standardise, corrupt_labels, standardise_by
+from vicinal.data import DataSet, corrupt_labels, standardise_by
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
-from vicinal.models import FastCNN, build
 from vicinal.probes import reproduced
-from vicinal.studies.machine import hardware, versions
-from vicinal.studies.results import EpochRow, Result, Trial, write_metrics, write_result
-from vicinal.training.augmenting import evaluation_steps, training_steps
-from vicinal.training.checkpoints import (
-    STATE,
-    WEIGHTS,
-    go_on_from,
-    read_tree,
-    state_of,
-    write_tree,
-    write_weights,
-)
+from vicinal.studies.keeping import Kept
+from vicinal.studies.preparation import Loaders, loaders_of, network_of
+from vicinal.studies.results import EpochRow, Result, Trial
 from vicinal.training.engine import engine, total, troubles_in_words
 from vicinal.training.evaluation import answers, score_of
 from vicinal.training.loggers import Logger
@@ -121,14 +110,15 @@ def _run(
     told: Told,
     stopping: Stopping,
 ) -> Result:
+    begin = time.perf_counter()
     given = corrupt_labels(
         data.train.targets, rate=trial.corrupted, num_classes=len(data.classes), seed=recipe.seed
     ).labels
     standardise = standardise_by(data.train)
-    loaders = _loaders(
+    loaders = loaders_of(
         recipe, trial, data, settings=settings, given=given, standardise=standardise, fabric=fabric
     )
-    model = _network(recipe, trial, data, loaders, standardise)
+    model = network_of(recipe, trial, data, loaders, standardise)
     arm = recipe.arms[trial.arm]
     learned = learner(
         model,
@@ -147,9 +137,9 @@ def _run(
         cuda_graphs=settings.cuda_graphs,
         sync_batch_norm=settings.sync_batch_norm,
     )
-    run = _Run(recipe, trial, settings, data, standardise, folder, learned, fabric)
+    run = Kept(recipe, trial, settings, data, standardise, folder, learned, fabric)
     start, rows, before = run.begin()
-    begin = time.perf_counter() - before
+    begin -= before
     for row in rows:
         told.epoch(row)
     steps = math.ceil(len(loaders.train) / settings.accumulate)
@@ -185,14 +175,16 @@ def _run(
                     fabric,
                     given=given if trial.corrupted else None,
                     true=data.train.targets,
-                    seconds=time.perf_counter() - begin,
+                    begin=begin,
                 )
             )
             told.epoch(rows[-1])
             for logger in told.loggers if fabric.is_global_zero else ():
                 numbers = {k: v for k, v in rows[-1]._asdict().items() if v is not None}
                 logger.log_metrics(numbers, rows[-1].epoch)
-        stop = stopping.asked
+        # The signal may have reached some processes and not yet others.
+        asked = torch.tensor(float(stopping.asked), device=fabric.device)
+        stop = bool(total(asked, fabric=fabric) > 0)
         last = reached.epoch == settings.epochs
         if stop or last or (reached.step == 0 and reached.epoch % settings.checkpoint_every == 0):
             run.keep(reached, rows, time.perf_counter() - begin)
@@ -204,191 +196,16 @@ def _run(
     return run.finish(rows, time.perf_counter() - begin)
 
 
-class _Loaders(NamedTuple):
-    """What is trained on, the same to be looked at (its targets are rows), and the test."""
-
-    train: Loader
-    looked_at: Loader
-    tested: Loader
-
-
-@dataclasses.dataclass
-class _Run:
-    """What of a trial is written down, and brought back."""
-
-    recipe: Recipe
-    trial: Trial
-    settings: Training
-    data: DataSet
-    standardise: Standardise
-    folder: Path
-    learned: Learner
-    fabric: Fabric
-
-    def begin(self) -> tuple[Reached, list[EpochRow], float]:
-        """Return how far the trial had come, its rows, and the seconds that it took."""
-        path = self.folder / STATE
-        if not path.exists():
-            return Reached(), [], 0.0
-        state = read_tree(path, device="cpu")
-        reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
-        return reached, [EpochRow(*row) for row in state["rows"]], state["seconds"]
-
-    def keep(self, reached: Reached, rows: list[EpochRow], seconds: float) -> None:
-        """Write where training is, and the network for use."""
-        learner = state_of(self.learned, reached, self.fabric)
-        if self.fabric.is_global_zero:
-            state = {"learner": learner, "rows": [list(row) for row in rows], "seconds": seconds}
-            write_tree(self.folder / STATE, state)
-            write_metrics(self.folder, rows)
-            if rows:
-                self._write_weights(rows[-1])
-        self.fabric.barrier()
-
-    def _write_weights(self, row: EpochRow) -> None:
-        settings = self.settings
-        about = {
-            "network": self.recipe.model.name,
-            "shape": list(self._shape()),
-            "classes": list(self.data.classes),
-            "crops": [step.size for step in evaluation_steps(self.recipe.data.augment)],  # type: ignore[attr-defined]
-            "precision": settings.precision,
-            "channels_last": settings.channels_last,
-            "flip_averaged": settings.flip_averaged,
-            "study": self.recipe.name,
-            "data": self.recipe.data.source,
-            "arm": self.trial.arm,
-            "corrupted": self.trial.corrupted,
-            "seed": self.trial.seed,
-            "epoch": row.epoch,
-            "test_accuracy": row.test_accuracy,
-            "versions": versions(),
-        }
-        inputs = {"mean": self.standardise.mean, "deviation": self.standardise.deviation}
-        write_weights(self.folder / WEIGHTS, self.learned.tested, about, inputs)
-
-    def _shape(self) -> tuple[int, ...]:
-        steps = evaluation_steps(self.recipe.data.augment)
-        shape = tuple(self.data.test.inputs.shape[1:])
-        return (*shape[:-2], steps[-1].size, steps[-1].size) if steps else shape  # type: ignore[attr-defined]
-
-    def finish(self, rows: list[EpochRow], seconds: float) -> Result:
-        """Write the result, which says that the trial is finished."""
-        last = rows[-1]
-        result = Result(
-            arm=self.trial.arm,
-            corrupted=self.trial.corrupted,
-            seed=self.trial.seed,
-            epochs=len(rows),
-            test_examples=len(self.data.test),
-            test_accuracy=last.test_accuracy,
-            test_loss=last.test_loss,
-            memorised=last.memorised,
-            seconds=round(seconds, 2),
-            versions=versions(),
-            hardware=hardware(),
-        )
-        if self.fabric.is_global_zero:
-            write_result(self.folder, result, rows)
-            (self.folder / STATE).unlink(missing_ok=True)
-        self.fabric.barrier()
-        return result
-
-
-def _network(
-    recipe: Recipe, trial: Trial, data: DataSet, loaders: _Loaders, standardise: Standardise
-) -> nn.Module:
-    """Build the network, the same for all arms of a seed, and try it on two examples."""
-    torch.manual_seed(trial.seed)
-    x, _ = next(loaders.tested.epoch(0), (None, None))
-    if x is None:
-        raise UserError("none of the examples to test on can be read; see vicinal data info")
-    model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
-    if isinstance(model, FastCNN):
-        rows = range(0, len(data.train), max(1, len(data.train) // WHITENED_BY))
-        read = data.train.read(rows)
-        model.whiten_by(standardise.apply(read.inputs, torch.empty(len(read.inputs), 0)))
-    model.eval()
-    with torch.inference_mode():
-        scores = model(x[:2].cpu())
-    model.train()
-    wanted = (len(x[:2]), len(data.classes))
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted:
-        came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores)
-        raise UserError(
-            f"model.name: {recipe.model.name} should answer with scores of shape {wanted} to two "
-            f"examples, one for each class, but answers with {came}; mend its last layer"
-        )
-    return model
-
-
-WHITENED_BY = 5000
-"""How many training examples a network looks at that whitens its inputs."""
-
-
-def _loaders(
-    recipe: Recipe,
-    trial: Trial,
-    data: DataSet,
-    *,
-    settings: Training,
-    given: Tensor,
-    standardise: Standardise,
-    fabric: Fabric,
-) -> _Loaders:
-    parts = settings.accumulate * fabric.world_size
-    if settings.batch_size > len(data.train):
-        raise UserError(
-            f"training.batch_size = {settings.batch_size} is more than the "
-            f"{len(data.train)} training examples that there are: lower it"
-        )
-    if settings.batch_size % parts:
-        raise UserError(
-            f"training.batch_size = {settings.batch_size} cannot be divided by "
-            f"{fabric.world_size} devices and training.accumulate = {settings.accumulate}: "
-            f"choose a multiple of {parts}"
-        )
-    train, test = data.train.to(fabric.device), data.test.to(fabric.device)
-    standardise = standardise.to(fabric.device)
-    steps = recipe.data.augment
-    if data.brightest != 255 and any(step.name == "colour" for step in steps):
-        raise UserError(
-            f"data.augment: colour is for pictures with values up to 255, and {recipe.data.source} "
-            f"has {'none' if data.brightest is None else f'values up to {data.brightest}'}"
-        )
-    loader = Loader(
-        Part(train.inputs, given),
-        batch_size=settings.batch_size // parts,
-        seed=trial.seed,
-        augment=(*training_steps(steps), standardise),
-        device=fabric.device,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
-    )
-    looked_at, tested = (
-        Loader(
-            part.share(fabric.global_rank, fabric.world_size),
-            batch_size=1024,
-            seed=trial.seed,
-            augment=(*evaluation_steps(steps), standardise),
-            device=fabric.device,
-            shuffle=False,
-        )
-        for part in (Part(train.inputs, torch.arange(len(train))), test)
-    )
-    return _Loaders(loader, looked_at, tested)
-
-
 def _measured(
     learned: Learner,
-    loaders: _Loaders,
+    loaders: Loaders,
     reached: Reached,
     settings: Training,
     fabric: Fabric,
     *,
     given: Tensor | None,
     true: Tensor,
-    seconds: float,
+    begin: float,
 ) -> EpochRow:
     """Measure after an epoch; what was memorised only where labels are corrupted."""
     if fabric.world_size > 1:  # each process has seen other batches: the first one's count
@@ -411,8 +228,9 @@ def _measured(
             scores.argmax(1).cpu(), given=given[seen], true=true[seen], total=add_up
         )
     rate = max(group["lr"] for engine in learned.optimisers for group in engine.param_groups)
+    seconds = round(time.perf_counter() - begin, 2)
     return EpochRow(
-        reached.epoch, rate, reached.mean, score.loss, score.accuracy, memorised, round(seconds, 2)
+        reached.epoch, rate, reached.mean, score.loss, score.accuracy, memorised, seconds
     )
 
 
