@@ -100,6 +100,20 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
     assert page.locator("td").count() == 6 * 6
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_published_rows_stand_whole_within_the_page(browser, study_with_rows, width):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((study_with_rows / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    table = page.locator("table.published")
+    assert table.locator("tbody tr").count() == 2
+    assert table.locator("td").all_inner_texts()[:2] == ["2", "94.47"]
+    for k in range(table.locator("td span").count()):
+        box = table.locator("td span").nth(k).bounding_box()
+        assert 0 < box["x"] < box["x"] + box["width"] <= width
+    page.close()
+
+
 def test_it_prints_on_white_paper(browser, finished_study):
     page = browser.new_page(color_scheme="dark")
     page.goto((finished_study / "report.html").as_uri())

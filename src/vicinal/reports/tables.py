@@ -76,11 +76,12 @@ def _print_published(summary: Mapping[str, Any], console: Console) -> None:
     )
     table.add_column(head.arm, overflow="fold", min_width=min(max(len(r.arm) for r in rows), 14))
     table.add_column(head.epochs, justify="right", no_wrap=True)
-    table.add_column("publ., %", justify="right", no_wrap=True)
+    table.add_column("published\n%", justify="right", no_wrap=True)
     table.add_column(f"{head.ours}\n[dim]95 % interval[/dim]", no_wrap=True)
     table.add_column(head.source, overflow="fold")
     for row in rows:
         table.add_row(escape(row.arm), row.epochs, row.published, row.ours, escape(row.source))
+    console.print()
     console.print(table)
 
 

@@ -31,7 +31,7 @@ PUBLISHED = "Published, beside ours"
 PUBLISHED_HEADING = PublishedLine("arm", "epochs", "published, %", "ours, %", "source")
 PUBLISHED_CAPTION = (
     "Published numbers come from other hardware, versions and schedules; only equal numbers of "
-    "epochs are set side by side."
+    "epochs are set side by side, with true labels."
 )
 
 

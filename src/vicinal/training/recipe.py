@@ -20,8 +20,15 @@ def shipped() -> list[str]:
     """Return the names of the recipes that come with vicinal.
 
     Example:
-        >>> shipped()
-        ['cifar10-fast', 'cifar10-resnet50', 'digits']
+        >>> for name in shipped():
+        ...     print(name)
+        cifar10-fast
+        cifar10-resnet50
+        digits
+        manifold-cifar10
+        paper-cifar10
+        paper-cifar100
+        paper-imagenet
     """
     folder = resources.files("vicinal") / "recipes"
     return sorted(

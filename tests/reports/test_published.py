@@ -1,0 +1,147 @@
+"""Published rows, beside what was measured: in the summary, and in every form of a report."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vicinal.reports.tables import csv_text, markdown, print_table
+from vicinal.reports.words import published_lines
+from vicinal.studies.results import Result, trials_of
+from vicinal.studies.summary import summarise
+from vicinal.training.recipe import read_recipe
+
+RESULTS = Path(__file__).parents[2] / "results/digits"
+SENTENCE = (
+    "Published numbers come from other hardware, versions and schedules; only equal numbers of "
+    "epochs are set side by side, with true labels."
+)
+
+
+def published(arm, epochs, accuracy):
+    return {"arm": arm, "epochs": epochs, "accuracy": accuracy, "source": f"the {arm} paper"}
+
+
+@pytest.fixture
+def summarised(small_recipe):
+    """Return a function that summarises a study with published rows, of made-up results."""
+
+    def of(**changes):
+        rows = [
+            published("erm", 2, 94.47),
+            published("mixup", 2, 95.8),
+            published("erm", 300, 90.0),
+        ]
+        recipe = read_recipe(str(small_recipe({"published": rows} | changes)))
+        results = {
+            trial: Result(
+                arm=trial.arm,
+                corrupted=trial.corrupted,
+                seed=trial.seed,
+                epochs=recipe.training_of(trial.arm).epochs,
+                test_examples=500,
+                test_accuracy=0.5 if trial.corrupted else 0.9 + 0.02 * trial.seed,
+                test_loss=1.0,
+                memorised=None,
+                seconds=1.0,
+                versions={},
+                hardware={},
+            )
+            for trial in trials_of(recipe)
+        }
+        return summarise(recipe, results)
+
+    return of
+
+
+def test_a_row_of_as_many_epochs_has_what_was_measured_under_true_labels(summarised):
+    summary = summarised()
+    first, _, long = summary["published"]
+    row = summary["rows"][0]
+    assert (row["arm"], row["condition"], row["accuracy"]) == ("erm", "true labels", 91.0)
+    assert first == {
+        "arm": "erm",
+        "title": "ERM",
+        "epochs": 2,
+        "accuracy": 94.47,
+        "source": "the erm paper",
+        "measured": 91.0,
+        "low": row["low"],
+        "high": row["high"],
+        "n": 2,
+    }
+    assert long["accuracy"] == 90
+    assert [long[name] for name in ("measured", "low", "high", "n")] == [None] * 4
+
+
+def test_the_epochs_are_those_of_the_arm(summarised):
+    summary = summarised(**{"arms.erm.training": {"epochs": 300}})
+    assert [row["measured"] for row in summary["published"]] == [None, 91.0, 91.0]
+
+
+def test_without_true_labels_nothing_is_set_beside(summarised):
+    summary = summarised(corrupted_labels=[0.4])
+    assert [row["measured"] for row in summary["published"]] == [None] * 3
+
+
+def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarised):
+    several, one = summarised(), summarised(seeds=1)
+    # Mean of 90 and 92; standard error 1, t(0.975, 1) = 12.7062.
+    assert [line.ours for line in published_lines(several)] == [
+        "91.00 [78.29, 100.00] (n = 2)",
+        "91.00 [78.29, 100.00] (n = 2)",
+        "—",
+    ]
+    assert published_lines(one)[0].ours == "90.00 (n = 1, no interval)"
+    assert [line.published for line in published_lines(one)] == ["94.47", "95.8", "90.0"]
+
+
+def test_markdown_and_terminal_have_the_table_and_its_sentence(summarised):
+    summary = summarised()
+    text = markdown(summary)
+    assert "| ERM | 2 | 94.47 | 91.00 [78.29, 100.00] (n = 2) | the erm paper |" in text
+    assert text.endswith(f"\n\n{SENTENCE}\n")
+    console = Console(file=io.StringIO(), width=80)
+    print_table(summary, console)
+    printed = console.file.getvalue()
+    assert "Published, beside ours" in printed
+    assert "95.8 91.00 [78.29, 100.00] (n = 2) the mixup" in printed
+    assert SENTENCE in " ".join(printed.split())
+
+
+def test_csv_has_the_numbers(summarised):
+    rows = list(csv.DictReader(io.StringIO(csv_text(summarised()["published"]))))
+    assert [row["measured"] for row in rows] == ["91.0", "91.0", ""]
+    assert [row["accuracy"] for row in rows] == ["94.47", "95.8", "90.0"]
+
+
+def test_where_nothing_is_published_nothing_is_said_of_it():
+    summary = json.loads((RESULTS / "summary.json").read_text())
+    assert "published" not in summary
+    assert markdown(summary) == (RESULTS / "table.md").read_text()
+    assert csv_text(summary["rows"]) == (RESULTS / "table.csv").read_text()
+
+
+def test_the_folder_and_the_page_have_them_too(study_with_rows):
+    summary = json.loads((study_with_rows / "summary.json").read_text())
+    assert (study_with_rows / "published.csv").read_text() == csv_text(summary["published"])
+    page = (study_with_rows / "report.html").read_text()
+    assert "<h2>Published, beside ours</h2>" in page
+    assert SENTENCE in page
+    for line in published_lines(summary):
+        assert f"<span>{line.ours}</span>" in page
+
+
+def test_a_lost_table_of_published_rows_is_written_again(study_with_rows, vicinal):
+    before = (study_with_rows / "published.csv").read_text()
+    (study_with_rows / "published.csv").unlink()
+    vicinal("study", study_with_rows / "recipe.toml", "--out", study_with_rows)
+    assert (study_with_rows / "published.csv").read_text() == before
+
+
+def test_a_study_without_them_has_no_such_file(finished_study):
+    assert not (finished_study / "published.csv").exists()
+    assert "Published" not in (finished_study / "report.html").read_text()

@@ -1,0 +1,88 @@
+"""Every recipe that comes with vicinal, and every variant of it."""
+
+import tomllib
+from importlib import resources
+
+import pytest
+import torch
+
+from vicinal.models import build
+from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
+
+SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+IMAGENET = (3, 224, 224)
+
+
+def as_written(name):
+    return tomllib.loads((resources.files("vicinal") / f"recipes/{name}.toml").read_text("utf-8"))
+
+
+RECIPES = [
+    (name, variant)
+    for name in shipped()
+    for variant in [None, *as_written(name).get("variants", {})]
+]
+of_every_recipe = pytest.mark.parametrize(("name", "variant"), RECIPES)
+
+
+@of_every_recipe
+def test_it_is_valid_wherever_its_data_are_and_survives_being_written(
+    name, variant, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where there are no data
+    recipe = read_recipe(name, variant=variant)
+    assert recipe.name == (name if variant is None else f"{name}-{variant}")
+    (tmp_path / "recipe.toml").write_text(resolved_text(recipe))
+    assert load_resolved(tmp_path / "recipe.toml") == recipe
+
+
+@of_every_recipe
+def test_its_network_can_be_built_and_mixed_where_its_arms_say(name, variant):
+    recipe = read_recipe(name, variant=variant)
+    with torch.device("meta"):
+        shape = SHAPES.get(recipe.data.source, IMAGENET)
+        network = build(recipe.model.name, shape=shape, classes=100)
+    for arm in recipe.arms.values():
+        for place in getattr(arm, "at", ()):
+            assert place == "input" or network.get_submodule(place) is not None
+
+
+@of_every_recipe
+def test_its_rates_fall_before_the_training_is_over(name, variant):
+    recipe = read_recipe(name, variant=variant)
+    for arm in recipe.arms:
+        training = recipe.training_of(arm)
+        milestones = getattr(training.schedule, "milestones", (1,))
+        assert list(milestones) == sorted(set(milestones))
+        assert milestones[-1] < training.epochs
+
+
+@of_every_recipe
+def test_its_published_rows_are_accuracies_of_this_network(name, variant):
+    recipe = read_recipe(name, variant=variant)
+    for row in recipe.published:
+        assert row.accuracy > 50, "an error, where an accuracy is wanted"
+    changed = as_written(name)["variants"][variant] if variant else {}
+    if recipe.published and "model" in changed:
+        assert changed["published"], "the rows are of another network"
+
+
+def test_the_recipes_of_the_paper_have_the_numbers_of_the_paper():
+    def errors(name, variant, source):
+        rows = read_recipe(name, variant=variant).published
+        return [round(100 - row.accuracy, 2) for row in rows if source in row.source]
+
+    paper, code = "1710.09412", "hongyi-zhang"
+    assert errors("paper-cifar10", None, paper) == [5.6, 4.2]
+    assert errors("paper-cifar10", None, code) == [5.53, 4.24]
+    assert errors("paper-cifar10", "weight-decay-5e-4", "") == [5.18, 4.68]
+    assert errors("paper-cifar10", "wrn-28-10", "") == [3.8, 2.7]
+    assert errors("paper-cifar10", "densenet-bc-190", "") == [3.7, 2.7]
+    assert errors("paper-cifar100", None, "") == [25.6, 21.1]
+    assert errors("paper-cifar100", "wrn-28-10", "") == [19.4, 17.5]
+    assert errors("paper-cifar100", "densenet-bc-190", "") == [19.0, 16.8]
+    assert errors("paper-imagenet", None, "") == [23.5, 23.3, 23.6, 22.1]
+    assert errors("paper-imagenet", "resnet-101", "") == [22.1, 21.5]
+    assert errors("paper-imagenet", "resnext-101-32x4d", "") == [21.2, 20.7]
+    assert errors("paper-imagenet", "resnext-101-64x4d", "") == [20.4, 19.8]
+    assert errors("manifold-cifar10", None, "") == [4.83, 3.82, 2.95]
