@@ -111,6 +111,18 @@ def test_published_rows_stand_whole_within_the_page(browser, study_with_rows, wi
     for k in range(table.locator("td span").count()):
         box = table.locator("td span").nth(k).bounding_box()
         assert 0 < box["x"] < box["x"] + box["width"] <= width
+    if width == 390:  # names in front of the cells stay in one line, beside whatever is long
+        names = page.evaluate(
+            """() => {
+              const beside = document.createElement('b');
+              document.querySelector('.published td:last-child').append(beside);
+              beside.textContent = 'source';
+              beside.style.fontWeight = 'normal';
+              return [...document.querySelectorAll('.published td:last-child')].map(
+                e => [parseFloat(getComputedStyle(e, '::before').width), beside.offsetWidth]);
+            }"""
+        )
+        assert all(drawn >= whole - 1 for drawn, whole in names)
     page.close()
 
 

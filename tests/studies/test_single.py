@@ -135,6 +135,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_pat
         ({}, ["--logger", "tb"], "no logger 'tb'"),
         ({}, ["--corrupted", "40"], "--corrupted is a fraction from 0 to 1"),
         ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),
+        ({}, ["--devices", "1", "--strategy", "dpp"], "no strategy 'dpp'"),
         ({}, ["--out", tmp_path / "thesis"], "something else than a training"),
     ]
     for number, (changes, more, message) in enumerate(cases):
@@ -181,3 +182,37 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
     assert all(bool(value.isfinite().all()) for value in stored.values())
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
     assert json.loads(scored.stdout)["accuracy"] == read_metrics(out)[0].test_accuracy
+
+
+def test_a_place_that_a_network_of_yours_does_not_have_is_named(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    (tmp_path / "yours.py").write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    changes = {"model.name": "yours:network", "arms.mixup-features": None}
+    recipe = small_recipe(changes | {"arms.mixup.at": ["layer7"]})
+    done = vicinal(*train_words(recipe, tmp_path / "run"))
+    assert done.exit_code == 2
+    assert "arms.mixup.at: there is no layer 'layer7'" in done.stderr
+
+
+def test_a_logger_that_cannot_be_made_leaves_the_folder_free(small_recipe, tmp_path, vicinal):
+    recipe, out = small_recipe(), tmp_path / "run"
+    assert vicinal(*train_words(recipe, out), "--logger", "tb").exit_code == 2
+    out.mkdir(exist_ok=True)
+    (out / "trial.json").write_text("{")  # as if it had been killed while it began
+    done = vicinal(*train_words(recipe, out))
+    assert done.exit_code == 0, done.stderr
+
+
+def test_processes_that_were_not_asked_for_are_refused(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    done = vicinal(*train_words(small_recipe(), tmp_path / "run"))
+    assert done.exit_code == 2
+    assert "4 processes were started (WORLD_SIZE), but devices = 1 times nodes = 1" in done.stderr

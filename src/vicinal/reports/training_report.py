@@ -64,9 +64,10 @@ class TrainProgress:
 
 def print_result(result: Result, checkpoint: str, console: Console) -> None:
     """Say what came of a training."""
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     console.print(
         f"test accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f}, after "
-        f"{result.epochs} epochs in {result.seconds:,.0f} s\ncheckpoint: {checkpoint}",
+        f"{epochs} in {result.seconds:,.0f} s\ncheckpoint: {checkpoint}",
         markup=False,
         highlight=False,
         soft_wrap=True,

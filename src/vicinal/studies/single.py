@@ -13,7 +13,7 @@ from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.results import EpochRow, Result, Trial, read_result
 from vicinal.studies.trial import Told, fabric_for, run_trial
 from vicinal.training.engine import troubles_in_words
-from vicinal.training.loggers import loggers_named
+from vicinal.training.loggers import check_loggers, loggers_named
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.settings import Recipe
 
@@ -58,6 +58,7 @@ def train_one(
     """
     if trial.arm not in recipe.arms:
         raise UserError(unknown("arm", trial.arm, recipe.arms))
+    check_loggers(loggers)
     settings = recipe.training_of(trial.arm)
     fabric = fabric_for(settings, devices=devices, nodes=nodes, strategy=strategy)
     first = fabric.is_global_zero
@@ -91,7 +92,8 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
     path = folder / "recipe.toml"
     here = {"recipe": _compared(recipe), "trial": trial._asdict()}
     if not path.exists():
-        if any(entry.name != LOCK for entry in folder.iterdir()):
+        # A training that was killed before it began has left its trial.json alone.
+        if any(entry.name not in (LOCK, _TRIAL) for entry in folder.iterdir()):
             raise UserError(
                 f"{folder} holds something else than a training (there is no recipe.toml in it); "
                 "choose another folder with --out"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from vicinal.data import DataSet, corrupt_labels, standardise_by
 from vicinal.data.threads import cpu_threads
@@ -80,7 +80,8 @@ def run_trial(
     fabric = fabric or fabric_for(settings)
     threads = settings.threads
     if threads is None and fabric.device.type == "cpu" and fabric.world_size > 1:
-        threads = max(1, (os.cpu_count() or 1) // fabric.world_size)
+        here = getattr(fabric.strategy, "num_processes", 1)  # on this machine
+        threads = max(1, len(os.sched_getaffinity(0)) // here)
     with (
         cpu_threads(threads),
         memory_kept(),
@@ -120,23 +121,7 @@ def _run(
     )
     model = network_of(recipe, trial, data, loaders, standardise)
     arm = recipe.arms[trial.arm]
-    learned = learner(
-        model,
-        partial(
-            optimisers,
-            chosen=settings.optimizer,
-            decay=settings.decay,
-            fused=settings.clip_norm is None or settings.precision != "float16",
-        ),
-        fabric=fabric,
-        policy=policy_of(arm),
-        at=arm.at if isinstance(arm, MixUpArm) else ("input",),
-        ema=settings.ema,
-        channels_last=settings.channels_last,
-        compiled=settings.compile,
-        cuda_graphs=settings.cuda_graphs,
-        sync_batch_norm=settings.sync_batch_norm,
-    )
+    learned = _learner(model, trial.arm, arm, settings, fabric)
     run = Kept(recipe, trial, settings, data, standardise, folder, learned, fabric)
     start, rows, before = run.begin()
     begin -= before
@@ -194,6 +179,34 @@ def _run(
                 "reached is kept, and the same command goes on from there (train: with --resume)"
             )
     return run.finish(rows, time.perf_counter() - begin)
+
+
+def _learner(
+    model: nn.Module, name: str, arm: PlainArm | MixUpArm, settings: Training, fabric: Fabric
+) -> Learner:
+    """Put around a network what learns it in an arm."""
+    try:
+        return learner(
+            model,
+            partial(
+                optimisers,
+                chosen=settings.optimizer,
+                decay=settings.decay,
+                fused=settings.clip_norm is None or settings.precision != "float16",
+            ),
+            fabric=fabric,
+            policy=policy_of(arm),
+            at=arm.at if isinstance(arm, MixUpArm) else ("input",),
+            ema=settings.ema,
+            channels_last=settings.channels_last,
+            compiled=settings.compile,
+            cuda_graphs=settings.cuda_graphs,
+            sync_batch_norm=settings.sync_batch_norm,
+        )
+    except (
+        ValueError
+    ) as error:  # places of networks that recipes do not know cannot be checked before
+        raise UserError(f"arms.{name}.at: {error}") from error
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, cast
@@ -54,6 +55,12 @@ def engine(
     logging.getLogger(subprocess_script.__name__).setLevel(logging.INFO)
     if strategy not in ("ddp", "fsdp"):
         raise UserError(unknown("strategy", strategy, ["ddp", "fsdp"]))
+    started = os.environ.get("WORLD_SIZE")
+    if started is not None and int(started) != devices * nodes:
+        raise UserError(
+            f"{started} processes were started (WORLD_SIZE), but devices = {devices} times nodes = "
+            f"{nodes} was asked for: give --devices as the processes of a machine, and --nodes"
+        )
     several = devices * nodes > 1
     settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision, "16-mixed")}
     if precision == "float16" and accelerator in ("cpu", "auto") and not _has_gpu():
@@ -72,10 +79,14 @@ def engine(
         )
         fabric.launch()
     except Exception as error:  # each accelerator of Fabric has an exception of its own
-        wanted = f'"{accelerator}"' + (f" x {devices}" if devices > 1 else "")
+        if several:
+            raise UserError(
+                f'devices = {devices} "{accelerator}" on nodes = {nodes} are not to be had here: '
+                f"{str(error).splitlines()[0]}"
+            ) from error
         raise UserError(
-            f"training.accelerator = {wanted} is not to be had on this machine with precision "
-            f'{precision}; try "cpu" or "auto" ({str(error).splitlines()[0]})'
+            f'training.accelerator = "{accelerator}" is not to be had on this machine with '
+            f'precision {precision}; try "cpu" or "auto" ({str(error).splitlines()[0]})'
         ) from error
     return fabric
 

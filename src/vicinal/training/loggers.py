@@ -1,5 +1,6 @@
 """Loggers: what is told the numbers of each epoch, beside the files of a run."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,8 +27,8 @@ def loggers_named(
 
     Args:
         names: of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
-        folder: of the run; TensorBoard's events go into ``tensorboard`` in it. Weights & Biases and
-            MLflow go where their own environment variables say, else into it too.
+        folder: of the run; TensorBoard's events go into ``tensorboard`` in it. Weights & Biases
+            writes into it, and MLflow too where its own variables say nothing.
         run: what the run is called.
         settings: what the run is done with.
 
@@ -38,17 +39,28 @@ def loggers_named(
         >>> loggers_named([], Path("."), run="erm", settings={})
         []
     """
-    loggers: list[Logger] = []
+    check_loggers(names)
+    return [_MAKERS[name](folder, run, settings) for name in names]
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """See whether loggers can be made, before anything is written.
+
+    Raises:
+        UserError: if there is no such logger, or its package is not installed.
+
+    Example:
+        >>> check_loggers(["tensorboard"])
+    """
     for name in names:
         if name not in _MAKERS:
             raise UserError(unknown("logger", name, _MAKERS))
         try:
-            loggers.append(_MAKERS[name](folder, run, settings))
+            importlib.import_module(name)
         except ImportError as error:
             raise UserError(
                 f"the logger {name} wants its package: pip install {name} ({error})"
             ) from error
-    return loggers
 
 
 def _tensorboard(folder: Path, run: str, settings: Mapping[str, Any]) -> Logger:

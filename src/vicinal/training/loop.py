@@ -23,7 +23,7 @@ MIXING, NETWORK = 0, 3
 """The streams of ``generator_at`` that the loop draws from; loaders draw from others."""
 
 AGREE_EVERY = 16
-"""Steps after which several processes agree on whether one of them was asked to stop."""
+"""Optimiser steps after which several processes agree on whether one of them was asked to stop."""
 
 
 @dataclass
@@ -234,7 +234,8 @@ def train(
             reached.loss += loss * len(y)
             reached.seen += len(y)
             reached.step += 1
-            if closing and reached.step < len(loader) and _agreed(stopping, number, fabric):
+            step = reached.epoch * steps + k // accumulate
+            if closing and reached.step < len(loader) and _agreed(stopping, step, fabric):
                 yield reached
         _close_epoch(reached, fabric, learner)
         yield reached
@@ -329,11 +330,11 @@ def _step(learner: Learner, fabric: Fabric, factor: float, clip_norm: float | No
         learner.average.update_parameters(learner.model)
 
 
-def _agreed(stopping: Callable[[], bool], number: int, fabric: Fabric) -> bool:
+def _agreed(stopping: Callable[[], bool], step: int, fabric: Fabric) -> bool:
     """Say whether to stop here: all processes together, or none."""
     if fabric.world_size == 1:
         return stopping()
-    if number % AGREE_EVERY:
+    if step % AGREE_EVERY:
         return False
     asked = torch.tensor(float(stopping()), device=fabric.device)
     return bool(total(asked, fabric=fabric) > 0)
