@@ -84,8 +84,9 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     """Make sure that the folder holds this recipe and no other."""
     path = folder / "recipe.toml"
     if path.exists():
-        # Seeds can be added later.
-        there, here = (one.model_dump(exclude={"seeds"}) for one in (load_resolved(path), recipe))
+        # Seeds and published rows can be added later.
+        later = {"seeds", "published"}
+        there, here = (one.model_dump(exclude=later) for one in (load_resolved(path), recipe))
         differing = differences(there, here)
         if differing:
             raise UserError(
