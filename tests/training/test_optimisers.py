@@ -106,6 +106,21 @@ def test_muon_forgets_gradients_of_filters():
     assert torch.equal(layer.weight, before)
 
 
+def test_muon_keeps_the_size_of_filters():
+    layer = nn.Conv2d(3, 8, 3, bias=False)
+    optimizer = FilterMuon([layer.weight], lr=0.1)
+    with torch.no_grad():
+        layer.weight *= 100
+    layer(torch.rand(2, 3, 8, 8)).square().sum().backward()
+    before = layer.weight.detach().flatten(1)
+    optimizer.step()
+    after = layer.weight.detach().flatten(1)
+    # Eight filters of mean square length 1, and a step of eight orthogonal rows times 0.1.
+    unit = before / before.square().sum(1).mean().sqrt()
+    step = torch.linalg.matrix_norm(after - unit, 2)
+    assert 0.05 < step < 0.13
+
+
 def test_muon_wants_convolutions():
     with pytest.raises(UserError, match="Linear has none: choose sgd or adamw"):
         optimisers(nn.Linear(2, 2), CHOSEN["muon"], decay="all")

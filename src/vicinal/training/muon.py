@@ -15,19 +15,24 @@ class FilterMuon(Muon):
     A row is a filter. Its entries may come in any order, since what makes a matrix orthogonal does
     not depend on it: so the view exists in each memory format, without a copy.
 
+    There is no weight decay: before each step the filters of a layer are scaled back to a root
+    mean square length of 1, as in Jordan's program for CIFAR-10
+    (github.com/KellerJordan/cifar10-airbench). A norm behind a layer undoes the scale of its
+    filters; their size only says how far a step turns them.
+
     Args:
         filters: parameters ``(out, in, height, width)``.
         lr: step size of the orthogonal update.
         momentum: with Nesterov.
-        weight_decay: decoupled, multiplied by the learning rate.
 
     Example:
         >>> layer = nn.Conv2d(3, 8, 3, bias=False)
         >>> optimizer = FilterMuon([layer.weight], lr=0.1)
         >>> layer(torch.rand(1, 3, 8, 8)).square().sum().backward()
-        >>> before = layer.weight.detach().clone()
+        >>> before = layer.weight.detach().flatten(1)
+        >>> before = before * (8**0.5 / before.norm())
         >>> optimizer.step()
-        >>> update = ((layer.weight.detach() - before) / 0.1).flatten(1)
+        >>> update = (layer.weight.detach().flatten(1) - before) / 0.1
         >>> bool((torch.linalg.matrix_norm(update, 2) < 1.3).all())
         True
     """
@@ -38,14 +43,11 @@ class FilterMuon(Muon):
         *,
         lr: float,
         momentum: float = 0.6,
-        weight_decay: float = 0.0,
     ) -> None:
         """Take views of the filters."""
         self._filters = filters
         matrices = [_matrix(one.detach()) for one in filters]
-        super().__init__(
-            matrices, lr=lr, momentum=momentum, nesterov=True, weight_decay=weight_decay
-        )
+        super().__init__(matrices, lr=lr, momentum=momentum, nesterov=True, weight_decay=0.0)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the filters."""
@@ -57,7 +59,13 @@ class FilterMuon(Muon):
         matrices: Iterator[Tensor] = iter(self.param_groups[0]["params"])
         for one, matrix in zip(self._filters, matrices, strict=True):
             matrix.grad = None if one.grad is None else _matrix(one.grad)
+            if one.grad is not None:
+                matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp(min=_TINY))
         return super().step(closure)  # type: ignore[no-untyped-call]
+
+
+_TINY = 1e-12
+"""Least length that filters are divided by."""
 
 
 def _matrix(filters: Tensor) -> Tensor:

@@ -62,9 +62,7 @@ def optimisers(
             f"muon is in PyTorch from 2.9 on, and this is {torch.__version__}: "
             "pip install --upgrade torch, or choose sgd or adamw"
         ) from error
-    muon = FilterMuon(
-        filters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay
-    )
+    muon = FilterMuon(filters, lr=chosen.lr, momentum=chosen.momentum)
     return [muon, *([_sgd(rest, chosen.rest, decay, fused)] if rest else [])]
 
 

@@ -68,13 +68,12 @@ class AdamW(Settings):
 class Muon(Settings):
     """Jordan et al. 2024: the momentum of each filter bank is made orthogonal before the step.
 
-    For convolutions; what else can be learned is left to SGD.
+    For convolutions, whose filters keep their size; what else can be learned is left to SGD.
     """
 
     name: Literal["muon"]
     lr: Rate = Field(description="peak learning rate of convolutions, per step")
     momentum: float = Field(0.6, ge=0, lt=1, description="of convolutions, with Nesterov")
-    weight_decay: Decay = Field(0.0, description="of convolutions: decoupled, times lr")
     rest: SGD = Field(description="for everything but convolutions")
 
 
