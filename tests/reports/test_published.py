@@ -82,6 +82,15 @@ def test_the_epochs_are_those_of_the_arm(summarised):
     assert [row["measured"] for row in summary["published"]] == [None, 91.0, 91.0]
 
 
+def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarised):
+    summary = summarised(**{"arms.mixup.training": {"epochs": 3}})
+    first, *others = published_lines(summary)
+    ours = "91.00 [78.29, 100.00] (n = 2)"
+    assert first == ("input mixup", "3", "—", ours, "this study")
+    assert [line.ours for line in others] == [ours, "—", "—"]
+    assert ",3,,this study,91.0," in csv_text(summary["published"])
+
+
 def test_without_true_labels_nothing_is_set_beside(summarised):
     summary = summarised(corrupted_labels=[0.4])
     assert [row["measured"] for row in summary["published"]] == [None] * 3

@@ -75,7 +75,11 @@ def published_lines(summary: Mapping[str, Any]) -> list[PublishedLine]:
     """Return what others have published beside what was measured; empty where there is nothing."""
     return [
         PublishedLine(
-            row["title"], f"{row['epochs']:,}", str(row["accuracy"]), _ours(row), row["source"]
+            row["title"],
+            f"{row['epochs']:,}",
+            "—" if row["accuracy"] is None else str(row["accuracy"]),
+            _ours(row),
+            row["source"],
         )
         for row in summary.get("published", [])
     ]

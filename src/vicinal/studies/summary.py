@@ -17,7 +17,8 @@ def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]
     Accuracies, differences and the share of reproduced labels are in percent. ``seconds``, the
     median time of a trial, is all that another run on the same machine may change. ``published`` is
     there where the recipe has such rows: each with the accuracy that was measured under true labels
-    after as many epochs, its interval and its number of seeds, or with None for them.
+    after as many epochs, its interval and its number of seeds, or with None for them. Before them
+    come arms of which nothing is published for as many epochs, with None for that accuracy.
     """
     rows = [
         _row(recipe, arm, corrupted, results)
@@ -25,10 +26,11 @@ def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]
         for arm in recipe.arms
     ]
     published = [_published(recipe, row, rows) for row in recipe.published]
+    alone = [_alone(recipe, row) for row in rows if _stands_alone(recipe, row)]
     return {
         "study": recipe.name,
         "rows": rows,
-        **({"published": published} if published else {}),
+        **({"published": alone + published} if published else {}),
         "settings": recipe.model_dump(mode="json"),
         "versions": _merged([result.versions for result in results.values()]),
     }
@@ -83,6 +85,20 @@ def _published(
         "high": ours.get("high"),
         "n": ours.get("n"),
     }
+
+
+def _stands_alone(recipe: Recipe, row: Mapping[str, Any]) -> bool:
+    """Say whether others have published about this arm, but for other numbers of epochs."""
+    epochs = {one.epochs for one in recipe.published if one.arm == row["arm"]}
+    here = recipe.training_of(row["arm"]).epochs
+    return row["condition"] == condition_name(0) and bool(epochs) and here not in epochs
+
+
+def _alone(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of what was measured, beside which nothing is published."""
+    epochs = recipe.training_of(row["arm"]).epochs
+    nothing = Published(arm=row["arm"], epochs=epochs, accuracy=0.0, source="this study")
+    return _published(recipe, nothing, [row]) | {"accuracy": None}
 
 
 def _percent(results: Sequence[Result]) -> list[float]:
