@@ -95,12 +95,17 @@ def examples_picture(path: Path) -> Picture:
     count = len(kept["lam"])
     rows = [("own", "own"), ("met", "partner"), ("blend", "blend")]
     with styled():
-        figure = Figure(figsize=(4.4, 2.75))
+        longest = max(len(_short(name)) for name in kept["own_class"])
+        figure = Figure(figsize=(max(4.4, 0.071 * count * (longest + len("+ 0.00 · "))), 2.75))
         words = []
         for k in range(count):
             lam = float(kept["lam"][k])
             own, met = str(kept["own_class"][k]), str(kept["met_class"][k])
-            captions = (own, met, f"{lam:.2f} · {own}\n+ {1 - lam:.2f} · {met}")
+            captions = (
+                _short(own),
+                _short(met),
+                f"{lam:.2f} · {_short(own)}\n+ {1 - lam:.2f} · {_short(met)}",
+            )
             words.append(f"{lam:.2f} of a {own} with {1 - lam:.2f} of a {met}")
             for r, (name, label) in enumerate(rows):
                 axes = figure.add_subplot(len(rows), count, r * count + k + 1)
@@ -118,6 +123,11 @@ def examples_picture(path: Path) -> Picture:
                 if k == 0:
                     axes.set_ylabel(label, fontsize=7)
         return as_picture("examples", f"Blended examples: {'; '.join(words)}.", figure)
+
+
+def _short(name: str) -> str:
+    """Shorten the name of a class to what stands below a small picture."""
+    return name if len(name) <= 16 else f"{name[:15]}…"
 
 
 def _curves(

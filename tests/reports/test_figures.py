@@ -1,0 +1,28 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from vicinal.reports import figures
+
+
+@pytest.mark.parametrize("longest", ["9", "automobile", "American Staffordshire terrier"])
+def test_the_words_below_blended_examples_do_not_touch(tmp_path, monkeypatch, longest):
+    classes = np.array([longest, longest, "cat"] * 2)
+    pictures = np.zeros((6, 3, 8, 8), dtype=np.uint8)
+    lam = np.array([0.0, 1.0, 0.25] * 2)
+    own = {"own": pictures, "own_class": classes}
+    met = {"met": pictures, "met_class": classes[[1, 0, 0, 1, 0, 0]]}
+    np.savez(tmp_path / "few.npz", **own, **met, blend=pictures, lam=lam, brightest=255)
+    drawn = []
+    monkeypatch.setattr(figures, "as_picture", lambda *parts: drawn.append(parts[-1]))
+    figures.examples_picture(tmp_path / "few.npz")
+    (figure,) = drawn
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    for row in range(3):
+        labels = [axes.xaxis.label for axes in figure.axes[row::3]]
+        boxes = [label.get_window_extent(renderer) for label in labels]
+        for left, right in itertools.pairwise(boxes):
+            assert left.x1 < right.x0
