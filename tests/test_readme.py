@@ -3,6 +3,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -38,8 +39,40 @@ def test_the_times_are_those_of_the_committed_benchmark():
     assert set(told) <= times
 
 
-def test_the_committed_study_is_of_the_recipe_as_it_is():
-    assert load_resolved(ROOT / "results/digits/recipe.toml") == read_recipe("digits")
+@pytest.mark.parametrize(
+    ("folder", "recipe", "changes"),
+    [
+        ("digits", "digits", {}),
+        ("cifar10-fast", "cifar10-fast", {}),
+        ("cifar10-fast-long", "cifar10-fast", {"variant": "long"}),
+        ("cifar10-resnet50-short", "cifar10-resnet50", {"variant": "short", "seeds": 1}),
+    ],
+)
+def test_the_committed_studies_are_of_the_recipes_as_they_are(folder, recipe, changes):
+    stored = load_resolved(ROOT / "results" / folder / "recipe.toml")
+    assert stored == read_recipe(recipe, **changes)
+
+
+def test_the_fast_trainings_are_those_that_were_committed():
+    begin = README.index("<!-- results/cifar10-fast -->")
+    _, _, *rows = table_in(README[begin : README.index("The ResNet of that table")])
+    assert len(rows) >= 4
+    for row in rows:
+        folder, arm, epochs, seed, accuracy, minutes = row.strip("| ").split(" | ")
+        name = {"ERM": "erm", "input mixup": "mixup"}[arm]
+        path = ROOT / "results" / folder / "trials" / f"{name}-true-labels-seed{seed}/result.json"
+        result = json.loads(path.read_text())
+        assert result["epochs"] == int(epochs)
+        assert f"{100 * result['test_accuracy']:.2f}" == accuracy
+        assert f"{result['seconds'] / 60:.1f}" == minutes
+
+
+def test_the_table_of_the_resnet_is_the_one_that_the_committed_study_wrote():
+    begin = README.index("<!-- results/cifar10-resnet50-short/table.md -->")
+    told = table_in(README[begin : README.index("## Your data")])
+    text = (ROOT / "results/cifar10-resnet50-short/table.md").read_text()
+    assert told == table_in(text[: text.index("## Published")])
+    assert len(told) == 2 + 3
 
 
 def test_every_file_that_is_pointed_to_is_there():
