@@ -39,6 +39,17 @@ def test_the_times_are_those_of_the_committed_benchmark():
     assert set(told) <= times
 
 
+def test_the_words_about_training_are_those_of_the_committed_benchmark():
+    measured = json.loads((ROOT / "benchmarks/results/training-cpu.json").read_text())["checks"]
+    times, loop, _, features = ([row["median"] for row in measured[k::4]][:2] for k in range(4))
+    told = " ".join(README[README.index("Training as recipes do it") :].split())
+    assert f"{times[0]:.1f} times the images a second for PreAct ResNet-18" in told
+    assert f"{times[1]:.1f} times for the small ResNet-50" in told
+    assert f"cost {100 - 100 * loop[0]:.1f} and {100 - 100 * loop[1]:.1f} % of a bare" in told
+    share = [f"{100 - 100 * one:.1f}" for one in features]
+    assert f"in feature maps {share[0]} and {share[1]} %" in told
+
+
 @pytest.mark.parametrize(
     ("folder", "recipe", "changes"),
     [
