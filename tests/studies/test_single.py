@@ -125,6 +125,16 @@ def test_a_folder_is_resumed_only_when_asked_and_only_with_its_settings(
     assert files == {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
 
 
+def test_a_training_that_could_not_begin_leaves_the_folder_free(small_recipe, tmp_path, vicinal):
+    words = train_words(small_recipe({"training.epochs": 1}), tmp_path / "run")
+    failed = vicinal(*words, "--data", f"rec:{tmp_path / 'none.rec'}")
+    assert failed.exit_code == 2
+    assert "there is no record file" in failed.stderr
+    done = vicinal(*words, "--data", "digits")
+    assert done.exit_code == 0, done.stderr
+    assert vicinal(*words, "--data", "digits").exit_code == 2
+
+
 def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_path, vicinal):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")

@@ -91,16 +91,17 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
     """Make sure that the folder holds this trial and no other."""
     path = folder / "recipe.toml"
     here = {"recipe": _compared(recipe), "trial": trial._asdict()}
-    if not path.exists():
-        # A training that was killed before it began has left its trial.json alone.
-        if any(entry.name not in (LOCK, _TRIAL) for entry in folder.iterdir()):
-            raise UserError(
-                f"{folder} holds something else than a training (there is no recipe.toml in it); "
-                "choose another folder with --out"
-            )
+    others = {entry.name for entry in folder.iterdir()} - {LOCK, _TRIAL, path.name}
+    if not others:
+        # Nothing, or what a training left that could not begin, for want of data perhaps.
         write_whole(folder / _TRIAL, json.dumps(trial._asdict(), indent=2) + "\n")
         write_whole(path, resolved_text(recipe))
         return
+    if not path.exists():
+        raise UserError(
+            f"{folder} holds something else than a training (there is no recipe.toml in it); "
+            "choose another folder with --out"
+        )
     if not resume:
         raise UserError(
             f"{folder} holds a training already: add --resume to go on with it, or choose another "
