@@ -112,7 +112,7 @@ def test_muon_keeps_the_size_of_filters():
     with torch.no_grad():
         layer.weight *= 100
     layer(torch.rand(2, 3, 8, 8)).square().sum().backward()
-    before = layer.weight.detach().flatten(1)
+    before = layer.weight.detach().flatten(1).clone()
     optimizer.step()
     after = layer.weight.detach().flatten(1)
     # Eight filters of mean square length 1, and a step of eight orthogonal rows times 0.1.
