@@ -14,7 +14,7 @@ from vicinal.training.scoring import Pair, score_checkpoint, scores_of
 NAMES = tuple("abcdefg")
 
 
-def some_answers(count=400):
+def some_answers(count=300):
     chance = torch.Generator().manual_seed(0)
     y = torch.randint(7, (count,), generator=chance)
     scores = torch.randn(count, 7, generator=chance) + 2 * torch.nn.functional.one_hot(y, 7)
@@ -25,9 +25,9 @@ def test_the_scores_are_those_of_scikit_learn():
     given = some_answers()
     found = scores_of(given, NAMES, pairs=42)
     chances, y = given.scores.double().softmax(1).numpy(), given.targets.numpy()
-    assert found.examples == 400
+    assert found.examples == 300
     assert found.accuracy == accuracy_score(y, chances.argmax(1))
-    assert found.top5 == pytest.approx(top_k_accuracy_score(y, chances, k=5))
+    assert found.top5 == top_k_accuracy_score(y, chances, k=5)
     assert found.loss == pytest.approx(log_loss(y, chances))
     confused = confusion_matrix(y, chances.argmax(1))
     np.fill_diagonal(confused, 0)
