@@ -9,8 +9,9 @@ demo: .venv/study
 	$(BIN)/vicinal study digits --out runs/digits
 	@echo "Open runs/digits/report.html in a browser."
 
+# Two processes; their threads wait asleep, since those that spin take the cores from each other.
 test: .venv/dev
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,11 @@ from typer.testing import CliRunner
 
 from vicinal.cli import app
 from vicinal.training.recipe import read_recipe, resolved_text
+
+# Whoever starts the tests in the background of a shell lets them ignore Ctrl-C, and the processes
+# that they start inherit that; those that have a handler of their own do not hand it on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = {"seeds": 2, "training.epochs": 2}
 

@@ -264,12 +264,12 @@ def test_two_ranks_have_the_gradient_of_both_and_can_meet_the_rows_of_each_other
         for rank in range(2)
     ]
     try:
-        for process in ranks:
-            _, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, errors
+        errors = [process.communicate(timeout=60)[1] for process in ranks]
+        assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
     finally:
         for process in ranks:
             process.kill()
+            process.communicate()
     for rank in range(2):
         found, met = torch.load(tmp_path / f"end{rank}")
         assert torch.equal(met, batches[1 - rank][0])
