@@ -40,14 +40,13 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Apply the transposed map as ``vicinal.mixing.kernels`` says."""
     if g.numel() == 0:
         return
-    if _is_long(g):
-        _transposed_walking(out, g, partner.tolist(), lam.tolist())
-        return
     views = _as_rows(out, g)
-    if views is None:
+    if views is None:  # rows with gaps
         dense = torch.empty(g.shape, dtype=out.dtype)
         transposed(dense, g.contiguous(), partner, lam)
         out.copy_(dense)
+    elif _is_long(g):
+        _transposed_walking(views[0], views[1], partner.tolist(), lam.tolist())
     else:
         _transposed_columns(views[0], views[1], partner, lam)
 
@@ -121,24 +120,27 @@ def _wide_blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
 
 
 def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float]) -> None:
-    rows, new = g.unbind(0), out.unbind(0)
+    rows, flat, new = g.split(1), g.unbind(0), out.split(1)
     readers: list[list[int]] = [[] for _ in rows]
     for i, j in enumerate(met):
         if keep[i] != 1:
             readers[j].append(i)
     narrow = g.dtype in _NARROW
+    one = torch.ones(1, dtype=g.dtype)
     for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
-        if len(readers[r]) == 1 and not narrow:
-            reader = readers[r][0]
-            total_share = keep[r] + (1 - keep[reader])
-            if total_share > 0:
-                # Two shares as one blend and its size: a pass less than each by itself.
-                torch.lerp(rows[reader], rows[r], keep[r] / total_share, out=new[r])
-                if total_share != 1:
-                    new[r].mul_(total_share)
-                continue
-        total = rows[r].float().mul_(keep[r]) if narrow else torch.mul(rows[r], keep[r], out=new[r])
-        for i in readers[r]:
+        left = readers[r]
+        if narrow:
+            total = rows[r].float().mul_(keep[r])
+        elif left:
+            # The outer product of (1,) and (n,) is here for what goes with it: two rows, each with
+            # a factor of its own, are added in a single pass.
+            first, *left = left
+            total = torch.addr(
+                rows[r], one, flat[first], beta=keep[r], alpha=1 - keep[first], out=new[r]
+            )
+        else:
+            total = torch.mul(rows[r], keep[r], out=new[r])
+        for i in left:
             total.add_(rows[i], alpha=1 - keep[i])
         if narrow:
             new[r].copy_(total)
