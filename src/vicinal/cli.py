@@ -174,10 +174,20 @@ def score(
     data: Annotated[str, typer.Option(help="A data set such as cifar10 or rec:FOLDER.")],
     part: Annotated[str, typer.Option(help="test, train or validation.")] = "test",
     root: _Root = None,
-    seed: Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Decides the parts of a set that comes in one.  [default: as it was trained]",
+            show_default=False,
+        ),
+    ] = None,
     test_fraction: Annotated[
-        float, typer.Option(help="Share to test on, of a set that comes in one; as in the recipe.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            help="Share to test on, of a set that comes in one.  [default: as it was trained]",
+            show_default=False,
+        ),
+    ] = None,
     pairs: Annotated[int, typer.Option(help="How many confusions to show.", min=0)] = 5,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
@@ -193,10 +203,15 @@ def score(
 
         from vicinal.data import load
         from vicinal.reports.training_report import print_scores, scores_as_plain
-        from vicinal.training.scoring import score_checkpoint
+        from vicinal.training.scoring import read_about, score_checkpoint
 
+        trained = read_about(checkpoint).division
         loaded = load(
-            data, root=root, seed=seed, test_fraction=test_fraction, on_bad=_on_bad(skip_bad)
+            data,
+            root=root,
+            seed=trained.seed if seed is None else seed,
+            test_fraction=trained.test_fraction if test_fraction is None else test_fraction,
+            on_bad=_on_bad(skip_bad),
         )
         scores = score_checkpoint(
             checkpoint, loaded, part=part, accelerator=accelerator, pairs=pairs

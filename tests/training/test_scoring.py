@@ -69,6 +69,7 @@ def trained(tmp_path_factory, recipe_text):
     changes = {"training.flip_averaged": True, "training.precision": "bfloat16"}
     changes |= {"training.ema": 0.5, "training.channels_last": True}
     changes |= {"data.augment": [{"name": "crop", "padding": 1, "size": 7}]}
+    changes |= {"seed": 5, "data.test_fraction": 0.4}
     recipe.write_text(recipe_text(changes))
     words = ["train", str(recipe), "--arm", "mixup", "--out", str(folder / "run")]
     done = CliRunner().invoke(app, [*words, "--logger", "none"])
@@ -82,7 +83,21 @@ def test_a_saved_network_repeats_its_test_accuracy_exactly(trained, vicinal):
     told, result = json.loads(done.stdout), json.loads((trained / "result.json").read_text())
     assert told["accuracy"] == result["test_accuracy"]
     assert told["loss"] == result["test_loss"]
-    assert told["examples"] == 540
+    assert told["examples"] == result["test_examples"] == 719
+
+
+def test_a_set_in_one_part_is_divided_as_it_was_for_the_training_unless_told_otherwise(
+    trained, vicinal
+):
+    def told(*words):
+        path = trained / "checkpoint.safetensors"
+        done = vicinal("score", path, "--data", "digits", "--json", *words)
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert told() == told("--seed", 5, "--test-fraction", 0.4)
+    assert told("--seed", 6)["loss"] != told()["loss"]
+    assert told("--test-fraction", 0.3)["examples"] == 540
 
 
 def test_scores_are_printed_as_tables(trained, vicinal):

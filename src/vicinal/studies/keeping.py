@@ -67,6 +67,10 @@ class Kept:
             "flip_averaged": settings.flip_averaged,
             "study": self.recipe.name,
             "data": self.recipe.data.source,
+            "division": {
+                "seed": self.recipe.seed,
+                "test_fraction": self.recipe.data.test_fraction,
+            },
             "arm": self.trial.arm,
             "corrupted": self.trial.corrupted,
             "seed": self.trial.seed,

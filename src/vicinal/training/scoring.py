@@ -18,8 +18,17 @@ BINS = 15
 """Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
 
 
+class Division(pydantic.BaseModel):
+    """How a data set that comes in one part was divided; see ``vicinal.data.load``."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    seed: int
+    test_fraction: float
+
+
 class About(pydantic.BaseModel):
-    """What a checkpoint says of its network, and of how inputs are prepared for it."""
+    """What a checkpoint says of its network, and of what it was trained on."""
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
@@ -30,6 +39,7 @@ class About(pydantic.BaseModel):
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     channels_last: bool
     flip_averaged: bool
+    division: Division
 
 
 class Pair(NamedTuple):
@@ -60,6 +70,15 @@ class Scores(NamedTuple):
     worst: list[Pair]
 
 
+def read_about(path: Path) -> About:
+    """Return what a checkpoint says of its network.
+
+    Raises:
+        UserError: if the file is no checkpoint of a network for use.
+    """
+    return _opened(path)[0]
+
+
 def score_checkpoint(
     path: Path,
     data: DataSet,
@@ -84,15 +103,7 @@ def score_checkpoint(
         UserError: if the file is no checkpoint, or is of another network than it says, or if the
             data have other classes, other shapes or no such part.
     """
-    tree = read_tree(path)
-    try:
-        about = About.model_validate(tree["about"])
-        inputs, weights = tree["inputs"], tree["weights"]
-        standardise = Standardise(inputs["mean"], inputs["deviation"])
-    except (KeyError, TypeError, pydantic.ValidationError) as error:
-        raise UserError(
-            f"{path} holds no network for use; name a checkpoint.safetensors"
-        ) from error
+    about, standardise, weights = _opened(path)
     rows = data.parts.get(part)
     if rows is None:
         raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.parts)}")
@@ -125,6 +136,18 @@ def score_checkpoint(
         channels_last=about.channels_last,
     )
     return scores_of(given, about.classes, pairs=pairs)
+
+
+def _opened(path: Path) -> tuple[About, Standardise, dict[str, Tensor]]:
+    tree = read_tree(path)
+    try:
+        inputs = tree["inputs"]
+        standardise = Standardise(inputs["mean"], inputs["deviation"])
+        return About.model_validate(tree["about"]), standardise, tree["weights"]
+    except (KeyError, TypeError, pydantic.ValidationError) as error:
+        raise UserError(
+            f"{path} holds no network for use; name a checkpoint.safetensors"
+        ) from error
 
 
 def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Scores:
