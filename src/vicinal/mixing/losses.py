@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vicinal.mixing.likelihood import log_likelihood
 from vicinal.mixing.operator import looked_at
 
 Criterion = Callable[..., Tensor] | nn.Module
@@ -46,7 +47,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       said, and other reductions are refused.
     * The loss of float16 and bfloat16 outputs is float32.
 
-    Cross-entropy of integer classes takes one log-softmax for all sides, and no one-hot matrix.
+    Cross-entropy of integer classes takes one softmax for all sides, and no one-hot matrix.
 
     Args:
         criterion: a function that takes ``reduction="none"``, or a module that has ``reduction``.
@@ -164,7 +165,7 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
 
 
 def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _CrossEntropy) -> Tensor:
-    """Return the cross-entropy of integer classes, with one log-softmax for all sides."""
+    """Return the cross-entropy of integer classes, with one softmax for all sides."""
     first = sides[0].y
     if output.dim() < 2 or first.shape != output.shape[:1] + output.shape[2:]:
         raise ValueError(
@@ -182,47 +183,31 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         chosen = chosen.long()
     if factors.dim() == 2 and chosen.dim() > 2:
         factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
-    counted: Tensor | int = first.numel()
     # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
     wide = torch.promote_types(output.dtype, torch.float32)
-    log_probabilities = F.log_softmax(output, 1, dtype=None if wide == output.dtype else wide)
-    picked = _picked(log_probabilities, chosen, settings.ignore_index)
-    if picked is None:
-        here: Tensor = chosen != settings.ignore_index
-        _check_classes(chosen, here, output, settings.ignore_index)
-        factors, counted = _without_ignored(factors, here, dim=1)
-        chosen = torch.where(here, chosen, 0)
-        picked = log_probabilities.gather(1, chosen)
+    each, mean = settings.reduction == "none", settings.reduction == "mean"
+    smoothing, weight = settings.label_smoothing, settings.weight
     # Where no gradient goes is the place for what has to be done to each: sign, mean and type.
-    factors = factors / (-counted if settings.reduction == "mean" else -1)
-    if factors.dtype != wide:
-        factors = factors.to(wide)
-    weighted = factors if settings.weight is None else factors * settings.weight[chosen]
-    if settings.label_smoothing:
-        loss = picked * weighted * (1 - settings.label_smoothing)
-        if settings.weight is not None:
-            log_probabilities = log_probabilities * settings.weight.reshape(
-                -1, *[1] * (output.dim() - 2)
-            )
+    if not smoothing and weight is None and not 0 <= settings.ignore_index < output.shape[1]:
+        parts = (factors / (-first.numel() if mean else -1)).to(wide)
+        loss = log_likelihood(output, chosen, parts, each=each)
+        if loss is not None:
+            return loss
+    here = chosen != settings.ignore_index
+    _check_classes(chosen, here, output, settings.ignore_index)
+    chosen = torch.where(here, chosen, 0)
+    factors, counted = _without_ignored(factors, here, dim=1)
+    factors = (factors / (-counted if mean else -1)).to(wide)
+    log_probabilities = F.log_softmax(output, 1, dtype=wide)
+    weighted = factors if weight is None else factors * weight[chosen]
+    loss = log_probabilities.gather(1, chosen) * weighted
+    if smoothing:
+        if weight is not None:
+            every = weight.reshape(-1, *[1] * (output.dim() - 2))
+            log_probabilities = log_probabilities * every
         even = log_probabilities.sum(1, keepdim=True) / output.shape[1]
-        loss = loss + settings.label_smoothing * even * factors
-    else:
-        loss = picked * weighted
-    return loss.sum(1) if settings.reduction == "none" else loss.sum()
-
-
-def _picked(log_probabilities: Tensor, chosen: Tensor, ignored: int) -> Tensor | None:
-    """Return what stands at the classes; None where some may be ignored, or are outside."""
-    if (
-        0 <= ignored < log_probabilities.shape[1]
-        or chosen.device.type != "cpu"
-        or torch.compiler.is_compiling()
-    ):
-        return None
-    try:
-        return log_probabilities.gather(1, chosen)
-    except RuntimeError:  # on the CPU gather looks itself
-        return None
+        loss = loss * (1 - smoothing) + smoothing * even * factors
+    return loss.sum(1) if each else loss.sum()
 
 
 def _check_classes(classes: Tensor, here: Tensor, output: Tensor, ignored: int) -> None:

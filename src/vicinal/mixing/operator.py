@@ -10,6 +10,9 @@ from torch.autograd import forward_ad
 from vicinal.mixing.kernels import kernel_for
 from vicinal.mixing.kernels.reference import per_row, textbook
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+"""What holds values, and not what stands for them."""
+
 _HUGE = 4 * 1024 * 1024
 """Bytes from which on NumPy asks the system for huge pages."""
 
@@ -203,8 +206,8 @@ def _check_every_value_has_a_place(x: Tensor) -> None:
 def looked_at(values: Tensor) -> bool:
     """Say whether the values are at hand: not on another device, nor traced or transformed."""
     return (
-        type(values) in (Tensor, torch.nn.Parameter)
-        and values.device.type == "cpu"
+        type(values) in _PLAIN
+        and values.is_cpu
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
@@ -222,7 +225,9 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     """Say whether torch.func is at work, or a tangent goes along: both want plain PyTorch."""
     if torch._C._are_functorch_transforms_active():
         return True
-    return not torch.compiler.is_compiling() and any(
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # there is no tangent
+        return False
+    return any(
         one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors
     )
 

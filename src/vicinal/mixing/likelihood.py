@@ -1,0 +1,87 @@
+"""The log-likelihood of a few classes of each example, and its gradient, in few passes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vicinal.mixing.operator import is_transformed, looked_at
+
+
+def log_likelihood(
+    scores: Tensor, classes: Tensor, factors: Tensor, *, each: bool = False
+) -> Tensor | None:
+    """Return the sum of ``factors * log_softmax(scores, 1)`` at classes.
+
+    PyTorch's own way subtracts the largest score of each example, takes the logarithms of all
+    probabilities, and for the gradient the exponentials of all once more. Where the scores are as
+    small as they mostly are, their exponentials can be taken as they come, once for both, and the
+    logarithm of those probabilities only that are asked for.
+
+    Args:
+        scores: ``(batch, classes, ...)``.
+        classes: ``(batch, k, ...)`` int64.
+        factors: what broadcasts to the shape of ``classes``; float32, or float64 if ``scores`` is.
+        each: whether to answer with a sum for each example, ``(batch, ...)``, not with one of all.
+
+    Returns:
+        The sum, in the type of ``factors``. None where this way does not lead: off the CPU (to
+        look at numbers would make a GPU wait), under transforms and the compiler, with a class out
+        of range, or where exponentials may leave the range of the type (in float32 scores beyond
+        43, or the scores of the classes below -43).
+
+    Example:
+        >>> log_likelihood(torch.zeros(1, 4), torch.tensor([[0, 3]]), torch.tensor([[0.5, 0.5]]))
+        tensor(-1.3863)
+    """
+    if classes.numel() == 0 or not looked_at(scores) or is_transformed(scores, factors):
+        return None
+    try:
+        value: Tensor = _LogLikelihood.apply(scores, classes, factors, each)[0]  # type: ignore[no-untyped-call]
+    except (FloatingPointError, RuntimeError):  # gather refuses a class out of range
+        return None
+    return value
+
+
+class _LogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, classes: Tensor, factors: Tensor, each: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        exponentials = scores.to(factors.dtype).exp()
+        totals = exponentials.sum(1, keepdim=True)
+        chosen = exponentials.gather(1, classes)
+        # Two numbers of this range have a quotient that has all its digits.
+        least = torch.finfo(factors.dtype).tiny ** 0.5
+        if not (float(chosen.min()) >= least and float(totals.max()) <= 1 / least):
+            raise FloatingPointError
+        # Outputs of their own, so that the gradient, which is made of them, can have one.
+        ctx.save_for_backward(exponentials, totals, classes, factors)
+        ctx.set_materialize_grads(False)
+        ctx.each, ctx.dtype = each, scores.dtype
+        weighted = chosen.div_(totals).log_().mul_(factors)
+        return weighted.sum(1) if each else weighted.sum(), exponentials, totals
+
+    @staticmethod
+    def backward(
+        ctx: Any, g: Tensor | None, g_exponentials: Tensor | None, g_totals: Tensor | None
+    ) -> tuple[Tensor | None, None, Tensor | None, None]:
+        exponentials, totals, classes, factors = ctx.saved_tensors
+        by_scores = by_factors = None
+        if g is not None:
+            g = g.unsqueeze(1) if ctx.each else g
+            if ctx.needs_input_grad[0]:
+                given = g * factors
+                by_scores = exponentials * (given.sum(1, keepdim=True) / totals).neg()
+                by_scores.scatter_add_(1, classes, given.expand_as(classes))
+            if ctx.needs_input_grad[2]:
+                logarithms = (exponentials.gather(1, classes) / totals).log()
+                by_factors = (g * logarithms).sum_to_size(factors.shape)
+        if ctx.needs_input_grad[0]:
+            for more in (g_exponentials, g_totals):  # of a gradient's own gradient
+                if more is not None:
+                    part = exponentials * more
+                    by_scores = part if by_scores is None else by_scores + part
+        if by_scores is not None and by_scores.dtype != ctx.dtype:
+            by_scores = by_scores.to(ctx.dtype)
+        return by_scores, None, by_factors, None

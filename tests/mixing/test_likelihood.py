@@ -1,0 +1,61 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vicinal.mixing.likelihood import log_likelihood
+
+
+def _asked(scores, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    classes = torch.randint(scores.shape[1], (len(scores), 3), generator=draw)
+    return classes, torch.rand(len(scores), 3, generator=draw)
+
+
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 30.0])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 8.0])
+def test_the_sum_and_its_gradient_are_as_good_as_those_of_log_softmax(shift, spread):
+    scores = torch.randn(64, 100, generator=torch.Generator().manual_seed(1)) * spread
+    scores = (scores.clamp(-2 * spread, 2 * spread) / 2 + shift).requires_grad_()
+    classes, factors = _asked(scores)
+    value = log_likelihood(scores, classes, factors)
+    (gradient,) = torch.autograd.grad(value, scores)
+    exact = scores.detach().double().requires_grad_()
+    wanted = (F.log_softmax(exact, 1).gather(1, classes) * factors).sum()
+    (slope,) = torch.autograd.grad(wanted, exact)
+    torch.testing.assert_close(value.double(), wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [44.0, 100.0, float("inf"), float("nan")])
+def test_scores_whose_exponentials_may_not_fit_are_left_to_others(value):
+    scores = torch.zeros(2, 3)
+    scores[1, 2] = value
+    assert log_likelihood(scores, torch.tensor([[0], [1]]), torch.ones(2, 1)) is None
+
+
+@pytest.mark.parametrize("value", [-44.0, -200.0, float("-inf"), float("nan")])
+def test_a_class_whose_exponential_may_not_fit_is_left_to_others(value):
+    scores = torch.zeros(2, 3)
+    scores[1, 2] = value
+    assert log_likelihood(scores, torch.tensor([[0], [2]]), torch.ones(2, 1)) is None
+
+
+def test_another_class_may_be_as_improbable_as_it_likes():
+    scores = torch.tensor([[0.0, -200.0, -float("inf")]], requires_grad=True)
+    value = log_likelihood(scores, torch.tensor([[0]]), torch.ones(1, 1))
+    assert value.item() == 0
+    assert torch.autograd.grad(value, scores)[0].tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("strange", [-1, 3])
+def test_a_class_out_of_range_is_left_to_others(strange):
+    classes = torch.tensor([[0], [strange]])
+    assert log_likelihood(torch.zeros(2, 3), classes, torch.ones(2, 1)) is None
+
+
+def test_each_example_has_a_sum_of_its_own_where_it_is_asked_for():
+    scores = torch.randn(5, 4, 2, 3, generator=torch.Generator().manual_seed(2))
+    classes = torch.randint(4, (5, 2, 2, 3), generator=torch.Generator().manual_seed(3))
+    factors = torch.rand(5, 2, 1, 1, generator=torch.Generator().manual_seed(4))
+    wanted = (F.log_softmax(scores, 1).gather(1, classes) * factors).sum(1)
+    torch.testing.assert_close(log_likelihood(scores, classes, factors, each=True), wanted)
