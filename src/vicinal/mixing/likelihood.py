@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vicinal.mixing.operator import is_transformed, looked_at
+from vicinal.mixing.operator import has_tangent, looked_at
+
+_LEAST = {kind: torch.finfo(kind).tiny ** 0.5 for kind in (torch.float32, torch.float64)}
+"""From this to its inverse: the quotient of two such numbers has all its digits."""
 
 
 def log_likelihood(
@@ -34,7 +37,7 @@ def log_likelihood(
         >>> log_likelihood(torch.zeros(1, 4), torch.tensor([[0, 3]]), torch.tensor([[0.5, 0.5]]))
         tensor(-1.3863)
     """
-    if classes.numel() == 0 or not looked_at(scores) or is_transformed(scores, factors):
+    if classes.numel() == 0 or not looked_at(scores) or has_tangent(scores, factors):
         return None
     try:
         value: Tensor = _LogLikelihood.apply(scores, classes, factors, each)[0]  # type: ignore[no-untyped-call]
@@ -51,8 +54,7 @@ class _LogLikelihood(torch.autograd.Function):
         exponentials = scores.to(factors.dtype).exp()
         totals = exponentials.sum(1, keepdim=True)
         chosen = exponentials.gather(1, classes)
-        # Two numbers of this range have a quotient that has all its digits.
-        least = torch.finfo(factors.dtype).tiny ** 0.5
+        least = _LEAST[factors.dtype]
         if not (float(chosen.min()) >= least and float(totals.max()) <= 1 / least):
             raise FloatingPointError
         # Outputs of their own, so that the gradient, which is made of them, can have one.
@@ -72,7 +74,7 @@ class _LogLikelihood(torch.autograd.Function):
             g = g.unsqueeze(1) if ctx.each else g
             if ctx.needs_input_grad[0]:
                 given = g * factors
-                by_scores = exponentials * (given.sum(1, keepdim=True) / totals).neg()
+                by_scores = exponentials * given.sum(1, keepdim=True).div(totals).neg_()
                 by_scores.scatter_add_(1, classes, given.expand_as(classes))
             if ctx.needs_input_grad[2]:
                 logarithms = (exponentials.gather(1, classes) / totals).log()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vicinal.mixing.likelihood import log_likelihood
-from vicinal.mixing.operator import looked_at
+from vicinal.mixing.operator import looked_at, wide_type
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -184,7 +184,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     if factors.dim() == 2 and chosen.dim() > 2:
         factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
     # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
-    wide = torch.promote_types(output.dtype, torch.float32)
+    wide = wide_type(output)
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
     # Where no gradient goes is the place for what has to be done to each: sign, mean and type.

@@ -80,7 +80,7 @@ def blend(
 ) -> Tensor:
     """Mix with shares that ``check_shares`` has seen; ``reach`` is what ``check_reach`` said."""
     _check_rows(x, other, partner, reach, dtype)
-    lam = lam.to(_wide(x))
+    lam = lam.to(wide_type(x))
     if is_transformed(x, other, lam):
         result = textbook(x, x if other is None else other, partner, lam)
         if x.dtype == torch.uint8 and dtype is None:
@@ -104,7 +104,8 @@ def blend_(
         other = x
     elif _share_memory(x, other):
         other = other.clone()
-    kernel_for(x.device).mix(x, x, other, partner, lam.to(_wide(x)))
+    lam = lam if lam.dtype == wide_type(x) else lam.to(wide_type(x))
+    kernel_for(x.device).mix(x, x, other, partner, lam)
     torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
     return x
 
@@ -213,7 +214,8 @@ def looked_at(values: Tensor) -> bool:
     )
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide_type(x: Tensor) -> torch.dtype:
+    """Return the type to compute in: float64 for float64, float32 for all that is narrower."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
@@ -225,9 +227,12 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     """Say whether torch.func is at work, or a tangent goes along: both want plain PyTorch."""
     if torch._C._are_functorch_transforms_active():
         return True
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # there is no tangent
-        return False
-    return any(
+    return not torch.compiler.is_compiling() and has_tangent(*tensors)
+
+
+def has_tangent(*tensors: Tensor | None) -> bool:
+    """Say whether a tangent goes along, as in forward-mode differentiation."""
+    return forward_ad._current_level >= 0 and any(
         one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors
     )
 

@@ -297,7 +297,7 @@ class Plan:
                 f"y and other need one type, and one shape after the first dimension, got "
                 f"{y.dtype} {tuple(y.shape)} and {other.dtype} {tuple(other.shape)}."
             )
-        if self._reach is not None and self._reach > len(source):
+        if self._reach is not None and self._reach > source.shape[0]:
             raise ValueError(
                 f"this plan meets rows up to {self._reach - 1}, y has shape {tuple(y.shape)}; "
                 "pass the targets of the batch that the partners come from as other."

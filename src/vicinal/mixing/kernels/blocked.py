@@ -208,7 +208,7 @@ _kept = threading.local()
 
 def _gathered(rows: Tensor, index: Tensor) -> Tensor:
     """Return ``rows[index]`` in a buffer that the next call uses again."""
-    shape = (len(index), rows.shape[1])
+    shape = (index.shape[0], rows.shape[1])
     buffer: Tensor | None = getattr(_kept, "buffer", None)
     if buffer is None or buffer.shape != shape or buffer.dtype != rows.dtype:
         size = shape[0] * shape[1] * rows.element_size()
@@ -233,7 +233,7 @@ def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
     is as good as contiguous.
     """
     if all(one.is_contiguous() for one in tensors):
-        views = [tensors[0].view(len(tensors[0]), -1)]
+        views = [tensors[0].view(tensors[0].shape[0], -1)]
         for one in tensors[1:]:
             views.append(views[0] if one is tensors[0] else one.view(len(one), -1))
         return views
