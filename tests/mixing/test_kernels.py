@@ -67,11 +67,11 @@ def layouts(x):
     rest=st.lists(st.integers(0, 5), max_size=3),
     rows=st.integers(1, 9),
     dtype=st.sampled_from(DTYPES),
-    ends=st.booleans(),
+    shares=st.sampled_from(["any", "ends", "one"]),
     permutation=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_the_cpu_kernel_agrees_with_a_loop(*, size, rest, rows, dtype, ends, permutation, seed):
+def test_the_cpu_kernel_agrees_with_a_loop(*, size, rest, rows, dtype, shares, permutation, seed):
     chance = torch.Generator().manual_seed(seed)
 
     def batch(n):
@@ -79,8 +79,10 @@ def test_the_cpu_kernel_agrees_with_a_loop(*, size, rest, rows, dtype, ends, per
         return values.to(dtype) if dtype == torch.uint8 else (values / 100 - 1).to(dtype)
 
     lam = torch.rand(size, generator=chance)
-    if ends:
+    if shares == "ends":
         lam = lam.mul(3).sub(1).clamp(0, 1)  # a third of them 0, a third of them 1
+    if shares == "one":
+        lam = lam[:1].expand(size).contiguous()
     lam = lam.to(torch.float64 if dtype == torch.float64 else torch.float32)
     x, other = batch(size), batch(rows)
     far = torch.randint(rows, (size,), generator=chance)

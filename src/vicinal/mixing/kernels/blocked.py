@@ -129,6 +129,9 @@ def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float
     one = torch.ones(1, dtype=g.dtype)
     for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
         left = readers[r]
+        if len(left) == 1 and keep[left[0]] == keep[r]:  # what it gives away, it gets of its reader
+            _blend(rows[left[0]], rows[r], keep[r], new[r])
+            continue
         if narrow:
             total = rows[r].float().mul_(keep[r])
         elif left:
@@ -158,10 +161,15 @@ def _mix_columns(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Te
         partner, lam = partner[rows], lam[rows]
         if int(rows[-1]) == len(rows) - 1:  # the first rows, as mix_rate leaves them
             out, x, rows = out[: len(lam)], x[: len(lam)], None
-    weight = lam[:, None]
+    straight = rows is None and x.dtype == out.dtype
+    weight: Tensor | float = lam[:, None]
+    if x.dtype != lam.dtype:
+        # A number is not rounded to a narrow type, as a tensor would have to be.
+        straight = straight and x.dtype != torch.uint8 and _is_one_for_all(lam)
+        weight = float(lam[0]) if straight else weight
     for out_c, x_c, other_c in _blocks(out, x, other):
         met = _gathered(other_c, partner)
-        if x.dtype == out.dtype == lam.dtype and rows is None:
+        if straight:
             torch.lerp(met, x_c, weight, out=out_c)
             continue
         own = x_c if rows is None else x_c.index_select(0, rows)
@@ -176,6 +184,9 @@ def _mix_columns(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Te
 def _transposed_columns(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     keep, give = lam[:, None], (1 - lam)[:, None]
     readers = _inverse(partner)
+    if readers is not None and _is_one_for_all(lam):  # what a row gives, it gets of its reader
+        _mix_columns(out, g, g, readers, lam)
+        return
     for out_c, g_c in _blocks(out, g):
         rows = g_c.to(lam.dtype)
         if readers is None:
@@ -184,6 +195,11 @@ def _transposed_columns(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) ->
         else:
             # As the blend of each row with its reader, whose share is the reader's own to give.
             out_c.copy_(_gathered(rows, readers).mul_(give[readers]).addcmul_(rows, keep))
+
+
+def _is_one_for_all(lam: Tensor) -> bool:
+    low, high = torch.aminmax(lam)
+    return float(low) == float(high)
 
 
 def _inverse(partner: Tensor) -> Tensor | None:
