@@ -4,7 +4,8 @@
 
 Random pictures of 32x32 pixels in batches of 128: speed does not depend on what they show. Every
 line is measured in a process of its own, once a round, the lines of a round one after the other;
-ratios are taken within a round. Takes about eight minutes for three rounds on two cores; leave the
+but training without mixing and with it, which differ by little, in one process and in turns.
+Ratios are taken within a round. Takes a quarter of an hour for three rounds on two cores; leave the
 machine alone meanwhile.
 """
 
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vicinal.bench.timing import in_turn
 from vicinal.data import Flip, Loader, PaddedCrop, Part, standardise_by
 from vicinal.data.threads import cpu_threads
 from vicinal.mixing import MixUp, Plan
@@ -37,18 +39,20 @@ from vicinal.training.optimisers import optimisers
 from vicinal.training.settings import SGD
 
 RESULTS = Path(__file__).parent / "results"
-BATCH, STEPS, CLASSES = 128, 8, 10
+BATCH, STEPS, TURNS, CLASSES = 128, 8, 6, 10
 NETWORKS = {"preact-resnet-18": ("stages.stage1", 2.3), "preact-resnet-50-small": ("stem", 2.4)}
 """The networks, a place of each, and how many times the plain step vicinal has to be."""
 
 SETTINGS = SGD(name="sgd", lr=0.01, weight_decay=1e-4)
-WAYS = ("plain", "bare", "loop", "mixed", "mixed-features")
+WAYS = ("plain", "bare", "loop", "mixed", "mixed-features", "compiled")
+IN_TURNS = ("loop", "mixed", "mixed-features")
 TITLES = {
     "plain": "plain PyTorch step: float32, contiguous",
     "bare": "bare step: bfloat16, channels_last, memory kept, fused",
     "loop": "vicinal: the same, with data, augmentation and metrics",
     "mixed": "vicinal, mixup at the input",
     "mixed-features": "vicinal, mixup in feature maps",
+    "compiled": "vicinal, the network compiled",
     "two-ranks": "vicinal, two ranks of one thread each (gloo)",
 }
 
@@ -119,6 +123,21 @@ def images_per_second(name: str, way: str) -> float:
         return BATCH * STEPS / (time.perf_counter() - began)
 
 
+def rates_in_turns(name: str) -> dict[str, float]:
+    """Measure training without mixing and with it in this process, an epoch of each at a time."""
+    epochs = {way: epochs_of(name, way) for way in IN_TURNS}
+    seconds: dict[str, list[float]] = {way: [] for way in IN_TURNS}
+    with memory_kept():
+        for way in IN_TURNS:
+            next(epochs[way])
+        for turn in range(TURNS):
+            for way in in_turn(IN_TURNS, turn):
+                began = time.perf_counter()
+                next(epochs[way])
+                seconds[way].append(time.perf_counter() - began)
+    return {way: BATCH * STEPS / median(each) for way, each in seconds.items()}
+
+
 def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Iterator[Any]:
     """Return vicinal's training, an epoch at a time; with ``spent``, its parts are timed."""
     ranks = 2 if way == "two-ranks" else 1
@@ -142,6 +161,7 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
         policy=MixUp(alpha=1.0) if way.startswith("mixed") else None,
         at=(NETWORKS[name][0] if way == "mixed-features" else "input",),
         channels_last=True,
+        compiled=way == "compiled",
     )
     if spent is not None:
         time_parts(taught, loader, fabric, spent)
@@ -218,8 +238,8 @@ def measured_apart(words: list[str]) -> Any:
 def one(words: list[str]) -> None:
     """Measure what a parent process wants, and print it."""
     name, way = words
-    if way == "shares":
-        print(json.dumps(shares(name)))
+    if way in ("shares", "in-turns"):
+        print(json.dumps(shares(name) if way == "shares" else rates_in_turns(name)))
         return
     rate = images_per_second(name, way)
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -236,6 +256,7 @@ def checks(rounds: list[dict[str, float]], name: str) -> list[dict[str, Any]]:
     """Return what has to be reached, and what was."""
     wanted = [
         ("times the plain step", "loop", "plain", NETWORKS[name][1]),
+        ("times the plain step, the network compiled", "compiled", "plain", NETWORKS[name][1]),
         ("of a bare step, with data, augmentation and metrics", "loop", "bare", 0.95),
         ("of training without mixing, mixed at the input", "mixed", "loop", 0.98),
         ("of training without mixing, mixed in feature maps", "mixed-features", "loop", 0.98),
@@ -274,8 +295,9 @@ def as_markdown(result: dict[str, Any]) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
     software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = (
-        f"Medians of {result['rounds']} rounds; each line in a process of its own, {STEPS} steps "
-        f"of {BATCH} pictures after a warm-up; ratios within a round."
+        f"Medians of {result['rounds']} rounds, {STEPS} steps of {BATCH} pictures after a warm-up; "
+        f"each line in a process of its own, but without mixing and with it {TURNS} times in turns "
+        "in one; ratios within a round."
     )
     return "\n".join([*lines, "", note, "", f"{machine}; {software}.", ""])
 
@@ -293,7 +315,11 @@ def main() -> None:
     rows, reached = [], []
     for name in NETWORKS:
         ways = (*WAYS, "two-ranks") if name == "preact-resnet-50-small" else WAYS
-        rounds = [{way: measured_apart([name, way]) for way in ways} for _ in range(words.rounds)]
+        alone = [way for way in ways if way not in IN_TURNS]
+        rounds = [
+            {way: measured_apart([name, way]) for way in alone} | measured_apart([name, "in-turns"])
+            for _ in range(words.rounds)
+        ]
         reached += checks(rounds, name)
         for way in ways:
             each = [found[way] for found in rounds]

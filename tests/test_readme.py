@@ -41,13 +41,18 @@ def test_the_times_are_those_of_the_committed_benchmark():
 
 def test_the_words_about_training_are_those_of_the_committed_benchmark():
     measured = json.loads((ROOT / "benchmarks/results/training-cpu.json").read_text())["checks"]
-    times, loop, _, features = ([row["median"] for row in measured[k::4]][:2] for k in range(4))
     told = " ".join(README[README.index("Training as recipes do it") :].split())
+    times, compiled, loop, mixed, features = (
+        [row["median"] for row in measured if row["what"].endswith(end)]
+        for end in ("plain step", "compiled", "metrics", "input", "feature maps")
+    )
+    lost = [[f"{100 - 100 * ratio:.1f}" for ratio in pair] for pair in (loop, mixed, features)]
     assert f"{times[0]:.1f} times the images a second for PreAct ResNet-18" in told
     assert f"{times[1]:.1f} times for the small ResNet-50" in told
-    assert f"cost {100 - 100 * loop[0]:.1f} and {100 - 100 * loop[1]:.1f} % of a bare" in told
-    share = [f"{100 - 100 * one:.1f}" for one in features]
-    assert f"in feature maps {share[0]} and {share[1]} %" in told
+    assert f"{compiled[1]:.1f} times with `compile = true`" in told
+    assert f"cost {lost[0][0]} and {lost[0][1]} % of a bare step" in told
+    assert f"mixing at the input {lost[1][0]} and {lost[1][1]} %" in told
+    assert f"in feature maps {lost[2][0]} and {lost[2][1]} %" in told
 
 
 @pytest.mark.parametrize(
