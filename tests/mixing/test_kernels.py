@@ -13,12 +13,19 @@ from vicinal.mixing.kernels import blocked, kernel_for, reference
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8]
 
 
-@pytest.fixture(params=[(1 << 16, 1 << 23), (1, 1 << 23), (1 << 16, 256)], autouse=True)
+@pytest.fixture(
+    params=[
+        {"LONG": 1 << 16, "BLOCK": 1 << 23},
+        {"LONG": 1, "FAR": 1 << 23},
+        {"LONG": 1, "FAR": 1},
+        {"LONG": 1 << 16, "BLOCK": 256},
+    ],
+    autouse=True,
+)
 def limits(request, monkeypatch):
-    """Send every case down each way: short rows whole, rows walked, short rows in blocks."""
-    long, block = request.param
-    monkeypatch.setattr(blocked, "LONG", long)
-    monkeypatch.setattr(blocked, "BLOCK", block)
+    """Send every case down each way: short rows whole, rows walked, copied first, in blocks."""
+    for name, limit in request.param.items():
+        monkeypatch.setattr(blocked, name, limit)
 
 
 def loop(x, other, partner, lam):

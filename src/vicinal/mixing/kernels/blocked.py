@@ -5,6 +5,7 @@ been read is the next row to be written: each row travels from memory once and b
 are gathered and blended in blocks of columns. A blend is one pass of ``torch.lerp``.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,12 @@ LONG = 64 * 1024
 BLOCK = 8 * 1024 * 1024
 """Bytes of the columns of all rows that are blended together: what a cache holds."""
 
+FAR = 24 * 1024 * 1024
+"""Bytes of a batch of a narrow type from which on a row is copied before it is blended: memory
+serves a copy faster than a blend, which has more to do with each value."""
+
+Blend = Callable[[Tensor, Tensor, float, Tensor], None]
+
 _NARROW = (torch.float16, torch.bfloat16, torch.uint8)
 
 
@@ -24,14 +31,20 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     """Mix as ``vicinal.mixing.kernels`` says."""
     if x.numel() == 0:
         return
-    if _is_long(x):
+    is_long = _is_long(x)
+    if is_long and x.dtype not in _NARROW:
         _mix_walking(out, x, other, partner, lam)
         return
     views = _as_rows(out, x, other)
-    if views is None:  # rows with gaps: short, so that copies cost less than a walk
+    if views is None:  # rows with gaps: short or narrow, so that copies cost less than a walk
         dense = torch.empty(x.shape, dtype=out.dtype)
         mix(dense, x.contiguous(), other.contiguous(), partner, lam)
         out.copy_(dense)
+    elif is_long:
+        own = views[1]
+        _mix_walking(
+            own if out is x else views[0], own, own if other is x else views[2], partner, lam
+        )
     else:
         _mix_columns(views[0], views[1], views[2], partner, lam)
 
@@ -54,7 +67,7 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
 def _mix_walking(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     met, keep = partner.tolist(), lam.tolist()
     own, others, new = x.unbind(0), other.unbind(0), out.unbind(0)
-    blend = _wide_blend if x.dtype == torch.uint8 else _blend
+    blend = _blend_for(x)
     if out is not x:
         for i in _chains(met) if other is x else range(len(own)):
             if keep[i] == 1 or (other is x and met[i] == i):
@@ -73,7 +86,7 @@ def _mix_walking_in_place(
     rows: tuple[Tensor, ...],
     met: list[int],
     keep: list[float],
-    blend: Callable[[Tensor, Tensor, float, Tensor], None],
+    blend: Blend,
 ) -> None:
     """Overwrite each row as soon as nobody is left who has to read it."""
     left = [keep[i] != 1 and met[i] != i for i in range(len(rows))]
@@ -109,14 +122,26 @@ def _chains(met: list[int]) -> Iterator[int]:
             i = met[i]
 
 
+def _blend_for(x: Tensor) -> Blend:
+    if x.dtype == torch.uint8:
+        return _wide_blend
+    far = x.dtype in _NARROW and x.numel() * x.element_size() >= FAR
+    return _blend_of_copy if far else _blend
+
+
 def _blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
     # A number as weight is not rounded to a narrow type, and the arithmetic is done in float32.
     torch.lerp(met, own, keep, out=out)
 
 
+def _blend_of_copy(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
+    _blend(_buffer("met", met.shape, met.dtype).copy_(met), own, keep, out)
+
+
 def _wide_blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
-    blend = torch.lerp(met.float(), own.float(), keep)
-    out.copy_(blend if out.dtype.is_floating_point else blend.round_())
+    wide = _buffer("met", met.shape, torch.float32).copy_(met)
+    torch.lerp(wide, _buffer("own", own.shape, torch.float32).copy_(own), keep, out=wide)
+    out.copy_(wide if out.dtype.is_floating_point else wide.round_())
 
 
 def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float]) -> None:
@@ -125,12 +150,12 @@ def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float
     for i, j in enumerate(met):
         if keep[i] != 1:
             readers[j].append(i)
-    narrow = g.dtype in _NARROW
+    narrow, blend = g.dtype in _NARROW, _blend_for(g)
     one = torch.ones(1, dtype=g.dtype)
     for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
         left = readers[r]
         if len(left) == 1 and keep[left[0]] == keep[r]:  # what it gives away, it gets of its reader
-            _blend(rows[left[0]], rows[r], keep[r], new[r])
+            blend(rows[left[0]], rows[r], keep[r], new[r])
             continue
         if narrow:
             total = rows[r].float().mul_(keep[r])
@@ -224,18 +249,22 @@ _kept = threading.local()
 
 def _gathered(rows: Tensor, index: Tensor) -> Tensor:
     """Return ``rows[index]`` in a buffer that the next call uses again."""
-    shape = (index.shape[0], rows.shape[1])
-    buffer: Tensor | None = getattr(_kept, "buffer", None)
-    if buffer is None or buffer.shape != shape or buffer.dtype != rows.dtype:
-        size = shape[0] * shape[1] * rows.element_size()
-        memory: Tensor | None = getattr(_kept, "memory", None)
+    buffer = _buffer("met", (index.shape[0], rows.shape[1]), rows.dtype)
+    return torch.index_select(rows, 0, index, out=buffer)
+
+
+def _buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return memory of that name which the next call uses again."""
+    memory, buffer = getattr(_kept, name, (None, None))
+    if buffer is None or buffer.shape != shape or buffer.dtype != dtype:
+        size = math.prod(shape) * dtype.itemsize
         with torch.inference_mode(False):  # what is kept has to serve outside of it too
             if memory is None or len(memory) < size:
                 memory = torch.empty(size, dtype=torch.uint8)
-            buffer = memory[:size].view(rows.dtype).view(shape)
+            buffer = memory[:size].view(dtype).view(shape)
         if size <= 2 * BLOCK:
-            _kept.memory, _kept.buffer = memory, buffer
-    return torch.index_select(rows, 0, index, out=buffer)
+            setattr(_kept, name, (memory, buffer))
+    return buffer
 
 
 def _is_long(x: Tensor) -> bool:
