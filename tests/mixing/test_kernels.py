@@ -150,6 +150,27 @@ def test_rows_that_keep_everything_are_bit_identical_in_every_place(kernel, whol
             assert torch.equal(bits, x[whole].view(torch.int32))
 
 
+@pytest.mark.parametrize("partner", [[1, 0, 3, 2], [1, 1, 3, 1]])
+def test_a_row_that_keeps_everything_gives_no_nan_to_the_gradient_of_another(partner):
+    g = torch.ones(4, 3)
+    g[0, 1] = float("nan")
+    for kernel in (reference, blocked):
+        out = torch.empty_like(g)
+        kernel.transposed(out, g, torch.tensor(partner), torch.tensor([1.0, 0.5, 0.25, 0.5]))
+        assert out.isnan().any(1).tolist() == [True, False, False, False]
+
+
+def test_a_default_device_leaves_the_memory_that_is_kept_where_it_is():
+    x = torch.rand(3, 7, generator=torch.Generator().manual_seed(7)).bfloat16()
+    partner, lam = torch.tensor([2, 0, 1]), torch.tensor([0.5, 0.25, 0.5])
+    outside, inside = x.clone(), x.clone()
+    blocked.mix(outside, outside, outside, partner, lam)
+    vars(blocked._kept).clear()
+    with torch.device("meta"):
+        blocked.mix(inside, inside, inside, partner, lam)
+    assert torch.equal(inside, outside)
+
+
 def test_uint8_is_rounded_once_or_left_as_it_is():
     x = torch.tensor([[0, 255, 3], [255, 254, 4]], dtype=torch.uint8)
     partner, lam = torch.tensor([1, 0]), torch.tensor([0.9, 0.25])

@@ -59,3 +59,37 @@ def test_each_example_has_a_sum_of_its_own_where_it_is_asked_for():
     factors = torch.rand(5, 2, 1, 1, generator=torch.Generator().manual_seed(4))
     wanted = (F.log_softmax(scores, 1).gather(1, classes) * factors).sum(1)
     torch.testing.assert_close(log_likelihood(scores, classes, factors, each=True), wanted)
+
+
+@pytest.mark.parametrize("shift", [-38.0, 0.0, 38.0])
+def test_gradients_of_gradients_do_not_leave_the_range_of_the_type(shift):
+    def derivatives(scores, function):
+        value = function(scores)
+        for _ in range(3):
+            (value,) = torch.autograd.grad(value.pow(2).sum(), scores, create_graph=True)
+        return value.detach().double()
+
+    scores = torch.randn(8, 10, generator=torch.Generator().manual_seed(5)) / 2 + shift
+    classes, factors = _asked(scores)
+    result = derivatives(
+        scores.clone().requires_grad_(), lambda each: log_likelihood(each, classes, factors)
+    )
+    wanted = derivatives(
+        scores.double().requires_grad_(),
+        lambda each: (F.log_softmax(each, 1).gather(1, classes) * factors).sum(),
+    )
+    size = wanted.abs().max()
+    torch.testing.assert_close(result / size, wanted / size, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_for_other_scores():
+    classes, factors = torch.tensor([[0], [1]]), torch.ones(2, 1)
+
+    def loss(scores):
+        found = log_likelihood(scores, classes, factors)
+        return F.log_softmax(scores, 1).gather(1, classes).sum() if found is None else found
+
+    traced = torch.jit.trace(loss, torch.zeros(2, 3))
+    large = torch.tensor([[0.0, 0.0, 90.0], [0.0, 50.0, 0.0]])
+    assert traced(large).item() == loss(large).item() == -90

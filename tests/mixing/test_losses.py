@@ -202,6 +202,20 @@ def test_masks_under_a_region_take_their_class_from_where_the_pixel_is():
     assert plan.accuracy(F.one_hot(pasted, 3).movedim(-1, 1).float(), masks).item() == 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_masks_of_volumes_take_the_share_of_each_pixel(size):
+    draw = torch.Generator().manual_seed(0)
+    output = torch.randn(size, 4, 2, 5, 6, generator=draw)
+    y = torch.randint(4, (size, 2, 5, 6), generator=draw)
+    region = torch.rand(size, 5, 6, generator=draw) < 0.4
+    partner = torch.arange(size).flip(0)
+    plan = Plan(partner, 1 - region.double().mean((1, 2)), region=region)
+    each = F.cross_entropy(output, y, reduction="none")
+    met = F.cross_entropy(output, y[partner], reduction="none")
+    expected = torch.where(region[:, None], met, each).mean()
+    torch.testing.assert_close(plan.loss(F.cross_entropy, output, y), expected)
+
+
 def test_several_heads_take_one_plan(batch):
     plan, output, y = batch
     age = torch.rand(16, dtype=torch.float64)

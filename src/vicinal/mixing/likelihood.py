@@ -29,15 +29,17 @@ def log_likelihood(
 
     Returns:
         The sum, in the type of ``factors``. None where this way does not lead: off the CPU (to
-        look at numbers would make a GPU wait), under transforms and the compiler, with a class out
-        of range, or where exponentials may leave the range of the type (in float32 scores beyond
-        43, or the scores of the classes below -43).
+        look at numbers would make a GPU wait), under transforms, the compiler and ``jit.trace``,
+        with a class out of range, or where exponentials may leave the range of the type (in
+        float32 scores beyond 43, or the scores of the classes below -43).
 
     Example:
         >>> log_likelihood(torch.zeros(1, 4), torch.tensor([[0, 3]]), torch.tensor([[0.5, 0.5]]))
         tensor(-1.3863)
     """
     if classes.numel() == 0 or not looked_at(scores) or has_tangent(scores, factors):
+        return None
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace would keep this way for good
         return None
     try:
         value: Tensor = _LogLikelihood.apply(scores, classes, factors, each)[0]  # type: ignore[no-untyped-call]
@@ -50,40 +52,42 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, scores: Tensor, classes: Tensor, factors: Tensor, each: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         exponentials = scores.to(factors.dtype).exp()
         totals = exponentials.sum(1, keepdim=True)
         chosen = exponentials.gather(1, classes)
         least = _LEAST[factors.dtype]
         if not (float(chosen.min()) >= least and float(totals.max()) <= 1 / least):
             raise FloatingPointError
-        # Outputs of their own, so that the gradient, which is made of them, can have one.
+        # An output of their own, so that the gradient, which is made of them, can have one.
         ctx.save_for_backward(exponentials, totals, classes, factors)
         ctx.set_materialize_grads(False)
         ctx.each, ctx.dtype = each, scores.dtype
         weighted = chosen.div_(totals).log_().mul_(factors)
-        return weighted.sum(1) if each else weighted.sum(), exponentials, totals
+        return weighted.sum(1) if each else weighted.sum(), exponentials
 
     @staticmethod
     def backward(
-        ctx: Any, g: Tensor | None, g_exponentials: Tensor | None, g_totals: Tensor | None
+        ctx: Any, g: Tensor | None, g_exponentials: Tensor | None
     ) -> tuple[Tensor | None, None, Tensor | None, None]:
         exponentials, totals, classes, factors = ctx.saved_tensors
         by_scores = by_factors = None
+        if g_exponentials is not None and ctx.needs_input_grad[0]:  # of a gradient's own gradient
+            by_scores = exponentials * g_exponentials
+        if torch.is_grad_enabled():
+            # Of the gradient there will be one, and so forth: powers of the totals, close to one.
+            exponentials = exponentials / totals
+            totals = exponentials.sum(1, keepdim=True)
         if g is not None:
             g = g.unsqueeze(1) if ctx.each else g
             if ctx.needs_input_grad[0]:
                 given = g * factors
-                by_scores = exponentials * given.sum(1, keepdim=True).div(totals).neg_()
-                by_scores.scatter_add_(1, classes, given.expand_as(classes))
+                slope = exponentials * given.sum(1, keepdim=True).div(totals).neg_()
+                slope.scatter_add_(1, classes, given.expand_as(classes))
+                by_scores = slope if by_scores is None else by_scores + slope
             if ctx.needs_input_grad[2]:
                 logarithms = (exponentials.gather(1, classes) / totals).log()
                 by_factors = (g * logarithms).sum_to_size(factors.shape)
-        if ctx.needs_input_grad[0]:
-            for more in (g_exponentials, g_totals):  # of a gradient's own gradient
-                if more is not None:
-                    part = exponentials * more
-                    by_scores = part if by_scores is None else by_scores + part
         if by_scores is not None and by_scores.dtype != ctx.dtype:
             by_scores = by_scores.to(ctx.dtype)
         return by_scores, None, by_factors, None

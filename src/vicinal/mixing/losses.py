@@ -181,8 +181,8 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     chosen, factors = torch.stack(targets, 1), torch.stack(shares, 1)
     if chosen.dtype != torch.int64:
         chosen = chosen.long()
-    if factors.dim() == 2 and chosen.dim() > 2:
-        factors = factors.reshape(*factors.shape, *[1] * (chosen.dim() - 2))
+    if missing := chosen.dim() - factors.dim():  # as spread would insert them
+        factors = factors.reshape(*factors.shape[:2], *[1] * missing, *factors.shape[2:])
     # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
     wide = wide_type(output)
     each, mean = settings.reduction == "none", settings.reduction == "mean"

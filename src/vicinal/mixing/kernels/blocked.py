@@ -37,7 +37,7 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
         return
     views = _as_rows(out, x, other)
     if views is None:  # rows with gaps: short or narrow, so that copies cost less than a walk
-        dense = torch.empty(x.shape, dtype=out.dtype)
+        dense = torch.empty(x.shape, dtype=out.dtype, device=x.device)
         mix(dense, x.contiguous(), other.contiguous(), partner, lam)
         out.copy_(dense)
     elif is_long:
@@ -55,7 +55,7 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
         return
     views = _as_rows(out, g)
     if views is None:  # rows with gaps
-        dense = torch.empty(g.shape, dtype=out.dtype)
+        dense = torch.empty(g.shape, dtype=out.dtype, device=g.device)
         transposed(dense, g.contiguous(), partner, lam)
         out.copy_(dense)
     elif _is_long(g):
@@ -151,7 +151,7 @@ def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float
         if keep[i] != 1:
             readers[j].append(i)
     narrow, blend = g.dtype in _NARROW, _blend_for(g)
-    one = torch.ones(1, dtype=g.dtype)
+    one = torch.ones(1, dtype=g.dtype, device=g.device)
     for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
         left = readers[r]
         if len(left) == 1 and keep[left[0]] == keep[r]:  # what it gives away, it gets of its reader
@@ -212,14 +212,18 @@ def _transposed_columns(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) ->
     if readers is not None and _is_one_for_all(lam):  # what a row gives, it gets of its reader
         _mix_columns(out, g, g, readers, lam)
         return
+    if readers is not None:  # a blend of each row with its reader, by a share that is the reader's
+        give = give[readers]
+    nothing = give == 0 if float(lam.max()) == 1 else None  # of nan, too
     for out_c, g_c in _blocks(out, g):
         rows = g_c.to(lam.dtype)
+        given = rows * give if readers is None else _gathered(rows, readers).mul_(give)
+        if nothing is not None:
+            given.masked_fill_(nothing, 0)
         if readers is None:
-            given = torch.where(give == 0, 0, rows * give)
             out_c.copy_((rows * keep).index_add_(0, partner, given))
         else:
-            # As the blend of each row with its reader, whose share is the reader's own to give.
-            out_c.copy_(_gathered(rows, readers).mul_(give[readers]).addcmul_(rows, keep))
+            out_c.copy_(given.addcmul_(rows, keep))
 
 
 def _is_one_for_all(lam: Tensor) -> bool:
@@ -229,7 +233,9 @@ def _is_one_for_all(lam: Tensor) -> bool:
 
 def _inverse(partner: Tensor) -> Tensor | None:
     """Return who reads each row, or None where ``partner`` is no permutation."""
-    inverse = torch.full_like(partner, -1).scatter_(0, partner, torch.arange(len(partner)))
+    inverse = torch.full_like(partner, -1).scatter_(
+        0, partner, torch.arange(len(partner), device=partner.device)
+    )
     return None if bool((inverse < 0).any()) else inverse
 
 
@@ -260,7 +266,7 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
         with torch.inference_mode(False):  # what is kept has to serve outside of it too
             if memory is None or len(memory) < size:
-                memory = torch.empty(size, dtype=torch.uint8)
+                memory = torch.empty(size, dtype=torch.uint8, device="cpu")
             buffer = memory[:size].view(dtype).view(shape)
         if size <= 2 * BLOCK:
             setattr(_kept, name, (memory, buffer))
