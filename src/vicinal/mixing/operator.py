@@ -104,8 +104,7 @@ def blend_(
         other = x
     elif _share_memory(x, other):
         other = other.clone()
-    lam = lam if lam.dtype == wide_type(x) else lam.to(wide_type(x))
-    kernel_for(x.device).mix(x, x, other, partner, lam)
+    kernel_for(x.device).mix(x, x, other, partner, lam.to(wide_type(x)))
     torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
     return x
 

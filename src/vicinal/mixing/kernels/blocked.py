@@ -2,7 +2,8 @@
 
 Long rows are walked one by one along the chains of partners, so that the partner which has just
 been read is the next row to be written: each row travels from memory once and back once. Short rows
-are gathered and blended in blocks of columns. A blend is one pass of ``torch.lerp``.
+are gathered and blended in blocks of columns. A blend is one pass of ``torch.lerp``; values of
+narrow types are copied first where they come from memory, uint8 into float32.
 """
 
 import math
@@ -35,18 +36,14 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     if is_long and x.dtype not in _NARROW:
         _mix_walking(out, x, other, partner, lam)
         return
-    views = _as_rows(out, x, other)
+    views = _as_rows(x, out, other)
     if views is None:  # rows with gaps: short or narrow, so that copies cost less than a walk
         dense = torch.empty(x.shape, dtype=out.dtype, device=x.device)
         mix(dense, x.contiguous(), other.contiguous(), partner, lam)
         out.copy_(dense)
-    elif is_long:
-        own = views[1]
-        _mix_walking(
-            own if out is x else views[0], own, own if other is x else views[2], partner, lam
-        )
     else:
-        _mix_columns(views[0], views[1], views[2], partner, lam)
+        way = _mix_walking if is_long else _mix_columns
+        way(views[1], views[0], views[2], partner, lam)
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -281,7 +278,7 @@ def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
     """Return ``(batch, n)`` views whose columns correspond, or None where there are none.
 
     The dimensions of a row are taken in the order that they have in memory, so that channels_last
-    is as good as contiguous.
+    is as good as contiguous. What is the first tensor has the first view.
     """
     if all(one.is_contiguous() for one in tensors):
         views = [tensors[0].view(tensors[0].shape[0], -1)]
@@ -291,6 +288,9 @@ def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
     order = sorted(range(1, tensors[0].dim()), key=tensors[0].stride, reverse=True)
     views = []
     for one in tensors:
+        if views and one is tensors[0]:
+            views.append(views[0])
+            continue
         ordered = one.permute(0, *order)
         if one.dim() > 1 and not ordered[0].is_contiguous():
             return None
