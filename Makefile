@@ -2,6 +2,7 @@
 # goes into .venv. Both work again without a network.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+COMPILED := hatch_build.py src/vicinal/mixing/kernels/native.c
 
 .PHONY: demo test check clean
 
@@ -25,7 +26,8 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-# A file of that name in .venv says that the packages are there, for these two lists of them.
-.venv/study .venv/dev: .venv/%: pyproject.toml constraints.txt | $(BIN)/python
+# A file of that name in .venv says that the packages are there, for these two lists of them, and that
+# the C loop is compiled as it is now.
+.venv/study .venv/dev: .venv/%: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
 	@touch $@

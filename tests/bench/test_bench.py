@@ -313,7 +313,7 @@ TARGETS = [
 
 def test_the_json_of_a_quick_run_has_the_documented_keys_and_every_target(result):
     assert result.keys() == {
-        *("device", "quick", "hardware", "versions", "threads", "others_cores"),
+        *("device", "quick", "hardware", "versions", "threads", "kernel", "others_cores"),
         *("peers", "cases", "targets", "scaling", "notes"),
     }
     assert (result["device"], result["quick"]) == ("cpu", True)

@@ -1,31 +1,49 @@
 """Kernels against a slow loop: every shape, type, order in memory and kind of partner."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal.mixing.kernels import blocked, kernel_for, reference
+from vicinal import Plan
+from vicinal.mixing.kernels import blocked, kernel_for, native, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8]
 
 
-@pytest.fixture(
-    params=[
-        {"LONG": 1 << 16, "BLOCK": 1 << 23},
-        {"LONG": 1, "FAR": 1 << 23},
-        {"LONG": 1, "FAR": 1},
-        {"LONG": 1 << 16, "BLOCK": 256},
-    ],
-    autouse=True,
-)
-def limits(request, monkeypatch):
-    """Send every case down each way: short rows whole, rows walked, copied first, in blocks."""
-    for name, limit in request.param.items():
+WAYS = {
+    "native": {},
+    "short rows whole": {"LONG": 1 << 16, "BLOCK": 1 << 23},
+    "short rows in blocks": {"LONG": 1 << 16, "BLOCK": 256},
+    "rows walked": {"LONG": 1, "FAR": 1 << 23},
+    "rows walked and copied first": {"LONG": 1, "FAR": 1},
+}
+
+
+@pytest.fixture(params=WAYS)
+def cpu_kernel(request, monkeypatch):
+    """Send every case down each way that the CPU has."""
+    if request.param == "native":
+        return compiled()
+    for name, limit in WAYS[request.param].items():
         monkeypatch.setattr(blocked, name, limit)
+    return blocked
+
+
+@pytest.fixture(params=["reference", "blocked", "native"])
+def kernel(request):
+    return {"reference": reference, "blocked": blocked}.get(request.param) or compiled()
+
+
+def compiled():
+    if not native.is_there():
+        pytest.skip("the C loop is not built here: it needs Linux on x86-64, AVX2 and a compiler")
+    return native
 
 
 def loop(x, other, partner, lam):
@@ -68,7 +86,9 @@ def layouts(x):
     return found
 
 
-@settings(deadline=None, max_examples=50)
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     size=st.integers(0, 9),
     rest=st.lists(st.integers(0, 5), max_size=3),
@@ -78,7 +98,9 @@ def layouts(x):
     permutation=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_the_cpu_kernel_agrees_with_a_loop(*, size, rest, rows, dtype, shares, permutation, seed):
+def test_the_cpu_kernel_agrees_with_a_loop(
+    cpu_kernel, *, size, rest, rows, dtype, shares, permutation, seed
+):
     chance = torch.Generator().manual_seed(seed)
 
     def batch(n):
@@ -100,25 +122,24 @@ def test_the_cpu_kernel_agrees_with_a_loop(*, size, rest, rows, dtype, shares, p
     )
     for a, b in itertools.product(layouts(x).values(), layouts(other).values()):
         out = torch.empty_like(a)
-        blocked.mix(out, a, b, far, lam)
+        cpu_kernel.mix(out, a, b, far, lam)
         agree(out, loop(a, b, far, lam), dtype)
     for own in layouts(x).values():
         expected = loop(own, own, near, lam)
         out = torch.empty_like(own)
-        blocked.mix(out, own, own, near, lam)
+        cpu_kernel.mix(out, own, own, near, lam)
         agree(out, expected, dtype)
         if dtype != torch.uint8:
-            blocked.transposed(out, own, near, lam)
+            cpu_kernel.transposed(out, own, near, lam)
             agree(out, loop_transposed(own, near, lam), dtype)
-        blocked.mix(own, own, own, near, lam)
+        cpu_kernel.mix(own, own, own, near, lam)
         agree(own, expected, dtype)
     for own in layouts(x).values():
         expected = loop(own, other, far, lam)
-        blocked.mix(own, own, other, far, lam)
+        cpu_kernel.mix(own, own, other, far, lam)
         agree(own, expected, dtype)
 
 
-@pytest.mark.parametrize("kernel", [reference, blocked])
 def test_kernels_agree_on_every_map_of_four_rows(kernel):
     x = torch.tensor([1.0, 10.0, 100.0, 1000.0])[:, None] * torch.tensor([1.0, 2.0])
     for partner in itertools.product(range(4), repeat=4):
@@ -133,7 +154,6 @@ def test_kernels_agree_on_every_map_of_four_rows(kernel):
             agree(out, loop_transposed(x, where, share), torch.float32)
 
 
-@pytest.mark.parametrize("kernel", [reference, blocked])
 @pytest.mark.parametrize("whole", [[0, 1], [0, 3], [2, 3]])
 def test_rows_that_keep_everything_are_bit_identical_in_every_place(kernel, whole):
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -151,13 +171,12 @@ def test_rows_that_keep_everything_are_bit_identical_in_every_place(kernel, whol
 
 
 @pytest.mark.parametrize("partner", [[1, 0, 3, 2], [1, 1, 3, 1]])
-def test_a_row_that_keeps_everything_gives_no_nan_to_the_gradient_of_another(partner):
+def test_a_row_that_keeps_everything_gives_no_nan_to_the_gradient_of_another(kernel, partner):
     g = torch.ones(4, 3)
     g[0, 1] = float("nan")
-    for kernel in (reference, blocked):
-        out = torch.empty_like(g)
-        kernel.transposed(out, g, torch.tensor(partner), torch.tensor([1.0, 0.5, 0.25, 0.5]))
-        assert out.isnan().any(1).tolist() == [True, False, False, False]
+    out = torch.empty_like(g)
+    kernel.transposed(out, g, torch.tensor(partner), torch.tensor([1.0, 0.5, 0.25, 0.5]))
+    assert out.isnan().any(1).tolist() == [True, False, False, False]
 
 
 def test_a_default_device_leaves_the_memory_that_is_kept_where_it_is():
@@ -171,19 +190,189 @@ def test_a_default_device_leaves_the_memory_that_is_kept_where_it_is():
     assert torch.equal(inside, outside)
 
 
-def test_uint8_is_rounded_once_or_left_as_it_is():
+def test_uint8_is_rounded_once_or_left_as_it_is(kernel):
     x = torch.tensor([[0, 255, 3], [255, 254, 4]], dtype=torch.uint8)
     partner, lam = torch.tensor([1, 0]), torch.tensor([0.9, 0.25])
     exact = np.array([[25.5, 254.9, 3.1], [63.75, 254.75, 3.25]])
-    for kernel in (reference, blocked):
-        out = torch.empty_like(x)
+    out = torch.empty_like(x)
+    kernel.mix(out, x, x, partner, lam)
+    assert out.tolist() in ([[26, 255, 3], [64, 255, 3]], [[25, 255, 3], [64, 255, 3]])
+    wide = torch.empty(2, 3)
+    kernel.mix(wide, x, x, partner, lam)
+    np.testing.assert_allclose(wide.numpy(), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("shape", [(9, 3000), (3, 40_003), (6000, 13), (1500, 300), (2, 200_000)])
+def test_rows_divided_over_threads_and_tiles_come_out_as_from_one_loop(shape, dtype):
+    chance, kernel = torch.Generator().manual_seed(11), compiled()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.rand(shape, generator=chance, dtype=wide).mul(255).to(dtype)
+    lam = torch.rand(shape[0], generator=chance, dtype=wide)
+    lam[0] = 1
+    for partner in (
+        torch.randperm(shape[0], generator=chance),
+        torch.randint(shape[0], shape[:1], generator=chance),
+    ):
+        share = lam.double()[:, None]
+        expected = share * x.double() + (1 - share) * x[partner].double()
+        inside, out = x.clone(), torch.empty_like(x)
+        kernel.mix(inside, inside, inside, partner, lam)
         kernel.mix(out, x, x, partner, lam)
-        assert out.tolist() in ([[26, 255, 3], [64, 255, 3]], [[25, 255, 3], [64, 255, 3]])
-        wide = torch.empty(2, 3)
-        kernel.mix(wide, x, x, partner, lam)
-        np.testing.assert_allclose(wide.numpy(), exact, rtol=1e-6)
+        assert torch.equal(inside, out)
+        agree(out.double() / 256, expected / 256, dtype)
+        if dtype == torch.uint8:
+            kernel.mix(loose := torch.empty(shape), x, x, partner, lam)
+            torch.testing.assert_close(loose.double(), expected)
+        else:
+            expected = (share * x.double()).index_add(0, partner, (1 - share) * x.double())
+            kernel.transposed(out, x, partner, lam)
+            agree(out.double() / 4096, expected / 4096, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_two_cpu_kernels_blend_to_the_same_bits(dtype):
+    chance = torch.Generator().manual_seed(12)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.randn(16, 1000, generator=chance, dtype=wide).to(dtype)
+    lam = torch.rand(16, generator=chance, dtype=wide)
+    partner = torch.randperm(16, generator=chance)
+    ours, theirs = torch.empty_like(x), torch.empty_like(x)
+    compiled().mix(ours, x, x, partner, lam)
+    blocked.mix(theirs, x, x, partner, lam)
+    assert torch.equal(ours, theirs)
+
+
+def test_the_first_rows_of_a_batch_are_mixed_with_rows_of_all_of_it(kernel):
+    whole, lam = torch.arange(12.0).reshape(6, 2), torch.tensor([0.5, 0.25])
+    out = torch.empty(2, 2)
+    kernel.mix(out, whole[:2], whole, torch.tensor([5, 4]), lam)
+    assert out.tolist() == [[5, 6], [6.5, 7.5]]
+
+
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_a_partner_that_is_no_row_is_refused_before_anything_is_read_or_written(bad):
+    x, partner = torch.rand(4, 8), torch.tensor([1, 0, bad, 2])
+    before = x.clone()
+    for run in (
+        lambda: compiled().mix(x, x, x, partner, torch.full((4,), 0.5)),
+        lambda: compiled().mix(torch.empty(4, 8), x, x, partner, torch.full((4,), 0.5)),
+        lambda: compiled().transposed(torch.empty(4, 8), x, partner, torch.full((4,), 0.5)),
+    ):
+        with pytest.raises(IndexError, match="rows of the batch, which has 4 rows"):
+            run()
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"partner": torch.tensor([0, 1])},
+        {"lam": torch.rand(3)},
+        {"other": torch.rand(4, 9)},
+        {"other": torch.rand(4, 8).double()},
+    ],
+)
+def test_what_does_not_fit_never_reaches_the_compiled_loop(change, monkeypatch):
+    asked = []
+    loop = SimpleNamespace(mix=lambda *arguments: asked.append(arguments), parallel_for=0)
+    monkeypatch.setattr(native, "_compiled", lambda: loop)
+    given = {"other": torch.rand(4, 8), "partner": torch.arange(4), "lam": torch.rand(4)} | change
+    with pytest.raises((RuntimeError, IndexError)):
+        native.mix(torch.empty(4, 8), torch.rand(4, 8), **given)
+    assert not asked
+
+
+@pytest.mark.parametrize("columns", [16, 250, 5000])
+@pytest.mark.parametrize("shape_of_chain", ["roll", "down"])
+def test_a_chain_of_rows_that_threads_could_divide_is_mixed_in_place_in_order(
+    columns, shape_of_chain
+):
+    size = 4000 if columns == 16 else 400
+    x = torch.randn(size, columns, generator=torch.Generator().manual_seed(13))
+    partner = torch.arange(size).roll(-1)
+    lam = torch.full((size,), 0.25)
+    lam[-1] = 1  # nobody is kept aside: the chain ends here
+    if shape_of_chain == "down":
+        partner[-1] = size - 1
+    out, inside = torch.empty_like(x), x.clone()
+    for _ in range(20):
+        inside.copy_(x)
+        compiled().mix(inside, inside, inside, partner, lam)
+        compiled().mix(out, x, x, partner, lam)
+        assert torch.equal(inside, out)
+
+
+class CountingMode(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
+def negative(values):
+    return torch._neg_view(-values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lam": negative(torch.tensor([0.5, 0.25, 0.0, 1.0]))},
+        {"other": negative(torch.arange(20.0).reshape(4, 5))},
+        {"lam": torch._efficientzerotensor(4)},
+        {"partner": torch.tensor([1, 0, 3, 3], dtype=torch.int32)},
+    ],
+    ids=["negative lam", "negative other", "lam without memory", "int32"],
+)
+def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
+    given = {
+        "other": torch.arange(20.0).reshape(4, 5),
+        "partner": torch.tensor([1, 0, 3, 3]),
+        "lam": torch.tensor([0.5, 0.25, 0.0, 1.0]),
+    } | change
+    x, out = torch.ones(4, 5), torch.empty(4, 5)
+    compiled().mix(out, x, **given)
+    torch.testing.assert_close(out.double(), loop(x, **given))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)], layout=torch.jagged),
+        torch._efficientzerotensor((4, 6)),
+        torch.empty(4, 6, device="meta"),
+    ],
+    ids=["nested", "zero", "meta"],
+)
+def test_what_has_no_memory_is_an_error_of_python(x):
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError, ValueError)):
+        compiled().mix(x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5))
+
+
+def test_a_tracer_sees_the_mixing():
+    partner, lam = torch.tensor([1, 0, 2]), torch.tensor([0.5, 0.25, 1.0])
+    plan = Plan(partner, lam)
+    with torch.no_grad(), CountingMode() as mode:
+        plan.mix_(torch.rand(3, 4))
+    assert mode.calls > 0
+
+
+def test_bytes_have_no_transposed_map():
+    g, partner = torch.ones(4, 6, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    expected = torch.empty_like(g)
+    blocked.transposed(expected, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75]))
+    out = torch.empty_like(g)
+    compiled().transposed(out, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75]))
+    assert torch.equal(out, expected)
+
+
+def test_a_library_compiled_from_another_text_is_not_loaded(monkeypatch):
+    assert compiled()._compiled() is not None
+    monkeypatch.setattr(native.zlib, "crc32", lambda text: 1)
+    assert native._compiled.__wrapped__() is None
 
 
 def test_kernels_are_chosen_by_device():
-    assert kernel_for(torch.device("cpu")) is blocked
+    assert kernel_for(torch.device("cpu")) is (native if native.is_there() else blocked)
     assert kernel_for(torch.device("meta")) is reference

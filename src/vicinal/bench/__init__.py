@@ -10,6 +10,7 @@ from vicinal.bench.cases import FULL, QUICK, Case, Target, build_cases, build_sc
 from vicinal.bench.peers import find_peers
 from vicinal.bench.timing import Timing, interleave, others_seconds
 from vicinal.errors import UserError
+from vicinal.mixing.kernels import kernel_for
 from vicinal.studies import machine
 
 __all__ = ["measure", "measured_on"]
@@ -50,10 +51,11 @@ def measure(
         tell: is told what is measured next.
 
     Returns:
-        ``device``, ``quick``, ``hardware``, ``versions``, ``threads``; ``others_cores``, how many
-        cores other processes used meanwhile (None if unknown); ``peers`` with name and version;
-        ``cases``, a row for each contender; ``targets``, a row for each; ``scaling``, a row for
-        each contender and batch size; ``notes``, sentences on what was left out or in the way.
+        ``device``, ``quick``, ``hardware``, ``versions``, ``threads``; ``kernel``, the module of
+        ``vicinal.mixing.kernels`` that mixes on the device; ``others_cores``, how many cores other
+        processes used meanwhile (None if unknown); ``peers`` with name and version; ``cases``, a
+        row for each contender; ``targets``, a row for each; ``scaling``, a row for each contender
+        and batch size; ``notes``, sentences on what was left out or in the way.
     """
     effort = QUICK if quick else FULL
     peers, absent = find_peers()
@@ -84,6 +86,7 @@ def measure(
         "hardware": machine.hardware(),
         "versions": machine.versions(),
         "threads": torch.get_num_threads(),
+        "kernel": kernel_for(device).__name__.rpartition(".")[2],
         "others_cores": cores,
         "peers": [{"name": peer.name, "version": peer.version} for peer in peers],
         "cases": rows,

@@ -124,7 +124,8 @@ def markdown(result: Row) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
     parts = [
         f"# Mixing on {result['device']}, beside its peers and a plain copy",
-        f"{machine}; {result['threads']} threads; {_others(result)}. {versions}.",
+        f"{machine}; {result['threads']} threads; kernel {result['kernel']}; {_others(result)}. "
+        f"{versions}.",
         *_sentences(result),
         "## Targets",
         _table(

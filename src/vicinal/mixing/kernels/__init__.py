@@ -19,18 +19,18 @@ from types import ModuleType
 
 import torch
 
-from vicinal.mixing.kernels import blocked, reference
+from vicinal.mixing.kernels import blocked, native, reference
 
 
 def kernel_for(device: torch.device) -> ModuleType:
     """Return the kernel module for tensors on ``device``.
 
     Example:
-        >>> kernel_for(torch.device("cpu")).__name__
-        'vicinal.mixing.kernels.blocked'
+        >>> kernel_for(torch.device("meta")).__name__
+        'vicinal.mixing.kernels.reference'
     """
     if device.type == "cpu":
-        return blocked
+        return native if native.is_there() else blocked
     if device.type == "cuda" and _triton_is_there():
         from vicinal.mixing.kernels import fused
 

@@ -36,7 +36,7 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     if is_long and x.dtype not in _NARROW:
         _mix_walking(out, x, other, partner, lam)
         return
-    views = _as_rows(x, out, other)
+    views = as_rows(x, out, other)
     if views is None:  # rows with gaps: short or narrow, so that copies cost less than a walk
         dense = torch.empty(x.shape, dtype=out.dtype, device=x.device)
         mix(dense, x.contiguous(), other.contiguous(), partner, lam)
@@ -50,7 +50,7 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Apply the transposed map as ``vicinal.mixing.kernels`` says."""
     if g.numel() == 0:
         return
-    views = _as_rows(out, g)
+    views = as_rows(out, g)
     if views is None:  # rows with gaps
         dense = torch.empty(g.shape, dtype=out.dtype, device=g.device)
         transposed(dense, g.contiguous(), partner, lam)
@@ -274,7 +274,7 @@ def _is_long(x: Tensor) -> bool:
     return x.numel() * x.element_size() >= LONG * x.shape[0]
 
 
-def _as_rows(*tensors: Tensor) -> list[Tensor] | None:
+def as_rows(*tensors: Tensor) -> list[Tensor] | None:
     """Return ``(batch, n)`` views whose columns correspond, or None where there are none.
 
     The dimensions of a row are taken in the order that they have in memory, so that channels_last
