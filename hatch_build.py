@@ -43,7 +43,7 @@ class CompiledKernel(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def compile_kernel(folder: Path) -> list[Path]:
-    """Compile ``native.c`` for each kind of processor, beside it; return the libraries.
+    """Compile the C files of a folder for each kind of processor; return the libraries.
 
     Raises:
         OSError: if there is no compiler.
@@ -54,15 +54,16 @@ def compile_kernel(folder: Path) -> list[Path]:
     if sysconfig.get_platform() != "linux-x86_64":
         return []  # nobody has tried it elsewhere
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    source = folder / "native.c"
     # What was compiled from another text is not loaded.
-    flags = [*FLAGS, f"-DSOURCE={zlib.crc32(source.read_bytes())}u"]
+    text = b"".join(one.read_bytes() for one in sorted(folder.glob("*.[ch]")))
+    flags = [*FLAGS, f"-DSOURCE={zlib.crc32(text)}u"]
+    sources = [str(one) for one in sorted(folder.glob("*.c"))]
     libraries = []
     with tempfile.TemporaryDirectory(dir=folder, prefix="native-") as fresh:
         for name, processor in PROCESSORS.items():
             library = Path(fresh) / f"native-{name}.so"
             subprocess.run(
-                [*compiler, *flags, *processor, str(source), "-o", str(library)],
+                [*compiler, *flags, *processor, *sources, "-o", str(library), "-lm"],
                 check=True,
                 capture_output=True,
                 text=True,

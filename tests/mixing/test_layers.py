@@ -242,6 +242,8 @@ plan = Plan(partner, lam)
 plan.loss(F.cross_entropy, parallel(x, plan, at="0"), y).backward()
 gradients = [p.grad for p in mixed.parameters()]
 torch.save((gradients, rows_of_another_rank(x)), f"{folder}/end{rank}")
+store.set(f"done{rank}", "")  # who leaves first closes the connection under the other
+store.wait(["done0", "done1"])
 torch.distributed.destroy_process_group()
 """
 

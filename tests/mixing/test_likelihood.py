@@ -2,7 +2,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vicinal.mixing.kernels import native
 from vicinal.mixing.likelihood import log_likelihood
+
+
+@pytest.fixture(params=["loop in C", "operators"], autouse=True)
+def way(request, monkeypatch):
+    """Take the loop that was compiled, and PyTorch's operators."""
+    if request.param == "operators":
+        monkeypatch.setattr(native, "_compiled", lambda: None)
+    elif not native.is_there():
+        pytest.skip("the C loop is not built here: it needs Linux on x86-64, AVX2 and a compiler")
 
 
 def _asked(scores, seed=0):
@@ -24,6 +34,28 @@ def test_the_sum_and_its_gradient_are_as_good_as_those_of_log_softmax(shift, spr
     (slope,) = torch.autograd.grad(wanted, exact)
     torch.testing.assert_close(value.double(), wanted, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("shape", [(300, 1003), (1, 3), (2000, 33)])
+def test_rows_divided_over_threads_have_the_sum_and_gradient_of_log_softmax(shape, each, dtype):
+    draw = torch.Generator().manual_seed(6)
+    scores = torch.randn(shape, generator=draw).to(dtype).requires_grad_()
+    classes, factors = _asked(scores)
+    classes[:, 2] = classes[:, 0]  # the same class twice
+    factors = factors.double() if dtype == torch.float64 else factors
+    value = log_likelihood(scores, classes, factors, each=each)
+    g = torch.rand(value.shape, generator=draw).to(value.dtype)
+    (gradient,) = torch.autograd.grad(value, scores, g)
+    exact = scores.detach().double().requires_grad_()
+    wanted = (F.log_softmax(exact, 1).gather(1, classes) * factors).sum(1)
+    wanted = wanted if each else wanted.sum()
+    (slope,) = torch.autograd.grad(wanted, exact, g.double())
+    accuracy = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value.double(), wanted, rtol=2e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=accuracy, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [44.0, 100.0, float("inf"), float("nan")])
@@ -51,6 +83,14 @@ def test_another_class_may_be_as_improbable_as_it_likes():
 def test_a_class_out_of_range_is_left_to_others(strange):
     classes = torch.tensor([[0], [strange]])
     assert log_likelihood(torch.zeros(2, 3), classes, torch.ones(2, 1)) is None
+
+
+def test_a_class_that_is_changed_behind_autograds_back_writes_nowhere():
+    scores, classes = torch.zeros(2, 3, requires_grad=True), torch.tensor([[0], [1]])
+    value = log_likelihood(scores, classes, torch.ones(2, 1))
+    classes.numpy()[0, 0] = 1_000_000_000
+    with pytest.raises((IndexError, RuntimeError)):
+        value.backward()
 
 
 def test_each_example_has_a_sum_of_its_own_where_it_is_asked_for():

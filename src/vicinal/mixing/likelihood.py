@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vicinal.mixing.kernels import native
 from vicinal.mixing.operator import has_tangent, looked_at
 
 _LEAST = {kind: torch.finfo(kind).tiny ** 0.5 for kind in (torch.float32, torch.float64)}
@@ -54,17 +55,14 @@ class _LogLikelihood(torch.autograd.Function):
         ctx: Any, scores: Tensor, classes: Tensor, factors: Tensor, each: bool
     ) -> tuple[Tensor, Tensor]:
         exponentials = scores.to(factors.dtype).exp()
-        totals = exponentials.sum(1, keepdim=True)
-        chosen = exponentials.gather(1, classes)
         least = _LEAST[factors.dtype]
-        if not (float(chosen.min()) >= least and float(totals.max()) <= 1 / least):
-            raise FloatingPointError
+        found = native.likelihood(exponentials, classes, factors, least, each=each)
+        value, totals = found or _likelihood(exponentials, classes, factors, least, each=each)
         # An output of their own, so that the gradient, which is made of them, can have one.
         ctx.save_for_backward(exponentials, totals, classes, factors)
         ctx.set_materialize_grads(False)
         ctx.each, ctx.dtype = each, scores.dtype
-        weighted = chosen.div_(totals).log_().mul_(factors)
-        return weighted.sum(1) if each else weighted.sum(), exponentials
+        return value, exponentials
 
     @staticmethod
     def backward(
@@ -79,15 +77,31 @@ class _LogLikelihood(torch.autograd.Function):
             exponentials = exponentials / totals
             totals = exponentials.sum(1, keepdim=True)
         if g is not None:
-            g = g.unsqueeze(1) if ctx.each else g
+            over_classes = g.unsqueeze(1) if ctx.each else g
             if ctx.needs_input_grad[0]:
-                given = g * factors
-                slope = exponentials * given.sum(1, keepdim=True).div(totals).neg_()
-                slope.scatter_add_(1, classes, given.expand_as(classes))
+                slope = None
+                if not torch.is_grad_enabled():
+                    slope = native.likelihood_slope(exponentials, totals, classes, factors, g)
+                if slope is None:
+                    given = over_classes * factors
+                    slope = exponentials * given.sum(1, keepdim=True).div(totals).neg_()
+                    slope.scatter_add_(1, classes, given.expand_as(classes))
                 by_scores = slope if by_scores is None else by_scores + slope
             if ctx.needs_input_grad[2]:
                 logarithms = (exponentials.gather(1, classes) / totals).log()
-                by_factors = (g * logarithms).sum_to_size(factors.shape)
+                by_factors = (over_classes * logarithms).sum_to_size(factors.shape)
         if by_scores is not None and by_scores.dtype != ctx.dtype:
             by_scores = by_scores.to(ctx.dtype)
         return by_scores, None, by_factors, None
+
+
+def _likelihood(
+    exponentials: Tensor, classes: Tensor, factors: Tensor, least: float, *, each: bool
+) -> tuple[Tensor, Tensor]:
+    """Do as ``vicinal.mixing.kernels.native.likelihood``, for scores of any dimensions."""
+    totals = exponentials.sum(1, keepdim=True)
+    chosen = exponentials.gather(1, classes)
+    if not (float(chosen.min()) >= least and float(totals.max()) <= 1 / least):
+        raise FloatingPointError
+    weighted = chosen.div_(totals).log_().mul_(factors)
+    return weighted.sum(1) if each else weighted.sum(), totals

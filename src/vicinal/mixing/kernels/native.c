@@ -9,21 +9,15 @@
    of PyTorch that runs a loop on its threads. */
 
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "native.h"
 
 #define LINE 64          /* bytes that a cache moves together */
 #define TILE (32 * 1024) /* bytes of a row that are blended at once: two of them fit a core's cache */
-#define SHARE (64 * 1024) /* bytes from which on work is worth another thread */
 #define SHORT 16         /* lines of a row up to which threads divide rows, not columns */
 #define AHEAD 512        /* bytes of the next row to ask for while this one is blended */
 #define BLOCK 64         /* numbers that are summed at once, in registers */
-
-enum { FINE, NO_MEMORY, NO_SUCH_ROW };
-
-typedef int32_t (*parallel_for)(int64_t begin, int64_t end, int64_t grain,
-                                void (*body)(int64_t, int64_t, void *), void *context);
 
 /* Numbers of narrow types, as float and back. */
 
@@ -169,8 +163,6 @@ static int read_partners(int32_t *met, const struct shares *shares, int64_t rows
     }
     return 1;
 }
-
-static void *memory(int64_t count, size_t size) { return malloc((size_t)(count + 1) * size); }
 
 /* Divide `rows` of `columns` numbers over the threads: by columns, or rows where those are short. */
 static void divide(parallel_for run, void (*by_columns)(int64_t, int64_t, void *),

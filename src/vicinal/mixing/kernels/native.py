@@ -1,7 +1,7 @@
-"""CPU: a loop in C, compiled when vicinal was installed, on PyTorch's own threads.
+"""CPU: loops in C, compiled when vicinal was installed, on PyTorch's own threads.
 
-What it does not take is left to the PyTorch operators of ``blocked``: float16, rows with gaps,
-uint8 into types other than uint8 and float32.
+What they do not take is left to PyTorch operators, those of ``blocked`` for mixing: float16, rows
+with gaps, uint8 into types other than uint8 and float32; scores of more than two dimensions.
 """
 
 import ctypes
@@ -31,6 +31,8 @@ _MOST = 2**31 - 1
 class _Compiled(NamedTuple):
     mix: Any
     transposed: Any
+    likelihood: Any
+    slope: Any
     parallel_for: int
 
 
@@ -50,18 +52,22 @@ def _compiled() -> _Compiled | None:
         torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         parallel_for = ctypes.cast(torch_cpu.torch_parallel_for, ctypes.c_void_p).value
         loop = ctypes.CDLL(str(Path(__file__).with_name(f"native-{capability}.so")))
-        source = Path(__file__).with_name("native.c").read_bytes()
+        sources = [one.read_bytes() for one in sorted(Path(__file__).parent.glob("*.[ch]"))]
         mix, transposed = loop.vicinal_mix, loop.vicinal_transposed
+        likelihood, slope = loop.vicinal_likelihood, loop.vicinal_likelihood_slope
         compiled_from = ctypes.c_uint32(loop.vicinal_source()).value
     except (OSError, AttributeError):
         return None
-    if compiled_from != zlib.crc32(source):  # of before an update that nobody installed
+    if compiled_from != zlib.crc32(b"".join(sources)):  # of before an update that nobody installed
         return None
     address, number = ctypes.c_void_p, ctypes.c_int64
     rows, shares = (address, number), (address, address, number, number)
     mix.argtypes = (address, ctypes.c_int, *rows, *rows, *rows, number, *shares)
     transposed.argtypes = (address, ctypes.c_int, *rows, *rows, *shares)
-    return _Compiled(mix, transposed, parallel_for or 0)
+    scores = (address, ctypes.c_int, address, address, address, number, number, number)
+    likelihood.argtypes = (*scores, ctypes.c_double, address, address, address)
+    slope.argtypes = (*scores, address, ctypes.c_int, address, address)
+    return _Compiled(mix, transposed, likelihood, slope, parallel_for or 0)
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -71,10 +77,11 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
         blocked.mix(out, x, other, partner, lam)
         return
     kind, columns, (own, new, others) = layout
-    partner, lam = partner.contiguous(), lam.to(_wide(x)).contiguous()
-    shares = partner.data_ptr(), lam.data_ptr(), len(x), columns
-    status = compiled.mix(compiled.parallel_for, kind, *new, *own, *others, len(other), *shares)
-    _check(status, len(other))
+    partner, lam = partner.contiguous(), _wide(lam, x).contiguous()
+    shares = partner.data_ptr(), lam.data_ptr(), x.shape[0], columns
+    status = compiled.mix(compiled.parallel_for, kind, *new, *own, *others, other.shape[0], *shares)
+    if status:
+        raise _fault(status, len(other))
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -84,10 +91,79 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
         blocked.transposed(out, g, partner, lam)
         return
     kind, columns, (given, new) = layout
-    partner, lam = partner.contiguous(), lam.to(_wide(g)).contiguous()
+    partner, lam = partner.contiguous(), _wide(lam, g).contiguous()
     shares = partner.data_ptr(), lam.data_ptr(), len(g), columns
     status = compiled.transposed(compiled.parallel_for, kind, *new, *given, *shares)
-    _check(status, len(g))
+    if status:
+        raise _fault(status, len(g))
+
+
+def likelihood(
+    exponentials: Tensor, classes: Tensor, factors: Tensor, least: float, *, each: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Return the sum of ``factors * log(probability)`` at classes, and the sums of exponentials.
+
+    Args:
+        exponentials: ``(batch, classes)`` float32 or float64: of the scores.
+        classes: ``(batch, k)`` int64.
+        factors: ``(batch, k)``, of the type of ``exponentials``.
+        least: exponentials of classes from this on, and sums of all up to its inverse, are fine.
+        each: whether to answer with a sum for each example, not with one of all.
+
+    Returns:
+        ``(batch,)`` or ``()``, and ``(batch, 1)``. None for what is not ours to take.
+
+    Raises:
+        FloatingPointError: if they are not fine, or a class is out of range.
+    """
+    scores = _scores(exponentials, classes, factors)
+    if scores is None:
+        return None
+    compiled, arguments = scores
+    totals = exponentials.new_empty((len(exponentials), 1))
+    value = exponentials.new_empty(len(exponentials) if each else ())
+    sums, whole = (value.data_ptr(), None) if each else (None, value.data_ptr())
+    if compiled.likelihood(*arguments, least, totals.data_ptr(), sums, whole):
+        raise FloatingPointError
+    return value, totals
+
+
+def likelihood_slope(
+    exponentials: Tensor, totals: Tensor, classes: Tensor, factors: Tensor, g: Tensor
+) -> Tensor | None:
+    """Return the gradient by the scores, where ``g`` is that by what ``likelihood`` answered."""
+    scores = _scores(exponentials, classes, factors)
+    if scores is None or not (_is_memory(g) and _is_memory(totals)) or g.dtype != totals.dtype:
+        return None
+    compiled, arguments = scores
+    g, slope = g.contiguous(), torch.empty_like(exponentials)
+    where = totals.data_ptr(), int(g.dim() > 0), g.data_ptr(), slope.data_ptr()
+    if compiled.slope(*arguments, *where):
+        raise IndexError("a class of the loss was changed before its gradient was taken.")
+    return slope
+
+
+def _scores(
+    exponentials: Tensor, classes: Tensor, factors: Tensor
+) -> tuple[_Compiled, tuple[int, ...]] | None:
+    """Return the loop and what it is to know of scores, classes and factors; or None."""
+    compiled, tensors = _compiled(), (exponentials, classes, factors)
+    if compiled is None or _is_recorded() or not all(map(_is_memory, tensors)):
+        return None
+    fits = exponentials.dim() == 2 and classes.dim() == 2 and factors.shape == classes.shape
+    fits = fits and len(classes) == len(exponentials) and classes.dtype == torch.int64
+    fits = fits and exponentials.dtype == factors.dtype in (torch.float32, torch.float64)
+    if not fits or not all(one.is_contiguous() for one in tensors):
+        return None
+    wide = exponentials.dtype == torch.float64
+    addresses = [one.data_ptr() for one in tensors]
+    return compiled, (
+        compiled.parallel_for,
+        int(wide),
+        *addresses,
+        *exponentials.shape,
+        classes.shape[1],
+    )
 
 
 def _layout(
@@ -98,17 +174,19 @@ def _layout(
 
     An address is trusted in C, so here is the place to look at all that it stands for.
     """
-    kind = _KINDS.get((x.dtype, out.dtype))
+    kind, shape = _KINDS.get((x.dtype, out.dtype)), x.shape
     tensors = (x, out) if other is None else (x, out, other)
-    if kind is None or _is_recorded() or not all(map(_is_memory, (*tensors, partner, lam))):
+    apart = [one for one in tensors if one is not x]
+    if kind is None or _is_recorded() or not all(map(_is_memory, (x, partner, lam, *apart))):
         return None
-    rows, shape = len(x), x.shape
-    fits = out.shape == shape and partner.dtype == torch.int64 and len(partner) == len(lam) == rows
-    if other is not None:
-        fits = fits and other.shape[1:] == shape[1:] and other.dtype == x.dtype
-    if not fits or x.numel() == 0 or max(rows, len(tensors[-1])) > _MOST:
+    rows = shape[0]
+    fits = partner.dtype == torch.int64 and partner.shape == lam.shape == (rows,)
+    for one in apart:
+        fits = fits and one.shape[1:] == shape[1:] and (one is other or one.shape[0] == rows)
+        fits = fits and (one is out or one.dtype == x.dtype) and one.shape[0] <= _MOST
+    if not fits or x.numel() == 0 or rows > _MOST:
         return None
-    if all(one.is_contiguous() for one in tensors):
+    if x.is_contiguous() and all(one.is_contiguous() for one in apart):
         columns = x.numel() // rows
         return kind, columns, [(one.data_ptr(), columns) for one in tensors]
     views = blocked.as_rows(*tensors)
@@ -119,8 +197,12 @@ def _layout(
 
 def _is_memory(one: Tensor) -> bool:
     """Say whether the values of a tensor are what lies at its address."""
-    plain = type(one) is Tensor or type(one) is torch.nn.Parameter
-    return plain and one.is_cpu and not one.is_neg() and one.data_ptr() != 0
+    if type(one) is not Tensor and type(one) is not torch.nn.Parameter:
+        return False
+    try:
+        return one.is_cpu and not one.is_neg() and one.data_ptr() != 0
+    except RuntimeError:  # it stands for others, as in a vmap or in batched gradients
+        return False
 
 
 def _is_recorded() -> bool:
@@ -129,12 +211,13 @@ def _is_recorded() -> bool:
     return recorded or torch._C._get_tracing_state() is not None
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _wide(lam: Tensor, x: Tensor) -> Tensor:
+    """Return shares in the type that the loop reads them in."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return lam if lam.dtype == wide else lam.to(wide)
 
 
-def _check(status: int, rows: int) -> None:
+def _fault(status: int, rows: int) -> Exception:
     if status == 1:
-        raise MemoryError("mixing found no memory for the order of its rows.")
-    if status:
-        raise IndexError(f"mix needs partners that are rows of the batch, which has {rows} rows.")
+        return MemoryError("mixing found no memory for the order of its rows.")
+    return IndexError(f"mix needs partners that are rows of the batch, which has {rows} rows.")
