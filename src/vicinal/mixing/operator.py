@@ -93,9 +93,8 @@ def blend_(
     x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, *, reach: int | None
 ) -> Tensor:
     """Mix into ``x``, otherwise as ``blend``."""
-    recorded = torch.is_grad_enabled() and any(
-        one is not None and one.requires_grad for one in (x, other, lam)
-    )
+    recorded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
+    recorded = recorded and torch.is_grad_enabled()
     if torch.compiler.is_compiling() or recorded or is_transformed(x, other, lam):
         return x.copy_(blend(x, other, partner, lam, reach=reach))
     _check_rows(x, other, partner, reach, None)
@@ -104,7 +103,8 @@ def blend_(
         other = x
     elif _share_memory(x, other):
         other = other.clone()
-    kernel_for(x.device).mix(x, x, other, partner, lam.to(wide_type(x)))
+    wide = wide_type(x)
+    kernel_for(x.device).mix(x, x, other, partner, lam if lam.dtype == wide else lam.to(wide))
     torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
     return x
 
@@ -157,7 +157,8 @@ def _check_rows(
             f"mix blends floating-point and uint8 values, got {x.dtype} of shape "
             f"{tuple(x.shape)}; call x.float(), or plan.targets(y, num_classes) for class labels."
         )
-    check_dtype(x, dtype)
+    if dtype is not None:
+        check_dtype(x, dtype)
     if partner.shape != x.shape[:1]:
         raise ValueError(
             f"mix needs one partner and one lam per example: x has batch size {len(x)}, "
@@ -226,7 +227,9 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     """Say whether torch.func is at work, or a tangent goes along: both want plain PyTorch."""
     if torch._C._are_functorch_transforms_active():
         return True
-    return not torch.compiler.is_compiling() and has_tangent(*tensors)
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return False
+    return has_tangent(*tensors)
 
 
 def has_tangent(*tensors: Tensor | None) -> bool:

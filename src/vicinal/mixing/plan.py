@@ -267,6 +267,8 @@ class Plan:
         The way to a GPU goes through pinned memory, so that neither side waits for the other; and
         it is gone once: the plan remembers itself there.
         """
+        if self.lam.device == device:
+            return self
         target = torch.device(device)
         if self.lam.device == target:
             return self

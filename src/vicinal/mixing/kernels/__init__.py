@@ -22,6 +22,7 @@ import torch
 from vicinal.mixing.kernels import blocked, native, reference
 
 
+@functools.cache
 def kernel_for(device: torch.device) -> ModuleType:
     """Return the kernel module for tensors on ``device``.
 
@@ -31,13 +32,8 @@ def kernel_for(device: torch.device) -> ModuleType:
     """
     if device.type == "cpu":
         return native if native.is_there() else blocked
-    if device.type == "cuda" and _triton_is_there():
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from vicinal.mixing.kernels import fused
 
         return fused
     return reference
-
-
-@functools.cache
-def _triton_is_there() -> bool:
-    return importlib.util.find_spec("triton") is not None
