@@ -164,16 +164,39 @@ static int read_partners(int32_t *met, const struct shares *shares, int64_t rows
     return 1;
 }
 
-/* Divide `rows` of `columns` numbers over the threads: by columns, or rows where those are short. */
-static void divide(parallel_for run, void (*by_columns)(int64_t, int64_t, void *),
-                   void (*by_rows)(int64_t, int64_t, void *), void *job, int64_t rows,
-                   int64_t columns, int64_t size)
+/* What is done to each of `count` rows, and how it is divided over the threads: by columns, or by rows
+   where those are short and their order is free. */
+
+struct work {
+    const struct kind *kind;
+    int64_t count, columns;
+    void (*piece)(const void *job, int64_t first, int64_t last, int64_t column, int64_t n);
+};
+
+static void by_columns(int64_t begin, int64_t end, void *job)
 {
-    int64_t bytes = columns * size, lines = (bytes + LINE - 1) / LINE;
-    if (by_rows != NULL && lines <= SHORT)
-        run(0, rows, 1 + SHARE / (bytes + 1), by_rows, job);
+    const struct work *work = job;
+    int64_t line = LINE / work->kind->in, tile = TILE / work->kind->in;
+    int64_t last = end * line < work->columns ? end * line : work->columns;
+    for (int64_t c = begin * line; c < last; c += tile)
+        work->piece(job, 0, work->count, c, last - c < tile ? last - c : tile);
+}
+
+static void by_rows(int64_t begin, int64_t end, void *job)
+{
+    const struct work *work = job;
+    work->piece(job, begin, end, 0, work->columns);
+}
+
+/* `job` begins with a struct work. */
+static void divide(parallel_for run, void *job, int in_order)
+{
+    const struct work *work = job;
+    int64_t bytes = work->columns * work->kind->in, lines = (bytes + LINE - 1) / LINE;
+    if (!in_order && lines <= SHORT)
+        run(0, work->count, 1 + SHARE / (bytes + 1), by_rows, job);
     else
-        run(0, lines, 1 + SHARE / (rows * LINE + 1), by_columns, job);
+        run(0, lines, 1 + SHARE / (work->count * LINE + 1), by_columns, job);
 }
 
 /* Mixing. A step makes one row of the result. */
@@ -184,10 +207,9 @@ struct step {
 };
 
 struct mixing {
-    const struct kind *kind;
+    struct work work;
     struct rows out, x, other;
     const struct step *steps;
-    int64_t count, columns;
     int64_t rings; /* the first step of those that form rings */
 };
 
@@ -200,12 +222,12 @@ static inline void ahead(const char *row, int64_t bytes)
         __builtin_prefetch(row + at);
 }
 
-static void mix_steps(const struct mixing *job, int64_t first, int64_t last, int64_t column,
-                      int64_t n)
+static void mix_steps(const void *context, int64_t first, int64_t last, int64_t column, int64_t n)
 {
+    const struct mixing *job = context;
     char aside[TILE];
     int open = 0; /* whether we are within a ring, whose first row is aside */
-    const struct kind *kind = job->kind;
+    const struct kind *kind = job->work.kind;
     int64_t in = column * kind->in, out = column * kind->out;
     for (int64_t s = first; s < last; s++) {
         const struct step *step = job->steps + s;
@@ -225,21 +247,6 @@ static void mix_steps(const struct mixing *job, int64_t first, int64_t last, int
         else if (new != own)
             memcpy(new, own, (size_t)(n * kind->in));
     }
-}
-
-static void mix_columns(int64_t begin, int64_t end, void *context)
-{
-    const struct mixing *job = context;
-    int64_t line = LINE / job->kind->in, tile = TILE / job->kind->in;
-    int64_t last = end * line < job->columns ? end * line : job->columns;
-    for (int64_t c = begin * line; c < last; c += tile)
-        mix_steps(job, 0, job->count, c, last - c < tile ? last - c : tile);
-}
-
-static void mix_rows(int64_t begin, int64_t end, void *context)
-{
-    const struct mixing *job = context;
-    mix_steps(job, begin, end, 0, job->columns);
 }
 
 static inline struct step step_of(const struct shares *shares, const int32_t *met, int64_t i)
@@ -297,11 +304,10 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
                 int64_t x_stride, void *other, int64_t other_stride, int64_t other_rows,
                 const int64_t *partner, const void *lam, int64_t n, int64_t columns)
 {
-    struct mixing job = {.kind = KINDS + kind,
+    struct mixing job = {.work = {KINDS + kind, 0, columns, mix_steps},
                          .out = {out, out_stride * KINDS[kind].out},
                          .x = {x, x_stride * KINDS[kind].in},
-                         .other = {other, other_stride * KINDS[kind].in},
-                         .columns = columns};
+                         .other = {other, other_stride * KINDS[kind].in}};
     struct shares shares = {partner, lam, n, kind == DOUBLE,
                             /* a part of a batch begins where the batch does, and is not it */
                             other == x && other_rows == n && other_stride == x_stride};
@@ -315,15 +321,14 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
     if (status == FINE && !shares.itself) {
         for (int64_t i = 0; i < n; i++)
             steps[i] = step_of(&shares, met, i);
-        job.count = job.rings = n;
+        job.work.count = job.rings = n;
     } else if (status == FINE && out != x) {
-        job.count = job.rings = chains(steps, &shares, met, left);
+        job.work.count = job.rings = chains(steps, &shares, met, left);
     } else if (status == FINE) {
-        job.count = in_place(steps, &shares, met, left, readers, &job.rings);
+        job.work.count = in_place(steps, &shares, met, left, readers, &job.rings);
     }
-    if (job.count > 0) /* in place the order of the rows holds: it is not to be divided */
-        divide(run, mix_columns, shares.itself && out == x ? NULL : mix_rows, &job, job.count,
-               columns, KINDS[kind].in);
+    if (job.work.count > 0)
+        divide(run, &job, shares.itself && out == x);
     free(steps);
     return status;
 }
@@ -331,19 +336,18 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
 /* The transposed map: each row gets its own share, and what those give that had it as a partner. */
 
 struct gathering {
-    const struct kind *kind;
+    struct work work;
     struct rows out, g;
     const int64_t *order;   /* the rows, each followed by one that had it as a partner */
     const int64_t *begin;   /* where the sum of each row begins in the two lists below */
     const int64_t *offsets; /* of the rows to be summed, its own first */
     const double *shares;
-    int64_t count, columns;
 };
 
-static void gather_rows_of(const struct gathering *job, int64_t first, int64_t last, int64_t column,
-                           int64_t n)
+static void gather_rows(const void *context, int64_t first, int64_t last, int64_t column, int64_t n)
 {
-    const struct kind *kind = job->kind;
+    const struct gathering *job = context;
+    const struct kind *kind = job->work.kind;
     int64_t bytes = column * kind->in;
     const char *rows = job->g.start + bytes;
     for (int64_t s = first; s < last; s++) {
@@ -358,21 +362,6 @@ static void gather_rows_of(const struct gathering *job, int64_t first, int64_t l
         else
             kind->sum(rows, offsets, shares, count, new, n);
     }
-}
-
-static void gather_columns(int64_t begin, int64_t end, void *context)
-{
-    const struct gathering *job = context;
-    int64_t line = LINE / job->kind->in, tile = TILE / job->kind->in;
-    int64_t last = end * line < job->columns ? end * line : job->columns;
-    for (int64_t c = begin * line; c < last; c += tile)
-        gather_rows_of(job, 0, job->count, c, last - c < tile ? last - c : tile);
-}
-
-static void gather_rows(int64_t begin, int64_t end, void *context)
-{
-    const struct gathering *job = context;
-    gather_rows_of(job, begin, end, 0, job->columns);
 }
 
 int vicinal_transposed(parallel_for run, int kind, void *out, int64_t out_stride, void *g,
@@ -418,9 +407,14 @@ int vicinal_transposed(parallel_for run, int kind, void *out, int64_t out_stride
             next[i] = -1; /* is in order */
             order[count++] = i;
         }
-    struct gathering job = {KINDS + kind, {out, out_stride * KINDS[kind].out}, from, order, begin,
-                            offsets, shares, n, columns};
-    divide(run, gather_columns, gather_rows, &job, n, columns, KINDS[kind].in);
+    struct gathering job = {{KINDS + kind, n, columns, gather_rows},
+                            {out, out_stride * KINDS[kind].out},
+                            from,
+                            order,
+                            begin,
+                            offsets,
+                            shares};
+    divide(run, &job, 0);
     free(shares);
     return FINE;
 }
