@@ -1,5 +1,6 @@
 """The mixing core: what the project exists for. Needs torch and numpy, nothing else."""
 
+from vicinal.mixing.first_calls import call_each_once
 from vicinal.mixing.layers import MixedInside, MixUpLayer
 from vicinal.mixing.operator import mix
 from vicinal.mixing.pairing import (
@@ -45,3 +46,5 @@ __all__ = [
     "mix",
     "rows_of_another_rank",
 ]
+
+call_each_once()
