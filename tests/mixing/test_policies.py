@@ -5,15 +5,53 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from torch._subclasses import FakeTensorMode
 
 from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
 from vicinal.mixing.drawing import draw_beta
+from vicinal.mixing.kernels import native
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.fixture(params=["loop in C", "operators"])
+def way(request, monkeypatch):
+    """Take the loop that was compiled, and PyTorch's operators."""
+    if request.param == "operators":
+        monkeypatch.setattr(native, "_compiled", lambda: None)
+    elif not native.is_there():
+        pytest.skip("the C loop is not built here: it needs Linux on x86-64, AVX2 and a compiler")
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 8.0, (2.0, 1.0), (0.5, 3.0)])
+def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alpha, dtype):
+    first, second = alpha if isinstance(alpha, tuple) else (alpha, alpha)
+    generator = seeded(3)
+    rows = (torch.tensor([first, second], dtype=torch.float64)[:, None] + 1).expand(2, 50)
+    if isinstance(alpha, tuple):  # one after the other
+        drawn = [
+            (
+                torch._standard_gamma(row.contiguous(), generator),
+                torch.rand(50, dtype=torch.float64, generator=generator),
+            )
+            for row in rows
+        ]
+        gamma, uniform = (np.stack(both) for both in zip(*drawn, strict=True))
+    else:
+        gamma = torch._standard_gamma(rows.contiguous(), generator).numpy()
+        uniform = torch.rand(2, 50, dtype=torch.float64, generator=generator).numpy()
+    a, b = gamma * uniform ** (1 / np.array([[first], [second]]))
+    beta = draw_beta(alpha, 50, seeded(3), dtype=dtype)
+    assert beta.dtype == dtype
+    accuracy = 1e-12 if dtype == torch.float64 else 1e-7
+    np.testing.assert_allclose(beta.numpy(), a / (a + b), rtol=accuracy)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_lam_follows_the_beta_distribution(alpha, seed):
@@ -30,6 +68,7 @@ def test_lam_of_a_plan_follows_the_beta_distribution_where_float32_can_tell(alph
     assert stats.kstest(lower, lambda t: 2 * stats.beta(alpha, alpha).cdf(t)).pvalue > 0.01
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e6])
 def test_extreme_alphas_give_finite_shares_of_the_right_spread(alpha):
     drawn = draw_beta(alpha, 4000, seeded()).numpy()
@@ -37,6 +76,7 @@ def test_extreme_alphas_give_finite_shares_of_the_right_spread(alpha):
     assert drawn.std() == pytest.approx(stats.beta(alpha, alpha).std(), rel=0.05)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [1e-310, 1e-200])
 def test_alphas_too_small_to_divide_by_give_whole_shares_of_both_kinds(alpha):
     drawn = draw_beta(alpha, 400, seeded())
@@ -53,6 +93,13 @@ def test_alpha_zero_leaves_the_batch_bit_identical():
 
 def test_alpha_infinite_is_half_and_half():
     assert MixUp(math.inf).draw(3).lam.tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+def test_a_plan_is_drawn_where_tensors_have_no_values(per):
+    with FakeTensorMode():
+        plan = MixUp(1.0, per=per).draw(8)
+        assert plan.mix(torch.rand(8, 3)).shape == (8, 3)
 
 
 def test_one_lam_a_batch_or_one_an_example():
@@ -118,6 +165,7 @@ def test_values_out_of_range_are_refused(arguments, words):
         MixUp(**arguments)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [(2.0, 1.0), (0.5, 3.0)])
 def test_two_alphas_draw_from_the_asymmetric_beta_distribution(alpha):
     drawn = draw_beta(alpha, 3000, seeded(1)).numpy()

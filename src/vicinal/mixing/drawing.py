@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from vicinal.mixing.kernels import native
 from vicinal.mixing.operator import check_reach
 from vicinal.mixing.pairing import OtherBatch, Pairing, Shuffle
 
@@ -13,9 +14,15 @@ Per = Literal["batch", "pair", "example"]
 
 
 def draw_beta(
-    alpha: float | tuple[float, float], count: int, generator: torch.Generator | None = None
+    alpha: float | tuple[float, float],
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)`` float64, on the CPU.
+    """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)``, on the CPU.
+
+    They are drawn in float64 and rounded to ``dtype``, float32 or float64, in the end.
 
     Correct for every positive ``alpha``; ``math.inf`` gives one half. A small ``alpha`` puts much
     weight on the ends: with 0.1 a tenth of the draws lies so near to 1 that float32, the type of
@@ -26,24 +33,43 @@ def draw_beta(
         [0.5, 0.5]
     """
     if alpha == math.inf:
-        return torch.full((count,), 0.5, dtype=torch.float64)
+        return torch.full((count,), 0.5, dtype=dtype)
     if isinstance(alpha, tuple):
-        first, second = (draw_log_gamma(one, (count,), generator) for one in alpha)
+        pairs = [_draw(one, (count,), generator) for one in alpha]
+        gamma, uniform = (torch.stack(pair) for pair in zip(*pairs, strict=True))
+        one_by = _one_by(alpha[0]), _one_by(alpha[1])
     else:
-        first, second = draw_log_gamma(alpha, (2, count), generator)
-    return torch.sub(first, second).sigmoid_()
+        gamma, uniform = _draw(alpha, (2, count), generator)
+        one_by = (_one_by(alpha),) * 2
+    drawn = native.beta(gamma, uniform, one_by, dtype)
+    if drawn is None:
+        logs = gamma.log_() + uniform.log_() * torch.tensor(one_by, dtype=torch.float64)[:, None]
+        drawn = (logs[0] - logs[1]).sigmoid_().to(dtype)
+    return drawn
 
 
 def draw_log_gamma(
     alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
 ) -> Tensor:
     """Draw logarithms of Gamma variables, float64."""
-    # torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
-    # underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
-    alpha = max(alpha, 1e-300)  # below, 1 / alpha is infinite; and lam is 0 or 1 long before
+    gamma, uniform = _draw(alpha, shape, generator)
+    return gamma.log_().add_(uniform.log_(), alpha=_one_by(alpha))
+
+
+def _draw(
+    alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draw from ``Gamma(alpha + 1)`` and from 0 to 1, float64.
+
+    torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
+    underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
+    """
     gamma = torch._standard_gamma(torch.full(shape, alpha + 1, dtype=torch.float64), generator)
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
-    return gamma.log_().add_(uniform.log_(), alpha=1 / alpha)
+    return gamma, torch.rand(shape, dtype=torch.float64, generator=generator)
+
+
+def _one_by(alpha: float) -> float:
+    return 1 / max(alpha, 1e-300)  # below it is infinite; and lam is 0 or 1 long before
 
 
 def draw_shares(
@@ -56,8 +82,9 @@ def draw_shares(
     if len(partner) == 0:
         return torch.ones(0)
     if per == "batch":
-        return draw_beta(alpha, 1, generator).float().repeat(len(partner))
-    lam = draw_beta(alpha, len(partner), generator).float()
+        one = draw_beta(alpha, 1, generator, dtype=torch.float32)
+        return one.expand(len(partner)).contiguous()
+    lam = draw_beta(alpha, len(partner), generator, dtype=torch.float32)
     return lam[_first_of_pair(partner)] if per == "pair" else lam
 
 

@@ -110,7 +110,8 @@ class MixUp:
         """Draw a plan; see ``Policy.draw``."""
         mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
         partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
-        lam = draw_shares(self.alpha, self.per, partner[:mixed], generator)
+        among = partner if mixed == size else partner[:mixed]
+        lam = draw_shares(self.alpha, self.per, among, generator)
         if self.keep_larger:
             lam = torch.maximum(lam, 1 - lam)
         if mixed < size:

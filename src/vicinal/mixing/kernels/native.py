@@ -33,6 +33,7 @@ class _Compiled(NamedTuple):
     transposed: Any
     likelihood: Any
     slope: Any
+    beta: Any
     parallel_for: int
 
 
@@ -55,6 +56,7 @@ def _compiled() -> _Compiled | None:
         sources = [one.read_bytes() for one in sorted(Path(__file__).parent.glob("*.[ch]"))]
         mix, transposed = loop.vicinal_mix, loop.vicinal_transposed
         likelihood, slope = loop.vicinal_likelihood, loop.vicinal_likelihood_slope
+        beta = loop.vicinal_beta
         compiled_from = ctypes.c_uint32(loop.vicinal_source()).value
     except (OSError, AttributeError):
         return None
@@ -67,7 +69,10 @@ def _compiled() -> _Compiled | None:
     scores = (address, ctypes.c_int, address, address, address, number, number, number)
     likelihood.argtypes = (*scores, ctypes.c_double, address, address, address)
     slope.argtypes = (*scores, address, ctypes.c_int, address, address)
-    return _Compiled(mix, transposed, likelihood, slope, parallel_for or 0)
+    one_by = ctypes.c_double
+    beta.argtypes = (address, address, one_by, one_by, number, ctypes.c_int, address)
+    beta.restype = None
+    return _Compiled(mix, transposed, likelihood, slope, beta, parallel_for or 0)
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -141,6 +146,26 @@ def likelihood_slope(
     if compiled.slope(*arguments, *where):
         raise IndexError("a class of the loss was changed before its gradient was taken.")
     return slope
+
+
+def beta(
+    gamma: Tensor, uniform: Tensor, one_by: tuple[float, float], dtype: torch.dtype
+) -> Tensor | None:
+    """Return Beta variables, ``(count,)``; None for what is not ours to take.
+
+    Args:
+        gamma: ``(2, count)`` float64, from ``Gamma(a + 1)`` and ``Gamma(b + 1)``.
+        uniform: ``(2, count)`` float64, from 0 to 1.
+        one_by: ``1 / a`` and ``1 / b``.
+        dtype: of the answer, float32 or float64.
+    """
+    compiled = _compiled()
+    if compiled is None or _is_recorded() or not (_is_memory(gamma) and _is_memory(uniform)):
+        return None
+    out = torch.empty(gamma.shape[1], dtype=dtype)
+    where = gamma.data_ptr(), uniform.data_ptr(), *one_by, len(out)
+    compiled.beta(*where, int(dtype == torch.float64), out.data_ptr())
+    return out
 
 
 def _scores(
