@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vicinal import Plan
@@ -348,6 +349,81 @@ def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
 def test_what_has_no_memory_is_an_error_of_python(x):
     with pytest.raises((RuntimeError, NotImplementedError, TypeError, ValueError)):
         compiled().mix(x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5))
+
+
+PLAIN = {
+    "x": torch.arange(20.0).reshape(4, 5),
+    "partner": torch.tensor([1, 0, 3, 3]),
+    "lam": torch.tensor([0.5, 0.25, 0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 3, 1, 7)])
+def test_what_is_plain_is_mixed_in_place_at_once(shape, dtype):
+    x = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 200).to(dtype)
+    lam = PLAIN["lam"].double() if dtype == torch.float64 else PLAIN["lam"]
+    expected = loop(x, x, PLAIN["partner"], lam)
+    assert compiled().mix_in_place(x, PLAIN["partner"], lam)
+    agree(x, expected, dtype)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": torch.arange(20.0).reshape(5, 4).T},
+        {"x": torch.arange(20.0).reshape(4, 5).half()},
+        {"x": torch.arange(20.0).reshape(4, 5).requires_grad_()},
+        {"x": torch.nn.Parameter(torch.arange(20.0).reshape(4, 5))},
+        {"x": negative(torch.arange(20.0).reshape(4, 5))},
+        {"x": torch._efficientzerotensor((4, 5))},
+        {"x": torch.empty(4, 5, device="meta")},
+        {"x": torch.arange(15.0).reshape(3, 5)},
+        {"x": torch.empty(4, 0)},
+        {"x": torch.tensor(1.0), "partner": torch.tensor([0]), "lam": torch.tensor([0.5])},
+        {"partner": torch.tensor([1, 0, 3, 4])},
+        {"partner": torch.tensor([1, 0, 3, -1])},
+        {"partner": torch.tensor([1, 0, 3, 3], dtype=torch.int32)},
+        {"partner": torch.tensor([1, 0, 3])},
+        {"partner": torch.tensor([[1, 0, 3, 3]])},
+        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float64)},
+        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], requires_grad=True)},
+        {"lam": torch.tensor([0.5]).expand(4)},
+        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0, 1.0])},
+    ],
+    ids=lambda change: ", ".join(f"{name} {list(one.shape)}" for name, one in change.items()),
+)
+def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change):
+    tensors = PLAIN | change
+    before = {name: one.clone() for name, one in tensors.items()}
+    assert not compiled().mix_in_place(**tensors)
+    for name, one in tensors.items():
+        assert one.is_meta or torch.equal(one, before[name])
+
+
+def test_the_shortest_way_is_not_taken_where_others_look_on():
+    tensors = {name: one.clone() for name, one in PLAIN.items()}
+    in_place, done = compiled().mix_in_place, []
+
+    def plain(row):
+        done.append(in_place(**tensors))
+        return row + 1
+
+    with CountingMode():
+        plain(1)
+    with forward_ad.dual_level():
+        plain(1)
+    torch.func.vmap(plain)(torch.zeros(2))
+    torch.jit.trace(plain, torch.zeros(2), check_trace=False)
+    torch.compile(plain, backend="eager", fullgraph=True)(torch.zeros(2))
+    assert done == [False] * 5
+    assert torch.equal(tensors["x"], PLAIN["x"])
+
+
+def test_memory_that_was_given_back_is_not_written():
+    x = PLAIN["x"].clone()
+    x.untyped_storage().resize_(0)
+    assert not compiled().mix_in_place(x, PLAIN["partner"], PLAIN["lam"])
 
 
 def test_a_tracer_sees_the_mixing():

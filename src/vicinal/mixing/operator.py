@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from vicinal.mixing.kernels import kernel_for
+from vicinal.mixing.kernels import kernel_for, native
 from vicinal.mixing.kernels.reference import per_row, textbook
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -107,6 +107,14 @@ def blend_(
     kernel_for(x.device).mix(x, x, other, partner, lam if lam.dtype == wide else lam.to(wide))
     torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
     return x
+
+
+def mix_plain_(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
+    """Mix into ``x`` by the shortest way, where that is open; else ``blend_`` has all others."""
+    done = native.mix_in_place(x, partner, lam)
+    if done:
+        torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
+    return done
 
 
 def check_shares(partner: Tensor, lam: Tensor) -> None:

@@ -18,6 +18,7 @@ from vicinal.mixing.operator import (
     check_rows_there,
     check_shares,
     looked_at,
+    mix_plain_,
 )
 from vicinal.mixing.regions import show_region, shrunk_into
 
@@ -145,6 +146,8 @@ class Plan:
         """
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
+        if other is None and not self._piece and mix_plain_(x, self.partner, self.lam):
+            return x
         self._check_size("x", x)
         self._check_other("x", other)
         here = self.to(x.device)
@@ -435,9 +438,7 @@ def trusted_plan(reach: int, **fields: Any) -> Plan:
 
 def _unchecked(reach: int | None, **fields: Any) -> Plan:
     plan = object.__new__(Plan)
-    for name, value in fields.items():
-        object.__setattr__(plan, name, value)
-    object.__setattr__(plan, "_reach", reach)
+    plan.__dict__.update(fields, _reach=reach)
     return plan
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from vicinal.mixing.kernels import blocked
 
@@ -24,12 +25,15 @@ _KINDS = {
 }
 """Types of what goes in and what comes out, as the C file numbers them."""
 
+_IN_PLACE = {kind[0]: number for kind, number in _KINDS.items() if kind[0] == kind[1]}
+
 _MOST = 2**31 - 1
 """Rows that it can number."""
 
 
 class _Compiled(NamedTuple):
     mix: Any
+    in_place: Any
     transposed: Any
     likelihood: Any
     slope: Any
@@ -55,6 +59,7 @@ def _compiled() -> _Compiled | None:
         loop = ctypes.CDLL(str(Path(__file__).with_name(f"native-{capability}.so")))
         sources = [one.read_bytes() for one in sorted(Path(__file__).parent.glob("*.[ch]"))]
         mix, transposed = loop.vicinal_mix, loop.vicinal_transposed
+        in_place = loop.vicinal_mix_in_place
         likelihood, slope = loop.vicinal_likelihood, loop.vicinal_likelihood_slope
         beta = loop.vicinal_beta
         compiled_from = ctypes.c_uint32(loop.vicinal_source()).value
@@ -65,6 +70,7 @@ def _compiled() -> _Compiled | None:
     address, number = ctypes.c_void_p, ctypes.c_int64
     rows, shares = (address, number), (address, address, number, number)
     mix.argtypes = (address, ctypes.c_int, *rows, *rows, *rows, number, *shares)
+    in_place.argtypes = (address, ctypes.c_int, address, *shares)
     transposed.argtypes = (address, ctypes.c_int, *rows, *rows, *shares)
     scores = (address, ctypes.c_int, address, address, address, number, number, number)
     likelihood.argtypes = (*scores, ctypes.c_double, address, address, address)
@@ -72,7 +78,7 @@ def _compiled() -> _Compiled | None:
     one_by = ctypes.c_double
     beta.argtypes = (address, address, one_by, one_by, number, ctypes.c_int, address)
     beta.restype = None
-    return _Compiled(mix, transposed, likelihood, slope, beta, parallel_for or 0)
+    return _Compiled(mix, in_place, transposed, likelihood, slope, beta, parallel_for or 0)
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -87,6 +93,42 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     status = compiled.mix(compiled.parallel_for, kind, *new, *own, *others, other.shape[0], *shares)
     if status:
         raise _fault(status, len(other))
+
+
+def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
+    """Mix a batch with itself, in place, where all is as plain as it mostly is; or leave it alone.
+
+    For this way few questions are asked, which is what counts for a small batch. Autograd is not
+    told that ``x`` has changed.
+
+    Args:
+        x: ``(batch, ...)``.
+        partner: ``(batch,)`` int64.
+        lam: ``(batch,)`` floating point.
+
+    Returns:
+        Whether it was done. What is wrong is for others to say.
+    """
+    # The compiler takes this one for true, and so follows us no further.
+    if torch.compiler.is_dynamo_compiling() or _is_recorded() or forward_ad._current_level >= 0:
+        return False
+    compiled, kind = _compiled(), _IN_PLACE.get(x.dtype)
+    if compiled is None or kind is None or torch._C._are_functorch_transforms_active():
+        return False
+    for one in (x, partner, lam):
+        if type(one) is not Tensor or not one.is_cpu or not one.is_contiguous() or one.is_neg():
+            return False
+    rows, numbers = partner.numel(), x.numel()  # len() would be a call in Python
+    fits = numbers > 0 and rows <= _MOST and x.shape[:1] == partner.shape == lam.shape
+    fits = fits and partner.dtype == torch.int64
+    fits = fits and lam.dtype == (torch.float64 if x.dtype == torch.float64 else torch.float32)
+    if not fits or x.requires_grad or lam.requires_grad:
+        return False
+    where = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
+    if 0 in where:  # memory that was given back, as FSDP does
+        return False
+    status = compiled.in_place(compiled.parallel_for, kind, *where, rows, numbers // rows)
+    return bool(status == 0)
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
