@@ -171,16 +171,23 @@ static int read_partners(int32_t *met, const struct shares *shares, int64_t rows
 struct work {
     const struct kind *kind;
     int64_t count, columns;
+    int in_order; /* whether rows have to follow each other as they are given */
     void (*piece)(const void *job, int64_t first, int64_t last, int64_t column, int64_t n);
 };
 
+/* Where they may, threads begin at different rows: the pages of a new tensor, which hold several rows,
+   are then not asked for by all of them at once, and cleared by each. */
 static void by_columns(int64_t begin, int64_t end, void *job)
 {
     const struct work *work = job;
     int64_t line = LINE / work->kind->in, tile = TILE / work->kind->in;
     int64_t last = end * line < work->columns ? end * line : work->columns;
-    for (int64_t c = begin * line; c < last; c += tile)
-        work->piece(job, 0, work->count, c, last - c < tile ? last - c : tile);
+    int64_t start = work->in_order ? 0 : work->count * (begin * line) / work->columns;
+    for (int64_t c = begin * line; c < last; c += tile) {
+        int64_t n = last - c < tile ? last - c : tile;
+        work->piece(job, start, work->count, c, n);
+        work->piece(job, 0, start, c, n);
+    }
 }
 
 static void by_rows(int64_t begin, int64_t end, void *job)
@@ -190,11 +197,11 @@ static void by_rows(int64_t begin, int64_t end, void *job)
 }
 
 /* `job` begins with a struct work. */
-static void divide(parallel_for run, void *job, int in_order)
+static void divide(parallel_for run, void *job)
 {
     const struct work *work = job;
     int64_t bytes = work->columns * work->kind->in, lines = (bytes + LINE - 1) / LINE;
-    if (!in_order && lines <= SHORT)
+    if (!work->in_order && lines <= SHORT)
         run(0, work->count, 1 + SHARE / (bytes + 1), by_rows, job);
     else
         run(0, lines, 1 + SHARE / (work->count * LINE + 1), by_columns, job);
@@ -305,7 +312,7 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
                 int64_t x_stride, void *other, int64_t other_stride, int64_t other_rows,
                 const int64_t *partner, const void *lam, int64_t n, int64_t columns)
 {
-    struct mixing job = {.work = {KINDS + kind, 0, columns, mix_steps},
+    struct mixing job = {.work = {KINDS + kind, 0, columns, 1, mix_steps},
                          .out = {out, out_stride * KINDS[kind].out},
                          .x = {x, x_stride * KINDS[kind].in},
                          .other = {other, other_stride * KINDS[kind].in}};
@@ -319,6 +326,7 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
     char *left = (char *)(readers + n);
     int status = read_partners(met, &shares, other_rows) ? FINE : NO_SUCH_ROW;
     job.steps = steps;
+    job.work.in_order = shares.itself && out == x;
     if (status == FINE && !shares.itself) {
         for (int64_t i = 0; i < n; i++)
             steps[i] = step_of(&shares, met, i);
@@ -329,7 +337,7 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
         job.work.count = in_place(steps, &shares, met, left, readers, &job.rings);
     }
     if (job.work.count > 0)
-        divide(run, &job, shares.itself && out == x);
+        divide(run, &job);
     free(steps);
     return status;
 }
@@ -415,14 +423,14 @@ int vicinal_transposed(parallel_for run, int kind, void *out, int64_t out_stride
             next[i] = -1; /* is in order */
             order[count++] = i;
         }
-    struct gathering job = {{KINDS + kind, n, columns, gather_rows},
+    struct gathering job = {{KINDS + kind, n, columns, 0, gather_rows},
                             {out, out_stride * KINDS[kind].out},
                             from,
                             order,
                             begin,
                             offsets,
                             shares};
-    divide(run, &job, 0);
+    divide(run, &job);
     free(shares);
     return FINE;
 }
