@@ -1,5 +1,6 @@
 """Kernels against a slow loop: every shape, type, order in memory and kind of partner."""
 
+import ctypes
 import itertools
 from types import SimpleNamespace
 
@@ -349,6 +350,41 @@ def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
 def test_what_has_no_memory_is_an_error_of_python(x):
     with pytest.raises((RuntimeError, NotImplementedError, TypeError, ValueError)):
         compiled().mix(x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5))
+
+
+def backwards(begin, end, grain, body, context):
+    """Do what PyTorch's threads do, one after the other, and the last part first."""
+    for part in reversed(range(begin, end)):
+        body(part, part + 1, context)
+    return 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("rows", ["one ring", "rings", "rings and whole rows", "a path", "readers"])
+def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
+    size, columns = 61, 5000
+    draw = torch.Generator().manual_seed(threads)
+    x = torch.rand(size, columns, generator=draw)
+    partner = torch.randperm(size, generator=draw)
+    lam = torch.rand(size, generator=draw)
+    if rows == "one ring":
+        order = partner
+        partner = torch.empty_like(order).scatter_(0, order, order.roll(1))
+    elif rows == "rings and whole rows":
+        lam[torch.randperm(size, generator=draw)[:9]] = 1
+    elif rows == "a path":
+        partner = (torch.arange(size) + 1).clamp(max=size - 1)
+    elif rows == "readers":
+        partner = torch.randint(size, (size,), generator=draw)
+    body = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, body, ctypes.c_void_p)
+    run = kind(backwards)
+    expected = loop(x, x, partner, lam)
+    addresses = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
+    loops = compiled()._compiled()
+    address = ctypes.cast(run, ctypes.c_void_p).value
+    assert loops.in_place(address, 0, *addresses, size, columns, threads) == 0
+    agree(x, expected, torch.float32)
 
 
 PLAIN = {

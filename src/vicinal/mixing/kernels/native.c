@@ -1,9 +1,9 @@
 /* CPU: rows blended column by column in one read and one write of the batch.
 
-   Threads divide a batch by columns, so that each walks the rows in one order: every row is followed
-   by its partner, which is in cache when it is its turn to be written. In place a row is overwritten
-   once nobody is left who reads it; where that never comes, as in a permutation, rows form rings,
-   each of which is opened by a copy of one row. Short rows of a new tensor are divided as they are.
+   Rows are walked in an order in which each is followed by its partner, which is in cache when it is
+   its turn to be written. In place a row is overwritten once nobody is left who reads it; where that
+   never comes, as in a permutation, rows form rings, each of which is opened by a copy of one row.
+   Threads have each a part of the steps, or where rows are long, some columns of all of them.
 
    Plain C without a header of Python or PyTorch: `native.py` hands over addresses, and the function
    of PyTorch that runs a loop on its threads. */
@@ -15,7 +15,6 @@
 
 #define LINE 64          /* bytes that a cache moves together */
 #define TILE (32 * 1024) /* bytes of a row that are blended at once: two of them fit a core's cache */
-#define SHORT 16         /* lines of a row up to which threads divide rows, not columns */
 #define AHEAD 512        /* bytes of the next row to ask for while this one is blended */
 #define BLOCK 64         /* numbers that are summed at once, in registers */
 
@@ -166,7 +165,9 @@ static int read_partners(int32_t *met, const struct shares *shares, int64_t rows
 }
 
 /* What is done to each of `count` rows, and how it is divided over the threads: by columns, or by rows
-   where those are short and their order is free. */
+   where those are no longer than a tile and their order is free. A thread that stops within a row makes
+   its core fetch what lies behind, which another core is about to write: the shorter the rows, the more
+   that counts. */
 
 struct work {
     const struct kind *kind;
@@ -201,7 +202,7 @@ static void divide(parallel_for run, void *job)
 {
     const struct work *work = job;
     int64_t bytes = work->columns * work->kind->in, lines = (bytes + LINE - 1) / LINE;
-    if (!work->in_order && lines <= SHORT)
+    if (!work->in_order && bytes <= TILE)
         run(0, work->count, 1 + SHARE / (bytes + 1), by_rows, job);
     else
         run(0, lines, 1 + SHARE / (work->count * LINE + 1), by_columns, job);
@@ -276,16 +277,19 @@ static int64_t chains(struct step *steps, const struct shares *of, const int32_t
     return count;
 }
 
-/* The rows that change, in an order in which none is overwritten before it was read. */
+/* The rows that change, in an order in which none is overwritten before it was read. `several` is
+   whether a row has several readers: if none has, a row is read in the step before it is written, or
+   in the last step of the ring that it opens. */
 static int64_t in_place(struct step *steps, const struct shares *of, const int32_t *met, char *left,
-                        int32_t *readers, int64_t *rings)
+                        int32_t *readers, int64_t *rings, int *several)
 {
     int64_t count = 0, n = of->count;
     memset(readers, 0, (size_t)n * sizeof *readers);
+    *several = 0;
     for (int64_t i = 0; i < n; i++) {
         left[i] = met[i] != ALONE;
         if (left[i])
-            readers[met[i]]++;
+            *several |= readers[met[i]]++ > 0;
     }
     for (int64_t start = 0; start < n; start++)
         for (int64_t i = start; left[i] && readers[i] == 0; readers[i]--) {
@@ -305,12 +309,94 @@ static int64_t in_place(struct step *steps, const struct shares *of, const int32
     return count;
 }
 
+/* In place, rows no longer than a tile can be divided over the threads, too, where none has several
+   readers. Where two parts meet, rows are kept aside that one of them reads and the other overwrites. */
+
+struct parts {
+    const struct mixing *job;
+    int64_t count; /* of the parts */
+    char *kept;    /* for each part: the first row of the ring that it begins within; its own first row */
+};
+
+static inline int64_t first_step(const struct parts *parts, int64_t part)
+{
+    return parts->job->work.count * part / parts->count;
+}
+
+static inline char *kept_row(const struct parts *parts, int64_t part, int own)
+{
+    return parts->kept + (2 * part + own) * parts->job->work.columns * parts->job->work.kind->in;
+}
+
+static void keep_rows(const struct parts *parts)
+{
+    const struct mixing *job = parts->job;
+    size_t bytes = (size_t)(job->work.columns * job->work.kind->in);
+    int64_t s = job->rings, opened = job->rings;
+    for (int64_t part = 1; part < parts->count; part++) {
+        int64_t cut = first_step(parts, part);
+        for (; s < cut; s++)
+            if (job->steps[s].met == FIRST)
+                opened = s + 1;
+        if (opened < cut)
+            memcpy(kept_row(parts, part, 0), row_of(job->x, job->steps[opened].own), bytes);
+        memcpy(kept_row(parts, part, 1), row_of(job->x, job->steps[cut].own), bytes);
+    }
+}
+
+static void mix_parts(int64_t begin, int64_t end, void *context)
+{
+    const struct parts *parts = context;
+    const struct mixing *job = parts->job;
+    const struct kind *kind = job->work.kind;
+    int64_t n = job->work.columns;
+    char aside[TILE];
+    for (int64_t part = begin; part < end; part++) {
+        int64_t first = first_step(parts, part), last = first_step(parts, part + 1);
+        int open = first > job->rings && job->steps[first - 1].met != FIRST;
+        const char *opened = open ? kept_row(parts, part, 0) : aside;
+        for (int64_t s = first; s < last; s++) {
+            const struct step *step = job->steps + s;
+            char *own = row_of(job->x, step->own);
+            const char *met = step->met == FIRST ? opened : row_of(job->x, step->met);
+            if (s + 1 < last && step[1].met >= 0)
+                ahead(row_of(job->x, step[1].met), n * kind->in);
+            else if (s + 1 == last && last < job->work.count && step->met == step[1].own)
+                met = kept_row(parts, part + 1, 1);
+            if (s >= job->rings) {
+                if (!open) {
+                    memcpy(aside, own, (size_t)(n * kind->in));
+                    opened = aside;
+                }
+                open = step->met != FIRST;
+            }
+            kind->blend(met, own, step->keep, own, n);
+        }
+    }
+}
+
+static int divide_in_place(parallel_for run, const struct mixing *job, int64_t threads)
+{
+    int64_t bytes = job->work.columns * job->work.kind->in, most = job->work.count * bytes / SHARE;
+    struct parts parts = {job, threads < most ? threads : most, NULL};
+    if (parts.count < 1)
+        parts.count = 1;
+    parts.kept = memory(2 * parts.count * bytes, 1);
+    if (parts.kept == NULL)
+        return NO_MEMORY;
+    keep_rows(&parts);
+    run(0, parts.count, 1, mix_parts, &parts);
+    free(parts.kept);
+    return FINE;
+}
+
 /* Of which text this is the compilation. */
 uint32_t vicinal_source(void) { return SOURCE; }
 
 int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void *x,
                 int64_t x_stride, void *other, int64_t other_stride, int64_t other_rows,
-                const int64_t *partner, const void *lam, int64_t n, int64_t columns)
+                const int64_t *partner, const void *lam, int64_t n, int64_t columns,
+                int64_t threads)
 {
     struct mixing job = {.work = {KINDS + kind, 0, columns, 1, mix_steps},
                          .out = {out, out_stride * KINDS[kind].out},
@@ -324,7 +410,7 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
         return NO_MEMORY;
     int32_t *met = (int32_t *)(steps + n), *readers = met + n;
     char *left = (char *)(readers + n);
-    int status = read_partners(met, &shares, other_rows) ? FINE : NO_SUCH_ROW;
+    int status = read_partners(met, &shares, other_rows) ? FINE : NO_SUCH_ROW, several = 1;
     job.steps = steps;
     job.work.in_order = shares.itself && out == x;
     if (status == FINE && !shares.itself) {
@@ -334,9 +420,11 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
     } else if (status == FINE && out != x) {
         job.work.count = job.rings = chains(steps, &shares, met, left);
     } else if (status == FINE) {
-        job.work.count = in_place(steps, &shares, met, left, readers, &job.rings);
+        job.work.count = in_place(steps, &shares, met, left, readers, &job.rings, &several);
     }
-    if (job.work.count > 0)
+    if (!several && columns * KINDS[kind].in <= TILE && job.work.count > 0)
+        status = divide_in_place(run, &job, threads);
+    else if (job.work.count > 0)
         divide(run, &job);
     free(steps);
     return status;
@@ -344,9 +432,10 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
 
 /* The same in place, of a batch whose rows follow each other and meet each other. */
 int vicinal_mix_in_place(parallel_for run, int kind, void *x, const int64_t *partner,
-                         const void *lam, int64_t n, int64_t columns)
+                         const void *lam, int64_t n, int64_t columns, int64_t threads)
 {
-    return vicinal_mix(run, kind, x, columns, x, columns, x, columns, n, partner, lam, n, columns);
+    return vicinal_mix(run, kind, x, columns, x, columns, x, columns, n, partner, lam, n, columns,
+                       threads);
 }
 
 /* The transposed map: each row gets its own share, and what those give that had it as a partner. */

@@ -69,8 +69,8 @@ def _compiled() -> _Compiled | None:
         return None
     address, number = ctypes.c_void_p, ctypes.c_int64
     rows, shares = (address, number), (address, address, number, number)
-    mix.argtypes = (address, ctypes.c_int, *rows, *rows, *rows, number, *shares)
-    in_place.argtypes = (address, ctypes.c_int, address, *shares)
+    mix.argtypes = (address, ctypes.c_int, *rows, *rows, *rows, number, *shares, number)
+    in_place.argtypes = (address, ctypes.c_int, address, *shares, number)
     transposed.argtypes = (address, ctypes.c_int, *rows, *rows, *shares)
     scores = (address, ctypes.c_int, address, address, address, number, number, number)
     likelihood.argtypes = (*scores, ctypes.c_double, address, address, address)
@@ -89,7 +89,7 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
         return
     kind, columns, (own, new, others) = layout
     partner, lam = partner.contiguous(), _wide(lam, x).contiguous()
-    shares = partner.data_ptr(), lam.data_ptr(), x.shape[0], columns
+    shares = partner.data_ptr(), lam.data_ptr(), x.shape[0], columns, torch.get_num_threads()
     status = compiled.mix(compiled.parallel_for, kind, *new, *own, *others, other.shape[0], *shares)
     if status:
         raise _fault(status, len(other))
@@ -127,7 +127,8 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     where = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
     if 0 in where:  # memory that was given back, as FSDP does
         return False
-    status = compiled.in_place(compiled.parallel_for, kind, *where, rows, numbers // rows)
+    size = rows, numbers // rows, torch.get_num_threads()
+    status = compiled.in_place(compiled.parallel_for, kind, *where, *size)
     return bool(status == 0)
 
 
