@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import increment_version
 
 from vicinal.mixing.kernels import kernel_for, native
 from vicinal.mixing.kernels.reference import per_row, textbook
@@ -105,7 +106,7 @@ def blend_(
         other = other.clone()
     wide = wide_type(x)
     kernel_for(x.device).mix(x, x, other, partner, lam if lam.dtype == wide else lam.to(wide))
-    torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
+    increment_version(x)  # kernels that are not PyTorch's do not
     return x
 
 
@@ -113,7 +114,7 @@ def mix_plain_(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     """Mix into ``x`` by the shortest way, where that is open; else ``blend_`` has all others."""
     done = native.mix_in_place(x, partner, lam)
     if done:
-        torch.autograd.graph.increment_version(x)  # kernels that are not PyTorch's do not
+        increment_version(x)  # kernels that are not PyTorch's do not
     return done
 
 

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import (
+    _are_functorch_transforms_active,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+)
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from vicinal.mixing.kernels import blocked
 
@@ -110,10 +116,10 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
         Whether it was done. What is wrong is for others to say.
     """
     # The compiler takes this one for true, and so follows us no further.
-    if torch.compiler.is_dynamo_compiling() or _is_recorded() or forward_ad._current_level >= 0:
+    if is_dynamo_compiling() or _is_recorded() or forward_ad._current_level >= 0:
         return False
     compiled, kind = _compiled(), _IN_PLACE.get(x.dtype)
-    if compiled is None or kind is None or torch._C._are_functorch_transforms_active():
+    if compiled is None or kind is None or _are_functorch_transforms_active():
         return False
     for one in (x, partner, lam):
         if type(one) is not Tensor or not one.is_cpu or not one.is_contiguous() or one.is_neg():
@@ -275,8 +281,8 @@ def _is_memory(one: Tensor) -> bool:
 
 def _is_recorded() -> bool:
     """Say whether somebody records the operators that run, who would miss a loop in C."""
-    recorded: bool = torch._C._len_torch_dispatch_stack() > 0
-    return recorded or torch._C._get_tracing_state() is not None
+    recorded: bool = _len_torch_dispatch_stack() > 0
+    return recorded or _get_tracing_state() is not None
 
 
 def _wide(lam: Tensor, x: Tensor) -> Tensor:
