@@ -5,7 +5,7 @@ import sys
 import pytest
 
 RECORDED = """
-import json, sys
+import json
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
