@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -10,12 +9,10 @@ from torch.autograd.graph import increment_version
 
 from vicinal.mixing.kernels import kernel_for, native
 from vicinal.mixing.kernels.reference import per_row, textbook
+from vicinal.mixing.memory import gradient_like, new_like
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 """What holds values, and not what stands for them."""
-
-_HUGE = 4 * 1024 * 1024
-"""Bytes from which on NumPy asks the system for huge pages."""
 
 
 def mix(
@@ -253,20 +250,6 @@ def _row_products(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
     return (a.to(lam.dtype) * b.to(lam.dtype)).reshape(len(a), -1).sum(1)
 
 
-def _fresh(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an empty tensor like ``x``: a large one in huge pages, where the system has them.
-
-    The first touch of a page costs more than the blend: 256x3x224x224 float32 took 20 ms to mix
-    into huge pages and 56 ms into torch's own.
-    """
-    size = x.numel() * dtype.itemsize
-    if x.device.type != "cpu" or size < _HUGE:
-        return torch.empty_like(x, dtype=dtype)
-    stride = torch.empty_like(x, dtype=dtype, device="meta").stride()
-    flat = torch.from_numpy(np.empty(size, np.uint8)).view(dtype)
-    return flat.as_strided(x.shape, stride)
-
-
 # The operators, their kernels, and how they are differentiated. Each is linear in its rows and the
 # other's transpose, so every derivative is one of them again, or a scalar product for each lam.
 
@@ -283,7 +266,7 @@ _library.define("mix_transposed(Tensor g, Tensor partner, Tensor lam) -> Tensor"
 def _mix(
     x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, dtype: torch.dtype | None = None
 ) -> Tensor:
-    out = _fresh(x, dtype or x.dtype)
+    out = new_like(x, dtype or x.dtype)
     kernel_for(x.device).mix(out, x, x if other is None else other, partner, lam)
     return out
 
@@ -297,7 +280,7 @@ def _mix_fake(
 
 @torch.library.impl(_library, "mix_transposed", "CompositeExplicitAutograd")
 def _mix_transposed(g: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
-    out = _fresh(g, g.dtype)
+    out = gradient_like(g)
     kernel_for(g.device).transposed(out, g, partner, lam)
     return out
 
