@@ -1,4 +1,5 @@
 import contextlib
+import importlib.metadata
 import io
 import json
 import sys
@@ -176,8 +177,8 @@ def no_libraries(monkeypatch):
 def library(monkeypatch, name, version, module, **contents):
     """Put a library where import finds it, with one module."""
     top, made = types.ModuleType(name), types.ModuleType(f"{name}.{module}")
-    top.__version__ = version
     vars(made).update(contents)
+    monkeypatch.setattr(importlib.metadata, "version", {name: version}.__getitem__)
     monkeypatch.setitem(sys.modules, name, top)
     monkeypatch.setitem(sys.modules, f"{name}.{module}", made)
 
@@ -189,7 +190,7 @@ def test_a_missing_library_is_labelled_a_stand_in_or_left_out(no_libraries):
         for key in ("OpenMixup", "torchvision", "timm batch", "timm elem")
     ]
     assert [key for key, _ in absent] == ["torchvision", "timm batch", "timm elem", "kornia"]
-    assert all("import of" in why for _, why in absent)
+    assert all("ModuleNotFoundError: " in why for _, why in absent)
 
 
 def test_a_library_that_works_takes_part_itself_under_its_version(no_libraries, monkeypatch):
@@ -207,6 +208,32 @@ def test_a_library_that_works_takes_part_itself_under_its_version(no_libraries, 
     assert "kornia" not in [key for key, _ in absent]
     mixed = found[-1].formula(torch.arange(3), torch.ones(3))(torch.zeros(3, 2))
     assert mixed.tolist() == [[1, 1]] * 3
+
+
+def test_timm_takes_part_where_the_library_it_needs_for_the_rest_does_not_work(
+    no_libraries, monkeypatch, tmp_path
+):
+    package, about = tmp_path / "timm", tmp_path / "timm-9.7.dist-info"
+    for folder in (package, package / "data", about):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("raise ImportError('torchvision')")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: timm\nVersion: 9.7\n")
+    (package / "data" / "mixup.py").write_text(
+        "class Mixup:\n"
+        "    def __init__(self, mixup_alpha, mode, num_classes, label_smoothing):\n"
+        "        self.added = {'batch': 2, 'elem': 3}[mode]\n"
+        "    def __call__(self, x, labels):\n"
+        "        return x + self.added, labels\n"
+    )
+    monkeypatch.delitem(sys.modules, "timm")
+    monkeypatch.syspath_prepend(tmp_path)
+    found, absent = peers.find_peers()
+    assert [key for key, _ in absent] == ["torchvision", "kornia"]
+    for key, added in [("timm batch", 2), ("timm elem", 3)]:
+        peer = next(peer for peer in found if peer.key == key)
+        assert peer[:4] == (key, key, "9.7", True)
+        mixed = peer.formula(torch.arange(3), torch.ones(3))(torch.zeros(3, 2))
+        assert mixed.tolist() == [[added, added]] * 3
 
 
 class Raises:

@@ -1,9 +1,14 @@
 """The peers: what other libraries do to a batch, by themselves or by a stand-in that says so."""
 
+import functools
 import importlib
+import importlib.metadata
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,8 +59,8 @@ def find_peers() -> tuple[list[Peer], list[Absent]]:
     absent = []
     for key, package, writes, library, formula in _LIBRARIES:
         try:
-            version = importlib.import_module(package).__version__
             _try(library)
+            version = importlib.metadata.version(package)
         except Exception as error:  # whatever keeps a library from working here
             absent.append(Absent(key, f"{type(error).__name__}: {error}".partition("\n")[0]))
             if formula is not None:
@@ -101,14 +106,17 @@ def flipped(partner: Tensor, lam: Tensor) -> Mixer:
 def row_by_row(partner: Tensor, lam: Tensor) -> Mixer:
     """Do as ``flipped`` with a share and a step in Python for each row: timm's for elements.
 
-    Its shares are NumPy's numbers, which PyTorch takes longer to multiply by than by Python's.
+    Its shares are NumPy's numbers, which PyTorch takes longer to multiply by than by Python's, and
+    for each row it asks whether there is something to do and whether that is a CutMix.
     """
-    shares = lam.cpu().numpy()
+    shares, boxes = lam.cpu().numpy(), np.zeros(len(lam), dtype=bool)
 
     def mix(x: Tensor) -> Tensor:
         whole = x.clone()
-        for i, kept in enumerate(shares):
-            x[i] = x[i] * kept + whole[-1 - i] * (1 - kept)
+        for i in range(len(x)):
+            kept = shares[i]
+            if kept != 1 and not boxes[i]:
+                x[i] = x[i] * kept + whole[len(x) - i - 1] * (1 - kept)
         return x
 
     return mix
@@ -122,9 +130,21 @@ def _torchvision(partner: Tensor, lam: Tensor) -> Mixer:
     return lambda x: mixup(x, labels)[0]
 
 
+@functools.cache
+def _timm_mixup(package: str) -> Any:
+    """Import one file of timm, which needs PyTorch and NumPy only; the rest needs torchvision."""
+    spec = importlib.util.spec_from_file_location("timm_mixup", Path(package, "data", "mixup.py"))
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module.Mixup
+
+
 def _timm(mode: str) -> Formula:
     def formula(partner: Tensor, lam: Tensor) -> Mixer:
-        mixup: Any = importlib.import_module("timm.data").Mixup(
+        timm = importlib.util.find_spec("timm")
+        if timm is None or timm.origin is None:
+            raise ModuleNotFoundError("no timm is installed")
+        mixup = _timm_mixup(str(Path(timm.origin).parent))(
             mixup_alpha=1.0, mode=mode, num_classes=2, label_smoothing=0.0
         )
         labels = _labels(partner)
