@@ -3,7 +3,12 @@
     python benchmarks/mixing.py            the GPU where there is one, else the CPU
     python benchmarks/mixing.py cpu        the CPU
 
-Leave the machine alone meanwhile: up to three minutes on two cores.
+Leave the machine alone meanwhile: up to three minutes on two cores. Libraries take part where
+Python finds them, timm by its one file that mixes; beside a build of PyTorch that torchvision does
+not work with:
+
+    pip install --no-deps --target peers timm kornia kornia-rs
+    PYTHONPATH=peers python benchmarks/mixing.py
 """
 
 import sys

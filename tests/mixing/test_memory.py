@@ -98,6 +98,17 @@ def test_the_memory_of_results_and_of_small_gradients_is_not_kept():
     assert memory._spare == []
 
 
+def test_where_the_system_lends_no_memory_pytorch_is_asked_for_it(monkeypatch):
+    def refused(*args, **kwargs):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(memory.mmap, "mmap", refused)
+    asked = gradient_like(torch.empty(SHAPE))
+    assert asked.shape == SHAPE
+    del asked
+    assert memory._spare == []
+
+
 def test_memory_that_the_system_refuses_to_have_back_is_not_kept(monkeypatch):
     kept = gradient_like(torch.empty(SHAPE))
     monkeypatch.setattr(mmap, "MADV_FREE", -1)

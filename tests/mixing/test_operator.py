@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vicinal import MixUp, Plan, mix
@@ -158,6 +160,24 @@ def test_mixing_in_place_with_another_part_of_the_same_memory_reads_what_was_the
     expected = mix(both[:5], partner=torch.arange(5), lam=torch.zeros(5), other=both[2:7])
     Plan(torch.arange(5), torch.zeros(5)).mix_(both[:5], other=both[2:7])
     assert torch.equal(both[:5], expected)
+
+
+def test_memory_of_a_numpy_array_is_known_to_be_shared_though_tensors_begin_apart():
+    values = np.arange(8, dtype=np.float32)[:, None].repeat(3, 1)
+    half = torch.full((4,), 0.5)
+    partner = torch.tensor([2, 3, 4, 5])
+    expected = torch.tensor([2.5, 3.5, 4.5, 5.5])[:, None].repeat(1, 3)
+    x, other = torch.from_numpy(values[3:7]), torch.from_numpy(values)
+    Plan(partner, half).mix_(x, other=other)
+    assert torch.equal(x, expected)
+
+
+def test_mixing_in_place_is_traced_by_make_fx():
+    plan = Plan(torch.tensor([1, 2, 0]), torch.tensor([0.75, 0.5, 1.0]))
+    graph = make_fx(lambda x: plan.mix_(x + 0))(torch.rand(3, 4))
+    x = torch.rand(3, 4)
+    expected = slow_mix(x, plan.partner, plan.lam)
+    torch.testing.assert_close(graph(x), expected)
 
 
 def test_mixing_in_place_is_seen_by_autograd():

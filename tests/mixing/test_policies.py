@@ -51,6 +51,11 @@ def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alp
     np.testing.assert_allclose(beta.numpy(), a / (a + b), rtol=accuracy)
 
 
+def test_shares_of_a_narrow_type_are_those_of_the_wide_one_rounded():
+    drawn = draw_beta(0.5, 300, seeded(), dtype=torch.float16)
+    assert torch.equal(drawn, draw_beta(0.5, 300, seeded()).half())
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -22,7 +22,7 @@ def draw_beta(
 ) -> Tensor:
     """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)``, on the CPU.
 
-    They are drawn in float64 and rounded to ``dtype``, float32 or float64, in the end.
+    They are drawn in float64 and rounded to ``dtype`` in the end.
 
     Correct for every positive ``alpha``; ``math.inf`` gives one half. A small ``alpha`` puts much
     weight on the ends: with 0.1 a tenth of the draws lies so near to 1 that float32, the type of

@@ -40,17 +40,32 @@ def gradient_like(g: Tensor) -> Tensor:
     size = g.numel() * g.dtype.itemsize
     if not _CAN_LEND or g.device.type != "cpu" or size < _HUGE:
         return new_like(g, g.dtype)
-    try:
-        block = _spare.pop()
-    except IndexError:
-        block = None
-    if block is None or len(block) != size:
-        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a system without huge pages
-            block.madvise(mmap.MADV_HUGEPAGE)
+    block = _spare_of(size) or _block_of(size)
+    if block is None:
+        return torch.empty_like(g)  # which says in PyTorch's words that there is no memory
     lent = np.frombuffer(block, np.uint8)
     weakref.finalize(lent, _take_back, block).atexit = False
     return _shaped(lent, g, g.dtype)
+
+
+def _spare_of(size: int) -> mmap.mmap | None:
+    """Return what is kept, if it has this size, and keep nothing."""
+    try:
+        block = _spare.pop()
+    except IndexError:
+        return None
+    return block if len(block) == size else None
+
+
+def _block_of(size: int) -> mmap.mmap | None:
+    """Return new memory, or None if there is none."""
+    try:
+        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):  # a system without huge pages
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 def _take_back(block: mmap.mmap) -> None:

@@ -91,9 +91,14 @@ def blend_(
     x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, *, reach: int | None
 ) -> Tensor:
     """Mix into ``x``, otherwise as ``blend``."""
-    recorded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
-    recorded = recorded and torch.is_grad_enabled()
-    if torch.compiler.is_compiling() or recorded or is_transformed(x, other, lam):
+    graded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
+    graded = graded and torch.is_grad_enabled()
+    if (
+        torch.compiler.is_compiling()
+        or graded
+        or native.is_recorded()
+        or is_transformed(x, other, lam)
+    ):
         return x.copy_(blend(x, other, partner, lam, reach=reach))
     _check_rows(x, other, partner, reach, None)
     _check_every_value_has_a_place(x)
@@ -226,7 +231,10 @@ def wide_type(x: Tensor) -> torch.dtype:
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    """Say whether their storages overlap; two that NumPy or DLPack lent may begin apart."""
+    one, two = a.untyped_storage(), b.untyped_storage()
+    first, second = one.data_ptr(), two.data_ptr()
+    return first < second + two.nbytes() and second < first + one.nbytes()
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:

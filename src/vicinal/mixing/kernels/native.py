@@ -116,7 +116,7 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
         Whether it was done. What is wrong is for others to say.
     """
     # The compiler takes this one for true, and so follows us no further.
-    if is_dynamo_compiling() or _is_recorded() or forward_ad._current_level >= 0:
+    if is_dynamo_compiling() or is_recorded() or forward_ad._current_level >= 0:
         return False
     compiled, kind = _compiled(), _IN_PLACE.get(x.dtype)
     if compiled is None or kind is None or _are_functorch_transforms_active():
@@ -208,8 +208,10 @@ def beta(
         one_by: ``1 / a`` and ``1 / b``.
         dtype: of the answer, float32 or float64.
     """
-    compiled = _compiled()
-    if compiled is None or _is_recorded() or not (_is_memory(gamma) and _is_memory(uniform)):
+    compiled, fits = _compiled(), dtype in (torch.float32, torch.float64)
+    if compiled is None or not fits or is_recorded():
+        return None
+    if not (_is_memory(gamma) and _is_memory(uniform)):
         return None
     out = torch.empty(gamma.shape[1], dtype=dtype)
     where = gamma.data_ptr(), uniform.data_ptr(), *one_by, len(out)
@@ -222,7 +224,7 @@ def _scores(
 ) -> tuple[_Compiled, tuple[int, ...]] | None:
     """Return the loop and what it is to know of scores, classes and factors; or None."""
     compiled, tensors = _compiled(), (exponentials, classes, factors)
-    if compiled is None or _is_recorded() or not all(map(_is_memory, tensors)):
+    if compiled is None or is_recorded() or not all(map(_is_memory, tensors)):
         return None
     fits = exponentials.dim() == 2 and classes.dim() == 2 and factors.shape == classes.shape
     fits = fits and len(classes) == len(exponentials) and classes.dtype == torch.int64
@@ -251,7 +253,7 @@ def _layout(
     kind, shape = _KINDS.get((x.dtype, out.dtype)), x.shape
     tensors = (x, out) if other is None else (x, out, other)
     apart = [one for one in tensors if one is not x]
-    if kind is None or _is_recorded() or not all(map(_is_memory, (x, partner, lam, *apart))):
+    if kind is None or is_recorded() or not all(map(_is_memory, (x, partner, lam, *apart))):
         return None
     rows = shape[0]
     fits = partner.dtype == torch.int64 and partner.shape == lam.shape == (rows,)
@@ -279,7 +281,7 @@ def _is_memory(one: Tensor) -> bool:
         return False
 
 
-def _is_recorded() -> bool:
+def is_recorded() -> bool:
     """Say whether somebody records the operators that run, who would miss a loop in C."""
     recorded: bool = _len_torch_dispatch_stack() > 0
     return recorded or _get_tracing_state() is not None
