@@ -135,9 +135,11 @@ def check_shares(partner: Tensor, lam: Tensor) -> None:
             f"mixing needs one lam per example: partner holds {len(partner)}, lam has shape "
             f"{tuple(lam.shape)}. To share one value, pass lam.expand({len(partner)})."
         )
-    if looked_at(lam) and not bool(((lam >= 0) & (lam <= 1)).all()):
-        outside = lam[~((lam >= 0) & (lam <= 1))][0].item()
-        raise ValueError(f"lam is the share that an example keeps, from 0 to 1; got {outside}.")
+    if looked_at(lam) and len(lam) > 0:
+        low, high = torch.aminmax(lam.detach())  # both are nan where one is
+        if not (float(low) >= 0 and float(high) <= 1):
+            outside = lam[~((lam >= 0) & (lam <= 1))][0].item()
+            raise ValueError(f"lam is the share that an example keeps, from 0 to 1; got {outside}.")
 
 
 def check_reach(partner: Tensor) -> int | None:
