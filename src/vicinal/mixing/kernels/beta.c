@@ -5,8 +5,8 @@
 #include "native.h"
 
 /* first / (first + second) of two rows of `count` numbers each, which are Gamma(a + 1) * U ** (1 / a):
-   by the logarithms of their quotients, since for a small a they are too small for a number. `one_by`
-   is 1 / a of each row, `wide` whether the result is in double precision. */
+   by the logarithms of the powers, since for a small a they are too small for a number. `one_by` is
+   1 / a of each row, `wide` whether the result is in double precision. */
 void vicinal_beta(const double *gamma, const double *uniform, double one_by_first,
                   double one_by_second, int64_t count, int wide, void *out)
 {
@@ -15,7 +15,7 @@ void vicinal_beta(const double *gamma, const double *uniform, double one_by_firs
         double powers = one_by_first == one_by_second
                             ? one_by_first * log(uniform_second[i] / uniform[i])
                             : one_by_second * log(uniform_second[i]) - one_by_first * log(uniform[i]);
-        double share = 1 / (1 + exp(log(gamma_second[i] / gamma[i]) + powers));
+        double share = 1 / (1 + gamma_second[i] / gamma[i] * exp(powers));
         if (wide)
             ((double *)out)[i] = share;
         else
