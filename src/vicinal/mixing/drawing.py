@@ -79,12 +79,13 @@ def draw_shares(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Draw lam for each row of ``partner``, ``(rows,)`` float32, where some share one."""
-    if len(partner) == 0:
+    rows = partner.numel()  # len() would be a call in Python
+    if rows == 0:
         return torch.ones(0)
     if per == "batch":
         one = draw_beta(alpha, 1, generator, dtype=torch.float32)
-        return one.expand(len(partner)).contiguous()
-    lam = draw_beta(alpha, len(partner), generator, dtype=torch.float32)
+        return one.expand(rows).contiguous()
+    lam = draw_beta(alpha, rows, generator, dtype=torch.float32)
     return lam[_first_of_pair(partner)] if per == "pair" else lam
 
 

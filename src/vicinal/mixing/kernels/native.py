@@ -213,8 +213,9 @@ def beta(
         return None
     if not (_is_memory(gamma) and _is_memory(uniform)):
         return None
-    out = torch.empty(gamma.shape[1], dtype=dtype)
-    where = gamma.data_ptr(), uniform.data_ptr(), *one_by, len(out)
+    count = gamma.shape[1]
+    out = torch.empty(count, dtype=dtype)
+    where = gamma.data_ptr(), uniform.data_ptr(), *one_by, count
     compiled.beta(*where, int(dtype == torch.float64), out.data_ptr())
     return out
 
