@@ -112,14 +112,6 @@ def blend_(
     return x
 
 
-def mix_plain_(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
-    """Mix into ``x`` by the shortest way, where that is open; else ``blend_`` has all others."""
-    done = native.mix_in_place(x, partner, lam)
-    if done:
-        increment_version(x)  # kernels that are not PyTorch's do not
-    return done
-
-
 def check_shares(partner: Tensor, lam: Tensor) -> None:
     """Raise unless ``partner`` is ``(batch,)`` int64 and ``lam`` holds as many shares in [0, 1]."""
     if partner.dtype != torch.int64:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vicinal.mixing.kernels.native import mix_in_place
 from vicinal.mixing.layers import mixing_inside
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
 from vicinal.mixing.operator import (
@@ -18,7 +19,6 @@ from vicinal.mixing.operator import (
     check_rows_there,
     check_shares,
     looked_at,
-    mix_plain_,
 )
 from vicinal.mixing.regions import show_region, shrunk_into
 
@@ -146,7 +146,7 @@ class Plan:
         """
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
-        if other is None and not self._piece and mix_plain_(x, self.partner, self.lam):
+        if other is None and not self._piece and mix_in_place(x, self.partner, self.lam):
             return x
         self._check_size("x", x)
         self._check_other("x", other)

@@ -18,6 +18,7 @@ from torch._C import (
     _len_torch_dispatch_stack,
 )
 from torch.autograd import forward_ad
+from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 
 from vicinal.mixing.kernels import blocked
@@ -31,7 +32,12 @@ _KINDS = {
 }
 """Types of what goes in and what comes out, as the C file numbers them."""
 
-_IN_PLACE = {kind[0]: number for kind, number in _KINDS.items() if kind[0] == kind[1]}
+_IN_PLACE = {
+    kind[0]: (number, torch.float64 if kind[0] == torch.float64 else torch.float32)
+    for kind, number in _KINDS.items()
+    if kind[0] == kind[1]
+}
+"""The same for mixing in place, and the type of lam."""
 
 _MOST = 2**31 - 1
 """Rows that it can number."""
@@ -104,8 +110,8 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
 def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     """Mix a batch with itself, in place, where all is as plain as it mostly is; or leave it alone.
 
-    For this way few questions are asked, which is what counts for a small batch. Autograd is not
-    told that ``x`` has changed.
+    For this way few questions are asked, which is what counts for a small batch, and for a large
+    one that has driven this code out of the cache.
 
     Args:
         x: ``(batch, ...)``.
@@ -118,24 +124,25 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     # The compiler takes this one for true, and so follows us no further.
     if is_dynamo_compiling() or is_recorded() or forward_ad._current_level >= 0:
         return False
-    compiled, kind = _compiled(), _IN_PLACE.get(x.dtype)
+    compiled, (kind, wide) = _compiled(), _IN_PLACE.get(x.dtype, (None, None))
     if compiled is None or kind is None or _are_functorch_transforms_active():
         return False
-    for one in (x, partner, lam):
-        if type(one) is not Tensor or not one.is_cpu or not one.is_contiguous() or one.is_neg():
-            return False
+    plain = type(x) is type(partner) is type(lam) is Tensor
+    plain = plain and x.is_cpu and partner.is_cpu and lam.is_cpu
+    plain = plain and x.is_contiguous() and partner.is_contiguous() and lam.is_contiguous()
+    plain = plain and not (x.is_neg() or lam.is_neg() or x.requires_grad or lam.requires_grad)
+    fits = plain and partner.dtype is torch.int64 and lam.dtype is wide
+    fits = fits and partner.dim() == lam.dim() == 1 <= x.dim()
     rows, numbers = partner.numel(), x.numel()  # len() would be a call in Python
-    fits = numbers > 0 and rows <= _MOST and x.shape[:1] == partner.shape == lam.shape
-    fits = fits and partner.dtype == torch.int64
-    fits = fits and lam.dtype == (torch.float64 if x.dtype == torch.float64 else torch.float32)
-    if not fits or x.requires_grad or lam.requires_grad:
+    if not (fits and lam.numel() == rows == x.size(0) <= _MOST and numbers):
         return False
     where = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
-    if 0 in where:  # memory that was given back, as FSDP does
-        return False
     size = rows, numbers // rows, torch.get_num_threads()
-    status = compiled.in_place(compiled.parallel_for, kind, *where, *size)
-    return bool(status == 0)
+    # An address of 0 is memory that was given back, as FSDP does.
+    if 0 in where or compiled.in_place(compiled.parallel_for, kind, *where, *size):
+        return False
+    increment_version(x)  # PyTorch has not seen it
+    return True
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
