@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vicinal.mixing.kernels.reference import wide_type
 from vicinal.mixing.likelihood import log_likelihood
-from vicinal.mixing.operator import looked_at, wide_type
+from vicinal.mixing.operator import looked_at
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -184,7 +185,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     if missing := chosen.dim() - factors.dim():  # as spread would insert them
         factors = factors.reshape(*factors.shape[:2], *[1] * missing, *factors.shape[2:])
     # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
-    wide = wide_type(output)
+    wide = wide_type(output.dtype)
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
     # Where no gradient goes is the place for what has to be done to each: sign, mean and type.

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 
 from vicinal.mixing.kernels import kernel_for, native
-from vicinal.mixing.kernels.reference import per_row, textbook
+from vicinal.mixing.kernels.reference import per_row, textbook, wide_type
 from vicinal.mixing.memory import gradient_like, new_like
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -78,7 +78,7 @@ def blend(
 ) -> Tensor:
     """Mix with shares that ``check_shares`` has seen; ``reach`` is what ``check_reach`` said."""
     _check_rows(x, other, partner, reach, dtype)
-    lam = lam.to(wide_type(x))
+    lam = lam.to(wide_type(x.dtype))
     if is_transformed(x, other, lam):
         result = textbook(x, x if other is None else other, partner, lam)
         if x.dtype == torch.uint8 and dtype is None:
@@ -106,7 +106,7 @@ def blend_(
         other = x
     elif _share_memory(x, other):
         other = other.clone()
-    wide = wide_type(x)
+    wide = wide_type(x.dtype)
     kernel_for(x.device).mix(x, x, other, partner, lam if lam.dtype == wide else lam.to(wide))
     increment_version(x)  # kernels that are not PyTorch's do not
     return x
@@ -127,7 +127,7 @@ def check_shares(partner: Tensor, lam: Tensor) -> None:
             f"mixing needs one lam per example: partner holds {len(partner)}, lam has shape "
             f"{tuple(lam.shape)}. To share one value, pass lam.expand({len(partner)})."
         )
-    if looked_at(lam) and len(lam) > 0:
+    if looked_at(lam) and lam.numel() > 0:
         low, high = torch.aminmax(lam.detach())  # both are nan where one is
         if not (float(low) >= 0 and float(high) <= 1):
             outside = lam[~((lam >= 0) & (lam <= 1))][0].item()
@@ -217,11 +217,6 @@ def looked_at(values: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
-
-
-def wide_type(x: Tensor) -> torch.dtype:
-    """Return the type to compute in: float64 for float64, float32 for all that is narrower."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:

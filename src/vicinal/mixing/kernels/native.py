@@ -22,6 +22,7 @@ from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 
 from vicinal.mixing.kernels import blocked
+from vicinal.mixing.kernels.reference import wide_type
 
 _KINDS = {
     (torch.float32, torch.float32): 0,
@@ -33,9 +34,7 @@ _KINDS = {
 """Types of what goes in and what comes out, as the C file numbers them."""
 
 _IN_PLACE = {
-    kind[0]: (number, torch.float64 if kind[0] == torch.float64 else torch.float32)
-    for kind, number in _KINDS.items()
-    if kind[0] == kind[1]
+    taken: (number, wide_type(taken)) for (taken, given), number in _KINDS.items() if taken == given
 }
 """The same for mixing in place, and the type of lam."""
 
@@ -297,7 +296,7 @@ def is_recorded() -> bool:
 
 def _wide(lam: Tensor, x: Tensor) -> Tensor:
     """Return shares in the type that the loop reads them in."""
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = wide_type(x.dtype)
     return lam if lam.dtype == wide else lam.to(wide)
 
 

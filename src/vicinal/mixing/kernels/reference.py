@@ -30,3 +30,8 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
 def per_row(share: Tensor, x: Tensor) -> Tensor:
     """Return ``(batch,)`` shares in a shape that multiplies the rows of ``x``."""
     return share.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: float64 for float64, float32 for all that is narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
