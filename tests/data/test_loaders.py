@@ -214,6 +214,11 @@ def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
         rows(loader)
 
 
+# PyTorch may hear of the death once more while it clears up, where nobody can be told.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function _MultiProcessingDataLoaderIter.__del__"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_worker_that_is_killed_is_told_of():
     part = Part(Slow(4, dies=[2]), torch.arange(4))
     loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=1)
