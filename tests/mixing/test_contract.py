@@ -65,7 +65,7 @@ def name(policy):
 
 
 def drawn(policy, seed=0):
-    features = torch.arange(SIZE, dtype=torch.float32) ** 2
+    features = torch.arange(SIZE, dtype=torch.float32, device="cpu") ** 2
     targets = Y.float() if "SimilarTargets" in str(policy) else Y
     return policy.draw(
         SIZE,
@@ -148,6 +148,21 @@ def test_torch_manual_seed_alone_replays_the_draw(policy):
         )
         plans.append(plan.mix(indicators()))
     assert torch.equal(*plans)
+
+
+def test_a_default_device_moves_nothing_that_is_drawn_on_the_cpu(policy):
+    x, scores = indicators(), torch.randn(2 * SIZE, 3, generator=torch.Generator().manual_seed(2))
+    expected = drawn(policy)
+    x_mixed = expected.mix(x)
+    scores = scores[: len(x_mixed)]
+    with torch.device("meta"):
+        plan = drawn(policy)
+        assert torch.equal(plan.mix(x), x_mixed)
+        assert torch.equal(plan.targets(Y, num_classes=3), expected.targets(Y, num_classes=3))
+        loss = plan.loss(F.cross_entropy, scores, Y)
+        accuracy = plan.accuracy(scores, Y)
+    assert torch.equal(loss, expected.loss(F.cross_entropy, scores, Y))
+    assert torch.equal(accuracy, expected.accuracy(scores, Y))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])

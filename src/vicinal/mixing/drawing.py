@@ -9,6 +9,7 @@ from torch import Tensor
 from vicinal.mixing.kernels import native
 from vicinal.mixing.operator import check_reach
 from vicinal.mixing.pairing import OtherBatch, Pairing, Shuffle
+from vicinal.mixing.randomness import CPU
 
 Per = Literal["batch", "pair", "example"]
 
@@ -33,17 +34,18 @@ def draw_beta(
         [0.5, 0.5]
     """
     if alpha == math.inf:
-        return torch.full((count,), 0.5, dtype=dtype)
+        return torch.full((count,), 0.5, dtype=dtype, device=CPU)
     if isinstance(alpha, tuple):
         pairs = [_draw(one, (count,), generator) for one in alpha]
         gamma, uniform = (torch.stack(pair) for pair in zip(*pairs, strict=True))
-        one_by = _one_by(alpha[0]), _one_by(alpha[1])
+        first, second = _one_by(alpha[0]), _one_by(alpha[1])
     else:
         gamma, uniform = _draw(alpha, (2, count), generator)
-        one_by = (_one_by(alpha),) * 2
-    drawn = native.beta(gamma, uniform, one_by, dtype)
+        first = second = _one_by(alpha)
+    drawn = native.beta(gamma, uniform, first, second, dtype)
     if drawn is None:
-        logs = gamma.log_() + uniform.log_() * torch.tensor(one_by, dtype=torch.float64)[:, None]
+        powers = gamma.new_tensor([[first], [second]])
+        logs = gamma.log_() + uniform.log_() * powers
         drawn = (logs[0] - logs[1]).sigmoid_().to(dtype)
     return drawn
 
@@ -64,8 +66,9 @@ def _draw(
     torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
     underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
     """
-    gamma = torch._standard_gamma(torch.full(shape, alpha + 1, dtype=torch.float64), generator)
-    return gamma, torch.rand(shape, dtype=torch.float64, generator=generator)
+    number = torch.full(shape, alpha + 1, dtype=torch.float64, device=CPU)
+    gamma = torch._standard_gamma(number, generator)
+    return gamma, torch.rand(shape, dtype=torch.float64, generator=generator, device=CPU)
 
 
 def _one_by(alpha: float) -> float:
@@ -81,7 +84,7 @@ def draw_shares(
     """Draw lam for each row of ``partner``, ``(rows,)`` float32, where some share one."""
     rows = partner.numel()  # len() would be a call in Python
     if rows == 0:
-        return torch.ones(0)
+        return torch.ones(0, device=CPU)
     if per == "batch":
         one = draw_beta(alpha, 1, generator, dtype=torch.float32)
         return one.expand(rows).contiguous()
@@ -91,7 +94,7 @@ def draw_shares(
 
 def _first_of_pair(partner: Tensor) -> Tensor:
     """Return for each row the first row of its pair; itself where it has no such bond."""
-    own = torch.arange(len(partner))
+    own = torch.arange(len(partner), device=CPU)
     inside = partner.clamp_max(len(partner) - 1)
     bound = (partner == inside) & (partner[inside] == own)
     return torch.where(bound, torch.minimum(own, partner), own)
@@ -100,18 +103,31 @@ def _first_of_pair(partner: Tensor) -> Tensor:
 def bonds(per: Per, partner: Tensor) -> Tensor:
     """Return a number for each row, from 0 without gaps: rows with the same number share."""
     if per == "batch":
-        return torch.zeros(len(partner), dtype=torch.int64)
+        return torch.zeros(len(partner), dtype=torch.int64, device=CPU)
     if per == "example":
-        return torch.arange(len(partner))
+        return torch.arange(len(partner), device=CPU)
     bonds: Tensor = _first_of_pair(partner).unique(return_inverse=True)[1]
     return bonds
 
 
-def mixed_rows(pairing: Pairing, size: int, mix_rate: float) -> int:
-    """Return how many of the first rows are mixed.
+def draw_partners(
+    pairing: Pairing,
+    size: int,
+    mix_rate: float,
+    generator: torch.Generator | None,
+    *,
+    y: Tensor | None,
+    features: Tensor | None,
+) -> tuple[Tensor, int, int]:
+    """Draw partners for the first rows, a fraction of all; the others are their own.
+
+    Returns:
+        Partners ``(size,)`` int64, how many of the first rows are mixed, and how many rows a batch
+        needs to have for these partners.
 
     Raises:
-        TypeError, ValueError: if ``size`` is no number, or negative.
+        TypeError, ValueError: if ``size`` is no number, or negative; if ``y`` or ``features`` has
+            another length; if the pairing does not answer as it should.
     """
     if not isinstance(size, int):
         raise TypeError(
@@ -120,52 +136,35 @@ def mixed_rows(pairing: Pairing, size: int, mix_rate: float) -> int:
     if size < 0:
         raise ValueError(f"draw needs the number of examples, 0 or more, got {size}.")
     rows = getattr(pairing, "rows", None)
-    return round(mix_rate * size) if rows is None else int(rows(size, mix_rate))
-
-
-def draw_partners(
-    pairing: Pairing,
-    size: int,
-    mixed: int,
-    generator: torch.Generator | None,
-    *,
-    y: Tensor | None,
-    features: Tensor | None,
-) -> tuple[Tensor, int]:
-    """Return partners ``(size,)`` of which the first ``mixed`` are drawn, and how far they reach.
-
-    Raises:
-        TypeError: if the pairing does not answer as it should.
-    """
+    mixed = round(mix_rate * size) if rows is None else int(rows(size, mix_rate))
     if mixed == 0:
         partner = _kept(pairing, size)
-        return partner, check_reach(partner) or 0
-    for name, about in (("y", y), ("features", features)):
-        if about is not None and about.shape[:1] != (size,):
-            raise ValueError(
-                f"draw({size}) needs {name} of {size} rows, got shape {tuple(about.shape)}."
-            )
-    cut = slice(mixed)
-    partner = pairing(
-        mixed,
-        generator,
-        y=None if y is None else y[cut],
-        features=None if features is None else features[cut],
-    )
-    if partner.shape != (mixed,) or partner.dtype != torch.int64:
+        return partner, mixed, check_reach(partner) or 0
+    y = None if y is None else _first_rows("y", y, size, mixed)
+    features = None if features is None else _first_rows("features", features, size, mixed)
+    partner = pairing(mixed, generator, y=y, features=features)
+    shuffled = type(pairing) is Shuffle  # which stays within the batch; any other is looked at
+    if not shuffled and (partner.shape != (mixed,) or partner.dtype != torch.int64):
         raise TypeError(
             f"a pairing needs to answer with ({mixed},) int64 rows, {type(pairing).__name__} "
             f"answered with {tuple(partner.shape)} {partner.dtype}."
         )
     if mixed < size:
         partner = torch.cat([partner, _kept(pairing, size)[mixed:]])
-    # A shuffle stays within the batch; any other pairing is looked at.
-    return partner, size if isinstance(pairing, Shuffle) else check_reach(partner) or 0
+    return partner, mixed, size if shuffled else check_reach(partner) or 0
+
+
+def _first_rows(name: str, about: Tensor, size: int, mixed: int) -> Tensor:
+    if about.shape[:1] != (size,):
+        raise ValueError(
+            f"draw({size}) needs {name} of {size} rows, got shape {tuple(about.shape)}."
+        )
+    return about[:mixed]
 
 
 def _kept(pairing: Pairing, size: int) -> Tensor:
     """Return partners for rows that keep everything: themselves, or in a second batch somebody."""
-    rows = torch.arange(size)
+    rows = torch.arange(size, device=CPU)
     return rows % pairing.batch if isinstance(pairing, OtherBatch) else rows
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vicinal.errors import unknown
+from vicinal.mixing.randomness import CPU
 
 if TYPE_CHECKING:
     from vicinal.mixing.plan import CleanAndMixed, Plan
@@ -117,7 +118,7 @@ class MixedInside(nn.Module):
         image_size: Sequence[int] | None = None,
     ) -> "tuple[str, Plan | CleanAndMixed]":
         """Draw a place, each with the same chance, then a plan; see ``Policy.draw``."""
-        chosen = int(torch.randint(len(self.places), (), generator=generator))
+        chosen = int(torch.randint(len(self.places), (), generator=generator, device=CPU))
         plan = self.policy.draw(
             size, generator=generator, y=y, features=features, image_size=image_size
         )

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vicinal.mixing.randomness import CPU
+
 
 class Pairing(Protocol):
     """Anything that answers with a partner for each of ``size`` rows, ``(size,)`` int64.
@@ -58,11 +60,11 @@ class Shuffle:
         features: Tensor | None = None,
     ) -> Tensor:
         """Return a uniformly drawn permutation of ``size`` rows."""
-        partner = torch.randperm(size, generator=generator)
+        partner = torch.randperm(size, generator=generator, device=CPU)
         if not self.meet_self and size > 1:
-            own = torch.arange(size)
+            own = torch.arange(size, device=CPU)
             while bool((partner == own).any()):  # e = 2.7 draws on average
-                partner = torch.randperm(size, generator=generator)
+                partner = torch.randperm(size, generator=generator, device=CPU)
         return partner
 
 
@@ -87,7 +89,7 @@ class Reverse:
         features: Tensor | None = None,
     ) -> Tensor:
         """Return the row indices from last to first."""
-        return torch.arange(size - 1, -1, -1)
+        return torch.arange(size - 1, -1, -1, device=CPU)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Halves:
     ) -> Tensor:
         """Return the row indices with the halves exchanged."""
         half = size // 2
-        own = torch.arange(size)
+        own = torch.arange(size, device=CPU)
         return torch.cat([own[half : 2 * half], own[:half], own[2 * half :]])
 
     def rows(self, size: int, mix_rate: float) -> int:
@@ -150,8 +152,8 @@ class SameClass:
     ) -> Tensor:
         """Return a permutation that leaves the classes in place."""
         classes = _classes(y, size, "SameClass")
-        one, two = (torch.randperm(size, generator=generator) for _ in range(2))
-        partner = torch.empty(size, dtype=torch.int64)
+        one, two = (torch.randperm(size, generator=generator, device=CPU) for _ in range(2))
+        partner = torch.empty(size, dtype=torch.int64, device=CPU)
         partner[one[classes[one].argsort(stable=True)]] = two[classes[two].argsort(stable=True)]
         return partner
 
@@ -183,11 +185,12 @@ class DifferentClass:
             return_inverse=True, return_counts=True
         )
         if len(counts) < 2:
-            return torch.arange(size)
+            return torch.arange(size, device=CPU)
         by_class = classes.argsort(stable=True)
         own = counts[classes]
         start = (counts.cumsum(0) - counts)[classes]
-        drawn = torch.rand(size, generator=generator, dtype=torch.float64) * (size - own)
+        drawn = torch.rand(size, generator=generator, dtype=torch.float64, device=CPU)
+        drawn = drawn * (size - own)
         place = drawn.long()
         partner: Tensor = by_class[place + own * (place >= start)]
         return partner
@@ -229,10 +232,10 @@ class Nearest:
         points = _described(features, size, "Nearest", "features")
         points = points.detach().float().cpu().reshape(size, -1)
         if size < 2:
-            return torch.arange(size)
+            return torch.arange(size, device=CPU)
         distances = torch.cdist(points, points).fill_diagonal_(math.inf)
         near = distances.topk(min(self.k, size - 1), largest=False).indices
-        chosen = torch.randint(near.shape[1], (size, 1), generator=generator)
+        chosen = torch.randint(near.shape[1], (size, 1), generator=generator, device=CPU)
         return near.gather(1, chosen).flatten()
 
 
@@ -275,7 +278,7 @@ class SimilarTargets:
         values = _described(y, size, "SimilarTargets", "y")
         values = values.detach().double().cpu().reshape(size, -1)
         if size < 2:
-            return torch.arange(size)
+            return torch.arange(size, device=CPU)
         distances = torch.cdist(values, values) / self.bandwidth
         # Far from everybody, exp underflows: the nearest counts one, the others in proportion.
         odds = (-(distances**2) / 2).fill_diagonal_(-math.inf).softmax(1)
@@ -314,8 +317,10 @@ class OtherBatch:
     ) -> Tensor:
         """Return rows of the second batch."""
         rounds = -(-size // self.batch)
-        several = [torch.randperm(self.batch, generator=generator) for _ in range(rounds)]
-        return torch.cat([torch.empty(0, dtype=torch.int64), *several])[:size]
+        several = [
+            torch.randperm(self.batch, generator=generator, device=CPU) for _ in range(rounds)
+        ]
+        return torch.cat([torch.empty(0, dtype=torch.int64, device=CPU), *several])[:size]
 
 
 def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Tensor:

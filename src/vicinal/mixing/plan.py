@@ -278,7 +278,7 @@ class Plan:
         known: Plan | None = self.__dict__.get("_moved")
         if known is not None and known.lam.device == target:
             return known
-        moved = _unchecked(
+        moved = trusted_plan(
             self._reach,
             partner=_moved(self.partner, target),
             lam=_moved(self.lam, target),
@@ -431,12 +431,8 @@ class CleanAndMixed:
         return clean, mixed
 
 
-def trusted_plan(reach: int, **fields: Any) -> Plan:
-    """Return a plan of values that were drawn here, and so need no look."""
-    return _unchecked(reach, **fields)
-
-
-def _unchecked(reach: int | None, **fields: Any) -> Plan:
+def trusted_plan(reach: int | None, **fields: Any) -> Plan:
+    """Return a plan of values that were drawn or checked here, and so need no look."""
     plan = object.__new__(Plan)
     plan.__dict__.update(fields, _reach=reach)
     return plan

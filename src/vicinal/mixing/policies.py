@@ -17,10 +17,10 @@ from vicinal.mixing.drawing import (
     draw_log_gamma,
     draw_partners,
     draw_shares,
-    mixed_rows,
 )
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import CleanAndMixed, Plan, trusted_plan
+from vicinal.mixing.randomness import CPU
 
 
 class Policy(Protocol):
@@ -108,14 +108,16 @@ class MixUp:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``."""
-        mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
-        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        rate = self.mix_rate if self.alpha else 0
+        partner, mixed, reach = draw_partners(
+            self.pairing, size, rate, generator, y=y, features=features
+        )
         among = partner if mixed == size else partner[:mixed]
         lam = draw_shares(self.alpha, self.per, among, generator)
         if self.keep_larger:
             lam = torch.maximum(lam, 1 - lam)
         if mixed < size:
-            lam = torch.cat([lam, torch.ones(size - mixed)])
+            lam = torch.cat([lam, torch.ones(size - mixed, device=CPU)])
         return trusted_plan(reach, partner=partner, lam=lam)
 
 
@@ -163,9 +165,8 @@ class DirichletMixUp:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``."""
-        mixed = mixed_rows(self.pairing, size, 1.0)
         drawn = [
-            draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+            draw_partners(self.pairing, size, 1.0, generator, y=y, features=features)
             for _ in range(self.parents - 1)
         ]
         count = 1 if self.per == "batch" else size
@@ -174,8 +175,8 @@ class DirichletMixUp:
         # What rounding has lost goes to the example itself, so that the sum is one.
         lam = (1 - shares[1:].sum(0)).clamp(0, 1)
         return trusted_plan(
-            max(reach for _, reach in drawn),
-            partner=torch.stack([partner for partner, _ in drawn]),
+            max(reach for *_, reach in drawn),
+            partner=torch.stack([partner for partner, *_ in drawn]),
             lam=lam,
             shares=shares[1:].contiguous(),
         )
@@ -269,9 +270,10 @@ class OneOf:
     ) -> Plan:
         """Draw a policy, then a plan from it; see ``Policy.draw``."""
         odds = self.probabilities or [1 / len(self.policies)] * len(self.policies)
-        weights = torch.tensor(odds, dtype=torch.float64)
+        weights = torch.tensor(odds, dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=generator))]
         if chosen is None:
-            nobody = torch.zeros(size, dtype=torch.int64)  # a row that is there in any batch
-            return trusted_plan(min(size, 1), partner=nobody, lam=torch.ones(size))
+            # A row that is there in any batch.
+            nobody = torch.zeros(size, dtype=torch.int64, device=CPU)
+            return trusted_plan(min(size, 1), partner=nobody, lam=torch.ones(size, device=CPU))
         return chosen.draw(size, generator=generator, y=y, features=features, image_size=image_size)

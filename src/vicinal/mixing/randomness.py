@@ -3,6 +3,9 @@
 import numpy as np
 import torch
 
+CPU = torch.device("cpu")
+"""Where all is drawn, whatever PyTorch's default device is."""
+
 
 def generator_at(seed: int, step: int, rank: int = 0, stream: int = 0) -> torch.Generator:
     """Return the random generator of one step of one run, on the CPU.
@@ -32,4 +35,4 @@ def generator_at(seed: int, step: int, rank: int = 0, stream: int = 0) -> torch.
         if number < 0:
             raise ValueError(f"generator_at needs {name} to be 0 or more, got {number}.")
     (word,) = np.random.SeedSequence(list(numbers.values())).generate_state(1)
-    return torch.Generator().manual_seed(int(word))
+    return torch.Generator(CPU).manual_seed(int(word))

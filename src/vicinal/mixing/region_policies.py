@@ -16,10 +16,10 @@ from vicinal.mixing.drawing import (
     check_rate,
     draw_beta,
     draw_partners,
-    mixed_rows,
 )
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan, trusted_plan
+from vicinal.mixing.randomness import CPU
 from vicinal.mixing.regions import boxes, clouds, kept_share
 
 
@@ -68,13 +68,17 @@ class CutMix:
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
         height, width = _image_size("CutMix", image_size)
-        mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
-        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        rate = self.mix_rate if self.alpha else 0
+        partner, mixed, reach = draw_partners(
+            self.pairing, size, rate, generator, y=y, features=features
+        )
         bond = bonds(self.per, partner[:mixed])
         count = int(bond.max()) + 1 if mixed else 0
         side = (1 - draw_beta(self.alpha, count, generator)).sqrt()
         rows, columns = (side * height).round().long(), (side * width).round().long()
-        y_centre, x_centre = torch.rand(2, count, dtype=torch.float64, generator=generator)
+        y_centre, x_centre = torch.rand(
+            2, count, dtype=torch.float64, generator=generator, device=CPU
+        )
         top = (y_centre * height - rows / 2).round().long()
         left = (x_centre * width - columns / 2).round().long()
         region = boxes(top, top + rows, left, left + columns, height=height, width=width)
@@ -128,12 +132,15 @@ class ResizeMix:
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
         height, width = _image_size("ResizeMix", image_size)
-        mixed = mixed_rows(self.pairing, size, self.mix_rate)
-        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        partner, mixed, reach = draw_partners(
+            self.pairing, size, self.mix_rate, generator, y=y, features=features
+        )
         bond = bonds(self.per, partner[:mixed])
         count = int(bond.max()) + 1 if mixed else 0
         low, high = self.scale
-        tau, down, along = torch.rand(3, count, dtype=torch.float64, generator=generator)
+        tau, down, along = torch.rand(
+            3, count, dtype=torch.float64, generator=generator, device=CPU
+        )
         tau = low + (high - low) * tau
         rows, columns = (tau * height).round().long(), (tau * width).round().long()
         top = (down * (height - rows + 1)).long()
@@ -189,8 +196,10 @@ class FMix:
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
         height, width = _image_size("FMix", image_size)
-        mixed = mixed_rows(self.pairing, size, self.mix_rate if self.alpha else 0)
-        partner, reach = draw_partners(self.pairing, size, mixed, generator, y=y, features=features)
+        rate = self.mix_rate if self.alpha else 0
+        partner, mixed, reach = draw_partners(
+            self.pairing, size, rate, generator, y=y, features=features
+        )
         bond = bonds(self.per, partner[:mixed])
         lam = draw_beta(self.alpha, int(bond.max()) + 1 if mixed else 0, generator)
         region = clouds(lam, height=height, width=width, decay=self.decay, generator=generator)
@@ -201,7 +210,7 @@ def _region_plan(
     region: Tensor, bond: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
 ) -> Plan:
     """Return the plan of regions, of which each row below ``len(bond)`` has the one of its bond."""
-    lam = torch.ones(size)
+    lam = torch.ones(size, device=CPU)
     if len(bond) == size and len(region) == 1:
         return trusted_plan(
             reach,
@@ -210,7 +219,7 @@ def _region_plan(
             region=region,
             shrunk=shrunk,
         )
-    shown = torch.zeros(size, *region.shape[1:], dtype=torch.bool)
+    shown = torch.zeros(size, *region.shape[1:], dtype=torch.bool, device=CPU)
     shown[: len(bond)] = region[bond]
     lam[: len(bond)] = kept_share(region)[bond]
     return trusted_plan(reach, partner=partner, lam=lam, region=shown, shrunk=shrunk)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vicinal.mixing.randomness import CPU
+
 
 def show_region(
     x: Tensor, other: Tensor | None, partner: Tensor, region: Tensor, *, shrunk: bool
@@ -59,7 +61,7 @@ def boxes(
         >>> boxes(one - 5, one, one, one + 2, height=2, width=3).int().tolist()
         [[[0, 1, 1], [0, 0, 0]]]
     """
-    y, x = torch.arange(height), torch.arange(width)
+    y, x = torch.arange(height, device=CPU), torch.arange(width, device=CPU)
     rows = (y >= top[:, None]) & (y < bottom[:, None])
     columns = (x >= left[:, None]) & (x < right[:, None])
     return rows[:, :, None] & columns[:, None, :]
@@ -83,10 +85,11 @@ def clouds(
     """
     count, area = len(keep), height * width
     if count == 0:
-        return torch.zeros(0, height, width, dtype=torch.bool)
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+        return torch.zeros(0, height, width, dtype=torch.bool, device=CPU)
+    down = torch.fft.fftfreq(height, device=CPU)[:, None]
+    frequency = torch.hypot(down, torch.fft.rfftfreq(width, device=CPU))
     frequency = frequency.clamp_min(1 / max(height, width))
-    noise = torch.randn(2, count, *frequency.shape, generator=generator)
+    noise = torch.randn(2, count, *frequency.shape, generator=generator, device=CPU)
     grey = torch.fft.irfft2(torch.complex(*noise) / frequency**decay, s=(height, width)).flatten(1)
     rank = grey.argsort(dim=1, descending=True).argsort(dim=1)
     shown = ((1 - keep.double()) * area).round()

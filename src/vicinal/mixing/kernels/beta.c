@@ -12,10 +12,16 @@ void vicinal_beta(const double *gamma, const double *uniform, double one_by_firs
 {
     const double *gamma_second = gamma + count, *uniform_second = uniform + count;
     for (int64_t i = 0; i < count; i++) {
-        double powers = one_by_first == one_by_second
-                            ? one_by_first * log(uniform_second[i] / uniform[i])
-                            : one_by_second * log(uniform_second[i]) - one_by_first * log(uniform[i]);
-        double share = 1 / (1 + gamma_second[i] / gamma[i] * exp(powers));
+        double ratio;
+        if (one_by_first == 1 && one_by_second == 1) /* uniform shares, asked for most: no powers */
+            ratio = gamma_second[i] * uniform_second[i] / (gamma[i] * uniform[i]);
+        else if (one_by_first == one_by_second)
+            ratio = gamma_second[i] / gamma[i] *
+                    exp(one_by_first * log(uniform_second[i] / uniform[i]));
+        else
+            ratio = gamma_second[i] / gamma[i] *
+                    exp(one_by_second * log(uniform_second[i]) - one_by_first * log(uniform[i]));
+        double share = 1 / (1 + ratio);
         if (wide)
             ((double *)out)[i] = share;
         else

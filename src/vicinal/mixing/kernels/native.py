@@ -38,6 +38,9 @@ _IN_PLACE = {
 }
 """The same for mixing in place, and the type of lam."""
 
+_WIDE = {torch.float32: 0, torch.float64: 1}
+"""Types of shares, as the C file asks for them."""
+
 _MOST = 2**31 - 1
 """Rows that it can number."""
 
@@ -204,25 +207,26 @@ def likelihood_slope(
 
 
 def beta(
-    gamma: Tensor, uniform: Tensor, one_by: tuple[float, float], dtype: torch.dtype
+    gamma: Tensor, uniform: Tensor, first: float, second: float, dtype: torch.dtype
 ) -> Tensor | None:
     """Return Beta variables, ``(count,)``; None for what is not ours to take.
 
     Args:
-        gamma: ``(2, count)`` float64, from ``Gamma(a + 1)`` and ``Gamma(b + 1)``.
-        uniform: ``(2, count)`` float64, from 0 to 1.
-        one_by: ``1 / a`` and ``1 / b``.
+        gamma: ``(2, count)`` float64, just drawn from ``Gamma(a + 1)`` and ``Gamma(b + 1)``.
+        uniform: ``(2, count)`` float64, just drawn from 0 to 1.
+        first: ``1 / a``.
+        second: ``1 / b``.
         dtype: of the answer, float32 or float64.
     """
-    compiled, fits = _compiled(), dtype in (torch.float32, torch.float64)
-    if compiled is None or not fits or is_recorded():
+    compiled, wide = _compiled(), _WIDE.get(dtype)
+    if compiled is None or wide is None or is_recorded() or _are_functorch_transforms_active():
         return None
-    if not (_is_memory(gamma) and _is_memory(uniform)):
+    if not (type(gamma) is type(uniform) is Tensor and gamma.is_cpu and uniform.is_cpu):
         return None
-    count = gamma.shape[1]
-    out = torch.empty(count, dtype=dtype)
-    where = gamma.data_ptr(), uniform.data_ptr(), *one_by, count
-    compiled.beta(*where, int(dtype == torch.float64), out.data_ptr())
+    count = gamma.size(1)
+    out = gamma.new_empty(count, dtype=dtype)
+    where = out.data_ptr()
+    compiled.beta(gamma.data_ptr(), uniform.data_ptr(), first, second, count, wide, where)
     return out
 
 
