@@ -479,6 +479,21 @@ def test_bytes_have_no_transposed_map():
     assert torch.equal(out, expected)
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0, 0, 1.0, 1.0, 0, 0),
+        (0, 0, 1.0, 1.0, 0, 0, 0, 0),
+        (0, 0, 1.0, "1", 0, 0, 0),
+        (0, 0, 1.0, 1.0, 0.5, 0, 0),
+        ("0", 0, 1.0, 1.0, 0, 0, 0),
+    ],
+)
+def test_a_loop_in_c_starts_only_with_the_numbers_that_it_takes(numbers):
+    with pytest.raises(TypeError):
+        compiled()._compiled().beta(*numbers)
+
+
 def test_a_library_compiled_from_another_text_is_not_loaded(monkeypatch):
     assert compiled()._compiled() is not None
     monkeypatch.setattr(native.zlib, "crc32", lambda text: 1)

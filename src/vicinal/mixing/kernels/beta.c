@@ -7,8 +7,8 @@
 /* first / (first + second) of two rows of `count` numbers each, which are Gamma(a + 1) * U ** (1 / a):
    by the logarithms of the powers, since for a small a they are too small for a number. `one_by` is
    1 / a of each row, `wide` whether the result is in double precision. */
-void vicinal_beta(const double *gamma, const double *uniform, double one_by_first,
-                  double one_by_second, int64_t count, int wide, void *out)
+int vicinal_beta(const double *gamma, const double *uniform, double one_by_first,
+                 double one_by_second, int64_t count, int wide, void *out)
 {
     const double *gamma_second = gamma + count, *uniform_second = uniform + count;
     for (int64_t i = 0; i < count; i++) {
@@ -27,4 +27,5 @@ void vicinal_beta(const double *gamma, const double *uniform, double one_by_firs
         else
             ((float *)out)[i] = (float)share;
     }
+    return FINE;
 }

@@ -5,8 +5,8 @@
    never comes, as in a permutation, rows form rings, each of which is opened by a copy of one row.
    Threads have each a part of the steps, or where rows are long, some columns of all of them.
 
-   Plain C without a header of Python or PyTorch: `native.py` hands over addresses, and the function
-   of PyTorch that runs a loop on its threads. */
+   Plain C without a header of Python or PyTorch: `native.py` hands over addresses, through `python.c`,
+   and the function of PyTorch that runs a loop on its threads. */
 
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* What the C files share: how PyTorch's threads are called, and what is answered. */
+/* What the C files share: how PyTorch's threads are called, what is answered, and what is asked. */
 
 #ifndef VICINAL_NATIVE_H
 #define VICINAL_NATIVE_H
@@ -17,5 +17,24 @@ static inline void *memory(int64_t count, size_t size)
 {
     return malloc((size_t)(count + 1) * size);
 }
+
+int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void *x,
+                int64_t x_stride, void *other, int64_t other_stride, int64_t other_rows,
+                const int64_t *partner, const void *lam, int64_t n, int64_t columns,
+                int64_t threads);
+int vicinal_mix_in_place(parallel_for run, int kind, void *x, const int64_t *partner,
+                         const void *lam, int64_t n, int64_t columns, int64_t threads);
+int vicinal_transposed(parallel_for run, int kind, void *out, int64_t out_stride, void *g,
+                       int64_t g_stride, const int64_t *partner, const void *lam, int64_t n,
+                       int64_t columns);
+int vicinal_likelihood(parallel_for run, int wide, const void *exponentials, const int64_t *chosen,
+                       const void *factors, int64_t rows, int64_t classes, int64_t count,
+                       double least, void *totals, void *sums, void *whole);
+int vicinal_likelihood_slope(parallel_for run, int wide, const void *exponentials,
+                             const int64_t *chosen, const void *factors, int64_t rows,
+                             int64_t classes, int64_t count, void *totals, int g_each,
+                             const void *g, void *slope);
+int vicinal_beta(const double *gamma, const double *uniform, double one_by_first,
+                 double one_by_second, int64_t count, int wide, void *out);
 
 #endif

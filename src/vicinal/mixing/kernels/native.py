@@ -7,14 +7,15 @@ with gaps, uint8 into types other than uint8 and float32; scores of more than tw
 import ctypes
 import functools
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch._C import (
     _are_functorch_transforms_active,
-    _get_tracing_state,
+    _is_tracing,
     _len_torch_dispatch_stack,
 )
 from torch.autograd import forward_ad
@@ -46,12 +47,12 @@ _MOST = 2**31 - 1
 
 
 class _Compiled(NamedTuple):
-    mix: Any
-    in_place: Any
-    transposed: Any
-    likelihood: Any
-    slope: Any
-    beta: Any
+    mix: Callable[..., int]
+    in_place: Callable[..., int]
+    transposed: Callable[..., int]
+    likelihood: Callable[..., int]
+    slope: Callable[..., int]
+    beta: Callable[..., int]
     parallel_for: int
 
 
@@ -70,29 +71,17 @@ def _compiled() -> _Compiled | None:
     try:
         torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         parallel_for = ctypes.cast(torch_cpu.torch_parallel_for, ctypes.c_void_p).value
-        loop = ctypes.CDLL(str(Path(__file__).with_name(f"native-{capability}.so")))
+        loop = ctypes.PyDLL(str(Path(__file__).with_name(f"native-{capability}.so")))
         sources = [one.read_bytes() for one in sorted(Path(__file__).parent.glob("*.[ch]"))]
-        mix, transposed = loop.vicinal_mix, loop.vicinal_transposed
-        in_place = loop.vicinal_mix_in_place
-        likelihood, slope = loop.vicinal_likelihood, loop.vicinal_likelihood_slope
-        beta = loop.vicinal_beta
         compiled_from = ctypes.c_uint32(loop.vicinal_source()).value
+        function = loop.vicinal_function
     except (OSError, AttributeError):
         return None
     if compiled_from != zlib.crc32(b"".join(sources)):  # of before an update that nobody installed
         return None
-    address, number = ctypes.c_void_p, ctypes.c_int64
-    rows, shares = (address, number), (address, address, number, number)
-    mix.argtypes = (address, ctypes.c_int, *rows, *rows, *rows, number, *shares, number)
-    in_place.argtypes = (address, ctypes.c_int, address, *shares, number)
-    transposed.argtypes = (address, ctypes.c_int, *rows, *rows, *shares)
-    scores = (address, ctypes.c_int, address, address, address, number, number, number)
-    likelihood.argtypes = (*scores, ctypes.c_double, address, address, address)
-    slope.argtypes = (*scores, address, ctypes.c_int, address, address)
-    one_by = ctypes.c_double
-    beta.argtypes = (address, address, one_by, one_by, number, ctypes.c_int, address)
-    beta.restype = None
-    return _Compiled(mix, in_place, transposed, likelihood, slope, beta, parallel_for or 0)
+    function.argtypes, function.restype = [ctypes.c_char_p], ctypes.py_object
+    functions = {name: function(name.encode()) for name in _Compiled._fields[:-1]}
+    return _Compiled(**functions, parallel_for=parallel_for or 0)
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -136,7 +125,7 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     fits = plain and partner.dtype is torch.int64 and lam.dtype is wide
     fits = fits and partner.dim() == lam.dim() == 1 <= x.dim()
     rows, numbers = partner.numel(), x.numel()  # len() would be a call in Python
-    if not (fits and lam.numel() == rows == x.size(0) <= _MOST and numbers):
+    if not (fits and lam.numel() == rows == x.shape[0] <= _MOST and numbers):
         return False
     where = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
     size = rows, numbers // rows, torch.get_num_threads()
@@ -185,7 +174,7 @@ def likelihood(
     compiled, arguments = scores
     totals = exponentials.new_empty((len(exponentials), 1))
     value = exponentials.new_empty(len(exponentials) if each else ())
-    sums, whole = (value.data_ptr(), None) if each else (None, value.data_ptr())
+    sums, whole = (value.data_ptr(), 0) if each else (0, value.data_ptr())
     if compiled.likelihood(*arguments, least, totals.data_ptr(), sums, whole):
         raise FloatingPointError
     return value, totals
@@ -294,8 +283,8 @@ def _is_memory(one: Tensor) -> bool:
 
 def is_recorded() -> bool:
     """Say whether somebody records the operators that run, who would miss a loop in C."""
-    recorded: bool = _len_torch_dispatch_stack() > 0
-    return recorded or _get_tracing_state() is not None
+    recorded: bool = _len_torch_dispatch_stack() > 0 or _is_tracing()
+    return recorded
 
 
 def _wide(lam: Tensor, x: Tensor) -> Tensor:
