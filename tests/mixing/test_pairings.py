@@ -1,6 +1,7 @@
 import pytest
 import torch
 from scipy import stats
+from torch._subclasses import FakeTensorMode
 
 from vicinal import (
     DifferentClass,
@@ -181,3 +182,13 @@ def test_a_pairing_that_answers_nonsense_is_refused():
 
     with pytest.raises(TypeError, match=r"\(4,\) int64 rows, function answered with \(3,\)"):
         MixUp(1.0, pairing=odd).draw(4)
+
+
+@pytest.mark.parametrize("options", [{}, {"mix_rate": 0.5}, {"per": "pair"}])
+def test_what_a_users_pairing_puts_on_the_default_device_comes_to_the_cpu(options):
+    def next_row(size, generator=None, *, y=None, features=None):
+        return torch.arange(size).roll(1)
+
+    with FakeTensorMode(), torch.device("cuda"):
+        plan = MixUp(1.0, pairing=next_row, **options).draw(4)
+        assert plan.partner.device.type == plan.lam.device.type == "cpu"

@@ -107,6 +107,15 @@ def test_a_plan_is_drawn_where_tensors_have_no_values(per):
         assert plan.mix(torch.rand(8, 3)).shape == (8, 3)
 
 
+def test_shares_are_drawn_where_tensors_have_no_memory():
+    torch._enable_functionalization(reapply_views=True)
+    try:
+        plan = MixUp(1.0).draw(4)
+    finally:
+        torch._disable_functionalization()
+    assert plan.lam.shape == (4,)
+
+
 def test_one_lam_a_batch_or_one_an_example():
     assert len(MixUp(1.0).draw(16, generator=seeded()).lam.unique()) == 1
     assert len(MixUp(1.0, per="example").draw(16, generator=seeded()).lam.unique()) == 16

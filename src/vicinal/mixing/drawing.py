@@ -144,11 +144,13 @@ def draw_partners(
     features = None if features is None else _first_rows("features", features, size, mixed)
     partner = pairing(mixed, generator, y=y, features=features)
     shuffled = type(pairing) is Shuffle  # which stays within the batch; any other is looked at
-    if not shuffled and (partner.shape != (mixed,) or partner.dtype != torch.int64):
-        raise TypeError(
-            f"a pairing needs to answer with ({mixed},) int64 rows, {type(pairing).__name__} "
-            f"answered with {tuple(partner.shape)} {partner.dtype}."
-        )
+    if not shuffled:
+        if partner.shape != (mixed,) or partner.dtype != torch.int64:
+            raise TypeError(
+                f"a pairing needs to answer with ({mixed},) int64 rows, {type(pairing).__name__} "
+                f"answered with {tuple(partner.shape)} {partner.dtype}."
+            )
+        partner = partner.to(CPU)
     if mixed < size:
         partner = torch.cat([partner, _kept(pairing, size)[mixed:]])
     return partner, mixed, size if shuffled else check_reach(partner) or 0

@@ -214,8 +214,10 @@ def beta(
         return None
     count = gamma.size(1)
     out = gamma.new_empty(count, dtype=dtype)
-    where = out.data_ptr()
-    compiled.beta(gamma.data_ptr(), uniform.data_ptr(), first, second, count, wide, where)
+    drawn, where = (gamma.data_ptr(), uniform.data_ptr()), out.data_ptr()
+    if count and not (all(drawn) and where):  # as where operators are made functional
+        return None
+    compiled.beta(*drawn, first, second, count, wide, where)
     return out
 
 

@@ -46,14 +46,17 @@ static int read_numbers(union number *numbers, const char *kinds, PyObject *cons
 {
     if (count != (intptr_t)strlen(kinds))
         return PyErr_BadArgument();
-    for (intptr_t i = 0; i < count; i++)
+    for (intptr_t i = 0; i < count; i++) {
         if (kinds[i] == 'a')
             numbers[i].address = PyLong_AsVoidPtr(given[i]);
         else if (kinds[i] == 'w')
             numbers[i].whole = PyLong_AsLongLong(given[i]);
         else
             numbers[i].real = PyFloat_AsDouble(given[i]);
-    return PyErr_Occurred() == NULL;
+        if (PyErr_Occurred() != NULL)
+            return 0;
+    }
+    return 1;
 }
 
 /* A function that answers with a status. Others of Python's threads go on meanwhile. */
