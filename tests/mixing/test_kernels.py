@@ -380,10 +380,9 @@ def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
     kind = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, body, ctypes.c_void_p)
     run = kind(backwards)
     expected = loop(x, x, partner, lam)
-    addresses = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
     loops = compiled()._compiled()
     address = ctypes.cast(run, ctypes.c_void_p).value
-    assert loops.in_place(address, 0, *addresses, size, columns, threads) == 0
+    assert loops.in_place(address, loops.tensor_of, threads, x, partner, lam) == 0
     agree(x, expected, torch.float32)
 
 
@@ -435,6 +434,41 @@ def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change):
     assert not compiled().mix_in_place(**tensors)
     for name, one in tensors.items():
         assert one.is_meta or torch.equal(one, before[name])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(4).to_sparse(),
+        lambda: torch.eye(4).to_mkldnn(),
+        lambda: torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)]),
+        lambda: torch.ones(4, 5, dtype=torch.complex64),
+        lambda: torch.ones(4, 5, dtype=torch.int64),
+        lambda: torch.ones(4, 5, dtype=torch.bool),
+    ],
+    ids=["sparse", "mkldnn", "nested", "complex", "whole numbers", "true or false"],
+)
+def test_what_the_loop_cannot_read_is_left_to_others(make):
+    assert not compiled().mix_in_place(make(), PLAIN["partner"], PLAIN["lam"])
+
+
+def test_a_batch_that_shares_its_memory_until_it_is_written_gets_its_own():
+    x = torch.rand(4, 5)
+    before = x.clone()
+    lazy = torch._lazy_clone(x)
+    assert compiled().mix_in_place(lazy, PLAIN["partner"], PLAIN["lam"])
+    assert torch.equal(x, before)
+    assert not torch.equal(lazy, before)
+
+
+def test_where_pytorch_does_not_show_its_tensors_the_longer_way_is_taken(monkeypatch):
+    blind = compiled()._compiled()._replace(tensor_of=0)
+    monkeypatch.setattr(native, "_compiled", lambda: blind)
+    assert not native.mix_in_place(PLAIN["x"].clone(), PLAIN["partner"], PLAIN["lam"])
+    x = PLAIN["x"].clone()
+    Plan(PLAIN["partner"], PLAIN["lam"]).mix_(x)
+    agree(x, loop(PLAIN["x"], PLAIN["x"], PLAIN["partner"], PLAIN["lam"]), torch.float32)
 
 
 def test_the_shortest_way_is_not_taken_where_others_look_on():

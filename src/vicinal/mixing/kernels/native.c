@@ -113,8 +113,6 @@ SUM(float, float, float, fmaf, same_float, same_float)
 SUM(double, double, double, fma, same_double, same_double)
 SUM(bfloat16, uint16_t, float, fmaf, from_bfloat16, to_bfloat16)
 
-enum { FLOAT, DOUBLE, BFLOAT16, BYTE, BYTE_TO_FLOAT };
-
 static const struct kind {
     blend_rows blend;
     sum_rows sum;

@@ -8,7 +8,10 @@
 
 #define SHARE (64 * 1024) /* bytes from which on work is worth another thread */
 
-enum { FINE, NO_MEMORY, NO_SUCH_ROW, OUT_OF_RANGE };
+enum { FINE, NO_MEMORY, NO_SUCH_ROW, OUT_OF_RANGE, NOT_PLAIN };
+
+/* Types of what goes in and what comes out. */
+enum { FLOAT, DOUBLE, BFLOAT16, BYTE, BYTE_TO_FLOAT };
 
 typedef int32_t (*parallel_for)(int64_t begin, int64_t end, int64_t grain,
                                 void (*body)(int64_t, int64_t, void *), void *context);

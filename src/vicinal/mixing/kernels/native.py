@@ -34,11 +34,6 @@ _KINDS = {
 }
 """Types of what goes in and what comes out, as the C file numbers them."""
 
-_IN_PLACE = {
-    taken: (number, wide_type(taken)) for (taken, given), number in _KINDS.items() if taken == given
-}
-"""The same for mixing in place, and the type of lam."""
-
 _WIDE = {torch.float32: 0, torch.float64: 1}
 """Types of shares, as the C file asks for them."""
 
@@ -54,6 +49,7 @@ class _Compiled(NamedTuple):
     slope: Callable[..., int]
     beta: Callable[..., int]
     parallel_for: int
+    tensor_of: int
 
 
 def is_there() -> bool:
@@ -74,14 +70,16 @@ def _compiled() -> _Compiled | None:
         loop = ctypes.PyDLL(str(Path(__file__).with_name(f"native-{capability}.so")))
         sources = [one.read_bytes() for one in sorted(Path(__file__).parent.glob("*.[ch]"))]
         compiled_from = ctypes.c_uint32(loop.vicinal_source()).value
-        function = loop.vicinal_function
+        function, look = loop.vicinal_function, loop.vicinal_tensor_of
     except (OSError, AttributeError):
         return None
     if compiled_from != zlib.crc32(b"".join(sources)):  # of before an update that nobody installed
         return None
     function.argtypes, function.restype = [ctypes.c_char_p], ctypes.py_object
-    functions = {name: function(name.encode()) for name in _Compiled._fields[:-1]}
-    return _Compiled(**functions, parallel_for=parallel_for or 0)
+    functions = {name: function(name.encode()) for name in _Compiled._fields[:-2]}
+    look.argtypes, look.restype = [ctypes.py_object], ctypes.c_void_p
+    exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    return _Compiled(**functions, parallel_for=parallel_for or 0, tensor_of=look(exchange) or 0)
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -115,22 +113,13 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
     # The compiler takes this one for true, and so follows us no further.
     if is_dynamo_compiling() or is_recorded() or forward_ad._current_level >= 0:
         return False
-    compiled, (kind, wide) = _compiled(), _IN_PLACE.get(x.dtype, (None, None))
-    if compiled is None or kind is None or _are_functorch_transforms_active():
+    compiled = _compiled()
+    if compiled is None or _are_functorch_transforms_active():
         return False
     plain = type(x) is type(partner) is type(lam) is Tensor
-    plain = plain and x.is_cpu and partner.is_cpu and lam.is_cpu
-    plain = plain and x.is_contiguous() and partner.is_contiguous() and lam.is_contiguous()
     plain = plain and not (x.is_neg() or lam.is_neg() or x.requires_grad or lam.requires_grad)
-    fits = plain and partner.dtype is torch.int64 and lam.dtype is wide
-    fits = fits and partner.dim() == lam.dim() == 1 <= x.dim()
-    rows, numbers = partner.numel(), x.numel()  # len() would be a call in Python
-    if not (fits and lam.numel() == rows == x.shape[0] <= _MOST and numbers):
-        return False
-    where = x.data_ptr(), partner.data_ptr(), lam.data_ptr()
-    size = rows, numbers // rows, torch.get_num_threads()
-    # An address of 0 is memory that was given back, as FSDP does.
-    if 0 in where or compiled.in_place(compiled.parallel_for, kind, *where, *size):
+    how = compiled.parallel_for, compiled.tensor_of, torch.get_num_threads()
+    if not plain or compiled.in_place(*how, x, partner, lam):  # C looks at all the rest
         return False
     increment_version(x)  # PyTorch has not seen it
     return True
