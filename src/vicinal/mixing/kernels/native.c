@@ -17,6 +17,7 @@
 #define TILE (32 * 1024) /* bytes of a row that are blended at once: two of them fit a core's cache */
 #define AHEAD 512        /* bytes of the next row to ask for while this one is blended */
 #define BLOCK 64         /* numbers that are summed at once, in registers */
+#define SHARE_IN_PLACE (256 * 1024) /* the same for rows that are blended where they are */
 
 /* Numbers of narrow types, as float and back. */
 
@@ -375,7 +376,8 @@ static void mix_parts(int64_t begin, int64_t end, void *context)
 
 static int divide_in_place(parallel_for run, const struct mixing *job, int64_t threads)
 {
-    int64_t bytes = job->work.columns * job->work.kind->in, most = job->work.count * bytes / SHARE;
+    int64_t bytes = job->work.columns * job->work.kind->in;
+    int64_t most = job->work.count * bytes / SHARE_IN_PLACE;
     struct parts parts = {job, threads < most ? threads : most, NULL};
     if (parts.count < 1)
         parts.count = 1;
