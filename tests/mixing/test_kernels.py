@@ -382,7 +382,7 @@ def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
     expected = loop(x, x, partner, lam)
     loops = compiled()._compiled()
     address = ctypes.cast(run, ctypes.c_void_p).value
-    assert loops.in_place(address, loops.tensor_of, threads, x, partner, lam) == 0
+    assert loops.at_once(address, loops.tensor_of, threads, x, x, partner, lam) == 0
     agree(x, expected, torch.float32)
 
 
@@ -395,11 +395,15 @@ PLAIN = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 3, 1, 7)])
-def test_what_is_plain_is_mixed_in_place_at_once(shape, dtype):
+def test_what_is_plain_is_mixed_at_once(shape, dtype):
     x = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 200).to(dtype)
     lam = PLAIN["lam"].double() if dtype == torch.float64 else PLAIN["lam"]
     expected = loop(x, x, PLAIN["partner"], lam)
-    assert compiled().mix_in_place(x, PLAIN["partner"], lam)
+    before = x.clone()
+    out = compiled().mix_at_once(x, PLAIN["partner"], lam, in_place=False)
+    assert torch.equal(x, before)
+    agree(out, expected, dtype)
+    assert compiled().mix_at_once(x, PLAIN["partner"], lam, in_place=True) is x
     agree(x, expected, dtype)
 
 
@@ -428,10 +432,11 @@ def test_what_is_plain_is_mixed_in_place_at_once(shape, dtype):
     ],
     ids=lambda change: ", ".join(f"{name} {list(one.shape)}" for name, one in change.items()),
 )
-def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change):
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change, in_place):
     tensors = PLAIN | change
     before = {name: one.clone() for name, one in tensors.items()}
-    assert not compiled().mix_in_place(**tensors)
+    assert compiled().mix_at_once(**tensors, in_place=in_place) is None
     for name, one in tensors.items():
         assert one.is_meta or torch.equal(one, before[name])
 
@@ -449,15 +454,17 @@ def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change):
     ],
     ids=["sparse", "mkldnn", "nested", "complex", "whole numbers", "true or false"],
 )
-def test_what_the_loop_cannot_read_is_left_to_others(make):
-    assert not compiled().mix_in_place(make(), PLAIN["partner"], PLAIN["lam"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_the_loop_cannot_read_is_left_to_others(make, in_place):
+    given = make(), PLAIN["partner"], PLAIN["lam"]
+    assert compiled().mix_at_once(*given, in_place=in_place) is None
 
 
 def test_a_batch_that_shares_its_memory_until_it_is_written_gets_its_own():
     x = torch.rand(4, 5)
     before = x.clone()
     lazy = torch._lazy_clone(x)
-    assert compiled().mix_in_place(lazy, PLAIN["partner"], PLAIN["lam"])
+    compiled().mix_at_once(lazy, PLAIN["partner"], PLAIN["lam"], in_place=True)
     assert torch.equal(x, before)
     assert not torch.equal(lazy, before)
 
@@ -465,7 +472,7 @@ def test_a_batch_that_shares_its_memory_until_it_is_written_gets_its_own():
 def test_where_pytorch_does_not_show_its_tensors_the_longer_way_is_taken(monkeypatch):
     blind = compiled()._compiled()._replace(tensor_of=0)
     monkeypatch.setattr(native, "_compiled", lambda: blind)
-    assert not native.mix_in_place(PLAIN["x"].clone(), PLAIN["partner"], PLAIN["lam"])
+    assert native.mix_at_once(**PLAIN, in_place=False) is None
     x = PLAIN["x"].clone()
     Plan(PLAIN["partner"], PLAIN["lam"]).mix_(x)
     agree(x, loop(PLAIN["x"], PLAIN["x"], PLAIN["partner"], PLAIN["lam"]), torch.float32)
@@ -473,10 +480,10 @@ def test_where_pytorch_does_not_show_its_tensors_the_longer_way_is_taken(monkeyp
 
 def test_the_shortest_way_is_not_taken_where_others_look_on():
     tensors = {name: one.clone() for name, one in PLAIN.items()}
-    in_place, done = compiled().mix_in_place, []
+    at_once, done = compiled().mix_at_once, []
 
     def plain(row):
-        done.append(in_place(**tensors))
+        done.append([at_once(**tensors, in_place=way) for way in (True, False)])
         return row + 1
 
     with CountingMode():
@@ -486,14 +493,14 @@ def test_the_shortest_way_is_not_taken_where_others_look_on():
     torch.func.vmap(plain)(torch.zeros(2))
     torch.jit.trace(plain, torch.zeros(2), check_trace=False)
     torch.compile(plain, backend="eager", fullgraph=True)(torch.zeros(2))
-    assert done == [False] * 5
+    assert done == [[None, None]] * 5
     assert torch.equal(tensors["x"], PLAIN["x"])
 
 
 def test_memory_that_was_given_back_is_not_written():
     x = PLAIN["x"].clone()
     x.untyped_storage().resize_(0)
-    assert not compiled().mix_in_place(x, PLAIN["partner"], PLAIN["lam"])
+    assert compiled().mix_at_once(x, PLAIN["partner"], PLAIN["lam"], in_place=True) is None
 
 
 def test_a_tracer_sees_the_mixing():

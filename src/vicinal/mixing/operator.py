@@ -31,7 +31,8 @@ def mix(
 
     One ``torch.library`` operator, ``vicinal::mix``: differentiable any number of times by ``x``,
     ``other`` and ``lam``, without a graph break under ``torch.compile``. The transforms of
-    ``torch.func`` and forward-mode differentiation pass through the same formula in plain PyTorch.
+    ``torch.func`` and forward-mode differentiation pass through the same formula in plain PyTorch,
+    and a batch on the CPU for which no gradient is asked goes straight to the kernel.
 
     The blend is computed in float64 for float64 input and in float32 for every narrower type,
     then rounded once to the type of ``x``; so the two shares add up to one in bfloat16 too. A row
@@ -64,6 +65,10 @@ def mix(
         [[2.0], [8.0]]
     """
     check_shares(partner, lam)
+    if other is None and dtype is None:
+        mixed = native.mix_at_once(x, partner, lam, in_place=False)
+        if mixed is not None:
+            return mixed
     return blend(x, other, partner, lam, dtype, reach=check_reach(partner))
 
 

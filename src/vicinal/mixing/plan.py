@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vicinal.mixing.kernels.native import mix_in_place
+from vicinal.mixing.kernels.native import mix_at_once
 from vicinal.mixing.layers import mixing_inside
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
 from vicinal.mixing.operator import (
@@ -109,6 +109,11 @@ class Plan:
         Raises:
             TypeError, ValueError: as ``vicinal.mix``, and if ``x`` has another batch size.
         """
+        simple = self.region is None and self.shares is None and not self._piece
+        if simple and other is None and dtype is None:
+            mixed = mix_at_once(x, self.partner, self.lam, in_place=False)
+            if mixed is not None:
+                return mixed
         self._check_size("x", x)
         self._check_other("x", other)
         check_dtype(x, dtype)
@@ -146,8 +151,10 @@ class Plan:
         """
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
-        if other is None and not self._piece and mix_in_place(x, self.partner, self.lam):
-            return x
+        if other is None and not self._piece:
+            mixed = mix_at_once(x, self.partner, self.lam, in_place=True)
+            if mixed is not None:
+                return mixed
         self._check_size("x", x)
         self._check_other("x", other)
         here = self.to(x.device)

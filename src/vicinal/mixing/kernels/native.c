@@ -430,14 +430,6 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
     return status;
 }
 
-/* The same in place, of a batch whose rows follow each other and meet each other. */
-int vicinal_mix_in_place(parallel_for run, int kind, void *x, const int64_t *partner,
-                         const void *lam, int64_t n, int64_t columns, int64_t threads)
-{
-    return vicinal_mix(run, kind, x, columns, x, columns, x, columns, n, partner, lam, n, columns,
-                       threads);
-}
-
 /* The transposed map: each row gets its own share, and what those give that had it as a partner. */
 
 struct gathering {

@@ -25,8 +25,6 @@ int vicinal_mix(parallel_for run, int kind, void *out, int64_t out_stride, void 
                 int64_t x_stride, void *other, int64_t other_stride, int64_t other_rows,
                 const int64_t *partner, const void *lam, int64_t n, int64_t columns,
                 int64_t threads);
-int vicinal_mix_in_place(parallel_for run, int kind, void *x, const int64_t *partner,
-                         const void *lam, int64_t n, int64_t columns, int64_t threads);
 int vicinal_transposed(parallel_for run, int kind, void *out, int64_t out_stride, void *g,
                        int64_t g_stride, const int64_t *partner, const void *lam, int64_t n,
                        int64_t columns);

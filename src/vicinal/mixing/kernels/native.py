@@ -24,6 +24,7 @@ from torch.compiler import is_dynamo_compiling
 
 from vicinal.mixing.kernels import blocked
 from vicinal.mixing.kernels.reference import wide_type
+from vicinal.mixing.memory import new_like
 
 _KINDS = {
     (torch.float32, torch.float32): 0,
@@ -43,7 +44,7 @@ _MOST = 2**31 - 1
 
 class _Compiled(NamedTuple):
     mix: Callable[..., int]
-    in_place: Callable[..., int]
+    at_once: Callable[..., int]
     transposed: Callable[..., int]
     likelihood: Callable[..., int]
     slope: Callable[..., int]
@@ -96,8 +97,8 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
         raise _fault(status, len(other))
 
 
-def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
-    """Mix a batch with itself, in place, where all is as plain as it mostly is; or leave it alone.
+def mix_at_once(x: Tensor, partner: Tensor, lam: Tensor, *, in_place: bool) -> Tensor | None:
+    """Mix a batch with itself where all is as plain as it mostly is, and asks for no gradient.
 
     For this way few questions are asked, which is what counts for a small batch, and for a large
     one that has driven this code out of the cache.
@@ -106,23 +107,30 @@ def mix_in_place(x: Tensor, partner: Tensor, lam: Tensor) -> bool:
         x: ``(batch, ...)``.
         partner: ``(batch,)`` int64.
         lam: ``(batch,)`` floating point.
+        in_place: whether to write into ``x``.
 
     Returns:
-        Whether it was done. What is wrong is for others to say.
+        The blends; None where nothing was done. What is wrong is for others to say.
     """
     # The compiler takes this one for true, and so follows us no further.
     if is_dynamo_compiling() or is_recorded() or forward_ad._current_level >= 0:
-        return False
+        return None
     compiled = _compiled()
     if compiled is None or _are_functorch_transforms_active():
-        return False
+        return None
     plain = type(x) is type(partner) is type(lam) is Tensor
     plain = plain and not (x.is_neg() or lam.is_neg() or x.requires_grad or lam.requires_grad)
+    if not in_place:  # no memory is asked for in vain
+        plain = plain and x.is_cpu and x.layout is torch.strided and x.is_contiguous()
+    if not plain:
+        return None
+    out = x if in_place else new_like(x, x.dtype)
     how = compiled.parallel_for, compiled.tensor_of, torch.get_num_threads()
-    if not plain or compiled.in_place(*how, x, partner, lam):  # C looks at all the rest
-        return False
-    increment_version(x)  # PyTorch has not seen it
-    return True
+    if compiled.at_once(*how, out, x, partner, lam):  # C looks at all the rest
+        return None
+    if in_place:
+        increment_version(x)  # PyTorch has not seen it
+    return out
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:

@@ -155,41 +155,49 @@ static int kind_of(const struct tensor *one)
 
 static void *start(const struct tensor *one) { return (char *)one->data + one->offset; }
 
-/* Mix a tensor in place, by partners and shares in two others, if it is as plain as it mostly is: for
-   a small batch, what costs is to ask PyTorch for one fact after another. */
-static PyObject *in_place(PyObject *self, PyObject *const *given, intptr_t count)
+/* Whether two tensors, both plain, have the same shape. */
+static int alike(const struct tensor *one, const struct tensor *two)
+{
+    size_t bytes = (size_t)one->dimensions * sizeof *one->shape;
+    return one->dimensions == two->dimensions && memcmp(one->shape, two->shape, bytes) == 0;
+}
+
+/* Mix a tensor with itself into another or in place, by partners and shares in two more, if all are as
+   plain as they mostly are: for a small batch, what costs is to ask PyTorch for one fact after another. */
+static PyObject *at_once(PyObject *self, PyObject *const *given, intptr_t count)
 {
     (void)self;
     union number n[3]; /* how to run, how to look at a tensor, threads */
-    if (count != 6)
+    if (count != 7)
         return PyErr_BadArgument(), NULL;
     if (!read_numbers(n, "aaw", given, 3))
         return NULL;
     tensor_of look = (tensor_of)n[1].address;
-    struct tensor x, partner, lam;
-    if (look == NULL || look(given[3], &x) || look(given[4], &partner) || look(given[5], &lam)) {
+    struct tensor out, x, partner, lam;
+    if (look == NULL || look(given[3], &out) || look(given[4], &x) || look(given[5], &partner) ||
+        look(given[6], &lam)) {
         PyErr_Clear();
         return PyLong_FromLong(NOT_PLAIN);
     }
     int kind = kind_of(&x), bits = kind == DOUBLE ? 64 : 32;
-    int fits = kind >= 0 && plain(&partner, DL_INT, 64) && plain(&lam, DL_FLOAT, bits);
-    fits = fits && x.dimensions >= 1 && partner.dimensions == 1 && lam.dimensions == 1;
-    int64_t rows = fits ? x.shape[0] : 0;
+    int fits = kind >= 0 && kind_of(&out) == kind && alike(&out, &x) && x.dimensions >= 1;
+    fits = fits && plain(&partner, DL_INT, 64) && plain(&lam, DL_FLOAT, bits);
+    fits = fits && partner.dimensions == 1 && lam.dimensions == 1;
+    int64_t rows = fits ? x.shape[0] : 0, columns = 1;
     if (!fits || partner.shape[0] != rows || lam.shape[0] != rows || rows > INT32_MAX)
         return PyLong_FromLong(NOT_PLAIN);
-    int64_t columns = 1;
     for (int32_t d = 1; d < x.dimensions; d++)
         columns *= x.shape[d];
     PyThreadState *python = PyEval_SaveThread();
-    int status = vicinal_mix_in_place(RUN, kind, start(&x), start(&partner), start(&lam), rows,
-                                      columns, n[2].whole);
+    int status = vicinal_mix(RUN, kind, start(&out), columns, start(&x), columns, start(&x), columns,
+                             rows, start(&partner), start(&lam), rows, columns, n[2].whole);
     PyEval_RestoreThread(python);
     return PyLong_FromLong(status);
 }
 
 static PyMethodDef FUNCTIONS[] = {
     {"mix", mix, METH_FASTCALL, NULL},
-    {"in_place", in_place, METH_FASTCALL, NULL},
+    {"at_once", at_once, METH_FASTCALL, NULL},
     {"transposed", transposed, METH_FASTCALL, NULL},
     {"likelihood", likelihood, METH_FASTCALL, NULL},
     {"slope", slope, METH_FASTCALL, NULL},
