@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vicinal import Plan
@@ -451,8 +452,9 @@ def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change, in_place):
         lambda: torch.ones(4, 5, dtype=torch.complex64),
         lambda: torch.ones(4, 5, dtype=torch.int64),
         lambda: torch.ones(4, 5, dtype=torch.bool),
+        lambda: torch.ones(4, 5, dtype=torch.uint8).view(torch.uint4),
     ],
-    ids=["sparse", "mkldnn", "nested", "complex", "whole numbers", "true or false"],
+    ids=["sparse", "mkldnn", "nested", "complex", "whole numbers", "true or false", "half bytes"],
 )
 @pytest.mark.parametrize("in_place", [True, False])
 def test_what_the_loop_cannot_read_is_left_to_others(make, in_place):
@@ -509,6 +511,24 @@ def test_a_tracer_sees_the_mixing():
     with torch.no_grad(), CountingMode() as mode:
         plan.mix_(torch.rand(3, 4))
     assert mode.calls > 0
+
+
+@pytest.mark.parametrize("how", ["mix", "mix_"])
+@pytest.mark.parametrize("pre_dispatch", [True, False])
+def test_a_traced_function_mixes_when_it_is_run(how, pre_dispatch):
+    plan = Plan(PLAIN["partner"], PLAIN["lam"])
+
+    def mixed(x):
+        return getattr(plan, how)(x.clone())
+
+    traced = make_fx(mixed, pre_dispatch=pre_dispatch)(torch.rand(4, 5))
+    agree(traced(PLAIN["x"]), loop(**PLAIN, other=PLAIN["x"]), torch.float32)
+
+
+def test_the_profiler_sees_a_batch_being_mixed():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        Plan(PLAIN["partner"], PLAIN["lam"]).mix(PLAIN["x"])
+    assert "vicinal::mix" in {event.key for event in profile.key_averages()}
 
 
 def test_bytes_have_no_transposed_map():

@@ -114,3 +114,14 @@ def test_memory_that_the_system_refuses_to_have_back_is_not_kept(monkeypatch):
     monkeypatch.setattr(mmap, "MADV_FREE", -1)
     del kept
     assert memory._spare == []
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_a_large_batch_that_was_mixed_can_go_on_in_place_and_detach(graded):
+    plan = Plan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5]))
+    with torch.no_grad():
+        out = plan.mix(torch.rand(SHAPE).requires_grad_(graded))
+    scale = torch.rand(SHAPE[1], requires_grad=True)
+    expected = out * scale
+    assert torch.equal(out.mul_(scale), expected)
+    assert not out.detach_().requires_grad

@@ -107,6 +107,13 @@ def test_arguments_arrive_unharmed():
         ({"x": torch.rand(4, 2, 3)}, ValueError, "batch size 4.*hold 5"),
         ({"x": torch.tensor(1.0)}, ValueError, "without dimensions"),
         ({"x": torch.arange(5)}, TypeError, r"torch\.int64 of shape .*call x\.float\(\)"),
+        ({"x": torch.rand(5, 5).to_sparse()}, TypeError, r"got torch\.sparse_coo; .*to_dense\(\)"),
+        ({"x": torch.rand(5, 5).to_mkldnn()}, TypeError, r"got torch\._mkldnn; .*to_dense\(\)"),
+        (
+            {"x": torch.ones(5, 4, dtype=torch.uint8).view(torch.uint4)},
+            TypeError,
+            "got torch.uint4",
+        ),
         ({"other": torch.rand(5, 2, 4)}, ValueError, r"\(5, 2, 3\) and \(5, 2, 4\)"),
         ({"other": torch.rand(5, 2, 3).half()}, TypeError, "float32 and torch.float16"),
     ],

@@ -76,4 +76,6 @@ def _take_back(block: mmap.mmap) -> None:
 
 def _shaped(memory: np.ndarray, x: Tensor, dtype: torch.dtype) -> Tensor:
     stride = torch.empty_like(x, dtype=dtype, device="meta").stride()
-    return torch.from_numpy(memory).view(dtype).as_strided(x.shape, stride)
+    storage = torch.from_numpy(memory).untyped_storage()
+    # A view of the bytes could not be changed in place by what asks for a gradient.
+    return torch.empty(0, dtype=dtype, device=x.device).set_(storage, 0, x.shape, stride)

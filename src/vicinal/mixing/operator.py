@@ -54,8 +54,9 @@ def mix(
         nearest value.
 
     Raises:
-        TypeError: if ``x`` is neither floating point nor uint8, if ``other`` is of another type,
-            or if ``partner``, ``lam`` or ``dtype`` has an unfit type.
+        TypeError: if ``x`` is neither floating point nor uint8, or not dense (as a sparse tensor),
+            if ``other`` is of another type, or if ``partner``, ``lam`` or ``dtype`` has an unfit
+            type.
         ValueError: if shapes do not fit, or (looked at on the CPU only, since looking makes a GPU
             wait) if ``partner`` points outside ``other`` or ``lam`` leaves ``[0, 1]``.
 
@@ -160,6 +161,8 @@ def _check_rows(
     reach: int | None,
     dtype: torch.dtype | None,
 ) -> None:
+    if x.layout is not torch.strided:
+        raise TypeError(f"mix blends dense tensors, got {x.layout}; call x.to_dense().")
     if x.dim() == 0:
         raise ValueError("mix needs a batch, (batch, ...); got a single number without dimensions.")
     if not (x.dtype.is_floating_point or x.dtype == torch.uint8):

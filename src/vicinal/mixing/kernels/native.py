@@ -14,11 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch._C import (
+    DispatchKey,
     _are_functorch_transforms_active,
+    _dispatch_tls_is_dispatch_key_included,
     _is_tracing,
     _len_torch_dispatch_stack,
+    _len_torch_function_stack,
 )
-from torch.autograd import forward_ad
+from torch.autograd import forward_ad, profiler
 from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 
@@ -34,6 +37,9 @@ _KINDS = {
     (torch.uint8, torch.float32): 4,
 }
 """Types of what goes in and what comes out, as the C file numbers them."""
+
+_AT_ONCE = {taken for taken, given in _KINDS if taken == given}
+"""Types that are mixed at once. To C, bytes of less than 8 bits look like those of 8."""
 
 _WIDE = {torch.float32: 0, torch.float64: 1}
 """Types of shares, as the C file asks for them."""
@@ -116,12 +122,13 @@ def mix_at_once(x: Tensor, partner: Tensor, lam: Tensor, *, in_place: bool) -> T
     if is_dynamo_compiling() or is_recorded() or forward_ad._current_level >= 0:
         return None
     compiled = _compiled()
-    if compiled is None or _are_functorch_transforms_active():
+    if compiled is None or _are_functorch_transforms_active() or profiler._is_profiler_enabled:
         return None
-    plain = type(x) is type(partner) is type(lam) is Tensor
+    plain = type(x) is type(partner) is type(lam) is Tensor and x.dtype in _AT_ONCE
     plain = plain and not (x.is_neg() or lam.is_neg() or x.requires_grad or lam.requires_grad)
     if not in_place:  # no memory is asked for in vain
         plain = plain and x.is_cpu and x.layout is torch.strided and x.is_contiguous()
+        plain = plain and not x.is_nested
     if not plain:
         return None
     out = x if in_place else new_like(x, x.dtype)
@@ -282,7 +289,12 @@ def _is_memory(one: Tensor) -> bool:
 
 def is_recorded() -> bool:
     """Say whether somebody records the operators that run, who would miss a loop in C."""
-    recorded: bool = _len_torch_dispatch_stack() > 0 or _is_tracing()
+    if _len_torch_dispatch_stack() > 0 or _is_tracing():
+        return True
+    # Who records before the dispatch is in no list of modes but that of functions.
+    recorded: bool = _len_torch_function_stack() > 0 and _dispatch_tls_is_dispatch_key_included(
+        DispatchKey.PreDispatch
+    )
     return recorded
 
 
