@@ -9,11 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal import Plan
 from vicinal.mixing.kernels import blocked, kernel_for, native, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8]
@@ -306,14 +302,6 @@ def test_a_chain_of_rows_that_threads_could_divide_is_mixed_in_place_in_order(
         assert torch.equal(inside, out)
 
 
-class CountingMode(TorchDispatchMode):
-    calls = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.calls += 1
-        return function(*args, **(kwargs or {}))
-
-
 def negative(values):
     return torch._neg_view(-values)
 
@@ -385,150 +373,6 @@ def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
     address = ctypes.cast(run, ctypes.c_void_p).value
     assert loops.at_once(address, loops.tensor_of, threads, x, x, partner, lam) == 0
     agree(x, expected, torch.float32)
-
-
-PLAIN = {
-    "x": torch.arange(20.0).reshape(4, 5),
-    "partner": torch.tensor([1, 0, 3, 3]),
-    "lam": torch.tensor([0.5, 0.25, 0.0, 1.0]),
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 3, 1, 7)])
-def test_what_is_plain_is_mixed_at_once(shape, dtype):
-    x = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 200).to(dtype)
-    lam = PLAIN["lam"].double() if dtype == torch.float64 else PLAIN["lam"]
-    expected = loop(x, x, PLAIN["partner"], lam)
-    before = x.clone()
-    out = compiled().mix_at_once(x, PLAIN["partner"], lam, in_place=False)
-    assert torch.equal(x, before)
-    agree(out, expected, dtype)
-    assert compiled().mix_at_once(x, PLAIN["partner"], lam, in_place=True) is x
-    agree(x, expected, dtype)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"x": torch.arange(20.0).reshape(5, 4).T},
-        {"x": torch.arange(20.0).reshape(4, 5).half()},
-        {"x": torch.arange(20.0).reshape(4, 5).requires_grad_()},
-        {"x": torch.nn.Parameter(torch.arange(20.0).reshape(4, 5))},
-        {"x": negative(torch.arange(20.0).reshape(4, 5))},
-        {"x": torch._efficientzerotensor((4, 5))},
-        {"x": torch.empty(4, 5, device="meta")},
-        {"x": torch.arange(15.0).reshape(3, 5)},
-        {"x": torch.empty(4, 0)},
-        {"x": torch.tensor(1.0), "partner": torch.tensor([0]), "lam": torch.tensor([0.5])},
-        {"partner": torch.tensor([1, 0, 3, 4])},
-        {"partner": torch.tensor([1, 0, 3, -1])},
-        {"partner": torch.tensor([1, 0, 3, 3], dtype=torch.int32)},
-        {"partner": torch.tensor([1, 0, 3])},
-        {"partner": torch.tensor([[1, 0, 3, 3]])},
-        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float64)},
-        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], requires_grad=True)},
-        {"lam": torch.tensor([0.5]).expand(4)},
-        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0, 1.0])},
-    ],
-    ids=lambda change: ", ".join(f"{name} {list(one.shape)}" for name, one in change.items()),
-)
-@pytest.mark.parametrize("in_place", [True, False])
-def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change, in_place):
-    tensors = PLAIN | change
-    before = {name: one.clone() for name, one in tensors.items()}
-    assert compiled().mix_at_once(**tensors, in_place=in_place) is None
-    for name, one in tensors.items():
-        assert one.is_meta or torch.equal(one, before[name])
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.eye(4).to_sparse(),
-        lambda: torch.eye(4).to_mkldnn(),
-        lambda: torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)]),
-        lambda: torch.ones(4, 5, dtype=torch.complex64),
-        lambda: torch.ones(4, 5, dtype=torch.int64),
-        lambda: torch.ones(4, 5, dtype=torch.bool),
-        lambda: torch.ones(4, 5, dtype=torch.uint8).view(torch.uint4),
-    ],
-    ids=["sparse", "mkldnn", "nested", "complex", "whole numbers", "true or false", "half bytes"],
-)
-@pytest.mark.parametrize("in_place", [True, False])
-def test_what_the_loop_cannot_read_is_left_to_others(make, in_place):
-    given = make(), PLAIN["partner"], PLAIN["lam"]
-    assert compiled().mix_at_once(*given, in_place=in_place) is None
-
-
-def test_a_batch_that_shares_its_memory_until_it_is_written_gets_its_own():
-    x = torch.rand(4, 5)
-    before = x.clone()
-    lazy = torch._lazy_clone(x)
-    compiled().mix_at_once(lazy, PLAIN["partner"], PLAIN["lam"], in_place=True)
-    assert torch.equal(x, before)
-    assert not torch.equal(lazy, before)
-
-
-def test_where_pytorch_does_not_show_its_tensors_the_longer_way_is_taken(monkeypatch):
-    blind = compiled()._compiled()._replace(tensor_of=0)
-    monkeypatch.setattr(native, "_compiled", lambda: blind)
-    assert native.mix_at_once(**PLAIN, in_place=False) is None
-    x = PLAIN["x"].clone()
-    Plan(PLAIN["partner"], PLAIN["lam"]).mix_(x)
-    agree(x, loop(PLAIN["x"], PLAIN["x"], PLAIN["partner"], PLAIN["lam"]), torch.float32)
-
-
-def test_the_shortest_way_is_not_taken_where_others_look_on():
-    tensors = {name: one.clone() for name, one in PLAIN.items()}
-    at_once, done = compiled().mix_at_once, []
-
-    def plain(row):
-        done.append([at_once(**tensors, in_place=way) for way in (True, False)])
-        return row + 1
-
-    with CountingMode():
-        plain(1)
-    with forward_ad.dual_level():
-        plain(1)
-    torch.func.vmap(plain)(torch.zeros(2))
-    torch.jit.trace(plain, torch.zeros(2), check_trace=False)
-    torch.compile(plain, backend="eager", fullgraph=True)(torch.zeros(2))
-    assert done == [[None, None]] * 5
-    assert torch.equal(tensors["x"], PLAIN["x"])
-
-
-def test_memory_that_was_given_back_is_not_written():
-    x = PLAIN["x"].clone()
-    x.untyped_storage().resize_(0)
-    assert compiled().mix_at_once(x, PLAIN["partner"], PLAIN["lam"], in_place=True) is None
-
-
-def test_a_tracer_sees_the_mixing():
-    partner, lam = torch.tensor([1, 0, 2]), torch.tensor([0.5, 0.25, 1.0])
-    plan = Plan(partner, lam)
-    with torch.no_grad(), CountingMode() as mode:
-        plan.mix_(torch.rand(3, 4))
-    assert mode.calls > 0
-
-
-@pytest.mark.parametrize("how", ["mix", "mix_"])
-@pytest.mark.parametrize("pre_dispatch", [True, False])
-def test_a_traced_function_mixes_when_it_is_run(how, pre_dispatch):
-    plan = Plan(PLAIN["partner"], PLAIN["lam"])
-
-    def mixed(x):
-        return getattr(plan, how)(x.clone())
-
-    traced = make_fx(mixed, pre_dispatch=pre_dispatch)(torch.rand(4, 5))
-    agree(traced(PLAIN["x"]), loop(**PLAIN, other=PLAIN["x"]), torch.float32)
-
-
-def test_the_profiler_sees_a_batch_being_mixed():
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        Plan(PLAIN["partner"], PLAIN["lam"]).mix(PLAIN["x"])
-    assert "vicinal::mix" in {event.key for event in profile.key_averages()}
 
 
 def test_bytes_have_no_transposed_map():

@@ -17,7 +17,7 @@
 #define TILE (32 * 1024) /* bytes of a row that are blended at once: two of them fit a core's cache */
 #define AHEAD 512        /* bytes of the next row to ask for while this one is blended */
 #define BLOCK 64         /* numbers that are summed at once, in registers */
-#define SHARE_IN_PLACE (256 * 1024) /* the same for rows that are blended where they are */
+#define SHARE_IN_PLACE (256 * 1024) /* SHARE for short rows in place, which take less time */
 
 /* Numbers of narrow types, as float and back. */
 

@@ -70,7 +70,7 @@ union number {
     double real;
 };
 
-#define MOST 15 /* numbers that a function takes */
+#define MOST 14 /* numbers that a function takes */
 
 /* Read what was given, as `kinds` has a letter for each: address, whole, real. */
 static int read_numbers(union number *numbers, const char *kinds, PyObject *const *given,
