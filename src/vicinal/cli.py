@@ -41,6 +41,10 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an 
 _Skip = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and say what it was.")
 ]
+_MaxBytes = Annotated[
+    int,
+    typer.Option(help="Largest size of one file once it is decoded, in bytes.", min=1),
+]
 _Seed = Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")]
 _Fraction = Annotated[float, typer.Option(help="Share to test on, of a set that comes in one.")]
 
@@ -191,6 +195,7 @@ def score(
     pairs: Annotated[int, typer.Option(help="How many confusions to show.", min=0)] = 5,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
+    max_bytes: _MaxBytes = 2_000_000_000,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -212,6 +217,7 @@ def score(
             seed=trained.seed if seed is None else seed,
             test_fraction=trained.test_fraction if test_fraction is None else test_fraction,
             on_bad=_on_bad(skip_bad),
+            max_bytes=max_bytes,
         )
         scores = score_checkpoint(
             checkpoint, loaded, part=part, accelerator=accelerator, pairs=pairs
@@ -316,6 +322,7 @@ def data_info(
     seed: _Seed = 0,
     test_fraction: _Fraction = 0.2,
     skip_bad: _Skip = False,
+    max_bytes: _MaxBytes = 2_000_000_000,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -327,7 +334,12 @@ def data_info(
         from vicinal.reports.data_report import print_description, write_strip
 
         data = load(
-            spec, root=root, seed=seed, test_fraction=test_fraction, on_bad=_on_bad(skip_bad)
+            spec,
+            root=root,
+            seed=seed,
+            test_fraction=test_fraction,
+            on_bad=_on_bad(skip_bad),
+            max_bytes=max_bytes,
         )
         described = describe(data)
         if picture is not None:
@@ -376,6 +388,7 @@ def data_convert(
     seed: _Seed = 0,
     test_fraction: _Fraction = 0.2,
     skip_bad: _Skip = False,
+    max_bytes: _MaxBytes = 2_000_000_000,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -393,6 +406,7 @@ def data_convert(
             seed=seed,
             test_fraction=test_fraction,
             on_bad=_on_bad(skip_bad),
+            max_bytes=max_bytes,
             in_memory=0,
         )
         with file_progress(Console(stderr=True)) as progress:

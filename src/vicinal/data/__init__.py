@@ -10,7 +10,7 @@ from vicinal.data.augmentation import (
     RandomResizedCrop,
 )
 from vicinal.data.corruption import CorruptedLabels, corrupt_labels
-from vicinal.data.dataset import DataSet, Part, Read, Stored
+from vicinal.data.dataset import MAX_BYTES, DataSet, Note, Part, Read, Stored
 from vicinal.data.description import describe, majority
 from vicinal.data.loaders import Loader, epoch_order
 from vicinal.data.sources import SOURCES, data_root, load, parse_known
@@ -18,6 +18,7 @@ from vicinal.data.standardise import Standardise, standardise_by
 
 __all__ = [
     "AUGMENTATIONS",
+    "MAX_BYTES",
     "SOURCES",
     "Augmentation",
     "CentreCrop",
@@ -26,6 +27,7 @@ __all__ = [
     "DataSet",
     "Flip",
     "Loader",
+    "Note",
     "PaddedCrop",
     "Part",
     "RandomResizedCrop",

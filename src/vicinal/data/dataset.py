@@ -1,9 +1,9 @@
 """What a data set is: parts with inputs and targets, in memory or read when they are asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,22 @@ OnBad = Literal["raise", "skip"]
 
 IN_MEMORY = 2_000_000_000
 """Inputs of at most as many bytes are read into memory; larger ones when they are asked for."""
+
+MAX_BYTES = 2_000_000_000
+"""The most bytes that one file may take once it is decoded, unless the caller allows more."""
+
+
+class Note(NamedTuple):
+    """Something that a source guessed or changed, which its user has to be able to see.
+
+    Args:
+        text: a sentence that names the file, column or folder, such as ``"column 'date' holds 450
+            categories in 450 rows"``.
+        doubtful: whether it is a warning rather than information.
+    """
+
+    text: str
+    doubtful: bool = False
 
 
 class Read(NamedTuple):
@@ -137,6 +153,9 @@ class DataSet:
         test: what is asked about; never trained on.
         validation: what settings are chosen by, where the set has such a part.
         brightest: the value that stands for white, such as 255; None where inputs are no pictures.
+        notes: what the source guessed or changed, in the order in which a user should read it.
+        preparation: how raw examples become inputs, in plain values that JSON can hold. Passed to
+            ``load`` as ``preparation``, it prepares other data in exactly the same way.
     """
 
     classes: tuple[str, ...]
@@ -144,6 +163,8 @@ class DataSet:
     test: Part
     validation: Part | None = None
     brightest: int | None = None
+    notes: tuple[Note, ...] = ()
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -161,6 +182,10 @@ class Wanted(NamedTuple):
         test_fraction: share of the examples to test on, of a set that comes in one part.
         on_bad: what is done about an example that cannot be read.
         in_memory: the most bytes of inputs of a part that are read into memory.
+        max_bytes: the most bytes that one file may take once it is decoded; a source checks this
+            before it allocates memory.
+        preparation: the ``DataSet.preparation`` of an earlier call, to be applied exactly; None to
+            fit a new one to the training part.
     """
 
     root: Path
@@ -168,6 +193,8 @@ class Wanted(NamedTuple):
     test_fraction: float = 0.2
     on_bad: OnBad = "raise"
     in_memory: int = IN_MEMORY
+    max_bytes: int = MAX_BYTES
+    preparation: Mapping[str, Any] | None = None
 
 
 @dataclass

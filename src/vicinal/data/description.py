@@ -32,6 +32,7 @@ def describe(data: DataSet) -> dict[str, Any]:
             "looked_at": found.looked_at,
             **_values(found, channels=len(inputs.shape) > 2 and inputs.shape[1] <= 4),
         },
+        "notes": [{"text": note.text, "doubtful": note.doubtful} for note in data.notes],
         "targets": {
             "dtype": str(targets.dtype).removeprefix("torch."),
             "shape": list(targets.shape[1:]),

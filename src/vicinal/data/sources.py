@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
+from vicinal.data.dataset import IN_MEMORY, MAX_BYTES, DataSet, OnBad, Part, Wanted, split
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
 
@@ -80,6 +80,8 @@ def load(
     test_fraction: float = 0.2,
     on_bad: OnBad = "raise",
     in_memory: int = IN_MEMORY,
+    max_bytes: int = MAX_BYTES,
+    preparation: Mapping[str, Any] | None = None,
 ) -> DataSet:
     """Load a data set by what names it.
 
@@ -100,6 +102,10 @@ def load(
             out and keeps a sentence about it in ``Part.skipped``.
         in_memory: the most bytes that the inputs of a part may take in memory; larger ones are
             read when they are asked for, where the source can do that.
+        max_bytes: the most bytes that one file may take once it is decoded. A larger file raises
+            an error before memory is allocated for it.
+        preparation: the ``DataSet.preparation`` of an earlier call, such as that of the data a
+            network was trained on, to be applied exactly; None fits a new one to the training part.
 
     Returns:
         ``classes`` and the parts ``train``, ``test`` and perhaps ``validation``, each with
@@ -120,7 +126,9 @@ def load(
         raise UserError(f"seed = {seed}: wanted a whole number from 0 below {1 << 32}")
     if on_bad not in {"raise", "skip"}:
         raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
-    wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory)
+    if max_bytes < 1:
+        raise UserError(f"max_bytes = {max_bytes}: expected a positive number of bytes")
+    wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation)
     taken = parse_known(spec)
     return _function(taken.name)(taken.where, taken.options, wanted)
 

@@ -52,6 +52,9 @@ def print_description(spec: str, described: Mapping[str, Any], console: Console)
         wide = f", {targets['shape'][0]} each" if targets["shape"] else ""
         console.print(Text(f"targets  real values, {low} to {high}{wide}"))
     console.print(_counts(classes, parts))
+    for note in described["notes"]:
+        mark = "warning: " if note["doubtful"] else ""
+        console.print(Text(f"{mark}{note['text']}"), soft_wrap=True)
     for name, part in parts.items():
         if part["skipped"]:
             console.print(Text(f"left out of {name}: {len(part['skipped'])}"))

@@ -24,6 +24,7 @@ def load_data(recipe: Recipe, left_out: Callable[[str, Sequence[str]], None]) ->
         test_fraction=settings.test_fraction,
         seed=recipe.seed,
         on_bad=settings.on_bad,
+        max_bytes=settings.max_bytes,
     )
     for name, part in data.parts.items():
         if part.skipped:

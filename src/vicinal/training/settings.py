@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from vicinal.data import parse_known
+from vicinal.data import MAX_BYTES, parse_known
 from vicinal.errors import UserError, unknown
 from vicinal.models import check_name, mixing_places
 from vicinal.training.augmenting import Augment
@@ -35,6 +35,9 @@ class Data(Settings):
     )
     on_bad: Literal["raise", "skip"] = Field(
         "raise", description="what is done about an example that cannot be read"
+    )
+    max_bytes: int = Field(
+        MAX_BYTES, ge=1, description="most bytes that one file may take once it is decoded"
     )
     augment: Annotated[tuple[Augment, ...], Field(strict=False)] = Field(
         (), description="what is done to training inputs, in this order"
