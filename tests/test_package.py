@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import vicinal
+from vicinal import data
 
 
 def loaded_after(code):
@@ -43,6 +44,22 @@ def test_the_command_line_answers_help_without_anything_heavy():
     loaded = loaded_after("import vicinal.cli")
     assert "typer" in loaded
     assert not loaded & (HEAVY - {"typer", "rich"} | {"torch", "numpy"})
+
+
+def test_the_list_of_data_sources_is_printed_without_anything_heavy():
+    loaded = loaded_after(
+        "from typer.testing import CliRunner; from vicinal.cli import app; "
+        "assert CliRunner().invoke(app, ['data', 'list']).exit_code == 0"
+    )
+    # Typer itself imports pydantic where it is installed.
+    assert not loaded & (HEAVY - {"typer", "rich", "pydantic"} | {"torch", "numpy"})
+
+
+def test_every_public_name_of_the_data_package_is_there_and_no_other():
+    for name in data.__all__:
+        assert getattr(data, name) is not None
+    assert set(data.__all__) <= set(dir(data))
+    assert not hasattr(data, "Lodaer")
 
 
 def test_every_public_name_is_there_and_documented():

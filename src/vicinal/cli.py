@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def score(
     pairs: Annotated[int, typer.Option(help="How many confusions to show.", min=0)] = 5,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
-    max_bytes: _MaxBytes = 2_000_000_000,
+    max_bytes: _MaxBytes = MAX_BYTES,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -303,8 +304,7 @@ def data_list(json: _Json = False, debug: _Debug = False) -> None:
     with _errors_in_words(debug, stopped="stopped"):
         from rich.console import Console
 
-        from vicinal.data.sources import SOURCES
-        from vicinal.reports.data_report import print_sources
+        from vicinal.reports.sources import print_sources
 
         if json:
             _print_json({k: {"spec": s.spec, "holds": s.holds} for k, s in SOURCES.items()})
@@ -320,9 +320,9 @@ def data_info(
         Path | None, typer.Option(help="Also draw some examples of each class: an .svg.")
     ] = None,
     seed: _Seed = 0,
-    test_fraction: _Fraction = 0.2,
+    test_fraction: _Fraction = TEST_FRACTION,
     skip_bad: _Skip = False,
-    max_bytes: _MaxBytes = 2_000_000_000,
+    max_bytes: _MaxBytes = MAX_BYTES,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -386,9 +386,9 @@ def data_convert(
     encoding: Annotated[str, typer.Option(help="Of pictures: same, png, jpeg or raw.")] = "same",
     quality: Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")] = 95,
     seed: _Seed = 0,
-    test_fraction: _Fraction = 0.2,
+    test_fraction: _Fraction = TEST_FRACTION,
     skip_bad: _Skip = False,
-    max_bytes: _MaxBytes = 2_000_000_000,
+    max_bytes: _MaxBytes = MAX_BYTES,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:

@@ -1,9 +1,14 @@
 import math
+from inspect import signature
 
 import pytest
 
+from vicinal.cli import data_app
+from vicinal.data import TEST_FRACTION, load
+from vicinal.data.dataset import Wanted
 from vicinal.errors import UserError
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
+from vicinal.training.settings import Data
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -117,3 +122,19 @@ def test_files_that_cannot_be_read_are_refused_by_name(tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             read_recipe(str(tmp_path / name))
         assert name in str(caught.value)
+
+
+def test_every_way_to_load_a_data_set_holds_out_the_same_share_by_default():
+    from_cli = [
+        signature(command.callback).parameters["test_fraction"].default
+        for command in data_app.registered_commands
+        if "test_fraction" in signature(command.callback).parameters
+    ]
+    assert len(from_cli) == 2
+    defaults = {
+        *from_cli,
+        Data.model_fields["test_fraction"].default,
+        signature(load).parameters["test_fraction"].default,
+        Wanted._field_defaults["test_fraction"],
+    }
+    assert defaults == {TEST_FRACTION}

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vicinal.data.catalog import MAX_BYTES, TEST_FRACTION
 from vicinal.errors import UserError
 
 OnBad = Literal["raise", "skip"]
 
 IN_MEMORY = 2_000_000_000
 """Inputs of at most as many bytes are read into memory; larger ones when they are asked for."""
-
-MAX_BYTES = 2_000_000_000
-"""The most bytes that one file may take once it is decoded, unless the caller allows more."""
 
 
 class Note(NamedTuple):
@@ -190,7 +188,7 @@ class Wanted(NamedTuple):
 
     root: Path
     seed: int = 0
-    test_fraction: float = 0.2
+    test_fraction: float = TEST_FRACTION
     on_bad: OnBad = "raise"
     in_memory: int = IN_MEMORY
     max_bytes: int = MAX_BYTES

@@ -4,72 +4,15 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from vicinal.data.dataset import IN_MEMORY, MAX_BYTES, DataSet, OnBad, Part, Wanted, split
+from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
+from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
-
-
-class Source(NamedTuple):
-    """Where a data set comes from.
-
-    Args:
-        function: ``module:name`` of the function that reads it, imported when it is used.
-        spec: how it is written.
-        holds: what it is, in a few words.
-    """
-
-    function: str
-    spec: str
-    holds: str
-
-
-SOURCES: dict[str, Source] = {
-    "digits": Source("sources:_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
-    "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
-    "cifar10": Source("forms.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"),
-    "cifar100": Source(
-        "forms.cifar:load_cifar100", "cifar100[:PATH]", "the official Python archive"
-    ),
-    "mnist": Source("forms.idx:load_mnist", "mnist[:FOLDER]", "the four IDX files"),
-    "fashion-mnist": Source(
-        "forms.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
-    ),
-    "folder": Source("forms.folder:load_folder", "folder:PATH", "pictures, a folder a class"),
-    "rec": Source("forms.records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"),
-    "npz": Source("forms.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),
-    "commands": Source(
-        "sound.speech:load_commands",
-        "commands:PATH",
-        "recordings, a folder a word, list files",
-    ),
-    "table": Source(
-        "tables.load:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
-    ),
-    "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
-    "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),
-    "arrhythmia": Source("tables.uci:load_arrhythmia", "arrhythmia", "UCI: 452 electrocardiograms"),
-    "htru2": Source("tables.uci:load_htru2", "htru2", "UCI: 17,898 candidates for pulsars"),
-    "phishing": Source(
-        "tables.uci:load_phishing", "phishing", "UCI: 11,055 web pages, 30 features"
-    ),
-    "hf": Source(
-        "forms.others:load_hugging_face", "hf:NAME", "a data set of Hugging Face's library"
-    ),
-    "torchvision": Source(
-        "forms.others:load_torchvision", "torchvision:NAME", "a data set of torchvision"
-    ),
-    "import": Source(
-        "forms.others:load_imported",
-        "import:MODULE:NAME",
-        "a map-style data set of your own; or MODULE.PATH:NAME",
-    ),
-}
-"""The data sources by their short names."""
 
 
 def load(
@@ -77,7 +20,7 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    test_fraction: float = 0.2,
+    test_fraction: float = TEST_FRACTION,
     on_bad: OnBad = "raise",
     in_memory: int = IN_MEMORY,
     max_bytes: int = MAX_BYTES,

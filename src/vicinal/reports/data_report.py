@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vicinal.data import SOURCES, DataSet
+from vicinal.data import DataSet
 from vicinal.errors import UserError
 from vicinal.files import write_whole
 from vicinal.reports.drawing import as_picture, standalone, styled
@@ -20,16 +20,6 @@ from vicinal.reports.drawing import as_picture, standalone, styled
 _MOST_CLASSES = 20
 _MOST_SENTENCES = 5
 _EXAMPLES = 8
-
-
-def print_sources(console: Console) -> None:
-    """Print the names that data sets have."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it is")
-    for source in SOURCES.values():
-        table.add_row(Text(source.spec), Text(source.holds))
-    console.print(table)
 
 
 def print_description(spec: str, described: Mapping[str, Any], console: Console) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from vicinal.data import MAX_BYTES, parse_known
+from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
 from vicinal.errors import UserError, unknown
 from vicinal.models import check_name, mixing_places
 from vicinal.training.augmenting import Augment
@@ -31,7 +31,10 @@ class Data(Settings):
     source: str = Field(description='what names a data set, such as "cifar10" or "folder:PATH"')
     root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
     test_fraction: float = Field(
-        0.3, gt=0, lt=1, description="share of the examples to test on, of a set that comes in one"
+        TEST_FRACTION,
+        gt=0,
+        lt=1,
+        description="share of the examples to test on, of a set that comes in one",
     )
     on_bad: Literal["raise", "skip"] = Field(
         "raise", description="what is done about an example that cannot be read"
