@@ -62,7 +62,8 @@ def load_npz(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
                 f"where there are {len(classes)} classes"
             )
     pictures = train.inputs.dtype == torch.uint8
-    return DataSet(classes, **parts, brightest=255 if pictures else None)
+    white = 255 if pictures else None
+    return DataSet(classes, parts["train"], parts["test"], parts.get("validation"), brightest=white)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

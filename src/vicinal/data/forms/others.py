@@ -268,7 +268,8 @@ def _load(
             "test": replace(_chosen(whole, rows[1]), skipped=()),
         }
     pictures = form.dtype == np.uint8
-    return DataSet(classes, **read, brightest=255 if pictures else None)
+    white = 255 if pictures else None
+    return DataSet(classes, read["train"], read["test"], read.get("validation"), brightest=white)
 
 
 def _word(name: Any) -> str:
