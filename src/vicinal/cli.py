@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -465,6 +466,8 @@ def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
 @contextmanager
 def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     """Turn what a person can mend into one sentence and exit code 2; Ctrl-C into 130."""
+    if not debug:  # what fails in a thread, such as a logger's, is reported by the main thread
+        threading.excepthook = lambda _: None
     try:
         yield
     except KeyboardInterrupt:

@@ -1,17 +1,26 @@
-"""Files that are there whole or not at all."""
+"""Files that are replaced as a whole."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from vicinal.errors import UserError
 
+WEIGHTS, STATE = "checkpoint.safetensors", "state.safetensors"
+"""File names in the folder of a training: the network for use, and the state to resume from."""
+
+TEMPORARY = ".vicinal-tmp"
+"""How the names of temporary files end, so that they are never taken for anything else."""
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then rename it into place; make its folder if need be.
+    """Write a temporary file next to ``path`` and rename it, so that readers never see half a file.
 
-    Whoever reads ``path``, at any moment, finds the old content or the new, never a part of it.
+    The folder is created if it does not exist. File and folder are synced, so the new content
+    also survives a power failure. A process that is killed meanwhile leaves the old content, and
+    perhaps a temporary file for ``sweep``.
 
     Raises:
         UserError: if it cannot be written, for example to a full disk; nothing is left behind.
@@ -19,7 +28,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -27,6 +36,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
                 os.fsync(file.fileno())
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)
+            sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
@@ -36,6 +46,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
             f"{path} cannot be written: {error.strerror}; free some space or choose another "
             "folder with --out (what is finished is kept: the same command goes on from there)"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder and below.
+
+    Only the process that holds the lock of the folder may call this.
+    """
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

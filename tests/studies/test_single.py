@@ -1,10 +1,17 @@
 import json
+import shutil
 import subprocess
 import sys
 
+import pytest
 from safetensors.torch import load_file
 
-from vicinal.studies.results import read_metrics
+from vicinal.errors import UserError
+from vicinal.studies.keeping import Kept
+from vicinal.studies.results import Trial, read_metrics
+from vicinal.studies.single import train_one
+from vicinal.training.checkpoints import write_tree
+from vicinal.training.recipe import read_recipe
 
 KILLS = 20
 """How often a training is killed before it may end."""
@@ -226,3 +233,97 @@ def test_processes_that_were_not_asked_for_are_refused(
     done = vicinal(*train_words(small_recipe(), tmp_path / "run"))
     assert done.exit_code == 2
     assert "4 processes were started (WORLD_SIZE), but devices = 1 times nodes = 1" in done.stderr
+
+
+class AskedLater:
+    """Stands for ``Stopping``: somebody asks to stop once it was looked at so many times."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def __call__(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def asked(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_stopped_within_an_epoch_the_checkpoint_is_still_the_network_of_its_own_row(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    recipe = small_recipe({"training.epochs": 3, "training.checkpoint_every": 1})
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert vicinal(*train_words(recipe, whole)).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("vicinal.studies.trial.Stopping", AskedLater(30))  # an epoch has 20 steps
+        stopped = vicinal(*train_words(recipe, out))
+    assert stopped.exit_code == 2
+    assert "in epoch 2 of 3" in stopped.stderr
+    scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
+    scores, rows = json.loads(scored.stdout), read_metrics(out)
+    assert [row.epoch for row in rows] == [1]
+    assert scores["accuracy"] == rows[0].test_accuracy
+    assert abs(scores["loss"] - rows[0].test_loss) < 1e-6
+    assert vicinal(*train_words(recipe, out), "--resume").exit_code == 0
+    ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("lost", ["gone", "old"])
+def test_a_training_never_finishes_with_another_checkpoint_than_its_last(
+    small_recipe, tmp_path, vicinal, monkeypatch, lost
+):
+    recipe, out, first = small_recipe(), tmp_path / "run", tmp_path / "first"
+    assert vicinal(*train_words(recipe, first), "--epochs", "1").exit_code == 0
+    finish = Kept.finish
+
+    def interfered(kept, rows, seconds):
+        (out / "checkpoint.safetensors").unlink()
+        if lost == "old":
+            shutil.copy(first / "checkpoint.safetensors", out)
+        return finish(kept, rows, seconds)
+
+    monkeypatch.setattr(Kept, "finish", interfered)
+    assert vicinal(*train_words(recipe, out)).exit_code == 0
+    scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
+    assert abs(json.loads(scored.stdout)["loss"] - read_metrics(out)[-1].test_loss) < 1e-6
+
+
+def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_recipe, tmp_path):
+    recipe = read_recipe(str(small_recipe({"training.epochs": 3, "training.checkpoint_every": 1})))
+    out, there = tmp_path / "run", tmp_path / "moved"
+
+    def move(row):
+        if row.epoch == 2:
+            out.rename(there)
+
+    with pytest.raises(UserError, match=r"run was moved or deleted during the training"):
+        train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], on_epoch=move)
+    assert not (out / "state.safetensors").exists()
+    result = train_one(recipe, Trial("mixup", 0.0, 0), there, resume=True)
+    assert result.epochs == len(read_metrics(there)) == 3
+
+
+def test_a_damaged_state_is_named_with_the_way_out(small_recipe, tmp_path, vicinal, monkeypatch):
+    recipe, out = small_recipe(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("vicinal.studies.trial.Stopping", AskedLater(30))
+        assert vicinal(*train_words(recipe, out)).exit_code == 2
+    state = out / "state.safetensors"
+    other = tmp_path / "other"
+    write_tree(other, {"learner": 3})
+    for damaged in (b"", state.read_bytes()[:5000], other.read_bytes()):
+        state.write_bytes(damaged)
+        refused = vicinal(*train_words(recipe, out), "--resume")
+        assert refused.exit_code == 2
+        assert f"delete {state} to train it from the start" in refused.stderr
+    state.unlink()
+    assert vicinal(*train_words(recipe, out), "--resume").exit_code == 0

@@ -58,3 +58,16 @@ def test_a_logger_that_is_not_installed_or_not_known_is_refused(tmp_path, monkey
         loggers_named(["wandb"], tmp_path, run="x", settings={})
     with pytest.raises(UserError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
         loggers_named(["tensorbord"], tmp_path, run="x", settings={})
+
+
+def test_a_logger_that_fails_is_named_with_what_lies_at_the_bottom(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise ValueError("you tried to log 1 which is not supported") from error
+
+    (logger,) = loggers_named(["tensorboard"], tmp_path, run="erm", settings={})
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    with pytest.raises(UserError, match=r"logger tensorboard failed .*No space.*another --logger"):
+        logger.log_metrics({"loss": 1.0}, 1)

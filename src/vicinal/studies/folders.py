@@ -8,13 +8,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vicinal.errors import UserError
+from vicinal.files import sweep
 
 LOCK = ".lock"
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder if need be, and have it alone inside the ``with`` block.
+    """Lock a folder inside the ``with`` block, and create it if it does not exist.
+
+    Temporary files that a killed process left in it are deleted.
 
     Raises:
         UserError: if it cannot be written, or another process is at work in it.
@@ -23,6 +26,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
+        sweep(folder)
     except Timeout as error:
         raise UserError(
             f"another vicinal is at work in {folder}; wait for it, or choose another folder "

@@ -1,17 +1,23 @@
-"""What of a trial is written down while it is trained, and brought back to go on."""
+"""Saves and resumes a trial.
+
+The state file is the only source of truth until the result is written: the metrics and the
+checkpoint follow from it, and are written again whenever a trial resumes. The result is written
+last; once it exists, the trial is finished and the state is deleted.
+"""
 
 import dataclasses
+import os
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from vicinal.data import DataSet, Standardise
+from vicinal.errors import UserError
+from vicinal.files import STATE, WEIGHTS
 from vicinal.studies.machine import hardware, versions
 from vicinal.studies.results import EpochRow, Result, Trial, write_metrics, write_result
 from vicinal.training.augmenting import evaluation_steps
 from vicinal.training.checkpoints import (
-    STATE,
-    WEIGHTS,
     go_on_from,
     read_tree,
     state_of,
@@ -24,7 +30,7 @@ from vicinal.training.settings import Recipe, Training
 
 @dataclasses.dataclass
 class Kept:
-    """A trial that is being trained, and its folder."""
+    """A trial that is being trained, and its folder, which is created if it does not exist."""
 
     recipe: Recipe
     trial: Trial
@@ -35,25 +41,68 @@ class Kept:
     learned: Learner
     fabric: Fabric
 
+    def __post_init__(self) -> None:
+        """Remember which folder it is."""
+        if self.fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._identity = self.folder.stat()
+
     def begin(self) -> tuple[Reached, list[EpochRow], float]:
-        """Return how far the trial had come, its rows, and the seconds that it took."""
+        """Return how far the trial had come, its rows, and the seconds that it took.
+
+        Raises:
+            UserError: if the state is damaged or was written with other settings.
+        """
         path = self.folder / STATE
         if not path.exists():
             return Reached(), [], 0.0
-        state = read_tree(path, device="cpu")
-        reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
-        return reached, [EpochRow(*row) for row in state["rows"]], state["seconds"]
+        try:
+            state = read_tree(path, device="cpu")
+            reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
+            rows, seconds = [EpochRow(*row) for row in state["rows"]], float(state["seconds"])
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"this trial cannot resume: {error}; delete {path} to train it from the start"
+            ) from error
+        if self.fabric.is_global_zero:
+            self._write_what_follows(reached, rows)
+        return reached, rows, seconds
 
     def keep(self, reached: Reached, rows: list[EpochRow], seconds: float) -> None:
-        """Write where training is, and the network for use."""
+        """Write the state, then what follows from it.
+
+        Raises:
+            UserError: if a file cannot be written, or the folder was moved or deleted.
+        """
         learner = state_of(self.learned, reached, self.fabric)
         if self.fabric.is_global_zero:
+            self._check_folder()
             state = {"learner": learner, "rows": [list(row) for row in rows], "seconds": seconds}
             write_tree(self.folder / STATE, state)
-            write_metrics(self.folder, rows)
-            if rows:
-                self._write_weights(rows[-1])
+            self._write_what_follows(reached, rows)
         self.fabric.barrier()
+
+    def _check_folder(self) -> None:
+        """Refuse to write if the folder is another than at the start."""
+        try:
+            same = os.path.samestat(self.folder.stat(), self._identity)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise UserError(
+                f"the folder {self.folder} was moved or deleted during the training; if it was "
+                "moved, resume with --out and its new place (train: also --resume)"
+            )
+
+    def _write_what_follows(self, reached: Reached, rows: list[EpochRow]) -> None:
+        """Write the metrics and, between epochs, the network for use.
+
+        Within an epoch the weights are not those that the last row measured, so the checkpoint
+        stays that of an earlier epoch.
+        """
+        write_metrics(self.folder, rows)
+        if rows and reached.step == 0:
+            self._write_weights(rows[-1])
 
     def _write_weights(self, row: EpochRow) -> None:
         settings = self.settings
@@ -86,6 +135,14 @@ class Kept:
         shape = tuple(self.data.test.inputs.shape[1:])
         return (*shape[:-2], steps[-1].size, steps[-1].size) if steps else shape  # type: ignore[attr-defined]
 
+    def _saved_epoch(self) -> int | None:
+        """Return the epoch of the checkpoint; None if there is none that can be read."""
+        try:
+            epoch: int = read_tree(self.folder / WEIGHTS)["about"]["epoch"]
+            return epoch
+        except (UserError, KeyError, TypeError):
+            return None
+
     def finish(self, rows: list[EpochRow], seconds: float) -> Result:
         """Write the result, which says that the trial is finished."""
         last = rows[-1]
@@ -103,6 +160,9 @@ class Kept:
             hardware=hardware(),
         )
         if self.fabric.is_global_zero:
+            self._check_folder()
+            if self._saved_epoch() != last.epoch:
+                self._write_weights(last)
             write_result(self.folder, result, rows)
             (self.folder / STATE).unlink(missing_ok=True)
         self.fabric.barrier()

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from vicinal.errors import UserError, unknown
-from vicinal.files import write_whole
+from vicinal.files import STATE, write_whole
 from vicinal.studies.data import load_data
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.results import EpochRow, Result, Trial, read_result
@@ -70,6 +70,8 @@ def train_one(
         fabric.barrier()
         there = read_result(folder, trial)
         if there is not None:
+            if first:
+                (folder / STATE).unlink(missing_ok=True)
             return there if first else None
         data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
         told = Told()
@@ -77,13 +79,15 @@ def train_one(
             wanted = recipe.model_dump(mode="json") | trial._asdict()
             logging = loggers_named(loggers, folder, run=trial.folder, settings=wanted)
             told = Told(on_epoch, say, logging)
-        status = "failed"
         try:
             result = run_trial(recipe, trial, data, folder, fabric=fabric, told=told)
-            status = "success"
-        finally:
+        except BaseException:
             for logger in told.loggers:
-                logger.finalize(status)
+                with suppress(Exception):  # what stopped the training says more
+                    logger.finalize("failed")
+            raise
+        for logger in told.loggers:
+            logger.finalize("success")
         return result if first else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vicinal.errors import UserError
-from vicinal.files import write_whole
+from vicinal.files import STATE, write_whole
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.results import EpochRow, Result, Trial, read_result, trials_of
 from vicinal.training.recipe import load_resolved, resolved_text
@@ -114,6 +114,8 @@ def run_study(study: Study, progress: Progress) -> bool:
     """
     finished = study.results()
     left = [trial for trial in study.trials if trial not in finished]
+    for trial in finished:  # if it was killed right after its result was written
+        (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     progress.begin(study.recipe, len(study.trials), len(finished))
     if not left:
         return False

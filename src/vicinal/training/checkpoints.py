@@ -12,11 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vicinal.errors import UserError
-from vicinal.files import write_whole
+from vicinal.files import WEIGHTS, write_whole
 from vicinal.training.loop import Learner, Reached
-
-WEIGHTS, STATE = "checkpoint.safetensors", "state.safetensors"
-"""What a folder of a run calls its weights, for use, and its state, to go on from."""
 
 _KEY = "vicinal"
 """Under which entry of the header of a file the tree without its tensors stands, as JSON."""

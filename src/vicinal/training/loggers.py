@@ -1,7 +1,8 @@
 """Loggers: what is told the numbers of each epoch, beside the files of a run."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +41,7 @@ def loggers_named(
         []
     """
     check_loggers(names)
-    return [_MAKERS[name](folder, run, settings) for name in names]
+    return [_InWords(name, _MAKERS[name](folder, run, settings)) for name in names]
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -60,6 +61,34 @@ def check_loggers(names: Sequence[str]) -> None:
         except ImportError as error:
             raise UserError(
                 f"the logger {name} wants its package: pip install {name} ({error})"
+            ) from error
+
+
+class _InWords:
+    """A logger whose failures, such as a full disk, name it and what to try."""
+
+    def __init__(self, name: str, logger: Logger) -> None:
+        self._name, self._logger = name, logger
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        with self._in_words():
+            self._logger.log_metrics(metrics, step=step)
+
+    def finalize(self, status: str) -> None:
+        with self._in_words():
+            self._logger.finalize(status)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            cause: BaseException = error
+            while cause.__cause__ or cause.__context__:
+                cause = cause.__cause__ or cause.__context__ or cause
+            raise UserError(
+                f"the logger {self._name} failed ({cause}); mend that, or choose another --logger, "
+                "and resume: the last checkpoint is kept"
             ) from error
 
 
