@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 100
+"""Characters of an unknown name that are compared and shown."""
+
 
 class UserError(Exception):
     """What was wanted, what came, what to try: one sentence, shown without a traceback."""
@@ -16,6 +19,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
         "there is no network 'smal-cnn'; did you mean 'small-cnn'? (there are: small-cnn, mlp)"
     """
     names = list(known)
+    name = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no {what} {name!r}{guess} (there are: {', '.join(names)})"

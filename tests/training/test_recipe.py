@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 from inspect import signature
 
 import pytest
@@ -70,7 +71,6 @@ BAD_FIELDS = [
     ({"baseline": "ermm"}, "baseline: there is no arm 'ermm'; did you mean 'erm'?"),
     ({"training.epochs": 0}, "training.epochs should be greater than or equal to 1, but is 0"),
     ({"training.epochs": 2.5}, "training.epochs should be a valid integer, but is 2.5"),
-    ({"training.epochs": 0, "seeds": 0}, "(and 1 more field to mend)"),
     ({"training.optimizer.lr": math.inf}, "training.optimizer.lr should be a finite number"),
     ({"training.optimizer.name": "adam"}, "training.optimizer.name: there is no name 'adam'; did"),
     ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'; did you mean 'lr'"),
@@ -78,8 +78,10 @@ BAD_FIELDS = [
     ({"training.schedule.rise": 2.0}, "training.schedule.rise should be less than or equal to 1"),
     ({"training.precision": "half"}, "training.precision should be 'float32', 'bfloat16', 'float"),
     ({"training.clip_norm": 0.0}, "training.clip_norm should be greater than 0, but is 0.0"),
-    ({"arms.mixup.training": {"epocs": 3}}, "arms.mixup.training.epocs: "),
-    ({"arms.mixup.training": {"epochs": 0}}, "arms.mixup.training.epochs: "),
+    ({"arms.mixup.training": {"epocs": 3}}, "arms.mixup.training.epocs: there is no field"),
+    ({"arms.mixup.training": {"epochs": 0}}, "arms.mixup.training.epochs should be greater"),
+    ({"seeds": 10**30}, "seeds should be less than or equal to 10000"),
+    ({"training.epochs": 1 << 31}, "training.epochs should be less than 2147483648"),
     ({"arms.mixup.pairing": "thirds"}, "arms.mixup.pairing should be 'shuffle' or 'halves'"),
     ({"published": [{"arm": "x", "epochs": 1, "accuracy": 1.0, "source": "y"}]}, "no arm 'x'"),
     ({"model.name": "timm:"}, "model.name: "),
@@ -105,6 +107,108 @@ def test_a_field_that_does_not_fit_is_named_in_one_sentence(changes, words, smal
     assert sentence.startswith(f"the recipe {path}: ")
     assert words in sentence
     assert "\n" not in sentence
+
+
+def test_all_errors_of_a_recipe_are_reported_at_once_one_a_line(small_recipe):
+    row = {"arm": "ern", "epochs": 0, "accuracy": 101.0, "source": "a paper"}
+    path = small_recipe(
+        {
+            "seeds": 0,
+            "baseline": "ermm",
+            "corrupted_labels": [0.4, 0.4],
+            "data.source": "digit",
+            "model.name": "small-cnn",
+            "training.epochs": 2.5,
+            "training.epocs": 3,
+            "arms.mixup.alpha": -1,
+            "arms.mixup.title": "ERM",
+            "arms.mixup-features.at": ["stage9"],
+            "arms.erm.training": {"batch_size": 0},
+            "published": [row],
+        }
+    )
+    with pytest.raises(UserError) as caught:
+        read_recipe(str(path))
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"the recipe {path} has {len(lines)} errors:"
+    fields = [line.split()[0].rstrip(":") for line in lines]
+    assert sorted(fields) == [
+        "arms",
+        "arms.erm.training.batch_size",
+        "arms.mixup-features.at",
+        "arms.mixup.alpha",
+        "baseline",
+        "corrupted_labels",
+        "data.source",
+        "published.0.accuracy",
+        "published.0.arm",
+        "published.0.epochs",
+        "seeds",
+        "training.epochs",
+        "training.epocs",
+    ]
+
+
+def test_settings_that_exclude_each_other_are_all_reported(small_recipe):
+    muon = {"name": "muon", "lr": 0.1, "rest": {"name": "sgd", "lr": 0.1}}
+    changes = {"optimizer": muon, "clip_norm": 1.0, "precision": "float16", "cuda_graphs": True}
+    path = small_recipe({f"training.{name}": value for name, value in changes.items()})
+    with pytest.raises(UserError, match="has 3 errors:") as caught:
+        read_recipe(str(path))
+    for field in ("clip_norm", "precision", "cuda_graphs"):
+        assert str(caught.value).count(f"\n  training.{field}") == 1
+    path = small_recipe({"arms.mixup.training": {"cuda_graphs": True}})
+    with pytest.raises(UserError, match=r"arms\.mixup\.training\.cuda_graphs is for"):
+        read_recipe(str(path))
+
+
+def test_a_thousand_errors_do_not_fill_the_terminal(small_recipe):
+    path = small_recipe({f"training.unknown{k}": k for k in range(1000)})
+    with pytest.raises(UserError, match="has 1000 errors:") as caught:
+        read_recipe(str(path))
+    *shown, last = str(caught.value).splitlines()
+    assert (len(shown), last) == (1 + 20, "  and 980 more")
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(small_recipe):
+    path = small_recipe()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_recipe(str(path)).name == "digits"
+
+
+HOSTILE = {
+    "dotted": (".".join(["a"] * 50_000) + " = 1", "more than 32 tables or lists inside"),
+    "dotted, quoted": (
+        " . ".join(['"a\\"b"', "'c'", "d"] * 10_000) + " = 1",
+        "more than 32 tables or lists inside",
+    ),
+    "header": ("[" + ".".join(["a"] * 50_000) + "]", "more than 32 tables or lists inside"),
+    "arrays": ("a = " + "[" * 90_000 + "]" * 90_000, "more than 32 tables or lists inside"),
+    "arrays of 40": ("a = " + "[" * 40 + "]" * 40, "more than 32 tables or lists inside"),
+    "inline tables": ("a = " + "{b=" * 20_000, "more than 32 tables or lists inside"),
+    "digits": (f"seeds = {'9' * 100_000}", "is not valid TOML: Exceeds the limit"),
+    "hexadecimal": (f"seeds = 0x{'f' * 100_000}", "seeds should be less than or equal to 10000"),
+    "long": ("# " + "x" * 200_000, "has more than 200,000 bytes"),
+    "one word": ("a" * 190_000, "is not valid TOML"),
+    "one quote": ('"' * 190_001, "is not valid TOML"),
+    "a long name": (f"{'a' * 100_000} = 1", "name is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_recipe_is_refused_in_words_before_it_takes_memory(kind, tmp_path):
+    text, words = HOSTILE[kind]
+    path = tmp_path / "hostile.toml"
+    path.write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as caught:
+            read_recipe(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 3000
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():

@@ -79,7 +79,7 @@ class StudyProgress:
         self._bars.reset(
             self._epochs,
             description=self._name(trial.arm, trial.corrupted, trial.seed),
-            total=self._recipe.training.epochs,
+            total=self._recipe.training_of(trial.arm).epochs,
             visible=True,
         )
 

@@ -5,15 +5,29 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 import tomli_w
 
 from vicinal.errors import UserError, unknown
-from vicinal.training import settings as tables
-from vicinal.training.augmenting import STEPS
-from vicinal.training.settings import Recipe, Settings, merged
+from vicinal.training.complaints import complaints, mismatches
+from vicinal.training.settings import Recipe, merged
+
+_MAX_BYTES = 200_000
+"""The largest recipe that is read; those that come with vicinal have 6,000 bytes at most."""
+
+_MAX_DEPTH = 32
+"""The most tables or lists inside each other, and the most names joined by dots."""
+
+_MOST_PROBLEMS = 20
+"""The most errors that are printed of one recipe."""
+
+_LONGEST = 1_000
+"""The most characters that are printed of one error."""
+
+_NAME = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_DOTTED = re.compile(rf"(?:{_NAME}[ \t]*+\.[ \t]*+){{{_MAX_DEPTH}}}")
 
 
 def shipped() -> list[str]:
@@ -106,105 +120,66 @@ def resolved_text(recipe: Recipe) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
         names = ", ".join(shipped())
         raise UserError(
             f"there is no recipe file {path}; check the path, or name a recipe that comes with "
             f"vicinal ({names})"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"the recipe {path} cannot be read: {reason}") from error
+    except OSError as error:
+        raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(
+            f"the recipe {path} has more than {_MAX_BYTES:,} bytes, the most that a recipe may "
+            "have; check that it is the right file"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the recipe {path} cannot be read: it is not UTF-8 text (byte {error.start}); save "
+            "it as UTF-8"
+        ) from error
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
+    too_deep = UserError(
+        f"the recipe {origin} has more than {_MAX_DEPTH} tables or lists inside each other"
+    )
+    if _DOTTED.search(text):  # tomllib takes memory by the square of their number
+        raise too_deep
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        settings = tomllib.loads(text)
+        if _deeper(settings, _MAX_DEPTH):
+            raise too_deep
+    except RecursionError as error:
+        raise too_deep from error
+    except ValueError as error:  # also of integers with too many digits
         raise UserError(f"the recipe {origin} is not valid TOML: {error}") from error
+    return settings
+
+
+def _deeper(value: Any, most: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (most == 0 or any(_deeper(one, most - 1) for one in value))
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
+    problems = mismatches(settings)
     try:
-        return Recipe.model_validate(settings)
+        recipe = Recipe.model_validate(settings)
     except pydantic.ValidationError as error:
-        raise UserError(f"the recipe {origin}: {_sentence(error, settings)}") from error
-
-
-def _sentence(error: pydantic.ValidationError, settings: Mapping[str, Any]) -> str:
-    """Turn pydantic's first complaint into one sentence that names the field as TOML does."""
-    complaints = error.errors(include_url=False)
-    count = len(complaints) - 1
-    more = f" (and {count} more field{'s' if count > 1 else ''} to mend)" if count else ""
-    return f"{_complaint(complaints[0], settings)}{more}"
-
-
-def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
-    field = _field(complaint["loc"], settings)
-    context, value = complaint.get("ctx", {}), complaint["input"]
-    match complaint["type"]:
-        case "value_error":  # from a validator of ours, which named the field itself
-            sentence = str(context["error"])
-        case "missing":
-            sentence = f"{field} is missing"
-        case "extra_forbidden":
-            known = _siblings(complaint["loc"])
-            sentence = f"{field}: {unknown('field', str(complaint['loc'][-1]), known)}"
-        case "union_tag_not_found":
-            sentence = f"{field}.{_tag(complaint)} is missing"
-        case "union_tag_invalid":
-            tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-            tag = _tag(complaint)
-            sentence = f"{field}.{tag}: {unknown(tag, str(context['tag']), tags)}"
-        case "too_short":
-            sentence = f"{field} should have at least {context['min_length']} entry, but is {value}"
-        case _:
-            wanted = re.sub("^(Input|String) should ", "", complaint["msg"])
-            sentence = f"{field} should {wanted}, but is {value!r}"
-    return sentence
-
-
-def _field(location: tuple[int | str, ...], settings: Any) -> str:
-    """Return the dotted name of a field; leave out the tags that pydantic adds for unions."""
-    words: list[str] = []
-    here: Any = settings
-    for position, word in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(here, Mapping) and word not in here and not last:
-            continue
-        words.append(str(word))
-        inside = isinstance(here, Mapping) or (isinstance(here, list) and isinstance(word, int))
-        here = here[word] if inside and (not isinstance(here, Mapping) or word in here) else None
-    return ".".join(words)
-
-
-def _tag(complaint: Any) -> str:
-    """Return the field that tells the members of a union apart: policy, or name."""
-    return str(complaint["ctx"]["discriminator"]).strip("'")
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """Return the fields that there are beside an unknown one."""
-    if location[:2] == ("data", "augment"):
-        step = STEPS.get(str(location[-2]))
-        return [] if step is None else list(step.model_fields)
-    here: type[Settings] = Recipe
-    for word in location[:-1]:
-        here = _INNER.get(str(word), here)
-    return list(here.model_fields)
-
-
-_INNER: dict[str, Any] = {
-    "data": tables.Data,
-    "model": tables.Model,
-    "training": tables.Training,
-    "none": tables.PlainArm,
-    "mixup": tables.MixUpArm,
-    "published": tables.Published,
-    "rest": tables.SGD,
-} | {
-    str(get_args(table.model_fields["name"].annotation)[0]): table
-    for table in get_args(get_args(tables.Optimizer)[0]) + get_args(get_args(tables.Schedule)[0])
-}
-"""The tables of a recipe by the words that pydantic has for where they are."""
+        problems = complaints(error, settings) + problems
+    if not problems:
+        return recipe
+    problems = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}..." for one in problems]
+    if len(problems) == 1:
+        raise UserError(f"the recipe {origin}: {problems[0]}")
+    shown = problems[:_MOST_PROBLEMS]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    lines = "".join(f"\n  {problem}" for problem in shown)
+    raise UserError(f"the recipe {origin} has {len(problems)} errors:{lines}")

@@ -1,20 +1,35 @@
 """The settings of a study: every field with its unit, checked by pydantic."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
-from vicinal.errors import UserError, unknown
-from vicinal.models import check_name, mixing_places
+from vicinal.errors import UserError
+from vicinal.models import check_name
 from vicinal.training.augmenting import Augment
+
+
+def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
+    """Return a validator that turns the ``UserError`` of a check into pydantic's ``ValueError``."""
+
+    def validate(value: str) -> str:
+        try:
+            check(value)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return pydantic.AfterValidator(validate)
+
 
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 class Settings(pydantic.BaseModel):
@@ -28,7 +43,9 @@ class Settings(pydantic.BaseModel):
 class Data(Settings):
     """What is learned."""
 
-    source: str = Field(description='what names a data set, such as "cifar10" or "folder:PATH"')
+    source: Annotated[str, _checked(parse_known)] = Field(
+        description='what names a data set, such as "cifar10" or "folder:PATH"'
+    )
     root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
     test_fraction: float = Field(
         TEST_FRACTION,
@@ -50,7 +67,9 @@ class Data(Settings):
 class Model(Settings):
     """What learns it."""
 
-    name: str = Field(description="short name of a network, timm:NAME, torchvision:NAME, or a path")
+    name: Annotated[str, _checked(check_name)] = Field(
+        description="short name of a network, timm:NAME, torchvision:NAME, or a path"
+    )
 
 
 class SGD(Settings):
@@ -125,11 +144,11 @@ Schedule = Annotated[OneCycle | Cosine | Linear | Step, Field(discriminator="nam
 class Training(Settings):
     """How it is learned."""
 
-    epochs: int = Field(ge=1, description="passes over the training examples")
-    batch_size: int = Field(
-        ge=1, description="examples per step, of all devices together; the last may be smaller"
+    epochs: Count = Field(description="passes over the training examples")
+    batch_size: Count = Field(
+        description="examples per step, of all devices together; the last may be smaller"
     )
-    accumulate: int = Field(1, ge=1, description="parts that a batch is cut into, to save memory")
+    accumulate: Count = Field(1, description="parts that a batch is cut into, to save memory")
     optimizer: Optimizer
     schedule: Schedule
     warmup_epochs: float = Field(0.0, ge=0, description="epochs of a straight rise from nothing")
@@ -151,24 +170,27 @@ class Training(Settings):
     compile: bool = Field(False, description="whether torch.compile makes one program of a network")
     cuda_graphs: bool = Field(False, description="whether a compiled step is replayed as a whole")
     sync_batch_norm: bool = Field(False, description="whether norms see the batch of all devices")
-    checkpoint_every: int = Field(1, ge=1, description="epochs from one checkpoint to the next")
+    checkpoint_every: Count = Field(1, description="epochs from one checkpoint to the next")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores where left out")
+    threads: Count | None = Field(None, description="CPU threads; all cores where left out")
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> "Training":
+        problems = []
         if self.optimizer.name == "muon" and self.clip_norm is not None:
-            raise ValueError(
+            problems.append(
                 "training.clip_norm does nothing for muon, whose steps have a length of their own: "
                 "leave it out, or choose sgd or adamw"
             )
         if self.optimizer.name == "muon" and self.precision == "float16":
-            raise ValueError(
+            problems.append(
                 'training.precision = "float16" scales the loss, which muon does not know of: '
                 'choose "bfloat16"'
             )
         if self.cuda_graphs and not self.compile:
-            raise ValueError("training.cuda_graphs is for compiled networks: set training.compile")
+            problems.append("training.cuda_graphs is for compiled networks: set training.compile")
+        if problems:
+            raise ValueError("\n".join(problems))  # one problem a line
         return self
 
 
@@ -206,7 +228,7 @@ class Published(Settings):
     """A row that others have published, to stand beside ours."""
 
     arm: str = Field(description="which arm it is about")
-    epochs: int = Field(ge=1, description="passes over the training examples")
+    epochs: Count = Field(description="passes over the training examples")
     accuracy: float = Field(ge=0, le=100, description="of the test part, in percent")
     source: str = Field(min_length=1, description="where it stands")
 
@@ -216,7 +238,9 @@ class Recipe(Settings):
 
     name: Name = Field(description="small letters, digits and dashes; names the folder in runs/")
     baseline: str = Field(description="the arm that the others are compared with")
-    seeds: int = Field(3, ge=1, description="repetitions: weights, order of the data, mixing")
+    seeds: int = Field(
+        3, ge=1, le=10_000, description="repetitions: weights, order of the data, mixing"
+    )
     seed: int = Field(
         0, ge=0, lt=1 << 32, description="draws the test part and the corrupted labels"
     )
@@ -235,39 +259,6 @@ class Recipe(Settings):
         """Return how an arm is trained: ``training``, and what differs in the arm."""
         changes = self.arms[arm].training
         return Training.model_validate(merged(self.training.model_dump(), changes))
-
-    @pydantic.model_validator(mode="after")
-    def _names_exist(self) -> "Recipe":
-        try:
-            parse_known(self.data.source)
-        except UserError as error:
-            raise ValueError(f"data.source: {error}") from error
-        try:
-            check_name(self.model.name)
-        except UserError as error:
-            raise ValueError(f"model.name: {error}") from error
-        _known("baseline", "arm", self.baseline, self.arms)
-        places = mixing_places(self.model.name)
-        for name, arm in self.arms.items():
-            for place in getattr(arm, "at", ()):
-                if places is not None:
-                    _known(f"arms.{name}.at", f"layer of {self.model.name}", place, places)
-            try:
-                self.training_of(name)
-            except pydantic.ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(map(str, ("arms", name, "training", *first["loc"])))
-                raise ValueError(
-                    f"{field}: {first['msg']}, but it is {first['input']!r}"
-                ) from error
-        if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
-            raise ValueError("corrupted_labels: each condition can be there only once")
-        titles = [arm.title for arm in self.arms.values()]
-        if len(set(titles)) < len(titles):
-            raise ValueError("arms: each needs a title of its own")
-        for row in self.published:
-            _known("published.arm", "arm", row.arm, self.arms)
-        return self
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,8 +282,3 @@ def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         else:
             result[field] = value
     return result
-
-
-def _known(field: str, what: str, name: str, names: Any) -> None:
-    if name not in names:
-        raise ValueError(f"{field}: {unknown(what, name, names)}")
