@@ -5,6 +5,7 @@ from vicinal.studies.results import (
     EpochRow,
     Result,
     Trial,
+    condition_name,
     read_metrics,
     read_result,
     trials_of,
@@ -65,3 +66,11 @@ def test_a_study_has_every_arm_under_every_condition_with_every_seed():
     trials = trials_of(read_recipe("digits"))
     assert len(trials) == len(set(trials)) == 18
     assert len({trial.folder for trial in trials}) == 18
+
+
+def test_fractions_that_differ_have_names_and_folders_that_differ():
+    fractions = [0.07, 0.4, 0.4000001, 1 / 3, 0.33333334, 1e-7, 1.0]
+    names = [condition_name(fraction) for fraction in fractions]
+    assert names[:2] == ["7% corrupted", "40% corrupted"]
+    assert (names[2], names[5]) == ("40.00001% corrupted", "0.00001% corrupted")
+    assert len({Trial("erm", fraction, 0).folder for fraction in fractions}) == len(fractions)

@@ -1,6 +1,10 @@
+import json
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from vicinal.data import load
 from vicinal.studies.results import Trial
@@ -122,3 +126,64 @@ def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vici
     assert done.exit_code == 0, done.stderr
     assert "left out of train: " in done.stderr
     assert "b/z.png: a picture that begins with" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_alpha_may_be_infinite_from_the_recipe_to_the_summary(
+    small_recipe, tmp_path, vicinal, command
+):
+    changes = {"arms.mixup.alpha": math.inf, "arms.mixup-features": None}
+    recipe = small_recipe(changes | {"seeds": 1, "training.epochs": 1, "corrupted_labels": [0.0]})
+    arm = ["--arm", "mixup", "--resume"] if command == "train" else []
+    words = [command, recipe, "--out", tmp_path / "out", "--json", *arm]
+    for _ in range(2):  # trained, then only read
+        done = vicinal(*words)
+        assert done.exit_code == 0, done.stderr
+    if command == "study":
+        refuse = pytest.fail  # Python reads Infinity, which is no JSON
+        summary = json.loads(done.stdout, parse_constant=refuse)
+        assert summary["settings"]["arms"]["mixup"]["alpha"] == "Infinity"
+        assert "alpha = inf" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["warmup_epochs", "clip_norm"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_settings_that_make_no_sense_without_an_end_are_refused(
+    small_recipe, tmp_path, vicinal, name, value
+):
+    refused = vicinal("study", small_recipe({f"training.{name}": value}), "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert f"training.{name} should be a finite number, but is {value}" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_a_last_step_that_explodes_is_no_result(
+    small_recipe, tmp_path, vicinal, monkeypatch, command
+):
+    # 20 steps an epoch: the loss of the last one is measured before its step.
+    monkeypatch.setattr(
+        "vicinal.studies.trial.rate_factor", lambda step, **_: 1e30 if step == 39 else 1.0
+    )
+    changes = {"arms.mixup-features": None, "corrupted_labels": [0.0], "seeds": 1}
+    recipe = small_recipe(changes | {"training.checkpoint_every": 1})
+    arm = ["--arm", "mixup"] if command == "train" else []
+    out = tmp_path / "out"
+    done = vicinal(command, recipe, "--out", out, *arm)
+    assert done.exit_code == 2
+    assert "the test loss became" in done.stderr
+    assert "in epoch 2: lower the learning rate" in done.stderr
+    assert not list(out.rglob("result.json"))
+    weights = load_file(next(out.rglob("checkpoint.safetensors")))
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_a_fraction_that_corrupts_no_label_is_refused_before_training(
+    small_recipe, tmp_path, vicinal, command
+):
+    recipe = small_recipe({"corrupted_labels": [0.0, 0.0001]})
+    arm = ["--arm", "mixup", "--corrupted", "0.0001"] if command == "train" else []
+    done = vicinal(command, recipe, "--out", tmp_path / "out", *arm)
+    assert done.exit_code == 2
+    assert "0.01% corrupted changes none of the 1257 training labels" in done.stderr
+    assert not list(tmp_path.rglob("metrics.csv"))

@@ -6,12 +6,30 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from vicinal.data import DataSet, Loader, Part, Standardise
+from vicinal.data import DataSet, Loader, Part, Standardise, corrupt_labels
 from vicinal.errors import UserError
 from vicinal.models import FastCNN, build
-from vicinal.studies.results import Trial
+from vicinal.studies.results import Trial, condition_name
 from vicinal.training.augmenting import evaluation_steps, training_steps
 from vicinal.training.settings import Recipe, Training
+
+
+def given_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
+    """Return the labels to train with, of which a fraction is corrupted.
+
+    Raises:
+        UserError: if that fraction changes no label.
+    """
+    true = data.train.targets
+    given = corrupt_labels(
+        true, rate=corrupted, num_classes=len(data.classes), seed=recipe.seed
+    ).labels
+    if corrupted and torch.equal(given, true):
+        raise UserError(
+            f"{condition_name(corrupted)} changes none of the {len(true)} training labels; choose "
+            "a larger fraction, or 0 for the true labels"
+        )
+    return given
 
 
 class Loaders(NamedTuple):

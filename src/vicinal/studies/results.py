@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,10 @@ def condition_name(corrupted: float) -> str:
         >>> condition_name(0.0), condition_name(0.4)
         ('true labels', '40% corrupted')
     """
-    return f"{100 * corrupted:g}% corrupted" if corrupted else "true labels"
+    if not corrupted:
+        return "true labels"
+    percent = Decimal(repr(float(corrupted))).scaleb(2).normalize()  # exact, so that names differ
+    return f"{percent:f}% corrupted"
 
 
 def trials_of(recipe: Recipe) -> list[Trial]:

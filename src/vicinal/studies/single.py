@@ -76,7 +76,7 @@ def train_one(
         data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
         told = Told()
         if first:
-            wanted = recipe.model_dump(mode="json") | trial._asdict()
+            wanted = json.loads(recipe.model_dump_json()) | trial._asdict()
             logging = loggers_named(loggers, folder, run=trial.folder, settings=wanted)
             told = Told(on_epoch, say, logging)
         try:

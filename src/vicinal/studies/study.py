@@ -123,9 +123,12 @@ def run_study(study: Study, progress: Progress) -> bool:
     from vicinal.studies.data import load_data
     from vicinal.studies.examples import write_examples
     from vicinal.studies.ledger import Ledger
+    from vicinal.studies.preparation import given_labels
     from vicinal.studies.trial import Told, run_trial
 
     data = load_data(study.recipe, progress.left_out)
+    for corrupted in study.recipe.corrupted_labels:
+        given_labels(study.recipe, corrupted, data)
     write_examples(study.folder / "examples.npz", study.recipe, data)
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)

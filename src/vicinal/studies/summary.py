@@ -31,7 +31,7 @@ def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]
         "study": recipe.name,
         "rows": rows,
         **({"published": alone + published} if published else {}),
-        "settings": recipe.model_dump(mode="json"),
+        "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
     }
 

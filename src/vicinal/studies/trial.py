@@ -12,18 +12,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from vicinal.data import DataSet, corrupt_labels, standardise_by
+from vicinal.data import DataSet, standardise_by
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
 from vicinal.probes import reproduced
 from vicinal.studies.keeping import Kept
-from vicinal.studies.preparation import Loaders, loaders_of, network_of
+from vicinal.studies.preparation import Loaders, given_labels, loaders_of, network_of
 from vicinal.studies.results import EpochRow, Result, Trial
 from vicinal.training.engine import engine, total, troubles_in_words
 from vicinal.training.evaluation import answers, score_of
 from vicinal.training.loggers import Logger
-from vicinal.training.loop import Learner, Reached, learner, train
+from vicinal.training.loop import Learner, Reached, check_finite, learner, train
 from vicinal.training.memory import memory_kept
 from vicinal.training.optimisers import optimisers
 from vicinal.training.schedules import rate_factor
@@ -112,9 +112,7 @@ def _run(
     stopping: Stopping,
 ) -> Result:
     begin = time.perf_counter()
-    given = corrupt_labels(
-        data.train.targets, rate=trial.corrupted, num_classes=len(data.classes), seed=recipe.seed
-    ).labels
+    given = given_labels(recipe, trial.corrupted, data)
     standardise = standardise_by(data.train)
     loaders = loaders_of(
         recipe, trial, data, settings=settings, given=given, standardise=standardise, fabric=fabric
@@ -240,6 +238,7 @@ def _measured(
         memorised = reproduced(
             scores.argmax(1).cpu(), given=given[seen], true=true[seen], total=add_up
         )
+    check_finite("test", score.loss, reached.epoch, learned)
     rate = max(group["lr"] for engine in learned.optimisers for group in engine.param_groups)
     seconds = round(time.perf_counter() - begin, 2)
     return EpochRow(

@@ -341,18 +341,32 @@ def _agreed(stopping: Callable[[], bool], step: int, fabric: Fabric) -> bool:
 
 
 def _close_epoch(reached: Reached, fabric: Fabric, learner: Learner) -> None:
-    """Count an epoch that is over, and see whether its loss is finite."""
+    """Count an epoch that is over, and check that its loss is finite."""
     sums = torch.stack([reached.loss, torch.full_like(reached.loss, reached.seen)])
     loss, seen = total(sums, fabric=fabric).tolist()
     reached.mean = loss / seen
     reached.epoch, reached.step, reached.seen = reached.epoch + 1, 0, 0
     reached.loss = torch.zeros_like(reached.loss)
-    if not math.isfinite(reached.mean):
-        rates = ", ".join(
-            f"{g['initial_lr']:g}" for o in learner.optimisers for g in o.param_groups
-        )
-        raise UserError(
-            f"the training loss became {reached.mean} in epoch {reached.epoch}: lower the learning "
-            f"rate (training.optimizer, now {rates}) or raise training.warmup_epochs; the last "
-            "checkpoint from before is kept"
-        )
+    check_finite("training", reached.mean, reached.epoch, learner)
+
+
+def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
+    """Stop a run that diverged.
+
+    Args:
+        kind: of loss, "training" or "test"; a last step can explode after its loss was measured.
+        loss: after the epoch.
+        epoch: from 1.
+        learner: for its learning rates.
+
+    Raises:
+        UserError: if the loss is not finite.
+    """
+    if math.isfinite(loss):
+        return
+    rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimisers for g in o.param_groups)
+    raise UserError(
+        f"the {kind} loss became {loss} in epoch {epoch}: lower the learning rate "
+        f"(training.optimizer, now {rates}) or raise training.warmup_epochs; the last checkpoint "
+        "from before is kept"
+    )

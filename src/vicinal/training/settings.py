@@ -151,12 +151,16 @@ class Training(Settings):
     accumulate: Count = Field(1, description="parts that a batch is cut into, to save memory")
     optimizer: Optimizer
     schedule: Schedule
-    warmup_epochs: float = Field(0.0, ge=0, description="epochs of a straight rise from nothing")
+    warmup_epochs: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="epochs of a straight rise from nothing"
+    )
     decay: Literal["weights", "all"] = Field(
         "weights", description='what decays: "weights" spares norms and biases'
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
-    clip_norm: float | None = Field(None, gt=0, description="longest gradient, in all weights")
+    clip_norm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="longest gradient, in all weights"
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the average that is tested and kept"
     )
