@@ -1,10 +1,13 @@
 import pytest
 from filelock import FileLock
 
+from vicinal.data import load
 from vicinal.errors import UserError
-from vicinal.studies import open_study, run_study
+from vicinal.reports.report import is_current
+from vicinal.studies import Study, open_study, run_study
 from vicinal.studies.ledger import Ledger
 from vicinal.studies.results import Trial, read_metrics
+from vicinal.studies.summary import summarise
 from vicinal.training.recipe import load_resolved
 
 
@@ -141,3 +144,74 @@ def test_a_claim_whose_owner_is_gone_is_handed_out_again(tmp_path):
     claims = [after.claim(), after.claim(), after.claim()]
     assert sorted(claim[1] for claim in claims[:2]) == [B, C]
     assert claims[2] is None
+
+
+def test_a_result_of_other_data_is_never_averaged(copied_study, vicinal):
+    path = copied_study / "trials" / "mixup-true-labels-seed1" / "result.json"
+    words = path.read_text()
+    assert '"test_examples": 540' in words
+    path.write_text(words.replace('"test_examples": 540', '"test_examples": 450'))
+    recipe = copied_study / "recipe.toml"
+    for more in ([], ["--seeds", 3]):
+        refused = vicinal("study", recipe, "--out", copied_study, *more)
+        assert refused.exit_code == 2
+        assert "mixup-true-labels-seed1 on 450, so they cannot be compared" in refused.stderr
+
+
+def test_data_with_another_number_of_test_examples_than_the_results_are_refused(
+    copied_study, vicinal, monkeypatch
+):
+    fewer = load("digits", test_fraction=0.2, seed=0)
+    monkeypatch.setattr("vicinal.studies.data.load", lambda *_, **__: fewer)
+    recipe = copied_study / "recipe.toml"
+    refused = vicinal("study", recipe, "--out", copied_study, "--seeds", 3)
+    assert refused.exit_code == 2
+    assert "tested on 540 examples, and digits has 360 now" in refused.stderr
+
+
+def test_a_trial_copied_from_another_recipe_is_refused(copied_study, small_recipe, vicinal):
+    recipe, trials = small_recipe({"training.label_smoothing": 0.1}), copied_study / "trials"
+    (copied_study / "recipe.toml").write_text(recipe.read_text())
+    refused = vicinal("study", recipe, "--out", copied_study)
+    assert refused.exit_code == 2
+    assert "training.label_smoothing is 0.0 there and 0.1 here" in refused.stderr
+    assert f"delete the folder {trials / 'erm-true-labels-seed0'}" in refused.stderr
+
+
+REPORT = ["report.html", "table.md", "table.csv", "summary.json", "SHA256SUMS", "figures"]
+
+
+def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, vicinal):
+    recipe = load_resolved(copied_study / "recipe.toml")
+    study = Study(recipe, copied_study)
+    summary = summarise(recipe, study.results())
+    assert is_current(study, summary)
+    paths = [copied_study / name for name in REPORT]
+    paths[-1] = min(paths[-1].iterdir())
+    wholes = [path.read_bytes() for path in paths]
+    for path, whole in zip(paths, wholes, strict=True):
+        for damaged in (b"", whole[:-9], b"\xff" * 99, None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            assert not is_current(study, summary), (path, damaged)
+        path.write_bytes(whole)
+    for path in paths:
+        path.write_bytes(b"\xff")
+    done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
+    assert done.exit_code == 0, done.stderr
+    assert [path.read_bytes() for path in paths] == wholes
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_damaged_examples_are_written_again(copied_study, vicinal, content):
+    path = copied_study / "examples.npz"
+    whole = path.read_bytes()
+    (copied_study / "report.html").unlink()
+    path.write_bytes(whole[:-2000] if content is None else content)
+    done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
+    assert done.exit_code == 0, done.stderr
+    assert "examples.npz is damaged" in done.stderr
+    assert path.read_bytes() == whole
+    assert (
+        'id="examples"' in (copied_study / "report.html").read_text()
+        or (copied_study / "figures" / "examples.svg").exists()
+    )

@@ -1,5 +1,6 @@
 """Writing a report: reads the results of a study, and nothing else."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,25 +10,28 @@ from vicinal.studies.results import Trial, read_metrics
 from vicinal.studies.summary import summary_text
 from vicinal.training.recipe import resolved_text
 
-PAGE = "report.html"
+PAGE, SUMS = "report.html", "SHA256SUMS"
 
 
 def is_current(study: Study, summary: Mapping[str, Any]) -> bool:
-    """Say whether the folder holds a whole report of this summary already."""
-    path = study.folder / "summary.json"
-    others = [PAGE, "table.md", "table.csv", *(["published.csv"] if study.recipe.published else [])]
-    return (
-        all((study.folder / name).exists() for name in others)
-        and path.exists()
-        and path.read_text("utf-8") == summary_text(summary)
+    """Say whether the folder holds a report of this summary, and all of its files are undamaged."""
+    folder = study.folder
+    try:
+        lines = (folder / SUMS).read_text("utf-8").splitlines()
+        written = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        contents = {name: (folder / name).read_bytes() for name in written}
+    except (OSError, ValueError):
+        return False
+    return contents.get("summary.json") == summary_text(summary).encode() and all(
+        written[name] == hashlib.sha256(content).hexdigest() for name, content in contents.items()
     )
 
 
 def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     """Write ``figures/*.svg``, ``table.md``, ``table.csv``, ``report.html`` and ``summary.json``.
 
-    Where the recipe has published rows, ``published.csv`` has them. The summary comes last: where
-    it is, the rest is.
+    Where the recipe has published rows, ``published.csv`` has them. ``SHA256SUMS`` is written last,
+    so that a file that is missing or damaged later is noticed and all are written again.
 
     Raises:
         UserError: if one of them cannot be written, or a trial's metrics cannot be read.
@@ -60,10 +64,12 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     kept = folder / "examples.npz"
     examples = examples_picture(kept) if kept.exists() else None
     pictures = [accuracy, *memorisation, *(one for _, several in curves for one in several)]
-    for picture in [*pictures, examples] if examples else pictures:
-        write_whole(folder / "figures" / f"{picture.name}.svg", standalone(picture))
+    files = {
+        f"figures/{picture.name}.svg": standalone(picture)
+        for picture in ([*pictures, examples] if examples else pictures)
+    }
     machines = [result.hardware for result in study.results().values()]
-    html = page(
+    files[PAGE] = page(
         summary,
         recipe_text=resolved_text(recipe),
         machines=[m for k, m in enumerate(machines) if m not in machines[:k]],
@@ -72,9 +78,13 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         curves=curves,
         examples=examples,
     )
-    write_whole(folder / "table.md", markdown(summary))
-    write_whole(folder / "table.csv", csv_text(summary["rows"]))
+    files["table.md"] = markdown(summary)
+    files["table.csv"] = csv_text(summary["rows"])
     if "published" in summary:
-        write_whole(folder / "published.csv", csv_text(summary["published"]))
-    write_whole(folder / PAGE, html)
-    write_whole(folder / "summary.json", summary_text(summary))
+        files["published.csv"] = csv_text(summary["published"])
+    files["summary.json"] = summary_text(summary)
+    sums = ""
+    for name, text in files.items():
+        write_whole(folder / name, text)
+        sums += f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n"
+    write_whole(folder / SUMS, sums)

@@ -23,7 +23,7 @@ def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
     lam of its own, so that they differ.
     """
     arms = [arm for arm in recipe.arms.values() if isinstance(arm, MixUpArm)]
-    if path.exists() or not arms or data.brightest is None:
+    if not arms or data.brightest is None:
         return
     policy = policy_of(arms[0])
     assert policy is not None

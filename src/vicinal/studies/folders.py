@@ -50,7 +50,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         >>> differences({"training": {"epochs": 3}}, {"training": {"epochs": 5}})
         ['training.epochs is 3 there and 5 here']
     """
-    old, new = _flat(there), _flat(here)
+    old, new = flat(there), flat(here)
     return [
         f"{field} is {_shown(old.get(field))} there and {_shown(new.get(field))} here"
         for field in sorted(old.keys() | new.keys())
@@ -58,15 +58,21 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under their dotted names.
+
+    Example:
+        >>> flat({"training": {"epochs": 3}})
+        {'training.epochs': 3}
+    """
+    fields: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
+        fields |= (
+            flat(value, f"{prefix}{name}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{name}": value}
         )
-    return flat
+    return fields
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,15 @@ from vicinal.data import DataSet, Standardise
 from vicinal.errors import UserError
 from vicinal.files import STATE, WEIGHTS
 from vicinal.studies.machine import hardware, versions
-from vicinal.studies.results import EpochRow, Result, Trial, write_metrics, write_result
+from vicinal.studies.results import (
+    EpochRow,
+    Result,
+    Trial,
+    settings_of,
+    settings_that_differ,
+    write_metrics,
+    write_result,
+)
 from vicinal.training.augmenting import evaluation_steps
 from vicinal.training.checkpoints import (
     go_on_from,
@@ -58,6 +66,8 @@ class Kept:
             return Reached(), [], 0.0
         try:
             state = read_tree(path, device="cpu")
+            if other := settings_that_differ(state["settings"], self.recipe, self.trial):
+                raise UserError(f"it was trained with other settings ({other})")
             reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
             rows, seconds = [EpochRow(*row) for row in state["rows"]], float(state["seconds"])
         except (UserError, KeyError, TypeError, ValueError) as error:
@@ -77,7 +87,12 @@ class Kept:
         learner = state_of(self.learned, reached, self.fabric)
         if self.fabric.is_global_zero:
             self._check_folder()
-            state = {"learner": learner, "rows": [list(row) for row in rows], "seconds": seconds}
+            state = {
+                "learner": learner,
+                "rows": [list(row) for row in rows],
+                "seconds": seconds,
+                "settings": settings_of(self.recipe, self.trial),
+            }
             write_tree(self.folder / STATE, state)
             self._write_what_follows(reached, rows)
         self.fabric.barrier()
@@ -156,6 +171,7 @@ class Kept:
             test_loss=last.test_loss,
             memorised=last.memorised,
             seconds=round(seconds, 2),
+            settings=settings_of(self.recipe, self.trial),
             versions=versions(),
             hardware=hardware(),
         )

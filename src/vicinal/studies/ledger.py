@@ -6,7 +6,6 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from vicinal.errors import UserError
 from vicinal.studies.results import Trial
@@ -74,8 +73,8 @@ class Ledger:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
+        except Exception as error:  # a damaged data base raises all kinds
+            reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"the ledger {self._path} cannot be used: {reason}; free some space, or delete "
                 "this file: finished trials are kept beside it, in trials/"

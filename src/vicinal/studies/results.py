@@ -2,15 +2,19 @@
 
 import csv
 import io
+import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import pydantic
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
+from vicinal.studies.folders import differences, flat
 from vicinal.training.settings import Recipe
 
 
@@ -73,22 +77,49 @@ class EpochRow(NamedTuple):
     seconds: float
 
 
+_Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+
+
 class Result(pydantic.BaseModel):
-    """The end of a trial; accuracies and shares are fractions, time is in seconds."""
+    """The end of a trial; accuracies and shares are fractions, time is in seconds.
+
+    ``settings`` are those that the trial depends on; results of earlier versions have none.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     arm: str
-    corrupted: float
+    corrupted: _Share
     seed: int
-    epochs: int
-    test_examples: int
-    test_accuracy: float
-    test_loss: float
-    memorised: float | None
-    seconds: float
+    epochs: pydantic.PositiveInt
+    test_examples: pydantic.PositiveInt
+    test_accuracy: _Share
+    test_loss: _Finite
+    memorised: _Share | None
+    seconds: _Finite
+    settings: dict[str, Any] = {}
     versions: dict[str, str]
     hardware: dict[str, str]
+
+
+def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
+    """Return the settings that decide what comes out of a trial, as plain values for JSON."""
+    where = {"data": {"root", "max_bytes"}}  # where data lies changes nothing
+    plain = json.loads(recipe.model_dump_json(include={"seed", "data", "model"}, exclude=where))
+    training = json.loads(recipe.training_of(trial.arm).model_dump_json())
+    arm = json.loads(recipe.arms[trial.arm].model_dump_json(exclude={"title", "training"}))
+    return {**trial._asdict(), "recipe": plain, "training": training, trial.arm: arm}
+
+
+def settings_that_differ(there: Mapping[str, Any], recipe: Recipe, trial: Trial) -> str:
+    """Say in words which settings a trial was trained with that are others now, or ``""``.
+
+    Settings that only one version of vicinal has are not compared.
+    """
+    old, new = flat(there), flat(settings_of(recipe, trial))
+    both = old.keys() & new.keys()
+    return "; ".join(differences({k: old[k] for k in both}, {k: new[k] for k in both}))
 
 
 def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
@@ -106,15 +137,60 @@ def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
     write_whole(folder / "metrics.csv", table.getvalue())
 
 
-def read_result(folder: Path, trial: Trial) -> Result | None:
-    """Return the result of a trial, or None where there is none that is whole and its own."""
+def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
+    """Return the result of a trial; None if it has none, or if a file of it was cut short.
+
+    Raises:
+        UserError: if the result is impossible, or disagrees with the recipe or the metrics.
+    """
+    path = folder / "result.json"
     try:
-        result = Result.model_validate_json((folder / "result.json").read_bytes())
-        whole = len(read_metrics(folder)) == result.epochs
-    except (OSError, UserError, pydantic.ValidationError):
+        content = path.read_bytes()
+        rows = read_metrics(folder)
+    except (FileNotFoundError, UserError):
         return None
-    own = (result.arm, result.corrupted, result.seed) == trial
-    return result if whole and own else None
+    try:
+        result = Result.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return None
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        if len(rows) < result.epochs:
+            return None
+        wrong = _disagreement(result, rows, trial, recipe)
+    if wrong:
+        raise UserError(
+            f"{path} cannot be right ({wrong}); delete the folder {folder} to train it again"
+        )
+    return result
+
+
+def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Recipe) -> str:
+    """Say in words what a result disagrees with, or ``""``."""
+    own = Trial(result.arm, result.corrupted, result.seed)
+    if own != trial:
+        return f"it is of {own.folder}"
+    epochs = recipe.training_of(trial.arm).epochs
+    if not epochs == result.epochs == len(rows):
+        return f"{epochs} epochs are expected, it has {result.epochs} and metrics.csv {len(rows)}"
+    for name in ("test_accuracy", "test_loss", "memorised"):
+        here, there = getattr(result, name), getattr(rows[-1], name)
+        if here != there:
+            return f"{name} is {here}, and {there} in the last row of metrics.csv"
+    return settings_that_differ(result.settings, recipe, trial)
+
+
+def examples_are_whole(path: Path) -> bool:
+    """Say whether the examples for the page can be read, or there are none."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            return all(file[name].size for name in file.files)
+    except FileNotFoundError:
+        return True
+    except Exception:  # a damaged archive raises all kinds
+        return False
 
 
 def read_metrics(folder: Path) -> list[EpochRow]:
@@ -127,7 +203,7 @@ def read_metrics(folder: Path) -> list[EpochRow]:
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        return [
+        read = [
             EpochRow(
                 int(row["epoch"]),
                 float(row["lr"]),
@@ -139,5 +215,11 @@ def read_metrics(folder: Path) -> list[EpochRow]:
             )
             for row in rows
         ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        if any(
+            row.epoch != k or not 0 <= row.test_accuracy <= 1 or not 0 <= (row.memorised or 0) <= 1
+            for k, row in enumerate(read, 1)
+        ):
+            raise ValueError("epochs or shares out of range")
+        return read
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not readable; delete its folder to train it again") from error

@@ -68,7 +68,7 @@ def train_one(
             stack.enter_context(alone_in(folder))
             _settle(recipe, trial, folder, resume)
         fabric.barrier()
-        there = read_result(folder, trial)
+        there = read_result(folder, trial, recipe)
         if there is not None:
             if first:
                 (folder / STATE).unlink(missing_ok=True)

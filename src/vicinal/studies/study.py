@@ -9,7 +9,14 @@ from typing import Protocol
 from vicinal.errors import UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.folders import LOCK, alone_in, differences
-from vicinal.studies.results import EpochRow, Result, Trial, read_result, trials_of
+from vicinal.studies.results import (
+    EpochRow,
+    Result,
+    Trial,
+    examples_are_whole,
+    read_result,
+    trials_of,
+)
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.settings import Recipe
 
@@ -31,9 +38,25 @@ class Study:
         return self.folder / "trials" / trial.folder
 
     def results(self) -> dict[Trial, Result]:
-        """Read the results of all finished trials."""
-        read = {trial: read_result(self.trial_folder(trial), trial) for trial in self.trials}
-        return {trial: result for trial, result in read.items() if result is not None}
+        """Read the results of all finished trials.
+
+        Raises:
+            UserError: if one of them cannot be right, or if two were tested on other examples.
+        """
+        results: dict[Trial, Result] = {}
+        for trial in self.trials:
+            result = read_result(self.trial_folder(trial), trial, self.recipe)
+            if result is not None:
+                results[trial] = result
+        counts = {result.test_examples: trial for trial, result in results.items()}
+        if len(counts) > 1:
+            (one, first), (two, second), *_ = counts.items()
+            raise UserError(
+                f"{self.folder}: {first.folder} was tested on {one} examples and {second.folder} "
+                f"on {two}, so they cannot be compared; delete the folders in trials/ that were "
+                "trained on other data"
+            )
+        return results
 
 
 class Progress(Protocol):
@@ -117,8 +140,11 @@ def run_study(study: Study, progress: Progress) -> bool:
     for trial in finished:  # if it was killed right after its result was written
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     progress.begin(study.recipe, len(study.trials), len(finished))
-    if not left:
+    examples = study.folder / "examples.npz"
+    if not left and examples_are_whole(examples):
         return False
+    if not left:
+        progress.say(f"{examples} is damaged, and is written again")
     # Heavy imports, which a finished study can do without.
     from vicinal.studies.data import load_data
     from vicinal.studies.examples import write_examples
@@ -127,9 +153,18 @@ def run_study(study: Study, progress: Progress) -> bool:
     from vicinal.studies.trial import Told, run_trial
 
     data = load_data(study.recipe, progress.left_out)
+    for trial, result in finished.items():
+        if result.test_examples != len(data.test):
+            raise UserError(
+                f"{study.trial_folder(trial)} was tested on {result.test_examples} examples, and "
+                f"{study.recipe.data.source} has {len(data.test)} now; delete the folder to train "
+                "it again, or bring the data back"
+            )
     for corrupted in study.recipe.corrupted_labels:
         given_labels(study.recipe, corrupted, data)
-    write_examples(study.folder / "examples.npz", study.recipe, data)
+    write_examples(examples, study.recipe, data)
+    if not left:
+        return False
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)
     while (claim := ledger.claim()) is not None:
