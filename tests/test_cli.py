@@ -1,9 +1,15 @@
 import json
+import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from vicinal.training.recipe import read_recipe, resolved_text
 
 FOLDERS = ["report.html", "summary.json", "table.csv", "table.md"]
 
@@ -226,3 +232,22 @@ def test_what_the_other_commands_refuse_is_one_sentence(words, sentence, vicinal
     assert done.stderr.startswith("vicinal: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
+
+
+def test_a_terminal_that_is_not_utf_8_gets_words_that_can_be_read(
+    finished_study, small_recipe, tmp_path
+):
+    recipe = small_recipe({"arms.mixup.title": "mixup, α → ∞ … 猫"})
+    shutil.copytree(finished_study, tmp_path / "out")
+    (tmp_path / "out" / "recipe.toml").write_text(resolved_text(read_recipe(str(recipe))), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "vicinal", "study", recipe, "--out", tmp_path / "out"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    shown = done.stdout.decode("ascii")
+    assert done.returncode == 0, done.stderr
+    assert "baseline" in shown
+    assert f"report: {tmp_path}" in shown
+    assert r"mixup, \u03b1 \u2192 \u221e ... \u732b" in " ".join(shown.split())

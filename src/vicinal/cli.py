@@ -1,6 +1,7 @@
 """The command line: words to calls, no logic of its own."""
 
 import errno
+import io
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ import typer
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.errors import UserError, unknown
+from vicinal.escaping import visible
 
 if TYPE_CHECKING:
     from vicinal.training.settings import Recipe
@@ -140,8 +142,7 @@ def train(
     """
     goes_on = "stopped; the last checkpoint is kept: --resume goes on from there"
     with _errors_in_words(debug, stopped=goes_on):
-        from rich.console import Console
-
+        from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import TrainProgress, print_result
         from vicinal.studies import Trial
         from vicinal.studies.single import train_one
@@ -153,7 +154,7 @@ def train(
         if arm not in resolved.arms:
             raise UserError(unknown("arm", arm, resolved.arms))
         count = resolved.training_of(arm).epochs
-        with TrainProgress(Console(stderr=True), count) as progress:
+        with TrainProgress(Terminal(stderr=True), count) as progress:
             result = train_one(
                 resolved,
                 Trial(arm, corrupted, seed),
@@ -169,9 +170,9 @@ def train(
         if result is None:  # not the first of several processes
             return
         if json:
-            sys.stdout.write(result.model_dump_json(indent=2) + "\n")
+            _print_json(result.model_dump(mode="json"))
         else:
-            print_result(result, str(out / "checkpoint.safetensors"), Console())
+            print_result(result, str(out / "checkpoint.safetensors"), Terminal())
 
 
 @app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors --data digits")
@@ -206,9 +207,8 @@ def score(
     Examples are prepared as in the tests of its training, and never mixed.
     """
     with _errors_in_words(debug, stopped="stopped"):
-        from rich.console import Console
-
         from vicinal.data import load
+        from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import print_scores, scores_as_plain
         from vicinal.training.scoring import read_about, score_checkpoint
 
@@ -227,7 +227,7 @@ def score(
         if json:
             _print_json(scores_as_plain(scores))
         else:
-            print_scores(scores, Console())
+            print_scores(scores, Terminal())
 
 
 @app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")
@@ -256,7 +256,7 @@ def show(
         if json:
             sys.stdout.write(shown_text(shown))
         else:
-            typer.echo(f"picture: {shown['file']}")
+            _tell(f"picture: {shown['file']}")
 
 
 @app.command(epilog="Example: vicinal bench --quick")
@@ -303,14 +303,13 @@ app.add_typer(data_app)
 def data_list(json: _Json = False, debug: _Debug = False) -> None:
     """List the names that data sets have."""
     with _errors_in_words(debug, stopped="stopped"):
-        from rich.console import Console
-
         from vicinal.reports.sources import print_sources
+        from vicinal.reports.terminal import Terminal
 
         if json:
             _print_json({k: {"spec": s.spec, "holds": s.holds} for k, s in SOURCES.items()})
         else:
-            print_sources(Console())
+            print_sources(Terminal())
 
 
 @data_app.command("info", epilog="Example: vicinal data info folder:flowers --picture flowers.svg")
@@ -329,10 +328,9 @@ def data_info(
 ) -> None:
     """Read a data set whole, and say what there is: counts, shapes, classes, values."""
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
-        from rich.console import Console
-
         from vicinal.data import describe, load
         from vicinal.reports.data_report import print_description, write_strip
+        from vicinal.reports.terminal import Terminal
 
         data = load(
             spec,
@@ -348,9 +346,9 @@ def data_info(
         if json:
             _print_json(described)
         else:
-            print_description(spec, described, Console())
+            print_description(spec, described, Terminal())
             if picture is not None:
-                typer.echo(f"picture: {picture}")
+                _tell(f"picture: {picture}")
 
 
 @data_app.command("fetch", epilog="Example: vicinal data fetch cifar10 --root data")
@@ -366,13 +364,12 @@ def data_fetch(
     """
     goes_on = "stopped; what has come is kept: the same command goes on from there"
     with _errors_in_words(debug, stopped=goes_on):
-        from rich.console import Console
-
         from vicinal.data import data_root
         from vicinal.data.fetch import fetch
         from vicinal.reports.progress import file_progress
+        from vicinal.reports.terminal import Terminal
 
-        with file_progress(Console(stderr=True)) as progress:
+        with file_progress(Terminal(stderr=True)) as progress:
             paths = fetch(name, data_root(root), progress=progress)
         _print_paths(paths, json)
 
@@ -395,11 +392,10 @@ def data_convert(
 ) -> None:
     """Write a data set in another form: MXNet's records, folders, or one file of NumPy."""
     with _errors_in_words(debug, stopped="stopped; what was not finished has a name with .part"):
-        from rich.console import Console
-
         from vicinal.data import load
         from vicinal.data.convert import convert
         from vicinal.reports.progress import file_progress
+        from vicinal.reports.terminal import Terminal
 
         data = load(
             spec,
@@ -410,7 +406,7 @@ def data_convert(
             max_bytes=max_bytes,
             in_memory=0,
         )
-        with file_progress(Console(stderr=True)) as progress:
+        with file_progress(Terminal(stderr=True)) as progress:
             paths = convert(
                 data,
                 out,
@@ -431,7 +427,7 @@ def _print_paths(paths: list[Path], json: bool) -> None:
         _print_json([str(path) for path in paths])
     else:
         for path in paths:
-            typer.echo(path)
+            _tell(str(path))
 
 
 def _print_json(value: Any) -> None:
@@ -441,16 +437,15 @@ def _print_json(value: Any) -> None:
 
 
 def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
-    from rich.console import Console
-
     from vicinal.reports.progress import StudyProgress
     from vicinal.reports.report import PAGE, is_current, write_report
     from vicinal.reports.tables import print_table
+    from vicinal.reports.terminal import Terminal
     from vicinal.studies import open_study, run_study
     from vicinal.studies.summary import summarise, summary_text
 
     with open_study(recipe, out) as opened:
-        with StudyProgress(Console(stderr=True)) as progress:
+        with StudyProgress(Terminal(stderr=True)) as progress:
             run_study(opened, progress)
         summary = summarise(recipe, opened.results())
         if not is_current(opened, summary):
@@ -458,9 +453,9 @@ def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     if json:
         sys.stdout.write(summary_text(summary))
     else:
-        console = Console()
+        console = Terminal()
         print_table(summary, console)
-        console.print(f"report: {out / PAGE}", highlight=False, soft_wrap=True)
+        console.print(f"report: {visible(str(out / PAGE))}", soft_wrap=True)
 
 
 @contextmanager
@@ -497,11 +492,20 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
 
 
 def _say(sentence: str) -> None:
-    typer.echo(f"vicinal: {sentence}", err=True)
+    first, *others = visible(sentence, keep_lines=True).splitlines() or [""]
+    lines = [f"vicinal: {first}", *(f"  {line.strip()}" for line in others)]
+    typer.echo("\n".join(lines), err=True)
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(visible(sentence))
 
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="vicinal")  # of vicinal.escaping
     try:
         app()
     except KeyboardInterrupt:

@@ -126,6 +126,37 @@ def test_published_rows_stand_whole_within_the_page(browser, study_with_rows, wi
     page.close()
 
 
+def test_hostile_names_are_shown_and_run_nothing(browser, hostile_study):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((hostile_study[0] / "report.html").as_uri())
+    assert "<script>alert(1)</script>" in page.locator("p.answer").inner_text()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_the_page_forbids_scripts_and_requests_even_where_one_slipped_through(
+    browser, hostile_study, tmp_path
+):
+    slipped = "<script>document.title = 'ran'</script><img src='https://example.org/a.png'>"
+    text = (hostile_study[0] / "report.html").read_text("utf-8")
+    copy = tmp_path / "slipped.html"
+    copy.write_text(text.replace("<main>", f"<main>{slipped}"), "utf-8")
+    page = browser.new_page()
+    asked = []
+    page.on("requestfinished", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: asked.append(request.failure))
+    page.goto(copy.as_uri())
+    assert page.title() != "ran"
+    assert [one for one in asked if not one.startswith("data:")] == [copy.as_uri(), "csp"]
+    page.close()
+
+
 def test_it_prints_on_white_paper(browser, finished_study):
     page = browser.new_page(color_scheme="dark")
     page.goto((finished_study / "report.html").as_uri())

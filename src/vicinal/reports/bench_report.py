@@ -15,9 +15,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vicinal.bench import measure, measured_on
 from vicinal.errors import UserError
+from vicinal.escaping import visible
 from vicinal.files import write_whole
 from vicinal.reports.drawing import (
     ARMS,
@@ -28,6 +30,7 @@ from vicinal.reports.drawing import (
     standalone,
     styled,
 )
+from vicinal.reports.terminal import Terminal
 
 Row = Mapping[str, Any]
 
@@ -59,17 +62,17 @@ def run_bench(
     chosen = measured_on(device)
     if out is not None:
         _make_folder(out)
-    with _telling(Console(stderr=True)) as tell:
+    with _telling(Terminal(stderr=True)) as tell:
         result = measure(chosen, quick=quick, tell=tell)
     if out is not None:
         write_files(result, out)
     if json:
         sys.stdout.write(json_text(result))
         return
-    console = Console()
+    console = Terminal()
     print_result(result, console)
     if out is not None:
-        console.print(f"files: {out / _stem(result)}.*", highlight=False, soft_wrap=True)
+        console.print(visible(f"files: {out / _stem(result)}.*"), soft_wrap=True)
 
 
 def write_files(result: Row, folder: Path) -> None:
@@ -110,7 +113,7 @@ def print_result(result: Row, console: Console) -> None:
     for name, found in groupby(result["targets"], key=lambda row: row["name"]):
         for k, row in enumerate(found):
             style = "green" if row["met"] else "bold red"
-            verdict = f"[{style}]{_met(row)}[/{style}]"
+            verdict = Text(_met(row), style)
             targets.add_row("" if k else name, row["wanted"], _short(row["measured"]), verdict)
     if result["targets"]:
         console.print(targets)

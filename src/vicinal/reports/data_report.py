@@ -14,6 +14,7 @@ from rich.text import Text
 
 from vicinal.data import DataSet
 from vicinal.errors import UserError
+from vicinal.escaping import visible
 from vicinal.files import write_whole
 from vicinal.reports.drawing import as_picture, standalone, styled
 
@@ -26,7 +27,7 @@ def print_description(spec: str, described: Mapping[str, Any], console: Console)
     """Print what ``vicinal.data.describe`` found."""
     inputs, targets, parts = (described[key] for key in ("inputs", "targets", "parts"))
     shape = " x ".join(map(str, inputs["shape"]))
-    console.print(Text(spec, style="bold"))
+    console.print(Text(visible(spec), style="bold"))
     where = "" if inputs["in_memory"] else "; read from files when asked for"
     console.print(Text(f"inputs   {shape} {inputs['dtype']}{where}"))
     means = ", ".join(f"{mean:.4g}" for mean in inputs["mean"])
@@ -44,12 +45,12 @@ def print_description(spec: str, described: Mapping[str, Any], console: Console)
     console.print(_counts(classes, parts))
     for note in described["notes"]:
         mark = "warning: " if note["doubtful"] else ""
-        console.print(Text(f"{mark}{note['text']}"), soft_wrap=True)
+        console.print(Text(f"{mark}{visible(note['text'])}"), soft_wrap=True)
     for name, part in parts.items():
         if part["skipped"]:
             console.print(Text(f"left out of {name}: {len(part['skipped'])}"))
             for sentence in part["skipped"][:_MOST_SENTENCES]:
-                console.print(Text(f"  {sentence}"), soft_wrap=True)
+                console.print(Text(f"  {visible(sentence)}"), soft_wrap=True)
             if (more := len(part["skipped"]) - _MOST_SENTENCES) > 0:
                 console.print(Text(f"  and {more} more; --json lists them all"))
 
@@ -72,7 +73,9 @@ def _counts(classes: list[str], parts: Mapping[str, Any]) -> Table:
     for place, k in enumerate(shown):
         if len(classes) > _MOST_CLASSES and place == _MOST_CLASSES // 2:
             table.add_row(Text(f"... {len(classes) - _MOST_CLASSES} more", style="dim"))
-        table.add_row(Text(classes[k]), *(f"{p['of_each_class'][k]:,}" for p in parts.values()))
+        table.add_row(
+            Text(visible(classes[k])), *(f"{p['of_each_class'][k]:,}" for p in parts.values())
+        )
     return table
 
 
@@ -110,7 +113,7 @@ def write_strip(spec: str, data: DataSet, out: Path) -> None:
             for spine in axes.spines.values():
                 spine.set_visible(False)
             if k is not None:
-                axes.set_ylabel(data.classes[k][:16], rotation=0, ha="right", va="center")
+                axes.set_ylabel(visible(data.classes[k])[:16], rotation=0, ha="right", va="center")
         names = ", ".join(data.classes[:12]) or "no classes"
         text = f"The first training examples of {spec}, a row for each class: {names}."
         write_whole(out, standalone(as_picture("examples", text, figure)).encode())

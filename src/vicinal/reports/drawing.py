@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from vicinal.escaping import visible
 
 # Colours that stand for the page's own: each is put into the SVG as var(--name).
 INK, FAINT = "#010001", "#010002"
@@ -42,6 +45,9 @@ COLOURS_DARK = {
 }
 """Colours after Okabe and Ito's palette for all kinds of colour vision, darker on white and lighter
 on black so that lines and words stand out from the page by 4.5 to 1 or more."""
+
+
+_NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 class Picture(NamedTuple):
@@ -98,8 +104,11 @@ def as_picture(name: str, text: str, figure: Figure) -> Picture:
     """Turn a figure into an ``<svg>`` element with a text alternative and names of its own."""
     figure.set_layout_engine("constrained")
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    svg = file.getvalue()
+    with warnings.catch_warnings():
+        # Words stay words in the file: whoever shows it brings the letters.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    svg = _NOT_IN_XML.sub("\ufffd", file.getvalue())
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -109,7 +118,9 @@ def as_picture(name: str, text: str, figure: Figure) -> Picture:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-text" ', 1)
     head, _, rest = svg.partition(">")
-    return Picture(name, text, f'{head}><title id="{name}-text">{escape(text)}</title>{rest}')
+    return Picture(
+        name, text, f'{head}><title id="{name}-text">{escape(visible(text))}</title>{rest}'
+    )
 
 
 def standalone(picture: Picture) -> str:

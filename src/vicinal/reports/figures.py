@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vicinal.escaping import visible
 from vicinal.reports.drawing import LINES, Picture, arm_colour, as_picture, styled
 from vicinal.reports.words import title
 from vicinal.studies import EpochRow, condition_name
@@ -35,7 +36,7 @@ def accuracy_picture(summary: Mapping[str, Any]) -> Picture:
                 axes.plot(row["accuracy"], height, "o", color=colour)
                 if row["low"] is not None:
                     axes.plot([row["low"], row["high"]], [height] * 2, color=colour)
-                ticks.append((height, title(summary, row["arm"])))
+                ticks.append((height, _short(title(summary, row["arm"]), 32)))
             height -= 1.3
         axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
         axes.set_ylim(height + 0.6, 0.9)
@@ -100,7 +101,7 @@ def examples_picture(path: Path) -> Picture:
         words = []
         for k in range(count):
             lam = float(kept["lam"][k])
-            own, met = str(kept["own_class"][k]), str(kept["met_class"][k])
+            own, met = (visible(str(kept[name][k])) for name in ("own_class", "met_class"))
             captions = (
                 _short(own),
                 _short(met),
@@ -125,9 +126,9 @@ def examples_picture(path: Path) -> Picture:
         return as_picture("examples", f"Blended examples: {'; '.join(words)}.", figure)
 
 
-def _short(name: str) -> str:
-    """Shorten the name of a class to what stands below a small picture."""
-    return name if len(name) <= 16 else f"{name[:15]}…"
+def _short(name: str, most: int = 16) -> str:
+    """Shorten a name: 16 characters have room below a small image."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _curves(
@@ -153,7 +154,12 @@ def _curves(
             marker = "o" if len(epochs) == 1 else None
             line = LINES[k % len(LINES)]
             axes.plot(
-                epochs, mean, line, marker=marker, color=arm_colour(k), label=title(summary, arm)
+                epochs,
+                mean,
+                line,
+                marker=marker,
+                color=arm_colour(k),
+                label=_short(title(summary, arm), 32),
             )
             axes.fill_between(
                 epochs, values.min(0), values.max(0), color=arm_colour(k), alpha=0.18, linewidth=0

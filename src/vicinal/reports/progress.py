@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result, Trial, condition_name
 from vicinal.training.settings import Recipe
 
@@ -30,10 +31,10 @@ class StudyProgress:
         """Write to ``console``: live if it is a terminal."""
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -62,15 +63,13 @@ class StudyProgress:
         self._began = time.monotonic()
         self._bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
-            self._console.print(f"{done} of {total} trials are finished, going on", highlight=False)
+            self._console.print(f"{done} of {total} trials are finished, going on")
 
     def left_out(self, part: str, sentences: Sequence[str]) -> None:
         """Say how many examples could not be read, and of the first why."""
         more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
         self._console.print(
-            f"left out of {part}: {sentences[0]}{more}",
-            markup=False,
-            highlight=False,
+            visible(f"left out of {part}: {sentences[0]}{more}"),
             soft_wrap=True,
         )
 
@@ -85,7 +84,7 @@ class StudyProgress:
 
     def say(self, sentence: str) -> None:
         """Print a sentence about the current trial."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(sentence), soft_wrap=True)
 
     def epoch(self, row: EpochRow) -> None:
         """Show epoch and loss of the current trial."""
@@ -105,8 +104,6 @@ class StudyProgress:
             self._console.print(
                 f"[{self._done}/{self._total}] {name}: {100 * result.test_accuracy:.1f} % "
                 f"in {result.seconds:.1f} s, {left}",
-                markup=False,
-                highlight=False,
                 soft_wrap=True,
             )
 
@@ -121,7 +118,8 @@ class StudyProgress:
         )
 
     def _name(self, arm: str, corrupted: float, seed: int) -> str:
-        return f"{self._recipe.arms[arm].title}, {condition_name(corrupted)}, seed {seed}"
+        title = visible(self._recipe.arms[arm].title)
+        return f"{title}, {condition_name(corrupted)}, seed {seed}"
 
 
 @contextmanager
@@ -129,7 +127,7 @@ def file_progress(console: Console) -> Iterator[Callable[[str, int, int | None],
     """Give a function that shows how far a file has come: bars on a terminal, else nothing."""
     tasks: dict[str, TaskID] = {}
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(show_speed=True),
         console=console,
@@ -139,7 +137,7 @@ def file_progress(console: Console) -> Iterator[Callable[[str, int, int | None],
 
         def show(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
+                tasks[name] = bars.add_task(visible(name), total=total)
             bars.update(tasks[name], completed=done, total=total)
 
         yield show

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.studies import Study
 from vicinal.studies.results import Trial, read_metrics
@@ -58,6 +59,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         for corrupted in recipe.corrupted_labels
     }
     rates = recipe.corrupted_labels
+    raw, summary = summary, with_text(summary, visible)
     accuracy = accuracy_picture(summary)
     memorisation = [memorisation_picture(summary, histories, rate) for rate in rates if rate]
     curves = [(condition_name(r), curve_pictures(summary, histories, r)) for r in rates]
@@ -68,10 +70,10 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         f"figures/{picture.name}.svg": standalone(picture)
         for picture in ([*pictures, examples] if examples else pictures)
     }
-    machines = [result.hardware for result in study.results().values()]
+    machines = [with_text(result.hardware, visible) for result in study.results().values()]
     files[PAGE] = page(
         summary,
-        recipe_text=resolved_text(recipe),
+        recipe_text=visible(resolved_text(recipe), keep_lines=True),
         machines=[m for k, m in enumerate(machines) if m not in machines[:k]],
         accuracy=accuracy,
         memorisation=memorisation,
@@ -82,7 +84,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     files["table.csv"] = csv_text(summary["rows"])
     if "published" in summary:
         files["published.csv"] = csv_text(summary["published"])
-    files["summary.json"] = summary_text(summary)
+    files["summary.json"] = summary_text(raw)
     sums = ""
     for name, text in files.items():
         write_whole(folder / name, text)

@@ -2,14 +2,16 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from vicinal.escaping import visible, with_text
 from vicinal.reports.words import (
     PUBLISHED,
     PUBLISHED_CAPTION,
@@ -26,19 +28,20 @@ _STYLES = {"better": "bold green", "worse": "bold red", "no evidence": "yellow"}
 
 def print_table(summary: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a study, and its answer below; made for 80 columns."""
+    summary = with_text(summary, visible)
     head = heading(summary)
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,
-        caption=caption(summary),
+        caption=Text(caption(summary)),
         caption_justify="left",
     )
     rows = lines(summary)
     widest = max(max(len(line.arm), len(line.condition)) for line in rows)
     table.add_column(head.arm, overflow="fold", min_width=min(widest, 16))
-    table.add_column("test accuracy, %\n[dim]95 % interval[/dim]", no_wrap=True)
-    table.add_column(f"{head.difference}\n[dim]95 % interval[/dim]", no_wrap=True)
+    table.add_column(_with_interval("test accuracy, %"), no_wrap=True)
+    table.add_column(_with_interval(head.difference), no_wrap=True)
     table.add_column(head.verdict, no_wrap=True)
     table.add_column("wrong\nlearned", justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
@@ -47,16 +50,20 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
         if line.condition != previous:
             if previous is not None:
                 table.add_section()
-            table.add_row(f"[bold]{line.condition}[/bold]")
+            table.add_row(Text(line.condition, "bold"))
             previous = line.condition
         style = _STYLES.get(line.verdict, "dim")
-        judged = f"[{style}]{line.verdict}[/{style}]"
-        table.add_row(
-            escape(line.arm), line.accuracy, line.difference, judged, line.memorised, line.seconds
-        )
+        texts = map(Text, (line.accuracy, line.difference))
+        judged = Text(line.verdict, style)
+        table.add_row(Text(line.arm), *texts, judged, line.memorised, line.seconds)
     console.print(table)
     _print_published(summary, console)
-    console.print(answer(summary), highlight=False, markup=False)
+    console.print(Text(answer(summary)))
+
+
+def _with_interval(words: str) -> Text:
+    """Return the head of a column whose cells have an interval."""
+    return Text.assemble(words, "\n", ("95 % interval", "dim"))
 
 
 def _print_published(summary: Mapping[str, Any], console: Console) -> None:
@@ -77,16 +84,17 @@ def _print_published(summary: Mapping[str, Any], console: Console) -> None:
     table.add_column(head.arm, overflow="fold", min_width=min(max(len(r.arm) for r in rows), 14))
     table.add_column(head.epochs, justify="right", no_wrap=True)
     table.add_column("published\n%", justify="right", no_wrap=True)
-    table.add_column(f"{head.ours}\n[dim]95 % interval[/dim]", no_wrap=True)
+    table.add_column(_with_interval(head.ours), no_wrap=True)
     table.add_column(head.source, overflow="fold")
     for row in rows:
-        table.add_row(escape(row.arm), row.epochs, row.published, row.ours, escape(row.source))
+        table.add_row(*map(Text, row))
     console.print()
     console.print(table)
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """Return the answer and the tables of a study as Markdown."""
+    summary = with_text(summary, _as_markdown)
     parts = [
         answer(summary),
         _markdown_table(heading(summary), "-----:::", lines(summary)),
@@ -105,9 +113,23 @@ def _markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of a summary as CSV: plain numbers under the names that the JSON has."""
+    """Return rows of a summary as CSV: plain numbers under the names that the JSON has.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(with_text(rows, _as_cell))
     return text.getvalue()
+
+
+def _as_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, within a cell of a table too."""
+    escaped = re.sub(r"([\\`*_\[\]<>|~$])", r"\\\1", visible(text))
+    return escaped.replace("&", "&amp;")
+
+
+def _as_cell(text: str) -> str:
+    text = visible(text)
+    return f"'{text}" if text.lstrip()[:1] in set("=+-@＝＋－＠") else text

@@ -7,7 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result
 from vicinal.training.scoring import Scores
 
@@ -26,7 +28,7 @@ class TrainProgress:
         self._bars = Progress(
             TextColumn("epoch {task.completed}/{task.total}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -59,7 +61,7 @@ class TrainProgress:
 
     def say(self, sentence: str) -> None:
         """Print a sentence."""
-        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(sentence), soft_wrap=True)
 
 
 def print_result(result: Result, checkpoint: str, console: Console) -> None:
@@ -67,9 +69,7 @@ def print_result(result: Result, checkpoint: str, console: Console) -> None:
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     console.print(
         f"test accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f}, after "
-        f"{epochs} in {result.seconds:,.0f} s\ncheckpoint: {checkpoint}",
-        markup=False,
-        highlight=False,
+        f"{epochs} in {result.seconds:,.0f} s\ncheckpoint: {visible(checkpoint)}",
         soft_wrap=True,
     )
 
@@ -97,5 +97,7 @@ def print_scores(scores: Scores, console: Console) -> None:
             worst.add_column(title)
         worst.add_column("examples", justify="right")
         for pair in scores.worst:
-            worst.add_row(pair.true, pair.answered, str(pair.examples))
+            worst.add_row(
+                Text(visible(pair.true)), Text(visible(pair.answered)), str(pair.examples)
+            )
         console.print(worst)

@@ -1,10 +1,12 @@
 """The ledger of trials: who claimed which, and what has come of it. Kept by Optuna."""
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from vicinal.errors import UserError
@@ -29,10 +31,15 @@ class Ledger:
         """Open the ledger, or make it."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._path = path
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(path, check_same_thread=False)
+
         with self._in_words():
             self._study = optuna.create_study(
                 study_name=name,
-                storage=f"sqlite:///{path}",
+                # No path in the URL: "?", "%" and "{" have a meaning there.
+                storage=RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect}),
                 direction="maximize",
                 load_if_exists=True,
             )
