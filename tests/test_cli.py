@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vicinal import __version__
 from vicinal.training.recipe import read_recipe, resolved_text
 
 FOLDERS = ["report.html", "summary.json", "table.csv", "table.md"]
@@ -91,7 +92,7 @@ def test_ctrl_c_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
     process.send_signal(signal.SIGINT)
     rest = process.communicate()[1]
     assert process.returncode == 130
-    assert "vicinal: stopped; what is finished is kept" in rest
+    assert "vicinal: stopped; finished trials are kept" in rest
     assert "Traceback" not in rest
 
 
@@ -251,3 +252,26 @@ def test_a_terminal_that_is_not_utf_8_gets_words_that_can_be_read(
     assert "baseline" in shown
     assert f"report: {tmp_path}" in shown
     assert r"mixup, \u03b1 \u2192 \u221e ... \u732b" in " ".join(shown.split())
+
+
+def test_the_version_is_printed(vicinal):
+    assert vicinal("--version").stdout == f"vicinal {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "digits", "--arm", "erm", "--out", "o"),
+        ("score", "checkpoint.safetensors", "--data", "digits"),
+        ("show",),
+        ("data", "info", "digits"),
+        ("data", "convert", "digits", "d.npz"),
+    ],
+)
+@pytest.mark.parametrize("seed", [-1, 1 << 32, 1 << 64, 10**4000])
+def test_a_seed_out_of_range_is_refused_by_name(words, seed, vicinal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = vicinal(*words, "--seed", seed)
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vicinal import __version__
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
+from vicinal.extras import extras_named
 
 if TYPE_CHECKING:
     from vicinal.training.settings import Recipe
 
 app = typer.Typer(
     name="vicinal",
-    help="Train neural networks on blends of examples, and find out whether it helps.",
+    help="Train networks with mixup and its relatives, and find out whether that helps.",
     epilog="Start with: vicinal study digits",
     no_args_is_help=True,
     add_completion=False,
@@ -30,36 +32,61 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vicinal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+_LARGEST_SEED = 2**32 - 1
+
 _Spec = Annotated[
     str,
-    typer.Argument(help='Such as cifar10, folder:PATH, "table:FILE?label=COLUMN"; see data list.'),
+    typer.Argument(
+        help='Data set: cifar10, folder:PATH, "table:FILE?label=COLUMN"; see vicinal data list.'
+    ),
 ]
 _Root = Annotated[
     Path | None,
     typer.Option(
-        help="Folder to look for it under.  [default: $VICINAL_DATA or data]", show_default=False
+        help="Folder of the data sets.  [default: $VICINAL_DATA, or data]", show_default=False
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _Skip = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and say what it was.")
+    bool, typer.Option("--skip-bad", help="Skip examples that cannot be read, and report them.")
 ]
 _MaxBytes = Annotated[
     int,
-    typer.Option(help="Largest size of one file once it is decoded, in bytes.", min=1),
+    typer.Option(help="Largest size of a decoded file, in bytes.", min=1),
 ]
-_Seed = Annotated[int, typer.Option(help="Decides the parts of a set that comes in one.")]
-_Fraction = Annotated[float, typer.Option(help="Share to test on, of a set that comes in one.")]
+_Seed = Annotated[
+    int,
+    typer.Option(help="Seed of the train/test split.", min=0, max=_LARGEST_SEED),
+]
+_Fraction = Annotated[
+    float, typer.Option(help="Share held out for testing, if the data set has no test split.")
+]
 
 
-_Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the data, in place of the recipe's.")
-]
+_Epochs = Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")]
 _Source = Annotated[
-    str | None, typer.Option(help="A data set such as rec:FOLDER, in place of the recipe's.")
+    str | None, typer.Option(help="Data set, such as folder:PATH, instead of the recipe's.")
 ]
-_Variant = Annotated[str | None, typer.Option(help="One of the recipe's variants.")]
+_Variant = Annotated[str | None, typer.Option(help="Name of one of the recipe's variants.")]
 
 
 @app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
@@ -67,7 +94,7 @@ def study(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A recipe that comes with vicinal, by name, or a path ending in .toml."
+            help="Name of a recipe that comes with vicinal, or a path that ends in .toml."
         ),
     ] = "digits",
     out: Annotated[
@@ -75,22 +102,20 @@ def study(
         typer.Option(help="Folder of the study.  [default: runs/NAME]", show_default=False),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Repetitions of each arm, in place of the recipe's.")
+        int | None, typer.Option(help="Number of seeds for each arm, instead of the recipe's.")
     ] = None,
     epochs: _Epochs = None,
     data: _Source = None,
     variant: _Variant = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train every arm with every seed, compare them, and write a report.
 
-    Every finished trial is kept: a study that was stopped goes on where it was, and a finished one
-    is only shown. More --seeds add to what is there.
+    Finished trials are kept: run the same command again to resume a study, to show a finished one,
+    or, with more --seeds, to add to it.
     """
-    goes_on = "stopped; what is finished is kept: the same command goes on from there"
+    goes_on = "stopped; finished trials are kept: run the same command to resume"
     with _errors_in_words(debug, stopped=goes_on):
         from vicinal.training.recipe import read_recipe
 
@@ -103,44 +128,47 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A recipe that comes with vicinal, by name, or a path ending in .toml."
+            help="Name of a recipe that comes with vicinal, or a path that ends in .toml."
         ),
     ],
-    arm: Annotated[str, typer.Option(help="Which of the recipe's arms.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint, metrics and result.")],
+    arm: Annotated[str, typer.Option(help="Name of one of the recipe's arms.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what is in the folder.")
+        bool, typer.Option("--resume", help="Resume the training in that folder.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Weights, order of the data, mixing.", min=0)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of initial weights, data order and mixing.", min=0, max=_LARGEST_SEED
+        ),
+    ] = 0,
     corrupted: Annotated[
-        float, typer.Option(help="Fraction of the training labels replaced by random ones.")
+        float, typer.Option(help="Fraction of the training labels to replace by random ones.")
     ] = 0.0,
     epochs: _Epochs = None,
     data: _Source = None,
     variant: _Variant = None,
-    devices: Annotated[int, typer.Option(help="Of each machine.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    devices: Annotated[int, typer.Option(help="Number of devices per machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Number of machines.", min=1)] = 1,
     strategy: Annotated[
-        str, typer.Option(help="Of several devices: ddp, or fsdp for weights in shares.")
+        str, typer.Option(help="Strategy for several devices: ddp, or fsdp (sharded weights).")
     ] = "ddp",
     logger: Annotated[
         list[str] | None,
         typer.Option(
-            help="tensorboard, wandb, mlflow or none; may be repeated.  [default: tensorboard]",
+            help="tensorboard, wandb, mlflow or none; repeatable.  [default: tensorboard]",
             show_default=False,
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Train one arm of a recipe with one seed, and keep the network.
 
-    Writes checkpoint.safetensors, metrics.csv and result.json. A training that was stopped, by
-    whatever, goes on from its last checkpoint with --resume, as if nothing had been.
+    Writes checkpoint.safetensors, metrics.csv and result.json. An interrupted training resumes
+    from its last checkpoint with --resume, bit for bit.
     """
-    goes_on = "stopped; the last checkpoint is kept: --resume goes on from there"
+    goes_on = "stopped; the last checkpoint is kept: resume with --resume"
     with _errors_in_words(debug, stopped=goes_on):
         from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import TrainProgress, print_result
@@ -177,34 +205,36 @@ def train(
 
 @app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors --data digits")
 def score(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors of vicinal.")],
-    data: Annotated[str, typer.Option(help="A data set such as cifar10 or rec:FOLDER.")],
-    part: Annotated[str, typer.Option(help="test, train or validation.")] = "test",
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors file of vicinal.")],
+    data: Annotated[str, typer.Option(help="Data set, such as cifar10 or folder:PATH.")],
+    part: Annotated[str, typer.Option(help="Split: test, train or validation.")] = "test",
     root: _Root = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Decides the parts of a set that comes in one.  [default: as it was trained]",
+            help="Seed of the train/test split.  [default: that of the training]",
+            min=0,
+            max=_LARGEST_SEED,
             show_default=False,
         ),
     ] = None,
     test_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share to test on, of a set that comes in one.  [default: as it was trained]",
+            help="Share held out for testing.  [default: that of the training]",
             show_default=False,
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="How many confusions to show.", min=0)] = 5,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    pairs: Annotated[int, typer.Option(help="Number of confused pairs to show.", min=0)] = 5,
+    accelerator: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Measure a saved network: accuracy, top-5, likelihood, calibration, and its worst confusions.
+    """Evaluate a checkpoint: accuracy, loss, calibration and confused pairs.
 
-    Examples are prepared as in the tests of its training, and never mixed.
+    Inputs are prepared as they were for the tests during training, and never mixed.
     """
     with _errors_in_words(debug, stopped="stopped"):
         from vicinal.data import load
@@ -235,20 +265,23 @@ def show(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="mixup, cutmix, resizemix, fmix or dirichlet; may be repeated.  [default: all]",
+            help="mixup, cutmix, resizemix, fmix or dirichlet; repeatable.  [default: all]",
             show_default=False,
         ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Strength, above 0; resizemix has none.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Decides partners, shares and regions.")] = 0,
-    size: Annotated[int, typer.Option(help="Number of examples, 2 to 16.")] = 6,
-    out: Annotated[Path, typer.Option(help="The picture: .svg or .png.")] = Path("mixed.svg"),
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")
-    ] = False,
+    alpha: Annotated[
+        float,
+        typer.Option(help="Concentration of the Beta or Dirichlet distribution, above 0."),
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of partners, lam and regions.", min=0, max=_LARGEST_SEED)
+    ] = 0,
+    size: Annotated[int, typer.Option(help="Number of examples, from 2 to 16.")] = 6,
+    out: Annotated[Path, typer.Option(help="Image file: .svg or .png.")] = Path("mixed.svg"),
+    json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Draw a batch of digits, their partners, and what each policy makes of them."""
+    """Draw a batch of digits, their partners and their blends under each policy."""
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
         from vicinal.reports.show import run_show, shown_text
 
@@ -267,19 +300,17 @@ def bench(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu or cuda.  [default: cuda where there is a GPU]", show_default=False),
+        typer.Option(help="cpu or cuda.  [default: cuda if there is a GPU]", show_default=False),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few rounds, small batches: shows that it works.")
+        bool, typer.Option("--quick", help="Few rounds and small batches: a check that it works.")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Measure the mixing operator beside its peers and beside a plain copy.
+    """Time the mixing operator next to other libraries and to a plain copy.
 
-    Takes up to three minutes. Leave the machine alone meanwhile: a note says if it was not.
+    Takes up to three minutes on an otherwise idle machine; a note reports other load.
     """
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
         from vicinal.reports.bench_report import run_bench
@@ -301,7 +332,7 @@ app.add_typer(data_app)
 
 @data_app.command("list", epilog="Example: vicinal data list")
 def data_list(json: _Json = False, debug: _Debug = False) -> None:
-    """List the names that data sets have."""
+    """List the kinds of data sets and how to name them."""
     with _errors_in_words(debug, stopped="stopped"):
         from vicinal.reports.sources import print_sources
         from vicinal.reports.terminal import Terminal
@@ -317,7 +348,7 @@ def data_info(
     spec: _Spec,
     root: _Root = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw some examples of each class: an .svg.")
+        Path | None, typer.Option(help="Also draw examples of each class into this .svg file.")
     ] = None,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -326,7 +357,7 @@ def data_info(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Read a data set whole, and say what there is: counts, shapes, classes, values."""
+    """Read a whole data set, and print its counts, shapes, classes and values."""
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
         from vicinal.data import describe, load
         from vicinal.reports.data_report import print_description, write_strip
@@ -353,16 +384,16 @@ def data_info(
 
 @data_app.command("fetch", epilog="Example: vicinal data fetch cifar10 --root data")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="Such as cifar10 or speech-commands.")],
+    name: Annotated[str, typer.Argument(help="Data set, such as cifar10 or speech-commands.")],
     root: _Root = None,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Download the official archives of a data set, and check them.
+    """Download the official archives of a data set, and verify their checksums.
 
-    What is there already is kept; a download that was broken off goes on where it was.
+    Files that are already there are kept; an interrupted download resumes.
     """
-    goes_on = "stopped; what has come is kept: the same command goes on from there"
+    goes_on = "stopped; what was downloaded is kept: run the same command to resume"
     with _errors_in_words(debug, stopped=goes_on):
         from vicinal.data import data_root
         from vicinal.data.fetch import fetch
@@ -378,11 +409,11 @@ def data_fetch(
 def data_convert(
     spec: _Spec,
     out: Annotated[
-        Path, typer.Argument(help="NAME.rec (and .idx, for MXNet), NAME.npz, or a new folder.")
+        Path, typer.Argument(help="NAME.rec (with NAME.idx, for MXNet), NAME.npz, or a new folder.")
     ],
     root: _Root = None,
-    encoding: Annotated[str, typer.Option(help="Of pictures: same, png, jpeg or raw.")] = "same",
-    quality: Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")] = 95,
+    encoding: Annotated[str, typer.Option(help="Image encoding: same, png, jpeg or raw.")] = "same",
+    quality: Annotated[int, typer.Option(help="JPEG quality, from 1 to 100.")] = 95,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
     skip_bad: _Skip = False,
@@ -390,8 +421,8 @@ def data_convert(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Write a data set in another form: MXNet's records, folders, or one file of NumPy."""
-    with _errors_in_words(debug, stopped="stopped; what was not finished has a name with .part"):
+    """Convert a data set to MXNet's RecordIO, image folders or one NumPy file."""
+    with _errors_in_words(debug, stopped="stopped; unfinished files have names with .part"):
         from vicinal.data import load
         from vicinal.data.convert import convert
         from vicinal.reports.progress import file_progress
@@ -464,7 +495,8 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     if not debug:  # what fails in a thread, such as a logger's, is reported by the main thread
         threading.excepthook = lambda _: None
     try:
-        yield
+        with extras_named():
+            yield
     except KeyboardInterrupt:
         _say(stopped)
         raise typer.Exit(130) from None

@@ -13,8 +13,10 @@ from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
+from vicinal.extras import extras_named
 
 
+@extras_named()
 def load(
     spec: str,
     *,
@@ -55,6 +57,7 @@ def load(
         ``inputs`` ``(n, ...)`` and ``targets`` ``(n,)``.
 
     Raises:
+        MissingExtraError: if the source needs a package that is not installed.
         UserError: if there is no such source, or something is wrong with its files: which, where,
             and what to try.
 

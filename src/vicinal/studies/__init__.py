@@ -1,5 +1,6 @@
 """Studies: arms x conditions x seeds, trained, kept, and compared."""
 
+import vicinal.training  # noqa: F401 - first, since it names a package that is missing
 from vicinal.studies.results import EpochRow, Result, Trial, condition_name
 from vicinal.studies.study import Progress, Study, open_study, run_study
 

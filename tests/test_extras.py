@@ -1,0 +1,83 @@
+"""What happens where only the core is installed: torch and numpy."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from vicinal.extras import MODULES
+
+BLOCKED = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(MODULES)}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+COMMAND = "pip install 'vicinal[study]'"
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_modules_are_those_of_the_packages_that_the_extra_installs():
+    wanted = {
+        line.partition(">")[0].lower()
+        for line in metadata.requires("vicinal")
+        if "extra ==" in line and "study" in line.partition(";")[2]
+    }
+    packages = metadata.packages_distributions()
+    assert {packages[module][0].lower().replace("_", "-") for module in MODULES} == wanted
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["study", "digits"]])
+def test_the_command_line_is_a_sentence_with_the_pip_command(words):
+    done = run(f"from vicinal.__main__ import main; sys.argv[1:] = {words}; main()")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("vicinal: the Python package typer is not installed; ")
+    assert COMMAND in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_library_raises_an_import_error_with_the_pip_command():
+    done = run(
+        """
+import vicinal, vicinal.data, vicinal.models, vicinal.mixing
+from vicinal.data import Loader, SOURCES
+
+def told(call):
+    try:
+        call()
+    except ImportError as error:
+        print(type(error).__mro__[1].__name__, error)
+
+told(lambda: vicinal.data.load("digits"))
+told(lambda: vicinal.data.load("iris"))
+told(lambda: __import__("vicinal.training.recipe"))
+told(lambda: __import__("vicinal.studies.single"))
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert line.startswith("UserError the Python package ")
+        assert COMMAND in line
+
+
+def test_a_package_that_is_missing_later_is_named_by_the_command_line():
+    code = BLOCKED.replace(str(sorted(MODULES)), "['sklearn']")
+    code += "from vicinal.__main__ import main; sys.argv[1:] = ['data', 'info', 'digits']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vicinal: the Python package sklearn is not installed; ")
+    assert COMMAND in done.stderr
+    assert done.stderr.count("\n") == 1
