@@ -11,7 +11,7 @@ from vicinal.studies.keeping import Kept
 from vicinal.studies.results import Trial, read_metrics
 from vicinal.studies.single import train_one
 from vicinal.training.checkpoints import write_tree
-from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe import read_recipe, resolved_text
 
 KILLS = 20
 """How often a training is killed before it may end."""
@@ -327,3 +327,12 @@ def test_a_damaged_state_is_named_with_the_way_out(small_recipe, tmp_path, vicin
         assert f"delete {state} to train it from the start" in refused.stderr
     state.unlink()
     assert vicinal(*train_words(recipe, out), "--resume").exit_code == 0
+
+
+def test_a_trial_file_that_is_too_deep_is_refused(small_recipe, tmp_path):
+    recipe = read_recipe(str(small_recipe()))
+    (tmp_path / "recipe.toml").write_text(resolved_text(recipe))
+    (tmp_path / "trial.json").write_text("[" * 100_000)
+    (tmp_path / "metrics.csv").touch()
+    with pytest.raises(UserError, match="holds no training"):
+        train_one(recipe, Trial("erm", 0.0, 0), tmp_path, resume=True)

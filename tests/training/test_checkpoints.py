@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vicinal.errors import UserError
@@ -67,3 +68,25 @@ def test_weights_of_another_network_are_refused_before_any_is_taken(other, words
     ):
         put_weights(model, other.state_dict(), "old.safetensors")
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "recursion"),
+        ('{"list": [' * 300 + "]}" * 300, "describes a list, not a mapping"),
+        ('{"list": [' * 900 + "]}" * 900, "recursion|describes a list"),
+        ("9" * 100_000, "Exceeds the limit"),
+        ("3", "describes a int, not a mapping"),
+        (" " * (1 << 24) + "{}", "in 16,777,218 characters"),
+        ('{"mapping": [["a"]]}', "not enough values to unpack"),
+        ('{"mapping": [[["a"], 1]]}', "unhashable"),
+        ('{"tensor": "a", "channels_last": false}', "a"),
+        ('{"tensor": ["a"], "channels_last": false}', "a"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_header_that_is_too_deep_long_or_strange_is_refused(text, words, tmp_path):
+    save_file({}, tmp_path / "evil.safetensors", {"vicinal": text})
+    with pytest.raises(UserError, match=f"evil.safetensors is no checkpoint of vicinal.*({words})"):
+        read_tree(tmp_path / "evil.safetensors")

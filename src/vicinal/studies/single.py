@@ -112,8 +112,9 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
             "folder with --out"
         )
     try:
-        its_trial = json.loads((folder / _TRIAL).read_text())
-    except (OSError, ValueError) as error:
+        with (folder / _TRIAL).open() as file:
+            its_trial = json.loads(file.read(10_000))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{folder} holds no training ({_TRIAL} cannot be read); choose another folder"
         ) from error

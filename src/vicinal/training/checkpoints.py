@@ -15,6 +15,9 @@ from vicinal.errors import UserError
 from vicinal.files import WEIGHTS, write_whole
 from vicinal.training.loop import Learner, Reached
 
+_MOST_TEXT = 1 << 24
+"""The most characters of a tree in a header; 10,000 tensors take about a million."""
+
 _KEY = "vicinal"
 """Under which entry of the header of a file the tree without its tensors stands, as JSON."""
 
@@ -52,14 +55,18 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
         raise UserError(f"{path} is a folder: name the file in it, such as {path / WEIGHTS}")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            skeleton = json.loads((file.metadata() or {})[_KEY])
-            tree: dict[str, Any] = _put_together(skeleton, file)
+            text = (file.metadata() or {})[_KEY]
+            if len(text) > _MOST_TEXT:
+                raise ValueError(f"its header describes a tree in {len(text):,} characters")
+            tree = _put_together(json.loads(text), file)
+            if not isinstance(tree, dict):
+                raise TypeError(f"its header describes a {type(tree).__name__}, not a mapping")
             return tree
     except FileNotFoundError as error:
         raise UserError(
             f"there is no checkpoint {path}; vicinal train writes {WEIGHTS} into its folder"
         ) from error
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} is no checkpoint of vicinal, or it was cut short ({error}); files that can "
             "hold code, such as pickles (.pt, .pth), are not read"
