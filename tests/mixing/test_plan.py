@@ -1,11 +1,14 @@
+import copy
 import dataclasses
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
-from vicinal import CutMix, DirichletMixUp, MixUp, Plan, ResizeMix, Reverse
+from vicinal import CutMix, DirichletMixUp, MixUp, Plan, RegMixUp, ResizeMix, Reverse
 
 
 def plan_of_three():
@@ -249,3 +252,34 @@ def test_accuracy_leaves_ignored_classes_out():
 def test_accuracy_of_what_has_no_classes_is_refused(output, y):
     with pytest.raises(ValueError, match="two classes or more, and integer classes"):
         plan_of_three().accuracy(output, y)
+
+
+@pytest.mark.parametrize("policy", [MixUp(1.0), RegMixUp(MixUp(1.0))])
+def test_tools_that_cast_nested_arguments_leave_a_plan_alone(policy):
+    plan = policy.draw(5)
+    lam = plan.lam.clone()
+
+    def cast(value):
+        return value.to(torch.bfloat16)
+
+    arguments = ((torch.rand(5), plan), {"at": "layer1"})
+    fabric = pytest.importorskip("lightning_utilities").core.apply_func.apply_to_collection
+    for (x, kept), named in (
+        tree_map_only(torch.Tensor, cast, arguments),
+        fabric(arguments, torch.Tensor, cast),
+    ):
+        assert x.dtype == torch.bfloat16
+        assert kept is plan
+        assert torch.equal(plan.lam, lam)
+        assert named == {"at": "layer1"}
+    assert not dataclasses.is_dataclass(plan)  # FSDP rebuilds dataclasses field by field
+
+
+def test_a_plan_survives_copying_and_pickling():
+    for plan in (MixUp(1.0).draw(5), RegMixUp(MixUp(1.0)).draw(5)):
+        for copied in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
+            assert torch.equal(copied.lam, plan.lam)
+            assert torch.equal(copied.mix(torch.arange(5.0)), plan.mix(torch.arange(5.0)))
+    assert repr(Plan(torch.tensor([0]), torch.tensor([1.0]))) == (
+        "Plan(partner=tensor([0]), lam=tensor([1.]), shares=None, region=None, shrunk=False)"
+    )

@@ -2,7 +2,6 @@
 
 import dataclasses
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +22,25 @@ from vicinal.mixing.operator import (
 from vicinal.mixing.regions import show_region, shrunk_into
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+class _Opaque:
+    """A read-only record that tools for nested containers leave alone.
+
+    FSDP, Fabric and mixed precision walk through the arguments of a model and cast the tensors that
+    they find in containers, and in dataclasses; ``lam`` must not be rounded on the way.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __repr__(self) -> str:
+        fields = (f"{k}={v!r}" for k, v in self.__dict__.items() if not k.startswith("_"))
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
+class Plan(_Opaque):
     """A frozen plan for one batch, as a policy's ``draw`` makes it.
 
     Every method is plain arithmetic without chance: row ``i`` becomes
@@ -62,18 +78,32 @@ class Plan:
     shares: Tensor | None = None
     region: Tensor | None = None
     shrunk: bool = False
-    _reach: int | None = dataclasses.field(init=False, repr=False, default=None)
-    _piece: bool = dataclasses.field(init=False, repr=False, default=False)
+    _reach: int | None = None
+    _piece: bool = False
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        partner: Tensor,
+        lam: Tensor,
+        shares: Tensor | None = None,
+        region: Tensor | None = None,
+        shrunk: bool = False,
+    ) -> None:
         """Refuse partners, shares and regions that do not fit together."""
-        if self.shares is None:
-            check_shares(self.partner, self.lam)
+        if shares is None:
+            check_shares(partner, lam)
         else:
-            _check_several(self.partner, self.lam, self.shares)
-        if self.region is not None:
-            _check_region(self.region, len(self.lam), self.shares)
-        object.__setattr__(self, "_reach", check_reach(self.partner))
+            _check_several(partner, lam, shares)
+        if region is not None:
+            _check_region(region, len(lam), shares)
+        self.__dict__.update(
+            partner=partner,
+            lam=lam,
+            shares=shares,
+            region=region,
+            shrunk=shrunk,
+            _reach=check_reach(partner),
+        )
 
     def __len__(self) -> int:
         """Return the number of examples that the plan was drawn for."""
@@ -84,15 +114,16 @@ class Plan:
         if not isinstance(rows, slice):
             raise TypeError(f"a plan is cut by slices, such as plan[:4], got {rows!r}.")
         one_for_all = self.region is None or len(self.region) == 1
-        piece = dataclasses.replace(
-            self,
-            partner=self.partner[..., rows],
+        partner = self.partner[..., rows]
+        return trusted_plan(
+            check_reach(partner),
+            partner=partner,
             lam=self.lam[rows],
             shares=None if self.shares is None else self.shares[:, rows],
             region=self.region if one_for_all else self.region[rows],  # type: ignore[index]
+            shrunk=self.shrunk,
+            _piece=True,
         )
-        object.__setattr__(piece, "_piece", True)
-        return piece
 
     def mix(
         self, x: Tensor, other: Tensor | None = None, *, dtype: torch.dtype | None = None
@@ -295,7 +326,7 @@ class Plan:
             _piece=self._piece,
         )
         if not torch.compiler.is_compiling():
-            object.__setattr__(self, "_moved", moved)
+            self.__dict__["_moved"] = moved
         return moved
 
     def _sides(self, y: Tensor, other: Tensor | None) -> list[Side]:
@@ -344,8 +375,7 @@ class Plan:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class CleanAndMixed:
+class CleanAndMixed(_Opaque):
     """A batch as it is and its blends, one under the other: what ``RegMixUp`` draws.
 
     Has the methods of a plan except ``mix_`` and cutting; what they hand on has twice as many
@@ -363,6 +393,10 @@ class CleanAndMixed:
 
     plan: Plan
     weight: float
+
+    def __init__(self, plan: Plan, weight: float) -> None:
+        """Keep the plan of the blends and their weight."""
+        self.__dict__.update(plan=plan, weight=weight)
 
     def __len__(self) -> int:
         """Return the number of examples that come in: half of those that go out."""
