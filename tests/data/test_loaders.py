@@ -222,7 +222,7 @@ def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
 def test_a_worker_that_is_killed_is_told_of():
     part = Part(Slow(4, dies=[2]), torch.arange(4))
     loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=1)
-    with pytest.raises(UserError, match=r"a process that reads data has died"):
+    with pytest.raises(UserError, match=r"a data-loading worker died"):
         rows(loader)
 
 

@@ -1,11 +1,21 @@
+import dataclasses
+import errno
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from vicinal.data import Part, load
+from vicinal.data.dataset import Read
 from vicinal.errors import UserError
 from vicinal.studies.keeping import Kept
 from vicinal.studies.results import Trial, read_metrics
@@ -236,7 +246,9 @@ def test_processes_that_were_not_asked_for_are_refused(
 
 
 class AskedLater:
-    """Stands for ``Stopping``: somebody asks to stop once it was looked at so many times."""
+    """Stands for ``Stopping``: asked to stop once it was looked at so many times."""
+
+    name = "SIGTERM"
 
     def __init__(self, looks):
         self.looks = looks
@@ -265,7 +277,7 @@ def test_stopped_within_an_epoch_the_checkpoint_is_still_the_network_of_its_own_
     with monkeypatch.context() as patch:
         patch.setattr("vicinal.studies.trial.Stopping", AskedLater(30))  # an epoch has 20 steps
         stopped = vicinal(*train_words(recipe, out))
-    assert stopped.exit_code == 2
+    assert stopped.exit_code == 2, stopped.stderr
     assert "in epoch 2 of 3" in stopped.stderr
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
     scores, rows = json.loads(scored.stdout), read_metrics(out)
@@ -336,3 +348,76 @@ def test_a_trial_file_that_is_too_deep_is_refused(small_recipe, tmp_path):
     (tmp_path / "metrics.csv").touch()
     with pytest.raises(UserError, match="holds no training"):
         train_one(recipe, Trial("erm", 0.0, 0), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_stop_is_named_and_the_training_resumes_from_there(
+    small_recipe, tmp_path, vicinal, name
+):
+    recipe = read_recipe(str(small_recipe({"training.epochs": 3, "training.checkpoint_every": 9})))
+    trial, whole, out = Trial("mixup", 0.0, 0), tmp_path / "whole", tmp_path / "run"
+    train_one(recipe, trial, whole, loggers=[])
+    stop = partial(signal.raise_signal, getattr(signal, name))
+    with pytest.raises(UserError, match=f"stopped by {name} in epoch 2 of 3; the state is saved"):
+        train_one(recipe, trial, out, loggers=[], on_epoch=lambda _row: stop())
+    assert (out / "state.safetensors").exists()
+    train_one(recipe, trial, out, loggers=[], resume=True)
+    ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
+    assert ends[0] == ends[1]
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(small_recipe, tmp_path):
+    recipe = read_recipe(str(small_recipe()))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        result = train_one(
+            recipe,
+            Trial("mixup", 0.0, 0),
+            tmp_path / "run",
+            loggers=[],
+            on_epoch=lambda _row: signal.raise_signal(signal.SIGHUP),
+        )
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.epochs == 2
+
+
+def test_a_terminal_that_was_closed_costs_no_epoch(small_recipe, tmp_path):
+    recipe, out = read_recipe(str(small_recipe({"training.checkpoint_every": 1}))), tmp_path / "run"
+
+    def closed(_row):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], on_epoch=closed)
+    assert [row.epoch for row in read_metrics(out)] == [1]
+    assert (out / "state.safetensors").exists()
+
+
+def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resumes(
+    small_recipe, tmp_path, monkeypatch
+):
+    recipe = read_recipe(str(small_recipe({"training.checkpoint_every": 1})))
+    trial, whole, out = Trial("mixup", 0.0, 0), tmp_path / "whole", tmp_path / "run"
+    digits = load("digits", test_fraction=0.3, seed=0)
+    rows = digits.train.inputs
+    stored = SimpleNamespace(
+        shape=rows.shape,
+        dtype=rows.dtype,
+        read=lambda wanted: Read(rows[wanted], np.arange(len(wanted)), []),
+    )
+    data = dataclasses.replace(digits, train=Part(stored, digits.train.targets))
+    monkeypatch.setattr("vicinal.studies.data.load", lambda *_, **__: data)
+    train_one(recipe, trial, whole, loggers=[])
+
+    def kill(_row):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+
+    with pytest.raises(UserError, match=r"a data-loading worker died.*lower training\.batch_size"):
+        train_one(recipe, trial, out, loggers=[], on_epoch=kill)
+    train_one(recipe, trial, out, loggers=[], resume=True)
+    ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
+    assert ends[0] == ends[1]

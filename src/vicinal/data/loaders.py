@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -244,25 +245,43 @@ class _Reader:
         self._tasks.left = tasks
         self._run += 1
         run, batches = self._run, iter(self._loader)
-        try:
-            for count in range(1, len(tasks) + 1):
-                if run != self._run:  # the processes work for another epoch now
-                    raise ValueError(
-                        "another epoch of this Loader was begun, and a part in files is read for "
-                        "one at a time; make a second Loader for the second epoch."
-                    )
+        for count in range(1, len(tasks) + 1):
+            if run != self._run:  # the processes work for another epoch now
+                raise ValueError(
+                    "another epoch of this Loader was begun, and a part in files is read for "
+                    "one at a time; make a second Loader for the second epoch."
+                )
+            with dead_workers_named():
                 read = next(batches)
-                if isinstance(read, UserError):
-                    raise read
-                yield read
-                _give_back(count)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                "a process that reads data has died, maybe for want of memory; "
-                f"try fewer workers or a smaller batch ({error})"
-            ) from error
+            if isinstance(read, UserError):
+                raise read
+            yield read
+            _give_back(count)
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Raise a ``UserError`` if a data-loading worker dies.
+
+    PyTorch notices it in a signal handler, so the error is raised by whatever code runs then: put
+    this around all of the work on the batches.
+
+    Example:
+        >>> with dead_workers_named():
+        ...     raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        Traceback (most recent call last):
+        vicinal.errors.UserError: a data-loading worker died, most likely because memory ran out: \
+free memory or lower training.batch_size (DataLoader worker (pid 7) is killed by signal: Killed.)
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a data-loading worker died, most likely because memory ran out: free memory or lower "
+            f"training.batch_size ({str(error).strip().splitlines()[0]})"
+        ) from error
 
 
 class _Tasks:

@@ -74,7 +74,7 @@ def run_trial(
 
     Raises:
         UserError: if the accelerator is not there, the training diverges, memory runs out, or the
-            process is asked to stop (SIGTERM).
+            process is asked to stop (SIGTERM, SIGHUP).
     """
     settings = recipe.training_of(trial.arm)
     fabric = fabric or fabric_for(settings)
@@ -148,7 +148,8 @@ def _run(
         stopping=lambda: stopping.asked,
         tell=told.say,
     ):
-        if reached.step == 0:
+        measured = reached.step == 0
+        if measured:
             rows.append(
                 _measured(
                     learned,
@@ -161,20 +162,21 @@ def _run(
                     begin=begin,
                 )
             )
-            told.epoch(rows[-1])
-            for logger in told.loggers if fabric.is_global_zero else ():
-                numbers = {k: v for k, v in rows[-1]._asdict().items() if v is not None}
-                logger.log_metrics(numbers, rows[-1].epoch)
         # The signal may have reached some processes and not yet others.
         asked = torch.tensor(float(stopping.asked), device=fabric.device)
         stop = bool(total(asked, fabric=fabric) > 0)
         last = reached.epoch == settings.epochs
-        if stop or last or (reached.step == 0 and reached.epoch % settings.checkpoint_every == 0):
+        if stop or last or (measured and reached.epoch % settings.checkpoint_every == 0):
             run.keep(reached, rows, time.perf_counter() - begin)
+        if measured:  # after it was saved: a terminal that was closed cannot be written to
+            told.epoch(rows[-1])
+            for logger in told.loggers if fabric.is_global_zero else ():
+                numbers = {k: v for k, v in rows[-1]._asdict().items() if v is not None}
+                logger.log_metrics(numbers, rows[-1].epoch)
         if stop and not last:
             raise UserError(
-                f"stopped by SIGTERM in epoch {reached.epoch + 1} of {settings.epochs}; what was "
-                "reached is kept, and the same command goes on from there (train: with --resume)"
+                f"stopped by {stopping.name} in epoch {reached.epoch + 1} of {settings.epochs}; "
+                "the state is saved: run the same command to resume (train: with --resume)"
             )
     return run.finish(rows, time.perf_counter() - begin)
 

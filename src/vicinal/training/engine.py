@@ -14,6 +14,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.launchers import subprocess_script
 from torch import Tensor
 
+from vicinal.data.loaders import dead_workers_named
 from vicinal.errors import UserError, unknown
 
 PATIENCE = timedelta(seconds=50)
@@ -109,7 +110,7 @@ def total(values: Tensor, *, fabric: Fabric) -> Tensor:
 
 @contextlib.contextmanager
 def troubles_in_words(batch_size: int) -> Iterator[None]:
-    """Turn what a device runs out of, and processes that die, into one sentence.
+    """Turn memory that runs out, and processes that die, into one sentence.
 
     Args:
         batch_size: for the sentence.
@@ -125,10 +126,12 @@ def troubles_in_words(batch_size: int) -> Iterator[None]:
 training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
     """
     try:
-        yield
-    except RuntimeError as error:
+        with dead_workers_named():
+            yield
+    except (RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
+        exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if exhausted or "can't allocate memory" in reason or "bad_alloc" in reason:
             raise UserError(
                 f"out of memory with training.batch_size = {batch_size}: lower it, or raise "
                 f'training.accumulate, or choose precision "bfloat16" ({reason})'

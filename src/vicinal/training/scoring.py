@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vicinal.data import CentreCrop, DataSet, Loader, Part, Standardise
+from vicinal.data.loaders import dead_workers_named
 from vicinal.errors import UserError
 from vicinal.models import build
 from vicinal.training.checkpoints import put_weights, read_tree
@@ -128,13 +129,14 @@ def score_checkpoint(
             f"{path} takes examples of shape {about.shape}, and the data have {seen}; choose data "
             "such as it was trained on"
         )
-    given = answers(
-        model,
-        loader.epoch(0),
-        fabric=fabric,
-        flip_averaged=about.flip_averaged,
-        channels_last=about.channels_last,
-    )
+    with dead_workers_named():
+        given = answers(
+            model,
+            loader.epoch(0),
+            fabric=fabric,
+            flip_averaged=about.flip_averaged,
+            channels_last=about.channels_last,
+        )
     return scores_of(given, about.classes, pairs=pairs)
 
 

@@ -1,38 +1,45 @@
-"""Being asked to stop: SIGTERM, which schedulers of clusters send before they kill."""
+"""Signals to stop: SIGTERM from schedulers before they kill, SIGHUP when a terminal closes."""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any, Self
 
+SIGNALS = [
+    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+]
+
 
 class Stopping:
-    """Notes within a ``with`` block that SIGTERM came, in place of dying of it.
+    """Records SIGTERM and SIGHUP inside a ``with`` block instead of dying of them.
 
-    Outside the main thread, where Python lets nobody listen to signals, it notes nothing.
+    A signal that the process ignores, such as SIGHUP under ``nohup``, stays ignored. Outside the
+    main thread, where Python cannot handle signals, nothing is recorded.
 
     Example:
         >>> with Stopping() as stopping:
         ...     signal.raise_signal(signal.SIGTERM)
-        ...     stopping.asked
-        True
+        ...     stopping.asked, stopping.name
+        (True, 'SIGTERM')
     """
 
     def __init__(self) -> None:
-        """Begin as not asked."""
-        self.asked = False
-        self._before: Any = None
+        """Start without a signal."""
+        self.asked, self.name = False, "a signal to another process"
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         """Listen."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let whoever listened before listen again."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
+        """Restore the handlers from before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.asked, self.name = True, signal.Signals(number).name
