@@ -18,6 +18,8 @@ from vicinal.models.resnet import ResNet
 
 LARGE = {"wrn-28-10", "densenet-bc-190", "resnet-101", "resnext-101-32x4d", "resnext-101-64x4d"}
 LONG_TO_COMPILE = LARGE | {
+    "preact-resnet-18-mixup",
+    "preact-resnet-18-manifold",
     "preact-resnet-34",
     "preact-resnet-50",
     "preact-resnet-50-small",

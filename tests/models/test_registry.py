@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vicinal import MixUp
@@ -21,6 +22,8 @@ COUNTS = {
     "mlp": ((30,), 2, 31 * 128 + 129 * 128 + 129 * 2),
     # Counted by hand from their layers, below.
     "preact-resnet-18": ((3, 32, 32), 10, None),
+    "preact-resnet-18-mixup": ((3, 32, 32), 10, 11_171_274),
+    "preact-resnet-18-manifold": ((3, 32, 32), 10, 11_171_146),
     "preact-resnet-34": ((3, 32, 32), 10, None),
     "preact-resnet-50": ((3, 32, 32), 10, None),
     "preact-resnet-50-small": ((3, 28, 28), 10, None),
@@ -95,6 +98,46 @@ def test_units_of_a_residual_network_add_to_what_came_in():
     nn.init.zeros_(unit.conv2.weight)
     x = torch.randn(2, 64, 8, 8)
     assert torch.equal(unit(x), x)
+
+
+def test_the_mixup_variant_adds_what_was_activated_and_the_manifold_variant_what_came_in():
+    x = torch.randn(2, 64, 8, 8)
+    for name, expected in (("mixup", F.relu(x / (1 + 1e-5) ** 0.5)), ("manifold", x)):
+        model = build(f"preact-resnet-18-{name}", shape=(3, 32, 32), classes=10).eval()
+        unit = model.get_submodule("stages.stage1")[0]
+        nn.init.zeros_(unit.conv2.weight)
+        torch.testing.assert_close(unit(x), expected)
+
+
+@pytest.mark.parametrize("name", ["preact-resnet-18-mixup", "preact-resnet-18-manifold"])
+def test_the_variants_of_published_programs_agree_with_a_slow_reading_of_them(name):
+    torch.manual_seed(0)
+    model = build(name, shape=(3, 32, 32), classes=10).eval()
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    assert torch.equal(model.stem[1].weight, first.weight), "PyTorch's default weights"
+    plain, x = dict(model.named_parameters()), torch.randn(2, 3, 32, 32)
+
+    def norm(x, name):
+        scaled = x / (1 + 1e-5) ** 0.5  # statistics that nothing was learned of yet
+        weight, bias = (plain[f"{name}.{one}"][:, None, None] for one in ("weight", "bias"))
+        return F.relu(scaled * weight + bias)
+
+    out = F.conv2d(x, plain["stem.1.weight"], padding=1)
+    if name.endswith("mixup"):
+        out = norm(out, "stem.2")
+    for stage in range(4):
+        for unit in range(2):
+            at, stride = f"stages.stage{stage + 1}.{unit}", 2 if stage and not unit else 1
+            active = norm(out, f"{at}.norm1")
+            around = active if name.endswith("mixup") else out
+            if stride == 2:
+                around = F.conv2d(active, plain[f"{at}.around.weight"], stride=2)
+            y = F.conv2d(active, plain[f"{at}.conv1.weight"], stride=stride, padding=1)
+            y = F.conv2d(norm(y, f"{at}.norm2"), plain[f"{at}.conv2.weight"], padding=1)
+            out = y + around
+    expected = F.linear(F.avg_pool2d(out, 4).flatten(1), plain["head.weight"], plain["head.bias"])
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_the_small_network_of_the_mxnet_layer_normalises_its_input_without_weights():

@@ -12,7 +12,8 @@ from vicinal.reports.tables import csv_text, markdown, print_table
 from vicinal.reports.words import published_lines
 from vicinal.studies.results import Result, trials_of
 from vicinal.studies.summary import summarise
-from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe import load_resolved, read_recipe, resolved_text
+from vicinal.training.settings import Recipe
 
 RESULTS = Path(__file__).parents[2] / "results/digits"
 SENTENCE = (
@@ -119,6 +120,28 @@ def test_markdown_and_terminal_have_the_table_and_its_sentence(summarised):
     assert "Published, beside ours" in printed
     assert "95.8 91.00 [78.29, 100.00] (n = 2) the mixup" in printed
     assert SENTENCE in " ".join(printed.split())
+
+
+def test_what_differs_is_said_below_the_published_rows(copied_study, vicinal):
+    path = copied_study / "recipe.toml"
+    differs = ["Their loss is <another> one.", "Their *network* has fewer norms."]
+    row = published("erm", 2, 94.47)
+    settings = load_resolved(path).model_dump() | {"published": [row], "differs": differs}
+    path.write_text(resolved_text(Recipe.model_validate(settings)))
+    done = vicinal("study", path, "--out", copied_study)
+    assert done.exit_code == 0, done.output
+    assert "  - Their loss is <another> one.\n" in done.stdout
+    text = (copied_study / "table.md").read_text()
+    assert "- Their loss is \\<another\\> one.\n- Their \\*network\\* has fewer norms.\n" in text
+    page = (copied_study / "report.html").read_text()
+    assert "<li>Their loss is &lt;another&gt; one.</li>" in page
+    assert (
+        page.index("Published, beside ours") < page.index("Known differences") < page.index("<li>")
+    )
+
+
+def test_without_known_differences_there_is_no_list_of_them(summarised):
+    assert "Known differences" not in markdown(summarised())
 
 
 def test_csv_has_the_numbers(summarised):

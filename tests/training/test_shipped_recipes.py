@@ -86,3 +86,34 @@ def test_the_recipes_of_the_paper_have_the_numbers_of_the_paper():
     assert errors("paper-imagenet", "resnext-101-32x4d", "") == [21.2, 20.7]
     assert errors("paper-imagenet", "resnext-101-64x4d", "") == [20.4, 19.8]
     assert errors("manifold-cifar10", None, "") == [4.83, 3.82, 2.95]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "count"),
+    [
+        ("paper-cifar10", None, 11_171_274),  # facebookresearch/mixup-cifar10
+        ("paper-cifar10", "weight-decay-5e-4", 11_171_146),  # hongyi-zhang/mixup
+        ("paper-cifar100", None, 11_171_274 + 90 * 513),
+        ("manifold-cifar10", None, 11_171_146),  # vikasverma1077/manifold_mixup
+    ],
+)
+def test_published_rows_stand_beside_the_network_that_they_were_measured_with(name, variant, count):
+    recipe = read_recipe(name, variant=variant)
+    classes = 100 if recipe.data.source == "cifar100" else 10
+    with torch.device("meta"):
+        network = build(recipe.model.name, shape=(3, 32, 32), classes=classes)
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+@of_every_recipe
+def test_what_differs_from_published_runs_is_said(name, variant):
+    recipe = read_recipe(name, variant=variant)
+    assert bool(recipe.published) == bool(recipe.differs)
+    for sentence in recipe.differs:
+        assert sentence.endswith(".")
+
+
+def test_the_rows_of_the_mxnet_layer_say_that_its_loss_is_another():
+    said = " ".join(read_recipe("cifar10-resnet50").differs)
+    assert "-log(sum y*p)" in said
+    assert "eps 2e-5" in said

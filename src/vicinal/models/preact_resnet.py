@@ -27,6 +27,12 @@ class PreActResNet(nn.Module):
         projected: whether the first unit has a convolution on its way around, though the channels
             are the same.
         normalise_input: whether a batch norm without weights stands before everything.
+        normalise_stem: whether the first convolution is followed by a batch norm and ReLU.
+        activated_identity: whether the identity shortcut of a unit starts after the unit's first
+            norm and ReLU, and not before them.
+        normalise_output: whether the last stage is followed by a batch norm and ReLU.
+        he: whether convolutions begin with weights after He et al. (arXiv 1502.01852); otherwise
+            with PyTorch's default.
 
     Example:
         >>> network = PreActResNet((3, 32, 32), 10)
@@ -45,11 +51,17 @@ class PreActResNet(nn.Module):
         bottleneck: bool = False,
         projected: bool = False,
         normalise_input: bool = False,
+        normalise_stem: bool = False,
+        activated_identity: bool = False,
+        normalise_output: bool = True,
+        he: bool = True,
     ) -> None:
-        """Build the network, with weights after He et al. (arXiv 1502.01852)."""
+        """Build the network."""
         super().__init__()
         first = nn.BatchNorm2d(shape[0], affine=False) if normalise_input else nn.Identity()
         self.stem = nn.Sequential(first, nn.Conv2d(shape[0], stem, 3, padding=1, bias=False))
+        if normalise_stem:
+            self.stem.extend([nn.BatchNorm2d(stem), nn.ReLU()])
         channels, self.stages = stem, nn.Sequential()
         for k, (count, inner) in enumerate(zip(units, widths, strict=True)):
             outer = 4 * inner if bottleneck else inner
@@ -58,16 +70,19 @@ class PreActResNet(nn.Module):
                 stride = 2 if k and not j else 1
                 around = stride > 1 or channels != outer or (projected and not k and not j)
                 make = _Bottleneck if bottleneck else _Basic
-                stage.append(make(channels, inner, stride, around))
+                stage.append(make(channels, inner, stride, around, activated_identity))
                 channels = outer
             self.stages.add_module(f"stage{k + 1}", stage)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if normalise_output else None
         self.head = nn.Linear(channels, classes)
-        initialise(self)
+        if he:
+            initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
-        x = F.relu(self.norm(self.stages(self.stem(x))))
+        x = self.stages(self.stem(x))
+        if self.norm is not None:
+            x = F.relu(self.norm(x))
         scores: Tensor = self.head(x.mean((2, 3)))
         return scores
 
@@ -75,8 +90,11 @@ class PreActResNet(nn.Module):
 class _Basic(nn.Module):
     """Normalisation, ReLU and a 3x3 convolution, twice."""
 
-    def __init__(self, channels: int, width: int, stride: int, around: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, around: bool, activated: bool
+    ) -> None:
         super().__init__()
+        self.activated = activated
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
@@ -86,15 +104,19 @@ class _Basic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.norm1(x))
         y = self.conv2(F.relu(self.norm2(self.conv1(active))))
-        out: Tensor = y + (x if self.around is None else self.around(active))
+        identity = active if self.activated else x
+        out: Tensor = y + (identity if self.around is None else self.around(active))
         return out
 
 
 class _Bottleneck(nn.Module):
     """The same with 1x1, 3x3 and 1x1 convolutions, the last to four times the channels."""
 
-    def __init__(self, channels: int, width: int, stride: int, around: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, around: bool, activated: bool
+    ) -> None:
         super().__init__()
+        self.activated = activated
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
@@ -109,5 +131,6 @@ class _Bottleneck(nn.Module):
         active = F.relu(self.norm1(x))
         y = self.conv2(F.relu(self.norm2(self.conv1(active))))
         y = self.conv3(F.relu(self.norm3(y)))
-        out: Tensor = y + (x if self.around is None else self.around(active))
+        identity = active if self.activated else x
+        out: Tensor = y + (identity if self.around is None else self.around(active))
         return out

@@ -56,6 +56,12 @@ NETWORKS = {
     "lenet": Network(LeNet, _stages(2, of="stage"), smallest=16),
     "vgg-11": Network(VGG, _stages(5), smallest=32),
     "preact-resnet-18": _preact(4),
+    # Of facebookresearch/mixup-cifar10 (models/resnet.py, ResNet18), and of hongyi-zhang/mixup and
+    # vikasverma1077/manifold_mixup (both after kuangliu/pytorch-cifar, PreActResNet18).
+    "preact-resnet-18-mixup": _preact(
+        4, normalise_stem=True, activated_identity=True, normalise_output=False, he=False
+    ),
+    "preact-resnet-18-manifold": _preact(4, normalise_output=False, he=False),
     "preact-resnet-34": _preact(4, units=(3, 4, 6, 3)),
     "preact-resnet-50": _preact(4, units=(3, 4, 6, 3), bottleneck=True),
     # Of the MXNet MixUp layer: hdjsjyl/mixup.

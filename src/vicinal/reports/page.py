@@ -7,11 +7,13 @@ import jinja2
 
 from vicinal.reports.drawing import COLOURS_DARK, COLOURS_LIGHT, Picture
 from vicinal.reports.words import (
+    DIFFERENCES,
     PUBLISHED,
     PUBLISHED_CAPTION,
     PUBLISHED_HEADING,
     answer,
     caption,
+    differences,
     heading,
     lines,
     published_lines,
@@ -56,6 +58,8 @@ def page(
         published_heading=PUBLISHED_HEADING,
         published_lines=published_lines(summary),
         published_caption=PUBLISHED_CAPTION,
+        differences_title=DIFFERENCES,
+        differences=differences(summary),
         recipe=recipe_text,
         versions=summary["versions"],
         machines=machines,

@@ -8,16 +8,19 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from vicinal.escaping import visible, with_text
 from vicinal.reports.words import (
+    DIFFERENCES,
     PUBLISHED,
     PUBLISHED_CAPTION,
     PUBLISHED_HEADING,
     answer,
     caption,
+    differences,
     heading,
     lines,
     published_lines,
@@ -78,7 +81,7 @@ def _print_published(summary: Mapping[str, Any], console: Console) -> None:
         title=PUBLISHED,
         title_justify="left",
         title_style="bold",
-        caption=PUBLISHED_CAPTION,
+        caption=Text(PUBLISHED_CAPTION),
         caption_justify="left",
     )
     table.add_column(head.arm, overflow="fold", min_width=min(max(len(r.arm) for r in rows), 14))
@@ -90,6 +93,11 @@ def _print_published(summary: Mapping[str, Any], console: Console) -> None:
         table.add_row(*map(Text, row))
     console.print()
     console.print(table)
+    if differing := differences(summary):
+        console.print(Text(DIFFERENCES))
+        for sentence in differing:
+            console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2), expand=False))
+        console.print()
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -103,6 +111,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if rows := published_lines(summary):
         table = _markdown_table(PUBLISHED_HEADING, "-::--", rows)
         parts += [f"## {PUBLISHED}", table, PUBLISHED_CAPTION]
+        if differing := differences(summary):
+            parts += [DIFFERENCES, "\n".join(f"- {sentence}" for sentence in differing)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -33,6 +33,7 @@ PUBLISHED_CAPTION = (
     "Published numbers come from other hardware, versions and schedules; only equal numbers of "
     "epochs are set side by side, with true labels."
 )
+DIFFERENCES = "Known differences from the published runs:"
 
 
 def heading(summary: Mapping[str, Any]) -> Line:
@@ -83,6 +84,11 @@ def published_lines(summary: Mapping[str, Any]) -> list[PublishedLine]:
         )
         for row in summary.get("published", [])
     ]
+
+
+def differences(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what is known to differ from the published runs."""
+    return list(summary["settings"].get("differs", []))
 
 
 def title(summary: Mapping[str, Any], arm: str) -> str:

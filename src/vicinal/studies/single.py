@@ -129,4 +129,4 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
 
 def _compared(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that one trial depends on."""
-    return recipe.model_dump(exclude={"seeds", "published"})
+    return recipe.model_dump(exclude={"seeds", "published", "differs"})

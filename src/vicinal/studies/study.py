@@ -107,8 +107,8 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     """Make sure that the folder holds this recipe and no other."""
     path = folder / "recipe.toml"
     if path.exists():
-        # Seeds and published rows can be added later.
-        later = {"seeds", "published"}
+        # Seeds, published rows and what is said of them can be added later.
+        later = {"seeds", "published", "differs"}
         there, here = (one.model_dump(exclude=later) for one in (load_resolved(path), recipe))
         differing = differences(there, here)
         if differing:

@@ -258,6 +258,9 @@ class Recipe(Settings):
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="rows of others to stand beside ours"
     )
+    differs: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="sentences on what is known to differ from the published runs"
+    )
 
     def training_of(self, arm: str) -> Training:
         """Return how an arm is trained: ``training``, and what differs in the arm."""
