@@ -297,11 +297,11 @@ def test_a_training_never_finishes_with_another_checkpoint_than_its_last(
     assert vicinal(*train_words(recipe, first), "--epochs", "1").exit_code == 0
     finish = Kept.finish
 
-    def interfered(kept, rows, seconds):
+    def interfered(kept, *reached):
         (out / "checkpoint.safetensors").unlink()
         if lost == "old":
             shutil.copy(first / "checkpoint.safetensors", out)
-        return finish(kept, rows, seconds)
+        return finish(kept, *reached)
 
     monkeypatch.setattr(Kept, "finish", interfered)
     assert vicinal(*train_words(recipe, out)).exit_code == 0

@@ -54,6 +54,22 @@ def check_foreign(name: str) -> None:
         raise UserError(f"{name!r} names no network: names with a colon are {FORMS}")
 
 
+def imported_module(name: str) -> str | None:
+    """Return the module that building a network imports; None if it is none of the user's.
+
+    Args:
+        name: as for ``build``.
+
+    Example:
+        >>> imported_module("my.networks:wide")
+        'my.networks'
+        >>> imported_module("timm:resnet18") is None
+        True
+    """
+    where, colon, _ = name.partition(":")
+    return where if colon and where not in _LIBRARIES else None
+
+
 def build_foreign(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Build a network from elsewhere; only the library that it comes from is imported.
 

@@ -8,6 +8,7 @@ last; once it exists, the trial is finished and the state is deleted.
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
@@ -15,6 +16,7 @@ from vicinal.data import DataSet, Standardise
 from vicinal.errors import UserError
 from vicinal.files import STATE, WEIGHTS
 from vicinal.studies.machine import hardware, versions
+from vicinal.studies.origin import origin_differs
 from vicinal.studies.results import (
     EpochRow,
     Result,
@@ -48,6 +50,7 @@ class Kept:
     folder: Path
     learned: Learner
     fabric: Fabric
+    origin: dict[str, Any]
 
     def __post_init__(self) -> None:
         """Remember which folder it is."""
@@ -55,19 +58,23 @@ class Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._identity = self.folder.stat()
 
-    def begin(self) -> tuple[Reached, list[EpochRow], float]:
-        """Return how far the trial had come, its rows, and the seconds that it took.
+    def begin(self) -> tuple[Reached, list[EpochRow], list[int], float]:
+        """Return how far the trial had come, its rows, the right answers, and the seconds.
 
         Raises:
-            UserError: if the state is damaged or was written with other settings.
+            UserError: if the state is damaged, or was written with other settings, data, network
+                or versions.
         """
         path = self.folder / STATE
         if not path.exists():
-            return Reached(), [], 0.0
+            return Reached(), [], [], 0.0
         try:
             state = read_tree(path, device="cpu")
             if other := settings_that_differ(state["settings"], self.recipe, self.trial):
                 raise UserError(f"it was trained with other settings ({other})")
+            origin, right = state["origin"], state["right"]
+            if other := origin_differs(origin, self.origin):
+                raise UserError(f"it was trained with something else than there is now ({other})")
             reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
             rows, seconds = [EpochRow(*row) for row in state["rows"]], float(state["seconds"])
         except (UserError, KeyError, TypeError, ValueError) as error:
@@ -76,9 +83,11 @@ class Kept:
             ) from error
         if self.fabric.is_global_zero:
             self._write_what_follows(reached, rows)
-        return reached, rows, seconds
+        return reached, rows, right, seconds
 
-    def keep(self, reached: Reached, rows: list[EpochRow], seconds: float) -> None:
+    def keep(
+        self, reached: Reached, rows: list[EpochRow], right: list[int], seconds: float
+    ) -> None:
         """Write the state, then what follows from it.
 
         Raises:
@@ -90,7 +99,9 @@ class Kept:
             state = {
                 "learner": learner,
                 "rows": [list(row) for row in rows],
+                "right": right,
                 "seconds": seconds,
+                "origin": self.origin,
                 "settings": settings_of(self.recipe, self.trial),
             }
             write_tree(self.folder / STATE, state)
@@ -131,6 +142,9 @@ class Kept:
             "flip_averaged": settings.flip_averaged,
             "study": self.recipe.name,
             "data": self.recipe.data.source,
+            "root": self.recipe.data.root,
+            "on_bad": self.recipe.data.on_bad,
+            "preparation": self.data.preparation,
             "division": {
                 "seed": self.recipe.seed,
                 "test_fraction": self.recipe.data.test_fraction,
@@ -140,6 +154,7 @@ class Kept:
             "seed": self.trial.seed,
             "epoch": row.epoch,
             "test_accuracy": row.test_accuracy,
+            "origin": self.origin,
             "versions": versions(),
         }
         inputs = {"mean": self.standardise.mean, "deviation": self.standardise.deviation}
@@ -158,7 +173,7 @@ class Kept:
         except (UserError, KeyError, TypeError):
             return None
 
-    def finish(self, rows: list[EpochRow], seconds: float) -> Result:
+    def finish(self, rows: list[EpochRow], right: list[int], seconds: float) -> Result:
         """Write the result, which says that the trial is finished."""
         last = rows[-1]
         result = Result(
@@ -172,6 +187,8 @@ class Kept:
             memorised=last.memorised,
             seconds=round(seconds, 2),
             settings=settings_of(self.recipe, self.trial),
+            origin=self.origin,
+            right=tuple(right),
             versions=versions(),
             hardware=hardware(),
         )

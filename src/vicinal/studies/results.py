@@ -84,7 +84,9 @@ _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 class Result(pydantic.BaseModel):
     """The end of a trial; accuracies and shares are fractions, time is in seconds.
 
-    ``settings`` are those that the trial depends on; results of earlier versions have none.
+    ``settings`` are those that the trial depends on, ``origin`` says what it was made from (see
+    ``vicinal.studies.origin``), and ``right`` counts the right answers of the test split, class by
+    class. Results of earlier versions have none of them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -99,6 +101,8 @@ class Result(pydantic.BaseModel):
     memorised: _Share | None
     seconds: _Finite
     settings: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+    right: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = ()
     versions: dict[str, str]
     hardware: dict[str, str]
 
@@ -179,6 +183,8 @@ def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Re
         here, there = getattr(result, name), getattr(rows[-1], name)
         if here != there:
             return f"{name} is {here}, and {there} in the last row of metrics.csv"
+    if result.right and sum(result.right) != round(result.test_accuracy * result.test_examples):
+        return f"right counts {sum(result.right)} right answers, and test_accuracy says otherwise"
     return settings_that_differ(result.settings, recipe, trial)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from vicinal.errors import UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.folders import LOCK, alone_in, differences
+from vicinal.studies.origin import check_origin, origin_differs
 from vicinal.studies.results import (
     EpochRow,
     Result,
@@ -48,14 +49,21 @@ class Study:
             result = read_result(self.trial_folder(trial), trial, self.recipe)
             if result is not None:
                 results[trial] = result
-        counts = {result.test_examples: trial for trial, result in results.items()}
-        if len(counts) > 1:
-            (one, first), (two, second), *_ = counts.items()
-            raise UserError(
-                f"{self.folder}: {first.folder} was tested on {one} examples and {second.folder} "
-                f"on {two}, so they cannot be compared; delete the folders in trials/ that were "
-                "trained on other data"
-            )
+        if results:
+            first, of_first = next(iter(results.items()))
+            for trial, result in results.items():
+                other = origin_differs(of_first.origin, result.origin)
+                if not other and of_first.test_examples != result.test_examples:
+                    other = (
+                        f"data: the test split had {of_first.test_examples} examples, and has "
+                        f"{result.test_examples}"
+                    )
+                if other:
+                    raise UserError(
+                        f"{self.folder}: {trial.folder} was trained with something else than "
+                        f"{first.folder}, so they cannot be compared ({other}); delete the folders "
+                        "in trials/ that do not belong to the study"
+                    )
         return results
 
 
@@ -148,18 +156,16 @@ def run_study(study: Study, progress: Progress) -> bool:
     # Heavy imports, which a finished study can do without.
     from vicinal.studies.data import load_data
     from vicinal.studies.examples import write_examples
+    from vicinal.studies.fingerprint import data_facts
     from vicinal.studies.ledger import Ledger
     from vicinal.studies.preparation import given_labels
     from vicinal.studies.trial import Told, run_trial
 
     data = load_data(study.recipe, progress.left_out)
-    for trial, result in finished.items():
-        if result.test_examples != len(data.test):
-            raise UserError(
-                f"{study.trial_folder(trial)} was tested on {result.test_examples} examples, and "
-                f"{study.recipe.data.source} has {len(data.test)} now; delete the folder to train "
-                "it again, or bring the data back"
-            )
+    expected = next((result.origin for result in finished.values()), None)
+    if expected is not None:
+        there = {"data": expected["data"]} if expected else {}
+        check_origin(there, {"data": data_facts(data)}, study.folder)
     for corrupted in study.recipe.corrupted_labels:
         given_labels(study.recipe, corrupted, data)
     write_examples(examples, study.recipe, data)
@@ -179,7 +185,9 @@ def run_study(study: Study, progress: Progress) -> bool:
             data,
             study.trial_folder(trial),
             told=Told(progress.epoch, progress.say),
+            expected=expected,
         )
+        expected = result.origin
         ledger.finish(number, result.test_accuracy)
         progress.finish(result)
     return True

@@ -17,11 +17,13 @@ from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
 from vicinal.probes import reproduced
+from vicinal.studies.fingerprint import origin_of
 from vicinal.studies.keeping import Kept
+from vicinal.studies.origin import Origin, check_origin
 from vicinal.studies.preparation import Loaders, given_labels, loaders_of, network_of
 from vicinal.studies.results import EpochRow, Result, Trial
 from vicinal.training.engine import engine, total, troubles_in_words
-from vicinal.training.evaluation import answers, score_of
+from vicinal.training.evaluation import answers, right_of_each_class, score_of
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, Reached, check_finite, learner, train
 from vicinal.training.memory import memory_kept
@@ -58,6 +60,7 @@ def run_trial(
     *,
     fabric: Fabric | None = None,
     told: Told = Told(),  # noqa: B008 - a tuple, which nobody can change
+    expected: Origin | None = None,
 ) -> Result:
     """Train, measure, and write all of it into a folder.
 
@@ -71,10 +74,12 @@ def run_trial(
         folder: of this trial, for ``metrics.csv``, the checkpoint, and in the end ``result.json``.
         fabric: the engine; by default one device, as the recipe wants it.
         told: who is told what.
+        expected: the origin of the other trials of a study, which has to be that of this one.
 
     Raises:
-        UserError: if the accelerator is not there, the training diverges, memory runs out, or the
-            process is asked to stop (SIGTERM, SIGHUP).
+        UserError: if the accelerator is not there, the training diverges, memory runs out, the
+            process is asked to stop (SIGTERM, SIGHUP), or data, network or versions are other ones
+            than expected.
     """
     settings = recipe.training_of(trial.arm)
     fabric = fabric or fabric_for(settings)
@@ -97,6 +102,7 @@ def run_trial(
             fabric=fabric,
             told=told,
             stopping=stopping,
+            expected=expected,
         )
 
 
@@ -110,6 +116,7 @@ def _run(
     fabric: Fabric,
     told: Told,
     stopping: Stopping,
+    expected: Origin | None,
 ) -> Result:
     begin = time.perf_counter()
     given = given_labels(recipe, trial.corrupted, data)
@@ -118,10 +125,13 @@ def _run(
         recipe, trial, data, settings=settings, given=given, standardise=standardise, fabric=fabric
     )
     model = network_of(recipe, trial, data, loaders, standardise)
+    origin = origin_of(data, model, recipe.model.name)
+    if expected is not None:
+        check_origin(expected, origin, folder.parent)
     arm = recipe.arms[trial.arm]
     learned = _learner(model, trial.arm, arm, settings, fabric)
-    run = Kept(recipe, trial, settings, data, standardise, folder, learned, fabric)
-    start, rows, before = run.begin()
+    run = Kept(recipe, trial, settings, data, standardise, folder, learned, fabric, origin)
+    start, rows, right, before = run.begin()
     begin -= before
     for row in rows:
         told.epoch(row)
@@ -150,24 +160,24 @@ def _run(
     ):
         measured = reached.step == 0
         if measured:
-            rows.append(
-                _measured(
-                    learned,
-                    loaders,
-                    reached,
-                    settings,
-                    fabric,
-                    given=given if trial.corrupted else None,
-                    true=data.train.targets,
-                    begin=begin,
-                )
+            row, right = _measured(
+                learned,
+                loaders,
+                reached,
+                settings,
+                fabric,
+                given=given if trial.corrupted else None,
+                true=data.train.targets,
+                classes=len(data.classes),
+                begin=begin,
             )
+            rows.append(row)
         # The signal may have reached some processes and not yet others.
         asked = torch.tensor(float(stopping.asked), device=fabric.device)
         stop = bool(total(asked, fabric=fabric) > 0)
         last = reached.epoch == settings.epochs
         if stop or last or (measured and reached.epoch % settings.checkpoint_every == 0):
-            run.keep(reached, rows, time.perf_counter() - begin)
+            run.keep(reached, rows, right, time.perf_counter() - begin)
         if measured:  # after it was saved: a terminal that was closed cannot be written to
             told.epoch(rows[-1])
             for logger in told.loggers if fabric.is_global_zero else ():
@@ -178,7 +188,7 @@ def _run(
                 f"stopped by {stopping.name} in epoch {reached.epoch + 1} of {settings.epochs}; "
                 "the state is saved: run the same command to resume (train: with --resume)"
             )
-    return run.finish(rows, time.perf_counter() - begin)
+    return run.finish(rows, right, time.perf_counter() - begin)
 
 
 def _learner(
@@ -218,9 +228,14 @@ def _measured(
     *,
     given: Tensor | None,
     true: Tensor,
+    classes: int,
     begin: float,
-) -> EpochRow:
-    """Measure after an epoch; what was memorised only where labels are corrupted."""
+) -> tuple[EpochRow, list[int]]:
+    """Measure after an epoch; what was memorised only where labels are corrupted.
+
+    Returns:
+        The row, and the right answers to the test split, counted class by class.
+    """
     if fabric.world_size > 1:  # each process has seen other batches: the first one's count
         for buffer in learned.tested.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -232,7 +247,9 @@ def _measured(
         channels_last=settings.channels_last,
     )
     add_up = partial(total, fabric=fabric)
-    score = score_of(ask(loaders.tested.epoch(0)), total=add_up)
+    tested = ask(loaders.tested.epoch(0))
+    score = score_of(tested, total=add_up)
+    right = add_up(right_of_each_class(tested, classes)).tolist()
     memorised = None
     if given is not None:
         scores, seen = ask(loaders.looked_at.epoch(0))
@@ -243,9 +260,10 @@ def _measured(
     check_finite("test", score.loss, reached.epoch, learned)
     rate = max(group["lr"] for engine in learned.optimisers for group in engine.param_groups)
     seconds = round(time.perf_counter() - begin, 2)
-    return EpochRow(
+    row = EpochRow(
         reached.epoch, rate, reached.mean, score.loss, score.accuracy, memorised, seconds
     )
+    return row, right
 
 
 def _mixed_epochs(arm: PlainArm | MixUpArm, epochs: int) -> range | None:
