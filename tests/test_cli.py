@@ -86,13 +86,14 @@ def test_a_killed_study_goes_on_to_the_summary_of_an_unbroken_one(
     assert without_seconds((out / "summary.json").read_text()) == without_seconds(unbroken)
 
 
-def test_ctrl_c_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
+def test_ctrl_c_however_often_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
     process = start("study", finished_study / "recipe.toml", "--out", tmp_path / "stopped")
     wait_for_line(process, "[1/12]")
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
     rest = process.communicate()[1]
     assert process.returncode == 130
-    assert "vicinal: stopped; finished trials are kept" in rest
+    assert "vicinal: stopped" in rest
     assert "Traceback" not in rest
 
 

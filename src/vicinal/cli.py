@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vicinal import __version__
+from vicinal import __version__, interrupts
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError, out_of_memory, unknown
 from vicinal.escaping import visible
 from vicinal.extras import extras_named
 
@@ -495,11 +495,11 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     if not debug:  # what fails in a thread, such as a logger's, is reported by the main thread
         threading.excepthook = lambda _: None
     try:
-        with extras_named():
+        with extras_named(), interrupts.unwinding():
             yield
     except KeyboardInterrupt:
         _say(stopped)
-        raise typer.Exit(130) from None
+        raise typer.Exit(interrupts.CODE) from None
     except UserError as error:
         if debug:
             raise
@@ -513,12 +513,17 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        hint = "free some space" if error.errno == errno.ENOSPC else "see --debug for where"
+        hints = {errno.ENOSPC: "free some space", errno.ENOMEM: "free some memory"}
+        hint = hints.get(error.errno or 0, "see --debug for where")
         _say(f"{where}{error.strerror or error}; {hint}, and run the same command again")
         raise typer.Exit(2) from None
     except Exception as error:
         if debug:
             raise
+        if out_of_memory(error):
+            reason = str(error).strip() or type(error).__name__
+            _say(f"out of memory: free some memory, and run the same command again ({reason})")
+            raise typer.Exit(2) from None
         _say(f"this is a bug in vicinal ({type(error).__name__}: {error}); --debug shows where")
         raise typer.Exit(1) from None
 
@@ -538,7 +543,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="vicinal")  # of vicinal.escaping
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    app()

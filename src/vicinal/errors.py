@@ -11,6 +11,17 @@ class UserError(Exception):
     """What was wanted, what came, what to try: one sentence, shown without a traceback."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, in whatever library.
+
+    Example:
+        >>> out_of_memory(RuntimeError("std::bad_alloc")), out_of_memory(ValueError("no"))
+        (True, False)
+    """
+    words = ("bad_alloc", "allocate memory", "failed to map segment", "can't start new thread")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that nobody has, with the nearest names that there are.
 

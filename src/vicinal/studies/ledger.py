@@ -80,6 +80,8 @@ class Ledger:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged data base raises all kinds
             reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
             raise UserError(

@@ -15,7 +15,7 @@ from lightning_fabric.strategies.launchers import subprocess_script
 from torch import Tensor
 
 from vicinal.data.loaders import dead_workers_named
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError, out_of_memory, unknown
 
 PATIENCE = timedelta(seconds=50)
 """How long a process waits for the others before it takes them for dead."""
@@ -130,8 +130,7 @@ training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
             yield
     except (RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if exhausted or "can't allocate memory" in reason or "bad_alloc" in reason:
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise UserError(
                 f"out of memory with training.batch_size = {batch_size}: lower it, or raise "
                 f'training.accumulate, or choose precision "bfloat16" ({reason})'
