@@ -10,6 +10,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.files import STATE, write_whole
 from vicinal.studies.data import load_data
 from vicinal.studies.folders import LOCK, alone_in, differences
+from vicinal.studies.idle import idle_settings
 from vicinal.studies.results import EpochRow, Result, Trial, read_result
 from vicinal.studies.trial import Told, fabric_for, run_trial
 from vicinal.training.engine import troubles_in_words
@@ -67,6 +68,11 @@ def train_one(
         if first:
             stack.enter_context(alone_in(folder))
             _settle(recipe, trial, folder, resume)
+            all_devices = devices * nodes
+            for sentence in idle_settings(
+                recipe, [trial.arm], devices=all_devices, strategy=strategy
+            ):
+                say(sentence)
         fabric.barrier()
         there = read_result(folder, trial, recipe)
         if there is not None:

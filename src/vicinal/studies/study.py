@@ -9,6 +9,7 @@ from typing import Protocol
 from vicinal.errors import UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.folders import LOCK, alone_in, differences
+from vicinal.studies.idle import idle_settings
 from vicinal.studies.origin import check_origin, origin_differs
 from vicinal.studies.results import (
     EpochRow,
@@ -148,6 +149,8 @@ def run_study(study: Study, progress: Progress) -> bool:
     for trial in finished:  # if it was killed right after its result was written
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     progress.begin(study.recipe, len(study.trials), len(finished))
+    for sentence in idle_settings(study.recipe, study.recipe.arms):
+        progress.say(sentence)
     examples = study.folder / "examples.npz"
     if not left and examples_are_whole(examples):
         return False

@@ -132,9 +132,9 @@ class Step(Settings):
     """The peak, divided at each milestone."""
 
     name: Literal["step"]
-    milestones: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = Field(
-        description="numbers of epochs after which the rate is multiplied by factor"
-    )
+    milestones: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)
+    ] = Field(description="numbers of epochs after which the rate is multiplied by factor")
     factor: float = Field(0.1, gt=0, lt=1, description="what it is multiplied by")
 
 
