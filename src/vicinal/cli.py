@@ -203,10 +203,16 @@ def train(
             print_result(result, str(out / "checkpoint.safetensors"), Terminal())
 
 
-@app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors --data digits")
+@app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors")
 def score(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors file of vicinal.")],
-    data: Annotated[str, typer.Option(help="Data set, such as cifar10 or folder:PATH.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set, such as folder:PATH.  [default: that of the training]",
+            show_default=False,
+        ),
+    ] = None,
     part: Annotated[str, typer.Option(help="Split: test, train or validation.")] = "test",
     root: _Root = None,
     seed: Annotated[
@@ -229,30 +235,38 @@ def score(
     accelerator: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
+    allow_import: Annotated[
+        bool,
+        typer.Option(
+            "--allow-import", help="Import what the checkpoint names, which runs its code."
+        ),
+    ] = False,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
     """Evaluate a checkpoint: accuracy, loss, calibration and confused pairs.
 
-    Inputs are prepared as they were for the tests during training, and never mixed.
+    Inputs are prepared as they were for the tests during training, and never mixed. Without --data
+    the test split of the training is scored.
     """
     with _errors_in_words(debug, stopped="stopped"):
-        from vicinal.data import load
         from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import print_scores, scores_as_plain
-        from vicinal.training.scoring import read_about, score_checkpoint
+        from vicinal.studies.scored import score_saved
 
-        trained = read_about(checkpoint).division
-        loaded = load(
-            data,
+        scores = score_saved(
+            checkpoint,
+            source=data,
+            part=part,
             root=root,
-            seed=trained.seed if seed is None else seed,
-            test_fraction=trained.test_fraction if test_fraction is None else test_fraction,
-            on_bad=_on_bad(skip_bad),
+            seed=seed,
+            test_fraction=test_fraction,
+            skip_bad=skip_bad,
             max_bytes=max_bytes,
-        )
-        scores = score_checkpoint(
-            checkpoint, loaded, part=part, accelerator=accelerator, pairs=pairs
+            accelerator=accelerator,
+            pairs=pairs,
+            allow_import=allow_import,
+            say=_say,
         )
         if json:
             _print_json(scores_as_plain(scores))

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from vicinal.data import DataSet, load
+from vicinal.data import DataSet, load, parse_known
 from vicinal.errors import UserError
+from vicinal.models import imported_module
 from vicinal.training.settings import Recipe
 
 
@@ -35,3 +36,35 @@ def load_data(recipe: Recipe, left_out: Callable[[str, Sequence[str]], None]) ->
             "accuracies; choose a data set with classes"
         )
     return data
+
+
+def told_of(data: DataSet) -> list[str]:
+    """Return what a user has to be told of a data set: its notes, doubtful ones as warnings.
+
+    Example:
+        >>> from vicinal.data import Note, load
+        >>> import dataclasses
+        >>> notes = (Note("the first row is a header"), Note("column id is unique", True))
+        >>> told_of(dataclasses.replace(load("digits"), notes=notes))
+        ['the first row is a header', 'warning: column id is unique']
+    """
+    return [f"{'warning: ' * note.doubtful}{note.text}" for note in data.notes]
+
+
+def code_that_runs(recipe: Recipe) -> list[str]:
+    """Return a warning for each field of a recipe that imports code of the user's.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> code_that_runs(read_recipe("digits"))
+        []
+    """
+    named = {"model.name": (recipe.model.name, imported_module(recipe.model.name))}
+    source = parse_known(recipe.data.source)
+    if source.name == "import":
+        named["data.source"] = recipe.data.source, source.where.partition(":")[0]
+    return [
+        f"this recipe imports and runs code: {field} = {value!r} imports {module}"
+        for field, (value, module) in named.items()
+        if module is not None
+    ]

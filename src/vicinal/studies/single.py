@@ -8,7 +8,7 @@ from typing import Any
 
 from vicinal.errors import UserError, unknown
 from vicinal.files import STATE, write_whole
-from vicinal.studies.data import load_data
+from vicinal.studies.data import code_that_runs, load_data, told_of
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.idle import idle_settings
 from vicinal.studies.results import EpochRow, Result, Trial, read_result
@@ -79,7 +79,11 @@ def train_one(
             if first:
                 (folder / STATE).unlink(missing_ok=True)
             return there if first else None
+        for sentence in code_that_runs(recipe) if first else ():
+            say(sentence)
         data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
+        for sentence in told_of(data) if first else ():
+            say(sentence)
         told = Told()
         if first:
             wanted = json.loads(recipe.model_dump_json()) | trial._asdict()

@@ -148,6 +148,10 @@ def run_study(study: Study, progress: Progress) -> bool:
     left = [trial for trial in study.trials if trial not in finished]
     for trial in finished:  # if it was killed right after its result was written
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
+    from vicinal.studies.data import code_that_runs, load_data, told_of
+
+    for sentence in code_that_runs(study.recipe) if left else ():
+        progress.say(sentence)
     progress.begin(study.recipe, len(study.trials), len(finished))
     for sentence in idle_settings(study.recipe, study.recipe.arms):
         progress.say(sentence)
@@ -157,7 +161,6 @@ def run_study(study: Study, progress: Progress) -> bool:
     if not left:
         progress.say(f"{examples} is damaged, and is written again")
     # Heavy imports, which a finished study can do without.
-    from vicinal.studies.data import load_data
     from vicinal.studies.examples import write_examples
     from vicinal.studies.fingerprint import data_facts
     from vicinal.studies.ledger import Ledger
@@ -165,6 +168,8 @@ def run_study(study: Study, progress: Progress) -> bool:
     from vicinal.studies.trial import Told, run_trial
 
     data = load_data(study.recipe, progress.left_out)
+    for sentence in told_of(data):
+        progress.say(sentence)
     expected = next((result.origin for result in finished.values()), None)
     if expected is not None:
         there = {"data": expected["data"]} if expected else {}

@@ -1,16 +1,17 @@
 """Scores of a saved network on a data set: how often, how surely and where it errs."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pydantic
 import torch
 from torch import Tensor
 
 from vicinal.data import CentreCrop, DataSet, Loader, Part, Standardise
+from vicinal.data.dataset import OnBad
 from vicinal.data.loaders import dead_workers_named
 from vicinal.errors import UserError
-from vicinal.models import build
+from vicinal.models import build, imported_module
 from vicinal.training.checkpoints import put_weights, read_tree
 from vicinal.training.engine import engine
 from vicinal.training.evaluation import Answers, answers, score_of
@@ -29,7 +30,20 @@ class Division(pydantic.BaseModel):
 
 
 class About(pydantic.BaseModel):
-    """What a checkpoint says of its network, and of what it was trained on."""
+    """What a checkpoint says of its network, and of what it was trained on.
+
+    Args:
+        network: its name, as in a recipe.
+        shape: of one example, after cropping.
+        classes: their names, in the order of the scores.
+        crops: sizes of the centre crops of its tests.
+        data: what named the data set.
+        root: the folder that it was looked for under; None for the default.
+        on_bad: what was done about examples that cannot be read.
+        division: how a data set without a test split was divided.
+        preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
+        origin: fingerprints of data and network; see ``vicinal.studies.origin``.
+    """
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
@@ -40,7 +54,12 @@ class About(pydantic.BaseModel):
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     channels_last: bool
     flip_averaged: bool
+    data: str
+    root: str | None
+    on_bad: OnBad
     division: Division
+    preparation: dict[str, Any]
+    origin: dict[str, Any]
 
 
 class Pair(NamedTuple):
@@ -87,6 +106,7 @@ def score_checkpoint(
     part: str = "test",
     accelerator: str = "auto",
     pairs: int = 5,
+    allow_import: bool = False,
 ) -> Scores:
     """Measure a network that ``vicinal train`` or ``vicinal study`` has saved.
 
@@ -99,12 +119,21 @@ def score_checkpoint(
         part: of the data, ``"test"``, ``"train"`` or ``"validation"``.
         accelerator: device.
         pairs: how many confusions are wanted.
+        allow_import: whether a module that the checkpoint names may be imported, which runs code.
 
     Raises:
-        UserError: if the file is no checkpoint, or is of another network than it says, or if the
-            data have other classes, other shapes or no such part.
+        UserError: if the file is no checkpoint, or is of another network than it says, if the
+            network has to be imported and may not, or if the data have other classes, other shapes
+            or no such part.
     """
     about, standardise, weights = _opened(path)
+    module = imported_module(about.network)
+    if module is not None and not allow_import:
+        raise UserError(
+            f"{path} names a network to import ({about.network!r}), and importing {module} runs "
+            "code; if you trust whoever wrote the checkpoint and that module, allow it with "
+            "--allow-import"
+        )
     rows = data.parts.get(part)
     if rows is None:
         raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.parts)}")
@@ -148,7 +177,8 @@ def _opened(path: Path) -> tuple[About, Standardise, dict[str, Tensor]]:
         return About.model_validate(tree["about"]), standardise, tree["weights"]
     except (KeyError, TypeError, pydantic.ValidationError) as error:
         raise UserError(
-            f"{path} holds no network for use; name a checkpoint.safetensors"
+            f"{path} holds no network for use, or was written by an earlier version; name a "
+            "checkpoint.safetensors of this one"
         ) from error
 
 
