@@ -170,6 +170,15 @@ def test_a_thousand_errors_do_not_fill_the_terminal(small_recipe):
     assert (len(shown), last) == (1 + 20, "  and 980 more")
 
 
+@pytest.mark.parametrize("variants", ["0", "[[]]", '["short"]', "{ short = 3 }"])
+def test_variants_that_are_no_tables_are_refused_by_name(variants, tmp_path):
+    path = tmp_path / "variants.toml"
+    path.write_text(f"variants = {variants}")
+    for variant in (None, "short"):
+        with pytest.raises(UserError, match=r"variants.toml: variants should be tables"):
+            read_recipe(str(path), variant=variant)
+
+
 def test_a_recipe_may_begin_with_a_byte_order_mark(small_recipe):
     path = small_recipe()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -95,9 +95,13 @@ def read_recipe(
 def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[str, Any]:
     """Return the settings of one variant, or of none."""
     variants = settings.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise UserError(
+            f"the recipe {origin}: variants should be tables, such as [variants.short.training]"
+        )
     if variant is None:
         return settings
-    if not isinstance(variants, dict) or not isinstance(variants.get(variant), dict):
+    if variant not in variants:
         names = ", ".join(variants) or "none"
         raise UserError(f"the recipe {origin} has no variant {variant!r}; it has: {names}")
     return merged(settings, {"name": f"{settings.get('name')}-{variant}", **variants[variant]})
