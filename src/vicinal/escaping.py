@@ -36,6 +36,16 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
     return text.translate(_KEEPS_LINES if keep_lines else _WRITTEN_OUT)
 
 
+def is_utf8(text: str) -> bool:
+    r"""Say whether text can be written as UTF-8, unlike file names with other bytes.
+
+    Example:
+        >>> is_utf8("caf\u00e9"), is_utf8("caf\udce9")
+        (True, False)
+    """
+    return text == text.encode(errors="replace").decode()
+
+
 def with_text(value: Any, change: Callable[[str], str]) -> Any:
     """Return plain values with every text among them changed; keys of mappings stay.
 

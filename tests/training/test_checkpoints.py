@@ -90,3 +90,12 @@ def test_a_header_that_is_too_deep_long_or_strange_is_refused(text, words, tmp_p
     save_file({}, tmp_path / "evil.safetensors", {"vicinal": text})
     with pytest.raises(UserError, match=f"evil.safetensors is no checkpoint of vicinal.*({words})"):
         read_tree(tmp_path / "evil.safetensors")
+
+
+def test_a_path_that_is_not_utf_8_is_named_as_the_reason(tmp_path):
+    folder = tmp_path / b"caf\xe9".decode(errors="surrogateescape")
+    write_tree(folder / "tree", {"step": 1})
+    with pytest.raises(UserError, match=r"has a name that is not UTF-8, .* rename the file or its"):
+        read_tree(folder / "tree")
+    folder.rename(tmp_path / "cafe")
+    assert read_tree(tmp_path / "cafe" / "tree") == {"step": 1}

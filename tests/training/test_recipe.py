@@ -179,6 +179,13 @@ def test_variants_that_are_no_tables_are_refused_by_name(variants, tmp_path):
             read_recipe(str(path), variant=variant)
 
 
+@pytest.mark.parametrize("source", ["folder:a\udcff", "folder:b?c\udcff", "\udcff"])
+def test_a_source_that_is_not_utf_8_is_refused_by_name(source):
+    words = r"data.source: .*\\xff has bytes that are not UTF-8, .* rename the file or folder"
+    with pytest.raises(UserError, match=words):
+        read_recipe("digits", source=source)
+
+
 def test_a_recipe_may_begin_with_a_byte_order_mark(small_recipe):
     path = small_recipe()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

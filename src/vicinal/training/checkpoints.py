@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vicinal.errors import UserError
+from vicinal.escaping import is_utf8
 from vicinal.files import WEIGHTS, write_whole
 from vicinal.training.loop import Learner, Reached
 
@@ -53,6 +54,11 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the file in it, such as {path / WEIGHTS}")
+    if not is_utf8(str(path)):
+        raise UserError(
+            f"{path} has a name that is not UTF-8, and safetensors cannot open it; rename the file "
+            "or its folder"
+        )
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             text = (file.metadata() or {})[_KEY]

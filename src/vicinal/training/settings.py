@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
 from vicinal.errors import UserError
+from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name
 from vicinal.training.augmenting import Augment
 
@@ -16,6 +17,11 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
     """Return a validator that turns the ``UserError`` of a check into pydantic's ``ValueError``."""
 
     def validate(value: str) -> str:
+        if not is_utf8(value):
+            raise ValueError(
+                f"{visible(value)} has bytes that are not UTF-8, which recipes cannot hold; rename "
+                "the file or folder"
+            )
         try:
             check(value)
         except UserError as error:
