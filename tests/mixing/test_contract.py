@@ -78,7 +78,8 @@ def drawn(policy, seed=0):
 
 def indicators():
     """Return pictures of which picture i has ones in channel i, and zeros in all the others."""
-    return torch.eye(SIZE)[:, :, None, None].repeat(1, 1, HEIGHT, WIDTH)
+    each = torch.eye(SIZE, dtype=torch.float32)
+    return each[:, :, None, None].repeat(1, 1, HEIGHT, WIDTH)
 
 
 @pytest.fixture(params=EVERY, ids=name)
@@ -163,6 +164,27 @@ def test_a_default_device_moves_nothing_that_is_drawn_on_the_cpu(policy):
         accuracy = plan.accuracy(scores, Y)
     assert torch.equal(loss, expected.loss(F.cross_entropy, scores, Y))
     assert torch.equal(accuracy, expected.accuracy(scores, Y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_changes_nothing(policy, dtype):
+    def results():
+        plan = drawn(policy)
+        x = indicators()
+        mixed = plan.mix(x)
+        scores = torch.linspace(-1, 1, 3 * len(mixed), dtype=torch.float32).reshape(-1, 3)
+        loss = plan.loss(F.cross_entropy, scores, Y)
+        return [plan.lam, mixed, plan.targets(Y, num_classes=3), loss, plan.accuracy(scores, Y)]
+
+    expected = results()
+    torch.set_default_dtype(dtype)
+    try:
+        found = results()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])

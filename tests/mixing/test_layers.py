@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vicinal import (
     CutMix,
+    FMix,
     MixedInside,
     MixUp,
     MixUpLayer,
@@ -439,3 +440,19 @@ def test_an_unmixed_pass_after_a_mixed_one_is_computed_again_without_mixing():
 def test_what_is_no_policy_no_pairing_and_no_module_is_refused(make, words):
     with pytest.raises(TypeError, match=words):
         make()
+
+
+@pytest.mark.parametrize("sizes", [(50,), (6, 7), (4, 5, 6)])
+def test_a_layer_cuts_along_the_sizes_and_never_across_channels(sizes):
+    layer = MixUpLayer(CutMix(1.0, per="example"), num_classes=8)
+    torch.manual_seed(1)
+    x = torch.arange(8.0).reshape(8, 1, *[1] * len(sizes)).expand(8, 3, *sizes)
+    mixed, soft = layer(x.contiguous(), torch.arange(8))
+    assert all(torch.equal(mixed[:, 0], mixed[:, channel]) for channel in (1, 2))
+    shares = torch.stack([(mixed[:, 0] == k).flatten(1).float().mean(1) for k in range(8)], 1)
+    torch.testing.assert_close(shares, soft)
+
+
+def test_a_layer_refuses_signals_for_a_policy_of_images():
+    with pytest.raises(ValueError, match=r"FMix mixes images.*got \(50,\)"):
+        MixUpLayer(FMix())(torch.zeros(4, 3, 50), torch.zeros(4, 2))

@@ -521,3 +521,58 @@ def test_no_value_is_looked_at_on_another_device():
     for criterion in (F.cross_entropy, nn.CrossEntropyLoss(ignore_index=3)):
         loss = plan.loss(criterion, output, torch.empty(2, dtype=torch.int64, device="meta"))
         assert torch.autograd.grad(loss, output)[0].shape == output.shape
+
+
+def region_plan(*sizes, policy=None):
+    policy = policy or CutMix(1.0, per="example")
+    return policy.draw(3, generator=torch.Generator().manual_seed(2), image_size=sizes)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        torch.zeros(3, 4, 6, dtype=torch.int64),
+        torch.zeros(3, 8, 4, dtype=torch.int64),
+        torch.zeros(3, 1, 4, 6),
+        torch.zeros(3, 16, 6),
+    ],
+)
+def test_masks_of_another_size_than_the_region_are_refused(y):
+    plan = region_plan(8, 6)
+    classes = None if y.dtype.is_floating_point else 2
+    with pytest.raises(ValueError, match=r"image_size=\(8, 6\), and y of shape"):
+        plan.targets(y, classes)
+
+
+def test_masks_of_volumes_need_as_many_dimensions_as_the_region():
+    with pytest.raises(ValueError, match=r"image_size=\(5, 8, 6\), and y of shape \(3, 8, 6\)"):
+        region_plan(5, 8, 6).targets(torch.zeros(3, 8, 6, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize("sizes", [(9,), (5, 6), (3, 4, 5)])
+def test_masks_take_their_class_from_where_the_value_is_in_any_number_of_dimensions(sizes):
+    plan = region_plan(*sizes)
+    chance = torch.Generator().manual_seed(3)
+    y = torch.randint(4, (3, *sizes), generator=chance)
+    mixed = torch.where(plan.region, y[plan.partner], y)
+    expected = F.one_hot(mixed, 4).movedim(-1, 1).float()
+    assert torch.equal(plan.targets(y, num_classes=4), expected)
+    output = torch.randn(3, 4, *sizes, generator=chance)
+    loss = plan.loss(F.cross_entropy, output, y)
+    torch.testing.assert_close(loss, F.cross_entropy(output, mixed))
+
+
+def test_soft_labels_of_a_signal_are_blended_also_where_there_are_as_many_classes_as_steps():
+    plan = region_plan(5)
+    soft = torch.rand(3, 5, generator=torch.Generator().manual_seed(4))
+    lam = plan.lam[:, None]
+    torch.testing.assert_close(plan.targets(soft), lam * soft + (1 - lam) * soft[plan.partner])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_integer_one_hot_labels_are_refused(dtype):
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) is one-hot or holds 3 classes.*y\.float"):
+        plan.targets(torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=dtype), num_classes=3)
+    several = torch.tensor([[0, 1, 2], [1, 1, 0]], dtype=dtype)
+    assert plan.targets(several[:, :, None], num_classes=3).shape == (2, 3, 3, 1)

@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal import MixUp, Plan, mix
+from vicinal import CutMix, DirichletMixUp, MixUp, Plan, mix
 from vicinal.mixing.kernels import native
 
 
@@ -361,3 +363,83 @@ def test_shares_that_are_parameters_are_looked_at_too():
     lam = torch.nn.Parameter(torch.tensor([0.5, 2.0]))
     with pytest.raises(ValueError, match=r"from 0 to 1; got 2\.0"):
         mix(torch.rand(2, 3), partner=torch.tensor([1, 0]), lam=lam)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gradient_by_other_is_summed_in_float32_for_narrow_types(dtype):
+    # 2,000 rows that all meet row 0: one by one, bfloat16 stops growing at 256.
+    x, other = torch.zeros(2000, 3, dtype=dtype), torch.zeros(2, 3, dtype=dtype, requires_grad=True)
+    partner, lam = torch.zeros(2000, dtype=torch.int64), torch.full((2000,), 0.5)
+    mix(x, partner=partner, lam=lam, other=other).backward(torch.ones_like(x))
+    assert other.grad.tolist() == [[1000.0] * 3, [0.0] * 3]
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (0, 2, 0), (4, 0)])
+def test_an_empty_batch_has_a_gradient_by_lam(shape):
+    x, lam = torch.zeros(*shape), torch.full(shape[:1], 0.5, requires_grad=True)
+    partner = torch.zeros(shape[0], dtype=torch.int64)
+    mix(x, partner=partner, lam=lam).sum().backward()
+    assert torch.equal(lam.grad, torch.zeros(shape[0]))
+
+
+def test_a_batch_of_numbers_has_a_gradient_by_lam():
+    x, lam = torch.tensor([1.0, 5.0]), torch.tensor([0.5, 0.25], requires_grad=True)
+    mix(x, partner=torch.tensor([1, 0]), lam=lam).backward(torch.tensor([1.0, 10.0]))
+    assert lam.grad.tolist() == [-4.0, 40.0]
+
+
+def test_a_row_that_keeps_everything_gives_its_partner_no_part_of_an_infinite_gradient():
+    x, other = torch.zeros(2, 2), torch.zeros(2, 2, requires_grad=True)
+    partner, lam = torch.tensor([0, 1]), torch.tensor([1.0, 0.75])
+    gradient = torch.tensor([[torch.inf, torch.nan], [4.0, 8.0]])
+    mix(x, partner=partner, lam=lam, other=other).backward(gradient)
+    assert other.grad.tolist() == [[0.0, 0.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_forward_mode_works_through_the_backward_pass_where_only_the_gradient_has_a_tangent(second):
+    x, partner, lam = example()
+    tangent = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).reshape(x.shape)
+    matrix = torch.zeros(5, 5, dtype=torch.float64)  # mix as a matrix, from the paper
+    for i in range(5):
+        matrix[i, i] += lam[i].double()
+        matrix[i, partner[i]] += 1 - lam[i].double()
+    x.requires_grad_()
+    gradient = torch.zeros_like(x, requires_grad=second)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(gradient, tangent)
+        mixed = mix(x, partner=partner, lam=lam)
+        if second:
+            plain = torch.zeros_like(x, requires_grad=True)
+            (by_x,) = torch.autograd.grad(mixed, x, plain, create_graph=True)
+            (found,) = torch.autograd.grad(by_x, plain, dual)
+            expected = torch.einsum("ij,j...->i...", matrix, tangent)
+        else:
+            (found,) = torch.autograd.grad(mixed, x, dual)
+            expected = torch.einsum("ij,i...->j...", matrix, tangent)
+        found = forward_ad.unpack_dual(found).tangent
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "policy", [MixUp(0.7, per="example"), CutMix(), DirichletMixUp(1.0)], ids=str
+)
+def test_a_plan_drawn_in_inference_mode_can_be_trained_with(policy):
+    x, y = torch.randn(6, 2, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    weight = torch.randn(32, 3)
+
+    def gradient(plan):
+        leaf = weight.clone().requires_grad_()
+        inputs = x.clone().requires_grad_()
+        output = plan.mix(inputs).flatten(1) @ leaf
+        plan.loss(lambda o, t, reduction: F.cross_entropy(o, t, reduction=reduction), output, y)
+        loss = plan.loss(F.mse_loss, output, F.one_hot(y, 3).float())
+        (loss + plan.loss(F.cross_entropy, output, y)).backward()
+        return leaf.grad, inputs.grad
+
+    with torch.inference_mode():
+        inferred = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
+    plain = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
+    for found, expected in zip(gradient(inferred), gradient(plain), strict=True):
+        assert torch.equal(found, expected)
+    assert inferred.to("cpu") is inferred.to("cpu")

@@ -59,14 +59,17 @@ def test_halves_and_mix_rate_mix_as_the_mxnet_layer_defines_it():
     [
         (10, 0.7, 8),
         (128, 0.7, 90),
+        (100, 0.29, 28),  # 0.29 * 100 is 28.999999999999996
+        (10, 0.61, 6),
         (10, 1.0, 10),
         (9, 1.0, 9),
         (5, 0.2, 2),
         (8, 0.0, 0),
-        (1, 0.5, 1),
+        (1, 0.5, 0),
     ],
 )
-def test_halves_round_the_mixed_rows_up_to_an_even_number(size, rate, mixed):
+def test_halves_mix_as_many_rows_as_the_mxnet_layer(size, rate, mixed):
+    # The layer takes int(rate * size), and one more where that is odd.
     assert Halves().rows(size, rate) == mixed
     plan = MixUp(1.0, mix_rate=rate, per="example", pairing=Halves()).draw(size)
     assert int((plan.lam < 1).sum()) == mixed
@@ -192,3 +195,44 @@ def test_what_a_users_pairing_puts_on_the_default_device_comes_to_the_cpu(option
     with FakeTensorMode(), torch.device("cuda"):
         plan = MixUp(1.0, pairing=next_row, **options).draw(4)
         assert plan.partner.device.type == plan.lam.device.type == "cpu"
+
+
+def nearest_by_a_loop(rows):
+    """Return for each row the row at the least distance, in exact integer arithmetic."""
+    return [
+        min(
+            (j for j in range(len(rows)) if j != i),
+            key=lambda j: sum((a - b) ** 2 for a, b in zip(rows[i], rows[j], strict=True)),
+        )
+        for i in range(len(rows))
+    ]
+
+
+@pytest.mark.parametrize("size", [2, 25, 26, 60])
+@pytest.mark.parametrize("offset", [0, 1_000, 1_764_000_000])
+def test_the_nearest_row_is_the_nearest_however_far_from_zero_all_are(size, offset):
+    # Whole numbers without ties: distances are exact, in the loop and in float64.
+    places = torch.randperm(4 * size, generator=seeded(size))[:size].tolist()
+    rows = [(offset + place**2, offset) for place in places]
+    features = torch.tensor(rows, dtype=torch.float64)
+    assert Nearest(k=1)(size, features=features).tolist() == nearest_by_a_loop(rows)
+
+
+def test_the_nearest_row_is_found_in_its_own_cluster():
+    # Centering does not help here: the clusters lie on both sides of the mean.
+    rows = [(side * 10**9 + place**2,) for side in (-1, 1) for place in range(40)]
+    features = torch.tensor(rows, dtype=torch.float64)
+    assert Nearest(k=1)(80, features=features).tolist() == nearest_by_a_loop(rows)
+
+
+@pytest.mark.parametrize("size", [25, 26])
+def test_similar_targets_are_similar_however_far_from_zero_all_are(size):
+    y = 1_764_000_000 + torch.arange(size, dtype=torch.float64)
+    partner = SimilarTargets(bandwidth=0.1)(size, seeded(), y=y)
+    assert (partner - torch.arange(size)).abs().max() == 1
+
+
+def test_rows_that_are_alike_are_at_distance_zero():
+    features = torch.cat([torch.full((30, 3), 1e6), torch.full((30, 3), 1e6 + 1)])
+    partner = Nearest(k=29)(60, seeded(), features=features)
+    assert torch.equal(partner < 30, torch.arange(60) < 30)

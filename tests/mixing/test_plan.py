@@ -176,7 +176,7 @@ def test_shares_that_do_not_sum_to_one_are_refused():
 
 def test_a_region_plan_for_other_pictures_is_refused():
     plan = CutMix(1.0).draw(3, image_size=(8, 8))
-    with pytest.raises(ValueError, match=r"pictures of \(8, 8\), x has shape \(3, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"image_size=\(8, 8\), x has shape \(3, 1, 4, 4\)"):
         plan.mix(torch.rand(3, 1, 4, 4))
 
 

@@ -238,6 +238,61 @@ def test_cutmix_centres_fall_everywhere_with_the_same_chance():
     assert float(hits[0, 0]) < float(hits[3, 3])
 
 
+@pytest.mark.parametrize("sizes", [(1000,), (1, 1000), (1000, 1)])
+def test_cutmix_cuts_a_segment_out_of_a_signal(sizes):
+    plan = CutMix(1.0, per="example").draw(400, generator=seeded(2), image_size=sizes)
+    shown = plan.region.reshape(400, 1000)
+    changes = (shown[:, 1:] != shown[:, :-1]).sum(1)
+    assert int(changes.max()) <= 2  # one segment, or one that the end cuts off
+    torch.testing.assert_close(plan.lam, 1 - shown.float().mean(1))
+    assert float((plan.lam == 1).double().mean()) < 0.01
+    assert float(((plan.lam > 0.75) & (plan.lam < 1)).double().mean()) > 0.2
+
+
+def test_cutmix_cuts_a_box_out_of_a_volume_with_sides_that_fit_its_share():
+    # Beta(8, 8) is near one half, so that the sides take about 0.8 of those of the volume.
+    plan = CutMix(8.0, per="example").draw(200, generator=seeded(3), image_size=(20, 30, 40))
+    for mask, lam in zip(plan.region, plan.lam, strict=True):
+        inside = mask.nonzero()
+        lengths = inside.max(0).values - inside.min(0).values + 1
+        assert int(lengths.prod()) == int(mask.sum())
+        assert float(lam) == pytest.approx(1 - int(mask.sum()) / 24_000)
+    whole = plan.region[:, 1:-1, 1:-1, 1:-1]  # boxes that no side of the volume cuts off
+    free = [k for k in range(200) if int(whole[k].sum()) == int(plan.region[k].sum())]
+    for k in free:
+        inside = plan.region[k].nonzero()
+        lengths = (inside.max(0).values - inside.min(0).values + 1).double()
+        torch.testing.assert_close(
+            lengths / torch.tensor([20.0, 30.0, 40.0], dtype=torch.float64),
+            (1 - plan.lam[k].double()).pow(1 / 3).expand(3),
+            rtol=0,
+            atol=0.04,
+        )
+
+
+@pytest.mark.parametrize("sizes", [(7,), (5, 6), (4, 5, 6), (2, 3, 4, 5)])
+def test_a_cutmix_blend_has_lam_of_its_own_values_in_any_number_of_dimensions(sizes):
+    plan = CutMix(1.0, per="example").draw(6, generator=seeded(4), image_size=sizes)
+    x = torch.eye(6).reshape(6, 6, *[1] * len(sizes)).expand(6, 6, *sizes)
+    shares = plan.mix(x).flatten(2).mean(2)
+    expected = torch.diag(plan.lam)
+    expected[torch.arange(6), plan.partner] += 1 - plan.lam
+    torch.testing.assert_close(shares, expected)
+
+
+@pytest.mark.parametrize("policy", [FMix(), ResizeMix()], ids=str)
+@pytest.mark.parametrize("sizes", [(9,), (4, 5, 6)])
+def test_policies_for_images_refuse_signals_and_volumes(policy, sizes):
+    with pytest.raises(ValueError, match=r"\(height, width\), got .*CutMix"):
+        policy.draw(3, image_size=sizes)
+
+
+def test_resizemix_refuses_complex_values():
+    plan = ResizeMix().draw(2, image_size=(6, 6))
+    with pytest.raises(TypeError, match="interpolates real values"):
+        plan.mix(torch.zeros(2, 1, 6, 6, dtype=torch.complex64))
+
+
 def test_resizemix_boxes_lie_inside_with_sides_in_the_range():
     for seed in range(40):
         plan = ResizeMix((0.2, 0.6)).draw(3, generator=seeded(seed), image_size=(20, 50))
@@ -269,6 +324,44 @@ def test_fmix_shows_the_exact_share_in_connected_clouds():
         return float((region[:, 1:] != region[:, :-1]).double().mean())
 
     assert edges(plan.region) < edges(rough.region) / 3
+
+
+@pytest.mark.parametrize("side", [16, 17])
+def test_turning_a_square_changes_no_statistic_of_fmix(side):
+    plan = FMix(0.7, per="example").draw(3000, generator=seeded(6), image_size=(side, side))
+    masks = plan.region[(plan.lam > 0.2) & (plan.lam < 0.8)]
+
+    def lines_of_one_color(masks):
+        return ((masks.all(2) | ~masks.any(2)).double().mean(1)).mean()
+
+    def edges(masks):
+        return (masks[:, 1:] != masks[:, :-1]).double().mean()
+
+    turned = masks.rot90(dims=(1, 2))
+    assert float(lines_of_one_color(masks)) > 0.02
+    torch.testing.assert_close(
+        lines_of_one_color(masks), lines_of_one_color(turned), rtol=0.12, atol=0
+    )
+    torch.testing.assert_close(edges(masks), edges(turned), rtol=0.05, atol=0)
+
+
+def test_fmix_noise_has_the_spectrum_of_the_paper():
+    # The paper filters complex noise of the whole plane and takes the real part.
+    side, decay = 12, 3.0
+    frequency = torch.hypot(*torch.meshgrid([torch.fft.fftfreq(side)] * 2, indexing="ij"))
+    scale = frequency.clamp_min(1 / side) ** -decay
+    noise = torch.complex(*torch.randn(2, 20_000, side, side, generator=seeded(1)))
+    grey = torch.fft.ifft2(noise * scale).real
+    theirs = grey > grey.flatten(1).median(1).values[:, None, None]
+    plan = FMix(math.inf, decay=decay, per="example").draw(
+        20_000, generator=seeded(2), image_size=(side, side)
+    )
+
+    def agreement(masks, down, across):
+        return float((masks == masks.roll((down, across), (1, 2))).double().mean())
+
+    for shift in [(0, 1), (1, 0), (1, 1), (0, 3), (3, 0), (6, 6), (2, 5)]:
+        assert agreement(plan.region, *shift) == pytest.approx(agreement(theirs, *shift), abs=0.005)
 
 
 def test_fmix_lam_follows_the_beta_distribution_up_to_whole_pixels():
@@ -344,8 +437,11 @@ class Collate:
         (lambda: OneOf([]), "a policy at least, got none"),
         (lambda: OneOf([None, None], [0.5, 0.6]), r"2 probabilities that sum to one, got \[0\.5"),
         (lambda: OneOf([None, None], [1.0]), "2 probabilities"),
-        (lambda: CutMix(1.0).draw(4), r"CutMix needs image_size.*image_size=x\.shape\[-2:\]"),
-        (lambda: FMix(1.0).draw(4, image_size=(3, 0)), r"as \(height, width\), from 1 on"),
+        (lambda: CutMix(1.0).draw(4), r"CutMix needs image_size.*image_size=x\.shape\[2:\]"),
+        (
+            lambda: FMix(1.0).draw(4, image_size=(3, 0)),
+            r"as \(height, width\), .* from 1 on, got \(3, 0\)",
+        ),
         (lambda: MixUp(1.0).draw(-1), "0 or more, got -1"),
     ],
 )

@@ -84,7 +84,7 @@ def draw_shares(
     """Draw lam for each row of ``partner``, ``(rows,)`` float32, where some share one."""
     rows = partner.numel()  # len() would be a call in Python
     if rows == 0:
-        return torch.ones(0, device=CPU)
+        return torch.ones(0, dtype=torch.float32, device=CPU)
     if per == "batch":
         one = draw_beta(alpha, 1, generator, dtype=torch.float32)
         return one.expand(rows).contiguous()

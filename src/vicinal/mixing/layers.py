@@ -227,10 +227,13 @@ class MixUpLayer(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix ``(batch, ...)`` and targets ``(batch, ...)``; see ``Plan.mix``, ``Plan.targets``."""
+        """Mix ``(batch, ...)`` and targets ``(batch, ...)``; see ``Plan.mix``, ``Plan.targets``.
+
+        A policy that draws a region takes ``x`` as ``(batch, channels, *sizes)``.
+        """
         if not self.training:
             return x, y
-        plan = self.policy.draw(len(x), y=y, image_size=x.shape[-2:] if x.dim() > 2 else None)
+        plan = self.policy.draw(len(x), y=y, image_size=x.shape[2:] if x.dim() > 2 else None)
         return plan.mix(x), plan.targets(y, self.num_classes)
 
     def extra_repr(self) -> str:

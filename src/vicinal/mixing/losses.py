@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vicinal.mixing.kernels.reference import wide_type
 from vicinal.mixing.likelihood import log_likelihood
 from vicinal.mixing.operator import looked_at
+from vicinal.mixing.regions import covers
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -23,8 +24,9 @@ class Side(NamedTuple):
 
     Args:
         y: ``(batch, ...)``, the targets of this parent, before mixing.
-        share: ``(batch,)``, or ``(batch, height, width)`` where it differs from pixel to pixel: how
-            much of each example is this parent's. The shares of all sides sum to one.
+        share: ``(batch,)``, or ``(batch, *sizes)``, such as ``(batch, height, width)``, where it
+            differs from pixel to pixel: how much of each example is this parent's. The shares of
+            all sides sum to one.
     """
 
     y: Tensor
@@ -43,7 +45,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     * Where one side of a blend is the ignored class, the others get its share; where all are, the
       element counts nowhere, in the sum or in the number. ``ignore_index`` is read from an
       ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, from ``functools.partial`` around a function,
-      or from the function's own default.
+      or from the function's own default. A ``lambda`` that passes ``ignore_index`` on hides it:
+      its zeros for ignored elements then count in the mean.
     * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken where nothing is
       said, and other reductions are refused.
     * The loss of float16 and bfloat16 outputs is float32.
@@ -85,8 +88,9 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
 def _share_of(share: Tensor, losses: Tensor) -> Tensor:
     """Return a share for losses of each example, or of each element."""
-    by_pixel = share.dim() > 1 and losses.dim() > 2 and losses.shape[-2:] == share.shape[-2:]
-    return spread(share if by_pixel or share.dim() == 1 else share.flatten(1).mean(1), losses)
+    if share.dim() > 1 and not covers(share, losses):
+        share = share.flatten(1).mean(1)
+    return spread(share, losses)
 
 
 def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
@@ -310,6 +314,12 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
         raise ValueError(
             f"targets needs num_classes for integer classes; y has type {y.dtype} and shape "
             f"{tuple(y.shape)}: pass num_classes, or y.float() if these are real values."
+        )
+    if y.dim() == 2 and y.shape[1] == num_classes:
+        raise ValueError(
+            f"targets cannot tell whether y of type {y.dtype} and shape {tuple(y.shape)} is "
+            f"one-hot or holds {num_classes} classes for each example; pass y.float() without "
+            "num_classes for one-hot labels, or y[:, :, None] for classes."
         )
     y = y.long()
     if looked_at(y) and bool(((y < 0) | (y >= num_classes)).any()):

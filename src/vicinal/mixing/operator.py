@@ -252,7 +252,8 @@ def has_tangent(*tensors: Tensor | None) -> bool:
 
 def _row_products(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
     """Return the scalar product of each row of ``a`` with that of ``b``, in the type of lam."""
-    return (a.to(lam.dtype) * b.to(lam.dtype)).reshape(len(a), -1).sum(1)
+    products = a.to(lam.dtype) * b.to(lam.dtype)
+    return products.flatten(1).sum(1) if products.dim() > 1 else products
 
 
 # The operators, their kernels, and how they are differentiated. Each is linear in its rows and the
@@ -311,17 +312,28 @@ def _mix_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _mix_backward(ctx, g):  # type: ignore[no-untyped-def]
     partner, lam, x, other = ctx.saved_tensors
     by_x = by_other = by_lam = None
-    if ctx.needs_input_grad[0] and ctx.other_rows is None:
+    if ctx.needs_input_grad[0] and ctx.other_rows is None and has_tangent(g):
+        by_x = (per_row(lam, g) * g + _given(g, partner, lam, len(g))).to(g.dtype)
+    elif ctx.needs_input_grad[0] and ctx.other_rows is None:
         by_x = _mixed_transposed(g, partner, lam)
     elif ctx.needs_input_grad[0]:
         by_x = (per_row(lam, g) * g).to(g.dtype)
     if ctx.needs_input_grad[1]:
-        given = (per_row(1 - lam, g) * g).to(g.dtype)
-        by_other = g.new_zeros(ctx.other_rows, *g.shape[1:]).index_add(0, partner, given)
+        by_other = _given(g, partner, lam, ctx.other_rows).to(g.dtype)
     if ctx.needs_input_grad[3]:
         met = (x if other is None else other).index_select(0, partner)
         by_lam = _row_products(g, x.to(lam.dtype) - met.to(lam.dtype), lam)
     return by_x, by_other, None, by_lam, None
+
+
+def _given(g: Tensor, partner: Tensor, lam: Tensor, rows: int) -> Tensor:
+    """Return the gradient of the rows that partners come from, ``(rows, ...)`` in the type of lam.
+
+    A row that keeps everything gives its partner nothing, an infinite gradient included.
+    """
+    share = per_row(1 - lam, g)
+    given = torch.where(share == 0, 0, share * g)
+    return given.new_zeros(rows, *g.shape[1:]).index_add(0, partner, given)
 
 
 def _transposed_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -332,7 +344,9 @@ def _transposed_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped
 def _transposed_backward(ctx, gg):  # type: ignore[no-untyped-def]
     partner, lam, g = ctx.saved_tensors
     by_g = by_lam = None
-    if ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0] and has_tangent(gg):
+        by_g = textbook(gg, gg, partner, lam).to(gg.dtype)
+    elif ctx.needs_input_grad[0]:
         by_g = _mixed(gg, None, partner, lam)
     if ctx.needs_input_grad[2]:
         by_lam = _row_products(g, gg.to(lam.dtype) - gg.index_select(0, partner).to(lam.dtype), lam)

@@ -98,8 +98,8 @@ class Halves:
 
     Row ``i`` meets row ``size // 2 + i`` and the other way round; the last row of an odd batch
     meets itself. With ``MixUp(..., per="example")`` each pair has two independent lam, as there;
-    and ``mix_rate * size``, rounded up to a whole and then to an even number, says how many of the
-    first rows are mixed (github.com/unsky/mixup).
+    and ``mix_rate * size``, rounded down to a whole number and then up to an even one, is the
+    number of first rows that are mixed (github.com/unsky/mixup).
 
     Example:
         >>> Halves()(5).tolist()
@@ -123,8 +123,7 @@ class Halves:
 
     def rows(self, size: int, mix_rate: float) -> int:
         """Return how many of the first rows are mixed: an even number, except that all are all."""
-        # 0.7 * 10 is 7.000000000000001 for a computer.
-        count = math.ceil(round(mix_rate * size, 9))
+        count = int(mix_rate * size)
         return min(count + count % 2, size)
 
 
@@ -230,10 +229,9 @@ class Nearest:
     ) -> Tensor:
         """Return near rows."""
         points = _described(features, size, "Nearest", "features")
-        points = points.detach().float().cpu().reshape(size, -1)
         if size < 2:
             return torch.arange(size, device=CPU)
-        distances = torch.cdist(points, points).fill_diagonal_(math.inf)
+        distances = _distances(points).fill_diagonal_(math.inf)
         near = distances.topk(min(self.k, size - 1), largest=False).indices
         chosen = torch.randint(near.shape[1], (size, 1), generator=generator, device=CPU)
         return near.gather(1, chosen).flatten()
@@ -276,10 +274,9 @@ class SimilarTargets:
     ) -> Tensor:
         """Return rows with similar targets."""
         values = _described(y, size, "SimilarTargets", "y")
-        values = values.detach().double().cpu().reshape(size, -1)
         if size < 2:
             return torch.arange(size, device=CPU)
-        distances = torch.cdist(values, values) / self.bandwidth
+        distances = _distances(values) / self.bandwidth
         # Far from everybody, exp underflows: the nearest counts one, the others in proportion.
         odds = (-(distances**2) / 2).fill_diagonal_(-math.inf).softmax(1)
         return odds.multinomial(1, generator=generator).flatten()
@@ -331,6 +328,23 @@ def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Ten
             f"{pairing} needs {name} of the {size} rows to pair, got shape {tuple(values.shape)}."
         )
     return values
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """Return the Euclidean distance of each row to each row, ``(size, size)`` float64, on the CPU.
+
+    The fast way, ``|a|**2 + |b|**2 - 2 * a @ b``, cancels where rows are close to each other but
+    far from zero, as are years or metres above sea level. So the mean is subtracted first, and
+    where rows are still too close for it, distances are computed from the differences.
+    """
+    rows = rows.detach().cpu().double().reshape(len(rows), -1)
+    centered = rows - rows.mean(0)
+    distances = torch.cdist(centered, centered, compute_mode="use_mm_for_euclid_dist")
+    closest = distances.fill_diagonal_(math.inf).min()
+    # Squares are off by about 1e-16 of the longest one. Infinite values and nan take this way too.
+    if not closest > 1e-4 * centered.norm(dim=1).max():
+        distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.fill_diagonal_(0)
 
 
 def _classes(y: Tensor | None, size: int, pairing: str) -> Tensor:

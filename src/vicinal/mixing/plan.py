@@ -19,7 +19,7 @@ from vicinal.mixing.operator import (
     check_shares,
     looked_at,
 )
-from vicinal.mixing.regions import show_region, shrunk_into
+from vicinal.mixing.regions import covers, show_region, shrunk_into
 
 
 class _Opaque:
@@ -46,7 +46,7 @@ class Plan(_Opaque):
     Every method is plain arithmetic without chance: row ``i`` becomes
     ``lam[i] * own + (1 - lam[i]) * partner``. The plan follows the device of what it is given.
 
-    Where a policy shows the partner in a region of the picture (``CutMix`` and others), ``mix``
+    Where a policy shows the partner in a region of the image (``CutMix`` and others), ``mix``
     puts it there and leaves the rest alone, and ``lam`` is the share of the pixels that are left.
     Where a blend has more than two parents, ``partner`` and ``shares`` have a row for each further
     parent.
@@ -58,8 +58,9 @@ class Plan(_Opaque):
         partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row that each row meets.
         lam: ``(batch,)`` floating point in ``[0, 1]``, the share that each row keeps.
         shares: ``(parents - 1, batch)``, what each partner gives; ``1 - lam`` where left out.
-        region: ``(batch, height, width)`` bool, True where the partner shows; its first dimension
-            may be 1, for one region that all share.
+        region: ``(batch, height, width)`` bool, True where the partner shows, or ``(batch,
+            length)`` for signals, ``(batch, depth, height, width)`` for volumes and so on. Its
+            first dimension may be 1, for one region that all share.
         shrunk: whether the region, then a box, shows the whole partner, made smaller.
 
     Raises:
@@ -95,7 +96,7 @@ class Plan(_Opaque):
         else:
             _check_several(partner, lam, shares)
         if region is not None:
-            _check_region(region, len(lam), shares)
+            _check_region(region, len(lam), shares, shrunk)
         self.__dict__.update(
             partner=partner,
             lam=lam,
@@ -132,8 +133,8 @@ class Plan(_Opaque):
 
         Args:
             x: ``(batch, ...)`` floating point or uint8 (rounded back). For a plan with a region
-                ``(batch, ..., height, width)`` of any type, of the size that the plan was drawn
-                for.
+                ``(batch, ..., height, width)`` of any type, or as many dimensions as the region
+                has, of the size that the plan was drawn for.
             other: ``(rows, ...)``, the batch that the partners come from, if it is not ``x``.
             dtype: as for ``vicinal.mix``: a floating-point type for the result, for uint8 only.
 
@@ -200,8 +201,10 @@ class Plan(_Opaque):
             y: integer classes ``(batch, ...)``, such as labels or masks: turned into shares of
                 ``num_classes`` along a new dimension 1, as PyTorch's cross-entropy wants them; or
                 soft, multi-label or real-valued targets ``(batch, ...)`` of a floating-point type
-                (booleans count as 0 and 1): blended as they are. Targets that end in the height
-                and width of the plan's region, such as masks, are taken from where the pixel is.
+                (booleans count as 0 and 1): blended as they are. Under a region, integer classes
+                ``(batch, ..., height, width)`` and other targets ``(batch, channels, height,
+                width)`` are masks, taken from where the pixel is; ``(batch, classes)`` targets
+                are blended.
             num_classes: for integer classes, their number; to be left out otherwise.
             other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
 
@@ -209,7 +212,8 @@ class Plan(_Opaque):
             float32 for integer and boolean ``y``, otherwise the type of ``y``.
 
         Raises:
-            ValueError: if ``num_classes`` is missing or out of place, or a class is outside it.
+            ValueError: if ``num_classes`` is missing or out of place, a class is outside it, ``y``
+                looks one-hot but is not floating point, or a mask is not of the region's size.
         """
         return mixed_targets(self._sides(y, other), num_classes)
 
@@ -224,7 +228,10 @@ class Plan(_Opaque):
 
         Args:
             criterion: ``F.cross_entropy``, ``nn.CrossEntropyLoss(...)``, or any criterion, function
-                or module, that can answer with one loss per example by ``reduction="none"``.
+                or module, that can answer with one loss per example by ``reduction="none"``. To
+                ignore a class, pass ``functools.partial(F.cross_entropy, ignore_index=255)`` or
+                the module: inside a function of your own, ``ignore_index`` cannot be seen, and
+                ignored pixels would count in the mean.
             output: what the network answered to the blended batch, ``(batch, ...)``.
             y: targets of the batch as it was before mixing, in the form that ``criterion`` takes.
             other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
@@ -308,13 +315,11 @@ class Plan(_Opaque):
         The way to a GPU goes through pinned memory, so that neither side waits for the other; and
         it is gone once: the plan remembers itself there.
         """
-        if self.lam.device == device:
-            return self
         target = torch.device(device)
-        if self.lam.device == target:
+        if self.lam.device == target and not _only_for_inference(self.lam):
             return self
         known: Plan | None = self.__dict__.get("_moved")
-        if known is not None and known.lam.device == target:
+        if known is not None and known.lam.device == target and not _only_for_inference(known.lam):
             return known
         moved = trusted_plan(
             self._reach,
@@ -352,8 +357,8 @@ class Plan(_Opaque):
                 Side(y, lam),
                 *(Side(source.index_select(0, row), share) for row, share in pairs),
             ]
-        if here.region is not None and y.dim() > 2 and y.shape[-2:] == here.region.shape[-2:]:
-            lam = (~here.region).to(lam.dtype).expand(len(y), -1, -1)
+        if here.region is not None and _is_mask(y, here.region):
+            lam = (~here.region).to(lam.dtype).expand(len(y), *here.region.shape[1:])
             met = source.index_select(0, here.partner)
             if self.shrunk:
                 met = shrunk_into(met, here.region, smooth=y.dtype.is_floating_point)
@@ -479,9 +484,45 @@ def trusted_plan(reach: int | None, **fields: Any) -> Plan:
     return plan
 
 
+def _is_mask(y: Tensor, region: Tensor) -> bool:
+    """Say whether targets have a value for each pixel of the region.
+
+    Floating-point and boolean targets of two dimensions are ``(batch, classes)``, also where the
+    region is a segment of as many steps.
+
+    Raises:
+        ValueError: if they are a mask of another size.
+    """
+    whole = y.dim() < 2 or (y.dim() == 2 and (region.dim() > 2 or _is_soft(y)))
+    if whole:
+        return False
+    if not covers(region, y):
+        raise ValueError(
+            f"this plan was drawn for image_size={tuple(region.shape[1:])}, and y of shape "
+            f"{tuple(y.shape)} does not end in it: resize masks to the size of the inputs, or pass "
+            "targets of the whole example, (batch,) or (batch, classes), one at a time."
+        )
+    return True
+
+
+def _is_soft(y: Tensor) -> bool:
+    return y.dtype.is_floating_point or y.dtype == torch.bool
+
+
+def _only_for_inference(values: Tensor) -> bool:
+    """Say whether autograd could not save this tensor, which was made in inference mode."""
+    return (
+        not torch.compiler.is_compiling()
+        and values.is_inference()
+        and not torch.is_inference_mode_enabled()
+    )
+
+
 def _moved(values: Tensor | None, device: torch.device) -> Tensor | None:
     if values is None:
         return None
+    if _only_for_inference(values):
+        values = values.clone()
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
@@ -502,11 +543,15 @@ def _check_several(partner: Tensor, lam: Tensor, shares: Tensor) -> None:
         )
 
 
-def _check_region(region: Tensor, size: int, shares: Tensor | None) -> None:
+def _check_region(region: Tensor, size: int, shares: Tensor | None, shrunk: bool) -> None:
     if shares is not None:
         raise ValueError("a plan has a region or several partners, not both; draw two plans.")
-    if region.dtype != torch.bool or region.dim() != 3 or len(region) not in (1, size):
+    if region.dtype != torch.bool or region.dim() < 2 or len(region) not in (1, size):
         raise ValueError(
-            f"region needs bool (batch, height, width) with batch 1 or {size}, got {region.dtype} "
-            f"of shape {tuple(region.shape)}."
+            f"region needs bool (batch, height, width) with batch 1 or {size}, or other "
+            f"sizes after the batch, got {region.dtype} of shape {tuple(region.shape)}."
+        )
+    if shrunk and region.dim() != 3:
+        raise ValueError(
+            f"shrunk needs a region of images, (batch, height, width), got {tuple(region.shape)}."
         )

@@ -117,7 +117,7 @@ class MixUp:
         if self.keep_larger:
             lam = torch.maximum(lam, 1 - lam)
         if mixed < size:
-            lam = torch.cat([lam, torch.ones(size - mixed, device=CPU)])
+            lam = torch.cat([lam, torch.ones(size - mixed, dtype=torch.float32, device=CPU)])
         return trusted_plan(reach, partner=partner, lam=lam)
 
 
@@ -275,5 +275,7 @@ class OneOf:
         if chosen is None:
             # A row that is there in any batch.
             nobody = torch.zeros(size, dtype=torch.int64, device=CPU)
-            return trusted_plan(min(size, 1), partner=nobody, lam=torch.ones(size, device=CPU))
+            return trusted_plan(
+                min(size, 1), partner=nobody, lam=torch.ones(size, dtype=torch.float32, device=CPU)
+            )
         return chosen.draw(size, generator=generator, y=y, features=features, image_size=image_size)

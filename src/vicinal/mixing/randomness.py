@@ -1,5 +1,7 @@
 """Random generators that depend on nothing but a few numbers."""
 
+import operator
+
 import numpy as np
 import torch
 
@@ -16,23 +18,37 @@ def generator_at(seed: int, step: int, rank: int = 0, stream: int = 0) -> torch.
     ``n`` steps about ``n**2 / 2**33`` pairs share a generator: one pair in 100,000 steps.
 
     Args:
-        seed: of the run, from 0.
+        seed: of the run.
         step: counted over the whole run, from 0.
         rank: of the process among several, from 0.
         stream: keeps apart what is drawn independently at the same step, such as mixing (0) and
-            the order of the data (1), from 0.
+            the order of the data (1).
 
     Raises:
-        ValueError: if one of the numbers is negative.
+        TypeError: if one of the numbers is no integer.
+        ValueError: if one of the numbers is negative, or ``2**64`` or more.
 
     Example:
         >>> a, b = generator_at(seed=1, step=7), generator_at(seed=1, step=7)
         >>> torch.equal(torch.randperm(9, generator=a), torch.randperm(9, generator=b))
         True
     """
-    numbers = {"seed": seed, "step": step, "rank": rank, "stream": stream}
-    for name, number in numbers.items():
-        if number < 0:
-            raise ValueError(f"generator_at needs {name} to be 0 or more, got {number}.")
-    (word,) = np.random.SeedSequence(list(numbers.values())).generate_state(1)
+    named = {"seed": seed, "step": step, "rank": rank, "stream": stream}
+    numbers = [_whole_number(name, number) for name, number in named.items()]
+    # SeedSequence cuts larger numbers into words of 32 bits and puts all words in one row, where
+    # (5 + 7 * 2**32, 9) and (5, 7 + 9 * 2**32) would look alike.
+    low, high = [number % 2**32 for number in numbers], [number >> 32 for number in numbers]
+    (word,) = np.random.SeedSequence(low + high if any(high) else low).generate_state(1)
     return torch.Generator(CPU).manual_seed(int(word))
+
+
+def _whole_number(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(
+            f"generator_at needs {name} as an integer, got {type(value).__name__} {value!r}."
+        ) from error
+    if not 0 <= number < 2**64:
+        raise ValueError(f"generator_at needs {name} from 0 to 2**64 - 1, got {number}.")
+    return number

@@ -1,4 +1,4 @@
-"""Policies that show the partner in a region of the picture."""
+"""Policies that show the partner in a region of the image."""
 
 import math
 from collections.abc import Sequence
@@ -25,12 +25,17 @@ from vicinal.mixing.regions import boxes, clouds, kept_share
 
 @dataclass(frozen=True)
 class CutMix:
-    """Show a box of the partner's picture; lam is the share of the pixels that are left.
+    """Show a box of the partner's image; lam is the share of the pixels that are left.
 
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers"
     (https://arxiv.org/abs/1905.04899), section 3. A first lam is drawn from ``Beta(alpha, alpha)``;
-    the box takes ``sqrt(1 - lam)`` of the height and of the width, its centre falls anywhere, and
-    what lies outside the picture is cut off: lam is then set to the share that really stays.
+    the box takes ``sqrt(1 - lam)`` of the height and of the width, its center falls anywhere, and
+    what lies outside the image is cut off: lam is then set to the share that really stays.
+
+    ``image_size`` may have any number of dimensions: the region is a segment of a signal
+    ``(length,)``, a rectangle of an image ``(height, width)`` or a box of a volume ``(depth,
+    height, width)``, whose sides take ``(1 - lam) ** (1 / dimensions)``. Dimensions of size 1 are
+    taken whole and not counted, so ``(1, length)`` is a signal too.
 
     Args:
         alpha: as for ``MixUp``; the paper uses 1.
@@ -67,21 +72,24 @@ class CutMix:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        height, width = _image_size("CutMix", image_size)
+        sizes = _sizes("CutMix", image_size)
         rate = self.mix_rate if self.alpha else 0
         partner, mixed, reach = draw_partners(
             self.pairing, size, rate, generator, y=y, features=features
         )
         bond = bonds(self.per, partner[:mixed])
         count = int(bond.max()) + 1 if mixed else 0
-        side = (1 - draw_beta(self.alpha, count, generator)).sqrt()
-        rows, columns = (side * height).round().long(), (side * width).round().long()
-        y_centre, x_centre = torch.rand(
-            2, count, dtype=torch.float64, generator=generator, device=CPU
+        dimensions = max(1, sum(size > 1 for size in sizes))
+        side = (1 - draw_beta(self.alpha, count, generator)) ** (1 / dimensions)
+        centers = torch.rand(
+            len(sizes), count, dtype=torch.float64, generator=generator, device=CPU
         )
-        top = (y_centre * height - rows / 2).round().long()
-        left = (x_centre * width - columns / 2).round().long()
-        region = boxes(top, top + rows, left, left + columns, height=height, width=width)
+        extent = torch.tensor(sizes, dtype=torch.float64, device=CPU)[:, None]
+        lengths = (side * extent).round()
+        if max(sizes) > 1:
+            lengths = lengths.where(extent > 1, 1)
+        starts = (centers * extent - lengths / 2).round().long()
+        region = boxes(starts, starts + lengths.long(), sizes)
         return _region_plan(region, bond, partner, size, reach)
 
 
@@ -131,7 +139,7 @@ class ResizeMix:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        height, width = _image_size("ResizeMix", image_size)
+        height, width = _height_and_width("ResizeMix", image_size)
         partner, mixed, reach = draw_partners(
             self.pairing, size, self.mix_rate, generator, y=y, features=features
         )
@@ -145,7 +153,8 @@ class ResizeMix:
         rows, columns = (tau * height).round().long(), (tau * width).round().long()
         top = (down * (height - rows + 1)).long()
         left = (along * (width - columns + 1)).long()
-        region = boxes(top, top + rows, left, left + columns, height=height, width=width)
+        starts, lengths = torch.stack([top, left]), torch.stack([rows, columns])
+        region = boxes(starts, starts + lengths, (height, width))
         return _region_plan(region, bond, partner, size, reach, shrunk=True)
 
 
@@ -195,7 +204,7 @@ class FMix:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        height, width = _image_size("FMix", image_size)
+        height, width = _height_and_width("FMix", image_size)
         rate = self.mix_rate if self.alpha else 0
         partner, mixed, reach = draw_partners(
             self.pairing, size, rate, generator, y=y, features=features
@@ -210,7 +219,7 @@ def _region_plan(
     region: Tensor, bond: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
 ) -> Plan:
     """Return the plan of regions, of which each row below ``len(bond)`` has the one of its bond."""
-    lam = torch.ones(size, device=CPU)
+    lam = torch.ones(size, dtype=torch.float32, device=CPU)
     if len(bond) == size and len(region) == 1:
         return trusted_plan(
             reach,
@@ -225,14 +234,25 @@ def _region_plan(
     return trusted_plan(reach, partner=partner, lam=lam, region=shown, shrunk=shrunk)
 
 
-def _image_size(policy: str, image_size: Sequence[int] | None) -> tuple[int, int]:
+def _sizes(policy: str, image_size: Sequence[int] | None) -> tuple[int, ...]:
     if image_size is None:
         raise ValueError(
-            f"{policy} needs image_size, (height, width): "
-            "policy.draw(len(x), image_size=x.shape[-2:])."
+            f"{policy} needs image_size, such as (height, width): "
+            "policy.draw(len(x), image_size=x.shape[2:])."
         )
-    if isinstance(image_size, int) or len(image_size) != 2 or min(image_size) < 1:
+    if isinstance(image_size, int) or len(image_size) == 0 or min(image_size) < 1:
         raise ValueError(
-            f"{policy} needs image_size as (height, width), from 1 on, got {image_size}."
+            f"{policy} needs image_size as (height, width), or one size for each dimension, from 1 "
+            f"on, got {image_size}."
         )
-    return int(image_size[0]), int(image_size[1])
+    return tuple(int(size) for size in image_size)
+
+
+def _height_and_width(policy: str, image_size: Sequence[int] | None) -> tuple[int, int]:
+    sizes = _sizes(policy, image_size)
+    if len(sizes) != 2:
+        raise ValueError(
+            f"{policy} mixes images and needs image_size as (height, width), got {sizes}; CutMix "
+            "takes signals and volumes too."
+        )
+    return sizes[0], sizes[1]

@@ -1,6 +1,7 @@
-"""Regions of a picture: drawing them, and showing the partner in them."""
+"""Regions of images and signals: drawing them, and showing the partner in them."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +16,28 @@ def show_region(
     """Return ``x`` with each row's partner shown where ``region`` is True.
 
     Args:
-        x: ``(batch, ..., height, width)`` of any type. Not modified.
-        other: ``(rows, ..., height, width)``, where the partners come from: ``x`` if None.
+        x: ``(batch, ..., *sizes)`` of any type, where ``sizes`` are ``(height, width)`` for
+            images. Not modified.
+        other: ``(rows, ..., *sizes)``, where the partners come from: ``x`` if None.
         partner: ``(batch,)`` int64.
-        region: ``(batch or 1, height, width)`` bool.
+        region: ``(batch or 1, *sizes)`` bool.
         shrunk: whether the whole partner, made smaller, fills the region, which then is a box.
 
     Raises:
+        TypeError: if ``x`` is complex and the partner has to be made smaller.
         ValueError: if ``x`` is not of the size of the region, or ``other`` does not fit.
     """
-    if x.dim() < 3 or x.shape[-2:] != region.shape[-2:]:
+    if not covers(region, x):
+        sizes = tuple(region.shape[1:])
         raise ValueError(
-            f"this plan was drawn for pictures of {tuple(region.shape[-2:])}, x has shape "
-            f"{tuple(x.shape)}; draw it for the size of what is mixed, image_size=x.shape[-2:], "
-            "and inside a network only at places of that size."
+            f"this plan was drawn for image_size={sizes}, x has shape {tuple(x.shape)}; draw it "
+            f"for the size of what is mixed, image_size=x.shape[-{len(sizes)}:], and inside a "
+            "network only at layers of that size."
+        )
+    if shrunk and x.dtype.is_complex:
+        raise TypeError(
+            f"ResizeMix interpolates real values, got {x.dtype}; mix x.real and x.imag, or "
+            "torch.view_as_real(x) with its last dimension moved in front of the height."
         )
     other = x if other is None else other
     if other.dtype != x.dtype or other.shape[1:] != x.shape[1:]:
@@ -40,31 +49,50 @@ def show_region(
     if shrunk:
         smooth = x.dtype.is_floating_point or x.dtype == torch.uint8
         met = shrunk_into(met, region, smooth=smooth)
-    where = region.reshape(len(region), *[1] * (x.dim() - 3), *region.shape[1:])
+    where = region.reshape(len(region), *[1] * (x.dim() - region.dim()), *region.shape[1:])
     return torch.where(where, met, x)
+
+
+def covers(region: Tensor, values: Tensor) -> bool:
+    """Say whether the last dimensions of ``(batch, ..., *sizes)`` are those of a region.
+
+    Example:
+        >>> region = torch.zeros(1, 4, 6, dtype=torch.bool)
+        >>> covers(region, torch.zeros(2, 3, 4, 6)), covers(region, torch.zeros(2, 6, 4))
+        (True, False)
+    """
+    return values.dim() >= region.dim() and (
+        values.shape[values.dim() - region.dim() + 1 :] == region.shape[1:]
+    )
 
 
 def kept_share(region: Tensor) -> Tensor:
     """Return the share of the pixels that are outside a region, ``(batch or 1,)`` float32."""
-    area = region.shape[-2] * region.shape[-1]
+    area = math.prod(region.shape[1:])
     return ((area - region.flatten(1).sum(1)).double() / area).float()
 
 
-def boxes(
-    top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, *, height: int, width: int
-) -> Tensor:
-    """Return ``(boxes, height, width)`` bool masks: True from top to bottom and left to right,
-    the ends excluded; what lies outside the picture is cut off.
+def boxes(starts: Tensor, stops: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return ``(count, *sizes)`` bool masks of segments, rectangles, boxes and so on.
+
+    Args:
+        starts: ``(dimensions, count)`` int64, the first index that is True.
+        stops: ``(dimensions, count)`` int64, the index after the last one. What lies outside of
+            ``sizes`` is cut off.
+        sizes: one for each dimension, such as ``(height, width)``.
 
     Example:
-        >>> one = torch.tensor([1])
-        >>> boxes(one - 5, one, one, one + 2, height=2, width=3).int().tolist()
+        >>> starts, stops = torch.tensor([[-4], [1]]), torch.tensor([[1], [3]])
+        >>> boxes(starts, stops, (2, 3)).int().tolist()
         [[[0, 1, 1], [0, 0, 0]]]
     """
-    y, x = torch.arange(height, device=CPU), torch.arange(width, device=CPU)
-    rows = (y >= top[:, None]) & (y < bottom[:, None])
-    columns = (x >= left[:, None]) & (x < right[:, None])
-    return rows[:, :, None] & columns[:, None, :]
+    mask = torch.ones((), dtype=torch.bool, device=CPU)
+    for start, stop, size in zip(starts, stops, sizes, strict=True):
+        index = torch.arange(size, device=CPU)
+        mask = mask[..., None] & ((index >= start[:, None]) & (index < stop[:, None])).reshape(
+            len(start), *[1] * max(mask.dim() - 1, 0), size
+        )
+    return mask
 
 
 def clouds(
@@ -72,8 +100,9 @@ def clouds(
 ) -> Tensor:
     """Return ``(clouds, height, width)`` bool masks of low frequency, after FMix.
 
-    Noise whose amplitude falls with its frequency to the power of ``decay``; its largest values, a
-    share of ``1 - keep`` rounded to whole pixels, are True. Harris et al., "FMix: Enhancing Mixed
+    White noise, filtered so that its amplitude falls with the frequency to the power of ``decay``,
+    alike in every direction; its largest values, a share of ``1 - keep`` rounded to whole pixels,
+    are True. Harris et al., "FMix: Enhancing Mixed
     Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
 
     Args:
@@ -86,11 +115,14 @@ def clouds(
     count, area = len(keep), height * width
     if count == 0:
         return torch.zeros(0, height, width, dtype=torch.bool, device=CPU)
-    down = torch.fft.fftfreq(height, device=CPU)[:, None]
-    frequency = torch.hypot(down, torch.fft.rfftfreq(width, device=CPU))
-    frequency = frequency.clamp_min(1 / max(height, width))
-    noise = torch.randn(2, count, *frequency.shape, generator=generator, device=CPU)
-    grey = torch.fft.irfft2(torch.complex(*noise) / frequency**decay, s=(height, width)).flatten(1)
+    down = torch.fft.fftfreq(height, dtype=torch.float32, device=CPU)[:, None]
+    across = torch.fft.rfftfreq(width, dtype=torch.float32, device=CPU)
+    frequency = torch.hypot(down, across).clamp_min(1 / max(height, width))
+    # Noise is drawn in space rather than as the half spectrum that rfft2 returns: in that half,
+    # kx = 0 and the highest kx stand for themselves and all others for two waves each.
+    noise = torch.randn(count, height, width, dtype=torch.float32, generator=generator, device=CPU)
+    spectrum = torch.fft.rfft2(noise) / frequency**decay
+    grey = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
     rank = grey.argsort(dim=1, descending=True).argsort(dim=1)
     shown = ((1 - keep.double()) * area).round()
     mask: Tensor = rank < shown[:, None]
@@ -108,17 +140,18 @@ def shrunk_into(pictures: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
     height, width = region.shape[-2:]
     top, rows = _first_and_count(region.any(2))
     left, columns = _first_and_count(region.any(1))
-    y = (torch.arange(height, device=region.device) - top[:, None] + 0.5) / rows[:, None]
-    x = (torch.arange(width, device=region.device) - left[:, None] + 0.5) / columns[:, None]
+    exact = pictures.dtype == torch.float64 or not smooth
+    wide = torch.float64 if exact else torch.float32
+    y, x = (torch.arange(n, dtype=wide, device=region.device) for n in (height, width))
+    y = (y - top[:, None] + 0.5) / rows[:, None]
+    x = (x - left[:, None] + 0.5) / columns[:, None]
     grid = torch.stack(
         torch.broadcast_tensors((2 * x - 1)[:, None, :], (2 * y - 1)[:, :, None]), -1
     ).expand(len(pictures), -1, -1, -1)
-    exact = pictures.dtype == torch.float64 or not smooth
-    wide = torch.float64 if exact else torch.float32
     flat = pictures.to(wide).reshape(len(pictures), math.prod(pictures.shape[1:-2]), height, width)
     drawn = F.grid_sample(
         flat,
-        grid.to(wide),
+        grid,
         mode="bilinear" if smooth else "nearest",
         padding_mode="border",
         align_corners=False,
