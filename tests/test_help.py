@@ -93,3 +93,16 @@ def test_its_page_fits_80_columns_and_describes_every_option(path, vicinal):
     assert max(map(len, page.splitlines())) <= 80
     for option in COMMANDS[path].params:
         assert option.help, option.name
+
+
+def test_summaries_of_commands_are_whole(vicinal):
+    for path in ((), ("data",)):
+        page = vicinal(*path, "--help").stdout
+        assert not [line for line in page.splitlines()[1:] if line.endswith("...")]
+
+
+def test_the_recipes_that_come_along_are_listed():
+    for path in ("study", "train"):
+        (argument,) = (one for one in COMMANDS[path,].params if one.name == "recipe")
+        listed = argument.help.split(", or ")[0].split(", ")
+        assert listed == recipe.shipped()

@@ -51,6 +51,10 @@ def _start(
 
 
 _LARGEST_SEED = 2**32 - 1
+_RECIPES = (
+    "cifar10-fast, cifar10-resnet50, digits, manifold-cifar10, paper-cifar10, paper-cifar100, "
+    "paper-imagenet, or the path of a .toml file."
+)
 
 _Spec = Annotated[
     str,
@@ -93,9 +97,7 @@ _Variant = Annotated[str | None, typer.Option(help="Name of one of the recipe's 
 def study(
     recipe: Annotated[
         str,
-        typer.Argument(
-            help="Name of a recipe that comes with vicinal, or a path that ends in .toml."
-        ),
+        typer.Argument(help=_RECIPES),
     ] = "digits",
     out: Annotated[
         Path | None,
@@ -127,9 +129,7 @@ def study(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(
-            help="Name of a recipe that comes with vicinal, or a path that ends in .toml."
-        ),
+        typer.Argument(help=_RECIPES),
     ],
     arm: Annotated[str, typer.Option(help="Name of one of the recipe's arms.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
@@ -244,10 +244,11 @@ def score(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Evaluate a checkpoint: accuracy, loss, calibration and confused pairs.
+    """Evaluate a checkpoint on a data set.
 
-    Inputs are prepared as they were for the tests during training, and never mixed. Without --data
-    the test split of the training is scored.
+    Prints accuracy, top-5, loss, calibration error and the most confused pairs. Inputs are prepared
+    as they were for the tests during training, and never mixed. Without --data the test split of
+    the training is scored.
     """
     with _errors_in_words(debug, stopped="stopped"):
         from vicinal.reports.terminal import Terminal
@@ -295,7 +296,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Draw a batch of digits, their partners and their blends under each policy."""
+    """Draw digits, their partners and their blends."""
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
         from vicinal.reports.show import run_show, shown_text
 
@@ -322,7 +323,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Time the mixing operator next to other libraries and to a plain copy.
+    """Time mixing next to other libraries and a plain copy.
 
     Takes up to three minutes on an otherwise idle machine; a note reports other load.
     """
@@ -371,7 +372,10 @@ def data_info(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Read a whole data set, and print its counts, shapes, classes and values."""
+    """Read a whole data set, and print what is in it.
+
+    Counts, shapes, classes, values, and what was guessed or skipped.
+    """
     with _errors_in_words(debug, stopped="stopped; nothing was written"):
         from vicinal.data import describe, load
         from vicinal.reports.data_report import print_description, write_strip
@@ -403,7 +407,7 @@ def data_fetch(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Download the official archives of a data set, and verify their checksums.
+    """Download and verify the archives of a data set.
 
     Files that are already there are kept; an interrupted download resumes.
     """
@@ -435,7 +439,10 @@ def data_convert(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Convert a data set to MXNet's RecordIO, image folders or one NumPy file."""
+    """Convert a data set to RecordIO, folders or NumPy.
+
+    MXNet's RecordIO files, a folder for each class, or one .npz file.
+    """
     with _errors_in_words(debug, stopped="stopped; unfinished files have names with .part"):
         from vicinal.data import load
         from vicinal.data.convert import convert
