@@ -70,7 +70,27 @@ def test_a_smaller_last_batch_can_be_left_out():
 
 
 def test_without_shuffling_the_order_is_that_of_the_part():
-    assert rows(Loader(numbered(5), batch_size=2, seed=0, shuffle=False)) == [[0, 1], [2, 3], [4]]
+    assert rows(Loader(numbered(6), batch_size=4, seed=0, shuffle=False)) == [[0, 1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_no_rank_ever_gets_a_batch_of_one_and_no_example_is_left_out(batch_size, ranks):
+    for count in range(batch_size * ranks, 5 * batch_size * ranks + 2):
+        settings = {"batch_size": batch_size, "seed": 0, "ranks": ranks}
+        loaders = [Loader(numbered(count), rank=rank, **settings) for rank in range(ranks)]
+        epochs = [rows(loader) for loader in loaders]
+        assert sorted(row for epoch in epochs for batch in epoch for row in batch) == list(
+            range(count)
+        )
+        sizes = [[len(batch) for batch in epoch] for epoch in epochs]
+        assert {len(epoch) for epoch in sizes} == {len(loaders[0])}
+        assert min(map(min, sizes)) >= min(2, batch_size)
+        assert max(map(max, sizes)) <= batch_size + 2
+        for k in range(len(loaders[0])):  # a resumed run sees the same batches
+            assert [rows(loader, start=k) for loader in loaders] == [epoch[k:] for epoch in epochs]
+        ends = [sum(map(sum, zip(*sizes, strict=True))) if k else 0 for k in (0, 1)]
+        assert [loaders[0].seen_before(0), loaders[0].seen_before(len(loaders[0]))] == ends
 
 
 def test_a_shuffle_buffer_never_looks_further_ahead_than_it_is_large():
@@ -110,17 +130,17 @@ def test_augmentation_is_drawn_anew_each_step_and_epoch():
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(("ranks", "whole"), [(2, 12), (3, 15)])
 @pytest.mark.parametrize("stored", [False, True])
-def test_ranks_share_the_batches_that_one_process_would_see(ranks, stored):
+def test_ranks_share_the_batches_that_one_process_would_see(ranks, whole, stored):
     part = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
-    size = 12 // ranks
+    size = whole // ranks
     loaders = [
         Loader(part, batch_size=size, seed=1, augment=AUGMENT, rank=k, ranks=ranks, workers=0)
         for k in range(ranks)
     ]
     together = zip(*(loader.epoch(1) for loader in loaders), strict=True)
-    alone = Loader(part, batch_size=12, seed=1, augment=AUGMENT, workers=0).epoch(1)
+    alone = Loader(part, batch_size=whole, seed=1, augment=AUGMENT, workers=0).epoch(1)
     for shares, (x, y) in zip(together, alone, strict=True):
         assert torch.equal(torch.cat([share for share, _ in shares]), x)
         assert torch.equal(torch.cat([share for _, share in shares]), y)
@@ -128,9 +148,10 @@ def test_ranks_share_the_batches_that_one_process_would_see(ranks, stored):
 
 def test_no_rank_waits_for_an_example_that_is_not_there():
     loaders = [Loader(numbered(13), batch_size=2, seed=0, rank=k, ranks=3) for k in range(3)]
-    assert [len(loader) for loader in loaders] == [2, 2, 2]
-    loaders = [Loader(numbered(15), batch_size=2, seed=0, rank=k, ranks=3) for k in range(3)]
-    assert [[len(batch) for batch in rows(loader)] for loader in loaders] == [[2, 2, 1]] * 3
+    sizes = [[len(batch) for batch in rows(loader)] for loader in loaders]
+    assert sizes == [[2, 3], [2, 2], [2, 2]]
+    loaders = [Loader(numbered(15), batch_size=3, seed=0, rank=k, ranks=3) for k in range(3)]
+    assert [[len(batch) for batch in rows(loader)] for loader in loaders] == [[3, 2]] * 3
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -1,3 +1,5 @@
+import copy
+import math
 from functools import partial
 
 import pytest
@@ -312,3 +314,62 @@ def test_compiled_training_agrees_and_a_broken_compiler_is_told_of(monkeypatch):
     assert len(said) == 1
     assert said[0].startswith("torch.compile does not work here")
     assert torch.equal(weights(broken), weights(plain))
+
+
+class WithNorm(nn.Module):
+    """A network whose batch norm sees one value of each example, and which writes down batches."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.head, self.sizes = nn.BatchNorm1d(3), nn.Linear(3, 2), []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize(
+    ("count", "accumulate", "sizes"),
+    [
+        (65, 1, [65]),
+        (129, 1, [64, 65]),
+        (65, 2, [32, 33]),
+        (97, 2, [32, 32, 33]),
+        (66, 2, [32, 32, 2]),
+    ],
+)
+def test_a_batch_norm_is_never_trained_on_a_last_batch_of_one(count, accumulate, sizes):
+    x, y = torch.randn(count, 3), torch.arange(count) % 2
+    model = WithNorm()
+    _, losses = run(model, x=x, y=y, batch_size=64 // accumulate, accumulate=accumulate, epochs=1)
+    assert model.sizes == sizes
+    assert math.isfinite(losses[0])
+
+
+def test_each_example_of_a_joined_last_step_counts_the_same():
+    # With accumulation in float64 the gradient is that of the mean over all 33 + 32 examples.
+    x, y = torch.randn(65, 3, dtype=torch.float64), torch.arange(65) % 2
+    model = network().double()
+    expected = copy.deepcopy(model)
+    optimiser = torch.optim.SGD(expected.parameters(), lr=0.1)
+    F.cross_entropy(expected(x), y).backward()
+    optimiser.step()
+    chosen = SGD(name="sgd", lr=0.1, momentum=0.0, nesterov=False)
+    run(
+        model,
+        x=x,
+        y=y,
+        batch_size=32,
+        accumulate=2,
+        epochs=1,
+        precision="float64",
+        chosen=chosen,
+        rate=lambda _step: 1.0,
+    )
+    torch.testing.assert_close(weights(model), weights(expected))
+
+
+def test_batches_of_one_that_a_batch_norm_cannot_take_are_an_error_in_words():
+    with pytest.raises(UserError, match=r"batches of one example: raise training\.batch_size"):
+        run(WithNorm(), batch_size=1, epochs=1)

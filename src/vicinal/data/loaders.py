@@ -35,6 +35,10 @@ class Loader:
     Several ranks take their shares of the batch that one process would see: ``batch_size`` times
     ``ranks`` examples, augmented as they would be there.
 
+    The last batch is smaller where the examples run out. If it would leave some rank with one
+    example, or none, it is joined to the batch before it, since batch norm cannot be trained on one
+    example; so 65 examples in batches of 64 are one batch of 65, and 129 are 64 and 65.
+
     Args:
         part: what to take batches of.
         batch_size: examples a step and rank.
@@ -95,8 +99,23 @@ class Loader:
     def __len__(self) -> int:
         """Return the number of steps of an epoch."""
         whole, rest = divmod(len(self.part), self.batch_size * self.ranks)
-        # A rest that does not give every rank an example would make some wait for the others.
-        return whole + (rest >= self.ranks and not self.drop_last)
+        if self.drop_last:
+            return whole
+        # Each rank needs an example, since others would wait for it, and two for batch norm.
+        enough = self.ranks * min(2, self.batch_size)
+        return whole + (rest >= (enough if whole else self.ranks))
+
+    def seen_before(self, step: int) -> int:
+        """Return how many examples all ranks together have seen before a step of an epoch.
+
+        Example:
+            >>> loader = Loader(Part(torch.zeros(65, 1), torch.zeros(65)), batch_size=64, seed=0)
+            >>> len(loader), loader.seen_before(1)
+            (1, 65)
+        """
+        if step >= len(self) and not self.drop_last:
+            return len(self.part)
+        return step * self.batch_size * self.ranks
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through the part once.
@@ -107,18 +126,18 @@ class Loader:
 
         Yields:
             Inputs ``(b, ...)`` as augmentation leaves them, and targets ``(b, ...)``. ``b`` is
-            ``batch_size``, less in a last batch, and less by those that had to be skipped, whose
-            sentences are the keys of ``skipped``; a batch of which nothing is left is passed over
-            (an error with several ranks, of which the others would wait).
+            ``batch_size``, except in the last batch, and less by those that had to be skipped,
+            whose sentences are the keys of ``skipped``; a batch of which nothing is left is passed
+            over (an error with several ranks, of which the others would wait).
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
             ValueError: if another epoch of a part in files was begun meanwhile.
         """
         order = epoch_order(len(self.part), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        together = self.batch_size * self.ranks
         tasks = []
-        for step, batch in list(enumerate(order.split(together)))[start : len(self)]:
+        for step in range(start, len(self)):
+            batch = order[self.seen_before(step) : self.seen_before(step + 1)]
             shares = batch.tensor_split(self.ranks)
             first = sum(len(share) for share in shares[: self.rank])
             number = epoch * len(self) + step

@@ -1,5 +1,6 @@
 """The training loop, whole and readable: what Fabric does not do, happens here."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,6 @@ def train(
     reached.loss = reached.loss.to(fabric.device, torch.float32 if narrow else torch.float64)
     steps = math.ceil(len(loader) / accumulate)
     criterion = partial(F.cross_entropy, label_smoothing=label_smoothing)
-    together = loader.batch_size * loader.ranks
     fresh = True
     while reached.epoch < epochs:
         learner.network.train()
@@ -221,7 +221,7 @@ def train(
                     y,
                     criterion=criterion,
                     # Of the examples of a step, in all processes and parts: each counts the same.
-                    share=len(y) * fabric.world_size / _examples(loader, k, accumulate, together),
+                    share=len(y) * fabric.world_size / _examples(loader, k, accumulate),
                     fabric=fabric,
                     mixing=mixing,
                     draws=(seed, number, fabric.global_rank),
@@ -241,10 +241,10 @@ def train(
         yield reached
 
 
-def _examples(loader: Loader, k: int, accumulate: int, together: int) -> int:
+def _examples(loader: Loader, k: int, accumulate: int) -> int:
     """Return how many examples the optimiser step of batch ``k`` has, in all processes."""
-    first = k // accumulate * accumulate * together
-    return min(accumulate * together, len(loader.part) - first)
+    first = k // accumulate * accumulate
+    return loader.seen_before(min(first + accumulate, len(loader))) - loader.seen_before(first)
 
 
 def _backward(
@@ -272,7 +272,8 @@ def _backward(
 
     def attempt() -> Tensor:
         _seed_network(generator_at(seed, number, rank, NETWORK).initial_seed(), x.device)
-        output = learner.network(x) if by is None else learner.network(x, by)
+        with _norms_in_words(len(x)):
+            output = learner.network(x) if by is None else learner.network(x, by)
         loss = criterion(output, y) if plan is None else plan.loss(criterion, output, y)
         fabric.backward(loss * share)
         return loss.detach()
@@ -292,6 +293,21 @@ def _backward(
             f"({type(error).__name__}: {reason[0] if reason else ''})"
         )
         return loss
+
+
+@contextlib.contextmanager
+def _norms_in_words(size: int) -> Iterator[None]:
+    """Explain PyTorch's error about a batch norm that sees one value per channel."""
+    try:
+        yield
+    except ValueError as error:
+        if size > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch norm cannot be trained on batches of one example: raise training.batch_size, "
+            "or lower training.accumulate or the number of devices, so that each pass through the "
+            f"network has at least two ({error})"
+        ) from error
 
 
 def _seed_network(seed: int, device: torch.device) -> None:
