@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -266,3 +267,21 @@ def test_records_are_numbered_without_gaps(tmp_path):
     file = RecordFile(tmp_path / "a_train.rec")
     ids = [int.from_bytes(file.read(offset)[8:16], "little") for offset, _ in file.scan()]
     assert ids == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("out", "renames"), [("set.rec", 5), ("set.npz", 1), ("set", 1)])
+def test_files_are_synced_before_they_get_their_names_and_the_folder_after(
+    tmp_path, monkeypatch, out, renames
+):
+    calls = []
+    for name in ("fsync", "sync", "replace"):
+        original = getattr(os, name)
+
+        def call(*args, name=name, original=original):
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(os, name, call)
+    convert(pictures(), tmp_path / out)
+    before = "sync" if out == "set" else "fsync"
+    assert calls == [before, "replace", "fsync"] * renames

@@ -1,5 +1,8 @@
+import contextlib
 import hashlib
 import io
+import itertools
+import os
 import re
 import socket
 import tarfile
@@ -325,3 +328,21 @@ def test_what_can_be_fetched_has_checksums_and_places_of_its_own():
         assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum)
         assert archive.url.rpartition("/")[2] == archive.file.rpartition("/")[2]
         assert re.match("https?://", archive.url)
+
+
+def test_an_unpacking_that_is_stopped_leaves_no_part_of_the_examples(server, tmp_path, monkeypatch):
+    server.body = packed(("yes/a.wav", b"yes"), ("list.txt", b"a"), ("no/b.wav", b"no"))
+    rename = os.rename
+    for stopped in range(2, 6):
+        root, count = tmp_path / str(stopped), itertools.count(1)
+
+        def stop(*args, stopped=stopped, count=count):
+            if next(count) == stopped:
+                raise KeyboardInterrupt
+            return rename(*args)
+
+        monkeypatch.setattr(os, "rename", stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            fetch("set", root, archives=sets(server, body=server.body, unpack="words"))
+        there = names(root / "words") if (root / "words").exists() else []
+        assert there in ([], ["list.txt", "no", "no/b.wav", "yes", "yes/a.wav"])

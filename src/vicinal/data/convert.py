@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from vicinal.data.dataset import DataSet, Part
 from vicinal.data.forms.pictures import StoredPictures
 from vicinal.data.forms.recordio import pack_image, write_record
 from vicinal.errors import UserError, unknown
+from vicinal.files import put_in_place, write_whole
 
 ENCODINGS = ("same", "png", "jpeg", "raw")
 Progress = Callable[[str, int, int], None]
@@ -96,7 +96,7 @@ def _npz(data: DataSet, out: Path, progress: Progress, left_out: LeftOut) -> Pat
     beside = out.with_name(f".{out.name}.part")
     with beside.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(beside, out)
+    put_in_place(beside, out)
     return out
 
 
@@ -131,11 +131,11 @@ def _records(
                 write_record(file, pack_image(labels, number, content))
                 if number % _CHUNK == 0 or row == len(part) - 1:
                     progress(name, row + 1, len(part))
-        os.replace(index, paths[name].with_suffix(".idx"))
-        os.replace(beside, paths[name])
+        put_in_place(index, paths[name].with_suffix(".idx"))
+        put_in_place(beside, paths[name])
         written += [paths[name], paths[name].with_suffix(".idx")]
     if data.classes:
-        names.write_text("".join(f"{name}\n" for name in data.classes), "utf-8")
+        write_whole(names, "".join(f"{name}\n" for name in data.classes))
         written.append(names)
     return written
 
@@ -183,7 +183,7 @@ def _folder(
             path.write_bytes(content)
             if row % _CHUNK == 0 or row == len(part) - 1:
                 progress(name, row + 1, len(part))
-    os.replace(beside, out)
+    put_in_place(beside, out)
     return out
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
+from vicinal.files import put_in_place
 
 Progress = Callable[[str, int, int | None], None]
 """Is told the name of a file, how many bytes of it are there, and of how many, if that is known."""
@@ -287,7 +288,10 @@ def _unpack(path: Path, folder: Path) -> None:
             with tarfile.open(path) as archive:
                 archive.extractall(beside, filter=_inside)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(beside, folder, dirs_exist_ok=True, copy_function=shutil.move)
+        if folder.exists():
+            shutil.copytree(beside, folder, dirs_exist_ok=True, copy_function=shutil.move)
+        else:  # in one step, so that a killed process does not leave a part of the examples
+            put_in_place(beside, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: cannot be unpacked ({error}); delete it and try again") from error
     finally:
