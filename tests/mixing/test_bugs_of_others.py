@@ -34,12 +34,8 @@ def test_mxnet_the_loss_is_cross_entropy_and_not_the_logarithm_of_a_mean_probabi
 def test_mxnet_and_fastai_nothing_is_mixed_at_validation():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     x = torch.rand(8, 3)
-    expected = model(x)
-    with PLAN.inside(model[0]):
-        assert torch.equal(model(x), expected)
     mixed = MixedInside(model, MixUp(1.0), at=["input", "0"]).eval()
-    for place in mixed.places:
-        assert torch.equal(mixed(x, PLAN, at=place), expected)
+    assert torch.equal(mixed(x), model(x))
     assert MixUpLayer(MixUp(1.0), 8).eval()(x, Y)[0] is x
 
 

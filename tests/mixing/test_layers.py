@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections import namedtuple
 
 import pytest
@@ -7,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils.checkpoint import checkpoint
 
 from vicinal import (
     CutMix,
@@ -15,7 +12,6 @@ from vicinal import (
     MixedInside,
     MixUp,
     MixUpLayer,
-    Plan,
     RegMixUp,
     SameClass,
     generator_at,
@@ -46,12 +42,6 @@ def test_the_gradient_below_the_mixing_place_is_the_exact_one():
             return model(x)
 
     assert torch.autograd.gradcheck(run, (x.requires_grad_(),))
-
-
-def test_nothing_is_mixed_in_eval_mode():
-    model, x = network().eval(), torch.rand(6, 3)
-    with MixUp(1.0).draw(6).inside(model[0]):
-        assert torch.equal(model(x), network().eval()(x))
 
 
 def test_the_module_is_as_before_after_the_block_even_after_an_error():
@@ -98,24 +88,17 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A small residual network; its blocks can be computed again instead of being kept."""
+    """A small residual network."""
 
-    def __init__(self, *, checkpointed=False):
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 6, 3, padding=1)
         self.layer1, self.layer2 = Block(6), Block(6)
         self.head = nn.Linear(6, 4)
-        self.checkpointed = checkpointed
-
-    def body(self, x):
-        return self.layer2(self.layer1(self.stem(x)))
 
     def forward(self, x):
-        features = (
-            checkpoint(self.body, x, use_reentrant=False) if self.checkpointed else self.body(x)
-        )
-        return self.head(features.mean((2, 3)))
+        return self.head(self.layer2(self.layer1(self.stem(x))).mean((2, 3)))
 
 
 X = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(5))
@@ -158,14 +141,6 @@ def test_every_place_is_drawn_and_the_seed_decides():
     assert places == again
 
 
-def test_mixed_inside_mixes_nothing_without_a_plan_or_in_eval_mode():
-    model = ResNet()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
-    assert torch.equal(mixed(X), model(X))
-    mixed.eval()
-    assert torch.equal(mixed(X, plan_at(0), at="layer1"), model(X))
-
-
 def test_the_model_alone_is_not_mixed_after_it_was_mixed():
     model = ResNet()
     mixed = MixedInside(model, MixUp(1.0), at=PLACES)
@@ -202,93 +177,6 @@ def test_a_whole_step_with_its_loss_compiles_without_graph_break():
         plan = plan_at(2)
         expected = plan.loss(F.cross_entropy, mixed(X, plan, at=place), Y)
         torch.testing.assert_close(step(X, Y, plan, place), expected)
-
-
-def test_gradient_checkpointing_computes_each_forward_pass_again_with_its_own_mixing():
-    plain = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
-    again = MixedInside(ResNet(checkpointed=True), MixUp(1.0), at=PLACES)
-    one, two = plan_at(1), plan_at(2)
-
-    def loss(mixed):
-        first = one.loss(F.cross_entropy, mixed(X, one, at="layer1"), Y)
-        return first + two.loss(F.cross_entropy, mixed(X, two, at="layer2"), Y)
-
-    for a, b in zip(gradients(plain, loss(plain)), gradients(again, loss(again)), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_inside_works_with_gradient_checkpointing_where_backward_is_in_the_block():
-    plain, again, plan = ResNet(), ResNet(checkpointed=True), plan_at(1)
-    found = []
-    for model in (plain, again):
-        with plan.inside(model.layer1):
-            found.append(gradients(model, plan.loss(F.cross_entropy, model(X), Y)))
-    for a, b in zip(*found, strict=True):
-        assert torch.equal(a, b)
-
-
-RANK = """
-import sys
-import torch
-import torch.nn.functional as F
-from torch import nn
-from vicinal import MixedInside, MixUp, Plan, rows_of_another_rank
-
-rank, folder = int(sys.argv[1]), sys.argv[2]
-store = torch.distributed.FileStore(f"{folder}/store", 2)
-torch.distributed.init_process_group("gloo", rank=rank, world_size=2, store=store)
-model, batches = torch.load(f"{folder}/begin", weights_only=False)
-x, y, partner, lam = batches[rank]
-mixed = MixedInside(model, MixUp(1.0), at=["input", "0"])
-parallel = nn.parallel.DistributedDataParallel(mixed)
-plan = Plan(partner, lam)
-plan.loss(F.cross_entropy, parallel(x, plan, at="0"), y).backward()
-gradients = [p.grad for p in mixed.parameters()]
-torch.save((gradients, rows_of_another_rank(x)), f"{folder}/end{rank}")
-store.set(f"done{rank}", "")  # who leaves first closes the connection under the other
-store.wait(["done0", "done1"])
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_ranks_have_the_gradient_of_both_and_can_meet_the_rows_of_each_other(tmp_path):
-    model, chance = network().double(), torch.Generator().manual_seed(8)
-    batches = []
-    for rank in range(2):
-        x = torch.randn(4, 3, dtype=torch.float64, generator=chance)
-        y = torch.randint(2, (4,), generator=chance)
-        plan = MixUp(1.0, per="example").draw(4, generator=generator_at(0, 0, rank))
-        batches.append((x, y, plan.partner, plan.lam))
-    torch.save((network().double(), batches), tmp_path / "begin")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(tmp_path)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=60)[1] for process in ranks]
-        assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
-    finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
-    for rank in range(2):
-        found, met = torch.load(tmp_path / f"end{rank}")
-        assert torch.equal(met, batches[1 - rank][0])
-        for a, b in zip(found, gradients(model, sum_of_losses(model, batches)), strict=True):
-            torch.testing.assert_close(a, b)
-
-
-def sum_of_losses(model, batches):
-    total = 0
-    for x, y, partner, lam in batches:
-        plan = Plan(partner, lam)
-        with plan.inside(model[0]):
-            total = total + plan.loss(F.cross_entropy, model(x), y) / 2
-    return total
 
 
 def test_rows_of_another_rank_need_ranks():
@@ -364,7 +252,7 @@ def test_an_unknown_place_is_refused_with_the_nearest_name():
 def test_a_place_that_runs_twice_or_never_is_refused():
     shared = nn.Linear(3, 3)
     mixed = MixedInside(nn.Sequential(shared, nn.ReLU(), shared), MixUp(1.0), at=["0"])
-    with pytest.raises(RuntimeError, match="0 ran 2 times in one forward pass"):
+    with pytest.raises(RuntimeError, match="0 ran a second time in one forward pass"):
         mixed(torch.rand(6, 3), plan_at(0), at="0")
     model = ResNet()
     model.spare = nn.ReLU()
@@ -408,21 +296,6 @@ def test_regmixup_inside_hands_on_clean_rows_above_blends():
         output = model(x)
     assert torch.equal(output[:6], model(x))
     assert torch.equal(output[6:], model[2](plan.plan.mix(model[1](model[0](x)))))
-
-
-def test_an_unmixed_pass_after_a_mixed_one_is_computed_again_without_mixing():
-    again = MixedInside(ResNet(checkpointed=True), MixUp(1.0), at=PLACES)
-    plain = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
-    plan = plan_at(1)
-    for mixed in (again, plain):
-        gradients(mixed, plan.loss(F.cross_entropy, mixed(X, plan, at="layer1"), Y))
-    for place in ("input", None):
-        found = []
-        for mixed in (again, plain):
-            output = mixed(X) if place is None else mixed(X, plan, at=place)
-            found.append(gradients(mixed, plan.loss(F.cross_entropy, output, Y)))
-        for a, b in zip(*found, strict=True):
-            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(

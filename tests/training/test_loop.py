@@ -10,7 +10,7 @@ from torch import nn
 from vicinal import MixUp, generator_at
 from vicinal.data import Loader, Part, load, standardise_by
 from vicinal.errors import UserError
-from vicinal.mixing.layers import mixing_inside
+from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
 from vicinal.training.engine import engine
 from vicinal.training.evaluation import evaluate

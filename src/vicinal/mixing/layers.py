@@ -1,62 +1,20 @@
 """Mixing at any place of a network."""
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from vicinal.errors import unknown
+from vicinal.mixing.passes import Entry, Pass, checkpointed, mixed_entry
 from vicinal.mixing.randomness import CPU
 
 if TYPE_CHECKING:
     from vicinal.mixing.plan import CleanAndMixed, Plan
     from vicinal.mixing.policies import Policy
-
-Mix = Callable[[Tensor], Tensor]
-Entry = int | str | None
-
-
-@contextmanager
-def mixing_inside(module: nn.Module, mix: Mix, entry: Entry = None) -> Iterator[None]:
-    """Pass what ``module`` puts out through ``mix``, once, inside the ``with`` block.
-
-    In eval mode the output passes untouched. ``Plan.inside`` says what is raised when.
-    """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"inside needs a module, such as model.layer1, got {module!r}.")
-    runs = 0
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        nonlocal runs
-        if not module.training:
-            runs += 1
-            return None
-        if _in_backward():  # gradient checkpointing runs it again: the same mixing
-            return mixed_entry(module, mix, output, entry)
-        runs += 1
-        if runs > 1:
-            raise RuntimeError(
-                f"{type(module).__name__} ran a second time inside one block, but the loss knows "
-                "of one mixing only; open a block for each forward pass, and mix at a module that "
-                "runs once."
-            )
-        return mixed_entry(module, mix, output, entry)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if runs == 0:
-        raise RuntimeError(
-            f"{type(module).__name__} did not run inside the block, so nothing was mixed; run the "
-            "model there, and choose a module that its forward pass calls (in a model that was "
-            "compiled before, use MixedInside)."
-        )
 
 
 class MixedInside(nn.Module):
@@ -64,11 +22,22 @@ class MixedInside(nn.Module):
 
     Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States"
     (https://arxiv.org/abs/1806.05236), section 2: a layer is drawn for each batch, and mixing
-    happens there. The gradient goes back through the mixing to both parents of a blend. Works
-    compiled (``torch.compile(mixed, fullgraph=True)``: one compilation for each place, so for more
-    than eight raise ``torch._dynamo.config.recompile_limit``), under ``DistributedDataParallel``,
-    and with non-reentrant gradient checkpointing. It mixes in train mode only. Policies that draw
-    a region need places whose height and width are alike. Save and load ``mixed.model``.
+    happens there. The gradient goes back through the mixing to both parents of a blend.
+
+    A call that is given a plan is mixed, in train mode and in eval mode, whatever is frozen; a call
+    without a plan is not. So the output agrees with ``plan.loss``, which knows no modes either; to
+    evaluate, pass no plan.
+
+    Each call is mixed by its own plan: in several threads, in several wrappers of one model, with
+    several forward passes before one backward pass, and under gradient checkpointing of either
+    kind, which mixes again what it runs again. ``DistributedDataParallel``, FSDP and Fabric wrap it
+    in any precision. The model has hooks only while a pass needs them, except that compiling
+    (``torch.compile(mixed, fullgraph=True)``) leaves some behind, which do nothing elsewhere;
+    ``remove_hooks`` takes them off. It compiles once for each place, so for more than eight places
+    raise ``torch._dynamo.config.recompile_limit``.
+
+    Policies that draw a region need places whose height and width are alike. Save and load
+    ``mixed.model``.
 
     Args:
         model: any model. Nothing of it is rewritten; its parameters are found under ``model.``.
@@ -92,21 +61,15 @@ class MixedInside(nn.Module):
     def __init__(
         self, model: nn.Module, policy: "Policy", *, at: Sequence[str], entry: Entry = None
     ) -> None:
-        """Find the places, and hook onto them."""
+        """Find the places."""
         super().__init__()
         _check_policy("MixedInside", policy)
         self.model = model
         self.policy = policy
         self.places = matching_places(model, at)
         self._entry = entry
-        self._place: str | None = None
-        self._mix: Mix | None = None
-        self._again: tuple[str, Mix] | None = None
-        self._runs = 0
-        modules = dict(model.named_modules())
-        for place in self.places:
-            if place != "input":
-                modules[place].register_forward_hook(_Hook(self, place))
+        self._compiled = _Compiled(entry)
+        self._handles: list[RemovableHandle] = []
 
     def draw(
         self,
@@ -125,73 +88,127 @@ class MixedInside(nn.Module):
         return self.places[chosen], plan
 
     def forward(
-        self, x: Any, plan: "Plan | CleanAndMixed | None" = None, *, at: str = "input"
+        self,
+        x: Any = None,
+        plan: "Plan | CleanAndMixed | None" = None,
+        *args: Any,
+        at: str = "input",
+        **kwargs: Any,
     ) -> Any:
-        """Run the model, mixed by ``plan`` at a place, as ``draw`` hands them out.
+        """Run the model, mixed by ``plan`` at a place, as ``draw`` returns them.
 
         Args:
-            x: the model's input; a tensor where it is mixed.
-            plan: what to mix by; nothing is mixed without one, or in eval mode.
+            x: the model's first argument, a tensor where it is mixed; may be left out if the model
+                takes keyword arguments only.
+            plan: what to mix by; nothing is mixed without one.
+            args: further positional arguments of the model, passed on unmixed.
             at: one of ``places``.
+            kwargs: keyword arguments of the model, passed on unmixed.
 
         Raises:
+            TypeError: if ``plan`` is no plan.
             ValueError: if ``at`` is none of ``places``.
             RuntimeError: if the module there did not run, or ran twice.
         """
-        if plan is None or not self.training:
-            return self._remembered(self.model(x), None)
+        if torch.compiler.is_compiling():
+            self._add_hooks()
+        if plan is None:
+            return self.model(*_positional(x, args), **kwargs)
+        if not hasattr(plan, "mix"):
+            raise TypeError(
+                f"the second argument of MixedInside is a plan or None, got {type(plan).__name__}; "
+                "further arguments of the model come after it or by name."
+            )
         if at not in self.places:
             raise ValueError(f"{unknown('place', at, self.places)}: pass at=, as draw says it.")
         if at == "input":
-            return self._remembered(self.model(plan.mix(x)), None)
-        self._place, self._mix, self._runs = at, plan.mix, 0
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"mixing at the input needs a tensor as the first argument, got "
+                    f"{type(x).__name__}; choose another place."
+                )
+            return self.model(plan.mix(x), *args, **kwargs)
+        if torch.compiler.is_compiling():
+            return self._run_compiled(plan, at, _positional(x, args), kwargs)
+        mixed = Pass(self.model.get_submodule(at), plan.mix, self._entry, at, owner=self._compiled)
+        output = None
         try:
-            output = self.model(x)
-            runs = self._runs
+            output = self.model(*_positional(x, args), **kwargs)
         finally:
-            self._place = self._mix = None
-        if runs != 1:
-            raise RuntimeError(
-                f"{at} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
-                "at a module that runs once."
-            )
-        return self._remembered(output, (at, plan.mix))
-
-    def _remembered(self, output: Any, mixing: tuple[str, Mix] | None) -> Any:
-        """Return an output whose backward pass begins by having this pass's mixing at hand, for
-        where checkpointing computes it again.
-        """
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return output
-
-        def on_backward(_gradient: Tensor) -> None:
-            self._again = mixing
-
-        for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(on_backward)
+            mixed.finish(output)
+        _check_ran(at, mixed.runs)
         return output
 
+    def remove_hooks(self) -> None:
+        """Take off the hooks that compiling left on the model, for example to script or pickle it.
 
-class _Hook:
-    """What a ``MixedInside`` does after one of its modules; it must not count as a module of it."""
+        What was compiled is compiled anew when it is called again, and puts them on again.
+        """
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
-    def __init__(self, owner: MixedInside, place: str) -> None:
-        self._owner = owner
+    def _run_compiled(
+        self, plan: "Plan | CleanAndMixed", at: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run the model in what is being compiled, where hooks can be called but not registered."""
+        now = self._compiled
+        if now.plan is not None:  # only where a graph break hands over to uncompiled code
+            raise RuntimeError("a compiled MixedInside with graph breaks is already running.")
+        now.plan, now.place, now.runs = plan, at, 0
+        try:
+            output = self.model(*args, **kwargs)
+            alone = now.plan is plan
+        finally:
+            now.plan = None
+        if not alone:
+            raise RuntimeError("a compiled MixedInside with graph breaks ran in two threads.")
+        _check_ran(at, now.runs)
+        return output
+
+    def _add_hooks(self) -> None:
+        """Put a hook on each place when something is compiled, before the compiler looks there."""
+        if self._handles:
+            return
+        for place in self.places:
+            if place != "input":
+                hook = _CompiledHook(self._compiled, place)
+                module = self.model.get_submodule(place)
+                self._handles.append(module.register_forward_hook(hook))
+
+    # Has it called, not traced. torch.compiler.assume_constant_result does no more, but imports the
+    # compiler with the package.
+    _add_hooks._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class _Compiled:
+    """What the hooks of a compiled ``MixedInside`` look at. It is empty outside of a pass."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.plan: Plan | CleanAndMixed | None = None
+        self.place: str | None = None
+        self.runs = 0
+
+
+class _CompiledHook:
+    """A hook of a compiled ``MixedInside``."""
+
+    def __init__(self, now: _Compiled, place: str) -> None:
+        self._now = now
         self._place = place
 
     def __call__(self, module: nn.Module, _args: Any, output: Any) -> Any:
-        owner = self._owner
-        if owner._mix is not None:
-            if owner._place != self._place:
-                return None
-            owner._runs += 1
-            return mixed_entry(module, owner._mix, output, owner._entry)
-        # A compiled pass keeps what it needs; and looking at _again would compile anew for it.
-        if not torch.compiler.is_compiling() and owner._again is not None and _in_backward():
-            place, mix = owner._again
-            return mixed_entry(module, mix, output, owner._entry) if place == self._place else None
-        return None
+        now = self._now
+        if now.plan is None or now.place != self._place:
+            return None
+        if not torch.compiler.is_compiling() and checkpointed():
+            raise RuntimeError(
+                f"{self._place} runs under gradient checkpointing, inside of which a compiled "
+                "MixedInside cannot mix; do not compile, or mix outside of the checkpoint."
+            )
+        now.runs += 1
+        return mixed_entry(module, now.plan.mix, output, now.entry)
 
 
 class MixUpLayer(nn.Module):
@@ -264,35 +281,19 @@ def matching_places(model: nn.Module, at: Sequence[str]) -> list[str]:
     return found
 
 
+def _positional(x: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return () if x is None and not args else (x, *args)
+
+
+def _check_ran(place: str, runs: int) -> None:
+    if runs != 1:
+        raise RuntimeError(
+            f"{place} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
+            "at a module that runs once. If a part of the model was compiled without MixedInside, "
+            "call torch.compiler.reset() and compile the MixedInside."
+        )
+
+
 def _check_policy(layer: str, policy: Any) -> None:
     if isinstance(policy, type) or not hasattr(policy, "draw"):
         raise TypeError(f"{layer} needs a policy such as MixUp(alpha=0.2), got {policy!r}.")
-
-
-def mixed_entry(module: nn.Module, mix: Mix, output: Any, entry: Entry) -> Any:
-    """Return what a module puts out, with the tensor in it mixed."""
-    if isinstance(output, Tensor) and entry is None:
-        return mix(output)
-    name, kind = type(module).__name__, type(output).__name__
-    if entry is None:
-        raise TypeError(
-            f"mixing inside needs a module that puts out one tensor, {name} puts out a {kind}; "
-            "say which entry of it to mix, as entry=0, or choose a module before or after it."
-        )
-    try:
-        part = output[entry]
-    except (KeyError, IndexError, TypeError) as error:
-        raise TypeError(f"{name} puts out a {kind} that has no entry {entry!r}.") from error
-    if not isinstance(part, Tensor):
-        raise TypeError(f"entry {entry!r} of what {name} puts out is no tensor: {type(part)}.")
-    if isinstance(output, tuple):
-        parts = [mix(part) if k == entry % len(output) else one for k, one in enumerate(output)]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    changed = output.copy()
-    changed[entry] = mix(part)
-    return changed
-
-
-def _in_backward() -> bool:
-    """Say whether autograd is running a backward pass on this thread."""
-    return torch._C._current_graph_task_id() != -1

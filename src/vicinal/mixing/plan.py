@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.mixing.kernels.native import mix_at_once
-from vicinal.mixing.layers import mixing_inside
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
 from vicinal.mixing.operator import (
     blend,
@@ -19,6 +18,7 @@ from vicinal.mixing.operator import (
     check_shares,
     looked_at,
 )
+from vicinal.mixing.passes import mixing_inside
 from vicinal.mixing.regions import covers, show_region, shrunk_into
 
 
@@ -286,10 +286,11 @@ class Plan(_Opaque):
     ) -> AbstractContextManager[None]:
         """Mix what ``module`` puts out, for the one forward pass inside the ``with`` block.
 
-        Any module of any model will do, and nothing of the model is rewritten. It mixes in train
-        mode only: in eval mode the output passes untouched. For a compiled model, and to draw the
-        module too, see ``MixedInside``. Under gradient checkpointing, run ``backward`` inside the
-        block as well, so that what is computed again is mixed again.
+        Any module of any model will do, and nothing of the model is rewritten. Like ``mix``, this
+        does not depend on train or eval mode, so frozen modules are mixed too; to evaluate, run the
+        model outside of a block. For a compiled model, and to draw the module too, see
+        ``MixedInside``. Under gradient checkpointing, run ``backward`` inside the block as well, so
+        that what is computed again is mixed again.
 
         Args:
             module: a module of the model.
@@ -299,7 +300,8 @@ class Plan(_Opaque):
             TypeError: if the module puts out something else than a tensor, and no ``entry`` is
                 given that finds one.
             RuntimeError: if the module runs twice inside the block (the loss knows of one mixing
-                only), or, at the end of the block, if it did not run at all.
+                only), or, at the end of the block, if it did not run at all, or ran under gradient
+                checkpointing without ``backward`` in the block.
 
         Example:
             >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -72,24 +72,6 @@ class Reached:
     mean: float = math.nan
 
 
-class _Blending(nn.Module):
-    """Hands a plan to ``MixedInside`` in a wrapping that Fabric does not look into."""
-
-    def __init__(self, mixed: MixedInside) -> None:
-        super().__init__()
-        self.mixed = mixed
-
-    def forward(self, x: Tensor, by: "_By | None" = None) -> Any:
-        return self.mixed(x) if by is None else self.mixed(x, by.plan, at=by.place)
-
-
-class _By:
-    """A place and a plan. Fabric would take a tuple or a dataclass apart."""
-
-    def __init__(self, place: str, plan: Any) -> None:
-        self.place, self.plan = place, plan
-
-
 def learner(
     model: nn.Module,
     optimisers: Callable[[nn.Module], list[Optimizer]],
@@ -139,14 +121,14 @@ def learner(
     average = None
     if ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-    inner = model if policy is None else _Blending(MixedInside(model, policy, at=at))
+    inner = model if policy is None else MixedInside(model, policy, at=at)
     if compiled:
         inner.compile(mode="reduce-overhead" if cuda_graphs else None)
     network, *engines = fabric.setup(inner, *optimisers(model))
     for engine in engines:
         for group in engine.param_groups:
             group.setdefault("initial_lr", group["lr"])
-    places = inner.mixed.places if isinstance(inner, _Blending) else ()
+    places = inner.places if isinstance(inner, MixedInside) else ()
     return Learner(model, network, engines, average, policy, places)
 
 
@@ -262,18 +244,17 @@ def _backward(
 ) -> Tensor:
     """Add the gradient of one batch; return its loss, detached."""
     seed, number, rank = draws
-    plan = by = None
+    plan = place = None
     if mixing and learner.policy is not None:
         generator = generator_at(seed, number, rank, MIXING)
         place = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
         size = tuple(x.shape[-2:]) if x.dim() == 4 else None
         plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
-        by = _By(place, plan)
 
     def attempt() -> Tensor:
         _seed_network(generator_at(seed, number, rank, NETWORK).initial_seed(), x.device)
         with _norms_in_words(len(x)):
-            output = learner.network(x) if by is None else learner.network(x, by)
+            output = learner.network(x) if plan is None else learner.network(x, plan, at=place)
         loss = criterion(output, y) if plan is None else plan.loss(criterion, output, y)
         fabric.backward(loss * share)
         return loss.detach()
