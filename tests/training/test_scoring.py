@@ -154,7 +154,7 @@ def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(
     whole = (trained / "checkpoint.safetensors").read_bytes()
     for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.safetensors").write_bytes(whole[:length])
-        assert "is no checkpoint of vicinal, or it was cut short" in refused(
+        assert "is no checkpoint of vicinal, or it is damaged" in refused(
             tmp_path / "cut.safetensors", digits
         )
     done = tmp_path / "done"

@@ -1,6 +1,7 @@
 """Checkpoints: safetensors files, loading which runs no code."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _taken_apart(tree, "", tensors)
+    skeleton["crc32"] = zlib.crc32(json.dumps(skeleton).encode())
     write_whole(path, save(tensors, {_KEY: json.dumps(skeleton)}))
 
 
@@ -50,7 +52,7 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
     """Read what ``write_tree`` wrote.
 
     Raises:
-        UserError: if the file is not there, cut short, or something else; nothing of it is run.
+        UserError: if the file is not there, damaged, or something else; nothing of it is run.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the file in it, such as {path / WEIGHTS}")
@@ -64,7 +66,10 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
             text = (file.metadata() or {})[_KEY]
             if len(text) > _MOST_TEXT:
                 raise ValueError(f"its header describes a tree in {len(text):,} characters")
-            tree = _put_together(json.loads(text), file)
+            skeleton = json.loads(text)
+            if isinstance(skeleton, dict) and "crc32" in skeleton:  # not in those of old versions
+                _check(skeleton.pop("crc32"), json.dumps(skeleton).encode(), "its header")
+            tree = _put_together(skeleton, file)
             if not isinstance(tree, dict):
                 raise TypeError(f"its header describes a {type(tree).__name__}, not a mapping")
             return tree
@@ -74,7 +79,7 @@ def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, An
         ) from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is no checkpoint of vicinal, or it was cut short ({error}); files that can "
+            f"{path} is no checkpoint of vicinal, or it is damaged ({error}); files that can "
             "hold code, such as pickles (.pt, .pth), are not read"
         ) from error
 
@@ -200,8 +205,9 @@ def _taken_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             and value.is_contiguous(memory_format=torch.channels_last)
         )
         # Tensors that share memory would be written once and read twice, or not at all.
-        tensors[name] = value.cpu().contiguous().clone()
-        return {"tensor": name, "channels_last": channels_last}
+        tensors[name] = value = value.cpu().contiguous().clone()
+        crc32 = zlib.crc32(_bytes_of(value))
+        return {"tensor": name, "channels_last": channels_last, "crc32": crc32}
     if isinstance(value, Mapping):
         # Keys of JSON are strings, and optimisers count their parameters: so a list of pairs.
         pairs = [[key, _taken_apart(one, f"{name}/{key}", tensors)] for key, one in value.items()]
@@ -214,11 +220,22 @@ def _taken_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a checkpoint holds no {type(value).__name__}: {name}")
 
 
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _check(crc32: int, content: bytes | memoryview, what: str) -> None:
+    if crc32 != zlib.crc32(content):
+        raise ValueError(f"the checksum of {what} is wrong")
+
+
 def _put_together(value: Any, file: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
         tensor = file.get_tensor(value["tensor"])
+        if "crc32" in value:
+            _check(value["crc32"], _bytes_of(tensor.cpu()), value["tensor"])
         last = torch.channels_last if value["channels_last"] else torch.contiguous_format
         return tensor.to(memory_format=last)
     if "mapping" in value:
