@@ -180,3 +180,39 @@ def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp
 
 def test_pairs_are_plain():
     assert Pair("a", "b", 3)._asdict() == {"true": "a", "answered": "b", "examples": 3}
+
+
+HUGE = {
+    ("about", "network"): "mlp",
+    ("about", "shape"): [10**9],
+    ("inputs", "mean"): torch.zeros(1),
+    ("inputs", "deviation"): torch.ones(1),
+}
+HOSTILE = {
+    "a negative shape": {("about", "shape"): [-1, 7, 7]},
+    "a crop of nothing": {("about", "crops"): [0]},
+    "no tensor as mean": {("inputs", "mean"): 3.5},
+    "a mean of another shape": {("inputs", "mean"): torch.zeros(3)},
+    "a mean that is not finite": {("inputs", "mean"): torch.tensor([[[float("nan")]]])},
+    "a tensor as inputs": {("inputs",): torch.zeros(3)},
+    "no weights": {("weights",): None},
+    "a weight that is no tensor": {("weights", "head.weight"): "x"},
+    "an origin of numbers": {("about", "origin"): {"network": 3}},
+    "a source of numbers": {("about", "origin"): {"network": {"source": 3.5}}},
+    "a network of 512 GB": HUGE,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_checkpoint_is_refused_in_words(kind, trained, tmp_path, vicinal):
+    tree = read_tree(trained / "checkpoint.safetensors")
+    for (*names, last), value in HOSTILE[kind].items():
+        table = tree
+        for name in names:
+            table = table[name]
+        table[last] = value
+    write_tree(tmp_path / "hostile.safetensors", tree)
+    done = vicinal("score", tmp_path / "hostile.safetensors", "--data", "digits")
+    assert done.exit_code == 2, done.output
+    words = "of another network than MLP" if "512" in kind else "holds no network for use"
+    assert words in done.stderr

@@ -107,6 +107,16 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) ->
     Raises:
         UserError: if they are another network's: the first difference is named.
     """
+    check_weights(model, weights, origin)
+    model.load_state_dict(dict(weights))
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Compare the names and shapes of weights with those of a network.
+
+    Raises:
+        UserError: if they are another network's: the first difference is named.
+    """
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         here = tuple(own[name].shape) if name in own else "nothing"
@@ -116,7 +126,6 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) ->
                 f"{origin} is of another network than {type(model).__name__}: {name} is {there} "
                 f"there, and {here} is wanted"
             )
-    model.load_state_dict(dict(weights))
 
 
 def state_of(learner: Learner, reached: Reached, fabric: Fabric) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from vicinal.data import CentreCrop, DataSet, Loader, Part, Standardise
 from vicinal.data.dataset import OnBad
 from vicinal.data.loaders import dead_workers_named
 from vicinal.errors import UserError
-from vicinal.models import build, imported_module
-from vicinal.training.checkpoints import put_weights, read_tree
+from vicinal.models import NETWORKS, build, imported_module
+from vicinal.training.checkpoints import check_weights, put_weights, read_tree
 from vicinal.training.engine import engine
 from vicinal.training.evaluation import Answers, answers, score_of
 
@@ -48,9 +48,9 @@ class About(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
     network: str
-    shape: tuple[int, ...]
+    shape: tuple[pydantic.PositiveInt, ...]
     classes: tuple[str, ...]
-    crops: tuple[int, ...]
+    crops: tuple[pydantic.PositiveInt, ...]
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     channels_last: bool
     flip_averaged: bool
@@ -59,7 +59,40 @@ class About(pydantic.BaseModel):
     on_bad: OnBad
     division: Division
     preparation: dict[str, Any]
-    origin: dict[str, Any]
+    origin: dict[str, dict[str, Any]]
+
+    @pydantic.field_validator("origin")
+    @classmethod
+    def _sources_are_hashes(cls, origin: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        pydantic.TypeAdapter(dict[str, str]).validate_python(
+            origin.get("network", {}).get("source", {})
+        )
+        return origin
+
+
+class _Inputs(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    mean: Tensor
+    deviation: Tensor
+
+
+class _Saved(pydantic.BaseModel):
+    """A checkpoint, whole; a file from elsewhere can hold anything."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    about: About
+    inputs: _Inputs
+    weights: dict[str, Tensor]
+
+    @pydantic.model_validator(mode="after")
+    def _inputs_fit(self) -> "_Saved":
+        shape = self.about.shape
+        for tensor in (self.inputs.mean, self.inputs.deviation):
+            if torch.broadcast_shapes(tensor.shape, shape) != shape or not tensor.isfinite().all():
+                raise ValueError("mean and deviation do not fit the shape of an example")
+        return self
 
 
 class Pair(NamedTuple):
@@ -138,6 +171,11 @@ def score_checkpoint(
     if rows is None:
         raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.parts)}")
     targets = _targets_as(about.classes, data.classes, rows.targets)
+    if about.network in NETWORKS:
+        # Shapes alone, since a file may ask for a network that takes all the memory.
+        with torch.device("meta"):
+            shapes = build(about.network, shape=about.shape, classes=len(about.classes))
+        check_weights(shapes, weights, str(path))
     model = build(about.network, shape=about.shape, classes=len(about.classes))
     put_weights(model, weights, str(path))
     fabric = engine(accelerator=accelerator, precision=about.precision)
@@ -172,14 +210,14 @@ def score_checkpoint(
 def _opened(path: Path) -> tuple[About, Standardise, dict[str, Tensor]]:
     tree = read_tree(path)
     try:
-        inputs = tree["inputs"]
-        standardise = Standardise(inputs["mean"], inputs["deviation"])
-        return About.model_validate(tree["about"]), standardise, tree["weights"]
-    except (KeyError, TypeError, pydantic.ValidationError) as error:
+        saved = _Saved.model_validate(tree)
+    except (RuntimeError, pydantic.ValidationError) as error:
         raise UserError(
             f"{path} holds no network for use, or was written by an earlier version; name a "
             "checkpoint.safetensors of this one"
         ) from error
+    standardise = Standardise(saved.inputs.mean, saved.inputs.deviation)
+    return saved.about, standardise, saved.weights
 
 
 def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Scores:
