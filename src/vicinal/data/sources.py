@@ -11,6 +11,7 @@ import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
+from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
 from vicinal.extras import extras_named
@@ -50,7 +51,8 @@ def load(
         max_bytes: the most bytes that one file may take once it is decoded. A larger file raises
             an error before memory is allocated for it.
         preparation: the ``DataSet.preparation`` of an earlier call, such as that of the data a
-            network was trained on, to be applied exactly; None fits a new one to the training part.
+            network was trained on, to be applied exactly: its options are added to ``spec``. None
+            fits a new one to the training split.
 
     Returns:
         ``classes`` and the parts ``train``, ``test`` and perhaps ``validation``, each with
@@ -59,7 +61,7 @@ def load(
     Raises:
         MissingExtraError: if the source needs a package that is not installed.
         UserError: if there is no such source, or something is wrong with its files: which, where,
-            and what to try.
+            and what to try; if the data cannot be prepared as ``preparation`` says.
 
     Example:
         >>> digits = load("digits", test_fraction=0.3)
@@ -75,8 +77,9 @@ def load(
     if max_bytes < 1:
         raise UserError(f"max_bytes = {max_bytes}: expected a positive number of bytes")
     wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation)
-    taken = parse_known(spec)
-    return _function(taken.name)(taken.where, taken.options, wanted)
+    taken = with_preparation(parse_known(spec), preparation)
+    data = _function(taken.name)(taken.where, taken.options, wanted)
+    return prepared(data, taken, preparation)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

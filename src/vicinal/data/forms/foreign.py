@@ -11,6 +11,7 @@ from vicinal.data.dataset import OnBad, Part, Read, Skips, Wanted
 from vicinal.errors import UserError
 
 _GREY = {"1", "L", "LA", "La"}
+_MODES: dict[int | None, str] = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Form:
         shape: of each input; None until the first one was read.
         dtype: of inputs, uint8 or float32.
         target: ``"class"``, or the shape of real values.
+        forced: channels to convert images to; None where ``grey`` is a guess that may fail.
     """
 
     size: int | None
@@ -30,6 +32,7 @@ class Form:
     shape: tuple[int, ...] | None = None
     dtype: np.dtype[Any] | None = None
     target: tuple[int, ...] | str | None = None
+    forced: int | None = None
 
 
 class ColourError(Exception):
@@ -229,8 +232,9 @@ def _input(value: Any, form: Form, where: str) -> np.ndarray:
             array = array.transpose(1, 2, 0)
         if array.shape[2] not in (1, 3):
             raise UserError(f"{where}: pictures have 1 or 3 channels, found {_what(value)}")
-        if form.size is not None:
-            array = _fit(Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), form)
+        if form.size is not None or form.forced not in {None, array.shape[2]}:
+            picture = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+            array = _fit(picture.convert(_MODES.get(form.forced, picture.mode)), form)
         return array.transpose(2, 0, 1)
     if form.size is not None:
         raise UserError(f"{where}: size= is for pictures of 8 bits, found {_what(value)}")
@@ -253,7 +257,7 @@ def _picture(picture: Any, form: Form, where: str) -> np.ndarray:
             raise UserError(
                 f"{where}: its channels have 32 bits, of which nobody knows which value is white"
             )
-        if form.grey and picture.mode not in _GREY:
+        if form.grey and form.forced is None and picture.mode not in _GREY:
             raise ColourError
         array = _fit(picture.convert("L" if form.grey else "RGB"), form)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads files late

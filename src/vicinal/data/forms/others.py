@@ -21,12 +21,21 @@ from vicinal.data.forms.foreign import (
     read_part,
     said,
 )
-from vicinal.data.words import check_options, positive
+from vicinal.data.words import channels_option, check_options, positive
 from vicinal.errors import UserError, unknown
 
-HUGGING_FACE_OPTIONS = ("config", "image", "label", "train", "test", "validation", "size")
-TORCHVISION_OPTIONS = ("train", "test", "validation", "size")
-IMPORT_OPTIONS = ("size",)
+HUGGING_FACE_OPTIONS = (
+    "config",
+    "image",
+    "label",
+    "train",
+    "test",
+    "validation",
+    "size",
+    "channels",
+)
+TORCHVISION_OPTIONS = ("train", "test", "validation", "size", "channels")
+IMPORT_OPTIONS = ("size", "channels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +63,8 @@ def load_hugging_face(where: str, options: Mapping[str, str], wanted: Wanted) ->
 
     Options: ``config=NAME``; ``image=COLUMN`` and ``label=COLUMN``, where types don't tell;
     ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT``; ``size=N`` makes pictures N x N (the
-    shorter side resized, the middle cut out).
+    shorter side resized, the middle cut out); ``channels=1`` makes them gray and ``channels=3``
+    RGB. By default they are gray if all of them are.
 
     Raises:
         UserError: if the library is missing or cannot load the set, a split or column is not there,
@@ -89,7 +99,7 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> 
     set of one part is divided.
 
     Options: ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT`` where the splits have other
-    names (ImageNet's is ``test=val``); ``size=N`` as in ``load_hugging_face``.
+    names (ImageNet's is ``test=val``); ``size=N`` and ``channels`` as in ``load_hugging_face``.
 
     Raises:
         UserError: if the library is missing, there is no such class, its files are not there, or a
@@ -102,7 +112,7 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> 
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
     takes = inspect.signature(make).parameters
-    named = {key: value for key, value in options.items() if key != "size"}
+    named = {key: value for key, value in options.items() if key not in {"size", "channels"}}
     arguments: dict[str, dict[str, Any]]
     if "train" in takes and not named:
         arguments = {"train": {"train": True}, "test": {"train": False}}
@@ -146,7 +156,7 @@ def load_imported(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
     they fit together; what is larger than ``wanted.in_memory`` is then read again when it is asked
     for.
 
-    Options: ``size=N`` makes pictures N x N (the shorter side resized, the middle cut out).
+    Options: ``size=N`` and ``channels`` as in ``load_hugging_face``.
 
     Raises:
         UserError: if the path cannot be imported or does not name a data set; if a row raises
@@ -245,8 +255,9 @@ def _load(
 ) -> DataSet:
     """Read all parts in one form, and name the classes."""
     size = positive("size", options)
+    forced = channels_option(options) if "channels" in options else None
     try:
-        read, form = _read_parts(parts, Form(size, grey=True), wanted)
+        read, form = _read_parts(parts, Form(size, grey=forced != 3, forced=forced), wanted)
     except ColourError:
         read, form = _read_parts(parts, Form(size, grey=False), wanted)
     classes: tuple[str, ...] = ()

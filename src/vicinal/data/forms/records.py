@@ -106,6 +106,8 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
             for part, k in enumerate(rows)
         ]
     raw = shape_option("raw", options)
+    if raw is not None and (unused := sorted({"size", "channels"} & options.keys())):
+        raise UserError(f"rec: {unused[0]} is for encoded images, and raw= says what raw ones are")
     train, *further = (
         _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted)
         for chosen, labels, sentences in files

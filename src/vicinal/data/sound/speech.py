@@ -152,7 +152,13 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
         for part, chosen in rows.items()
     }
     _check_parts(folder, parts, classes)
-    return DataSet(classes, parts["train"], parts["test"], parts.get("validation"))
+    return DataSet(
+        classes,
+        parts["train"],
+        parts["test"],
+        parts.get("validation"),
+        preparation={"kind": "sound", **sound._asdict()},
+    )
 
 
 def background_noise(folder: Path, rate: int) -> Tensor:
