@@ -245,7 +245,7 @@ def test_a_terminal_that_is_not_utf_8_gets_words_that_can_be_read(
     done = subprocess.run(
         [sys.executable, "-m", "vicinal", "study", recipe, "--out", tmp_path / "out"],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        env=os.environ | {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
         check=False,
     )
     shown = done.stdout.decode("ascii")

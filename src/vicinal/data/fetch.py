@@ -226,7 +226,7 @@ def _go_on(url: str, part: Path, tag: Path, progress: Callable[[int, int | None]
     if have:
         headers["Range"] = f"bytes={have}-"
         if tag.exists():
-            headers["If-Range"] = tag.read_text()
+            headers["If-Range"] = tag.read_text("utf-8")
     with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
         if have and response.status_code == 416:  # there is nothing beyond what we have
             if response.headers.get("Content-Range") == f"bytes */{have}":
@@ -260,7 +260,7 @@ def _go_on(url: str, part: Path, tag: Path, progress: Callable[[int, int | None]
 def _note(tag: Path, etag: str) -> None:
     # A weak tag promises no equal bytes.
     if etag and not etag.startswith("W/"):
-        tag.write_text(etag)
+        tag.write_text(etag, "utf-8")
     else:
         tag.unlink(missing_ok=True)
 

@@ -207,7 +207,7 @@ def read_metrics(folder: Path) -> list[EpochRow]:
     """
     path = folder / "metrics.csv"
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         read = [
             EpochRow(

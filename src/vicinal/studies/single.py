@@ -122,7 +122,7 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
             "folder with --out"
         )
     try:
-        with (folder / _TRIAL).open() as file:
+        with (folder / _TRIAL).open(encoding="utf-8") as file:
             its_trial = json.loads(file.read(10_000))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(

@@ -131,7 +131,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
             "another folder with --out"
         )
     text = resolved_text(recipe)
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_text("utf-8") != text:
         write_whole(path, text)
 
 
