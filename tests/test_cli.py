@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vicinal import __version__
+from vicinal.cli import main
 from vicinal.training.recipe import read_recipe, resolved_text
 
 FOLDERS = ["report.html", "summary.json", "table.csv", "table.md"]
@@ -187,6 +188,17 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished_study, start):
 def test_debug_shows_the_traceback(vicinal):
     done = vicinal("study", "digit", "--debug")
     assert type(done.exception).__name__ == "UserError"
+
+
+def test_a_traceback_holds_no_escape_sequences(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vicinal", "study", "digit\x1b[31m\nnone.toml", "--debug"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "Traceback (most recent call last)" in said
+    assert r"digit\x1b[31m" in said
+    assert "\x1b" not in said
 
 
 def test_help_has_an_example(vicinal):

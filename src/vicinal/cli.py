@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -564,4 +565,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="vicinal")  # of vicinal.escaping
-    app()
+    try:
+        app()
+    except Exception:
+        if "--debug" not in sys.argv:
+            raise
+        sys.stderr.write(visible(traceback.format_exc(), keep_lines=True))
+        sys.exit(1)
