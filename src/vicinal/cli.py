@@ -489,6 +489,10 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+TRIALS_FAILED = 3
+"""The exit code of a study whose report is written, and some of whose trials failed."""
+
+
 def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     from vicinal.reports.progress import StudyProgress
     from vicinal.reports.report import PAGE, is_current, write_report
@@ -500,7 +504,8 @@ def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     with open_study(recipe, out) as opened:
         with StudyProgress(Terminal(stderr=True)) as progress:
             run_study(opened, progress)
-        summary = summarise(recipe, opened.results())
+        failures = opened.failures()
+        summary = summarise(recipe, opened.results(), failures)
         if not is_current(opened, summary):
             write_report(opened, summary)
     if json:
@@ -509,6 +514,8 @@ def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
         console = Terminal()
         print_table(summary, console)
         console.print(f"report: {visible(str(out / PAGE))}", soft_wrap=True)
+    if failures:
+        raise typer.Exit(TRIALS_FAILED)
 
 
 @contextmanager
@@ -519,6 +526,8 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     try:
         with extras_named(), interrupts.unwinding():
             yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
         _say(stopped)
         raise typer.Exit(interrupts.CODE) from None

@@ -22,6 +22,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
+class TrialError(UserError):
+    """What stopped one training and need not stop others, such as a loss that is not finite."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that nobody has, with the nearest names that there are.
 

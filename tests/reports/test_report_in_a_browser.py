@@ -96,8 +96,11 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
     page, _, _ = opened
     answer = page.locator("p.answer")
     assert answer.bounding_box()["y"] < 200
-    assert page.locator("tbody tr").count() == 2 + 6
-    assert page.locator("td").count() == 6 * 6
+    table, splits, classes = page.locator("table").all()
+    assert table.locator("tbody tr").count() == 2 + 6
+    assert table.locator("td").count() == 6 * 6
+    assert splits.locator("td").all_inner_texts()[::4] == ["1,257", "540"]
+    assert classes.locator("tbody tr").count() == 10
 
 
 @pytest.mark.parametrize("width", [390, 1280])

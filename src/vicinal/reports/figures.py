@@ -16,7 +16,7 @@ from vicinal.reports.words import title
 from vicinal.studies import EpochRow, condition_name
 
 Histories = Mapping[tuple[str, float], Sequence[Sequence[EpochRow]]]
-"""For each arm and each rate of corruption: one history a seed."""
+"""For each arm and each rate of corruption: one history for each seed that finished."""
 
 
 def accuracy_picture(summary: Mapping[str, Any]) -> Picture:
@@ -33,7 +33,8 @@ def accuracy_picture(summary: Mapping[str, Any]) -> Picture:
             for row in (row for row in summary["rows"] if row["condition"] == condition):
                 height -= 1
                 colour = arm_colour(arms.index(row["arm"]))
-                axes.plot(row["accuracy"], height, "o", color=colour)
+                if row["accuracy"] is not None:
+                    axes.plot(row["accuracy"], height, "o", color=colour)
                 if row["low"] is not None:
                     axes.plot([row["low"], row["high"]], [height] * 2, color=colour)
                 ticks.append((height, _short(title(summary, row["arm"]), 32)))
@@ -46,6 +47,7 @@ def accuracy_picture(summary: Mapping[str, Any]) -> Picture:
         words = "; ".join(
             f"{title(summary, row['arm'])}, {row['condition']}: {row['accuracy']:.1f} %"
             for row in summary["rows"]
+            if row["accuracy"] is not None
         )
         return as_picture("accuracy", f"Test accuracy with 95 % intervals. {words}.", figure)
 
@@ -148,6 +150,8 @@ def _curves(
         axes = figure.add_subplot()
         for k, arm in enumerate(summary["settings"]["arms"]):
             seeds = histories[arm, corrupted]
+            if not seeds:  # all of them failed
+                continue
             epochs = [row.epoch for row in seeds[0]]
             values = scale * np.array([[getattr(row, field) for row in rows] for rows in seeds])
             mean = values.mean(0)
@@ -179,4 +183,5 @@ def _label(axes: Axes, heading: str, label: str) -> None:
         axes.set_ylim(max(low, -2), min(high, 102))
     else:
         axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)

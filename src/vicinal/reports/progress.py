@@ -107,6 +107,12 @@ class StudyProgress:
                 soft_wrap=True,
             )
 
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Count a trial that failed, and say why."""
+        self._total -= 1
+        self._bars.update(self._trials, total=self._total)
+        self.say(f"failed: {self._name(trial.arm, trial.corrupted, trial.seed)}: {reason}")
+
     def _left(self) -> str:
         each = (time.monotonic() - self._began) / self._trained
         seconds = round(each * (self._total - self._done))

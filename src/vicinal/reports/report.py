@@ -50,10 +50,12 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     from vicinal.studies import condition_name
 
     recipe, folder = study.recipe, study.folder
+    results = study.results()
     histories = {
         (arm, corrupted): [
-            read_metrics(study.trial_folder(Trial(arm, corrupted, seed)))
+            read_metrics(study.trial_folder(trial))
             for seed in range(recipe.seeds)
+            if (trial := Trial(arm, corrupted, seed)) in results
         ]
         for arm in recipe.arms
         for corrupted in recipe.corrupted_labels
@@ -70,7 +72,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         f"figures/{picture.name}.svg": standalone(picture)
         for picture in ([*pictures, examples] if examples else pictures)
     }
-    machines = [with_text(result.hardware, visible) for result in study.results().values()]
+    machines = [with_text(result.hardware, visible) for result in results.values()]
     files[PAGE] = page(
         summary,
         recipe_text=visible(resolved_text(recipe), keep_lines=True),

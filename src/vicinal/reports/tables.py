@@ -20,13 +20,21 @@ from vicinal.reports.words import (
     PUBLISHED_HEADING,
     answer,
     caption,
+    data_notes,
     differences,
     heading,
     lines,
     published_lines,
+    remarks,
+    split_lines,
 )
 
-_STYLES = {"better": "bold green", "worse": "bold red", "no evidence": "yellow"}
+_STYLES = {
+    "better": "bold green",
+    "worse": "bold red",
+    "no evidence": "yellow",
+    "withheld": "yellow",
+}
 
 
 def print_table(summary: Mapping[str, Any], console: Console) -> None:
@@ -61,6 +69,8 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(line.arm), *texts, judged, line.memorised, line.seconds)
     console.print(table)
     _print_published(summary, console)
+    for sentence in remarks(summary):
+        console.print(Text(sentence))
     console.print(Text(answer(summary)))
 
 
@@ -107,13 +117,19 @@ def markdown(summary: Mapping[str, Any]) -> str:
         answer(summary),
         _markdown_table(heading(summary), "-----:::", lines(summary)),
         caption(summary),
+        "\n".join(f"- {sentence}" for sentence in remarks(summary)),
     ]
     if rows := published_lines(summary):
         table = _markdown_table(PUBLISHED_HEADING, "-::--", rows)
         parts += [f"## {PUBLISHED}", table, PUBLISHED_CAPTION]
         if differing := differences(summary):
             parts += [DIFFERENCES, "\n".join(f"- {sentence}" for sentence in differing)]
-    return "\n\n".join(parts) + "\n"
+    if counted := split_lines(summary):
+        parts.append(
+            "Data: " + ", ".join(f"{line.examples} {line.split} examples" for line in counted) + "."
+        )
+        parts.append("\n".join(f"- {sentence}" for sentence in data_notes(summary)))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
@@ -125,10 +141,12 @@ def _markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of a summary as CSV: plain numbers under the names that the JSON has.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Lists, such as the recall of each class, are left out. A text that a spreadsheet would take for
+    a formula gets an apostrophe in front.
     """
+    names = [name for name, value in rows[0].items() if not isinstance(value, list)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(with_text(rows, _as_cell))
     return text.getvalue()

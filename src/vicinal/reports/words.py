@@ -57,16 +57,18 @@ def lines(summary: Mapping[str, Any]) -> list[Line]:
         Line(
             row["condition"],
             title(summary, row["arm"]),
-            _with_interval(row["accuracy"], row["low"], row["high"]),
+            "—"
+            if row["accuracy"] is None
+            else _with_interval(row["accuracy"], row["low"], row["high"]),
             "—"
             if row["difference"] is None
             else _with_interval(
                 row["difference"], row["difference_low"], row["difference_high"], signed=True
             ),
-            row["verdict"] or "baseline",
+            row["verdict"] or ("baseline" if row["arm"] == _baseline(summary) else "—"),
             "—" if row["memorised"] is None else f"{row['memorised']:.1f}",
-            str(row["n"]),
-            f"{row['seconds']:.1f}",
+            f"{row['n']} of {summary['settings']['seeds']}" if row.get("failed") else str(row["n"]),
+            "—" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
         for row in summary["rows"]
     ]
@@ -117,14 +119,106 @@ def caption(summary: Mapping[str, Any]) -> str:
     )
 
 
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences that belong under the table: warnings first, then what to compare with."""
+    found = [f"Warning: {text}." for text in summary.get("doubts", ())]
+    for row in summary["rows"]:
+        name = f"{title(summary, row['arm'])}, {row['condition']}"
+        for one in row.get("failed", ()):
+            found.append(f"Failed: {name}, seed {one['seed']}: {one['reason']}.")
+        if row.get("withheld"):
+            found.append(f"No verdict on {name}: {row['withheld']}.")
+        if missed := _never_right(summary, row):
+            more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
+            found.append(
+                f"Warning: {name}: no example of class {', '.join(missed[:5])}{more} is answered "
+                "right."
+            )
+    if constant := summary.get("constant"):
+        found.append(
+            f"Always answering “{constant['class']}”, the most frequent training class, is right "
+            f"for {constant['accuracy']:.1f} % of the test examples."
+        )
+    return found
+
+
+def _never_right(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    recalls = row.get("recall") or []
+    return [summary["data"]["classes"][k] for k, recall in enumerate(recalls) if recall == 0]
+
+
+class SplitLine(NamedTuple):
+    """One split of the data, in words."""
+
+    split: str
+    examples: str
+    skipped: str
+    smallest: str
+    largest: str
+
+
+SPLITS = SplitLine("split", "examples", "skipped", "smallest class", "largest class")
+
+
+def split_lines(summary: Mapping[str, Any]) -> list[SplitLine]:
+    """Return the splits of the data in words; empty where results did not record them."""
+    data = summary.get("data", {})
+    found = []
+    for name, words in (("train", "training"), ("validation", "validation"), ("test", "test")):
+        if name in data:
+            split = data[name]
+            counted = sorted(zip(split["of_each_class"], data["classes"], strict=True))
+            ends = [f"{one} ({count:,})" for count, one in (counted[0], counted[-1])]
+            found.append(SplitLine(words, f"{split['examples']:,}", f"{split['skipped']:,}", *ends))
+    return found
+
+
+def data_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return the classes and the notes of the data as sentences, doubtful ones as warnings."""
+    data = summary.get("data")
+    if not data:
+        return []
+    classes = data["classes"]
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    return [
+        f"{len(classes)} classes: {', '.join(classes[:20])}{more}.",
+        *(f"{'Warning: ' * doubtful}{text}" for text, doubtful in data["notes"]),
+    ]
+
+
+WORST = 10
+"""How many classes the page lists, those with the lowest recall first."""
+
+
+def recall_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the recalls of the classes that are answered worst, as a heading and rows of words."""
+    rows = [row for row in summary["rows"] if row.get("recall")]
+    if not rows:
+        return [], []
+    classes, test = summary["data"]["classes"], summary["data"]["test"]["of_each_class"]
+    known = [k for k, count in enumerate(test) if count]
+    worst = sorted(known, key=lambda k: min(row["recall"][k] for row in rows))[:WORST]
+    several = len({row["condition"] for row in rows}) > 1
+    head = [
+        title(summary, row["arm"]) + (f", {row['condition']}" if several else "") for row in rows
+    ]
+    return ["class", "test examples", *head], [
+        [classes[k], f"{test[k]:,}", *(f"{row['recall'][k]:.1f}" for row in rows)] for k in worst
+    ]
+
+
+def _baseline(summary: Mapping[str, Any]) -> str:
+    return str(summary["settings"]["baseline"])
+
+
 def _part(summary: Mapping[str, Any], condition: str) -> tuple[int, str]:
     """Return what one condition has to say, after a number that puts the news first."""
     place = condition if condition.endswith("labels") else f"{condition} labels"
     rows = [row for row in summary["rows"] if row["condition"] == condition]
-    others = [row for row in rows if row["difference"] is not None]
+    others = [row for row in rows if row["arm"] != _baseline(summary)]
     if not others:
-        return 3, f"with {place} there is nothing to compare"
-    base = next(row for row in rows if row["difference"] is None)
+        return 4, f"with {place} there is nothing to compare"
+    base = next(row for row in rows if row["arm"] == _baseline(summary))
     for order, word in enumerate(("better", "worse")):
         judged = [row for row in others if row["verdict"] == word]
         if judged:
@@ -134,8 +228,14 @@ def _part(summary: Mapping[str, Any], condition: str) -> tuple[int, str]:
                 f"{title(summary, base['arm'])}: {row['accuracy']:.1f} % of the test examples "
                 f"right against {base['accuracy']:.1f} %, {_points(row)}"
             )
-    row = max(others, key=lambda row: abs(row["difference"]))
-    return 2, (
+    judged = [row for row in others if row["verdict"] == "no evidence"]
+    if not judged:
+        row = others[0]
+        return 2, (
+            f"with {place} there is no verdict on {title(summary, row['arm'])}: {row['withheld']}"
+        )
+    row = max(judged, key=lambda row: abs(row["difference"]))
+    return 3, (
         f"with {place} there is no evidence of a difference (the largest, {_points(row)}, is that "
         f"of {title(summary, row['arm'])})"
     )

@@ -1,10 +1,12 @@
 """The data that a recipe names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vicinal.data import DataSet, load, parse_known
 from vicinal.errors import UserError
 from vicinal.models import imported_module
+from vicinal.studies.doubts import doubts
+from vicinal.studies.fingerprint import data_facts
 from vicinal.training.settings import Recipe
 
 
@@ -68,3 +70,21 @@ def code_that_runs(recipe: Recipe) -> list[str]:
         for field, (value, module) in named.items()
         if module is not None
     ]
+
+
+def first_lines(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
+    """Return what is told of the data before a training: notes, and why a verdict is worth nothing.
+
+    Args:
+        recipe: of the study.
+        data: that it names.
+        arms: those that are trained.
+
+    Example:
+        >>> from vicinal.data import load
+        >>> from vicinal.training.recipe import read_recipe
+        >>> first_lines(read_recipe("digits"), load("digits"), ["erm"])
+        []
+    """
+    found = [one for one in doubts(recipe, data_facts(data)) if one.arm in (None, *arms)]
+    return told_of(data) + [f"warning: {one.text}; it supports no verdict" for one in found]

@@ -107,6 +107,45 @@ class Result(pydantic.BaseModel):
     hardware: dict[str, str]
 
 
+class Failure(pydantic.BaseModel):
+    """Why a trial of a study failed, and with which settings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    reason: str
+    settings: dict[str, Any]
+
+
+FAILURE = "failed.json"
+
+
+def write_failure(folder: Path, reason: str, recipe: Recipe, trial: Trial) -> None:
+    """Write ``failed.json``; while it is there, a study does not try the trial again."""
+    failure = Failure(reason=reason, settings=settings_of(recipe, trial))
+    write_whole(folder / FAILURE, failure.model_dump_json(indent=2) + "\n")
+
+
+def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
+    """Return why a trial failed; None if it did not, or did with other settings."""
+    try:
+        failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
+    except (OSError, pydantic.ValidationError):
+        return None
+    return None if settings_that_differ(failure.settings, recipe, trial) else failure
+
+
+def trials_with_results(folder: Path) -> list[Trial]:
+    """Return the finished trials in the folder of a study, whatever its recipe says now."""
+    found = []
+    for path in sorted(folder.glob("trials/*/result.json")):
+        try:
+            result = Result.model_validate_json(path.read_bytes())
+        except (OSError, pydantic.ValidationError):
+            continue
+        found.append(Trial(result.arm, result.corrupted, result.seed))
+    return found
+
+
 def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     """Return the settings that decide what comes out of a trial, as plain values for JSON."""
     where = {"data": {"root", "max_bytes"}}  # where data lies changes nothing

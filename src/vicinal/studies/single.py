@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from vicinal.errors import UserError, unknown
-from vicinal.files import STATE, write_whole
-from vicinal.studies.data import code_that_runs, load_data, told_of
+from vicinal.files import STATE, WEIGHTS, write_whole
+from vicinal.studies.data import code_that_runs, first_lines, load_data
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.idle import idle_settings
-from vicinal.studies.results import EpochRow, Result, Trial, read_result
+from vicinal.studies.results import EpochRow, Result, Trial, read_result, settings_of
 from vicinal.studies.trial import Told, fabric_for, run_trial
 from vicinal.training.engine import troubles_in_words
 from vicinal.training.loggers import check_loggers, loggers_named
@@ -68,10 +67,8 @@ def train_one(
         if first:
             stack.enter_context(alone_in(folder))
             _settle(recipe, trial, folder, resume)
-            all_devices = devices * nodes
-            for sentence in idle_settings(
-                recipe, [trial.arm], devices=all_devices, strategy=strategy
-            ):
+            idle = idle_settings(recipe, [trial.arm], devices=devices * nodes, strategy=strategy)
+            for sentence in (*code_that_runs(recipe), *idle):
                 say(sentence)
         fabric.barrier()
         there = read_result(folder, trial, recipe)
@@ -79,10 +76,8 @@ def train_one(
             if first:
                 (folder / STATE).unlink(missing_ok=True)
             return there if first else None
-        for sentence in code_that_runs(recipe) if first else ():
-            say(sentence)
         data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
-        for sentence in told_of(data) if first else ():
+        for sentence in first_lines(recipe, data, [trial.arm]) if first else ():
             say(sentence)
         told = Told()
         if first:
@@ -102,15 +97,20 @@ def train_one(
 
 
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
-    """Make sure that the folder holds this trial and no other."""
+    """Make sure that the folder holds this trial and no other, and write its recipe."""
+    path, stated = folder / "recipe.toml", folder / _TRIAL
+    names = {entry.name for entry in folder.iterdir()} - {LOCK, _TRIAL, path.name}
+    begun = {STATE, WEIGHTS, "metrics.csv", "result.json"} & names
+    if begun or (names and not (path.exists() and stated.exists())):
+        _compare(recipe, trial, folder, resume)
+    # Else it is empty, or a training left it that could not begin, for want of data perhaps.
+    write_whole(stated, json.dumps(trial._asdict(), indent=2) + "\n")
+    write_whole(path, resolved_text(recipe))
+
+
+def _compare(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
+    """Refuse a folder whose training depends on other settings."""
     path = folder / "recipe.toml"
-    here = {"recipe": _compared(recipe), "trial": trial._asdict()}
-    others = {entry.name for entry in folder.iterdir()} - {LOCK, _TRIAL, path.name}
-    if not others:
-        # Nothing, or what a training left that could not begin, for want of data perhaps.
-        write_whole(folder / _TRIAL, json.dumps(trial._asdict(), indent=2) + "\n")
-        write_whole(path, resolved_text(recipe))
-        return
     if not path.exists():
         raise UserError(
             f"{folder} holds something else than a training (there is no recipe.toml in it); "
@@ -123,20 +123,18 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
         )
     try:
         with (folder / _TRIAL).open(encoding="utf-8") as file:
-            its_trial = json.loads(file.read(10_000))
-    except (OSError, ValueError, RecursionError) as error:
+            its_trial = Trial(**json.loads(file.read(10_000)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder} holds no training ({_TRIAL} cannot be read); choose another folder"
         ) from error
-    there = {"recipe": _compared(load_resolved(path)), "trial": its_trial}
-    if differing := differences(there, here):
-        words = "; ".join(one.removeprefix("recipe.").removeprefix("trial.") for one in differing)
+    differing = differences(its_trial._asdict(), trial._asdict())
+    there = load_resolved(path)
+    if not differing and trial.arm in there.arms:
+        differing = differences(settings_of(there, trial), settings_of(recipe, trial))
+    if differing:
+        words = "; ".join(one.removeprefix("recipe.") for one in differing)
         raise UserError(
             f"{folder} holds a different training: {words}; resume it with the settings that it "
             "has, or choose another folder with --out"
         )
-
-
-def _compared(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that one trial depends on."""
-    return recipe.model_dump(exclude={"seeds", "published", "differs"})

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-Verdict = Literal["better", "worse", "no evidence"]
+Verdict = Literal["better", "worse", "no evidence", "withheld"]
 
 
 class Estimate(NamedTuple):

@@ -4,23 +4,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from vicinal.errors import UserError
+from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.idle import idle_settings
-from vicinal.studies.origin import check_origin, origin_differs
+from vicinal.studies.origin import Origin, check_origin, origin_differs
 from vicinal.studies.results import (
+    FAILURE,
     EpochRow,
     Result,
     Trial,
     examples_are_whole,
+    read_failure,
     read_result,
+    settings_of,
     trials_of,
+    trials_with_results,
+    write_failure,
 )
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.settings import Recipe
+
+if TYPE_CHECKING:
+    from vicinal.data import DataSet
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,15 @@ class Study:
                     )
         return results
 
+    def failures(self) -> dict[Trial, str]:
+        """Return why trials failed with the settings of the recipe."""
+        read = {
+            trial: read_failure(self.trial_folder(trial), trial, self.recipe)
+            for trial in self.trials
+            if not (self.trial_folder(trial) / "result.json").exists()
+        }
+        return {trial: failure.reason for trial, failure in read.items() if failure is not None}
+
 
 class Progress(Protocol):
     """What is told of a study while it runs."""
@@ -95,17 +112,21 @@ class Progress(Protocol):
         """The current trial is finished and written."""
         ...
 
+    def fail(self, trial: Trial, reason: str) -> None:
+        """The current trial failed, and the study goes on with the next."""
+        ...
+
 
 @contextmanager
 def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
-    """Open a study's folder, alone; make it if it is not there.
+    """Open a study's folder, alone; create it if it does not exist.
 
-    A folder that holds the same study with another number of seeds is welcome: what is finished
-    in it counts, so seeds can be added to a study later.
+    What is finished in the folder counts. Seeds, arms, conditions, titles and published rows can be
+    added to the recipe later, and whatever changes no finished trial can be changed.
 
     Raises:
-        UserError: if the folder cannot be written, holds something else or a different study
-            (the fields that differ are named), or if another process is at work in it.
+        UserError: if the folder cannot be written, holds something else, holds finished trials
+            whose settings differ (they are named), or if another process works in it.
     """
     with alone_in(folder):
         _settle(recipe, folder)
@@ -113,42 +134,77 @@ def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
 
 
 def _settle(recipe: Recipe, folder: Path) -> None:
-    """Make sure that the folder holds this recipe and no other."""
-    path = folder / "recipe.toml"
+    """Make sure that what is finished in a folder belongs to a recipe, and write the recipe.
+
+    States of trials whose settings changed are deleted: these trials start anew.
+    """
+    path, text = folder / "recipe.toml", resolved_text(recipe)
     if path.exists():
-        # Seeds, published rows and what is said of them can be added later.
-        later = {"seeds", "published", "differs"}
-        there, here = (one.model_dump(exclude=later) for one in (load_resolved(path), recipe))
-        differing = differences(there, here)
+        there = load_resolved(path)
+        finished = trials_with_results(folder)
+        differing = _changed_for(finished, there, recipe)
+        if not finished and path.read_text("utf-8") != resolved_text(there):
+            # A file that the user wrote: nothing says that it may be replaced.
+            differing = differences(there.model_dump(), recipe.model_dump())
         if differing:
             raise UserError(
                 f"{folder} holds a different study: {'; '.join(differing)}; choose another folder "
                 "with --out, or delete this one"
             )
+        for trial in trials_of(there):
+            state = folder / "trials" / trial.folder / STATE
+            if state.exists() and _differences(trial, there, recipe):
+                state.unlink()
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
             f"{folder} holds something else than a study (there is no recipe.toml in it); choose "
             "another folder with --out"
         )
-    text = resolved_text(recipe)
     if not path.exists() or path.read_text("utf-8") != text:
         write_whole(path, text)
+
+
+def _changed_for(finished: Sequence[Trial], there: Recipe, here: Recipe) -> list[str]:
+    """Say what differs between two recipes for finished trials, a phrase for each setting."""
+    if not finished:
+        return []
+    names = ("name", "baseline")
+    phrases = differences(*({name: getattr(one, name) for name in names} for one in (there, here)))
+    for trial in finished:
+        phrases += _differences(trial, there, here)
+    return list(dict.fromkeys(phrases))
+
+
+def _differences(trial: Trial, there: Recipe, here: Recipe) -> list[str]:
+    if trial.arm not in there.arms:  # of a recipe before: its result says with what it was trained
+        return []
+    if trial.arm not in here.arms:
+        return [f"arms.{trial.arm} is there and not here"]
+    if trial.corrupted not in here.corrupted_labels:
+        return [f"corrupted_labels has {trial.corrupted} there and not here"]
+    phrases = differences(*(settings_of(one, trial) for one in (there, here)))
+    own = f"{trial.arm}."
+    return [
+        f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.") for one in phrases
+    ]
 
 
 def run_study(study: Study, progress: Progress) -> bool:
     """Run the trials that are left, one after the other; say whether there were any.
 
     Each result is written as soon as it is there. A study that was stopped, in whatever way, goes
-    on here with the trials that have no result yet.
+    on here with the trials that have no result yet. A trial that fails, since its loss is not
+    finite or memory runs out, does not stop the others; it is tried again once its settings have
+    changed or its ``failed.json`` is deleted.
 
     Raises:
-        UserError: if a result cannot be written or a trial cannot be trained.
+        UserError: if a result cannot be written, a trial cannot begin, or every trial failed.
     """
-    finished = study.results()
-    left = [trial for trial in study.trials if trial not in finished]
+    finished, failed = study.results(), study.failures()
+    left = [trial for trial in study.trials if trial not in finished and trial not in failed]
     for trial in finished:  # if it was killed right after its result was written
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
-    from vicinal.studies.data import code_that_runs, load_data, told_of
+    from vicinal.studies.data import code_that_runs, first_lines, load_data
 
     for sentence in code_that_runs(study.recipe) if left else ():
         progress.say(sentence)
@@ -163,12 +219,10 @@ def run_study(study: Study, progress: Progress) -> bool:
     # Heavy imports, which a finished study can do without.
     from vicinal.studies.examples import write_examples
     from vicinal.studies.fingerprint import data_facts
-    from vicinal.studies.ledger import Ledger
     from vicinal.studies.preparation import given_labels
-    from vicinal.studies.trial import Told, run_trial
 
     data = load_data(study.recipe, progress.left_out)
-    for sentence in told_of(data):
+    for sentence in first_lines(study.recipe, data, study.recipe.arms):
         progress.say(sentence)
     expected = next((result.origin for result in finished.values()), None)
     if expected is not None:
@@ -179,6 +233,21 @@ def run_study(study: Study, progress: Progress) -> bool:
     write_examples(examples, study.recipe, data)
     if not left:
         return False
+    _run_left(study, left, data, progress, expected)
+    return True
+
+
+def _run_left(
+    study: Study,
+    left: Sequence[Trial],
+    data: "DataSet",
+    progress: Progress,
+    expected: Origin | None,
+) -> None:
+    """Run trials one after the other, as the ledger hands them out."""
+    from vicinal.studies.ledger import Ledger
+    from vicinal.studies.trial import Told, run_trial
+
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)
     while (claim := ledger.claim()) is not None:
@@ -187,15 +256,23 @@ def run_study(study: Study, progress: Progress) -> bool:
             ledger.finish(number, None)
             continue
         progress.start(trial)
-        result = run_trial(
-            study.recipe,
-            trial,
-            data,
-            study.trial_folder(trial),
-            told=Told(progress.epoch, progress.say),
-            expected=expected,
-        )
+        folder = study.trial_folder(trial)
+        (folder / FAILURE).unlink(missing_ok=True)
+        try:
+            result = run_trial(
+                study.recipe,
+                trial,
+                data,
+                folder,
+                told=Told(progress.epoch, progress.say),
+                expected=expected,
+            )
+        except TrialError as error:
+            write_failure(folder, str(error), study.recipe, trial)
+            (folder / STATE).unlink(missing_ok=True)
+            ledger.finish(number, None)
+            progress.fail(trial, str(error))
+            continue
         expected = result.origin
         ledger.finish(number, result.test_accuracy)
         progress.finish(result)
-    return True

@@ -6,31 +6,79 @@ from typing import Any
 
 import numpy as np
 
+from vicinal.errors import UserError
+from vicinal.studies.doubts import Constant, Doubt, constant_predictor, doubts
 from vicinal.studies.results import Result, Trial, condition_name
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
 from vicinal.training.settings import Published, Recipe
 
 
-def summarise(recipe: Recipe, results: Mapping[Trial, Result]) -> dict[str, Any]:
+def summarise(
+    recipe: Recipe, results: Mapping[Trial, Result], failures: Mapping[Trial, str] | None = None
+) -> dict[str, Any]:
     """Return the answer of a study: plain values, ready for JSON.
 
-    Accuracies, differences and the share of reproduced labels are in percent. ``seconds``, the
-    median time of a trial, is all that another run on the same machine may change. ``published`` is
-    there where the recipe has such rows: each with the accuracy that was measured under true labels
-    after as many epochs, its interval and its number of seeds, or with None for them. Before them
-    come arms of which nothing is published for as many epochs, with None for that accuracy.
+    Accuracies, differences, recalls and the share of reproduced labels are in percent. ``seconds``,
+    the median time of a trial, is all that another run on the same machine may change.
+
+    A row is about the ``n`` seeds that finished; its difference is about those that finished in
+    the baseline too, and ``failed`` lists the others. ``withheld`` says why a verdict is
+    ``"withheld"``: a trial failed, the arm or the baseline is not above the constant predictor, or
+    one of ``doubts`` holds. ``recall`` has the accuracy on each class.
+
+    ``data`` and ``constant``, the predictor that always answers the most frequent training class,
+    are there where results have recorded their data.
+
+    ``published`` is there where the recipe has such rows: each with the accuracy that was measured
+    under true labels after as many epochs, its interval and its number of seeds, or with None for
+    them. Before them come arms of which nothing is published for as many epochs, with None for that
+    accuracy.
+
+    Args:
+        recipe: of the study.
+        results: of the trials that finished.
+        failures: why others failed.
+
+    Raises:
+        UserError: if no trial finished.
     """
-    rows = [
-        _row(recipe, arm, corrupted, results)
-        for corrupted in recipe.corrupted_labels
-        for arm in recipe.arms
-    ]
+    failures = failures or {}
+    if not results:
+        raise UserError(
+            "every trial failed, so there is nothing to report; the first: "
+            f"{next(iter(failures.values()), 'none was run')}"
+        )
+    facts = next(iter(results.values())).origin.get("data", {})
+    found = doubts(recipe, facts)
+    constant = constant_predictor(facts) if facts else None
+    rows = []
+    for corrupted in recipe.corrupted_labels:
+        measured = {
+            arm: [
+                results[trial]
+                for seed in range(recipe.seeds)
+                if (trial := Trial(arm, corrupted, seed)) in results
+            ]
+            for arm in recipe.arms
+        }
+        for arm in recipe.arms:
+            failed = [
+                {"seed": trial.seed, "reason": reason}
+                for trial, reason in failures.items()
+                if (trial.arm, trial.corrupted) == (arm, corrupted)
+            ]
+            row = _row(recipe, arm, corrupted, measured) | {"failed": failed}
+            rows.append(row | {"recall": _recall(measured[arm])})
+        _withhold(recipe, rows[-len(recipe.arms) :], found, constant)
     published = [_published(recipe, row, rows) for row in recipe.published]
     alone = [_alone(recipe, row) for row in rows if _stands_alone(recipe, row)]
     return {
         "study": recipe.name,
         "rows": rows,
         **({"published": alone + published} if published else {}),
+        **({"data": {k: v for k, v in facts.items() if k != "preparation"}} if facts else {}),
+        **({"constant": _of_constant(constant)} if constant else {}),
+        "doubts": [doubt.text for doubt in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
     }
@@ -42,16 +90,16 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 
 def _row(
-    recipe: Recipe, arm: str, corrupted: float, results: Mapping[Trial, Result]
+    recipe: Recipe, arm: str, corrupted: float, measured: Mapping[str, Sequence[Result]]
 ) -> dict[str, Any]:
-    def measured(name: str) -> list[Result]:
-        return [results[Trial(name, corrupted, seed)] for seed in range(recipe.seeds)]
-
-    own, base = measured(arm), measured(recipe.baseline)
-    step = 100 / own[0].test_examples
-    accuracy = _within_bounds(estimate(_percent(own), step=step))
-    compared = arm != recipe.baseline
-    difference = paired_difference(_percent(own), _percent(base), step=step) if compared else None
+    own, base = measured[arm], measured[recipe.baseline]
+    both = sorted({result.seed for result in own} & {result.seed for result in base})
+    step = 100 / own[0].test_examples if own else 0.0
+    accuracy = _within_bounds(estimate(_percent(own), step=step)) if own else None
+    difference = None
+    if arm != recipe.baseline and both:
+        pairs = [_percent([r for r in one if r.seed in both]) for one in (own, base)]
+        difference = paired_difference(*pairs, step=step)
     memorised = [100 * r.memorised for r in own if r.memorised is not None]
     return {
         "arm": arm,
@@ -60,9 +108,53 @@ def _row(
         **_rounded(accuracy, ("accuracy", "low", "high")),
         **_rounded(difference, ("difference", "difference_low", "difference_high")),
         "verdict": verdict(difference) if difference else None,
+        "withheld": None,
         "memorised": round(float(np.mean(memorised)), 4) if memorised else None,
-        "seconds": float(np.median([r.seconds for r in own])),
+        "seconds": float(np.median([r.seconds for r in own])) if own else None,
     }
+
+
+def _recall(results: Sequence[Result]) -> list[float | None]:
+    """Return the accuracy on each class, in percent; None for classes without test examples."""
+    if not results or not results[0].right:
+        return []
+    counts = np.array(results[0].origin["data"]["test"]["of_each_class"])
+    right = np.mean([result.right for result in results], axis=0)
+    return [
+        round(100 * float(one / count), 4) if count else None
+        for one, count in zip(right, counts, strict=True)
+    ]
+
+
+def _withhold(
+    recipe: Recipe,
+    rows: Sequence[dict[str, Any]],
+    found: Sequence[Doubt],
+    constant: Constant | None,
+) -> None:
+    """Withhold the verdicts that the numbers of one condition do not support, and say why."""
+    base = next(row for row in rows if row["arm"] == recipe.baseline)
+    for row in rows:
+        if row is base:
+            continue
+        about = [doubt.text for doubt in found if doubt.arm in (None, row["arm"], base["arm"])]
+        reasons = [*about]
+        for one in (row, base):
+            title = recipe.arms[one["arm"]].title
+            if one["failed"]:
+                whose = "" if one is row else f" of {title}"
+                reasons.append(f"{len(one['failed'])} of {recipe.seeds} seeds{whose} failed")
+            if constant and one["n"] and one["accuracy"] <= round(100 * constant.accuracy, 4):
+                reasons.append(
+                    f"{title} is not above always answering “{constant.name}”, which is right for "
+                    f"{100 * constant.accuracy:.1f} %"
+                )
+        if reasons:
+            row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
+
+
+def _of_constant(constant: Constant) -> dict[str, Any]:
+    return {"class": constant.name, "accuracy": round(100 * constant.accuracy, 4)}
 
 
 def _published(

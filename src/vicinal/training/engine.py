@@ -15,7 +15,7 @@ from lightning_fabric.strategies.launchers import subprocess_script
 from torch import Tensor
 
 from vicinal.data.loaders import dead_workers_named
-from vicinal.errors import UserError, out_of_memory, unknown
+from vicinal.errors import TrialError, UserError, out_of_memory, unknown
 
 PATIENCE = timedelta(seconds=50)
 """How long a process waits for the others before it takes them for dead."""
@@ -122,7 +122,7 @@ def troubles_in_words(batch_size: int) -> Iterator[None]:
         >>> with troubles_in_words(64):
         ...     raise torch.OutOfMemoryError("CUDA out of memory")
         Traceback (most recent call last):
-        vicinal.errors.UserError: out of memory with training.batch_size = 64: lower it, or raise \
+        vicinal.errors.TrialError: out of memory with training.batch_size = 64: lower it, or raise \
 training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
     """
     try:
@@ -131,7 +131,7 @@ training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
     except (RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
-            raise UserError(
+            raise TrialError(
                 f"out of memory with training.batch_size = {batch_size}: lower it, or raise "
                 f'training.accumulate, or choose precision "bfloat16" ({reason})'
             ) from error

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vicinal.data import Loader
-from vicinal.errors import UserError
+from vicinal.errors import TrialError, UserError
 from vicinal.mixing import MixedInside, Policy, generator_at
 from vicinal.training.engine import total
 
@@ -357,12 +357,12 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
         learner: for its learning rates.
 
     Raises:
-        UserError: if the loss is not finite.
+        TrialError: if the loss is not finite.
     """
     if math.isfinite(loss):
         return
     rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimisers for g in o.param_groups)
-    raise UserError(
+    raise TrialError(
         f"the {kind} loss became {loss} in epoch {epoch}: lower the learning rate "
         f"(training.optimizer, now {rates}) or raise training.warmup_epochs; the last checkpoint "
         "from before is kept"
