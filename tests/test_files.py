@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from vicinal.errors import UserError
-from vicinal.files import write_whole
+from vicinal.files import TEMPORARY, sweep, write_whole
 
 
 def test_folders_are_made_and_files_are_readable_like_any_other(tmp_path):
@@ -30,7 +30,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     path = tmp_path / "result.json"
     write_whole(path, "old")
     code = (
-        "import sys, pathlib; from vicinal.files import write_whole;"
+        "import sys, pathlib; from vicinal.files import TEMPORARY, sweep, write_whole;"
         "write_whole(pathlib.Path(sys.argv[1]), 'x' * 5000)"
     )
     done = subprocess.run(
@@ -53,3 +53,15 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"table\.md cannot be written: No space left on device"):
         write_whole(tmp_path / "table.md", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_of_a_study_further_down_are_left_alone(tmp_path):
+    name = f".file.x{TEMPORARY}"
+    ours = [tmp_path / place / name for place in ("", "figures", "trials/erm-seed0")]
+    theirs = [tmp_path / "digits" / place / name for place in ("", "figures", "trials/erm-seed0")]
+    for path in ours + theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    sweep(tmp_path)
+    assert not [path for path in ours if path.exists()]
+    assert all(path.exists() for path in theirs)

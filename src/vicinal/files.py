@@ -61,12 +61,14 @@ def put_in_place(beside: Path, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder and below.
+    """Delete the temporary files that killed processes left in the folder of a study or training.
 
-    Only the process that holds the lock of the folder may call this.
+    Looks where these write and nowhere else: a folder further down may be that of another study,
+    which is running. Only the process that holds the lock of the folder may call this.
     """
-    for path in folder.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+    for place in ("", "figures/", "trials/*/"):
+        for path in folder.glob(f"{place}.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
