@@ -196,6 +196,7 @@ def test_a_checkpoint_around_the_whole_repeats_the_pass(run):
     assert_same(gradients(model, loss_of(ONE, output)), gradients(slow, expected))
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*without_reentrant")  # PyTorch 2.6
 @pytest.mark.parametrize(("outer", "inner"), [(again, reentrant), (reentrant, again)])
 def test_nested_checkpoints_with_a_reentrant_one_are_refused(outer, inner):
     model = Net(lambda f, x: outer(lambda x: inner(f, x), x))
@@ -274,6 +275,7 @@ def test_a_model_has_no_hooks_outside_of_a_pass_even_after_an_error(run):
     assert torch.equal(model(X), Net()(X))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_models_can_be_scripted_copied_and_pickled_between_passes():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     mixed = MixedInside(model, MixUp(1.0), at=["0", "1"])
