@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from vicinal.data import DataSet, Part, Read
+from vicinal.data import DataSet, Part, Read, load
 from vicinal.studies.fingerprint import data_facts, network_facts, source_hashes
 from vicinal.studies.origin import origin_differs
 from vicinal.studies.study import Study
@@ -233,3 +234,29 @@ def test_the_source_of_a_network_in_a_package_has_what_it_imports_from_there(tmp
 def test_a_result_that_recorded_nothing_is_not_mixed_with_one_that_did():
     assert origin_differs({}, {}) == ""
     assert "only one of them" in origin_differs({}, {"data": {}})
+
+
+@pytest.mark.parametrize("count", [600, 3])
+def test_of_images_in_files_a_changed_size_or_name_is_noticed_outside_of_the_sample(
+    tmp_path, count
+):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(count if split == "train" else 2):
+                image = Image.fromarray(np.full((8, 8), k % 256, np.uint8))
+                image.save(tmp_path / split / name / f"{k:03}.bmp")
+
+    def facts():
+        return data_facts(load(f"folder:{tmp_path}", in_memory=0))["train"]["sha256"]
+
+    before = facts()
+    assert facts() == before
+    changed = tmp_path / "train" / "a" / "002.bmp"
+    whole = changed.read_bytes()
+    changed.write_bytes(whole + b"more")
+    assert facts() != before
+    changed.write_bytes(whole)
+    assert facts() == before
+    changed.rename(changed.with_name("002b.bmp"))
+    assert facts() != before

@@ -97,6 +97,14 @@ def test_data_of_the_training_that_changed_are_refused_unless_they_are_named(
     assert vicinal("score", path, "--part", "train").exit_code == 0
 
 
+def test_a_table_is_not_prepared_by_its_own_columns(changed, vicinal, tmp_path):
+    table = tmp_path / "other.csv"
+    table.write_text("x,y\n" + "1,0\n2,1\n" * 20)
+    refused = vicinal("score", changed(preparation={}), "--data", f"table:{table}?label=y")
+    assert refused.exit_code == 2
+    assert "does not say how the columns of a table become inputs" in refused.stderr
+
+
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
     """Write a module that leaves a file when it is imported; answer with that file's path."""

@@ -54,7 +54,8 @@ def data_facts(data: DataSet) -> dict[str, Any]:
     """Return the counts, classes and hashes of a data set, as plain values for JSON.
 
     The hash of a split covers its targets and inputs as they were read. Of inputs that stay in
-    files it covers ``SAMPLE`` evenly spaced examples. Notes are listed, but not compared.
+    files it covers ``SAMPLE`` evenly spaced examples, and the name and size of each, where the
+    source has an ``identity`` for them. Notes are listed, but not compared.
 
     Example:
         >>> from vicinal.data import load
@@ -116,6 +117,9 @@ def _split_facts(part: Part, classes: int) -> dict[str, Any]:
     if isinstance(part.inputs, Tensor):
         _add(digest, part.inputs)
     else:
+        if identity := getattr(part.inputs, "identity", None):
+            for row in range(len(part)):
+                digest.update(f"{identity(row)}\n".encode("utf-8", "surrogateescape"))
         read = part.read(_evenly(len(part), SAMPLE))
         digest.update(read.kept.tobytes())
         _add(digest, read.inputs)

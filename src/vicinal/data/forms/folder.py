@@ -54,6 +54,14 @@ class PictureFiles:
         """Return the path of a file."""
         return str(self.root / self.names[row])
 
+    def identity(self, row: int) -> str:
+        """Return the path of a file below the root, and its size."""
+        try:
+            size = (self.root / self.names[row]).stat().st_size
+        except OSError:
+            size = -1
+        return f"{self.names[row]} {size}"
+
 
 def load_folder(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     """Load ``folder:PATH``: a folder a class, any format that Pillow reads.

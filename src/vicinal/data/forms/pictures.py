@@ -40,6 +40,9 @@ class Files(Protocol):
     def name(self, row: int) -> str:
         """Return what an error calls it: its file, or file and record."""
 
+    def identity(self, row: int) -> str:
+        """Return what tells it from others without reading it, such as its name and size."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredPictures:
@@ -82,6 +85,10 @@ class StoredPictures:
                 shape = (len(files), channels, height, width)
                 return cls(files, shape, resized=size is not None, on_bad=on_bad)
         raise UserError(f"none of {len(files)} pictures can be read; {skips.sentences[0]}")
+
+    def identity(self, row: int) -> str:
+        """Return what tells a picture from others without reading it."""
+        return self.files.identity(row)
 
     def read(self, rows: Sequence[int]) -> Read:
         """Read and decode some pictures: ``(k, channels, height, width)`` uint8, contiguous."""

@@ -57,6 +57,10 @@ class RecordPictures:
         """Return file, record and byte."""
         return f"{self.file.path}, record {self.numbers[row]} at byte {self.offsets[row]}"
 
+    def identity(self, row: int) -> str:
+        """Return the number, place and size of a record in its file."""
+        return f"{self.numbers[row]} {self.offsets[row]} {self.lengths[row]}"
+
     def chosen(self, rows: np.ndarray) -> "RecordPictures":
         """Return some of them."""
         return RecordPictures(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])

@@ -63,6 +63,14 @@ class StoredRecordings:
     on_bad: OnBad = "raise"
     dtype: torch.dtype = field(default=torch.float32, init=False)
 
+    def identity(self, row: int) -> str:
+        """Return the name of a recording below the folder, and its size."""
+        try:
+            size = (self.folder / self.names[row]).stat().st_size
+        except OSError:
+            size = -1
+        return f"{self.names[row]} {size}"
+
     def read(self, rows: Sequence[int]) -> Read:
         """Read some recordings: ``(k, *shape[1:])`` float32.
 
