@@ -1,8 +1,10 @@
 import csv
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 import torch
 from pyarrow import parquet
 from scipy.io import arff
+from sklearn.ensemble import RandomForestClassifier
 
 from vicinal.data.dataset import Wanted
 from vicinal.data.tables.load import load_table
@@ -23,7 +26,17 @@ PETS = "size,colour,kind\n1,red,cat\n3,blue,dog\n2,red,cat\n5,red,dog\n"
 def table(tmp_path):
     """Answer with what loads a table that is given as text or bytes."""
 
-    def load(content, *, name="t.csv", test=None, on_bad="raise", fraction=0.5, **options):
+    def load(
+        content,
+        *,
+        name="t.csv",
+        test=None,
+        on_bad="raise",
+        fraction=0.5,
+        max_bytes=10**9,
+        preparation=None,
+        **options,
+    ):
         options = {"label": "-1", **options}
         for path, inside in {name: content, f"test_{name}": test}.items():
             if inside is not None:
@@ -31,7 +44,8 @@ def table(tmp_path):
                 (tmp_path / path).write_bytes(raw)
         if test is not None:
             options["test"] = f"test_{name}"
-        return load_table(name, options, Wanted(tmp_path, 0, fraction, on_bad))
+        wanted = Wanted(tmp_path, 0, fraction, on_bad, max_bytes=max_bytes, preparation=preparation)
+        return load_table(name, options, wanted)
 
     return load
 
@@ -128,7 +142,7 @@ def test_a_constant_column_of_fractions_gives_zeros(table):
 
 
 def test_classes_are_sorted_as_numbers_and_named_as_written(table):
-    text = "a,y\n1,10\n2,9\n3,-1\n4,10.0\n5,9\n6,-1\n"
+    text = "a,y\n1,10\n2,9\n3,-1\n4,10\n5,9\n6,-1\n"
     data = table(text, test=text)
     assert data.classes == ("-1", "9", "10")
     assert data.train.targets.tolist() == [2, 1, 0, 2, 1, 0]
@@ -359,10 +373,19 @@ def test_a_file_without_the_right_to_read_it_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_test_file_has_to_have_the_same_columns(table):
-    with pytest.raises(UserError, match=r"column 0 is 'length' rather than 'size'"):
+    with pytest.raises(UserError, match=r"test_t.csv has no column 'size', which t.csv has"):
         table(PETS, test=PETS.replace("size", "length"))
-    with pytest.raises(UserError, match=r"test_t.csv .*it has 2 columns rather than 3"):
+    with pytest.raises(UserError, match=r"test_t.csv has no column 'kind', which t.csv has"):
         table(PETS, test="size,colour\n1,red\n")
+
+
+def test_the_columns_of_a_test_file_are_found_by_name(table):
+    test = "kind,extra,colour,size\ncat,7,red,1\ndog,8,blue,5\n"
+    data = table(PETS, test=test, label="kind")
+    std = (8.75 / 4) ** 0.5
+    want = torch.tensor([[(1 - 2.75) / std, 0, 1], [(5 - 2.75) / std, 1, 0]])
+    torch.testing.assert_close(data.test.inputs, want)
+    assert any("left out the column 'extra'" in note.text for note in data.notes)
 
 
 def test_a_class_of_the_test_file_alone_is_refused(table):
@@ -388,18 +411,174 @@ def test_bad_rows_can_be_skipped_and_are_told_in_order(table):
         table("a,y\n1,u\n2,v\n", on_bad="skip", task="regression")
 
 
-def test_a_column_of_names_does_not_fill_the_memory(table, monkeypatch):
-    monkeypatch.setattr("vicinal.data.tables.inputs.IN_MEMORY", 10**6)
+def test_a_column_of_names_does_not_fill_the_memory(table):
     text = "id,y\n" + "".join(f"name{k},{k % 2}\n" for k in range(1000))
     with pytest.raises(
         UserError, match=r"take 2,000,000 bytes.*'id' alone has 500 categories: drop"
     ):
-        table(text)
+        table(text, max_bytes=10**6)
 
 
-def test_a_test_value_beyond_measure_is_refused(table):
-    with pytest.raises(UserError, match="column 'a' has a test value too far"):
-        table("a,y\n1e-30,u\n2e-30,v\n", test="a,y\n1e38,u\n")
+def test_a_test_value_beyond_float32_is_a_bad_row(table):
+    text, test = "a,y\n1e-30,u\n2e-30,v\n", "a,y\n1e-30,u\n1e38,u\n2e-30,v\n"
+    with pytest.raises(UserError, match=r"test_t.csv row 3: column 'a' has a value too far"):
+        table(text, test=test)
+    data = table(text, test=test, on_bad="skip")
+    assert data.test.inputs.tolist() == [[-1], [1]]
+    assert data.test.targets.tolist() == [0, 1]
+    assert len(data.test.skipped) == 1
+
+
+# The preparation of the training, applied to other tables
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def with_preparation_of(tmp_path, train, other, *, label="y", preparation=None, **more):
+    """Load one table, and another as the first one's preparation has it."""
+    for name, text in {"train.csv": train, "other.csv": other}.items():
+        (tmp_path / name).write_text(text)
+    first = load_table("train.csv", {"label": label}, Wanted(tmp_path, 0, 0.5))
+    # As a checkpoint keeps it.
+    kept = preparation or json.loads(json.dumps(first.preparation))
+    options = {"label": label, **more.pop("options", {})}
+    wanted = Wanted(tmp_path, 0, 0.5, preparation=kept, **more)
+    return first, load_table("other.csv", options, wanted)
+
+
+TRAIN = "a,c,y\n" + "".join(f"{k},{'rgb'[k % 3]},{'uv'[k % 2]}\n" for k in range(12))
+
+
+def test_another_table_gets_the_mean_and_the_categories_of_the_training(tmp_path):
+    first, other = with_preparation_of(tmp_path, TRAIN, "a,c,y\n100,g,v\n101,g,u\n,,u\n")
+    numbers = first.preparation["numbers"]
+    (mean,), (scale,) = numbers["mean"], numbers["scale"]
+    rows = {tuple(row) for row in first.train.inputs[:, 0, None].tolist()}
+    # The training rows are whole numbers; the mean and std are those of NumPy.
+    known = np.array([row[0] * scale + mean for row in rows]).round()
+    assert (mean, scale) == (pytest.approx(known.mean()), pytest.approx(known.std()))
+    want = [[(100 - mean) / scale, 0, 1, 0], [(101 - mean) / scale, 0, 1, 0], [0, 0, 0, 0]]
+    torch.testing.assert_close(other.test.inputs, torch.tensor(want))
+    assert other.test.targets.tolist() == [1, 0, 0]
+    assert len(other.train) == 0
+    assert other.preparation == first.preparation
+
+
+def test_the_file_of_the_training_is_divided_again_as_it_was(tmp_path):
+    first, other = with_preparation_of(tmp_path, TRAIN, TRAIN)
+    assert torch.equal(first.test.inputs, other.test.inputs)
+    assert torch.equal(first.train.inputs, other.train.inputs)
+    assert torch.equal(first.test.targets, other.test.targets)
+
+
+def test_columns_of_another_table_are_found_by_name(tmp_path):
+    rows = [line.split(",") for line in TRAIN.splitlines()]
+    swapped = "".join(f"{y},extra{k},{c},{a}\n" for k, (a, c, y) in enumerate(rows))
+    first, other = with_preparation_of(tmp_path, TRAIN, swapped)
+    assert torch.equal(other.test.inputs, first.test.inputs)
+    assert torch.equal(other.test.targets, first.test.targets)
+    assert [note.text for note in other.notes if "left out" in note.text] == [
+        "other.csv: left out the column 'extra0', which the training does not have"
+    ]
+
+
+def test_two_columns_of_one_name_are_told_apart_by_their_order(tmp_path):
+    train = TRAIN.replace("a,c,y", "a,a,y")
+    first, other = with_preparation_of(tmp_path, train, train + "0,b,u\n")
+    assert first.preparation["categories"]["columns"] == ["a"]
+    assert len(other.test) == 13
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "sentence"),
+    [
+        ("a,y\n1,u\n", {}, "other.csv has no column 'c', which the training has"),
+        ("a,c\n1,r\n", {}, "no column of other.csv 'y'"),
+        ("1,r,u\n2,g,v\n", {"header": "no", "label": "2"}, "no column 'a', 'c'"),
+        ("a,c,y\nten,r,u\n", {}, "row 2: column 'a' holds numbers, and 'ten' here"),
+        ("a,c,y\n1,r,w\n", {}, "row 2: class 'w' of column 'y' is nowhere in the training"),
+        ("a,c,y\n1,r,u\n", {"drop": "a"}, "drop has 'a', which the training used"),
+        ("a,c,y\n1,r,u\n", {"categories": "a"}, "which the training took for numbers"),
+        ("a,c,y\n1,r,u\n", {"task": "regression"}, "the training was classification"),
+        ("a,c,y\n1,r,u\n", {"missing": "-"}, "the training had missing="),
+    ],
+)
+def test_a_table_that_does_not_fit_the_training_is_refused(tmp_path, other, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        with_preparation_of(tmp_path, TRAIN, other, options=options)
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        {"source": "folder"},
+        {"source": "table", "classes": [], "missing": []},
+        {"source": "table", "label": "y", "classes": ["u", "v"], "missing": [], "sha256": ""}
+        | {"numbers": {"columns": ["a"], "mean": [], "scale": []}}
+        | {"categories": {"columns": [], "values": []}},
+    ],
+)
+def test_what_is_not_the_preparation_of_a_table_is_refused(tmp_path, preparation):
+    with pytest.raises(UserError, match="preparation"):
+        with_preparation_of(tmp_path, TRAIN, TRAIN, preparation=preparation)
+
+
+def accuracies(train, *others):
+    """Train a random forest of scikit-learn on one table, and score it on all rows of others."""
+    wanted = Wanted(CASES / "score-table")
+    data = load_table(train, {"label": "y"}, wanted)
+    learned = RandomForestClassifier(50, random_state=0).fit(
+        data.train.inputs.numpy(), data.train.targets.numpy()
+    )
+    found = []
+    for name in others:
+        options = {"label": "y", "test": name}
+        other = load_table(train, options, wanted._replace(preparation=data.preparation)).test
+        found.append(learned.score(other.inputs.numpy(), other.targets.numpy()))
+    return found
+
+
+def test_tables_of_other_columns_and_values_are_scored_as_the_training_has_them():
+    # Prepared by its own columns, c.csv scores 100 %.
+    other_categories, shifted = accuracies("a.csv", "c.csv", "d.csv")
+    assert other_categories < 0.5
+    assert shifted == 1
+    whole, few, swapped = accuracies("n.csv", "n.csv", "n_few.csv", "n_swapped.csv")
+    assert few == 1
+    assert swapped == whole > 0.98
+
+
+def test_categories_that_the_training_never_saw_are_counted_in_a_warning(tmp_path):
+    _, other = with_preparation_of(tmp_path, TRAIN, "a,c,y\n1,x,u\n2,r,v\n3,z,v\n")
+    (note,) = (note for note in other.notes if note.doubtful)
+    assert "'c' in 2 of 3 rows" in note.text
+    assert other.test.inputs[:, 1:].sum(dim=1).tolist() == [0, 1, 0]
+
+
+def test_regression_uses_the_preparation_too(tmp_path):
+    train = "a,y\n" + "".join(f"{k},{k / 7}\n" for k in range(12))
+    first, other = with_preparation_of(tmp_path, train, "y,a\n1,1\n3,2\n")
+    assert (first.classes, other.classes) == ((), ())
+    assert other.test.targets.tolist() == [1, 3]
+
+
+def test_a_set_of_uci_uses_the_preparation_too(tmp_path):
+    for folder, shift in {"one": 0, "two": 1000}.items():
+        (tmp_path / folder).mkdir()
+        rows = "".join(f"{k + shift},{k % 3},{k % 2}\n" for k in range(20))
+        (tmp_path / folder / "HTRU_2.csv").write_text(rows)
+    first = TABLES["htru2"](str(tmp_path / "one"), {}, Wanted(tmp_path))
+    wanted = Wanted(tmp_path, preparation=first.preparation)
+    other = TABLES["htru2"](str(tmp_path / "two"), {}, wanted)
+    scale = first.preparation["numbers"]["scale"][0]
+    low = first.train.inputs[:, 0].min().item()
+    assert len(other.test) == 20
+    assert other.test.inputs[:, 0].min().item() > low + 900 / scale
+    iris = TABLES["iris"]("", {}, Wanted(tmp_path))
+    again = TABLES["iris"]("", {}, Wanted(tmp_path, preparation=iris.preparation))
+    assert torch.equal(iris.test.inputs, again.test.inputs)
+    with pytest.raises(UserError, match="iris does not have the columns"):
+        TABLES["iris"]("", {}, wanted)
 
 
 def test_arff_that_is_wrong_is_refused(table):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vicinal.data.dataset import Note
 from vicinal.errors import UserError
 
 Kind = Literal["number", "category"]
@@ -26,6 +27,7 @@ class Table:
         rows: ``(n,)`` int64, where each row is in the file, counted from 1. A header counts too.
         bad: a sentence for rows of the file that cannot be used.
         headed: whether the first row gave the names.
+        notes: what was guessed in reading it.
     """
 
     file: str
@@ -35,6 +37,7 @@ class Table:
     rows: np.ndarray
     bad: dict[int, str]
     headed: bool = False
+    notes: tuple[Note, ...] = ()
 
 
 def separated(text: str, file: str, header: bool | None) -> Table:

@@ -148,15 +148,16 @@ def _parquet(data: bytes, file: str) -> Table:
         table = opened.read(use_threads=False)
         table.validate(full=True)
         # A row index that pandas wrote by the way is no column of the table.
-        names = [name for name in table.column_names if not re.match("__index_level_", name)]
-        used = [i for i, name in enumerate(table.column_names) if name in names]
-        typed = [_typed(whole(table.column(i)), file, table.column_names[i]) for i in used]
+        named = enumerate(table.column_names)
+        used = [(i, name) for i, name in named if not name.startswith("__index_level_")]
+        typed = [_typed(whole(table.column(i)), file, name) for i, name in used]
     except UserError:
         raise
     except Exception as error:
         raise UserError(damaged(file, "Parquet", error)) from error
     columns, kinds = [text for text, _ in typed], tuple(kind for _, kind in typed)
-    return Table(file, tuple(names), columns, kinds, np.arange(table.num_rows) + 1, {})
+    names = tuple(name for _, name in used)
+    return Table(file, names, columns, kinds, np.arange(table.num_rows) + 1, {})
 
 
 def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:

@@ -1,30 +1,45 @@
-"""From columns of text to inputs: numbers standardised, categories one-hot."""
+"""From columns of text to inputs: numbers standardized, categories one-hot."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vicinal.data.dataset import IN_MEMORY
 from vicinal.data.tables.cells import Kind, number
 from vicinal.errors import UserError
 
 LARGEST = float(np.finfo(np.float32).max)
 
+MISSING = ("?", "NA", "NaN", "nan", "null")
+
+
+class Spelling(NamedTuple):
+    """How the cells of a table are written.
+
+    Args:
+        missing: the texts that stand for a missing value, apart from the empty one.
+        decimal: the decimal mark.
+        thousands: what groups digits by three; empty for nothing.
+    """
+
+    missing: tuple[str, ...] = MISSING
+    decimal: str = "."
+    thousands: str = ""
+
 
 class Column(NamedTuple):
-    """A column, understood.
+    """A parsed column.
 
     Args:
         name: of the column.
         kind: what it holds.
-        values: ``(n,)`` float64: the numbers, NaN where missing; or of each category its place
-            among the sorted texts, and the place behind the last where missing.
+        values: ``(n,)`` float64: the numbers, NaN where missing; or the index of each category in
+            ``levels``, and ``len(levels)`` where missing.
         missing: ``(n,)`` bool.
-        bad: ``(n,)`` bool, cells of a column of numbers that are none a float32 can hold.
+        bad: ``(n,)`` bool, cells of a number column that are not numbers in the range of float32.
         text: a ``pyarrow.LargeStringArray`` ``(n,)``, null where missing.
+        levels: the categories, sorted; empty for numbers.
     """
 
     name: str
@@ -33,52 +48,72 @@ class Column(NamedTuple):
     missing: np.ndarray
     bad: np.ndarray
     text: Any
+    levels: tuple[str, ...] = ()
 
 
 def understood(
-    name: str, text: Any, kind: Kind | None, *, markers: Sequence[str], deciding: int
+    name: str, text: Any, kind: Kind | None, *, spelling: Spelling, deciding: int
 ) -> Column:
-    """Return what a column of text holds.
+    """Parse a column of text.
 
     Args:
         name: of the column.
         text: a ``pyarrow.LargeStringArray`` ``(n,)``.
-        kind: what it holds; by default numbers, if more than half of the cells that are not
+        kind: what it holds; by default numbers if more than half of the cells that are not
             missing do, and categories otherwise.
-        markers: the texts that stand for a missing cell.
-        deciding: how many rows, from the first, are looked at to find the kind.
+        spelling: how cells are written.
+        deciding: how many rows, from the first, decide the kind.
 
     Example:
         >>> import pyarrow as pa
         >>> text = pa.array(["1", "?", "x", "3", "4"], pa.large_string())
-        >>> sizes = understood("size", text, None, markers=["?"], deciding=5)
+        >>> sizes = understood("size", text, None, spelling=Spelling(), deciding=5)
         >>> sizes.kind, sizes.values.tolist(), sizes.bad.tolist()
         ('number', [1.0, nan, nan, 3.0, 4.0], [False, False, True, False, False])
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    absent = pc.is_in(text, value_set=pa.array(markers, pa.large_string()))
+    absent = pc.is_in(text, value_set=pa.array(["", *spelling.missing], pa.large_string()))
     text = pc.if_else(absent, pa.scalar(None, pa.large_string()), text)
     missing = text.is_null().to_numpy(zero_copy_only=False)
-    bad = np.zeros(len(text), dtype=bool)
     if kind != "category":
-        values = _numbers(text)
+        values = _numbers(_plain(text, spelling))
         bad = ~missing & np.isnan(values)
         counted = int((~missing[:deciding]).sum())
         if kind == "number" or not counted or 2 * int(bad[:deciding].sum()) < counted:
             return Column(name, "number", values, missing, bad, text)
+    levels, values = _encoded(text)
+    return Column(name, "category", values, missing, np.zeros(len(text), dtype=bool), text, levels)
+
+
+def _encoded(text: Any) -> tuple[tuple[str, ...], np.ndarray]:
     encoded = text.dictionary_encode()
-    texts = np.array([*encoded.dictionary.to_pylist()], dtype=object)
-    place = np.empty(len(texts) + 1)
-    place[np.argsort(texts)] = np.arange(len(texts))
-    place[-1] = len(texts)
-    values = place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-    return Column(name, "category", values, missing, np.zeros(len(text), dtype=bool), text)
+    found = np.array([*encoded.dictionary.to_pylist()], dtype=object)
+    order = np.argsort(found)
+    place = np.empty(len(found) + 1)
+    place[order] = np.arange(len(found))
+    place[-1] = len(found)
+    return tuple(found[order]), place[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+
+def _plain(text: Any, spelling: Spelling) -> Any:
+    """Return numbers with a decimal point and without separators; other cells become ``x``."""
+    import pyarrow.compute as pc
+
+    if spelling.decimal == "." and not spelling.thousands:
+        return text
+    decimal, separator = re.escape(spelling.decimal), re.escape(spelling.thousands)
+    whole = rf"[0-9]{{1,3}}({separator}[0-9]{{3}})+|[0-9]+" if spelling.thousands else "[0-9]+"
+    form = rf"^[+-]?(({whole})({decimal}[0-9]*)?|{decimal}[0-9]+)([eE][+-]?[0-9]+)?$"
+    written = pc.match_substring_regex(text, form)
+    if spelling.thousands:
+        text = pc.replace_substring(text, spelling.thousands, "")
+    return pc.if_else(written, pc.replace_substring(text, spelling.decimal, "."), "x")
 
 
 def _numbers(text: Any) -> np.ndarray:
-    """Return ``(n,)`` float64, NaN for what is no number that a float32 can hold."""
+    """Return ``(n,)`` float64, NaN for what is not a number in the range of float32."""
     import pyarrow as pa
 
     try:
@@ -86,75 +121,111 @@ def _numbers(text: Any) -> np.ndarray:
     except pa.ArrowInvalid:  # some cell is no number
         encoded = text.dictionary_encode()
         known = [number(cell) for cell in encoded.dictionary.to_pylist()]
-        spelled = np.array([np.nan if value is None else value for value in [*known, None]])
+        spelled = np.array([np.nan if value is None else value for value in [*known, None]], float)
         values = spelled[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
     return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
-def prepared(columns: Sequence[Column], train: np.ndarray, test: np.ndarray) -> list[Tensor]:
-    """Return the inputs of both parts, made by what the training part alone holds.
+def fitted(columns: Sequence[Column], train: np.ndarray) -> dict[str, Any]:
+    """Return how columns become inputs, as plain values, from the training rows alone.
 
     Args:
         columns: ``(n,)`` each; no cell may be bad among the rows that are used.
-        train: ``(k,)`` int64, rows of the training part.
-        test: ``(m,)`` int64, rows of the test part.
+        train: ``(k,)`` int64, rows of the training split.
 
-    Returns:
-        ``(k, features)`` and ``(m, features)`` float32, the numbers first. How they come about is
-        said in ``vicinal.data.tables.load_table``.
-
-    Raises:
-        UserError: if they would not fit into memory, or a test value is so far from the training
-            values that a float32 cannot say how far.
+    Example:
+        >>> none = np.zeros(2, dtype=bool)
+        >>> size = Column("size", "number", np.array([1.0, 3.0]), none, none, None)
+        >>> fitted([size], np.array([0, 1]))["numbers"]
+        {'columns': ['size'], 'mean': [2.0], 'scale': [1.0]}
     """
     numbers = [column for column in columns if column.kind == "number"]
     others = [column for column in columns if column.kind == "category"]
-    widths = [len(np.unique(column.values[train])) for column in others]
-    size = 4 * (len(train) + len(test)) * (len(numbers) + sum(widths))
-    if size > IN_MEMORY:
-        hint = "drop some columns"
-        if others:
-            widest = int(np.argmax(widths))
-            hint = (
-                f"column {others[widest].name!r} alone has {widths[widest]:,} categories: drop it "
-                "if it names rows"
-            )
-        raise UserError(f"the inputs would take {size:,} bytes, over {IN_MEMORY:,}; {hint}")
-    blocks = [_standardised(numbers, train, test)] if numbers else []
-    blocks += [_one_hot(others, train, test)] if others else []
-    return [torch.from_numpy(np.concatenate(part, axis=1)) for part in zip(*blocks, strict=True)]
+    mean, scale = _mean_and_scale(numbers, train)
+    return {
+        "numbers": {
+            "columns": [column.name for column in numbers],
+            "mean": mean.tolist(),
+            "scale": scale.tolist(),
+        },
+        "categories": {
+            "columns": [column.name for column in others],
+            "values": [_seen(column, train) for column in others],
+        },
+    }
 
 
-def _standardised(
-    columns: Sequence[Column], train: np.ndarray, test: np.ndarray
-) -> list[np.ndarray]:
+def _mean_and_scale(columns: Sequence[Column], train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays ``(columns,)`` float64; the scale of a constant column is 0."""
     from sklearn.preprocessing import StandardScaler
 
-    known, asked = (
-        np.stack([column.values[rows] for column in columns], axis=1) for rows in (train, test)
-    )
+    mean, scale = np.zeros((2, len(columns)))
+    if not columns:
+        return mean, scale
+    known = np.stack([column.values[train] for column in columns], axis=1)
     least = np.where(np.isnan(known), np.inf, known).min(axis=0)
     most = np.where(np.isnan(known), -np.inf, known).max(axis=0)
     varies = least < most  # neither constant nor missing altogether
-    inputs = [np.zeros(part.shape, dtype=np.float32) for part in (known, asked)]
     if varies.any():
         scaler = StandardScaler().fit(known[:, varies])
-        for part, into in zip((known, asked), inputs, strict=True):
-            scaled = np.nan_to_num(scaler.transform(part[:, varies]), posinf=np.inf, neginf=-np.inf)
-            far = np.flatnonzero((np.abs(scaled) > LARGEST).any(axis=0))
-            if len(far):
-                name = columns[int(np.flatnonzero(varies)[far[0]])].name
-                raise UserError(
-                    f"column {name!r} has a test value too far from its training values; look for "
-                    "a slip in its largest numbers, or drop it"
-                )
-            into[:, varies] = scaled
-    return inputs
+        mean[varies], scale[varies] = scaler.mean_, scaler.scale_
+    constant = least == most
+    mean[constant] = least[constant]
+    return mean, scale
 
 
-def _one_hot(columns: Sequence[Column], train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-    from sklearn.preprocessing import OneHotEncoder
+def _seen(column: Column, rows: np.ndarray) -> list[str | None]:
+    levels = (*column.levels, None)
+    return [levels[int(k)] for k in np.unique(column.values[rows])]
 
-    places = np.stack([column.values for column in columns], axis=1)
-    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32)
-    return [encoder.fit(places[train]).transform(places[rows]) for rows in (train, test)]
+
+def input_bytes(preparation: Mapping[str, Any], rows: int) -> int:
+    """Return how many bytes the inputs of some rows take."""
+    values = preparation["categories"]["values"]
+    return 4 * rows * (len(preparation["numbers"]["columns"]) + sum(map(len, values)))
+
+
+def applied(
+    columns: Sequence[Column], preparation: Mapping[str, Any], rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Turn rows into inputs, in the way that ``fitted`` found.
+
+    Args:
+        columns: those of the preparation, in any order; of the same name in its order.
+        preparation: ``numbers`` and ``categories``.
+        rows: ``(k,)`` int64.
+
+    Returns:
+        Inputs ``(k, features)`` float32, the numbers first; for each number column whether a value
+        is too far from the mean for float32, ``(k, numbers)`` bool; and by category column how
+        many of the cells hold a category that the preparation lacks, where there are any.
+
+    Raises:
+        UserError: if the preparation is not one of these columns.
+    """
+    numbers = [column for column in columns if column.kind == "number"]
+    others = [column for column in columns if column.kind == "category"]
+    mean = np.array(preparation["numbers"]["mean"], dtype=np.float64)
+    scale = np.array(preparation["numbers"]["scale"], dtype=np.float64)
+    known = [list(values) for values in preparation["categories"]["values"]]
+    if not len(numbers) == len(mean) == len(scale) or len(others) != len(known):
+        raise UserError("the preparation is damaged: its lists differ in length")
+    inputs = np.zeros((len(rows), len(numbers) + sum(map(len, known))), dtype=np.float32)
+    far = np.zeros((len(rows), len(numbers)), dtype=bool)
+    for k, column in enumerate(numbers):
+        if scale[k] > 0:
+            with np.errstate(over="ignore"):
+                scaled = (column.values[rows] - mean[k]) / scale[k]
+            far[:, k] = np.abs(scaled) > LARGEST
+            inputs[:, k] = np.where(np.isnan(scaled) | far[:, k], 0, scaled)
+    unseen, start = {}, len(numbers)
+    for column, values in zip(others, known, strict=True):
+        place = {value: k for k, value in enumerate(values)}
+        places = np.array([place.get(level, -1) for level in (*column.levels, None)])
+        found = places[column.values[rows].astype(np.int64)]
+        seen = np.flatnonzero(found >= 0)
+        inputs[seen, start + found[seen]] = 1
+        start += len(values)
+        if len(seen) < len(rows):
+            unseen[column.name] = len(rows) - len(seen)
+    return inputs, far, unseen

@@ -4,11 +4,13 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vicinal.data.dataset import DataSet, Wanted
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.files import TEXT_FORMS, read_table
-from vicinal.data.tables.parts import MISSING, Task, assembled
+from vicinal.data.tables.inputs import MISSING, Spelling
+from vicinal.data.tables.parts import Task, assembled, check_preparation
 from vicinal.data.words import check_options, existing
 from vicinal.errors import UserError, unknown
 
@@ -36,8 +38,8 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
         options: texts, of which only the first is needed:
 
             - ``label``: the column to predict.
-            - ``test``: a second file with the same columns, the test part. Without it a share
-              ``wanted.test_fraction`` of the rows is, of each class the same.
+            - ``test``: a second file with the same columns in any order, the test part. Without
+              it a share ``wanted.test_fraction`` of the rows is, of each class the same.
             - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. It
               is taken for one if none of its cells is a number, and none that holds text comes
               again further down in its column.
@@ -52,11 +54,15 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
         wanted: with ``on_bad="skip"`` rows are left out, and said in ``Part.skipped``, that have
             too few or too many cells, text or an infinite number in a column of numbers, no label,
             or in a test file a class that the training file lacks. A row left out of a file that
-            is divided is said in the training part.
+            is divided is said in the training part. With ``preparation`` columns are found by
+            name, and nothing is fitted anew; a file that does not hold the rows of the training
+            becomes the test split as a whole, and the training split is empty.
 
     Returns:
-        Inputs float32 ``(n, features)``; targets int64 classes, sorted as numbers if all are and
-        named as the file spells them, or float32 numbers as they are.
+        Inputs float32 ``(n, features)``; targets int64 classes, one for each spelling of a label,
+        sorted as numbers if all are, or float32 numbers as they are. ``preparation`` has the
+        columns, means, standard deviations, categories and classes, which ``wanted.preparation``
+        applies to another table.
 
     Raises:
         UserError: if a file or an option is wrong, a row is bad, there is one class only, or the
@@ -75,20 +81,24 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
     header = {None: None, "yes": True, "no": False}[_choice(options, "header", ("yes", "no"))]
     task: Task | None = _choice(options, "task", ("classification", "regression"))  # type: ignore[assignment]
     first = _read(where, wanted.root, header)
-    if "label" not in options:
+    given = wanted.preparation
+    if given is not None:
+        check_preparation(given, where)
+    label = options.get("label", given["label"] if given else None)
+    if label is None:
         raise UserError(f"table:{where} needs the option label=COLUMN; {_listed(first)}")
     tables = [first]
     if "test" in options:
         form = Path(options["test"]).suffix.lower()
-        second = _read(options["test"], wanted.root, first.headed if form in TEXT_FORMS else None)
-        _check_same_columns(second, first)
-        tables.append(second)
+        tables.append(
+            _read(options["test"], wanted.root, first.headed if form in TEXT_FORMS else None)
+        )
     return assembled(
         tables,
-        label=_column(options["label"], first, "label"),
+        label=_column(label, first, "label"),
         categories=_columns(options, "categories", first),
         drop=_columns(options, "drop", first),
-        missing=options["missing"].split(",") if "missing" in options else MISSING,
+        spelling=_spelling(options, given),
         task=task,
         wanted=wanted,
     )
@@ -112,18 +122,18 @@ def _listed(table: Table) -> str:
     return f"{table.file} has the columns {', '.join(table.names[:20])}{more}"
 
 
-def _check_same_columns(second: Table, first: Table) -> None:
-    if second.names == first.names:
-        return
-    if len(second.names) != len(first.names):
-        differ = f"it has {len(second.names):,} columns rather than {len(first.names):,}"
-    else:
-        i = next(i for i, name in enumerate(first.names) if second.names[i] != name)
-        differ = f"column {i} is {second.names[i]!r} rather than {first.names[i]!r}"
-    raise UserError(
-        f"{second.file} has to have the columns of {first.file}, and {differ}; "
-        "give it the same columns in the same order, and the same header"
-    )
+def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Spelling:
+    """Return how cells are written, by the options, else as in the training."""
+    missing = tuple(options["missing"].split(",")) if "missing" in options else MISSING
+    if given is not None:
+        trained = tuple(given["missing"])
+        if "missing" in options and missing != trained:
+            raise UserError(
+                f"missing={options['missing']}: the training had missing={','.join(trained)}; "
+                "leave the option out"
+            )
+        missing = trained
+    return Spelling(missing)
 
 
 def _column(word: str, table: Table, option: str) -> int:

@@ -1,21 +1,33 @@
-"""From tables to the parts of a data set: bad rows, targets, and who trains and who tests."""
+"""From tables to the splits of a data set: bad rows, targets, and which rows train and test."""
 
+import hashlib
 import math
-from collections.abc import Collection, Sequence
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Part, Skips, Wanted, split
+from vicinal.data.dataset import DataSet, Note, Part, Skips, Wanted, split
+from vicinal.data.tables.align import aligned, listed
 from vicinal.data.tables.cells import Kind, Table, number
-from vicinal.data.tables.inputs import Column, prepared, understood
+from vicinal.data.tables.inputs import (
+    Column,
+    Spelling,
+    applied,
+    fitted,
+    input_bytes,
+    understood,
+)
+from vicinal.data.tables.notes import unseen_note
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
+Rare = Literal["refuse", "train", "drop"]
 
-MISSING = ("?", "NA", "NaN", "nan", "null")
+AS_USUAL = Spelling()
 
 
 def assembled(
@@ -25,22 +37,21 @@ def assembled(
     wanted: Wanted,
     categories: Collection[int] = (),
     drop: Collection[int] = (),
-    missing: Sequence[str] = MISSING,
+    spelling: Spelling = AS_USUAL,
     task: Task | None = None,
-    rare_in_train: bool = False,
+    rare: Rare = "refuse",
 ) -> DataSet:
     """Make a data set of one table, which is divided, or of two, the second to test on.
 
     Args:
-        tables: one or two, with the same columns.
+        tables: one or two. The second needs the columns of the first, in any order.
         label: place of the column to predict; ``categories`` and ``drop`` are places too.
         wanted: as in ``vicinal.data.tables.load_table``, where the rest is described as well.
-        categories: columns that hold categories though they look like numbers.
+        categories: columns that hold categories although they look like numbers.
         drop: columns to leave out.
-        missing: cells that stand for nothing, beside the empty one.
+        spelling: how cells are written.
         task: what is to be learned.
-        rare_in_train: whether classes that are too rare for both parts are in the training part
-            alone; they are refused otherwise.
+        rare: what is done with classes of too few rows for both splits.
 
     Raises:
         UserError: as ``load_table`` does.
@@ -50,12 +61,25 @@ def assembled(
         raise UserError(f"the label {first.names[label]!r} is in drop too; take it out there")
     if label in categories and task == "regression":
         raise UserError(f"the label {first.names[label]!r} is in categories; take it out there")
-    forced: dict[int, Kind] = dict.fromkeys(categories, "category")
-    if task == "regression":
-        forced[label] = "number"
+    notes = list(first.notes)
+    for second in tables[1:]:
+        same, left_out = aligned(second, first.names, of=first.file)
+        tables = [first, same]
+        notes += [*second.notes, *left_out]
+    kinds: dict[int, Kind] = dict.fromkeys(categories, "category")
+    given = wanted.preparation
+    if given is not None:
+        check_preparation(given, first.file)
+        _check_options(given, first, categories, drop, task)
+        task = "classification" if given["classes"] else "regression"
+        tables, kinds, left_out = _as_in_training(tables, label, given)
+        label, drop = len(kinds), ()
+        notes += left_out
+    if task is not None:
+        kinds[label] = "number" if task == "regression" else "category"
     columns = {
-        i: _understood(tables, i, kind=forced.get(i, first.kinds[i]), missing=missing)
-        for i in range(len(first.names))
+        i: _understood(tables, i, kind=kinds.get(i, tables[0].kinds[i]), spelling=spelling)
+        for i in range(len(tables[0].names))
         if i not in drop
     }
     target = columns.pop(label)
@@ -64,14 +88,46 @@ def assembled(
             f"{first.file} has no column beside the label {target.name!r}; cells are divided by "
             "comma, semicolon, tab or space"
         )
-    bad = _bad_rows(tables, target, list(columns.values()))
+    asked = _Asked(tables, list(columns.values()), target, wanted, rare, task)
+    return _made(asked, notes, spelling)
+
+
+class _Asked(NamedTuple):
+    """Parsed tables, and what is to be made of them."""
+
+    tables: Sequence[Table]
+    features: list[Column]
+    target: Column
+    wanted: Wanted
+    rare: Rare
+    task: Task | None
+
+
+def _as_in_training(
+    tables: Sequence[Table], label: int, given: Mapping[str, Any]
+) -> tuple[list[Table], dict[int, Kind], list[Note]]:
+    """Return tables with the columns of the training and then the label, and their kinds."""
+    numbers, others = (given[key]["columns"] for key in ("numbers", "categories"))
+    chosen = [aligned(t, [*numbers, *others], of="the training", label=label) for t in tables]
+    kinds: dict[int, Kind] = dict.fromkeys(range(len(numbers)), "number")
+    kinds |= dict.fromkeys(range(len(numbers), len(numbers) + len(others)), "category")
+    notes = [note for _, left_out in chosen for note in left_out]
+    return [table for table, _ in chosen], kinds, notes
+
+
+def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
+    tables, features, target = asked.tables, asked.features, asked.target
+    wanted, given, first = asked.wanted, asked.wanted.preparation, asked.tables[0]
+    bad = _bad_rows(tables, target, features)
     good = [~np.isin(t.rows, list(of_one)) for t, of_one in zip(tables, bad, strict=True)]
-    known = np.flatnonzero(good[0])
     classes: tuple[str, ...] = ()
     targets = torch.from_numpy(target.values.astype(np.float32))
-    if _is_classification(target, known, task):
-        classes, targets = _classes(target, known)
-        _refuse_foreign_classes(tables, target, targets, good, bad)
+    if _is_classification(target, np.flatnonzero(good[0]), asked.task):
+        spelled = Spelling(missing=())
+        target = understood(target.name, target.text, "category", spelling=spelled, deciding=0)
+        classes = _classes(target, good[0], asked)
+        targets = _places(target, classes)
+        notes += _refuse_foreign_classes(asked, targets, good, bad)
     skipped = [_raised_or_skipped(of_one, wanted) for of_one in bad]
     for table, kept in zip(tables, good, strict=True):
         if not kept.any():
@@ -81,26 +137,142 @@ def assembled(
             f"{first.file} has one class only, {classes[0]!r} in column {target.name!r}; "
             "a classifier needs two or more"
         )
+    known, sha256 = np.flatnonzero(good[0]), _hashed(features, targets, len(first.rows))
     if len(tables) == 2:
         train, test = known, len(first.rows) + np.flatnonzero(good[1])
+    elif given is not None and given["sha256"] != sha256:
+        train, test, skipped = known[:0], known, [(), *skipped]
+        sentence = (
+            f"{first.file} does not hold the rows of the training, so all of its {len(test):,} "
+            "rows are the test split"
+        )
+        notes.append(Note(sentence))
     else:
-        divided = _divided(targets[known], classes, wanted, rare_in_train)
+        divided = _divided(targets[known], classes, wanted, asked.rare)
         train, test = (known[rows] for rows in divided)
         skipped.append(())
-    inputs = prepared(list(columns.values()), train, test)
-    made = zip(inputs, (train, test), skipped, strict=True)
-    parts = [Part(x, targets[torch.from_numpy(rows)], said) for x, rows, said in made]
-    return DataSet(classes, train=parts[0], test=parts[1])
+    preparation = given
+    if preparation is None:
+        preparation = {
+            "source": "table",
+            "sha256": sha256,
+            "label": target.name,
+            "classes": list(classes),
+            **spelling._asdict(),
+            "missing": list(spelling.missing),
+            **fitted(features, train),
+        }
+    _check_size(preparation, len(train) + len(test), wanted)
+    parts = []
+    for used, said in zip((train, test), skipped, strict=True):
+        rows = used
+        inputs, far, unseen = applied(features, preparation, rows)
+        sentences = _raised_or_skipped(_too_far(tables, features, rows, far), wanted)
+        if sentences:
+            near = ~far.any(axis=1)
+            inputs, rows = inputs[near], rows[near]
+        if unseen:
+            notes.append(unseen_note(unseen, len(inputs)))
+        of_part = targets[torch.from_numpy(rows)]
+        parts.append(Part(torch.from_numpy(inputs), of_part, (*said, *sentences)))
+    return DataSet(
+        classes, train=parts[0], test=parts[1], notes=tuple(notes), preparation=preparation
+    )
+
+
+def _hashed(features: Sequence[Column], targets: Tensor, rows: int) -> str:
+    """Return a hash of what a table holds, however it is spelled and its columns are ordered."""
+    digest = hashlib.sha256()
+    for kind in ("number", "category"):
+        for column in features:
+            if column.kind == kind:
+                digest.update(repr((column.name, column.levels)).encode())
+                digest.update(column.values[:rows].tobytes())
+    digest.update(targets[:rows].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
+    """Raise an error where a preparation is not one of a table."""
+    if preparation.get("source") != "table":
+        raise UserError(
+            f"{file} is a table, and the preparation to apply is not that of a table; pass data "
+            "of the same kind as in the training"
+        )
+    lists = [preparation.get(key) for key in ("classes", "missing")]
+    for kind, of_each in {"numbers": ("mean", "scale"), "categories": ("values",)}.items():
+        of_kind = preparation.get(kind)
+        mapping = of_kind if isinstance(of_kind, Mapping) else {}
+        lists += [mapping.get(key) for key in ("columns", *of_each)]
+    if not all(isinstance(one, list | tuple) for one in lists):
+        raise UserError("the preparation to apply is damaged; train the network again")
+
+
+def _check_options(
+    given: Mapping[str, Any],
+    table: Table,
+    categories: Collection[int],
+    drop: Collection[int],
+    task: Task | None,
+) -> None:
+    """Refuse options that contradict the training."""
+    numbers = given["numbers"]["columns"]
+    used = {*numbers, *given["categories"]["columns"]}
+    if dropped := [table.names[i] for i in drop if table.names[i] in used]:
+        raise UserError(f"drop has {listed(dropped)}, which the training used; take it out there")
+    if wrong := [table.names[i] for i in categories if table.names[i] in numbers]:
+        raise UserError(
+            f"categories has {listed(wrong)}, which the training took for numbers; take it out "
+            "there"
+        )
+    if task is not None and (task == "classification") != bool(given["classes"]):
+        other = "classification" if given["classes"] else "regression"
+        raise UserError(f"task={task}: the training was {other}; leave the option out")
+
+
+def _check_size(preparation: Mapping[str, Any], rows: int, wanted: Wanted) -> None:
+    size = input_bytes(preparation, rows)
+    if size <= wanted.max_bytes:
+        return
+    hint = "drop some columns"
+    widths = [len(values) for values in preparation["categories"]["values"]]
+    if widths and max(widths) > 1:
+        widest = int(np.argmax(widths))
+        name = preparation["categories"]["columns"][widest]
+        hint = f"column {name!r} alone has {widths[widest]:,} categories: drop it if it is an id"
+    raise UserError(
+        f"the inputs would take {size:,} bytes, over the limit of {wanted.max_bytes:,}; {hint}, "
+        "or raise max_bytes (--max-bytes)"
+    )
+
+
+def _too_far(
+    tables: Sequence[Table], features: Sequence[Column], rows: np.ndarray, far: np.ndarray
+) -> dict[int, str]:
+    numbers = [column for column in features if column.kind == "number"]
+    said = {}
+    for i, k in np.argwhere(far).tolist():
+        place, table = int(rows[i]), tables[0]
+        if place >= len(table.rows):
+            place, table = place - len(table.rows), tables[1]
+        row = int(table.rows[place])
+        said[row] = (
+            f"{table.file} row {row}: column {numbers[k].name!r} has a value too far from those of "
+            "the training for float32; correct it, or drop the column"
+        )
+    return said
 
 
 def _understood(
-    tables: Sequence[Table], i: int, *, kind: Kind | None, missing: Sequence[str]
+    tables: Sequence[Table], i: int, *, kind: Kind | None, spelling: Spelling
 ) -> Column:
     import pyarrow as pa
 
-    text = pa.concat_arrays([table.columns[i] for table in tables])
+    text = tables[0].columns[i]
+    if len(tables) > 1:
+        text = pa.concat_arrays([table.columns[i] for table in tables])
     name = tables[0].names[i]
-    return understood(name, text, kind, markers=["", *missing], deciding=len(tables[0].rows))
+    return understood(name, text, kind, spelling=spelling, deciding=len(tables[0].rows))
 
 
 def _bad_rows(
@@ -134,37 +306,66 @@ def _is_classification(target: Column, known: np.ndarray, task: Task | None) -> 
     if target.kind == "category":
         return True
     values = target.values[known]
-    different = len(np.unique(values))
-    return bool((values == np.floor(values)).all()) and different <= min(20, len(values) // 2)
+    if not (values == np.floor(values)).all():
+        return False
+    different = len(set(target.text.take(known).to_pylist()))
+    return different <= min(20, len(values) // 2)
 
 
-def _classes(target: Column, known: np.ndarray) -> tuple[tuple[str, ...], Tensor]:
-    """Return the classes among the known rows, and of every row its class, -1 for any other."""
-    values, firsts = np.unique(target.values[known], return_index=True)
-    classes = tuple(target.text[int(i)].as_py() for i in known[firsts])
-    places = np.searchsorted(values, target.values)
-    places[~np.isin(target.values, values)] = -1
-    return classes, torch.from_numpy(places.astype(np.int64))
+def _classes(target: Column, good: np.ndarray, asked: _Asked) -> tuple[str, ...]:
+    """Return the classes of the training, or the labels of the good rows as they are spelled."""
+    if asked.wanted.preparation is not None:
+        return tuple(asked.wanted.preparation["classes"])
+    known = target.values[: len(good)][good].astype(np.int64)
+    counts = np.bincount(known, minlength=len(target.levels))
+    least = 1
+    if asked.rare == "drop" and len(asked.tables) == 1:
+        least = _enough(asked.wanted.test_fraction)
+    classes = [name for name, count in zip(target.levels, counts, strict=True) if count >= least]
+    try:
+        if all(number(name) is not None for name in classes):
+            classes.sort(key=lambda name: (Decimal(name), name))
+    except ArithmeticError:  # an exponent that no Decimal has
+        pass
+    return tuple(classes)
+
+
+def _places(target: Column, classes: Sequence[str]) -> Tensor:
+    """Return of every row its class, -1 for any other."""
+    place: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
+    places = np.array([place.get(level, -1) for level in (*target.levels, None)])
+    return torch.from_numpy(places[target.values.astype(np.int64)].astype(np.int64))
+
+
+def _enough(fraction: float) -> int:
+    # Of fewer, a share might be no example at all.
+    return math.ceil(1 / min(fraction, 1 - fraction))
 
 
 def _refuse_foreign_classes(
-    tables: Sequence[Table],
-    target: Column,
-    targets: Tensor,
-    good: list[np.ndarray],
-    bad: list[dict[int, str]],
-) -> None:
-    if len(tables) == 1:
-        return
-    (first, second), start = tables, len(tables[0].rows)
-    foreign = good[1] & (targets[start:].numpy() < 0)
-    for i in np.flatnonzero(foreign):
-        row, name = int(second.rows[i]), target.text[int(start + i)].as_py()
-        bad[1][row] = (
-            f"{second.file} row {row}: class {name[:40]!r} of column {target.name!r} is nowhere in "
-            f"{first.file}; add examples of it there"
-        )
-    good[1] &= ~foreign
+    asked: _Asked, targets: Tensor, good: list[np.ndarray], bad: list[dict[int, str]]
+) -> list[Note]:
+    """Take out rows of other classes: as bad rows, or with a note where these are dropped."""
+    start, notes, label = 0, [], asked.target
+    trained = asked.wanted.preparation is not None
+    where = "the training" if trained else asked.tables[0].file
+    for k, table in enumerate(asked.tables):
+        foreign = np.flatnonzero(good[k] & (targets[start:][: len(table.rows)].numpy() < 0))
+        names = label.text.take(foreign + start).to_pylist()
+        if asked.rare == "drop" and len(names) and (k == 0 or trained):
+            different = listed(sorted(set(names)))
+            notes.append(
+                Note(f"{table.file}: rare=drop left out {len(names):,} rows of class {different}")
+            )
+        else:
+            for row, name in zip(table.rows[foreign].tolist(), names, strict=True):
+                bad[k][row] = (
+                    f"{table.file} row {row}: class {name[:40]!r} of column {label.name!r} is "
+                    f"nowhere in {where}; add examples of it there"
+                )
+        good[k][foreign] = False
+        start += len(table.rows)
+    return notes
 
 
 def _raised_or_skipped(bad: dict[int, str], wanted: Wanted) -> tuple[str, ...]:
@@ -175,16 +376,23 @@ def _raised_or_skipped(bad: dict[int, str], wanted: Wanted) -> tuple[str, ...]:
 
 
 def _divided(
-    targets: Tensor, classes: Sequence[str], wanted: Wanted, rare_in_train: bool
+    targets: Tensor, classes: Sequence[str], wanted: Wanted, rare: Rare
 ) -> tuple[np.ndarray, np.ndarray]:
     fraction, seed = wanted.test_fraction, wanted.seed
-    if not rare_in_train:
-        return split(targets, fraction=fraction, seed=seed, classes=classes)
-    # Of fewer, a share might be no example at all.
-    enough = math.ceil(1 / min(fraction, 1 - fraction))
-    rare = (targets.bincount() < enough)[targets].numpy()
-    rest = np.flatnonzero(~rare)
+    if rare != "train":
+        try:
+            return split(targets, fraction=fraction, seed=seed, classes=classes)
+        except UserError as error:
+            counts = targets.bincount() if classes else torch.zeros(0)
+            if rare == "drop" or not (counts < _enough(fraction)).any():
+                raise
+            raise UserError(
+                f"{error}; rare=drop leaves the rows of such classes out, and rare=train puts "
+                "them into the training split"
+            ) from error
+    few = (targets.bincount() < _enough(fraction))[targets].numpy()
+    rest = np.flatnonzero(~few)
     present, packed = np.unique(targets.numpy()[rest], return_inverse=True)
     names = [classes[k] for k in present]
     train, test = split(torch.from_numpy(packed), fraction=fraction, seed=seed, classes=names)
-    return np.concatenate([rest[train], np.flatnonzero(rare)]), rest[test]
+    return np.concatenate([rest[train], np.flatnonzero(few)]), rest[test]

@@ -22,8 +22,8 @@ import torch
 from vicinal.data.dataset import DataSet, Part, Wanted, split
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.files import read_table
-from vicinal.data.tables.inputs import Column, prepared
-from vicinal.data.tables.parts import assembled
+from vicinal.data.tables.inputs import Column, applied, fitted
+from vicinal.data.tables.parts import assembled, check_preparation
 from vicinal.data.words import check_options
 from vicinal.errors import UserError
 
@@ -100,12 +100,25 @@ def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet
     ]
     classes = tuple(str(name) for name in flowers.target_names)
     targets = torch.from_numpy(flowers.target.astype(np.int64))
+    given = wanted.preparation
     rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+    if given is not None:
+        check_preparation(given, "iris")
+        if list(given["numbers"]["columns"]) != [column.name for column in columns]:
+            raise UserError("iris does not have the columns of the training; name the same data")
+    preparation = given or {
+        "source": "table",
+        "sha256": "",
+        "label": "",
+        "classes": list(classes),
+        "missing": [],
+        **fitted(columns, rows[0]),
+    }
     train, test = (
-        Part(inputs, targets[torch.from_numpy(of_part)])
-        for inputs, of_part in zip(prepared(columns, *rows), rows, strict=True)
+        Part(torch.from_numpy(applied(columns, preparation, of_part)[0]), targets[of_part])
+        for of_part in rows
     )
-    return DataSet(classes, train=train, test=test)
+    return DataSet(classes, train=train, test=test, preparation=preparation)
 
 
 TABLES: dict[str, Callable[[str, Mapping[str, str], Wanted], DataSet]] = {
@@ -127,7 +140,7 @@ def _one_table(name: str, where: str, options: Mapping[str, str], wanted: Wanted
         label=len(table.names) - 1,
         wanted=wanted,
         task="classification",
-        rare_in_train=True,
+        rare="train",
     )
 
 
