@@ -93,7 +93,11 @@ BAD_FIELDS = [
     ({"data.test_fraction": 1.0}, "data.test_fraction should be less than 1, but is 1.0"),
     ({"corrupted_labels": [0.0, 1.4]}, "corrupted_labels.1 should be less than or equal to 1"),
     ({"corrupted_labels": [0.4, 0.4]}, "corrupted_labels: each condition can be there only once"),
-    ({"name": "../digits"}, "name should match pattern"),
+    ({"name": "../digits"}, "name should consist of lowercase letters, digits and dashes, but is"),
+    (
+        {"arms.Mix Up": {"title": "M", "policy": "none"}},
+        "arms.Mix Up should consist of lowercase letters, digits and dashes, but is 'Mix Up'",
+    ),
     ({"data": None}, "data is missing"),
 ]
 

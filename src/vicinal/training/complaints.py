@@ -106,7 +106,8 @@ def _shown(value: Any) -> str:
 
 
 def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
-    field = _field(complaint["loc"], settings)
+    location = tuple(word for word in complaint["loc"] if word != "[key]")
+    field = _field(location, settings)
     context, value = complaint.get("ctx", {}), complaint["input"]
     match complaint["type"]:
         case "value_error":  # from a validator of ours
@@ -123,6 +124,11 @@ def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
             tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
             tag = _tag(complaint)
             sentence = f"{field}.{tag}: {unknown(tag, str(context['tag']), tags)}"
+        case "string_pattern_mismatch":  # of names, in settings.py
+            sentence = (
+                f"{field} should consist of lowercase letters, digits and dashes, but is "
+                f"{_shown(value)}"
+            )
         case "too_short":
             least = context["min_length"]
             sentence = f"{field} should have at least {least} entry, but is {_shown(value)}"
