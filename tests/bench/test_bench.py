@@ -547,3 +547,12 @@ def test_a_gpu_is_measured_where_there_is_one_unless_told_otherwise(monkeypatch)
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert bench.measured_on(None).type == expected
         assert bench.measured_on("cpu").type == "cpu"
+
+
+def test_json_can_be_printed_in_any_encoding():
+    stored = json.loads(
+        (Path(__file__).parents[2] / "benchmarks/results/mixing-cpu.json").read_text("utf-8")
+    )
+    assert any("µ" in row["wanted"] for row in stored["targets"])
+    text = bench_report.json_text(stored)
+    assert json.loads(text.encode("ascii")) == stored

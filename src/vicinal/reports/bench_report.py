@@ -89,7 +89,7 @@ def write_files(result: Row, folder: Path) -> None:
 
 def json_text(result: Row) -> str:
     """Return a result as JSON."""
-    return json_module.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    return json_module.dumps(result, indent=2) + "\n"
 
 
 def print_result(result: Row, console: Console) -> None:
