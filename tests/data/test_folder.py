@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vicinal.data import load
+from vicinal.data import Note, load
 from vicinal.errors import UserError
 
 
@@ -80,10 +80,11 @@ def test_a_class_that_training_does_not_have_is_refused(pets):
         load("folder:pets", root=pets)
 
 
-def test_a_class_that_a_part_leaves_out_is_refused(pets):
+def test_a_class_that_the_test_split_leaves_out_is_noted_as_doubtful(pets):
     os.rename(pets / "pets" / "test" / "cat", pets / "gone")
-    with pytest.raises(UserError, match=r"test/cat cannot be read: No such file"):
-        load("folder:pets", root=pets)
+    data = load("folder:pets", root=pets)
+    assert set(data.test.targets.tolist()) == {1}
+    assert Note("the test split has no example of 1 of 2 classes: cat", True) in data.notes
 
 
 def test_a_split_that_leaves_a_class_out_is_refused_with_the_class(tmp_path):
@@ -121,7 +122,7 @@ def test_pictures_of_many_sizes_need_a_size(tmp_path):
     ("make", "message"),
     [
         (lambda root: None, "has 0 folders; wanted one a class, two or more"),
-        (lambda root: put(root / "a", ["a.png"], 0), "has 1 folders; wanted one a class"),
+        (lambda root: put(root / "a", ["a.png"], 0), r"has 1 folders \(a\); wanted one a class"),
         (lambda root: (root / "train").mkdir(), "a folder train, but neither test nor val"),
         (lambda root: (root / "test").mkdir(), "but no folder train beside it"),
     ],

@@ -227,7 +227,7 @@ BAD = {
         0,
     ),
     "(4, 6, 3) float32, the first one's (3, 4, 6) uint8": (COLOURS[0].astype(float), 0),
-    "have 32 bits": (Image.fromarray(COLOURS[0, :, :, 0].astype(np.float32)), 0),
+    "have no defined white level": (Image.fromarray(COLOURS[0, :, :, 0].astype(np.float32)), 0),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from vicinal.data.dataset import Wanted
+from vicinal.data.forms.looks import Looks
 from vicinal.data.forms.pictures import StoredPictures, decode, picture_part
 from vicinal.errors import UserError
 
@@ -69,12 +70,13 @@ def test_grey_is_repeated_and_colour_made_grey_as_wanted():
     assert np.abs(found[..., 0] - luma).max() < 1
 
 
-def test_alpha_is_dropped_and_a_palette_looked_up():
+def test_alpha_can_be_dropped_and_a_palette_is_looked_up():
     alpha = np.concatenate([COLOUR, np.full((12, 16, 1), 7, np.uint8)], 2)
-    assert np.array_equal(decode(saved(alpha), where=""), COLOUR)
+    dropped = Looks(alpha="ignore")
+    assert np.array_equal(decode(saved(alpha), where="", looks=dropped), COLOUR)
     grey_alpha = saved(alpha, mode="LA")
     known = np.asarray(Image.open(io.BytesIO(grey_alpha)))[..., :1]
-    assert np.array_equal(decode(grey_alpha, where=""), np.repeat(known, 3, 2))
+    assert np.array_equal(decode(grey_alpha, where="", looks=dropped), np.repeat(known, 3, 2))
     few = (COLOUR // 128 * 128).astype(np.uint8)  # eight colours
     palette = io.BytesIO()
     Image.fromarray(few).quantize(8).save(palette, "PNG")
@@ -97,7 +99,7 @@ def test_inks_become_colours():
 
 def test_thirty_two_bits_are_refused():
     deep = saved(np.full((4, 4), 70_000, np.int32), "TIFF")
-    with pytest.raises(UserError, match=r"deep\.tif: its channels have 32 bits"):
+    with pytest.raises(UserError, match=r"deep\.tif: images with 32 bits a channel"):
         decode(deep, where="deep.tif")
 
 

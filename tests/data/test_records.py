@@ -90,16 +90,19 @@ def test_five_hundred_pictures_of_cifar_from_mxnet(shared, form):
     assert lost == 0 if form == "png" else lost < 4
 
 
-def test_without_an_index_the_file_is_walked_and_an_index_chooses(tmp_path):
+def test_without_an_index_the_file_is_walked_and_an_index_decides_the_order(tmp_path):
     images(tmp_path, "all.rec", [0, 1, 2])
     spec = "rec:all.rec,all.rec"
     assert load(spec, root=tmp_path).train.targets.tolist() == [0, 1, 2]
     offsets = [0, *np.cumsum([8 + (24 + len(png(k)) + 3) // 4 * 4 for k in range(2)])]
-    lines = [f"{k}\t{offsets[k]}\n" for k in (1, 0)]
+    lines = [f"{k}\t{offsets[k]}\n" for k in (1, 2, 0)]
     (tmp_path / "all.idx").write_text("".join(lines))
     data = load(spec, root=tmp_path)
-    assert data.train.targets.tolist() == [1, 0]
-    assert data.train.inputs[:, 0, 0, 0].tolist() == [1, 0]
+    assert data.train.targets.tolist() == [1, 2, 0]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [1, 2, 0]
+    (tmp_path / "all.idx").write_text("".join(lines[:2]))
+    with pytest.raises(UserError, match=r"all\.idx lists 2 of the 3 records in .*all\.rec; delete"):
+        load(spec, root=tmp_path)
 
 
 def test_a_payload_in_parts_is_joined(tmp_path):

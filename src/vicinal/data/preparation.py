@@ -11,12 +11,9 @@ from vicinal.errors import UserError
 TABLES = ("table", "iris", "abalone", "arcene", "arrhythmia", "htru2", "phishing")
 """Sources that prepare columns, and keep their own preparation."""
 
+_IMAGE = ("size", "channels", "exif", "alpha")
 _OPTIONS = {
-    "folder": ("size", "channels"),
-    "rec": ("size", "channels"),
-    "hf": ("size", "channels"),
-    "torchvision": ("size", "channels"),
-    "import": ("size", "channels"),
+    **dict.fromkeys(("folder", "rec", "hf", "torchvision", "import"), _IMAGE),
     "commands": ("features", "rate", "seconds"),
 }
 """The options of each source that shape its inputs. Other sources have none."""
@@ -101,6 +98,8 @@ def _of_inputs(data: DataSet, spec: Spec) -> dict[str, Any]:
         "channels": shape[0],
         "shape": shape,
         "white": data.brightest,
+        "exif": spec.options.get("exif", "apply"),
+        "alpha": spec.options.get("alpha", "white"),
     }
 
 

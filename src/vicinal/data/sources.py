@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
+from vicinal.data.doubts import doubts
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
@@ -79,7 +81,8 @@ def load(
     wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation)
     taken = with_preparation(parse_known(spec), preparation)
     data = _function(taken.name)(taken.where, taken.options, wanted)
-    return prepared(data, taken, preparation)
+    data = prepared(data, taken, preparation)
+    return replace(data, notes=(*data.notes, *doubts(data)))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

@@ -1,6 +1,6 @@
 """The words that name a data set: ``NAME:WHERE?option=value&option=value``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -85,6 +85,17 @@ def positive(name: str, options: Mapping[str, str]) -> int | None:
     if not (value.isascii() and value.isdigit() and len(value) < 7 and 1 <= int(value) <= 100_000):
         raise UserError(f"{name}={value}: wanted a whole number from 1 to 100000")
     return int(value)
+
+
+def choice(name: str, options: Mapping[str, str], known: Sequence[str]) -> str | None:
+    """Return an option that has a few values, or None if it is not there.
+
+    Raises:
+        UserError: if it has another value.
+    """
+    if name in options and options[name] not in known:
+        raise UserError(unknown(f"value of the option {name}", options[name], known))
+    return options.get(name)
 
 
 def shape_option(name: str, options: Mapping[str, str]) -> tuple[int, ...] | None:

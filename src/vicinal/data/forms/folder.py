@@ -2,23 +2,40 @@
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Part, Wanted, split
-from vicinal.data.forms.pictures import StoredPictures, picture_part
-from vicinal.data.words import channels_option, check_options, existing, positive
-from vicinal.errors import UserError
+from vicinal.data.dataset import DataSet, Note, Part, Wanted, split
+from vicinal.data.forms.looks import Looked
+from vicinal.data.forms.pictures import (
+    PICTURE_OPTIONS,
+    StoredPictures,
+    picture_notes,
+    picture_part,
+)
+from vicinal.data.words import check_options, existing
+from vicinal.errors import UserError, unknown
+from vicinal.escaping import visible
 
-OPTIONS = ("size", "channels", "classes")
+OPTIONS = (*PICTURE_OPTIONS, "classes", "train", "test", "validation")
+
+LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost.dir"}
+"""Files and folders that systems leave behind, in lower case."""
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("val", "valid", "validation", "dev"),
+}
+_NO_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
 
 _LARGEST = 1 << 29  # bytes of a file
-
-_TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "testing"), ("val", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,68 +79,112 @@ class PictureFiles:
             size = -1
         return f"{self.names[row]} {size}"
 
+    def chosen(self, rows: np.ndarray) -> "PictureFiles":
+        """Return some of them."""
+        return PictureFiles(self.root, self.names[rows])
+
 
 def load_folder(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     """Load ``folder:PATH``: a folder a class, any format that Pillow reads.
 
-    Where PATH has folders ``train`` and ``test`` (or ``val``, as ImageNet), these are the parts;
-    with all three, ``val`` is the validation part. Where it has classes right away, they are
-    divided: ``test_fraction`` of each class are test examples. Classes are in the order of their
-    names, and so are the files of a class; a name that begins with a dot is passed over.
+    Where PATH has folders ``train`` and ``test`` (or ``val``, as ImageNet), these are the splits;
+    with all three, ``val`` is the validation split. ``training``, ``testing``, ``valid``,
+    ``validation`` and ``dev`` are known too. Where PATH has classes right away, they are divided:
+    ``test_fraction`` of each class are test examples. Classes are in the order of their names, and
+    so are the files of a class. Folders within a class are read too, also through links; names that
+    begin with a dot and what systems leave behind (``Thumbs.db``) are skipped at every depth.
 
-    Options: ``size=N`` makes all pictures N x N (the shorter side resized, the middle cut out),
-    else all have to be of one size; ``channels=1`` reads them grey; ``classes=A,B`` takes only
-    these folders.
+    Options:
+
+    - ``size=N`` makes all images N x N (the shorter side resized, the middle cut out), else all
+      have to be of one size.
+    - ``channels=1`` reads them gray; the default is 3.
+    - ``exif=ignore`` does not turn images by the orientation in their EXIF data.
+    - ``alpha=black`` composes transparent images onto black instead of white, ``alpha=ignore``
+      drops their transparency.
+    - ``classes=A,B`` takes only these folders.
+    - ``train=FOLDER``, ``test=FOLDER`` and ``validation=FOLDER`` name splits under PATH that have
+      other names.
 
     Raises:
-        UserError: if there is no class, a class without files, or one that the training part does
-            not have; for a picture that cannot be read.
+        UserError: if there is no class, a class without files to train on, or a test class that is
+            not in the training split; if the folders look like splits, or like images and masks,
+            rather than classes; for an image that cannot be read.
     """
     check_options("folder", options, OPTIONS)
     root = existing(where, wanted.root, what="folder of pictures")
     if not root.is_dir():
         raise UserError(f"{root} is a file; folder: wants a folder with one folder a class")
-    named = {name.lower(): name for name in _folders(root)}
-    parts = [
-        next((root / named[word] for word in words if word in named), None)
-        for words in (_TRAIN, _TEST, _VALIDATION)
-    ]
-    train, test, validation = parts
-    size, channels = positive("size", options), channels_option(options)
     only = options["classes"].split(",") if "classes" in options else None
-    if train is None:
-        if test or validation:
-            raise UserError(f"{root} has {(test or validation)} but no folder train beside it")
-        classes = _classes(root, only)
-        files, targets = _listed(root, classes)
+    splits = _splits(root, options)
+    train = splits.get("train", root)
+    classes = _classes(train, only)
+    lists = {}
+    for name, folder in (splits or {"train": root}).items():
+        if more := sorted(set(_folders(folder)) - set(classes)) if only is None else []:
+            raise UserError(f"{folder} has the class {more[0]}, which {train} has not")
+        lists[name] = _listed(folder, classes)
+        if not len(lists[name].files):
+            raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}")
+    _check_layout(train, lists["train"], classes, nested=only is not None or bool(splits))
+    listed = [(one.files, one.targets) for one in lists.values()]
+    if not splits:
+        ((files, targets),) = listed
         rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
-        listed = [(PictureFiles(root, files[k]), targets[torch.from_numpy(k)]) for k in rows]
-    else:
-        if test is None:
-            test, validation = validation, None
-        if test is None:
-            raise UserError(f"{root} has a folder train, but neither test nor val beside it")
-        classes = _classes(train, only)
-        folders = [train, test] if validation is None else [train, test, validation]
-        listed = []
-        for folder in folders:
-            if more := sorted(set(_folders(folder)) - set(classes)) if only is None else []:
-                raise UserError(f"{folder} has the class {more[0]}, which {train} has not")
-            files, targets = _listed(folder, classes)
-            listed.append((PictureFiles(folder, files), targets))
-    first = StoredPictures.of(listed[0][0], size=size, channels=channels, on_bad=wanted.on_bad)
+        listed = [(files.chosen(k), targets[torch.from_numpy(k)]) for k in rows]
+    looked = Looked()
+    first = StoredPictures.by_options(listed[0][0], options, wanted, looked)
     loaded: list[Part] = []
     for pictures, targets in listed:
         stored = replace(first, files=pictures, shape=(len(pictures), *first.shape[1:]))
         loaded.append(picture_part(stored, targets, wanted))
-    validation_part = loaded[2] if len(loaded) > 2 else None
-    return DataSet(classes, loaded[0], loaded[1], validation_part, brightest=255)
+    notes = [
+        *_layout_notes(root, splits, classes, lists),
+        *picture_notes(looked, loaded, options, wanted),
+    ]
+    validation = loaded[2] if len(loaded) > 2 else None
+    names = tuple(map(visible, classes))
+    return DataSet(names, loaded[0], loaded[1], validation, 255, tuple(notes))
+
+
+def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
+    """Return the folders of the splits: training, test and perhaps validation; {} for none."""
+    named = {name.lower(): root / name for name in _folders(root)}
+    found = {
+        name: next(named[word] for word in words if word in named)
+        for name, words in _SPLITS.items()
+        if any(word in named for word in words)
+    }
+    for name in _SPLITS:
+        if name in options:
+            found[name] = root / options[name]
+            if not found[name].is_dir():
+                raise UserError(unknown(f"folder in {root}", options[name], _folders(root)))
+    if not found:
+        return {}
+    if "train" not in found:
+        raise UserError(
+            f"{root} has {next(iter(found.values()))} but no folder train beside it; "
+            "train=FOLDER in the data's name names another"
+        )
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    if "test" not in found:
+        raise UserError(
+            f"{root} has a folder train, but neither test nor val beside it; test=FOLDER in the "
+            "data's name names another"
+        )
+    return {name: found[name] for name in ("train", "test", "validation") if name in found}
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
 
 
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            return sorted(e.name for e in entries if e.is_dir() and not _is_litter(e.name))
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
@@ -131,38 +192,149 @@ def _folders(folder: Path) -> list[str]:
 def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
     found = _folders(folder)
     if only is not None:
+        shown = [visible(name) for name in found]
         for name in only:
-            if name not in found:
-                raise UserError(f"{folder} has no class {name} (it has: {', '.join(found[:20])})")
+            if name not in shown:
+                raise UserError(f"{folder} has no class {name} (it has: {', '.join(shown[:20])})")
             if only.count(name) > 1:
                 raise UserError(f"classes={','.join(only)}: {name} comes twice")
-        found = list(only)
+        return tuple(found[shown.index(name)] for name in only)
     if len(found) < 2:
-        raise UserError(f"{folder} has {len(found)} folders; wanted one a class, two or more")
+        there = f" ({found[0]})" if found else ""
+        raise UserError(
+            f"{folder} has {len(found)} folders{there}; wanted one a class, two or more"
+        )
     return tuple(found)
 
 
-def _listed(folder: Path, classes: Sequence[str]) -> tuple[np.ndarray, torch.Tensor]:
-    """Return the files of all classes, as paths from the folder, and their classes."""
+class _Listed(NamedTuple):
+    """What is in the folders of the classes.
+
+    Args:
+        files: in the order of the classes.
+        targets: ``(n,)`` int64.
+        own: how many files each class has that are not in folders within it.
+        inside: names of the folders right within each class.
+        skipped: names of files and folders that are no images.
+    """
+
+    files: PictureFiles
+    targets: torch.Tensor
+    own: list[int]
+    inside: list[list[str]]
+    skipped: Counter[str]
+
+
+def _listed(folder: Path, classes: Sequence[str]) -> _Listed:
+    """List the files of all classes; more classes than these are an error."""
     names: list[str] = []
-    counts = []
+    counts: list[int] = []
+    own: list[int] = []
+    inside: list[list[str]] = []
+    skipped: Counter[str] = Counter()
     for label in classes:
         before = len(names)
-        try:
-            for base, folders, files in os.walk(folder / label, onerror=_raise):
-                folders.sort()
-                inside = os.path.relpath(base, folder)
-                names += [os.path.join(inside, name) for name in sorted(files) if name[0] != "."]
-        except OSError as error:
-            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+        own.append(0)
+        inside.append([])
+        if (folder / label).is_dir():
+            for depth, base, folders, files in _walk(folder / label, skipped):
+                if not depth:
+                    own[-1], inside[-1] = len(files), folders
+                names += [os.path.join(os.path.relpath(base, folder), name) for name in files]
         counts.append(len(names) - before)
-        if not counts[-1]:
+    targets = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(counts))
+    return _Listed(PictureFiles(folder, np.array(names)), targets, own, inside, skipped)
+
+
+def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str], list[str]]]:
+    """Walk through a folder as ``os.walk``, by name, through links, each folder once."""
+    above = [os.stat(path) for path in top.resolve().parents]
+    seen = {(status.st_dev, status.st_ino) for status in above}
+    depths = {str(top): 0}
+    try:
+        for base, folders, files in os.walk(top, onerror=_raise, followlinks=True):
+            status = os.stat(base)
+            if (status.st_dev, status.st_ino) in seen:  # a link that leads up or back
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            skipped.update(name for name in (*folders, *files) if _is_litter(name))
+            folders[:] = sorted(name for name in folders if not _is_litter(name))
+            depths |= {os.path.join(base, name): depths[base] + 1 for name in folders}
+            yield depths[base], base, folders, sorted(n for n in files if not _is_litter(n))
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nested: bool) -> None:
+    """Refuse folders that are no classes.
+
+    Args:
+        folder: of the training split.
+        listed: its files.
+        classes: names of its folders.
+        nested: whether it is known that the folders are classes, whatever is in them.
+    """
+    counts = listed.targets.bincount(minlength=len(classes)).tolist()
+    if not nested and {name.lower() for name in classes} <= _NO_CLASSES:
+        raise UserError(
+            f"{folder} has the folders {', '.join(classes)}, which look like images and their "
+            f"masks or labels, not like classes; classes={','.join(classes)} reads them as classes"
+        )
+    if not nested and not any(listed.own) and any(listed.inside):
+        some = next(k for k, names in enumerate(listed.inside) if names)
+        raise UserError(
+            f"{folder}: no folder in it ({', '.join(classes[:5])}) has files of its own, only "
+            f"folders: {classes[some]} has {', '.join(listed.inside[some][:5])}. It may be one "
+            f"level too high: name a folder below, or the splits "
+            f"(train={classes[-1]}&test={classes[0]}, say); classes={','.join(classes[:5])} reads "
+            "them as classes"
+        )
+    for label, count in zip(classes, counts, strict=True):
+        if not count:
             raise UserError(
                 f"{folder / label} has no files: a class needs pictures; put some there, or leave "
                 "the class out with classes=NAME,NAME in the data's name"
             )
-    targets = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(counts))
-    return np.array(names), targets
+
+
+def _layout_notes(
+    root: Path, splits: Mapping[str, Path], classes: Sequence[str], lists: Mapping[str, _Listed]
+) -> list[Note]:
+    """Return which folders are splits and classes, and what was skipped."""
+    several = f"{len(classes)} classes, a folder each: {', '.join(classes[:10])}"
+    notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
+    if splits:
+        folders = (f"{name} from {path.relative_to(root)}" for name, path in splits.items())
+        notes.insert(0, Note(f"splits: {', '.join(folders)}"))
+        there = {path.name for path in splits.values()}
+        if more := [name for name in _folders(root) if name not in there]:
+            notes.append(Note(f"folders of {root} that are not read: {', '.join(more[:10])}", True))
+    skipped = sum((one.skipped for one in lists.values()), Counter[str]())
+    if skipped:
+        names = ", ".join(f"{name} ({count})" for name, count in skipped.most_common(5))
+        notes.append(Note(f"skipped {skipped.total()} hidden or system files and folders: {names}"))
+    mixed = [
+        f"{classes[k]} ({', '.join(names[:3])})"
+        for k, names in enumerate(lists["train"].inside)
+        if names
+    ]
+    if mixed:
+        notes.append(
+            Note(f"classes with folders in them, whose files count too: {', '.join(mixed[:5])}")
+        )
+    without = [
+        classes[k] for k, (n, names) in enumerate(zip(*lists["train"][2:4], strict=True)) if not n
+    ]
+    if without:
+        notes.append(
+            Note(
+                f"classes without files of their own, only folders: {', '.join(without[:5])}; "
+                "are they classes?",
+                doubtful=True,
+            )
+        )
+    return [Note(visible(note.text), note.doubtful) for note in notes]
 
 
 def _raise(error: OSError) -> None:

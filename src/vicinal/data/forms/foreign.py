@@ -1,13 +1,14 @@
 """Rows of map-style data sets that others wrote, as arrays that are all alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from vicinal.data.dataset import OnBad, Part, Read, Skips, Wanted
+from vicinal.data.forms.looks import AS_VIEWERS, Looked, Looks, opaque, upright
 from vicinal.errors import UserError
 
 _GREY = {"1", "L", "LA", "La"}
@@ -25,6 +26,8 @@ class Form:
         dtype: of inputs, uint8 or float32.
         target: ``"class"``, or the shape of real values.
         forced: channels to convert images to; None where ``grey`` is a guess that may fail.
+        looks: how the orientation and transparency of images are treated.
+        looked: counts what was changed in images.
     """
 
     size: int | None
@@ -33,6 +36,8 @@ class Form:
     dtype: np.dtype[Any] | None = None
     target: tuple[int, ...] | str | None = None
     forced: int | None = None
+    looks: Looks = AS_VIEWERS
+    looked: Looked = field(default_factory=Looked, compare=False)
 
 
 class ColourError(Exception):
@@ -250,16 +255,16 @@ def _picture(picture: Any, form: Form, where: str) -> np.ndarray:
     from PIL import Image
 
     try:
+        picture = upright(picture, form.looks, form.looked)
         if picture.mode.startswith("I;16"):
             eight = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
             picture = Image.fromarray(eight.astype(np.uint8))
         elif picture.mode in {"I", "F"}:
-            raise UserError(
-                f"{where}: its channels have 32 bits, of which nobody knows which value is white"
-            )
+            raise UserError(f"{where}: images with 32 bits a channel have no defined white level")
         if form.grey and form.forced is None and picture.mode not in _GREY:
             raise ColourError
-        array = _fit(picture.convert("L" if form.grey else "RGB"), form)
+        mode = "L" if form.grey else "RGB"
+        array = _fit(opaque(picture, mode, form.looks, form.looked), form)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads files late
         raise UserError(f"{where}: the picture cannot be decoded ({said(error)})") from error
     return array.transpose(2, 0, 1)
@@ -269,7 +274,10 @@ def _fit(picture: Any, form: Form) -> np.ndarray:
     """Return ``(height, width, channels)``: the shorter side resized, the middle cut out."""
     from PIL import Image, ImageOps
 
+    form.looked.images += 1
     if form.size is not None:
+        if picture.size != (form.size, form.size):
+            form.looked.fit(*picture.size)
         picture = ImageOps.fit(picture, (form.size, form.size), Image.Resampling.BILINEAR)
     array = np.asarray(picture)
     return array[:, :, None] if array.ndim == 2 else array

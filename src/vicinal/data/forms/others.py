@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Part, Wanted, split
+from vicinal.data.dataset import DataSet, Part, Skips, Wanted, split
 from vicinal.data.forms.foreign import (
     ColourError,
     Form,
@@ -21,6 +21,8 @@ from vicinal.data.forms.foreign import (
     read_part,
     said,
 )
+from vicinal.data.forms.looks import Looked, looks_of
+from vicinal.data.forms.pictures import PICTURE_OPTIONS
 from vicinal.data.words import channels_option, check_options, positive
 from vicinal.errors import UserError, unknown
 
@@ -31,11 +33,10 @@ HUGGING_FACE_OPTIONS = (
     "train",
     "test",
     "validation",
-    "size",
-    "channels",
+    *PICTURE_OPTIONS,
 )
-TORCHVISION_OPTIONS = ("train", "test", "validation", "size", "channels")
-IMPORT_OPTIONS = ("size", "channels")
+TORCHVISION_OPTIONS = ("train", "test", "validation", *PICTURE_OPTIONS)
+IMPORT_OPTIONS = PICTURE_OPTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def load_hugging_face(where: str, options: Mapping[str, str], wanted: Wanted) ->
     Options: ``config=NAME``; ``image=COLUMN`` and ``label=COLUMN``, where types don't tell;
     ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT``; ``size=N`` makes pictures N x N (the
     shorter side resized, the middle cut out); ``channels=1`` makes them gray and ``channels=3``
-    RGB. By default they are gray if all of them are.
+    RGB, by default gray if all of them are; ``exif`` and ``alpha`` as in ``load_folder``.
 
     Raises:
         UserError: if the library is missing or cannot load the set, a split or column is not there,
@@ -99,7 +100,8 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> 
     set of one part is divided.
 
     Options: ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT`` where the splits have other
-    names (ImageNet's is ``test=val``); ``size=N`` and ``channels`` as in ``load_hugging_face``.
+    names (ImageNet's is ``test=val``); ``size``, ``channels``, ``exif`` and ``alpha`` as in
+    ``load_folder``.
 
     Raises:
         UserError: if the library is missing, there is no such class, its files are not there, or a
@@ -112,7 +114,7 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> 
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
     takes = inspect.signature(make).parameters
-    named = {key: value for key, value in options.items() if key not in {"size", "channels"}}
+    named = {key: value for key, value in options.items() if key not in PICTURE_OPTIONS}
     arguments: dict[str, dict[str, Any]]
     if "train" in takes and not named:
         arguments = {"train": {"train": True}, "test": {"train": False}}
@@ -156,7 +158,7 @@ def load_imported(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
     they fit together; what is larger than ``wanted.in_memory`` is then read again when it is asked
     for.
 
-    Options: ``size=N`` and ``channels`` as in ``load_hugging_face``.
+    Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_hugging_face``.
 
     Raises:
         UserError: if the path cannot be imported or does not name a data set; if a row raises
@@ -256,19 +258,33 @@ def _load(
     """Read all parts in one form, and name the classes."""
     size = positive("size", options)
     forced = channels_option(options) if "channels" in options else None
+    looks = looks_of(options, wanted.max_bytes)
+    looked = Looked()
     try:
-        read, form = _read_parts(parts, Form(size, grey=forced != 3, forced=forced), wanted)
+        form = Form(size, grey=forced != 3, forced=forced, looks=looks, looked=looked)
+        read, form = _read_parts(parts, form, wanted)
     except ColourError:
-        read, form = _read_parts(parts, Form(size, grey=False), wanted)
+        looked = Looked()
+        form = Form(size, grey=False, looks=looks, looked=looked)
+        read, form = _read_parts(parts, form, wanted)
     classes: tuple[str, ...] = ()
     if form.target == "class":
         count = 1 + max(int(part.targets.max()) for part in read.values())
         classes = tuple(map(_word, names)) if names is not None else tuple(map(str, range(count)))
-        if count > len(classes):
-            raise UserError(
-                f"{parts['train'].name}: class {count - 1} has no name; there are {len(classes)} "
-                f"({', '.join(classes[:20])})"
-            )
+        named = ", ".join(classes[:20])
+        for name, part in read.items():
+            fits = part.targets < len(classes)
+            skips = Skips(wanted.on_bad)
+            for row in (~fits).nonzero().flatten().tolist():
+                skips(
+                    UserError(
+                        f"{parts[name].name}: class {int(part.targets[row])} has no name; there "
+                        f"are {len(classes)} ({named})"
+                    )
+                )
+            if skips.sentences:
+                kept = _chosen(part, fits.nonzero().flatten().numpy())
+                read[name] = replace(kept, skipped=(*kept.skipped, *skips.sentences))
     if "test" not in read:
         rows = split(
             read["train"].targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
@@ -280,7 +296,8 @@ def _load(
         }
     pictures = form.dtype == np.uint8
     white = 255 if pictures else None
-    return DataSet(classes, read["train"], read["test"], read.get("validation"), brightest=white)
+    notes = looked.notes(looks, size, every=True)
+    return DataSet(classes, read["train"], read["test"], read.get("validation"), white, notes)
 
 
 def _word(name: Any) -> str:

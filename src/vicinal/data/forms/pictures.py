@@ -4,18 +4,31 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import OnBad, Part, Read, Skips, Wanted
+from vicinal.data.dataset import Note, OnBad, Part, Read, Skips, Wanted
+from vicinal.data.forms.looks import (
+    AS_VIEWERS,
+    Looked,
+    Looks,
+    looks_of,
+    opaque,
+    orientation_of,
+    turned,
+    upright,
+)
+from vicinal.data.words import channels_option, positive
 from vicinal.errors import UserError
 
 Channels = Literal[1, 3]
+
+PICTURE_OPTIONS = ("size", "channels", "exif", "alpha")
 
 MOST_PIXELS = 1 << 27
 """Pictures that claim more pixels are refused: damaged headers claim anything."""
@@ -26,6 +39,9 @@ _PIXELS_PER_BYTE = 10_000
 _SMALL = 1 << 16
 
 _PIECE = 1 << 26  # bytes of pictures that are read together
+
+_FIRST = 100  # images of a split in files that are looked at when it is loaded
+_APP0 = 0xE0
 
 
 class Files(Protocol):
@@ -55,6 +71,8 @@ class StoredPictures:
             every picture has to have this size.
         raw: the bytes are pixels, ``(height, width, channels)`` uint8, and nothing else.
         on_bad: what is done about a picture that cannot be decoded.
+        looks: how orientation and transparency are treated.
+        looked: what was changed in the images that were read, counted.
     """
 
     files: Files
@@ -62,11 +80,19 @@ class StoredPictures:
     resized: bool = False
     raw: bool = False
     on_bad: OnBad = "raise"
+    looks: Looks = AS_VIEWERS
+    looked: Looked = field(default_factory=Looked)
     dtype: torch.dtype = field(default=torch.uint8, init=False)
 
     @classmethod
     def of(
-        cls, files: Files, *, size: int | None, channels: Channels, on_bad: OnBad
+        cls,
+        files: Files,
+        *,
+        size: int | None,
+        channels: Channels,
+        on_bad: OnBad,
+        looks: Looks = AS_VIEWERS,
     ) -> "StoredPictures":
         """Look at the first picture that can be decoded to see how large they are.
 
@@ -77,18 +103,33 @@ class StoredPictures:
         for row in range(len(files)):
             try:
                 name = files.name(row)
-                picture = decode(files.get(row), channels=channels, size=size, where=name)
+                data = files.get(row)
+                picture = decode(data, channels=channels, size=size, where=name, looks=looks)
             except UserError as error:
                 skips(error)
             else:
                 height, width, _ = picture.shape
                 shape = (len(files), channels, height, width)
-                return cls(files, shape, resized=size is not None, on_bad=on_bad)
+                return cls(files, shape, size is not None, on_bad=on_bad, looks=looks)
         raise UserError(f"none of {len(files)} pictures can be read; {skips.sentences[0]}")
 
     def identity(self, row: int) -> str:
         """Return what tells a picture from others without reading it."""
         return self.files.identity(row)
+
+    @classmethod
+    def by_options(
+        cls, files: Files, options: Mapping[str, str], wanted: Wanted, looked: Looked
+    ) -> "StoredPictures":
+        """Do as ``of``, with the options of a data set's name; count in ``looked``."""
+        first = cls.of(
+            files,
+            size=positive("size", options),
+            channels=channels_option(options),
+            on_bad=wanted.on_bad,
+            looks=looks_of(options, wanted.max_bytes),
+        )
+        return replace(first, looked=looked)
 
     def read(self, rows: Sequence[int]) -> Read:
         """Read and decode some pictures: ``(k, channels, height, width)`` uint8, contiguous."""
@@ -106,15 +147,35 @@ class StoredPictures:
                     _copy_into(pixels[len(kept)], data, self.files, row)
                 else:
                     out = pixels[len(kept)]
-                    if size is not None or not _quickly(decode_jpeg, data, out):
-                        _decode_into(out, data, size, self.files, row)
+                    if size is not None or not _quickly(decode_jpeg, data, out, self.looks):
+                        self._decode_into(out, data, size, row)
             except UserError as error:
                 skips(error)
             else:
                 kept.append(len(kept) + len(skips.sentences))
+        self.looked.images += len(kept)
         # Contiguous, as a part in memory is: what comes after may depend on it in the last digit.
         inputs = torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2).contiguous()
         return Read(inputs, np.array(kept, np.int64), skips.sentences)
+
+    def _decode_into(self, out: np.ndarray, data: bytes, size: int | None, row: int) -> None:
+        """Decode one picture into ``(height, width, channels)`` uint8, which has to fit."""
+        where = self.files.name(row)
+        channels: Channels = 3 if out.shape[2] == 3 else 1
+        picture = decode(
+            data,
+            channels=channels,
+            size=size,
+            where=where,
+            looks=self.looks,
+            looked=self.looked,
+        )
+        if picture.shape != out.shape:
+            raise UserError(
+                f"{where}: wanted a picture of {_by(out)} pixels like the first one, found "
+                f"{_by(picture)}; size=N in the data's name makes them all N x N"
+            )
+        out[...] = picture
 
 
 def picture_part(
@@ -149,6 +210,20 @@ def picture_part(
     return Part(inputs, targets, tuple(sentences))
 
 
+def picture_notes(
+    looked: Looked, parts: Iterable[Part], options: Mapping[str, str], wanted: Wanted
+) -> tuple[Note, ...]:
+    """Return what was changed in the images, or in the first ones of splits that stay in files."""
+    every = True
+    for part in parts:
+        if isinstance(part.inputs, StoredPictures):
+            every = False
+            first = replace(part.inputs, on_bad="skip", looked=looked)
+            first.read(range(min(_FIRST, len(part))))
+    looks = looks_of(options, wanted.max_bytes)
+    return looked.notes(looks, positive("size", options), every=every)
+
+
 def _copy_into(out: np.ndarray, data: bytes, files: Files, row: int) -> None:
     if len(data) != out.size:
         raise UserError(
@@ -158,9 +233,9 @@ def _copy_into(out: np.ndarray, data: bytes, files: Files, row: int) -> None:
     out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
 
 
-def _quickly(decode_jpeg: Any, data: bytes, out: np.ndarray) -> bool:
+def _quickly(decode_jpeg: Any, data: bytes, out: np.ndarray, looks: Looks) -> bool:
     """Decode a JPEG of the right size, by far the most frequent; say whether it was one."""
-    if data[:2] != b"\xff\xd8":
+    if data[:2] != b"\xff\xd8" or (looks.exif and _may_turn(data)):
         return False
     try:
         space = "RGB" if out.shape[2] == 3 else "GRAY"
@@ -169,40 +244,49 @@ def _quickly(decode_jpeg: Any, data: bytes, out: np.ndarray) -> bool:
         return False  # decode tells what is the matter, or can do more
 
 
-def _decode_into(out: np.ndarray, data: bytes, size: int | None, files: Files, row: int) -> None:
-    """Decode one picture into ``(height, width, channels)`` uint8, which has to fit."""
-    where = files.name(row)
-    channels: Channels = 3 if out.shape[2] == 3 else 1
-    picture = decode(data, channels=channels, size=size, where=where)
-    if picture.shape != out.shape:
-        raise UserError(
-            f"{where}: wanted a picture of {_by(out)} pixels like the first one, found "
-            f"{_by(picture)}; size=N in the data's name makes them all N x N"
-        )
-    out[...] = picture
+def _may_turn(data: bytes) -> bool:
+    """Say whether a JPEG may hold an orientation: a quick look, since most hold none.
+
+    EXIF and XMP data are in segments APP1, which come before the tables and the image.
+    """
+    at = 2
+    while (head := data[at : at + 4])[:1] == b"\xff" and len(head) == 4 and head[1] >= _APP0:
+        if head[1] == _APP0 + 1:
+            return True
+        at += 2 + (head[2] << 8 | head[3])
+    return False
 
 
 def decode(
-    data: bytes, *, channels: Channels = 3, size: int | None = None, where: str
+    data: bytes,
+    *,
+    channels: Channels = 3,
+    size: int | None = None,
+    where: str,
+    looks: Looks = AS_VIEWERS,
+    looked: Looked | None = None,
 ) -> np.ndarray:
-    """Decode a picture: JPEG, PNG and whatever else Pillow reads.
+    """Decode an image: JPEG, PNG and whatever else Pillow reads.
 
-    Grey ones become RGB by repetition and colour ones grey by luma, whichever is wanted. Alpha is
-    dropped, a palette looked up, CMYK converted, 16 bits a channel rounded to 8. Rotation by EXIF
-    is not applied, as in torchvision.
+    Gray images become RGB by repetition, and color images gray by luma, as ``channels`` says.
+    Palettes are looked up, CMYK is converted, and 16 bits a channel are rounded to 8. Images are
+    turned upright by the orientation in their EXIF data and transparent ones composed onto white,
+    unless ``looks`` says otherwise. A JPEG about which libjpeg only warns is decoded.
 
     Args:
         data: the bytes of the file.
         channels: 3 for RGB, 1 for grey.
         size: if given, the shorter side is resized to it (bilinear), and the middle cut out.
         where: file, or file and record, for the error.
+        looks: how orientation and transparency are treated.
+        looked: counts what was changed.
 
     Returns:
         ``(height, width, channels)`` uint8.
 
     Raises:
         UserError: if the picture is damaged, incomplete, of an unknown format, of 32 bits a
-            channel, or claims more pixels than its bytes can hold.
+            channel, or claims more pixels than its bytes can hold or ``looks`` allows.
 
     Example:
         >>> import simplejpeg
@@ -210,11 +294,10 @@ def decode(
         >>> decode(grey, where="grey.jpg").shape
         (8, 8, 3)
     """
+    seen = looked or Looked()
+    decoder = _decode_jpeg if data[:2] == b"\xff\xd8" else _decode_other
     try:
-        if data[:2] == b"\xff\xd8":
-            picture = _decode_jpeg(data, channels=channels, size=size, where=where)
-        else:
-            picture = _decode_other(data, channels=channels, size=size, where=where)
+        picture = decoder(data, channels=channels, size=size, where=where, looks=looks, looked=seen)
     except UserError:
         raise
     except Exception as error:  # decoders of foreign bytes raise what they like
@@ -229,52 +312,85 @@ def decode(
     return picture[:, :, None] if picture.ndim == 2 else picture
 
 
-def _decode_jpeg(data: bytes, *, channels: Channels, size: int | None, where: str) -> np.ndarray:
+def _decode_jpeg(
+    data: bytes, *, channels: Channels, size: int | None, where: str, looks: Looks, looked: Looked
+) -> np.ndarray:
     from PIL import Image
     from simplejpeg import decode_jpeg, decode_jpeg_header
 
-    height, width, space, _ = decode_jpeg_header(data)
-    _check_claim(height * width, len(data), where)
-    if space in {"CMYK", "YCCK"}:
-        # libjpeg hands out the four inks; Pillow knows that Adobe's are upside down.
-        decode_jpeg(data, "CMYK")  # complains about damage that Pillow overlooks
-        return _decode_other(data, channels=channels, size=size, where=where)
-    space = "RGB" if channels == 3 else "GRAY"
-    if size is None:
-        pixels: np.ndarray = decode_jpeg(data, space)
+    least = size or 0
+    how: dict[str, Any] = {
+        "channels": channels,
+        "size": size,
+        "where": where,
+        "looks": looks,
+        "looked": looked,
+    }
+    try:
+        height, width, space, _ = decode_jpeg_header(data)
+        _check_claim(height * width, len(data), where, looks)
+        inks = space in {"CMYK", "YCCK"}
+        space = "CMYK" if inks else "RGB" if channels == 3 else "GRAY"
+        # The decoder halves for free, as long as something is left to resize.
+        pixels: np.ndarray = decode_jpeg(data, space, min_height=least, min_width=least)
+    except ValueError as error:
+        # libjpeg complains. Pillow decodes all the same, unless the image is incomplete.
+        picture = _decode_other(data, **how)
+        looked.warn(f"{where} ({error})")
+        return picture
+    if inks:  # libjpeg hands out the four inks; Pillow knows that Adobe's are upside down
+        return _decode_other(data, **how)
+    orientation = 1
+    if looks.exif and _may_turn(data):
+        with Image.open(io.BytesIO(data)) as whole:
+            orientation = orientation_of(whole)
+    if size is None and orientation == 1:
         return pixels
-    # The decoder halves for free, as long as something is left to resize.
-    small = decode_jpeg(data, space, min_height=size, min_width=size)
-    return _fitted(Image.fromarray(small[:, :, 0] if channels == 1 else small), size)
+    decoded = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    if orientation > 1:
+        looked.turned += 1
+        decoded = turned(decoded, orientation)
+        height, width = (width, height) if orientation > 4 else (height, width)
+    if size is None:
+        return np.asarray(decoded)
+    return _fitted(decoded, size, (width, height), looked)
 
 
-def _decode_other(data: bytes, *, channels: Channels, size: int | None, where: str) -> np.ndarray:
+def _decode_other(
+    data: bytes, *, channels: Channels, size: int | None, where: str, looks: Looks, looked: Looked
+) -> np.ndarray:
     from PIL import Image
 
     if data[:4] == b"\x89PNG":
         _check_sums(data)
     with Image.open(io.BytesIO(data)) as picture:
         compact = picture.format in {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"}
-        _check_claim(picture.width * picture.height, len(data) if compact else None, where)
+        count = picture.width * picture.height
+        _check_claim(count, len(data) if compact else None, where, looks)
         picture.load()
         mode = "RGB" if channels == 3 else "L"
-        if picture.mode.startswith("I;16"):
-            eight = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
+        whole = upright(picture, looks, looked)
+        if whole.mode.startswith("I;16"):
+            eight = (np.asarray(whole).astype(np.uint32) * 255 + 32767) // 65535
             converted = Image.fromarray(eight.astype(np.uint8)).convert(mode)
-        elif picture.mode in {"I", "F"}:
+        elif whole.mode in {"I", "F"}:
             raise UserError(
-                f"{where}: its channels have 32 bits, of which nobody knows which value is white; "
-                "save it with 8 or 16 bits"
+                f"{where}: images with 32 bits a channel have no defined white level; save it with "
+                "8 or 16 bits"
             )
         else:
-            converted = picture.convert(mode)
-    return np.asarray(converted) if size is None else _fitted(converted, size)
+            converted = opaque(whole, mode, looks, looked)
+    if size is None:
+        return np.asarray(converted)
+    return _fitted(converted, size, converted.size, looked)
 
 
-def _fitted(picture: Any, size: int) -> np.ndarray:
+def _fitted(picture: Any, size: int, before: tuple[int, int], looked: Looked) -> np.ndarray:
     """Return a Pillow picture with the shorter side resized, the middle cut out."""
     from PIL import Image, ImageOps
 
+    if before != (size, size):
+        looked.fit(*before)
     return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
 
 
@@ -292,13 +408,18 @@ def _check_sums(data: bytes) -> None:
     raise ValueError("its end is missing")
 
 
-def _check_claim(pixels: int, count: int | None, where: str) -> None:
+def _check_claim(pixels: int, count: int | None, where: str, looks: Looks) -> None:
     most = MOST_PIXELS
     if count is not None:
         most = min(most, max(_SMALL, count * _PIXELS_PER_BYTE))
     if not 0 < pixels <= most:
         of = "" if count is None else f" of {count} bytes"
         raise UserError(f"{where}: a picture{of} claims {pixels} pixels; its header is damaged")
+    if 4 * pixels > looks.max_bytes:  # as many bytes as Pillow takes
+        raise UserError(
+            f"{where}: an image of {pixels} pixels takes {4 * pixels} bytes once it is decoded, "
+            f"more than max_bytes = {looks.max_bytes}; raise max_bytes if the file is genuine"
+        )
 
 
 def _kind(data: bytes) -> str:

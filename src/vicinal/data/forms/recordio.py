@@ -12,7 +12,8 @@ from vicinal.errors import UserError
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
-_FRAME = struct.Struct("<II")
+FRAME = struct.Struct("<II")
+"""Before a payload: the magic number, kind and length."""
 _LENGTH_BITS = 29
 _LONGEST = (1 << _LENGTH_BITS) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
@@ -61,8 +62,8 @@ class RecordFile:
         Raises:
             UserError: if no whole record begins there.
         """
-        kind, length = self._frame(offset, self._bytes(offset, _FRAME.size))
-        payload = self._bytes(offset + _FRAME.size, length)
+        kind, length = self._frame(offset, self._bytes(offset, FRAME.size))
+        payload = self._bytes(offset + FRAME.size, length)
         if kind == _WHOLE:
             return payload
         if kind != _FIRST:
@@ -70,19 +71,19 @@ class RecordFile:
         parts = [payload]
         at = offset
         while kind != _LAST:
-            at += _FRAME.size + _padded(length)
-            kind, length = self._frame(at, self._bytes(at, _FRAME.size))
+            at += FRAME.size + _padded(length)
+            kind, length = self._frame(at, self._bytes(at, FRAME.size))
             if kind not in {_MIDDLE, _LAST}:
                 raise self._broken(at, "another record where a further part should be")
-            parts.append(self._bytes(at + _FRAME.size, length))
+            parts.append(self._bytes(at + FRAME.size, length))
         return _MAGIC_BYTES.join(parts)
 
     def read_whole(self, offset: int, length: int) -> bytes:
         """Return the payload of a record that has one part of a known length, in one look."""
-        data = os.pread(self._file, _FRAME.size + length, offset)
-        if len(data) < _FRAME.size + length or _FRAME.unpack_from(data) != (MAGIC, length):
+        data = os.pread(self._file, FRAME.size + length, offset)
+        if len(data) < FRAME.size + length or FRAME.unpack_from(data) != (MAGIC, length):
             return self.read(offset)  # which tells what is the matter
-        return data[_FRAME.size :]
+        return data[FRAME.size :]
 
     def peek(self, offset: int, length: int, count: int) -> bytes:
         """Return the first bytes of a payload, ``count`` or as many as there are.
@@ -94,7 +95,7 @@ class RecordFile:
         """
         if length < 0:
             return self.read(offset)[:count]
-        return os.pread(self._file, min(count, length), offset + _FRAME.size)
+        return os.pread(self._file, min(count, length), offset + FRAME.size)
 
     def scan(self) -> Iterator[tuple[int, int]]:
         """Walk through the file: for each record its offset and, if it has one part, its length.
@@ -109,9 +110,9 @@ class RecordFile:
         offset, inside, begin = 0, False, 0
         while offset < self.size:
             at = offset - start
-            if at + _FRAME.size > len(block):
+            if at + FRAME.size > len(block):
                 block, start, at = os.pread(self._file, _BLOCK, offset), offset, 0
-            kind, length = self._frame(offset, block[at : at + _FRAME.size])
+            kind, length = self._frame(offset, block[at : at + FRAME.size])
             if inside != (kind in {_MIDDLE, _LAST}):
                 what = "another record where a further part should be" if inside else "a stray part"
                 raise self._broken(offset, what)
@@ -122,7 +123,7 @@ class RecordFile:
             elif kind == _LAST:
                 inside = False
                 yield begin, -1
-            offset += _FRAME.size + _padded(length)
+            offset += FRAME.size + _padded(length)
         if inside or offset > self.size:
             raise self._broken(begin if inside else self.size, "the end of the file in a record")
 
@@ -135,22 +136,22 @@ class RecordFile:
         for offset in offsets:
             if not 0 <= offset < self.size:
                 raise self._broken(offset, f"nothing, since the file has {self.size} bytes")
-            kind, length = self._frame(offset, self._bytes(offset, _FRAME.size))
+            kind, length = self._frame(offset, self._bytes(offset, FRAME.size))
             if kind in {_MIDDLE, _LAST}:
                 raise self._broken(offset, "a part of a record whose beginning is missing")
             yield length if kind == _WHOLE else -1
 
     def _frame(self, offset: int, data: bytes) -> tuple[int, int]:
-        if len(data) < _FRAME.size:
+        if len(data) < FRAME.size:
             raise self._broken(offset, "the end of the file")
-        magic, word = _FRAME.unpack(data)
+        magic, word = FRAME.unpack(data)
         if magic != MAGIC:
             raise self._broken(offset, f"0x{magic:08x} instead of 0x{MAGIC:08x}")
         kind, length = word >> _LENGTH_BITS, word & _LONGEST
         if kind > _LAST:
             raise self._broken(offset, f"a record of kind {kind}, where 0 to 3 are known")
-        if offset + _FRAME.size + length > self.size:
-            left = self.size - offset - _FRAME.size
+        if offset + FRAME.size + length > self.size:
+            left = self.size - offset - FRAME.size
             raise self._broken(offset, f"a record of {length} bytes, of which {left} are there")
         return kind, length
 
@@ -195,7 +196,7 @@ def write_record(file: BinaryIO, payload: bytes) -> None:
 
 
 def _write_part(file: BinaryIO, kind: int, data: bytes) -> None:
-    file.write(_FRAME.pack(MAGIC, kind << _LENGTH_BITS | len(data)))
+    file.write(FRAME.pack(MAGIC, kind << _LENGTH_BITS | len(data)))
     file.write(data + bytes(_padded(len(data)) - len(data)))
 
 

@@ -9,13 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Part, Skips, Wanted, split
-from vicinal.data.forms.pictures import StoredPictures, picture_part
-from vicinal.data.forms.recordio import HEADER, RecordFile, image_labels, read_index
-from vicinal.data.words import channels_option, check_options, existing, positive, shape_option
+from vicinal.data.dataset import DataSet, Note, Part, Skips, Wanted, split
+from vicinal.data.forms.looks import Looked
+from vicinal.data.forms.pictures import (
+    PICTURE_OPTIONS,
+    StoredPictures,
+    picture_notes,
+    picture_part,
+)
+from vicinal.data.forms.recordio import FRAME, HEADER, RecordFile, image_labels, read_index
+from vicinal.data.words import check_options, existing, shape_option
 from vicinal.errors import UserError
 
-OPTIONS = ("size", "channels", "raw", "classes", "task")
+OPTIONS = (*PICTURE_OPTIONS, "raw", "classes", "task")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +75,12 @@ class RecordPictures:
 def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
 
-    A third file is the validation part.
+    A third file is the validation split. ``rec:FOLDER`` takes the files ``NAME_train.rec``,
+    ``NAME_test.rec`` and ``NAME_validation.rec`` of a folder (also ``train``, ``test`` and ``val``
+    without a NAME), or its only ``.rec`` file.
 
-    A ``.idx`` file beside a ``.rec`` says which records there are; without one the file is walked
-    through. Options: ``size=N`` makes all pictures N x N; ``channels=1`` reads them grey;
+    A ``.idx`` file beside a ``.rec`` has to list all records; without one the file is walked
+    through. Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_folder``;
     ``raw=HEIGHTxWIDTHxCHANNELS`` takes payloads for pixels; ``classes=FILE`` names the classes, a
     line each (else ``NAME_classes.txt`` beside ``NAME_train.rec``, or ``classes.txt``, is taken);
     ``task=regression`` takes whole-numbered labels for real values.
@@ -85,6 +93,10 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     """
     check_options("rec", options, OPTIONS)
     names = where.split(",")
+    notes: list[Note] = []
+    if len(names) == 1 and (folder := existing(where, wanted.root, what="record file")).is_dir():
+        names = [str(path) for path in _files_of(folder)]
+        notes.append(Note(f"{folder}: read {', '.join(Path(name).name for name in names)}"))
     if not 1 <= len(names) <= 3:
         raise UserError(
             f"rec: wants one file, TRAIN.rec,TEST.rec or TRAIN.rec,TEST.rec,VALIDATION.rec, got "
@@ -95,25 +107,35 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     opened = [open_records(path, wanted) for path in paths]
     regression = _task(options) == "regression"
     (pictures, labels, skipped), *rest = opened
-    classes, targets = _targets(pictures, labels, names=given, regression=regression)
+    skips = Skips(wanted.on_bad, skipped)
+    classes, targets, rows = _targets(
+        pictures, labels, names=given, regression=regression, skips=skips
+    )
+    pictures = pictures.chosen(rows)
     files = [(pictures, targets, skipped)]
     for path, (others, other_labels, other_skipped) in zip(paths[1:], rest, strict=True):
-        _, other_targets = _targets(
-            others, other_labels, names=classes, regression=not classes, training=paths[0]
+        _, other_targets, rows = _targets(
+            others,
+            other_labels,
+            names=classes,
+            regression=not classes,
+            skips=Skips(wanted.on_bad, other_skipped),
+            training=paths[0],
         )
         _check_widths([paths[0], path], targets, other_targets)
-        files.append((others, other_targets, other_skipped))
+        files.append((others.chosen(rows), other_targets, other_skipped))
     if not rest:
-        rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+        divided = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
         files = [
             (pictures.chosen(k), targets[torch.from_numpy(k)], skipped if part == 0 else [])
-            for part, k in enumerate(rows)
+            for part, k in enumerate(divided)
         ]
     raw = shape_option("raw", options)
-    if raw is not None and (unused := sorted({"size", "channels"} & options.keys())):
+    if raw is not None and (unused := sorted(set(PICTURE_OPTIONS) & options.keys())):
         raise UserError(f"rec: {unused[0]} is for encoded images, and raw= says what raw ones are")
+    looked = Looked()
     train, *further = (
-        _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted)
+        _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted, looked=looked)
         for chosen, labels, sentences in files
     )
     for path, other in zip(paths[1:] or paths, further, strict=True):
@@ -123,7 +145,36 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
                 f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
             )
     validation = further[1] if len(further) > 1 else None
-    return DataSet(classes, train, further[0], validation, brightest=255)
+    if not raw:
+        notes += picture_notes(looked, [train, *further], options, wanted)
+    return DataSet(classes, train, further[0], validation, 255, tuple(notes))
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return the record files of a folder: training, test and perhaps validation."""
+    found = sorted(folder.glob("*.rec"))
+    names = ("train", "training"), ("test", "val", "validation"), ("val", "validation")
+    chosen: list[Path] = []
+    for words in names:
+        fitting = [
+            path
+            for word in words
+            for path in found
+            if path.stem.lower().rpartition("_")[2] == word and path not in chosen
+        ]
+        if [path.stem.lower().rpartition("_")[2] for path in fitting[:2]] == [words[0]] * 2:
+            raise UserError(
+                f"{folder} has several record files for {words[0]}, such as {fitting[0].name} and "
+                f"{fitting[1].name}; name the files: rec:TRAIN.rec,TEST.rec"
+            )
+        chosen += fitting[:1]
+    if found and (len(found) == 1 or len(chosen) > 1):
+        return chosen if len(chosen) > 1 else found
+    there = ", ".join(path.name for path in found[:20]) or "no .rec file"
+    raise UserError(
+        f"{folder} has {there}; expected NAME_train.rec and NAME_test.rec, or one file; name the "
+        "files: rec:TRAIN.rec,TEST.rec"
+    )
 
 
 def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray, list[str]]:
@@ -144,6 +195,7 @@ def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray
             lengths = np.fromiter(file.lengths(offsets.tolist()), np.int64, len(offsets))
         except UserError as error:
             raise UserError(f"{error}; it is {index} that sends there") from error
+        _check_index(file, offsets, lengths, index)
     else:
         frames = np.fromiter(file.scan(), np.dtype([("offset", np.int64), ("length", np.int64)]))
         offsets, lengths = frames["offset"].copy(), frames["length"].copy()
@@ -173,6 +225,21 @@ def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray
     return pictures.chosen(np.array(kept, np.int64)), values, skips.sentences
 
 
+def _check_index(file: RecordFile, offsets: np.ndarray, lengths: np.ndarray, index: Path) -> None:
+    """Refuse an index that leaves records out."""
+    order = np.argsort(offsets)
+    ends = np.append(offsets[order][1:], file.size) - offsets[order]
+    whole = lengths[order] == ends - FRAME.size - np.mod(-lengths[order], 4)
+    if len(offsets) and offsets.min() == 0 and whole.all():
+        return  # each record ends where the next one begins
+    count = sum(1 for _ in file.scan())
+    if count != len(offsets):
+        raise UserError(
+            f"{index} lists {len(offsets)} of the {count} records in {file.path}; delete the index "
+            "to read them all, or make it anew"
+        )
+
+
 def _labels(pictures: RecordPictures, row: int) -> np.ndarray:
     file, offset, length = pictures.file, int(pictures.offsets[row]), int(pictures.lengths[row])
     head = file.peek(offset, length, HEADER.size)
@@ -190,27 +257,32 @@ def _targets(
     *,
     names: tuple[str, ...],
     regression: bool,
+    skips: Skips,
     training: Path | None = None,
-) -> tuple[tuple[str, ...], Tensor]:
-    """Return the classes and the targets that the labels of a file say."""
+) -> tuple[tuple[str, ...], Tensor, np.ndarray]:
+    """Return the classes and the targets that the labels of a file say, and the rows that fit."""
+    every = np.arange(len(values))
     if values.shape[1] > 1:
-        return (), torch.from_numpy(values)
+        return (), torch.from_numpy(values), every
     column = values[:, 0]
     whole = column == np.round(column)
     if regression or whole.mean() < 0.5:
-        return (), torch.from_numpy(column)
+        return (), torch.from_numpy(column), every
     count = len(names) or min(int(column.max(initial=0)) + 1, len(column))
     fits = whole & (column >= 0) & (column < count)
-    if not fits.all():
-        row = int(np.flatnonzero(~fits)[0])
+    for row in np.flatnonzero(~fits).tolist():
         known = f"one of the {count} classes" if names else f"a class of {len(column)} records"
         of = f" of {training}" if training else ""
-        raise UserError(
-            f"{pictures.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
-            f"{column[row]:g}; task=regression in the data's name takes labels for real values"
+        skips(
+            UserError(
+                f"{pictures.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
+                f"{column[row]:g}; task=regression in the data's name takes labels for real values"
+            )
         )
+    if not fits.any():
+        raise UserError(f"{pictures.file.path} has no record with a label of a class")
     classes = names or tuple(str(k) for k in range(count))
-    return classes, torch.from_numpy(column.astype(np.int64))
+    return classes, torch.from_numpy(column[fits].astype(np.int64)), every[fits]
 
 
 def _check_widths(paths: list[Path], train: Tensor, test: Tensor) -> None:
@@ -229,6 +301,7 @@ def _part(
     raw: tuple[int, ...] | None,
     options: Mapping[str, str],
     wanted: Wanted,
+    looked: Looked,
 ) -> Part:
     if raw is not None:
         height, width, channels = raw
@@ -242,12 +315,7 @@ def _part(
             pictures, (len(pictures), channels, height, width), raw=True, on_bad=wanted.on_bad
         )
         return picture_part(stored, targets, wanted, skipped)
-    stored = StoredPictures.of(
-        pictures,
-        size=positive("size", options),
-        channels=channels_option(options),
-        on_bad=wanted.on_bad,
-    )
+    stored = StoredPictures.by_options(pictures, options, wanted, looked)
     return picture_part(stored, targets, wanted, skipped)
 
 
