@@ -29,12 +29,15 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
         preparation: of the training, or None.
 
     Raises:
-        UserError: if the name has another value for one of them.
+        UserError: if the name has another value for one of them, or is that of a table and the
+            preparation is none of a table.
 
     Example:
         >>> with_preparation(Spec("commands", "words", {}), {"kind": "sound", "rate": 8000}).options
         {'rate': '8000'}
     """
+    if spec.name in TABLES and preparation and preparation.get("kind") in _KINDS:
+        raise _unfit(spec, "rows of a table", preparation)
     options = dict(spec.options)
     if not preparation or "raw" in options:  # raw pixels have the shape that the option says
         return spec
@@ -62,8 +65,6 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
         UserError: if the inputs are not what this preparation makes.
     """
     if spec.name in TABLES:
-        if preparation and preparation.get("kind") in _KINDS:
-            raise _unfit(spec, "rows of a table", preparation)
         return data
     made = dict(data.preparation) or _of_inputs(data, spec)
     if not preparation:
