@@ -40,6 +40,7 @@ def summary_of(right, data):
             memorised=None,
             seconds=1.0,
             origin={"data": facts},
+            tested=facts["test"]["of_each_class"],
             right=right[trial.arm],
             versions={},
             hardware={},

@@ -1,13 +1,15 @@
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vicinal.data import load
-from vicinal.studies.results import Trial
+from vicinal.data import DataSet, Part, Read, load
+from vicinal.studies.results import Trial, read_result
 from vicinal.studies.trial import Told, run_trial
 from vicinal.training.recipe import read_recipe
 
@@ -187,3 +189,43 @@ def test_a_fraction_that_corrupts_no_label_is_refused_before_training(
     assert done.exit_code == 2
     assert "0.01% corrupted changes none of the 1257 training labels" in done.stderr
     assert not list(tmp_path.rglob("metrics.csv"))
+
+
+class SomeUnreadable:
+    """The inputs of a split, read when asked for; some rows cannot be read."""
+
+    def __init__(self, inputs, bad):
+        self.inputs, self.bad = inputs, bad
+        self.shape, self.dtype = tuple(inputs.shape), inputs.dtype
+
+    def read(self, rows):
+        kept = [k for k, row in enumerate(rows) if row not in self.bad]
+        sentences = [f"row {row} cannot be read" for row in rows if row in self.bad]
+        return Read(self.inputs[[rows[k] for k in kept]], np.array(kept, np.int64), sentences)
+
+
+def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tmp_path):
+    bad = {0, 7, 100}
+    test = Part(SomeUnreadable(digits.test.inputs, bad), digits.test.targets)
+    data = dataclasses.replace(digits, test=test)
+    recipe, trial = read_recipe(str(small_recipe({"training.epochs": 1}))), Trial("erm", 0.0, 0)
+    result = run_trial(recipe, trial, data, tmp_path)
+    left = [row for row in range(540) if row not in bad]
+    assert result.test_examples == 537
+    assert result.tested == tuple(digits.test.targets[left].bincount().tolist())
+    assert sum(result.right) == round(537 * result.test_accuracy)
+    assert read_result(tmp_path, trial, recipe) == result
+
+
+def test_a_training_that_is_not_above_the_most_frequent_class_is_warned_of(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    y = (torch.arange(200) % 20 == 0).long()
+    part = Part(torch.ones(200, 1, 8, 8), y)
+    data = DataSet(("no", "yes"), part, part)
+    monkeypatch.setattr("vicinal.studies.data.load", lambda *_, **__: data)
+    words = ["--arm", "erm", "--out", tmp_path / "run", "--logger", "none"]
+    done = vicinal("train", small_recipe({"training.epochs": 2}), *words)
+    assert done.exit_code == 0, done.output
+    assert "test accuracy 95.00 %" in done.stdout
+    assert "the most frequent training class, is right as often (95.00 %)" in done.stdout

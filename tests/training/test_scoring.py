@@ -27,6 +27,7 @@ def test_the_scores_are_those_of_scikit_learn():
     chances, y = given.scores.double().softmax(1).numpy(), given.targets.numpy()
     assert found.examples == 300
     assert found.accuracy == accuracy_score(y, chances.argmax(1))
+    assert found.majority == pytest.approx(np.bincount(y).max() / 300)
     assert found.top5 == top_k_accuracy_score(y, chances, k=5)
     assert found.loss == pytest.approx(log_loss(y, chances))
     confused = confusion_matrix(y, chances.argmax(1))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result
+from vicinal.studies.doubts import constant_predictor
 from vicinal.training.scoring import Scores
 
 
@@ -65,13 +66,21 @@ class TrainProgress:
 
 
 def print_result(result: Result, checkpoint: str, console: Console) -> None:
-    """Say what came of a training."""
+    """Say what came of a training, and whether it is above the most frequent class."""
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     console.print(
         f"test accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f}, after "
         f"{epochs} in {result.seconds:,.0f} s\ncheckpoint: {visible(checkpoint)}",
         soft_wrap=True,
     )
+    if facts := result.origin.get("data"):
+        constant = constant_predictor(facts)
+        if result.test_accuracy <= constant.accuracy:
+            console.print(
+                f"warning: always answering “{visible(constant.name)}”, the most frequent training "
+                f"class, is right as often ({100 * constant.accuracy:.2f} %)",
+                soft_wrap=True,
+            )
 
 
 def scores_as_plain(scores: Scores) -> dict[str, Any]:
@@ -84,6 +93,7 @@ def print_scores(scores: Scores, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_row("examples", f"{scores.examples:,}")
     table.add_row("accuracy", f"{100 * scores.accuracy:.2f} %")
+    table.add_row("always the most frequent class", f"{100 * scores.majority:.2f} %")
     if scores.top5 is not None:
         table.add_row("among the five highest", f"{100 * scores.top5:.2f} %")
     table.add_row("negative log-likelihood", f"{scores.loss:.4f} nats")

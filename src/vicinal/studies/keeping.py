@@ -58,8 +58,8 @@ class Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._identity = self.folder.stat()
 
-    def begin(self) -> tuple[Reached, list[EpochRow], list[int], float]:
-        """Return how far the trial had come, its rows, the right answers, and the seconds.
+    def begin(self) -> tuple[Reached, list[EpochRow], list[list[int]], float]:
+        """Return how far the trial had come, its rows, the counts of the test, and the seconds.
 
         Raises:
             UserError: if the state is damaged, or was written with other settings, data, network
@@ -72,7 +72,7 @@ class Kept:
             state = read_tree(path, device="cpu")
             if other := settings_that_differ(state["settings"], self.recipe, self.trial):
                 raise UserError(f"it was trained with other settings ({other})")
-            origin, right = state["origin"], state["right"]
+            origin, counts = state["origin"], state["counts"]
             if other := origin_differs(origin, self.origin):
                 raise UserError(f"it was trained with something else than there is now ({other})")
             reached = go_on_from(state["learner"], self.learned, self.fabric, str(path))
@@ -83,10 +83,10 @@ class Kept:
             ) from error
         if self.fabric.is_global_zero:
             self._write_what_follows(reached, rows)
-        return reached, rows, right, seconds
+        return reached, rows, counts, seconds
 
     def keep(
-        self, reached: Reached, rows: list[EpochRow], right: list[int], seconds: float
+        self, reached: Reached, rows: list[EpochRow], counts: list[list[int]], seconds: float
     ) -> None:
         """Write the state, then what follows from it.
 
@@ -99,7 +99,7 @@ class Kept:
             state = {
                 "learner": learner,
                 "rows": [list(row) for row in rows],
-                "right": right,
+                "counts": counts,
                 "seconds": seconds,
                 "origin": self.origin,
                 "settings": settings_of(self.recipe, self.trial),
@@ -173,7 +173,7 @@ class Kept:
         except (UserError, KeyError, TypeError):
             return None
 
-    def finish(self, rows: list[EpochRow], right: list[int], seconds: float) -> Result:
+    def finish(self, rows: list[EpochRow], counts: list[list[int]], seconds: float) -> Result:
         """Write the result, which says that the trial is finished."""
         last = rows[-1]
         result = Result(
@@ -181,14 +181,15 @@ class Kept:
             corrupted=self.trial.corrupted,
             seed=self.trial.seed,
             epochs=len(rows),
-            test_examples=len(self.data.test),
+            test_examples=sum(counts[0]),  # without those that could not be read
             test_accuracy=last.test_accuracy,
             test_loss=last.test_loss,
             memorised=last.memorised,
             seconds=round(seconds, 2),
             settings=settings_of(self.recipe, self.trial),
             origin=self.origin,
-            right=tuple(right),
+            tested=tuple(counts[0]),
+            right=tuple(counts[1]),
             versions=versions(),
             hardware=hardware(),
         )

@@ -85,8 +85,9 @@ class Result(pydantic.BaseModel):
     """The end of a trial; accuracies and shares are fractions, time is in seconds.
 
     ``settings`` are those that the trial depends on, ``origin`` says what it was made from (see
-    ``vicinal.studies.origin``), and ``right`` counts the right answers of the test split, class by
-    class. Results of earlier versions have none of them.
+    ``vicinal.studies.origin``), ``tested`` counts the test examples of each class, without those
+    that could not be read, and ``right`` those that were answered right. Results of earlier
+    versions have none of them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -102,7 +103,8 @@ class Result(pydantic.BaseModel):
     seconds: _Finite
     settings: dict[str, Any] = {}
     origin: dict[str, Any] = {}
-    right: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = ()
+    tested: tuple[pydantic.NonNegativeInt, ...] = ()
+    right: tuple[pydantic.NonNegativeInt, ...] = ()
     versions: dict[str, str]
     hardware: dict[str, str]
 
@@ -222,8 +224,13 @@ def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Re
         here, there = getattr(result, name), getattr(rows[-1], name)
         if here != there:
             return f"{name} is {here}, and {there} in the last row of metrics.csv"
-    if result.right and sum(result.right) != round(result.test_accuracy * result.test_examples):
-        return f"right counts {sum(result.right)} right answers, and test_accuracy says otherwise"
+    share = result.test_accuracy * result.test_examples
+    counts = sum(result.tested), sum(result.right)
+    if result.tested and counts != (result.test_examples, round(share)):
+        return (
+            f"tested and right count {counts[1]} right answers of {counts[0]}, while test_accuracy "
+            f"says {share:g} of {result.test_examples}"
+        )
     return settings_that_differ(result.settings, recipe, trial)
 
 

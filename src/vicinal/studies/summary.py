@@ -116,13 +116,12 @@ def _row(
 
 def _recall(results: Sequence[Result]) -> list[float | None]:
     """Return the accuracy on each class, in percent; None for classes without test examples."""
-    if not results or not results[0].right:
+    if not results or not results[0].tested:
         return []
-    counts = np.array(results[0].origin["data"]["test"]["of_each_class"])
     right = np.mean([result.right for result in results], axis=0)
     return [
         round(100 * float(one / count), 4) if count else None
-        for one, count in zip(right, counts, strict=True)
+        for one, count in zip(right, results[0].tested, strict=True)
     ]
 
 

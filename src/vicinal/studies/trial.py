@@ -23,7 +23,7 @@ from vicinal.studies.origin import Origin, check_origin
 from vicinal.studies.preparation import Loaders, given_labels, loaders_of, network_of
 from vicinal.studies.results import EpochRow, Result, Trial
 from vicinal.training.engine import engine, total, troubles_in_words
-from vicinal.training.evaluation import answers, right_of_each_class, score_of
+from vicinal.training.evaluation import answers, counted, score_of
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, Reached, check_finite, learner, train
 from vicinal.training.memory import memory_kept
@@ -131,7 +131,7 @@ def _run(
     arm = recipe.arms[trial.arm]
     learned = _learner(model, trial.arm, arm, settings, fabric)
     run = Kept(recipe, trial, settings, data, standardise, folder, learned, fabric, origin)
-    start, rows, right, before = run.begin()
+    start, rows, counts, before = run.begin()
     begin -= before
     for row in rows:
         told.epoch(row)
@@ -160,7 +160,7 @@ def _run(
     ):
         measured = reached.step == 0
         if measured:
-            row, right = _measured(
+            row, counts = _measured(
                 learned,
                 loaders,
                 reached,
@@ -177,7 +177,7 @@ def _run(
         stop = bool(total(asked, fabric=fabric) > 0)
         last = reached.epoch == settings.epochs
         if stop or last or (measured and reached.epoch % settings.checkpoint_every == 0):
-            run.keep(reached, rows, right, time.perf_counter() - begin)
+            run.keep(reached, rows, counts, time.perf_counter() - begin)
         if measured:  # after it was saved: a terminal that was closed cannot be written to
             told.epoch(rows[-1])
             for logger in told.loggers if fabric.is_global_zero else ():
@@ -188,7 +188,7 @@ def _run(
                 f"stopped by {stopping.name} in epoch {reached.epoch + 1} of {settings.epochs}; "
                 "the state is saved: run the same command to resume (train: with --resume)"
             )
-    return run.finish(rows, right, time.perf_counter() - begin)
+    return run.finish(rows, counts, time.perf_counter() - begin)
 
 
 def _learner(
@@ -230,11 +230,11 @@ def _measured(
     true: Tensor,
     classes: int,
     begin: float,
-) -> tuple[EpochRow, list[int]]:
+) -> tuple[EpochRow, list[list[int]]]:
     """Measure after an epoch; what was memorised only where labels are corrupted.
 
     Returns:
-        The row, and the right answers to the test split, counted class by class.
+        The row, and for each class the examples that were tested, and the right answers.
     """
     if fabric.world_size > 1:  # each process has seen other batches: the first one's count
         for buffer in learned.tested.buffers():
@@ -249,7 +249,7 @@ def _measured(
     add_up = partial(total, fabric=fabric)
     tested = ask(loaders.tested.epoch(0))
     score = score_of(tested, total=add_up)
-    right = add_up(right_of_each_class(tested, classes)).tolist()
+    counts = add_up(counted(tested, classes)).tolist()
     memorised = None
     if given is not None:
         scores, seen = ask(loaders.looked_at.epoch(0))
@@ -263,7 +263,7 @@ def _measured(
     row = EpochRow(
         reached.epoch, rate, reached.mean, score.loss, score.accuracy, memorised, seconds
     )
-    return row, right
+    return row, counts
 
 
 def _mixed_epochs(arm: PlainArm | MixUpArm, epochs: int) -> range | None:

@@ -96,15 +96,17 @@ def score_of(given: Answers, *, total: Callable[[Tensor], Tensor] = lambda sums:
     return Score(loss / count, right / count)
 
 
-def right_of_each_class(given: Answers, classes: int) -> Tensor:
-    """Return how many examples of each class were answered right, ``(classes,)`` int64.
+def counted(given: Answers, classes: int) -> Tensor:
+    """Count the examples of each class and those answered right, ``(2, classes)`` int64.
 
     Example:
-        >>> right_of_each_class(Answers(torch.eye(3), torch.tensor([0, 1, 1])), 3)
-        tensor([1, 1, 0])
+        >>> counted(Answers(torch.eye(3), torch.tensor([0, 1, 1])), 3)
+        tensor([[1, 2, 0],
+                [1, 1, 0]])
     """
     scores, targets = given
-    return targets[scores.argmax(1) == targets].bincount(minlength=classes)
+    right = targets[scores.argmax(1) == targets]
+    return torch.stack([one.bincount(minlength=classes) for one in (targets, right)])
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:

@@ -109,6 +109,7 @@ class Scores(NamedTuple):
     Args:
         examples: how many there were.
         accuracy: share whose class got the highest score.
+        majority: share of the most frequent class among them, the accuracy of a constant answer.
         top5: share whose class is among the five highest; None with at most five classes.
         loss: mean negative log-likelihood.
         calibration_error: expected calibration error, of 15 bins of equal width.
@@ -117,6 +118,7 @@ class Scores(NamedTuple):
 
     examples: int
     accuracy: float
+    majority: float
     top5: float | None
     loss: float
     calibration_error: float
@@ -248,6 +250,7 @@ def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Sc
     return Scores(
         examples=len(targets),
         accuracy=plain.accuracy,
+        majority=int(targets.bincount().max()) / len(targets),
         top5=float(among.double().mean()) if count > 5 else None,
         loss=plain.loss,
         calibration_error=float(
