@@ -5,6 +5,7 @@ import gc
 import pickle
 import sys
 import threading
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -259,6 +260,71 @@ def test_threads_that_share_a_wrapper_each_get_their_own_plan(run):
     assert hooks(model) == 0
 
 
+def test_replicas_that_run_in_threads_have_one_backward_pass_together():
+    model, slow = Net(again), Net()
+    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    plans, outputs = [plan_at(seed) for seed in range(3)], {}
+    shallow = [replica(mixed) for _ in plans]
+
+    def work(k):
+        outputs[k] = shallow[k](X, plans[k], at=PLACES[k])
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ours = sum(loss_of(plans[k], outputs[k]) for k in range(3))
+    expected = sum(loss_by_hand(plans[k], by_hand(slow, plans[k], PLACES[k])) for k in range(3))
+    assert_same(gradients(model, ours), gradients(slow, expected))
+
+
+def replica(module):
+    """Return what nn.DataParallel makes of a module; the parameters are shared."""
+    made = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        made._modules[name] = replica(child)
+    for name, parameter in module._parameters.items():
+        setattr(made, name, parameter)
+    made._buffers = {name: buffer.clone() for name, buffer in module._buffers.items()}
+    return made
+
+
+@pytest.mark.parametrize("run", [lambda f, x: f(x), again])
+def test_tensors_that_are_saved_elsewhere_change_no_gradient(run):
+    model, slow = Net(run), Net()
+    expected = gradients(slow, loss_by_hand(ONE, by_hand(slow, ONE, "a")))
+    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    with torch.autograd.graph.save_on_cpu():
+        loss = loss_of(ONE, mixed(X, ONE, at="a"))
+    assert_same(gradients(model, loss), expected)
+    if not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):
+        return  # PyTorch 2.6, where a block cannot tell this from a checkpoint, and refuses it
+    with torch.autograd.graph.save_on_cpu(), ONE.inside(model.a):
+        ours = gradients(model, loss_of(ONE, model(X)))
+    assert_same(ours, expected)
+
+
+@pytest.mark.parametrize("run", [lambda f, x: f(x), *RUNS])
+def test_a_wrapper_around_a_model_with_a_wrapper_mixes_twice(run):
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x, TWO, at="a")
+
+    model, slow = Net(run), Net()
+    inner = MixedInside(model, MixUp(1.0), at=["a"])
+    outer = MixedInside(Outer(inner), MixUp(1.0), at=["inner.model.b"])
+    ours = gradients(model, loss_of(ONE, outer(X, ONE, at="inner.model.b")))
+    h = slow.a(slow.stem(X))
+    h = slow.b(TWO.lam.double()[:, None] * h + (1 - TWO.lam.double()[:, None]) * h[TWO.partner])
+    h = ONE.lam.double()[:, None] * h + (1 - ONE.lam.double()[:, None]) * h[ONE.partner]
+    assert_same(ours, gradients(slow, loss_by_hand(ONE, slow.head(h))))
+
+
 @pytest.mark.parametrize("run", [lambda f, x: f(x), again])
 def test_a_model_has_no_hooks_outside_of_a_pass_even_after_an_error(run):
     model = Net(run)
@@ -364,6 +430,45 @@ def test_the_transforms_of_torch_func_go_through():
     ours = torch.func.grad(loss)(weights)
     expected = gradients(slow, loss_by_hand(ONE, by_hand(slow, ONE, "a")))
     assert_same(ours.values(), expected)
+
+
+@dataclass
+class Plain:
+    logits: torch.Tensor
+    past: object = None
+
+
+@dataclass(slots=True)
+class Slotted:
+    logits: torch.Tensor
+
+
+class Wrapping(nn.Module):
+    def __init__(self, form, run):
+        super().__init__()
+        self.net, self.form = Net(run), form
+
+    def forward(self, x):
+        return self.form(self.net(x))
+
+
+@pytest.mark.parametrize("run", [again, reentrant])
+def test_outputs_of_any_form_are_searched_for_tensors_under_a_checkpoint(run):
+    slow = Net()
+    expected = gradients(slow, loss_by_hand(ONE, by_hand(slow, ONE, "a")))
+    for form, logits in [
+        (lambda z: {"z": [z, 1]}, lambda o: o["z"][0]),
+        (Plain, lambda o: o.logits),
+    ]:
+        model = Wrapping(form, run)
+        output = MixedInside(model, MixUp(1.0), at=["net.a"])(X, ONE, at="net.a")
+        assert_same(gradients(model, loss_of(ONE, logits(output))), expected)
+    model = Wrapping(Slotted, run)
+    with pytest.raises(
+        RuntimeError, match="no tensor is found in the output of the model, of type"
+    ):
+        MixedInside(model, MixUp(1.0), at=["net.a"])(X, ONE, at="net.a")
+    assert hooks(model) == 0
 
 
 class Keeping(Net):

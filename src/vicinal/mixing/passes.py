@@ -67,22 +67,34 @@ class Pass:
         self._remove.atexit = False
 
     def finish(self, output: Any = None) -> None:
-        """Take the hook off, or leave it to the autograd nodes of ``output`` if it is needed."""
+        """Take the hook off, or leave it to the autograd nodes of ``output`` if it is needed.
+
+        Raises:
+            RuntimeError: if it is needed and no tensor is found in ``output``.
+        """
         self._running = False
         self._node = None
         while self._replaces:
             self._replaces.pop()._replaced -= 1
         self._last = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        todo = list(_nodes(output)) if self.checkpointed else []
+        tensors = list(_tensors(output)) if self.checkpointed else []
+        todo: list[_Node] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
         if not todo:
             self._remove()
+        if self.checkpointed and output is not None and not tensors:
+            raise RuntimeError(
+                f"{self.name} runs under gradient checkpointing, and no tensor is found in the "
+                f"output of the model, of type {type(output).__name__}, so its backward pass could "
+                "not be recognized; return tensors, or containers of them."
+            )
         while todo:
             node = todo.pop()
-            marks = node.metadata.setdefault(_MARKS, [])
             # Gradient accumulators, which have no next functions, outlive the pass under DDP.
-            if node.next_functions and self not in marks and node._sequence_nr() >= self._first:
-                marks.append(self)
-                todo += [following for following, _ in node.next_functions if following is not None]
+            if node.next_functions and node._sequence_nr() >= self._first:
+                marks = node.metadata.setdefault(_MARKS, [])
+                if self not in marks:
+                    marks.append(self)
+                    todo += [other for other, _ in node.next_functions if other is not None]
 
     def after(self, module: nn.Module, output: Any) -> Any:
         """Return what the module puts out, mixed if this run of it belongs to this pass."""
@@ -236,16 +248,15 @@ def _saved_by() -> Any:
         return object()
 
 
-def _nodes(output: Any) -> Iterator[_Node]:
-    """Yield the autograd nodes of all tensors in the output of a model."""
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """Yield all tensors in the output of a model."""
     if isinstance(output, Tensor):
-        if output.grad_fn is not None:
-            yield output.grad_fn
+        yield output
     elif isinstance(output, dict):
         for value in output.values():
-            yield from _nodes(value)
+            yield from _tensors(value)
     elif isinstance(output, (list, tuple, set)):
         for value in output:
-            yield from _nodes(value)
+            yield from _tensors(value)
     elif hasattr(output, "__dict__") and not isinstance(output, (type, nn.Module)):
-        yield from _nodes(vars(output))
+        yield from _tensors(vars(output))
