@@ -34,7 +34,8 @@ class MixedInside(nn.Module):
     in any precision. The model has hooks only while a pass needs them, except that compiling
     (``torch.compile(mixed, fullgraph=True)``) leaves some behind, which do nothing elsewhere;
     ``remove_hooks`` takes them off. It compiles once for each place, so for more than eight places
-    raise ``torch._dynamo.config.recompile_limit``.
+    raise ``torch._dynamo.config.recompile_limit``. At a place inside a gradient checkpoint,
+    compiled code raises an error.
 
     Policies that draw a region need places whose height and width are alike. Save and load
     ``mixed.model``.
