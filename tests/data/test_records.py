@@ -193,7 +193,7 @@ def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
     spec = "rec:some.rec,some.rec"
     with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
         load(spec, root=tmp_path)
-    assert 'on_bad="skip" leaves it out' in str(e.value)
+    assert 'on_bad = "skip" in a recipe' in str(e.value)
     part = load(spec, root=tmp_path, on_bad="skip").train
     assert part.targets.tolist() == [0, 1, 3]
     assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]
@@ -229,7 +229,7 @@ def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
         ("rec:all.rec?size=0", "size=0: wanted a whole number from 1"),
         ("rec:all.rec?channels=2", "channels=2: wanted 1 for grey"),
         ("rec:all.rec?task=guess", "task=guess: wanted classification or regression"),
-        ("rec:all.rec?size", "wanted option=value behind the question mark, found 'size'"),
+        ("rec:all.rec?size", "expected option=value after the question mark, got 'size'"),
         ("rec:all.rec?size=3&size=4", "the option size comes twice"),
     ],
 )

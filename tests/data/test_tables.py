@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,13 @@ from pyarrow import parquet
 from scipy.io import arff
 from sklearn.ensemble import RandomForestClassifier
 
+from vicinal.data import load
 from vicinal.data.dataset import Wanted
 from vicinal.data.tables.load import load_table
 from vicinal.data.tables.uci import TABLES
 from vicinal.errors import UserError
+
+CASES = Path(__file__).parents[1] / "cases"
 
 PETS = "size,colour,kind\n1,red,cat\n3,blue,dog\n2,red,cat\n5,red,dog\n"
 
@@ -276,17 +280,227 @@ def test_numbers_that_arff_declares_as_names_are_categories(table):
     assert table(text, test=text, name="t.arff").train.inputs.tolist() == [[1, 0], [0, 1], [0, 1]]
 
 
-def test_the_header_is_found_out(table):
-    data = table("1,u\n2,v\n3,u\n4,v\n", test="5,u\n")
-    assert (len(data.train), len(data.test)) == (4, 1)
-    assert len(table("1,u\n2,v\n3,v\n", test="1,u\n").train) == 3
-    # All text: "p" and "e" come again in their columns, so this is no header.
+def warnings_of(data):
+    return [note.text for note in data.notes if note.doubtful]
+
+
+def test_the_first_row_is_the_header_unless_the_user_says_otherwise(table):
+    text = "1,u\n2,v\n3,u\n4,v\n5,u\n"
+    data = table(text, header="no", test=text)
+    assert (len(data.train), len(data.test)) == (5, 5)
+    assert not any("header" in warning for warning in warnings_of(data))
+    data = table(text, test=text)
+    assert (len(data.train), len(data.test)) == (4, 4)
+    assert any("first row has numbers such as '1'" in warning for warning in warnings_of(data))
     letters = "p,e\np,e\nq,f\nq,f\n"
-    assert len(table(letters, test=letters).train) == 4
-    assert len(table("a,e\np,e\nq,f\n", test="a,e\np,e\n", header="yes").train) == 2
+    data = table(letters, test=letters)
+    assert len(data.train) == 3
+    assert any("come again below, such as 'p'" in warning for warning in warnings_of(data))
     years = "2001,2002,y\n1,2,u\n3,4,v\n"
-    assert len(table(years, test=years, header="yes", label="y").train) == 2
-    assert len(table("0,1\n5,u\n6,v\n", test="0,1\n5,u\n", header="yes").test) == 1
+    data = table(years, test=years, header="yes", label="y")
+    assert len(data.train) == 2
+    assert not any("header" in warning for warning in warnings_of(data))
+
+
+# The cases: small files, each the example of a kind
+
+
+def case(name, *, folder="tables", fraction=0.2, on_bad="raise", **options):
+    options = {"label": "y", **options}
+    return load_table(name, options, Wanted(CASES / folder, 0, fraction, on_bad))
+
+
+def numbers_of(data):
+    return data.preparation["numbers"]["columns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "column", "form", "fix"),
+    [
+        ("dec.csv", {}, "price", "numbers with a decimal comma", "decimal=,"),
+        ("airquality_like.csv", {"label": "level"}, "T", "with a decimal comma", "decimal=,"),
+        ("airquality_like.csv", {"label": "level"}, "Date", "dates or times", "drop="),
+        ("thou.csv", {}, "price", "separators of thousands", "thousands=,"),
+        ("cur.csv", {}, "price", "amounts of money", "drop=price"),
+        ("pct.csv", {}, "x", "percentages", "drop=x"),
+        ("date.csv", {}, "when", "dates or times", "drop=when"),
+        ("id.csv", {}, "id", "nearly one a row", "drop=id"),
+    ],
+)
+def test_columns_that_are_not_what_they_look_like_are_warned_of(name, options, column, form, fix):
+    told = [text for text in warnings_of(case(name, **options)) if form in text]
+    assert len(told) == 1
+    assert repr(column) in told[0]
+    assert fix in told[0]
+
+
+def test_numbers_of_another_form_are_read_where_the_user_says_so():
+    plain = {"x": [84.44, 25.89, 96.78], "price": [189706.44, 128258.53, 90090.1]}
+    for name, options in {"dec.csv": {"decimal": ","}, "thou.csv": {"thousands": ","}}.items():
+        data = case(name, test=name, **options)
+        assert numbers_of(data) == ["x", "price"]
+        assert warnings_of(data) == []
+        numbers = data.preparation["numbers"]
+        back = data.train.inputs[:3, :2].double() * torch.tensor(numbers["scale"]) + torch.tensor(
+            numbers["mean"]
+        )
+        for k, column in enumerate(plain.values()):
+            assert back[:, k].tolist() == pytest.approx(column, rel=1e-4)
+    air = case("airquality_like.csv", label="level", decimal=",", drop="Date,Time")
+    assert numbers_of(air) == ["CO(GT)", "C6H6(GT)", "T", "RH", "AH", "", ""]
+    (empty,) = warnings_of(air)
+    assert "'', '' hold no value" in empty
+
+
+def test_groups_of_other_than_three_digits_are_no_thousands(table):
+    text = 'a,y\n"1,000",u\n"22,333.5",v\n7,u\n"1,2,3",v\n'
+    with pytest.raises(UserError, match=r"row 5: column 'a' holds numbers, and '1,2,3'"):
+        table(text, thousands=",")
+    data = table(text + "8,v\n", thousands=",", on_bad="skip")
+    assert data.preparation["numbers"]["columns"] == ["a"]
+
+
+@pytest.mark.parametrize("mark", ["", "ab", "-", "5", "e"])
+def test_marks_that_numbers_cannot_have_are_refused(table, mark):
+    with pytest.raises(UserError, match=f"decimal={mark}: expected one character"):
+        table(PETS, decimal=mark)
+    with pytest.raises(UserError, match="decimal and thousands are both ','"):
+        table(PETS, decimal=",", thousands=",")
+
+
+@pytest.mark.parametrize(("name", "label"), [("numhead.csv", "0"), ("numhead2.csv", "2")])
+def test_a_header_of_numbers_is_a_header_and_warned_of(name, label):
+    data = case(name, label=label)
+    assert len(data.train) + len(data.test) == 60
+    assert any("first row has numbers such as '0'" in text for text in warnings_of(data))
+    sure = case(name, label=label, header="yes")
+    assert not any("header" in text for text in warnings_of(sure))
+
+
+def test_a_header_word_that_comes_again_is_a_header_and_warned_of():
+    data = case("hdrval.csv")
+    assert (len(data.train) + len(data.test), data.classes) == (60, ("n", "y"))
+    (warning,) = warnings_of(data)
+    assert "words that come again below, such as 'y'" in warning
+    assert "header=yes" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("lab_ids.csv", ("17", "9007199254740992", "9007199254740993")),
+        ("lab_zeros.csv", ("007", "7", "8")),
+        ("lab_codes.csv", ("2", "1000", "1e3")),
+    ],
+)
+def test_labels_that_are_one_float_are_several_classes(name, classes):
+    data = case(name)
+    assert data.classes == classes
+    rows = rows_of(CASES / "tables" / name)[1:]
+    counts = data.train.targets.bincount(minlength=3) + data.test.targets.bincount(minlength=3)
+    assert counts.tolist() == [sum(row[-1] == label for row in rows) for label in classes]
+
+
+def test_classes_that_are_the_same_number_are_warned_of():
+    assert any("'007', '7' are the same number" in w for w in warnings_of(case("lab_zeros.csv")))
+    assert not any("same number" in text for text in warnings_of(case("lab_ids.csv")))
+
+
+def test_a_column_with_an_ampersand_is_written_in_percent_encoding():
+    spec = f"table:{CASES}/tables/rd.csv?label=State&drop=R%26D%20Spend&test={CASES}/tables/rd.csv"
+    assert load(spec).preparation["categories"]["columns"] == ["Profit"]
+    assert len(load(f"table:{CASES}/tables/rd.csv?label=Profit&drop=R%26D Spend").classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("what?.csv", "what?.csv"),
+        ("what?.csv", "what%3F.csv"),
+        ("a#b&c%25.csv", "a#b&c%25.csv"),
+        ("a=b,c.csv", "a=b,c.csv"),
+        ("100%.csv", "100%25.csv"),
+    ],
+)
+def test_paths_with_characters_of_the_syntax_are_found(tmp_path, name, written):
+    (tmp_path / name).write_text(PETS)
+    spec = f"table:{written}?label=kind&missing=?&test={quote(name)}"
+    assert load(spec, root=tmp_path).classes == ("cat", "dog")
+
+
+def test_columns_with_commas_and_equal_signs_are_written_in_percent_encoding(table):
+    text = 'a,"b,c",d=1,100%,y\n1,2,3,4,u\n2,3,4,5,v\n'
+    for drop in ("b%2Cc,d=1", "b%2Cc,d%3D1"):
+        assert numbers_of(table(text, test=text, drop=drop)) == ["a", "100%"]
+    assert numbers_of(table(text, test=text, drop="100%,b%2Cc")) == ["a", "d=1"]
+    assert numbers_of(table(text, test=text, drop="100%25")) == ["a", "b,c", "d=1"]
+
+
+def test_a_class_too_rare_for_both_splits_can_be_left_out():
+    with pytest.raises(UserError, match=r"class other .*rare=drop leaves the rows of such classes"):
+        case("rare.csv")
+    data = case("rare.csv", rare="drop")
+    assert (data.classes, len(data.train) + len(data.test)) == (("no", "yes"), 60)
+    (note,) = (note.text for note in data.notes if "rare=drop" in note.text)
+    assert "1 rows of class 'other'" in note
+    again = load_table(
+        "rare.csv",
+        {"label": "y", "rare": "drop"},
+        Wanted(CASES / "tables", preparation=data.preparation),
+    )
+    assert torch.equal(again.test.inputs, data.test.inputs)
+    kept = case("rare.csv", rare="train")
+    assert (len(kept.classes), len(kept.train) + len(kept.test)) == (3, 61)
+
+
+def test_arff_with_blanks_before_commas_is_read():
+    name = "space_before_comma.arff"
+    data = case(name, folder="arff", label="class", test=name)
+    assert data.classes == ("may be", "no", "yes")
+    assert len(data.train) == 6
+
+
+def test_string_attributes_of_arff_are_categories_or_dropped():
+    data = case("string.arff", folder="arff", label="class", fraction=0.5)
+    assert data.preparation["categories"]["columns"] == ["note"]
+    data = case("string.arff", folder="arff", label="class", fraction=0.5, drop="note")
+    assert data.train.inputs.shape == (2, 1)
+
+
+def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
+    data = table(PETS, test=PETS, label="kind")
+    inputs, label = [note.text for note in data.notes if not note.doubtful][-2:]
+    assert inputs == "inputs: 'size' (numbers from 1 to 5), 'colour' (2 categories)"
+    assert label == "label 'kind': 2 classes, 'cat', 'dog'"
+    names = ",".join(f"c{k}" for k in range(10_000))
+    text = f"{names},y\n" + "".join("1," * 10_000 + f"{'uv'[k % 2]}\n" for k in range(4))
+    wide = table(text, test=text, label="y")
+    assert sum(len(note.text) for note in wide.notes) < 2000
+    assert any("and 9,988 more (9,988 of numbers" in note.text for note in wide.notes)
+    assert any("and 9,995 more hold one value" in note.text for note in wide.notes)
+
+
+def test_a_column_that_counts_the_rows_is_warned_of(table):
+    text = "n,a,y\n" + "".join(f"{k},{k * k},{'uv'[k % 2]}\n" for k in range(12))
+    (warning,) = warnings_of(table(text))
+    assert warning == "column 'n' counts the rows: drop=n if it is an identifier"
+
+
+def test_whole_numbers_taken_for_real_values_are_warned_of_where_they_repeat(table):
+    text = "a,y\n" + "".join(f"{k * k % 31},{k % 25}\n" for k in range(75))
+    (warning,) = warnings_of(table(text))
+    assert "25 different whole numbers; pass task=classification" in warning
+    assert warnings_of(table(text, task="regression")) == []
+
+
+def test_categories_of_the_test_split_alone_are_warned_of(table):
+    data = table("c,y\nr,u\nb,v\n", test="c,y\nx,u\nr,v\n", label="y")
+    assert any("never saw" in w and "'c' in 1 of 2 rows" in w for w in warnings_of(data))
+
+
+def test_a_class_without_test_examples_is_warned_of(table):
+    data = table("a,y\n1,u\n3,v\n", test="a,y\n1,u\n", label="y")
+    assert "label 'y': the test split has no example of 'v'" in warnings_of(data)
 
 
 # What is wrong
@@ -400,7 +614,7 @@ def test_a_class_of_the_test_file_alone_is_refused(table):
 
 def test_bad_rows_can_be_skipped_and_are_told_in_order(table):
     text = "a,b,y\n1,1,u\nx,2,v\n3,3\n3,,u\n5,inf,v\n6,6,?\n7,7,v\n8,8,v\n"
-    with pytest.raises(UserError, match=r'row 3.*on_bad="skip" leaves it out'):
+    with pytest.raises(UserError, match=r'row 3.*--skip-bad, or set on_bad = "skip" in a recipe'):
         table(text)
     data = table(text, on_bad="skip")
     rows = [sentence.split(":")[0].split(" has")[0] for sentence in data.train.skipped]
@@ -430,8 +644,6 @@ def test_a_test_value_beyond_float32_is_a_bad_row(table):
 
 
 # The preparation of the training, applied to other tables
-
-CASES = Path(__file__).parents[1] / "cases"
 
 
 def with_preparation_of(tmp_path, train, other, *, label="y", preparation=None, **more):
@@ -511,9 +723,9 @@ def test_a_table_that_does_not_fit_the_training_is_refused(tmp_path, other, opti
 @pytest.mark.parametrize(
     "preparation",
     [
-        {"source": "folder"},
-        {"source": "table", "classes": [], "missing": []},
-        {"source": "table", "label": "y", "classes": ["u", "v"], "missing": [], "sha256": ""}
+        {"kind": "image"},
+        {"kind": "table", "classes": [], "missing": []},
+        {"kind": "table", "label": "y", "classes": ["u", "v"], "missing": [], "sha256": ""}
         | {"numbers": {"columns": ["a"], "mean": [], "scale": []}}
         | {"categories": {"columns": [], "values": []}},
     ],
@@ -584,7 +796,7 @@ def test_a_set_of_uci_uses_the_preparation_too(tmp_path):
 def test_arff_that_is_wrong_is_refused(table):
     for text, sentence in {
         ARFF.replace("@DATA", "@DATE"): "no line @data",
-        ARFF.replace("NUMERIC", "STRING"): "header of an ARFF file .*tring",
+        ARFF.replace("NUMERIC", "RELATIONAL"): "header of an ARFF file",
         ARFF.replace("@ATTRIBUTE size NUMERIC", "@ATTRIBUTE size"): "header of an ARFF file",
         "@relation r\n@data\n1,2\n": "declares no attribute",
         ARFF[: ARFF.index("1, 'deep")]: "t.arff has a header and no rows",
@@ -643,6 +855,7 @@ def test_a_text_file_beyond_the_limit_is_refused(table, monkeypatch):
 MUTATE = """
 import random, resource, sys, warnings
 from pathlib import Path
+from urllib.parse import quote
 from vicinal.data.dataset import DataSet, Wanted
 from vicinal.data.tables.load import load_table
 from vicinal.errors import UserError

@@ -212,7 +212,10 @@ class Skips:
     def __call__(self, error: UserError) -> None:
         """Raise the error, or keep its sentence."""
         if self.on_bad == "raise":
-            raise UserError(f'{error}; on_bad="skip" leaves it out') from error
+            raise UserError(
+                f"{error}; to leave such examples out, pass --skip-bad, or set "
+                'on_bad = "skip" in a recipe or in load'
+            ) from error
         self.sentences.append(str(error))
 
 

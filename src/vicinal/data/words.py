@@ -1,10 +1,14 @@
 """The words that name a data set: ``NAME:WHERE?option=value&option=value``."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from vicinal.errors import UserError, unknown
+
+_OPTIONS = re.compile("[a-z_]+=[^&]+(&[a-z_]+=[^&]+)*")
 
 
 class Spec(NamedTuple):
@@ -18,6 +22,8 @@ class Spec(NamedTuple):
 def parse(spec: str) -> Spec:
     """Take the name of a data set apart.
 
+    Percent-encoding stays: ``existing`` and the sources decode paths and values.
+
     Raises:
         UserError: if an option has no value, or comes twice.
 
@@ -25,13 +31,20 @@ def parse(spec: str) -> Spec:
         >>> parse("rec:train.rec,test.rec?size=32&channels=1")
         Spec(name='rec', where='train.rec,test.rec', options={'size': '32', 'channels': '1'})
     """
-    front, _, behind = spec.partition("?")
+    # A path may hold a question mark too: options begin at the first that options follow.
+    places = [found.start() for found in re.finditer(r"\?", spec)]
+    fits = [i for i in places if _OPTIONS.fullmatch(spec, i + 1)]
+    cut = (fits or places or [len(spec)])[0]
+    front, behind = spec[:cut], spec[cut + 1 :]
     name, _, where = front.partition(":")
     options: dict[str, str] = {}
     for word in behind.split("&") if behind else []:
         key, found, value = word.partition("=")
         if not found or not key or not value:
-            raise UserError(f"{spec}: wanted option=value behind the question mark, found {word!r}")
+            raise UserError(
+                f"{spec}: expected option=value after the question mark, got {word!r}; write ? as "
+                "%3F in a path, and & as %26"
+            )
         if key in options:
             raise UserError(f"{spec}: the option {key} comes twice")
         options[key] = value
@@ -57,6 +70,8 @@ def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -
 def existing(where: str, root: Path, *, what: str) -> Path:
     """Return the path that somebody means: under the root if it is there, else as it stands.
 
+    A path that is at neither place is decoded first: ``%3F`` stands for ``?``.
+
     Raises:
         UserError: if it is at neither place.
     """
@@ -64,13 +79,24 @@ def existing(where: str, root: Path, *, what: str) -> Path:
         raise UserError(f"wanted the path of a {what} behind the colon, found nothing")
     try:
         path = Path(where).expanduser()
-        for candidate in (root / path, path):
+        decoded = Path(unquote(where)).expanduser()
+        for candidate in (root / path, path, root / decoded, decoded):
             if candidate.exists():
                 return candidate
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{where!r} is no path of a {what} ({error})") from error
     also = "" if path.is_absolute() else f", nor under {root}"
     raise UserError(f"there is no {what} {where}{also}; check the path")
+
+
+def separated_words(value: str) -> list[str]:
+    """Return words that commas separate, decoded one by one, so that ``%2C`` is a comma in a word.
+
+    Example:
+        >>> separated_words("R%26D,last%2C first")
+        ['R&D', 'last, first']
+    """
+    return [unquote(word) for word in value.split(",")]
 
 
 def positive(name: str, options: Mapping[str, str]) -> int | None:

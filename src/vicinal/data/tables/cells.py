@@ -54,9 +54,9 @@ def separated(text: str, file: str, header: bool | None) -> Table:
     if first is None:
         raise UserError(f"{file} has no cell that holds anything; a table needs rows")
     table = cells(text, file, [str(i) for i in range(len(first))], delimiter=delimiter)
-    if header is None:
-        header = _looks_like_names(table)
-    return _named_by_its_first_row(table) if header else table
+    named = _named_by_its_first_row(table) if header is not False else table
+    how = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "white space"}[delimiter]
+    return replace(named, notes=tuple(_guesses(table, named, how, guessed=header is None)))
 
 
 def _delimiter(line: str) -> str:
@@ -152,21 +152,32 @@ def _some(table: Table, keep: np.ndarray) -> Table:
     return replace(table, columns=columns, rows=table.rows[keep])
 
 
-def _looks_like_names(table: Table) -> bool:
+def _guesses(table: Table, named: Table, how: str, *, guessed: bool) -> list[Note]:
     import pyarrow.compute as pc
 
-    if not len(table.rows):
-        return False
-    first = [column[0].as_py() for column in table.columns]
-    if any(number(cell) is not None for cell in first):
-        return False
-    return not any(
-        cell and pc.any(pc.equal(column[1:], cell)).as_py()
-        for cell, column in zip(first, table.columns, strict=True)
-    )
+    count = len(table.names)
+    notes = [Note(f"{table.file}: {len(named.rows):,} rows of {count:,} cells, divided by {how}")]
+    if not guessed or not len(table.rows):
+        return notes
+    numbers = [name for name in named.names if number(name) is not None]
+    again = [
+        name
+        for name, column in zip(named.names, named.columns, strict=True)
+        if name and pc.index(column, name).as_py() >= 0
+    ]
+    why = "numbers such as" if numbers else "words that come again below, such as"
+    if numbers or again:
+        text = f"has {why} {(numbers or again)[0][:40]!r}, and was taken for the header; pass "
+        text = f"{table.file}: the first row {text}header=no if it is data, else header=yes"
+        notes.append(Note(text, doubtful=True))
+    else:
+        notes.append(Note(f"{table.file}: the first row is the header"))
+    return notes
 
 
 def _named_by_its_first_row(table: Table) -> Table:
+    if not len(table.rows):
+        return table
     names = tuple(column[0].as_py() for column in table.columns)
     return replace(_some(table, np.arange(len(table.rows)) > 0), names=names, headed=True)
 

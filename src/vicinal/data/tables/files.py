@@ -27,8 +27,8 @@ def read_table(path: Path, *, file: str, header: bool | None = None) -> Table:
     Args:
         path: of the file.
         file: what errors call it.
-        header: whether the first row holds names. Found out if None: it does if none of its cells
-            is a number, and none that holds text comes again further down in its column.
+        header: whether the first row holds names. It does if None, with a note, which is doubtful
+            if a cell of it is a number or comes again further down in its column.
 
     Raises:
         UserError: if the file cannot be read, or is not what its ending says. Rows with too few or
@@ -100,8 +100,10 @@ def _arff(text: str, file: str) -> Table:
     if head is None:
         raise UserError(f"{file} has no line @data, so it is no ARFF file or was cut short")
     try:
+        strings = _hide_strings(lines, head)
         _, about = arff.loadarff(io.StringIO("\n".join(lines[: head + 1]) + "\n"))
-        names, types = about.names(), [about[name] for name in about.names()]
+        names = about.names()
+        types = [("string", None) if k in strings else about[n] for k, n in enumerate(names)]
         if not names:
             raise ValueError("it declares no attribute")
     except Exception as error:
@@ -116,12 +118,14 @@ def _arff(text: str, file: str) -> Table:
         raise UserError(f"{file} has a header and no rows; a table needs rows")
     quote = "'" if "'" in body else '"'
     body = re.sub(rf",[ \t]+(?={quote})", ",", body)
+    body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)
     check_quotes(body, file, delimiter=",", quote=quote)
     table = cells(body, file, names, delimiter=",", quote=quote)
-    known: dict[str, Kind] = {"numeric": "number", "nominal": "category"}
+    known: dict[str, Kind] = {"numeric": "number", "nominal": "category", "string": "category"}
     for name, column, (kind, values) in zip(names, table.columns, types, strict=True):
         if kind == "nominal":
-            declared = pa.array([*(values or ()), "?", ""], pa.large_string())
+            spelled = [value.strip() for value in values or ()]
+            declared = pa.array([*spelled, "?", ""], pa.large_string())
             foreign = pc.invert(pc.is_in(column, value_set=declared))
             for place in np.flatnonzero(foreign.to_numpy(zero_copy_only=False)).tolist():
                 row = int(table.rows[place])
@@ -130,6 +134,19 @@ def _arff(text: str, file: str) -> Table:
                     "the header does not declare; correct either"
                 )
     return replace(table, kinds=tuple(known.get(kind) for kind, _ in types))
+
+
+def _hide_strings(lines: list[str], head: int) -> set[int]:
+    """Declare string attributes as numbers, since SciPy refuses them; return which they are."""
+    strings, count = set(), -1
+    for i, line in enumerate(lines[:head]):
+        if re.match(r"\s*@attribute\s", line, re.IGNORECASE):
+            count += 1
+            declared, found = re.subn(r"\sstring\s*$", " numeric", line, flags=re.IGNORECASE)
+            if found:
+                lines[i] = declared
+                strings.add(count)
+    return strings
 
 
 def _parquet(data: bytes, file: str) -> Table:

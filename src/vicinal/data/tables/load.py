@@ -5,16 +5,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, Wanted
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.files import TEXT_FORMS, read_table
 from vicinal.data.tables.inputs import MISSING, Spelling
-from vicinal.data.tables.parts import Task, assembled, check_preparation
-from vicinal.data.words import check_options, existing
+from vicinal.data.tables.parts import Rare, Task, assembled, check_preparation
+from vicinal.data.words import check_options, existing, separated_words
 from vicinal.errors import UserError, unknown
 
-OPTIONS = ("label", "test", "header", "missing", "categories", "drop", "task")
+OPTIONS = (
+    *("label", "test", "header", "missing", "decimal", "thousands"),
+    *("categories", "drop", "task", "rare"),
+)
 
 
 def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
@@ -41,16 +45,22 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
             - ``test``: a second file with the same columns in any order, the test part. Without
               it a share ``wanted.test_fraction`` of the rows is, of each class the same.
             - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. It
-              is taken for one if none of its cells is a number, and none that holds text comes
-              again further down in its column.
+              does by default, with a warning where it holds numbers.
             - ``missing``: the cells that stand for nothing, separated by commas; by default
               ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. The empty cell always does.
+            - ``decimal``: the decimal mark, ``.`` by default.
+            - ``thousands``: what groups the digits of numbers by three; nothing by default.
             - ``categories``: columns, separated by commas, that hold categories though they look
               like numbers.
             - ``drop``: columns to leave out, separated by commas.
             - ``task``: ``classification`` or ``regression``. By default classification if the
               label is text, or whole numbers of which there are at most 20 different ones, each
               on average twice or more.
+            - ``rare``: ``drop`` leaves out rows of classes with too few rows for both splits,
+              ``train`` puts them into the training split; by default they are refused.
+
+            Percent-encoding writes what has a meaning in a name: ``%26`` for ``&``, ``%2C`` for a
+            comma in the name of a column, ``%3D``, ``%3F``, ``%25``.
         wanted: with ``on_bad="skip"`` rows are left out, and said in ``Part.skipped``, that have
             too few or too many cells, text or an infinite number in a column of numbers, no label,
             or in a test file a class that the training file lacks. A row left out of a file that
@@ -93,6 +103,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
         tables.append(
             _read(options["test"], wanted.root, first.headed if form in TEXT_FORMS else None)
         )
+    rare: Rare = _choice(options, "rare", ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
     return assembled(
         tables,
         label=_column(label, first, "label"),
@@ -100,6 +111,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
         drop=_columns(options, "drop", first),
         spelling=_spelling(options, given),
         task=task,
+        rare=rare,
         wanted=wanted,
     )
 
@@ -124,7 +136,7 @@ def _listed(table: Table) -> str:
 
 def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Spelling:
     """Return how cells are written, by the options, else as in the training."""
-    missing = tuple(options["missing"].split(",")) if "missing" in options else MISSING
+    missing = tuple(separated_words(options["missing"])) if "missing" in options else MISSING
     if given is not None:
         trained = tuple(given["missing"])
         if "missing" in options and missing != trained:
@@ -133,11 +145,21 @@ def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Sp
                 "leave the option out"
             )
         missing = trained
-    return Spelling(missing)
+    marks = {"decimal": ".", "thousands": ""}
+    for name, usual in marks.items():
+        marks[name] = unquote(options.get(name, given[name] if given and name in given else usual))
+        if name in options and (len(marks[name]) != 1 or marks[name] in "+-eE0123456789"):
+            raise UserError(f"{name}={options[name]}: expected one character such as , or .")
+    if marks["decimal"] == marks["thousands"]:
+        raise UserError(
+            f"decimal and thousands are both {marks['decimal']!r}; numbers cannot be told apart"
+        )
+    return Spelling(missing, **marks)
 
 
 def _column(word: str, table: Table, option: str) -> int:
     """Return the place of a column that is given by its name or its number."""
+    word = word if word in table.names else unquote(word)
     if table.names.count(word) == 1:
         return table.names.index(word)
     if word in table.names:

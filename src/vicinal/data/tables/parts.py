@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from vicinal.data.tables.inputs import (
     input_bytes,
     understood,
 )
-from vicinal.data.tables.notes import unseen_note
+from vicinal.data.tables.notes import column_notes, label_notes, unseen_note
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
@@ -88,7 +89,8 @@ def assembled(
             f"{first.file} has no column beside the label {target.name!r}; cells are divided by "
             "comma, semicolon, tab or space"
         )
-    asked = _Asked(tables, list(columns.values()), target, wanted, rare, task)
+    named = frozenset(first.names[i] for i in categories)
+    asked = _Asked(tables, list(columns.values()), target, wanted, rare, task, named)
     return _made(asked, notes, spelling)
 
 
@@ -101,6 +103,7 @@ class _Asked(NamedTuple):
     wanted: Wanted
     rare: Rare
     task: Task | None
+    categories: frozenset[str]
 
 
 def _as_in_training(
@@ -153,8 +156,16 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
         skipped.append(())
     preparation = given
     if preparation is None:
+        notes += column_notes(features, train, chosen=asked.categories)
+        notes += label_notes(
+            target,
+            classes,
+            targets[train].numpy(),
+            targets[test].numpy(),
+            guessed=asked.task is None,
+        )
         preparation = {
-            "source": "table",
+            "kind": "table",
             "sha256": sha256,
             "label": target.name,
             "classes": list(classes),
@@ -194,7 +205,7 @@ def _hashed(features: Sequence[Column], targets: Tensor, rows: int) -> str:
 
 def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
     """Raise an error where a preparation is not one of a table."""
-    if preparation.get("source") != "table":
+    if preparation.get("kind") != "table":
         raise UserError(
             f"{file} is a table, and the preparation to apply is not that of a table; pass data "
             "of the same kind as in the training"
@@ -285,10 +296,11 @@ def _bad_rows(
         for i in np.flatnonzero(column.bad):
             (k, row), cell = places[i], column.text[int(i)].as_py()
             fault = "holds numbers" if number(cell) is None else "holds numbers up to 3.4e38"
+            options = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
             bad[k].setdefault(
                 row,
                 f"{tables[k].file} row {row}: column {column.name!r} {fault}, and {cell[:40]!r} "
-                "here; correct it, or list the column in categories",
+                f"here; correct it, or list the column in categories{options}",
             )
     for i in np.flatnonzero(target.missing):
         k, row = places[i]

@@ -107,7 +107,7 @@ def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet
         if list(given["numbers"]["columns"]) != [column.name for column in columns]:
             raise UserError("iris does not have the columns of the training; name the same data")
     preparation = given or {
-        "source": "table",
+        "kind": "table",
         "sha256": "",
         "label": "",
         "classes": list(classes),
