@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, Note, Part, Wanted, split
+from vicinal.data.forms.litter import is_litter
 from vicinal.data.forms.looks import Looked
 from vicinal.data.forms.pictures import (
     PICTURE_OPTIONS,
@@ -24,9 +25,6 @@ from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 
 OPTIONS = (*PICTURE_OPTIONS, "classes", "train", "test", "validation")
-
-LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost.dir"}
-"""Files and folders that systems leave behind, in lower case."""
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -177,14 +175,10 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     return {name: found[name] for name in ("train", "test", "validation") if name in found}
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
-
-
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not _is_litter(e.name))
+            return sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
@@ -258,10 +252,10 @@ def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            skipped.update(name for name in (*folders, *files) if _is_litter(name))
-            folders[:] = sorted(name for name in folders if not _is_litter(name))
+            skipped.update(name for name in (*folders, *files) if is_litter(name))
+            folders[:] = sorted(name for name in folders if not is_litter(name))
             depths |= {os.path.join(base, name): depths[base] + 1 for name in folders}
-            yield depths[base], base, folders, sorted(n for n in files if not _is_litter(n))
+            yield depths[base], base, folders, sorted(n for n in files if not is_litter(n))
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 

@@ -2,8 +2,9 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, OnBad, Part, Read, Skips, Wanted, split
-from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, read_recording
+from vicinal.data.catalog import MAX_BYTES
+from vicinal.data.dataset import DataSet, Note, OnBad, Part, Read, Skips, Wanted, split
+from vicinal.data.forms.litter import is_litter
+from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, Heard, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError, unknown
@@ -26,6 +29,7 @@ _FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "wave": lambda waves, rate: waves,
 }
 _MOST_SECONDS = 3600
+_FIRST = 100  # recordings of a split in files that are looked at when it is loaded
 
 
 class _Sound(NamedTuple):
@@ -52,6 +56,8 @@ class StoredRecordings:
         rate: samples a second, to which recordings are resampled.
         samples: to which they are padded or cut.
         on_bad: what is done about a recording that cannot be read.
+        max_bytes: the most bytes that a decoded recording may take.
+        heard: what was changed in the recordings that were read, counted.
     """
 
     folder: Path
@@ -61,6 +67,8 @@ class StoredRecordings:
     rate: int
     samples: int
     on_bad: OnBad = "raise"
+    max_bytes: int = MAX_BYTES
+    heard: Heard = field(default_factory=Heard)
     dtype: torch.dtype = field(default=torch.float32, init=False)
 
     def identity(self, row: int) -> str:
@@ -84,7 +92,13 @@ class StoredRecordings:
         for position, row in enumerate(rows):
             path = self.folder / self.names[row]
             try:
-                wave = read_recording(path, rate=self.rate, samples=self.samples)
+                wave = read_recording(
+                    path,
+                    rate=self.rate,
+                    samples=self.samples,
+                    max_bytes=self.max_bytes,
+                    heard=self.heard,
+                )
             except UserError as error:
                 skips(error)
                 continue
@@ -145,7 +159,9 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
             f"under {wanted.root} nor as it stands; check the path"
         )
     skips = {part: Skips(wanted.on_bad) for part in ("train", "validation", "test")}
-    words = _recordings(folder, skips["train"])
+    heard = Heard()
+    litter: Counter[str] = Counter()
+    words = _recordings(folder, skips["train"], litter)
     classes = tuple(sorted({name.split("/")[0] for name in words}))
     rows = _parts(folder, words, classes, wanted, skips)
     parts = {
@@ -156,6 +172,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
             sound=sound,
             wanted=wanted,
             skips=skips[part],
+            heard=heard,
         )
         for part, chosen in rows.items()
     }
@@ -165,8 +182,31 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
         parts["train"],
         parts["test"],
         parts.get("validation"),
+        notes=_notes(parts, classes, sound=sound, heard=heard, litter=litter),
         preparation={"kind": "sound", **sound._asdict()},
     )
+
+
+def _notes(
+    parts: Mapping[str, Part],
+    classes: Sequence[str],
+    *,
+    sound: _Sound,
+    heard: Heard,
+    litter: Counter[str],
+) -> tuple[Note, ...]:
+    every = True
+    for part in parts.values():
+        if isinstance(part.inputs, StoredRecordings):
+            every = False
+            first = replace(part.inputs, on_bad="skip", heard=heard)
+            first.read(range(min(_FIRST, len(part))))
+    several = f"{len(classes)} classes, a folder each: {', '.join(classes[:10])}"
+    notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
+    if litter:
+        names = ", ".join(f"{name} ({count})" for name, count in litter.most_common(5))
+        notes.append(Note(f"skipped {litter.total()} hidden or system files and folders: {names}"))
+    return (*notes, *heard.notes(sound.rate, sound.seconds, every=every))
 
 
 def background_noise(folder: Path, rate: int) -> Tensor:
@@ -220,14 +260,14 @@ def _number(
     return number
 
 
-def _recordings(folder: Path, skips: Skips) -> list[str]:
-    """Return ``word/file`` of all recordings, sorted."""
+def _recordings(folder: Path, skips: Skips, litter: Counter[str]) -> list[str]:
+    """Return ``word/file`` of all recordings, sorted; count what is skipped."""
     names = []
-    for word in _entries(folder):
+    for word in _entries(folder, litter):
         if not word.is_dir() or word.name == NOISE:
             continue
         found = []
-        for file in _entries(Path(word.path)):
+        for file in _entries(Path(word.path), litter):
             try:
                 _check_inside(Path(file.path), folder)
                 if not file.is_file():
@@ -244,10 +284,12 @@ def _recordings(folder: Path, skips: Skips) -> list[str]:
     return sorted(names)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, litter: Counter[str]) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+            found = sorted(entries, key=lambda e: e.name)
+            litter.update(e.name for e in found if is_litter(e.name))
+            return [e for e in found if not is_litter(e.name)]
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
@@ -340,7 +382,13 @@ def _part(
     sound: _Sound,
     wanted: Wanted,
     skips: Skips,
+    heard: Heard,
 ) -> Part:
+    if 4 * sound.samples > wanted.max_bytes:
+        raise UserError(
+            f"{sound.seconds:g} s at {sound.rate} Hz take {4 * sound.samples} bytes a recording, "
+            f"more than max_bytes = {wanted.max_bytes}; take fewer seconds"
+        )
     shape = _FEATURES[sound.features](torch.zeros(1, sound.samples), sound.rate).shape[1:]
     stored = StoredRecordings(
         folder,
@@ -350,6 +398,8 @@ def _part(
         sound.rate,
         sound.samples,
         wanted.on_bad,
+        wanted.max_bytes,
+        heard,
     )
     targets = _targets(names, classes)
     if 4 * math.prod(stored.shape) > wanted.in_memory:
