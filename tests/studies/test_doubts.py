@@ -65,7 +65,9 @@ def test_no_verdict_where_every_network_answers_one_class():
     missed = "no example of class positive is answered right"
     assert f"Warning: input mixup, true labels: {missed}." in told
     assert any("“negative”, the most frequent training class" in one for one in told)
-    assert "there is no verdict on input mixup: input mixup is not above" in answer(summary)
+    assert "there is no verdict on input mixup: input mixup and ERM are not above" in answer(
+        summary
+    )
     head, table = recall_table(summary)
     assert head[:3] == ["class", "test examples", "ERM, true labels"]
     assert [row[:3] for row in table] == [["positive", "19", "0.0"], ["negative", "341", "100.0"]]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from vicinal.data import MAX_BYTES, DataSet, load, parse_known
-from vicinal.data.preparation import TABLES
 from vicinal.errors import UserError
 from vicinal.studies.data import told_of
 from vicinal.studies.fingerprint import data_facts, source_hashes
@@ -64,11 +63,6 @@ def score_saved(
         raise UserError(
             f"{path} was trained on {named!r}, and loading that can run code; name the data with "
             "--data, or allow it with --allow-import if you trust whoever wrote the checkpoint"
-        )
-    if parse_known(named).name in TABLES and not about.preparation and named != about.data:
-        raise UserError(
-            f"{path} does not say how the columns of a table become inputs, so {named} cannot be "
-            f"prepared as in its training on {about.data}; score it on that"
         )
     data = load(
         named,

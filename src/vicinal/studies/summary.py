@@ -136,18 +136,21 @@ def _withhold(
     for row in rows:
         if row is base:
             continue
-        about = [doubt.text for doubt in found if doubt.arm in (None, row["arm"], base["arm"])]
-        reasons = [*about]
+        reasons = [doubt.text for doubt in found if doubt.arm in (None, row["arm"], base["arm"])]
         for one in (row, base):
-            title = recipe.arms[one["arm"]].title
             if one["failed"]:
-                whose = "" if one is row else f" of {title}"
+                whose = "" if one is row else f" of {recipe.arms[one['arm']].title}"
                 reasons.append(f"{len(one['failed'])} of {recipe.seeds} seeds{whose} failed")
-            if constant and one["n"] and one["accuracy"] <= round(100 * constant.accuracy, 4):
-                reasons.append(
-                    f"{title} is not above always answering “{constant.name}”, which is right for "
-                    f"{100 * constant.accuracy:.1f} %"
-                )
+        below = [
+            recipe.arms[one["arm"]].title
+            for one in (row, base)
+            if constant and one["n"] and one["accuracy"] <= round(100 * constant.accuracy, 4)
+        ]
+        if constant and below:
+            reasons.append(
+                f"{' and '.join(below)} {'are' if below[1:] else 'is'} not above always answering "
+                f"“{constant.name}”, which is right for {100 * constant.accuracy:.1f} %"
+            )
         if reasons:
             row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
 

@@ -1,0 +1,77 @@
+"""Networks trained on one table and scored on another: the columns are those of the training."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+CASES = Path(__file__).parents[1] / "cases" / "score-table"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a function that trains on one of the tables once; it answers with the checkpoint."""
+    from typer.testing import CliRunner
+
+    from vicinal.cli import app
+
+    folder = tmp_path_factory.mktemp("tables")
+
+    def train(name):
+        out = folder / name
+        if not out.exists():
+            recipe = {
+                "name": "tab",
+                "baseline": "erm",
+                "data": {
+                    "source": f"table:{name}.csv?label=y",
+                    "root": str(CASES),
+                    "test_fraction": 0.3,
+                },
+                "model": {"name": "mlp"},
+                "training": {
+                    "epochs": 20,
+                    "batch_size": 64,
+                    "optimizer": {"name": "adamw", "lr": 0.01},
+                    "schedule": {"name": "one-cycle"},
+                    "accelerator": "cpu",
+                    "threads": 1,
+                },
+                "arms": {"erm": {"title": "ERM", "policy": "none"}},
+            }
+            path = folder / f"{name}.toml"
+            path.write_text(tomli_w.dumps(recipe))
+            words = ["train", str(path), "--arm", "erm", "--out", str(out), "--logger", "none"]
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output
+        return out / "checkpoint.safetensors"
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "scored_on", "accuracy"),
+    [
+        ("a", "c", 0.2983),  # other categories: 1.0 by columns of its own
+        ("a", "d", 1.0),  # x is shifted by 5: 0.7778 by means of its own
+        ("n", "n_few", 1.0),  # 43 rows: 0.6154 by means of their own
+    ],
+)
+def test_a_table_is_scored_by_the_columns_of_the_training(
+    trained, vicinal, trained_on, scored_on, accuracy
+):
+    words = ["--data", f"table:{scored_on}.csv?label=y", "--root", CASES, "--json"]
+    done = vicinal("score", trained(trained_on), *words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["accuracy"] == pytest.approx(accuracy, abs=0.01)
+
+
+def test_columns_in_another_order_are_found_by_name(trained, vicinal):
+    def told(*words):
+        done = vicinal("score", trained("n"), "--json", *words)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    swapped = told("--data", "table:n_swapped.csv?label=y", "--root", CASES)
+    assert swapped == told("--data", "table:n.csv?label=y", "--root", CASES) == told()
