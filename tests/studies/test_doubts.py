@@ -11,6 +11,7 @@ from vicinal.studies.results import Result, trials_of
 from vicinal.studies.summary import summarise
 from vicinal.training.recipe import read_recipe
 
+NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
 CLASSES = ("negative", "positive")
 
 
@@ -39,7 +40,7 @@ def summary_of(right, data):
             test_loss=1.0,
             memorised=None,
             seconds=1.0,
-            origin={"data": facts},
+            origin={"data": facts, "network": NETWORK, "versions": {}},
             tested=facts["test"]["of_each_class"],
             right=right[trial.arm],
             versions={},
