@@ -222,7 +222,9 @@ def mixing_words(batch: Batch, plans: Mapping[str, Plan]) -> str:
     """Say what the picture shows, for those who do not see it."""
     names = ", ".join(batch.classes[k] for k in batch.targets)
     blends = "; ".join(
-        f"{title}: {', '.join(' + '.join(words) for words in _labels(batch, plan))}"
+        " ".join(title.split())
+        + ": "
+        + ", ".join(" + ".join(words) for words in _labels(batch, plan))
         for title, plan in plans.items()
     )
     return f"{len(batch.targets)} examples ({names}), their partners and their blends. {blends}."
