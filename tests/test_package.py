@@ -14,6 +14,8 @@ def loaded_after(code):
     return set(done.stdout.split())
 
 
+AS_COMMAND = "import sys; sys.argv = ['bin/vicinal']; "
+
 HEAVY = {
     "jinja2",
     "lightning_fabric",
@@ -41,14 +43,14 @@ def test_the_core_brings_in_torch_and_numpy_and_nothing_of_the_study():
 
 
 def test_the_command_line_answers_help_without_anything_heavy():
-    loaded = loaded_after("import vicinal.cli")
+    loaded = loaded_after(AS_COMMAND + "import vicinal.cli")
     assert "typer" in loaded
     assert not loaded & (HEAVY - {"typer", "rich"} | {"torch", "numpy"})
 
 
 def test_the_list_of_data_sources_is_printed_without_anything_heavy():
     loaded = loaded_after(
-        "from typer.testing import CliRunner; from vicinal.cli import app; "
+        AS_COMMAND + "from typer.testing import CliRunner; from vicinal.cli import app; "
         "assert CliRunner().invoke(app, ['data', 'list']).exit_code == 0"
     )
     # Typer itself imports pydantic where it is installed.
@@ -70,3 +72,32 @@ def test_every_public_name_is_there_and_documented():
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     assert not hasattr(vicinal, "CutMixUp")
+
+
+EXPORT = """
+import sys, torch
+from vicinal import Plan
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5])).mix(x)
+
+program = torch.export.export(Net(), (torch.zeros(2, 3, requires_grad=True),))
+assert "vicinal.mix" in str(program.graph)
+torch.export.save(program, sys.argv[1])
+"""
+LOAD = """
+import sys, vicinal
+import torch
+program = torch.export.load(sys.argv[1])
+print(program.module()(torch.tensor([[0.0] * 3, [8.0] * 3])).tolist())
+"""
+
+
+def test_importing_the_package_is_enough_to_load_an_exported_program(tmp_path):
+    file = str(tmp_path / "program.pt2")
+    subprocess.run([sys.executable, "-c", EXPORT, file], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, file], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str([[2.0] * 3, [4.0] * 3])

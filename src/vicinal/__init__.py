@@ -1,7 +1,8 @@
 """Train neural networks on blends of examples: draw a plan, then mix anything with it.
 
-The public names are listed here. They are imported when they are first used, so that the command
-line can answer without waiting for torch; they bring in torch and numpy, nothing else.
+The public names are listed here; they bring in torch and numpy, nothing else. ``import vicinal``
+registers the operators, so that ``torch.export.load`` finds them. Only the command line leaves that
+for later, so that it can answer ``--help`` without waiting for torch.
 
 Example:
     >>> import torch
@@ -11,6 +12,8 @@ Example:
     torch.Size([4, 3, 32, 32])
 """
 
+import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +72,15 @@ __all__ = [
     "mix",
     "rows_of_another_rank",
 ]
+
+
+def _is_command() -> bool:
+    """Say whether this process runs ``vicinal`` or ``python -m vicinal``."""
+    return sys.argv[0] == "-m" or PurePath(sys.argv[0]).stem == "vicinal"
+
+
+if not _is_command():
+    from vicinal import mixing as _registered  # noqa: F401
 
 
 def __getattr__(name: str) -> object:

@@ -47,9 +47,9 @@ class CountingMode(TorchDispatchMode):
 
 
 PLAIN = {
-    "x": torch.arange(20.0).reshape(4, 5),
+    "x": torch.arange(20, dtype=torch.float32).reshape(4, 5),
     "partner": torch.tensor([1, 0, 3, 3]),
-    "lam": torch.tensor([0.5, 0.25, 0.0, 1.0]),
+    "lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float32),
 }
 
 
@@ -106,7 +106,7 @@ def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change, in_place):
     "make",
     [
         lambda: torch.eye(4).to_sparse(),
-        lambda: torch.eye(4).to_mkldnn(),
+        lambda: torch.eye(4, dtype=torch.float32).to_mkldnn(),
         lambda: torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)]),
         lambda: torch.ones(4, 5, dtype=torch.complex64),
         lambda: torch.ones(4, 5, dtype=torch.int64),
@@ -122,7 +122,7 @@ def test_what_the_loop_cannot_read_is_left_to_others(make, in_place):
 
 
 def test_a_batch_that_shares_its_memory_until_it_is_written_gets_its_own():
-    x = torch.rand(4, 5)
+    x = torch.rand(4, 5, dtype=torch.float32)
     before = x.clone()
     lazy = torch._lazy_clone(x)
     at_once(lazy, PLAIN["partner"], PLAIN["lam"], in_place=True)

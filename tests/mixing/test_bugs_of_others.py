@@ -18,12 +18,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from vicinal import CutMix, MixedInside, MixUp, MixUpLayer, Plan, Shuffle
 from vicinal.mixing.drawing import Per
 
-PLAN = Plan(torch.tensor([1, 2, 3, 4, 5, 6, 7, 0]), torch.linspace(0.1, 0.8, 8))
+LAM = torch.linspace(0.1, 0.8, 8, dtype=torch.float32)
+PLAN = Plan(torch.tensor([1, 2, 3, 4, 5, 6, 7, 0]), LAM)
 Y = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7])
 
 
 def test_mxnet_the_loss_is_cross_entropy_and_not_the_logarithm_of_a_mean_probability():
-    scores = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(8, 10, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     targets = PLAN.targets(Y, num_classes=10)
     theirs = -(targets * scores.softmax(1)).sum(1).log().mean()
     ours = PLAN.loss(F.cross_entropy, scores, Y)
@@ -116,7 +117,7 @@ def test_torchvision_and_kornia_masks_are_targets_too():
     masks = torch.randint(3, (8, 4, 4))
     targets = PLAN.targets(masks, num_classes=3)
     assert targets.shape == (8, 3, 4, 4)
-    torch.testing.assert_close(targets.sum(1), torch.ones(8, 4, 4))
+    torch.testing.assert_close(targets.sum(1), torch.ones(8, 4, 4, dtype=torch.float32))
 
 
 def test_torchvision_the_partner_is_not_always_the_next_row():
@@ -143,7 +144,7 @@ def test_kornia_alpha_decides_how_lam_is_spread():
 def test_kornia_lam_is_the_share_that_is_kept_in_mixup_and_in_cutmix(policy):
     for seed in range(5):
         plan = policy.draw(8, generator=torch.Generator().manual_seed(seed), image_size=(6, 6))
-        own = torch.eye(8)[:, :, None, None].repeat(1, 1, 6, 6)
+        own = torch.eye(8, dtype=torch.float32)[:, :, None, None].repeat(1, 1, 6, 6)
         kept = plan.mix(own)[torch.arange(8), torch.arange(8)].mean((1, 2))
         away = plan.partner != torch.arange(8)
         torch.testing.assert_close(kept[away], plan.lam[away])
@@ -199,7 +200,7 @@ def test_pytorch_class_weights_mean_the_same_for_integer_and_for_soft_labels():
 
 
 def test_pytorch_an_ignored_class_is_ignored_under_mixing():
-    scores, y = torch.randn(8, 10), Y.clone()
+    scores, y = torch.randn(8, 10, dtype=torch.float32), Y.clone()
     y[2] = -100
     loss = PLAN.loss(F.cross_entropy, scores, y)
     keep = PLAN.lam.clone()

@@ -99,7 +99,7 @@ def test_inputs_and_targets_arrive_unharmed(policy):
 
 def test_targets_sum_to_one(policy):
     targets = drawn(policy).targets(Y, num_classes=3)
-    torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
+    torch.testing.assert_close(targets.sum(1), torch.ones(len(targets), dtype=torch.float32))
     assert bool((targets >= 0).all())
 
 
@@ -118,7 +118,7 @@ def test_lam_is_the_share_of_the_own_example_in_the_blend(policy, seed):
     expected += ((rows == own) * gives).sum(0)  # who meets itself has that share too
     assert bool(((plan.lam >= 0) & (plan.lam <= 1)).all())
     torch.testing.assert_close(shares[torch.arange(len(shares)), own], expected)
-    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares), dtype=torch.float32))
 
 
 def test_the_targets_have_the_shares_of_the_pictures(policy):
@@ -166,6 +166,11 @@ def test_a_default_device_moves_nothing_that_is_drawn_on_the_cpu(policy):
     assert torch.equal(accuracy, expected.accuracy(scores, Y))
 
 
+def test_calling_a_policy_names_the_layer_and_the_two_lines(policy):
+    with pytest.raises(TypeError, match=r"draw\(len\(x\)\).*MixUpLayer"):
+        policy(indicators(), Y)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_changes_nothing(policy, dtype):
     def results():
@@ -176,12 +181,12 @@ def test_the_default_dtype_changes_nothing(policy, dtype):
         loss = plan.loss(F.cross_entropy, scores, Y)
         return [plan.lam, mixed, plan.targets(Y, num_classes=3), loss, plan.accuracy(scores, Y)]
 
-    expected = results()
+    expected, before = results(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         found = results()
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(before)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype == torch.float32
         assert torch.equal(one, other)

@@ -309,8 +309,8 @@ def negative(values):
 @pytest.mark.parametrize(
     "change",
     [
-        {"lam": negative(torch.tensor([0.5, 0.25, 0.0, 1.0]))},
-        {"other": negative(torch.arange(20.0).reshape(4, 5))},
+        {"lam": negative(torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float32))},
+        {"other": negative(torch.arange(20, dtype=torch.float32).reshape(4, 5))},
         {"lam": torch._efficientzerotensor(4)},
         {"partner": torch.tensor([1, 0, 3, 3], dtype=torch.int32)},
     ],
@@ -318,11 +318,11 @@ def negative(values):
 )
 def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
     given = {
-        "other": torch.arange(20.0).reshape(4, 5),
+        "other": torch.arange(20, dtype=torch.float32).reshape(4, 5),
         "partner": torch.tensor([1, 0, 3, 3]),
-        "lam": torch.tensor([0.5, 0.25, 0.0, 1.0]),
+        "lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float32),
     } | change
-    x, out = torch.ones(4, 5), torch.empty(4, 5)
+    x, out = (torch.ones(4, 5, dtype=torch.float32) for _ in range(2))
     compiled().mix(out, x, **given)
     torch.testing.assert_close(out.double(), loop(x, **given))
 

@@ -155,7 +155,11 @@ def test_a_second_batch_is_met_evenly():
     ("pairing", "about", "words"),
     [
         (SameClass(), {}, r"SameClass needs y: policy\.draw\(len\(x\), y=y\)"),
-        (SameClass(), {"y": torch.rand(4, 3)}, r"integer classes.*float32.*\(4, 3\).*argmax"),
+        (
+            SameClass(),
+            {"y": torch.rand(4, 3, dtype=torch.float32)},
+            r"integer classes.*float32.*\(4, 3\).*argmax",
+        ),
         (DifferentClass(), {"y": torch.arange(3)}, r"needs y of 4 rows, got shape \(3,\)"),
         (Nearest(), {}, "Nearest needs features"),
         (SimilarTargets(1.0), {}, "SimilarTargets needs y"),

@@ -160,7 +160,10 @@ def test_more_than_two_parents_are_blended_by_their_shares():
     ("fields", "words"),
     [
         ({"shares": torch.rand(2, 3)}, r"\(parents - 1, batch\).*got \(3,\), \(2, 3\) and \(3,\)"),
-        ({"region": torch.ones(3, 4, 4)}, r"bool \(batch, height, width\).*float32"),
+        (
+            {"region": torch.ones(3, 4, 4, dtype=torch.float32)},
+            r"bool \(batch, height, width\).*float32",
+        ),
         ({"region": torch.ones(2, 4, 4, dtype=torch.bool)}, r"batch 1 or 3.*\(2, 4, 4\)"),
     ],
 )

@@ -75,9 +75,8 @@ WAYS = {
     "fsdp": (lambda mixed: fsdp(mixed, torch.float32), None),
     "fsdp bf16": (lambda mixed: fsdp(mixed, torch.bfloat16), torch.bfloat16),
 }
-if hasattr(torch.cpu.Stream, "record_event"):  # PyTorch 2.6 has no FSDP2 for CPUs
-    WAYS["fsdp2"] = (lambda mixed: fsdp2(mixed, None), None)
-    WAYS["fsdp2 bf16"] = (lambda mixed: fsdp2(mixed, torch.bfloat16), torch.bfloat16)
+WAYS["fsdp2"] = (lambda mixed: fsdp2(mixed, None), None)
+WAYS["fsdp2 bf16"] = (lambda mixed: fsdp2(mixed, torch.bfloat16), torch.bfloat16)
 for way, (wrap, dtype) in WAYS.items():
     for reentrant in (None, False, True):
         plan = Spy(partner, lam)
@@ -157,8 +156,8 @@ def by_hand(batches, *, mixed=True):
 def test_two_ranks_have_the_gradient_of_both_in_every_wrapper_and_precision(
     found, batches, way, reentrant
 ):
-    if "fsdp2" in way and not hasattr(torch.cpu.Stream, "record_event"):
-        pytest.skip("this PyTorch has no FSDP2 for CPUs")
+    if "fsdp2" in way and torch.__version__.startswith("2.8."):
+        pytest.skip("FSDP2 of PyTorch 2.8 sums gradients on CPUs that it should average")
     expected = by_hand(batches)
     error = 2e-2 * expected.abs().max() if "bf16" in way else 1e-6
     assert (by_hand(batches, mixed=False) - expected).abs().max() > 4 * error

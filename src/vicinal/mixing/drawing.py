@@ -1,7 +1,7 @@
 """What policies share: drawing shares and partners, and refusing settings out of range."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor
@@ -172,7 +172,7 @@ def _kept(pairing: Pairing, size: int) -> Tensor:
 
 def check_pairing(policy: str, pairing: Pairing) -> None:
     """Raise unless this is a pairing, made and ready to be called."""
-    if isinstance(pairing, type) or not callable(pairing):
+    if isinstance(pairing, type) or not callable(pairing) or hasattr(pairing, "draw"):
         raise TypeError(f"{policy} needs a pairing such as Shuffle(), got {pairing!r}.")
 
 
@@ -202,3 +202,13 @@ def check_per(policy: str, per: str) -> None:
     """Raise unless this is one of the words of ``Per``."""
     if per not in get_args(Per):
         raise ValueError(f'{policy} needs per="batch", "pair" or "example", got {per!r}.')
+
+
+def refuse_call(policy: Any, *_args: Any, **_kwargs: Any) -> NoReturn:
+    """Raise for whoever calls a policy as if it were a layer; it is their ``__call__``."""
+    name = type(policy).__name__
+    raise TypeError(
+        f"{name} draws plans and is not called: plan = policy.draw(len(x)), then plan.mix(x) and "
+        f"plan.loss(criterion, output, y). For x, y = layer(x, y) use MixUpLayer({name}(...), "
+        "num_classes=...)."
+    )

@@ -162,7 +162,8 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
             criterion.reduction,
         )
     if isinstance(criterion, functools.partial) and criterion.func is F.cross_entropy:
-        if criterion.args or criterion.keywords.keys() - set(_CrossEntropy._fields):
+        # A difference of sets breaks the graph under torch.compile in PyTorch 2.8.
+        if criterion.args or any(name not in _CrossEntropy._fields for name in criterion.keywords):
             return None
         _check_reduction(criterion.keywords.get("reduction", "mean"))
         return _CrossEntropy(**criterion.keywords)

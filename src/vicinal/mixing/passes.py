@@ -233,19 +233,8 @@ def _surroundings() -> tuple[bool, Any]:
     """Return what gradient checkpointing changes around what it runs: reentrant checkpointing runs
     it inside an autograd function, the other one replaces how tensors are saved for backward.
     """
-    return not torch._C._is_fwd_grad_enabled(), _saved_by()
-
-
-def _saved_by() -> Any:
-    """Return the hooks that tensors are saved with, or None."""
-    query = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    if query is not None:
-        return query(False)
-    try:  # PyTorch 2.6 says only whether there are any; these equal none that are found elsewhere
-        with torch.autograd.graph.disable_saved_tensors_hooks(""):
-            return None
-    except RuntimeError:
-        return object()
+    inside_function = not torch._C._is_fwd_grad_enabled()
+    return inside_function, torch._C._autograd._top_saved_tensors_default_hooks(False)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

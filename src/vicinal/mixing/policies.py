@@ -17,6 +17,7 @@ from vicinal.mixing.drawing import (
     draw_log_gamma,
     draw_partners,
     draw_shares,
+    refuse_call,
 )
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import CleanAndMixed, Plan, trusted_plan
@@ -91,6 +92,8 @@ class MixUp:
     pairing: Pairing = field(default_factory=Shuffle)
     keep_larger: bool = False
 
+    __call__ = refuse_call
+
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
         check_alpha("MixUp", self.alpha)
@@ -144,6 +147,8 @@ class DirichletMixUp:
     parents: int = 3
     per: Literal["batch", "example"] = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+
+    __call__ = refuse_call
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
@@ -206,6 +211,8 @@ class RegMixUp:
     policy: Policy
     weight: float = 1.0
 
+    __call__ = refuse_call
+
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
         if not 0 <= self.weight < math.inf:
@@ -244,6 +251,8 @@ class OneOf:
 
     policies: Sequence[Policy | None]
     probabilities: Sequence[float] | None = None
+
+    __call__ = refuse_call
 
     def __post_init__(self) -> None:
         """Refuse probabilities that do not fit."""

@@ -16,6 +16,7 @@ from vicinal.mixing.drawing import (
     check_rate,
     draw_beta,
     draw_partners,
+    refuse_call,
 )
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan, trusted_plan
@@ -54,6 +55,8 @@ class CutMix:
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+
+    __call__ = refuse_call
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
@@ -117,6 +120,8 @@ class ResizeMix:
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+
+    __call__ = refuse_call
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
@@ -184,6 +189,8 @@ class FMix:
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+
+    __call__ = refuse_call
 
     def __post_init__(self) -> None:
         """Refuse values outside the documented ranges."""
