@@ -3,6 +3,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -836,19 +838,65 @@ def test_a_parquet_file_whose_checksums_are_wrong_is_refused(tmp_path):
         load_table("t.parquet", {"label": "y"}, Wanted(tmp_path))
 
 
-def test_a_parquet_file_that_would_unpack_beyond_the_limit_is_refused(tmp_path, monkeypatch):
-    name = tmp_path / "bomb.parquet"
-    parquet.write_table(pa.table({"a": np.zeros(10**6, np.int8), "y": np.arange(10**6) % 2}), name)
-    monkeypatch.setattr("vicinal.data.tables.files.IN_MEMORY", 8 * 10**6)
+def test_a_parquet_file_that_would_unpack_beyond_the_limit_is_refused(tmp_path):
+    name, count = tmp_path / "bomb.parquet", 10**6
+    parquet.write_table(pa.table({"a": np.zeros(count, np.int8), "y": np.arange(count) % 2}), name)
     assert name.stat().st_size < 8 * 10**6
-    with pytest.raises(UserError, match=r"it says to hold 8,\d{3},\d{3} bytes, over the 8,000,000"):
-        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path))
+    with pytest.raises(UserError, match=r"a table of 1,000,000 rows and 2 columns, over the limit"):
+        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path, max_bytes=64 * 10**6))
 
 
-def test_a_text_file_beyond_the_limit_is_refused(table, monkeypatch):
-    monkeypatch.setattr("vicinal.data.tables.files.IN_MEMORY", len(PETS) - 1)
-    with pytest.raises(UserError, match=r"t\.csv has 58 bytes; tables are read whole, up to 57"):
-        table(PETS)
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary("i4", "string")])
+def test_a_long_text_that_parquet_keeps_once_is_counted_for_every_row(tmp_path, text):
+    name = tmp_path / "bomb.parquet"
+    long = pa.array(["x" * 10_000] * 2000).cast(text)
+    parquet.write_table(pa.table({"a": long, "y": ["u", "v"] * 1000}), name)
+    assert name.stat().st_size < 10**5
+    with pytest.raises(UserError, match="text of its columns up to 'a' takes more bytes than it"):
+        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path, max_bytes=10**7))
+
+
+def test_a_text_file_beyond_the_limit_is_refused(table):
+    with pytest.raises(
+        UserError, match=r"t\.csv has 58 bytes, and tables are read whole, up to 57"
+    ):
+        table(PETS, max_bytes=57)
+    with pytest.raises(UserError, match=r"about [0-9,]+ bytes .* 5 rows and 3 columns, over"):
+        table(PETS, max_bytes=10_000)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.arff"])
+def test_a_table_of_too_many_columns_is_refused_before_it_takes_memory(table, name):
+    count = 200_000
+    text = ",".join(map(str, range(count))) + "\n" + "1," * (count - 1) + "u\n"
+    if name == "t.arff":
+        text = "@relation r\n" + "@attribute a numeric\n" * count + "@data\n1\n"
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"200,000 columns, over the limit of 1,000,000,000"):
+            table(text, name=name)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * len(text)
+
+
+def test_wide_parquet_takes_about_as_long_as_csv(table, tmp_path):
+    count = 4000  # quadratic, it took 15 s for 0.8 s
+    row = {f"g{k}": [float(k), k + 1.5, k - 2.5, k] for k in range(count)}
+    row["y"] = ["u", "v"] * 2
+    parquet.write_table(pa.table(row), tmp_path / "t.parquet")
+    lines = [list(row), *zip(*row.values(), strict=True)]
+    text = "".join(",".join(map(str, line)) + "\n" for line in lines)
+    (tmp_path / "t.csv").write_text(text)
+    seconds, inputs = [], []
+    for name in ("t.csv", "t.parquet"):
+        start = time.process_time()
+        data = load_table(name, {"label": "y", "test": name}, Wanted(tmp_path))
+        seconds.append(time.process_time() - start)
+        inputs.append(data.train.inputs)
+    assert torch.equal(*inputs)
+    assert seconds[1] < 4 * seconds[0] + 1
 
 
 # Run in a process of its own, whose memory is limited: a crash or a giant allocation shows.

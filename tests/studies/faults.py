@@ -31,7 +31,7 @@ KILLS = {
     "chmod": os,
 }
 """Where each function lives that a process can be killed at."""
-FULL = {"mkstemp": tempfile, "fsync": os, "mkdir": os, "fdopen": os}
+FULL = {"mkstemp": tempfile, "open": os, "fsync": os, "mkdir": os, "fdopen": os}
 """Functions that fail on a full disk; a file of ``os.fdopen`` fails when it is written to."""
 
 

@@ -11,6 +11,7 @@ from vicinal.studies.results import Result, trials_of
 from vicinal.studies.summary import summarise
 from vicinal.training.recipe import read_recipe
 
+NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
 CLASSES = ("negative", "positive")
 
 
@@ -39,7 +40,7 @@ def summary_of(right, data):
             test_loss=1.0,
             memorised=None,
             seconds=1.0,
-            origin={"data": facts},
+            origin={"data": facts, "network": NETWORK, "versions": {}},
             tested=facts["test"]["of_each_class"],
             right=right[trial.arm],
             versions={},
@@ -133,7 +134,7 @@ def test_a_study_warns_first_and_shows_its_data_last(small_recipe, tmp_path, vic
     assert done.exit_code == 0, done.output
     first, second, *_ = done.stderr.splitlines()
     assert first == "warning: column id looks like a number of the row"
-    assert second == "warning: all training inputs are the same; it supports no verdict"
+    assert second == "warning: all training inputs are the same, so no verdict will be given"
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
     assert [row["verdict"] for row in summary["rows"]] == [None, "withheld"]
     assert summary["data"]["test"]["of_each_class"] == [20, 10]

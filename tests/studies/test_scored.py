@@ -178,3 +178,17 @@ def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_d
     assert scored.exit_code == 0, scored.output
     result = json.loads((folder / "result.json").read_text())
     assert json.loads(scored.stdout)["accuracy"] == result["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {},
+        {"data": {}, "network": {}, "versions": {}},
+        {"data": {"test": {"examples": 3}}, "network": {"source": {}}, "versions": {}},
+    ],
+)
+def test_a_checkpoint_with_a_damaged_origin_is_refused(changed, vicinal, origin):
+    refused = vicinal("score", changed(origin=origin))
+    assert refused.exit_code == 2
+    assert "does not say properly what it was made from (origin." in refused.stderr

@@ -421,3 +421,20 @@ def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resum
     train_one(recipe, trial, out, loggers=[], resume=True)
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
     assert ends[0] == ends[1]
+
+
+def test_a_finished_training_without_its_network_is_refused(small_recipe, tmp_path, vicinal):
+    recipe, out, first = small_recipe(), tmp_path / "run", tmp_path / "first"
+    assert vicinal(*train_words(recipe, first), "--epochs", "1").exit_code == 0
+    assert vicinal(*train_words(recipe, out)).exit_code == 0
+    path = out / "checkpoint.safetensors"
+    earlier = (first / "checkpoint.safetensors").read_bytes()
+    for content, words in (
+        (earlier, "a checkpoint of epoch 1"),
+        (b"", "a checkpoint that cannot be read"),
+        (None, "no checkpoint"),
+    ):
+        path.unlink() if content is None else path.write_bytes(content)
+        refused = vicinal(*train_words(recipe, out), "--resume")
+        assert refused.exit_code == 2
+        assert f"has the result of 2 epochs, but {words}; delete the folder" in refused.stderr

@@ -220,3 +220,28 @@ def test_damaged_examples_are_written_again(copied_study, vicinal, content):
         'id="examples"' in (copied_study / "report.html").read_text()
         or (copied_study / "figures" / "examples.svg").exists()
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("origin", "data"), {}),
+        (("origin", "data", "classes"), ["a"]),
+        (("origin", "data", "test", "of_each_class"), [-1] * 10),
+        (("origin", "network", "source"), []),
+        (("tested",), [54] * 9),
+        (("right",), [10**6] * 10),
+    ],
+)
+def test_a_result_whose_origin_or_counts_are_damaged_is_refused(copied_study, vicinal, path, value):
+    file = copied_study / "trials" / "mixup-true-labels-seed1" / "result.json"
+    result = json.loads(file.read_text())
+    *inner, last = path
+    place = result
+    for name in inner:
+        place = place[name]
+    place[last] = value
+    file.write_text(json.dumps(result))
+    refused = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
+    assert refused.exit_code == 2
+    assert "result.json cannot be right" in refused.stderr

@@ -34,6 +34,9 @@ SOURCES: dict[str, Source] = {
     "fashion-mnist": Source(
         "forms.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
     ),
+    "emnist": Source(
+        "forms.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
+    ),
     "folder": Source("forms.folder:load_folder", "folder:PATH", "pictures, a folder a class"),
     "rec": Source("forms.records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"),
     "npz": Source("forms.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),

@@ -87,4 +87,4 @@ def first_lines(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]
         []
     """
     found = [one for one in doubts(recipe, data_facts(data)) if one.arm in (None, *arms)]
-    return told_of(data) + [f"warning: {one.text}; it supports no verdict" for one in found]
+    return told_of(data) + [f"warning: {one.text}, so no verdict will be given" for one in found]

@@ -165,14 +165,6 @@ class Kept:
         shape = tuple(self.data.test.inputs.shape[1:])
         return (*shape[:-2], steps[-1].size, steps[-1].size) if steps else shape  # type: ignore[attr-defined]
 
-    def _saved_epoch(self) -> int | None:
-        """Return the epoch of the checkpoint; None if there is none that can be read."""
-        try:
-            epoch: int = read_tree(self.folder / WEIGHTS)["about"]["epoch"]
-            return epoch
-        except (UserError, KeyError, TypeError):
-            return None
-
     def finish(self, rows: list[EpochRow], counts: list[list[int]], seconds: float) -> Result:
         """Write the result, which says that the trial is finished."""
         last = rows[-1]
@@ -195,9 +187,18 @@ class Kept:
         )
         if self.fabric.is_global_zero:
             self._check_folder()
-            if self._saved_epoch() != last.epoch:
+            if saved_epoch(self.folder) != last.epoch:
                 self._write_weights(last)
             write_result(self.folder, result, rows)
             (self.folder / STATE).unlink(missing_ok=True)
         self.fabric.barrier()
         return result
+
+
+def saved_epoch(folder: Path) -> int | None:
+    """Return the epoch of the checkpoint in a folder; None if there is none that can be read."""
+    try:
+        epoch: int = read_tree(folder / WEIGHTS)["about"]["epoch"]
+        return epoch
+    except (UserError, KeyError, TypeError):
+        return None

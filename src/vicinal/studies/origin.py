@@ -8,10 +8,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from vicinal.errors import UserError
 
 Origin = Mapping[str, Any]
-"""Plain values for JSON: ``data``, ``network`` and ``versions``."""
+"""Plain values for JSON, in the form of ``Form``."""
+
+
+class _Facts(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class _Split(_Facts):
+    examples: pydantic.NonNegativeInt
+    of_each_class: list[pydantic.NonNegativeInt]
+    skipped: pydantic.NonNegativeInt
+    sha256: str
+
+
+class _Data(_Facts):
+    classes: list[str]
+    train: _Split
+    test: _Split
+    validation: _Split | None = None
+    preparation: str
+    constant: bool
+    notes: list[tuple[str, bool]]
+
+    @pydantic.model_validator(mode="after")
+    def _count_each_class(self) -> "_Data":
+        for split in (self.train, self.test, self.validation):
+            if split is not None and len(split.of_each_class) != len(self.classes):
+                raise ValueError("each split should count each class")
+        if not self.test.examples or not self.train.examples:
+            raise ValueError("the train and test splits should have examples")
+        return self
+
+
+class _Network(_Facts):
+    name: str
+    parameters: pydantic.NonNegativeInt
+    tensors: str
+    source: dict[str, str]
+
+
+class Form(_Facts):
+    """The form of an origin that was read from a file, to be checked before it is used."""
+
+    data: _Data
+    network: _Network
+    versions: dict[str, str]
+
 
 _SPLITS = ("train", "validation", "test")
 _WORDS = {

@@ -15,6 +15,7 @@ import pydantic
 from vicinal.errors import UserError
 from vicinal.files import write_whole
 from vicinal.studies.folders import differences, flat
+from vicinal.studies.origin import Form
 from vicinal.training.settings import Recipe
 
 
@@ -107,6 +108,16 @@ class Result(pydantic.BaseModel):
     right: tuple[pydantic.NonNegativeInt, ...] = ()
     versions: dict[str, str]
     hardware: dict[str, str]
+
+    @pydantic.model_validator(mode="after")
+    def _counts_fit(self) -> "Result":
+        if self.origin:
+            classes = len(Form.model_validate(self.origin).data.classes)
+            if not classes == len(self.tested) == len(self.right):
+                raise ValueError(f"tested and right should count {classes} classes")
+        if any(right > tested for right, tested in zip(self.right, self.tested, strict=False)):
+            raise ValueError("right counts more answers than there were examples")
+        return self
 
 
 class Failure(pydantic.BaseModel):

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from vicinal.data import MAX_BYTES, DataSet, load, parse_known
 from vicinal.errors import UserError
 from vicinal.studies.data import told_of
 from vicinal.studies.fingerprint import data_facts, source_hashes
-from vicinal.studies.origin import origin_differs
+from vicinal.studies.origin import Form, origin_differs
 from vicinal.training.scoring import About, Scores, read_about, score_checkpoint
 
 _RUN_CODE = ("import", "hf", "torchvision")
@@ -56,6 +58,14 @@ def score_saved(
             are not those of the training any more.
     """
     about = read_about(path)
+    try:
+        Form.model_validate(about.origin)
+    except pydantic.ValidationError as error:
+        field = ".".join(map(str, ("origin", *error.errors()[0]["loc"])))
+        raise UserError(
+            f"{path} does not say properly what it was made from ({field}: "
+            f"{error.errors()[0]['msg']}); it is damaged, or was written by something else"
+        ) from error
     seed = about.division.seed if seed is None else seed
     fraction = about.division.test_fraction if test_fraction is None else test_fraction
     named = source or about.data

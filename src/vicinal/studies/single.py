@@ -10,6 +10,7 @@ from vicinal.files import STATE, WEIGHTS, write_whole
 from vicinal.studies.data import code_that_runs, first_lines, load_data
 from vicinal.studies.folders import LOCK, alone_in, differences
 from vicinal.studies.idle import idle_settings
+from vicinal.studies.keeping import saved_epoch
 from vicinal.studies.results import EpochRow, Result, Trial, read_result, settings_of
 from vicinal.studies.trial import Told, fabric_for, run_trial
 from vicinal.training.engine import troubles_in_words
@@ -74,6 +75,7 @@ def train_one(
         there = read_result(folder, trial, recipe)
         if there is not None:
             if first:
+                _check_checkpoint(folder, there)
                 (folder / STATE).unlink(missing_ok=True)
             return there if first else None
         data = load_data(recipe, lambda part, all_: say(f"left out of {part}: {all_[0]} ..."))
@@ -94,6 +96,18 @@ def train_one(
         for logger in told.loggers:
             logger.finalize("success")
         return result if first else None
+
+
+def _check_checkpoint(folder: Path, result: Result) -> None:
+    """Refuse a finished training without the network that its result is of."""
+    epoch = saved_epoch(folder)
+    if epoch != result.epochs:
+        has = "that cannot be read" if epoch is None else f"of epoch {epoch}"
+        has = f"a checkpoint {has}" if (folder / WEIGHTS).exists() else "no checkpoint"
+        raise UserError(
+            f"{folder} has the result of {result.epochs} epochs, but {has}; delete the folder to "
+            "train again"
+        )
 
 
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Part, Wanted
+from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.forms.labels import fitting
 from vicinal.data.forms.safe_pickle import loads
 from vicinal.data.words import check_options, existing
 from vicinal.errors import UserError
@@ -82,9 +83,23 @@ def _load(name: str, where: str, options: Mapping[str, str], wanted: Wanted) -> 
     names = tuple(word.decode("utf-8", "replace") for word in classes)
     parts = []
     for group in (form.train, (form.test,)):
-        batches = [_batch(values.pop(member), path, member, form, len(names)) for member in group]
+        batches = [_batch(values.pop(member), path, member, form) for member in group]
+        owners = [member for member, (_, t) in zip(group, batches, strict=True) for _ in t]
+        firsts = {member: owners.index(member) for member in set(owners)}
+        targets = torch.cat([labels for _, labels in batches])
+
+        def say(
+            row: int,
+            owners: list[str] = owners,
+            firsts: Mapping[str, int] = firsts,
+            targets: torch.Tensor = targets,
+        ) -> str:
+            label, owner = int(targets[row]), owners[row]
+            found = f"label {label} at row {row - firsts[owner]}, for {len(names)} classes"
+            return str(_foreign(path, owner, found))
+
         inputs = torch.cat([pictures for pictures, _ in batches])
-        parts.append(Part(inputs, torch.cat([labels for _, labels in batches])))
+        parts.append(fitting(inputs, targets, len(names), say, wanted))
     train, test = parts
     return DataSet(names, train, test, brightest=255)
 
@@ -149,7 +164,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _batch(
-    batch: Mapping[Any, Any], path: Path, member: str, form: _Form, classes: int
+    batch: Mapping[Any, Any], path: Path, member: str, form: _Form
 ) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, labels = batch.get(b"data"), batch.get(form.labels)
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2):
@@ -159,12 +174,9 @@ def _batch(
     if (
         not isinstance(labels, list)
         or len(labels) != len(pixels)
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and abs(label) < 1 << 31 for label in labels)
     ):
         raise _foreign(path, member, f"no list of {len(pixels)} whole-numbered labels")
-    for row, label in enumerate(labels):
-        if not 0 <= label < classes:
-            raise _foreign(path, member, f"label {label} at row {row}, for {classes} classes")
     inputs = torch.from_numpy(pixels.reshape(-1, 3, 32, 32))
     return inputs, torch.tensor(labels, dtype=torch.int64)
 

@@ -40,7 +40,30 @@ class Table:
     notes: tuple[Note, ...] = ()
 
 
-def separated(text: str, file: str, header: bool | None) -> Table:
+CELL, COLUMN = 32, 10_000
+"""About how many bytes of memory a cell takes while a table is parsed, and a column by itself."""
+
+
+def check_size(rows: int, columns: int, content: int, *, file: str, max_bytes: int) -> None:
+    """Raise an error if a table would take too much memory.
+
+    Example:
+        >>> check_size(4, 10**6, 0, file="wide.csv", max_bytes=2 * 10**9)
+        Traceback (most recent call last):
+        vicinal.errors.UserError: wide.csv would take about 10,128,000,000 bytes of memory as a \
+table of 4 rows and 1,000,000 columns, over the limit of 2,000,000,000; divide it, drop columns, \
+or raise max_bytes (--max-bytes)
+    """
+    size = content + CELL * rows * columns + COLUMN * columns
+    if size > max_bytes:
+        raise UserError(
+            f"{file} would take about {size:,} bytes of memory as a table of {rows:,} rows and "
+            f"{columns:,} columns, over the limit of {max_bytes:,}; divide it, drop columns, or "
+            "raise max_bytes (--max-bytes)"
+        )
+
+
+def separated(text: str, file: str, header: bool | None, *, max_bytes: int) -> Table:
     """Read text whose first line says by what it is divided, as ``read_table`` tells."""
     delimiter = _delimiter(next(line for line in text.split("\n") if line.strip()))
     if delimiter == " ":
@@ -53,6 +76,7 @@ def separated(text: str, file: str, header: bool | None) -> Table:
         raise UserError(damaged(file, "a table", error)) from error
     if first is None:
         raise UserError(f"{file} has no cell that holds anything; a table needs rows")
+    check_size(text.count("\n"), len(first), len(text), file=file, max_bytes=max_bytes)
     table = cells(text, file, [str(i) for i in range(len(first))], delimiter=delimiter)
     named = _named_by_its_first_row(table) if header is not False else table
     how = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "white space"}[delimiter]
@@ -65,7 +89,7 @@ def _delimiter(line: str) -> str:
     return best if best in bare else " "
 
 
-def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"') -> None:
+def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"', above: int = 0) -> None:
     """Raise where a quoted cell has no end: pyarrow would take what follows for its text."""
     if quote not in text:
         return
@@ -78,12 +102,21 @@ def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"') -> N
             pass
     except csv.Error as error:
         raise UserError(
-            f"{file} line {reader.line_num}: {error}; check the quotes {quote} there and above"
+            f"{file} line {above + reader.line_num}: {error}; check the quotes {quote} there and "
+            "above"
         ) from error
 
 
-def cells(text: str, file: str, names: Sequence[str], *, delimiter: str, quote: str = '"') -> Table:
-    """Read rows of text, of which none names the columns.
+def cells(
+    text: str,
+    file: str,
+    names: Sequence[str],
+    *,
+    delimiter: str,
+    quote: str = '"',
+    above: int = 0,
+) -> Table:
+    """Read rows of text, of which none names the columns, and which ``above`` lines come before.
 
     Raises:
         UserError: if pyarrow cannot read them. Rows of the wrong length are in ``bad``.
@@ -98,8 +131,8 @@ def cells(text: str, file: str, names: Sequence[str], *, delimiter: str, quote: 
     def ragged(row: Any) -> str:
         left_out.append(row.number)
         if row.text.strip():
-            bad[row.number] = (
-                f"{file} row {row.number} has {row.actual_columns} cells rather than "
+            bad[above + row.number] = (
+                f"{file} row {above + row.number} has {row.actual_columns} cells rather than "
                 f"{row.expected_columns}; check its separators and quotes"
             )
         return "skip"
@@ -128,7 +161,7 @@ def cells(text: str, file: str, names: Sequence[str], *, delimiter: str, quote: 
         columns = [pc.utf8_trim_whitespace(whole(column)) for column in table.columns]
     except Exception as error:
         raise UserError(damaged(file, "a table", error)) from error
-    rows = np.setdiff1d(np.arange(table.num_rows + len(left_out)) + 1, left_out)
+    rows = np.setdiff1d(np.arange(table.num_rows + len(left_out)) + 1, left_out) + above
     full = np.zeros(len(rows), dtype=bool)
     for column in columns:
         full |= pc.not_equal(column, "").to_numpy(zero_copy_only=False)

@@ -9,15 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from vicinal.data.dataset import IN_MEMORY
-from vicinal.data.tables.cells import Kind, Table, cells, check_quotes, damaged, separated, whole
+from vicinal.data.catalog import MAX_BYTES
+from vicinal.data.tables.cells import (
+    Kind,
+    Table,
+    cells,
+    check_quotes,
+    check_size,
+    damaged,
+    separated,
+    whole,
+)
 from vicinal.errors import UserError
 
 TEXT_FORMS = (".csv", ".tsv", ".txt", ".data", ".labels")
+_ATTRIBUTE = re.compile(r"\s*@attribute\s", re.IGNORECASE)
+
 FORMS = (*TEXT_FORMS, ".arff", ".parquet")
 
 
-def read_table(path: Path, *, file: str, header: bool | None = None) -> Table:
+def read_table(
+    path: Path, *, file: str, header: bool | None = None, max_bytes: int = MAX_BYTES
+) -> Table:
     """Read a file by its ending: one of ``FORMS``.
 
     CSV and its kin are divided by the most frequent of comma, semicolon and tab in their first
@@ -30,9 +43,11 @@ def read_table(path: Path, *, file: str, header: bool | None = None) -> Table:
         header: whether the first row holds names. It does if None, with a note, which is doubtful
             if a cell of it is a number or comes again further down in its column.
 
+        max_bytes: the most bytes of memory that the table may take.
+
     Raises:
-        UserError: if the file cannot be read, or is not what its ending says. Rows with too few or
-            too many cells are no error yet; they are in ``bad``.
+        UserError: if the file cannot be read, is too large, or is not what its ending says. Rows
+            with too few or too many cells are no error yet; they are in ``bad``.
     """
     form = path.suffix.lower()
     if form not in FORMS:
@@ -42,22 +57,24 @@ def read_table(path: Path, *, file: str, header: bool | None = None) -> Table:
         )
     if header is not None and form not in TEXT_FORMS:
         raise UserError(f"{file} names its columns itself; leave out the option header")
-    data = _bytes(path, file)
+    data = _bytes(path, file, max_bytes)
     if form == ".parquet":
-        return _parquet(data, file)
+        return _parquet(data, file, max_bytes)
     text = _text(data, file)
-    return _arff(text, file) if form == ".arff" else separated(text, file, header)
+    if form == ".arff":
+        return _arff(text, file, max_bytes)
+    return separated(text, file, header, max_bytes=max_bytes)
 
 
-def _bytes(path: Path, file: str) -> bytes:
+def _bytes(path: Path, file: str, max_bytes: int) -> bytes:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{file} is no file; give the path of a table such as data.csv")
-        if about.st_size > IN_MEMORY:
+        if about.st_size > max_bytes:
             raise UserError(
-                f"{file} has {about.st_size:,} bytes; tables are read whole, up to "
-                f"{IN_MEMORY:,} bytes: divide it or drop columns"
+                f"{file} has {about.st_size:,} bytes, and tables are read whole, up to "
+                f"{max_bytes:,} bytes; divide it, or raise max_bytes (--max-bytes)"
             )
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -89,7 +106,7 @@ def _text(data: bytes, file: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _arff(text: str, file: str) -> Table:
+def _arff(text: str, file: str, max_bytes: int) -> Table:
     """Read ARFF: its header by SciPy, its rows by pyarrow, since SciPy drops surplus cells."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -100,27 +117,35 @@ def _arff(text: str, file: str) -> Table:
     if head is None:
         raise UserError(f"{file} has no line @data, so it is no ARFF file or was cut short")
     try:
+        declared_count = sum(bool(_ATTRIBUTE.match(line)) for line in lines[:head])
+        check_size(len(lines) - head, declared_count, len(text), file=file, max_bytes=max_bytes)
         strings = _hide_strings(lines, head)
         _, about = arff.loadarff(io.StringIO("\n".join(lines[: head + 1]) + "\n"))
         names = about.names()
         types = [("string", None) if k in strings else about[n] for k, n in enumerate(names)]
         if not names:
             raise ValueError("it declares no attribute")
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(damaged(file, "the header of an ARFF file", error)) from error
+    above = head + 1
+    lines = lines[above:]
     for i, line in enumerate(lines):
-        if i <= head or line.lstrip().startswith("%"):
+        if line.lstrip().startswith("%"):
             lines[i] = ""
         elif line.lstrip().startswith("{"):
-            raise UserError(f"{file} row {i + 1} is sparse ARFF; save it with all its cells")
+            raise UserError(
+                f"{file} row {above + i + 1} is sparse ARFF; save it with all its cells"
+            )
     body = "\n".join(lines)
     if not body.strip():
         raise UserError(f"{file} has a header and no rows; a table needs rows")
     quote = "'" if "'" in body else '"'
     body = re.sub(rf",[ \t]+(?={quote})", ",", body)
     body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)
-    check_quotes(body, file, delimiter=",", quote=quote)
-    table = cells(body, file, names, delimiter=",", quote=quote)
+    check_quotes(body, file, delimiter=",", quote=quote, above=above)
+    table = cells(body, file, names, delimiter=",", quote=quote, above=above)
     known: dict[str, Kind] = {"numeric": "number", "nominal": "category", "string": "category"}
     for name, column, (kind, values) in zip(names, table.columns, types, strict=True):
         if kind == "nominal":
@@ -140,7 +165,7 @@ def _hide_strings(lines: list[str], head: int) -> set[int]:
     """Declare string attributes as numbers, since SciPy refuses them; return which they are."""
     strings, count = set(), -1
     for i, line in enumerate(lines[:head]):
-        if re.match(r"\s*@attribute\s", line, re.IGNORECASE):
+        if _ATTRIBUTE.match(line):
             count += 1
             declared, found = re.subn(r"\sstring\s*$", " numeric", line, flags=re.IGNORECASE)
             if found:
@@ -149,25 +174,40 @@ def _hide_strings(lines: list[str], head: int) -> set[int]:
     return strings
 
 
-def _parquet(data: bytes, file: str) -> Table:
+def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        opened = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        about = opened.metadata
-        # The lengths are the file's own word, and decide what pyarrow would set aside.
-        size = 4 * about.num_rows * about.num_columns
-        for i in range(about.num_row_groups):
-            size += abs(about.row_group(i).total_byte_size)
-        if size > IN_MEMORY:
-            raise ValueError(f"it says to hold {size:,} bytes, over the {IN_MEMORY:,} it may")
-        table = opened.read(use_threads=False)
+        source = pa.BufferReader(data)
+        about = parquet.read_metadata(source)
+        # The lengths are the file's own word, and decide what pyarrow would allocate.
+        groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        size = sum(map(abs, groups))
+        check_size(about.num_rows, about.num_columns, size, file=file, max_bytes=max_bytes)
+        fields = parquet.read_schema(source)
+        texts = [
+            f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+        ]
+        # A few bytes of a dictionary may stand for long texts in every row.
+        table = parquet.ParquetFile(
+            source, page_checksum_verification=True, read_dictionary=texts
+        ).read(use_threads=False)
         table.validate(full=True)
         # A row index that pandas wrote by the way is no column of the table.
         named = enumerate(table.column_names)
         used = [(i, name) for i, name in named if not name.startswith("__index_level_")]
-        typed = [_typed(whole(table.column(i)), file, name) for i, name in used]
+        typed = []
+        for i, name in used:
+            column = whole(table.column(i))
+            if pa.types.is_dictionary(column.type):
+                max_bytes -= _length(column)
+                if max_bytes < 0:
+                    raise UserError(
+                        f"{file}: the text of its columns up to {name!r} takes more bytes than it "
+                        "may; drop columns, or raise max_bytes (--max-bytes)"
+                    )
+            typed.append(_typed(column, file, name))
     except UserError:
         raise
     except Exception as error:
@@ -175,6 +215,17 @@ def _parquet(data: bytes, file: str) -> Table:
     columns, kinds = [text for text, _ in typed], tuple(kind for _, kind in typed)
     names = tuple(name for _, name in used)
     return Table(file, names, columns, kinds, np.arange(table.num_rows) + 1, {})
+
+
+def _length(column: Any) -> int:
+    """Return how many bytes the texts of a dictionary-encoded column take."""
+    import pyarrow.compute as pc
+
+    try:
+        lengths = pc.binary_length(column.dictionary)
+    except NotImplementedError:  # a dictionary of numbers
+        return 0
+    return pc.sum(lengths.take(column.indices)).as_py() or 0
 
 
 def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:

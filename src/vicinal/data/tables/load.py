@@ -90,7 +90,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
     check_options("table", options, OPTIONS)
     header = {None: None, "yes": True, "no": False}[_choice(options, "header", ("yes", "no"))]
     task: Task | None = _choice(options, "task", ("classification", "regression"))  # type: ignore[assignment]
-    first = _read(where, wanted.root, header)
+    first = _read(where, wanted, header)
     given = wanted.preparation
     if given is not None:
         check_preparation(given, where)
@@ -100,9 +100,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
     tables = [first]
     if "test" in options:
         form = Path(options["test"]).suffix.lower()
-        tables.append(
-            _read(options["test"], wanted.root, first.headed if form in TEXT_FORMS else None)
-        )
+        tables.append(_read(options["test"], wanted, first.headed if form in TEXT_FORMS else None))
     rare: Rare = _choice(options, "rare", ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
     return assembled(
         tables,
@@ -122,8 +120,9 @@ def _choice(options: Mapping[str, str], name: str, known: Sequence[str]) -> str 
     return options.get(name)
 
 
-def _read(where: str, root: Path, header: bool | None) -> Table:
-    table = read_table(existing(where, root, what="table"), file=where, header=header)
+def _read(where: str, wanted: Wanted, header: bool | None) -> Table:
+    path = existing(where, wanted.root, what="table")
+    table = read_table(path, file=where, header=header, max_bytes=wanted.max_bytes)
     if not len(table.rows) and not table.bad:
         raise UserError(f"{where} has a header and no rows; add them, or pass header=no")
     return table

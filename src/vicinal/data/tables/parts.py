@@ -291,10 +291,14 @@ def _bad_rows(
 ) -> list[dict[int, str]]:
     """Return, for each table, a sentence for each row that cannot be used."""
     bad = [dict(table.bad) for table in tables]
-    places = [(k, row) for k, table in enumerate(tables) for row in table.rows.tolist()]
+    start = len(tables[0].rows)
+
+    def place(i: int) -> tuple[int, int]:
+        return (0, int(tables[0].rows[i])) if i < start else (1, int(tables[1].rows[i - start]))
+
     for column in [target, *columns]:
         for i in np.flatnonzero(column.bad):
-            (k, row), cell = places[i], column.text[int(i)].as_py()
+            (k, row), cell = place(int(i)), column.text[int(i)].as_py()
             fault = "holds numbers" if number(cell) is None else "holds numbers up to 3.4e38"
             options = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
             bad[k].setdefault(
@@ -303,7 +307,7 @@ def _bad_rows(
                 f"here; correct it, or list the column in categories{options}",
             )
     for i in np.flatnonzero(target.missing):
-        k, row = places[i]
+        k, row = place(int(i))
         bad[k].setdefault(
             row,
             f"{tables[k].file} row {row}: the label {target.name!r} is missing; "

@@ -81,7 +81,7 @@ def load_arcene(where: str, options: Mapping[str, str], wanted: Wanted) -> DataS
         data, labels = (
             _found("arcene", (f"{part}.{ending}",), where, wanted) for ending in ("data", "labels")
         )
-        tables.append(_with_labels(_read(data), _labels(labels)))
+        tables.append(_with_labels(_read(data, wanted), _labels(labels, wanted)))
     return assembled(tables, label=-1 % len(tables[0].names), wanted=wanted, task="classification")
 
 
@@ -134,7 +134,7 @@ TABLES: dict[str, Callable[[str, Mapping[str, str], Wanted], DataSet]] = {
 
 def _one_table(name: str, where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     check_options(name, options, ())
-    table = _read(_found(name, _FILES[name], where, wanted))
+    table = _read(_found(name, _FILES[name], where, wanted), wanted)
     return assembled(
         [table],
         label=len(table.names) - 1,
@@ -162,16 +162,16 @@ def _found(name: str, files: tuple[str, ...], where: str, wanted: Wanted) -> Pat
     )
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, wanted: Wanted) -> Table:
     if path.suffix.lower() == ".arff":
-        table = read_table(path, file=path.name)
+        table = read_table(path, file=path.name, max_bytes=wanted.max_bytes)
         # Phishing declares -1, 0 and 1 as names; as numbers they keep their order.
         return replace(table, kinds=(None,) * len(table.kinds))
-    return read_table(path, file=path.name, header=False)
+    return read_table(path, file=path.name, header=False, max_bytes=wanted.max_bytes)
 
 
-def _labels(path: Path) -> Table:
-    labels = read_table(path, file=path.name, header=False)
+def _labels(path: Path, wanted: Wanted) -> Table:
+    labels = read_table(path, file=path.name, header=False, max_bytes=wanted.max_bytes)
     for sentence in labels.bad.values():
         raise UserError(sentence)
     return labels
