@@ -73,21 +73,37 @@ def cifar_archive():
     return out.getvalue()
 
 
-def wav():
+def encoded_sound(form):
     import soundfile
 
     out = io.BytesIO()
     sound = (0.3 * np.sin(np.arange(1600) / 5)).astype(np.float32)
-    soundfile.write(out, sound, 8000, format="WAV")
+    soundfile.write(out, sound, 8000, format=form)
     return out.getvalue()
 
 
-def flac():
-    import soundfile
+def without_lengths(data):
+    """Return a WAV file as a pipe writes it."""
+    return data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
 
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded("JPEG", exif=exif)
+
+
+def transparent():
+    return encoded("PNG", np.concatenate([PICTURES[0], PICTURES[1][..., :1]], 2))
+
+
+def medical():
     out = io.BytesIO()
-    sound = (0.3 * np.sin(np.arange(1600) / 5)).astype(np.float32)
-    soundfile.write(out, sound, 8000, format="FLAC")
+    arrays = {}
+    for split, count in (("train", 6), ("val", 2), ("test", 3)):
+        arrays[f"{split}_images"] = PICTURES[:count]
+        arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None]
+    np.savez_compressed(out, **arrays)
     return out.getvalue()
 
 
@@ -137,6 +153,16 @@ def mnist(root, name, content):
     return f"mnist:{root}"
 
 
+def emnist(root, name, content):
+    for part in ("train", "test"):
+        stem = f"emnist-letters-{part}"
+        (root / f"{stem}-images-idx3-ubyte").write_bytes(idx(PICTURES[..., 0]))
+        (root / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.arange(6, dtype=np.uint8)))
+    (root / "emnist-letters-mapping.txt").write_bytes(MAPPING)
+    (root / name).write_bytes(content)
+    return f"emnist:{root}"
+
+
 def one_file(spec):
     def put(root, name, content):
         (root / name).write_bytes(content)
@@ -168,7 +194,9 @@ def records(name, count):
     return path.read_bytes()[: [at for at, _ in RecordFile(path).scan()][count]]
 
 
-WAV = wav()
+WAV = encoded_sound("WAV")
+MAPPING = b"".join(b"%d %d\n" % (k, 65 + k) for k in range(6))
+MP3 = Path(__file__).parents[1] / "cases" / "audio" / "quiet_then_loud_noxing.mp3"
 REC = "rec:{0},{0}"
 FORMS = {
     "rec-png": (one_file(REC), "a.rec", records("40_png", 5)),
@@ -176,7 +204,9 @@ FORMS = {
     "rec-vectors": (one_file(REC), "a.rec", records("label_vectors", 4)),
     "rec-index": (indexed, "", (MXNET / "digits_40_png.idx").read_bytes()),
     "jpeg": (class_folder, "jpg", encoded("JPEG")),
+    "jpeg-turned": (class_folder, "jpg", turned()),
     "png": (class_folder, "png", encoded("PNG")),
+    "png-transparent": (class_folder, "png", transparent()),
     "gif": (class_folder, "gif", encoded("GIF")),
     "bmp": (class_folder, "bmp", encoded("BMP")),
     "tiff": (class_folder, "tif", encoded("TIFF", compression="tiff_lzw")),
@@ -187,8 +217,19 @@ FORMS = {
     "idx-gz": (mnist, ".gz", gzip.compress(idx(PICTURES[..., 0]))),
     "npz": (one_file("npz:{}"), "a.npz", npz(np.savez)),
     "npz-compressed": (one_file("npz:{}"), "a.npz", npz(np.savez_compressed)),
+    "npz-medical": (one_file("npz:{}"), "a.npz", medical()),
+    "emnist-labels": (
+        emnist,
+        "emnist-letters-train-labels-idx1-ubyte",
+        idx(np.arange(6, dtype=np.uint8)),
+    ),
+    "emnist-mapping": (emnist, "emnist-letters-mapping.txt", MAPPING),
     "wav": (spoken, "wav", WAV),
-    "flac": (spoken, "flac", flac()),
+    "wav-pipe": (spoken, "wav", without_lengths(WAV)),
+    "flac": (spoken, "flac", encoded_sound("FLAC")),
+    "ogg": (spoken, "ogg", encoded_sound("OGG")),
+    "mp3": (spoken, "mp3", encoded_sound("MP3")),
+    "mp3-without-length": (spoken, "mp3", MP3.read_bytes()),
     "csv": (one_file("table:{}?label=label"), "a.csv", CSV.encode()),
     "arff": (one_file("table:{}?label=label"), "a.arff", ARFF.encode()),
     "parquet": (one_file("table:{}?label=label"), "a.parquet", parquet()),
@@ -218,7 +259,15 @@ def mutated(content, chance):
     return bytes(data)
 
 
-CHECKED = {"png", "cifar-archive", "idx-gz", "npz", "npz-compressed"}
+CHECKED = {
+    "png",
+    "png-transparent",
+    "npz-medical",
+    "cifar-archive",
+    "idx-gz",
+    "npz",
+    "npz-compressed",
+}
 """Formats with checksums: what is read of them at all has to be what was written."""
 
 
@@ -299,9 +348,10 @@ def main(count, folder, *forms):
 
 GROUPS = {
     "records": ["rec-png", "rec-jpeg", "rec-vectors", "rec-index"],
-    "pictures": ["jpeg", "png", "gif", "bmp", "tiff", "webp"],
-    "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "npz", "npz-compressed"],
-    "sounds": ["wav", "flac"],
+    "pictures": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
+    "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"],
+    "zipped arrays": ["npz", "npz-compressed", "npz-medical"],
+    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"],
     "tables": ["csv", "arff", "parquet"],
 }
 

@@ -125,7 +125,9 @@ def test_kaggle_s_splits_are_not_taken_for_classes():
 def test_intel_s_nested_splits_are_not_taken_for_classes():
     root = CASES / "folders" / "intel"
     with pytest.raises(
-        UserError, match=r"has files of its own, only folders: seg_pred has seg_pred"
+        UserError,
+        match=r"has files of its own, only folders: seg_pred has seg_pred.* "
+        r"train=seg_train/seg_train&test=seg_test/seg_test names its splits",
     ):
         load(f"folder:{root}")
     data = load(f"folder:{root}?train=seg_train/seg_train&test=seg_test/seg_test")

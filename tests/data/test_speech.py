@@ -185,7 +185,7 @@ def test_a_bad_recording_is_refused_by_name_or_left_out(commands, kind):
     with pytest.raises(UserError, match=sentence) as caught:
         load(commands)
     assert str(Path("yes", "1.wav")) in str(caught.value)
-    assert 'on_bad="skip"' in str(caught.value)
+    assert 'on_bad = "skip"' in str(caught.value)
     loaded = load(commands, on_bad="skip")
     assert loaded.train.targets.tolist() == [0, 0, 1]
     assert len(loaded.train.inputs) == 3
@@ -231,6 +231,11 @@ def test_an_mp3_without_a_xing_header_is_read_whole(name, samples):
     assert np.array_equal(wave[:49_536], whole[:samples])
     first, last = (np.abs(part).max() > 0.5 for part in (whole[:12_000], whole[-12_000:]))
     assert (first, last) == (name.startswith("loud"), name.startswith("quiet"))
+    heard = Heard()
+    read_recording(AUDIO / name, rate=16000, samples=16000, heard=heard)
+    (note, warning) = heard.notes(16000, 1.0, every=True)
+    assert note.text.startswith("1 of 1 recordings were cut to 1 s; seconds=N")
+    assert "does not say its length, so its end may be missing" in warning.text
     assert threading.active_count() == threads
 
 

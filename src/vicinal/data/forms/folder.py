@@ -277,11 +277,11 @@ def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nest
         )
     if not nested and not any(listed.own) and any(listed.inside):
         some = next(k for k, names in enumerate(listed.inside) if names)
+        known = f"; {_as_splits(listed, classes)} names its splits" if len(classes) > 1 else ""
         raise UserError(
             f"{folder}: no folder in it ({', '.join(classes[:5])}) has files of its own, only "
             f"folders: {classes[some]} has {', '.join(listed.inside[some][:5])}. It may be one "
-            f"level too high: name a folder below, or the splits "
-            f"(train={classes[-1]}&test={classes[0]}, say); classes={','.join(classes[:5])} reads "
+            f"level too high: name a folder in it{known}; classes={','.join(classes[:5])} reads "
             "them as classes"
         )
     for label, count in zip(classes, counts, strict=True):
@@ -290,6 +290,19 @@ def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nest
                 f"{folder / label} has no files: a class needs pictures; put some there, or leave "
                 "the class out with classes=NAME,NAME in the data's name"
             )
+
+
+def _as_splits(listed: _Listed, classes: Sequence[str]) -> str:
+    """Return options that may name the splits, by words in the names of the folders."""
+    options = []
+    for word in ("train", "test"):
+        fitting = [k for k, name in enumerate(classes) if word in name.lower()]
+        path = "FOLDER"
+        if fitting:
+            inside = listed.inside[fitting[0]]
+            path = "/".join([classes[fitting[0]], *(inside if len(inside) == 1 else [])])
+        options.append(f"{word}={path}")
+    return "&".join(options)
 
 
 def _layout_notes(

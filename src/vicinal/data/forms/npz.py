@@ -86,6 +86,7 @@ def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]
                 name = _known_name(entry.filename.removesuffix(".npy"))
                 if name is None or name in arrays:
                     unused.append(entry.filename.removesuffix(".npy"))
+                    archive.open(entry).close()  # checks its name, which may be damaged
                     continue
                 with archive.open(entry) as file:
                     version = npy.read_magic(file)

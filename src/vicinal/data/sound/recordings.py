@@ -46,7 +46,7 @@ class Heard:
         rates: how many had each other sampling rate.
         cut: how many were longer than was asked for.
         padded: how many were shorter.
-        longest: of those that were cut, in seconds.
+        longest: of those that were cut, in seconds; 0 if none says its length.
         shortest: of those that were padded, in seconds.
         warned: how many were read though their header is wrong.
         warning: a sentence about the first of them.
@@ -82,10 +82,11 @@ class Heard:
             total = self.rates.total()
             notes.append(Note(f"{total} {of} were resampled to {rate} Hz, from {known}"))
         if self.cut:
+            known = f", the longest from {self.longest:.3g} s" if self.longest else ""
             notes.append(
                 Note(
-                    f"{self.cut} {of} were cut to {seconds:g} s, the longest from "
-                    f"{self.longest:.3g} s; seconds=N in the data's name sets another length",
+                    f"{self.cut} {of} were cut to {seconds:g} s{known}; seconds=N in the data's "
+                    "name sets another length",
                     doubtful=2 * self.cut > self.recordings,
                 )
             )
@@ -174,7 +175,7 @@ def read_recording(
 def _decoded(
     data: bytes, rate: int, samples: int | None, where: str, *, max_bytes: int, heard: Heard
 ) -> tuple[np.ndarray, int, float]:
-    """Return the samples, channels averaged, how many of them make a second, and the seconds."""
+    """Return the samples, channels averaged, how many make a second, and the seconds or 0."""
     soundfile = _soundfile()
     if not data:
         raise UserError(f"{where}: wanted a recording, found an empty file; record it again")
@@ -201,7 +202,8 @@ def _decoded(
                 file.seek(file.frames - 1)
                 found = file.frames - 1 + len(file.read(1))
             claimed, own = file.frames, file.samplerate
-            seconds = (found if endless else claimed) / own
+            whole = not endless or samples is None or found < _needed(samples, own, rate)
+            seconds = (found if endless else claimed) / own if whole else 0.0
     except UserError:
         raise
     except Exception as error:  # decoders of foreign bytes raise what they like
