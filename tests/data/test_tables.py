@@ -723,18 +723,31 @@ def test_a_table_that_does_not_fit_the_training_is_refused(tmp_path, other, opti
 
 
 @pytest.mark.parametrize(
-    "preparation",
+    "damage",
     [
         {"kind": "image"},
-        {"kind": "table", "classes": [], "missing": []},
-        {"kind": "table", "label": "y", "classes": ["u", "v"], "missing": [], "sha256": ""}
-        | {"numbers": {"columns": ["a"], "mean": [], "scale": []}}
-        | {"categories": {"columns": [], "values": []}},
+        {"label": 3},
+        {"classes": None},
+        {"classes": [["u"], "v"]},
+        {"sha256": None},
+        {"missing": 7},
+        {"numbers": []},
+        {"numbers": {"columns": ["a"], "mean": [], "scale": []}},
+        {"numbers": {"columns": ["a"], "mean": ["x"], "scale": [1.0]}},
+        {"numbers": {"columns": ["a"], "mean": [float("nan")], "scale": [1.0]}},
+        {"numbers": {"columns": [1], "mean": [0.0], "scale": [1.0]}},
+        {"categories": {"columns": ["c"], "values": []}},
+        {"categories": {"columns": ["c"], "values": [[1]]}},
+        {"categories": {"columns": ["c"], "values": [3]}},
     ],
 )
-def test_what_is_not_the_preparation_of_a_table_is_refused(tmp_path, preparation):
-    with pytest.raises(UserError, match="preparation"):
-        with_preparation_of(tmp_path, TRAIN, TRAIN, preparation=preparation)
+def test_what_is_not_the_preparation_of_a_table_is_refused(tmp_path, damage):
+    (tmp_path / "t.csv").write_text(TRAIN)
+    whole = load_table("t.csv", {"label": "y"}, Wanted(tmp_path, 0, 0.5)).preparation
+    load_table("t.csv", {}, Wanted(tmp_path, 0, 0.5, preparation=whole))
+    for damaged in ({**whole, **damage}, {k: v for k, v in whole.items() if k not in damage}):
+        with pytest.raises(UserError, match="preparation"):
+            load_table("t.csv", {}, Wanted(tmp_path, 0, 0.5, preparation=damaged))
 
 
 def accuracies(train, *others):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
+from urllib.parse import quote
 
 import numpy as np
 
@@ -58,17 +59,17 @@ def column_notes(
     for doubt, doubted in found.items():
         names = [column.name for column in doubted]
         word = "column" if len(doubted) == 1 else "columns"
-        drop = "drop=" + (",".join(names) if len(names) <= 3 else "")
+        drop = "drop=" + ",".join(quote(name, safe=" ()/") for name in names[:5])
         if doubt in _FORMS:
             sample = doubted[0].levels[0][:40]
-            count = max(len(column.levels) for column in doubted)
+            count = max(_categories(column, rows) for column in doubted)
             text = (
                 f"{word} {listed(names)}: {doubt} such as {sample!r}, read as up to {count:,} "
                 f"categories; {_FIXES.get(doubt, _OTHER_FIX)}, or leave them out with {drop}, or "
                 "list them in categories= to keep them so"
             )
         elif doubt == "id":
-            widest = max(len(column.levels) for column in doubted)
+            widest = max(_categories(column, rows) for column in doubted)
             text = (
                 f"{word} {listed(names)}: up to {widest:,} categories in {len(rows):,} training "
                 f"rows, nearly one a row; {drop} if they are identifiers, or list them in "
@@ -103,11 +104,15 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     return "id" if len(known) >= _FEW and 2 * different > len(known) else ""
 
 
+def _categories(column: Column, rows: np.ndarray) -> int:
+    return len(np.unique(column.values[rows][~column.missing[rows]]))
+
+
 def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
     said = []
     for column in columns[:_DETAILED]:
         values, missing = column.values[rows], column.missing[rows]
-        about = f"{len(np.unique(values[~missing])):,} categories"
+        about = f"{_categories(column, rows):,} categories"
         if column.kind == "number":
             about = "numbers"
             if not missing.all():

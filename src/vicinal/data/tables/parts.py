@@ -210,13 +210,23 @@ def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
             f"{file} is a table, and the preparation to apply is not that of a table; pass data "
             "of the same kind as in the training"
         )
-    lists = [preparation.get(key) for key in ("classes", "missing")]
-    for kind, of_each in {"numbers": ("mean", "scale"), "categories": ("values",)}.items():
-        of_kind = preparation.get(kind)
-        mapping = of_kind if isinstance(of_kind, Mapping) else {}
-        lists += [mapping.get(key) for key in ("columns", *of_each)]
-    if not all(isinstance(one, list | tuple) for one in lists):
-        raise UserError("the preparation to apply is damaged; train the network again")
+    try:
+        numbers, others = preparation["numbers"], preparation["categories"]
+        texts = [preparation["label"], preparation["sha256"], *preparation["classes"]]
+        texts += [*preparation["missing"], *numbers["columns"], *others["columns"]]
+        values = [value for of_one in others["values"] for value in of_one]
+        texts += [value for value in values if value is not None]
+        sound = all(isinstance(text, str) for text in texts)
+        for key in ("mean", "scale"):
+            of_each = np.array(numbers[key], dtype=np.float64)
+            sound &= of_each.shape == (len(numbers["columns"]),) and bool(
+                np.isfinite(of_each).all()
+            )
+        sound &= len(others["columns"]) == len(others["values"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise UserError(f"{file}: the preparation to apply is damaged; train the network again")
 
 
 def _check_options(
