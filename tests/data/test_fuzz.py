@@ -334,6 +334,8 @@ def run(form, count, folder):
 
 
 def main(count, folder, *forms):
+    import scipy.signal  # noqa: F401, at the first other sampling rate otherwise
+
     torch.set_num_threads(1)  # many small operations
     for form in forms:
         put, name, content = FORMS[form]

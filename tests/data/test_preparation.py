@@ -114,7 +114,7 @@ def test_inputs_of_another_kind_or_range_are_refused(words, tmp_path):
         load(f"folder:{root}", preparation=load(words).preparation)
     with pytest.raises(UserError, match=r"has recordings, and the network was trained on images"):
         load(words, preparation=digits.preparation)
-    with pytest.raises(UserError, match=r"has rows of a table, and .* trained on images"):
+    with pytest.raises(UserError, match=r"^iris has rows of a table, and .* trained on images"):
         load("iris", preparation=digits.preparation)
 
 

@@ -47,7 +47,7 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
             continue
         if not _equal(options.setdefault(name, str(known)), known):
             raise UserError(
-                f"{spec.name}:{spec.where}: {name}={options[name]} contradicts the training, which "
+                f"{_named(spec)}: {name}={options[name]} contradicts the training, which "
                 f"had {name}={known}; leave {name} out to prepare the data as in the training"
             )
     return spec._replace(options=options)
@@ -75,7 +75,7 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
     for name in ("white", "shape"):
         if name in made and made[name] != preparation.get(name):
             raise UserError(
-                f"{spec.name}:{spec.where} has {_KINDS[kind]} with {name} {_written(made[name])}, "
+                f"{_named(spec)} has {_KINDS[kind]} with {name} {_written(made[name])}, "
                 f"and the network was trained on {name} {_written(preparation.get(name))}"
                 + (
                     "; try size=N"
@@ -111,6 +111,10 @@ def _equal(word: str, known: object) -> bool:
         return word == str(known)
 
 
+def _named(spec: Spec) -> str:
+    return f"{spec.name}:{spec.where}" if spec.where else spec.name
+
+
 def _written(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
@@ -118,6 +122,6 @@ def _written(value: object) -> str:
 def _unfit(spec: Spec, found: str, preparation: Mapping[str, Any]) -> UserError:
     known = _KINDS.get(str(preparation.get("kind")), "rows of a table")
     return UserError(
-        f"{spec.name}:{spec.where} has {found}, and the network was trained on {known}; choose "
+        f"{_named(spec)} has {found}, and the network was trained on {known}; choose "
         "data of the same kind"
     )
