@@ -177,6 +177,12 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path):
         load("cifar10", root=tmp_path)
 
 
+def test_a_file_of_more_than_max_bytes_is_refused(tmp_path):
+    archived(tmp_path, files())
+    with pytest.raises(UserError, match=r"claims \d+ bytes, more than the 1000 of CIFAR or max_by"):
+        load("cifar10", root=tmp_path, max_bytes=1000)
+
+
 def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     contents = files()
     del contents["data_batch_4"]

@@ -371,7 +371,7 @@ def test_a_damaged_file_gives_an_error_of_ours_or_correct_data(group, tmp_path):
     for form, *numbers in lines:
         refused, read, slowest, grown = map(float, numbers)
         assert refused + read >= count, form
-        assert refused > count / 20, form
+        assert refused > count / 50, form  # what is between the headers of sound may be anything
         assert slowest < SLOWEST, form
         assert grown < MEMORY, form
 

@@ -73,7 +73,12 @@ def _load(name: str, where: str, options: Mapping[str, str], wanted: Wanted) -> 
     form = _FORMS[name]
     path = _found(name, form, where, wanted.root)
     members = (form.meta, *form.train, form.test)
-    files = _read_folder(path, members) if path.is_dir() else _read_archive(path, form, members)
+    most = min(_LARGEST, wanted.max_bytes)
+    files = (
+        _read_folder(path, members)
+        if path.is_dir()
+        else _read_archive(path, form, members, most=most)
+    )
     with ThreadPoolExecutor(1) as other:  # unpickles one file while the next is decompressed
         waiting = {name: other.submit(_pickled, data, path, name) for name, data in files}
         values = {name: each.result() for name, each in waiting.items()}
@@ -127,7 +132,9 @@ def _read_folder(path: Path, members: tuple[str, ...]) -> Iterator[tuple[str, by
             raise UserError(f"{path / member} cannot be read: {error.strerror}") from error
 
 
-def _read_archive(path: Path, form: _Form, members: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+def _read_archive(
+    path: Path, form: _Form, members: tuple[str, ...], *, most: int
+) -> Iterator[tuple[str, bytes]]:
     """Read the files out of the archive; nothing is unpacked to the disk."""
     wanted = {f"{form.folder}/{member}": member for member in members}
     try:
@@ -136,8 +143,11 @@ def _read_archive(path: Path, form: _Form, members: tuple[str, ...]) -> Iterator
                 member = wanted.pop(entry.name.removeprefix("./"), None)
                 if member is None or not entry.isreg():
                     continue
-                if entry.size > _LARGEST:
-                    raise UserError(f"{path}: {entry.name} claims {entry.size} bytes; no CIFAR")
+                if entry.size > most:
+                    raise UserError(
+                        f"{path}: {entry.name} claims {entry.size} bytes, more than the {most} "
+                        "of CIFAR or max_bytes"
+                    )
                 content = archive.extractfile(entry)
                 assert content is not None
                 yield member, content.read()
