@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import random
 import resource
@@ -21,7 +22,9 @@ from vicinal.data import load
 from vicinal.data.forms.recordio import RecordFile
 from vicinal.errors import UserError
 
-MUTATIONS = 20_000
+MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "8000"))
+"""Of all forms together; more can be asked for, such as 20,000."""
+
 SLOWEST = 2.0
 MEMORY = 600 << 20
 """Bytes that reading a damaged file of a few kilobytes may add to the process."""
