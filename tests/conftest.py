@@ -17,6 +17,8 @@ from vicinal.training.recipe import read_recipe, resolved_text
 # that they start inherit that; those that have a handler of their own do not hand it on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SMALL = {"seeds": 2, "training.epochs": 2}
 
