@@ -103,6 +103,12 @@ def assert_same(ours, expected):
         torch.testing.assert_close(a, b)
 
 
+def assert_same_output_and_gradient(model, output, expected):
+    torch.testing.assert_close(output, expected)
+    by_us = gradients(model, loss_of(ONE, output))
+    assert_same(by_us, gradients(model, loss_by_hand(ONE, expected)))
+
+
 def hooks(model):
     gc.collect()
     return sum(len(module._forward_hooks) for module in model.modules())
@@ -367,7 +373,8 @@ def test_further_arguments_reach_the_model():
     mixed = MixedInside(model, MixUp(1.0), at=PLACES)
     for place in PLACES:
         expected = by_hand(model, ONE, place) * 2 + 1
-        torch.testing.assert_close(mixed(X, ONE, at=place, scale=2, shift=1), expected)
+        output = mixed(X, ONE, at=place, scale=2, shift=1)
+        assert_same_output_and_gradient(model, output, expected)
     torch.testing.assert_close(mixed(X, scale=2), by_hand(model) * 2)
     torch.testing.assert_close(
         mixed(plan=ONE, at="a", x=X, shift=1.0), by_hand(model, ONE, "a") + 1
@@ -405,10 +412,11 @@ def test_frozen_modules_are_mixed_like_all_others_with_both_ways_of_mixing_insid
         lam = ONE.lam.double()[:, None]
         return model.head(model.b(torch.tanh(h + lam * z + (1 - lam) * z[ONE.partner])))
 
-    for place, expected in (("a.norm", frozen_norm()), ("b", by_hand(model, ONE, "b"))):
-        torch.testing.assert_close(mixed(X, ONE, at=place), expected)
+    for place, expected in (("a.norm", frozen_norm), ("b", lambda: by_hand(model, ONE, "b"))):
+        assert_same_output_and_gradient(model, mixed(X, ONE, at=place), expected())
         with ONE.inside(model.get_submodule(place)):
-            torch.testing.assert_close(model(X), expected)
+            output = model(X)
+        assert_same_output_and_gradient(model, output, expected())
 
 
 def test_a_plan_is_applied_in_eval_mode_too_and_nothing_is_mixed_without_one():
@@ -416,7 +424,8 @@ def test_a_plan_is_applied_in_eval_mode_too_and_nothing_is_mixed_without_one():
     mixed = MixedInside(model, MixUp(1.0), at=PLACES).eval()
     assert torch.equal(mixed(X), model(X))
     for place in PLACES:
-        torch.testing.assert_close(mixed(X, ONE, at=place), by_hand(model, ONE, place))
+        expected = by_hand(model, ONE, place)
+        assert_same_output_and_gradient(model, mixed(X, ONE, at=place), expected)
 
 
 def test_the_transforms_of_torch_func_go_through():
