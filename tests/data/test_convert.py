@@ -169,6 +169,9 @@ def test_a_class_name_that_leaves_the_folder_is_refused(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.skipif(
+    os.environ.get("VICINAL_SLOW") != "1", reason="takes a minute; VICINAL_SLOW=1 runs it"
+)
 def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_path):
     for write in (unpack.write_batches, unpack.write_folder, unpack.write_npz):
         write(tmp_path)

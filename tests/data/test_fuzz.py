@@ -22,7 +22,7 @@ from vicinal.data import load
 from vicinal.data.forms.recordio import RecordFile
 from vicinal.errors import UserError
 
-MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "8000"))
+MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "3000"))
 """Of all forms together; more can be asked for, such as 20,000."""
 
 SLOWEST = 2.0
