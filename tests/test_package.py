@@ -101,3 +101,20 @@ def test_importing_the_package_is_enough_to_load_an_exported_program(tmp_path):
         [sys.executable, "-c", LOAD, file], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str([[2.0] * 3, [4.0] * 3])
+
+
+def test_a_package_run_with_python_m_registers_the_operators_too(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import vicinal")
+    (tmp_path / "mine" / "__main__.py").write_text("import sys; print('torch' in sys.modules)")
+    done = subprocess.run(
+        [sys.executable, "-m", "mine"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_python_m_vicinal_answers_without_torch():
+    words = [sys.executable, "-X", "importtime", "-m", "vicinal", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("vicinal ")
+    assert " torch\n" not in done.stderr

@@ -12,6 +12,7 @@ Example:
     torch.Size([4, 3, 32, 32])
 """
 
+import itertools
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -76,7 +77,10 @@ __all__ = [
 
 def _is_command() -> bool:
     """Say whether this process runs ``vicinal`` or ``python -m vicinal``."""
-    return sys.argv[0] == "-m" or PurePath(sys.argv[0]).stem == "vicinal"
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # as long as the module is being found
+        return ("-m", "vicinal") in itertools.pairwise(sys.orig_argv)
+    return PurePath(program).stem == "vicinal"
 
 
 if not _is_command():

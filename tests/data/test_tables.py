@@ -500,9 +500,12 @@ def test_categories_of_the_test_split_alone_are_warned_of(table):
     assert any("never saw" in w and "'c' in 1 of 2 rows" in w for w in warnings_of(data))
 
 
-def test_a_class_without_test_examples_is_warned_of(table):
-    data = table("a,y\n1,u\n3,v\n", test="a,y\n1,u\n", label="y")
-    assert "label 'y': the test split has no example of 'v'" in warnings_of(data)
+def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
+    (tmp_path / "a.csv").write_text("a,y\n1,u\n3,v\n")
+    (tmp_path / "b.csv").write_text("a,y\n1,u\n")
+    data = load("table:a.csv?label=y&test=b.csv", root=tmp_path)
+    found = [text for text in warnings_of(data) if "no example" in text]
+    assert found == ["the test split has no example of 1 of 2 classes: v"]
 
 
 # What is wrong

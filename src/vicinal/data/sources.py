@@ -12,8 +12,8 @@ import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Part, Wanted, split
-from vicinal.data.doubts import doubts
-from vicinal.data.preparation import prepared, with_preparation
+from vicinal.data.reapply import prepared, with_preparation
+from vicinal.data.sanity import sanity_notes
 from vicinal.data.words import Spec, check_options, parse
 from vicinal.errors import UserError, unknown
 from vicinal.extras import extras_named
@@ -82,7 +82,7 @@ def load(
     taken = with_preparation(parse_known(spec), preparation)
     data = _function(taken.name)(taken.where, taken.options, wanted)
     data = prepared(data, taken, preparation)
-    return replace(data, notes=(*data.notes, *doubts(data)))
+    return replace(data, notes=(*data.notes, *sanity_notes(data)))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

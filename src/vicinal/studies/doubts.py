@@ -55,15 +55,19 @@ def doubts(recipe: Recipe, facts: Mapping[str, Any]) -> list[Doubt]:
                     name,
                 )
             )
-        if isinstance(arm, MixUpArm) and arm.plain_first + arm.plain_last >= training.epochs:
-            found.append(
-                Doubt(
-                    f"{arm.title} never mixes, since plain_first = {arm.plain_first} and "
-                    f"plain_last = {arm.plain_last} leave none of its {training.epochs} epochs",
-                    name,
-                )
-            )
+        if isinstance(arm, MixUpArm) and (reason := plain_throughout(arm, training.epochs)):
+            found.append(Doubt(f"{arm.title} never mixes, since {reason}", name))
     return found
+
+
+def plain_throughout(arm: MixUpArm, epochs: int) -> str:
+    """Return why an arm mixes in none of its epochs, or ``""``."""
+    if arm.plain_first + arm.plain_last < epochs:
+        return ""
+    return (
+        f"plain_first = {arm.plain_first} and plain_last = {arm.plain_last} leave none of the "
+        f"{epochs} epochs"
+    )
 
 
 def constant_predictor(facts: Mapping[str, Any]) -> Constant:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.data import DataSet, Part
+from vicinal.data.sanity import is_constant
 from vicinal.models import imported_module
 from vicinal.studies.machine import versions
 
@@ -69,7 +70,7 @@ def data_facts(data: DataSet) -> dict[str, Any]:
             "classes": list(data.classes),
             **{name: _split_facts(part, count) for name, part in data.parts.items()},
             "preparation": _sha256(json.dumps(data.preparation, sort_keys=True).encode()),
-            "constant": _is_constant(data.train),
+            "constant": is_constant(data.train),
             "notes": [[note.text, note.doubtful] for note in data.notes],
         }
     return _KNOWN[data]
@@ -129,15 +130,6 @@ def _split_facts(part: Part, classes: int) -> dict[str, Any]:
         "skipped": len(part.skipped),
         "sha256": digest.hexdigest(),
     }
-
-
-def _is_constant(part: Part) -> bool:
-    """Say whether all inputs are the same; of inputs in files a sample is looked at."""
-    inputs = part.inputs
-    if not isinstance(inputs, Tensor):
-        inputs = part.read(_evenly(len(part), SAMPLE)).inputs
-    # Stops at the first piece with another input.
-    return len(inputs) > 0 and all(bool((one == inputs[0]).all()) for one in inputs.split(1024))
 
 
 def _evenly(count: int, most: int) -> Sequence[int]:

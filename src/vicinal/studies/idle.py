@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from vicinal.studies.doubts import plain_throughout
 from vicinal.training.settings import MixUpArm, Recipe, Step, Training
 
 
@@ -42,11 +43,8 @@ def idle_settings(
 
 def _never_mixes(arm: MixUpArm, training: Training) -> str:
     epochs, batch = training.epochs, training.batch_size
-    if arm.plain_first + arm.plain_last >= epochs:
-        return (
-            f"plain_first = {arm.plain_first} and plain_last = {arm.plain_last} leave none of the "
-            f"{epochs} epochs"
-        )
+    if reason := plain_throughout(arm, epochs):
+        return reason
     for field in ("alpha", "mix_rate"):
         if getattr(arm, field) == 0:
             return f"{field} = 0"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, Note, Part, Wanted, split
-from vicinal.data.forms.litter import is_litter
+from vicinal.data.forms.litter import file_identity, is_litter, litter_notes
 from vicinal.data.forms.looks import Looked
 from vicinal.data.forms.pictures import (
     PICTURE_OPTIONS,
@@ -71,11 +71,7 @@ class PictureFiles:
 
     def identity(self, row: int) -> str:
         """Return the path of a file below the root, and its size."""
-        try:
-            size = (self.root / self.names[row]).stat().st_size
-        except OSError:
-            size = -1
-        return f"{self.names[row]} {size}"
+        return file_identity(self.root, str(self.names[row]))
 
     def chosen(self, rows: np.ndarray) -> "PictureFiles":
         """Return some of them."""
@@ -318,9 +314,7 @@ def _layout_notes(
         if more := [name for name in _folders(root) if name not in there]:
             notes.append(Note(f"folders of {root} that are not read: {', '.join(more[:10])}", True))
     skipped = sum((one.skipped for one in lists.values()), Counter[str]())
-    if skipped:
-        names = ", ".join(f"{name} ({count})" for name, count in skipped.most_common(5))
-        notes.append(Note(f"skipped {skipped.total()} hidden or system files and folders: {names}"))
+    notes += litter_notes(skipped)
     mixed = [
         f"{classes[k]} ({', '.join(names[:3])})"
         for k, names in enumerate(lists["train"].inside)

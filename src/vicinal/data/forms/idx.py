@@ -134,7 +134,9 @@ def load_emnist(where: str, options: Mapping[str, str], wanted: Wanted) -> DataS
 def _mapping(path: Path) -> dict[int, str]:
     """Return the characters of each label, which a line lists by their codes; {} for no file."""
     try:
-        rows = [[int(word) for word in line.split()] for line in path.read_text().splitlines()]
+        rows = [
+            [int(word) for word in line.split()] for line in path.read_text("utf-8").splitlines()
+        ]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -1,4 +1,9 @@
-"""Files and folders that operating systems leave behind among data."""
+"""Folders of data files: what does not belong to the data in them, and what identifies a file."""
+
+from collections import Counter
+from pathlib import Path
+
+from vicinal.data.dataset import Note
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost.dir"}
 
@@ -11,3 +16,25 @@ def is_litter(name: str) -> bool:
         [True, True, False]
     """
     return name.startswith(".") or name.lower() in _LITTER
+
+
+def litter_notes(skipped: Counter[str]) -> list[Note]:
+    """Return a note on what was skipped, by name; none if nothing was.
+
+    Example:
+        >>> litter_notes(Counter({"Thumbs.db": 2}))[0].text
+        'skipped 2 hidden or system files and folders: Thumbs.db (2)'
+    """
+    if not skipped:
+        return []
+    names = ", ".join(f"{name} ({count})" for name, count in skipped.most_common(5))
+    return [Note(f"skipped {skipped.total()} hidden or system files and folders: {names}")]
+
+
+def file_identity(folder: Path, name: str) -> str:
+    """Return the name of a file below a folder and its size, -1 where it cannot be read."""
+    try:
+        size = (folder / name).stat().st_size
+    except OSError:
+        size = -1
+    return f"{name} {size}"

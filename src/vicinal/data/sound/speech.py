@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import DataSet, Note, OnBad, Part, Read, Skips, Wanted, split
-from vicinal.data.forms.litter import is_litter
+from vicinal.data.forms.litter import file_identity, is_litter, litter_notes
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, Heard, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.threads import cpu_threads
@@ -73,11 +73,7 @@ class StoredRecordings:
 
     def identity(self, row: int) -> str:
         """Return the name of a recording below the folder, and its size."""
-        try:
-            size = (self.folder / self.names[row]).stat().st_size
-        except OSError:
-            size = -1
-        return f"{self.names[row]} {size}"
+        return file_identity(self.folder, str(self.names[row]))
 
     def read(self, rows: Sequence[int]) -> Read:
         """Read some recordings: ``(k, *shape[1:])`` float32.
@@ -203,10 +199,7 @@ def _notes(
             first.read(range(min(_FIRST, len(part))))
     several = f"{len(classes)} classes, a folder each: {', '.join(classes[:10])}"
     notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
-    if litter:
-        names = ", ".join(f"{name} ({count})" for name, count in litter.most_common(5))
-        notes.append(Note(f"skipped {litter.total()} hidden or system files and folders: {names}"))
-    return (*notes, *heard.notes(sound.rate, sound.seconds, every=every))
+    return (*notes, *litter_notes(litter), *heard.notes(sound.rate, sound.seconds, every=every))
 
 
 def background_noise(folder: Path, rate: int) -> Tensor:

@@ -166,15 +166,6 @@ def label_notes(
         notes.append(
             Note(f"label {name}: the classes {listed(same)} are the same number", doubtful=True)
         )
-    for split, targets in {"training": train, "test": test}.items():
-        lacking = [classes[k] for k in sorted(set(range(len(classes))) - set(targets.tolist()))]
-        if lacking:
-            notes.append(
-                Note(
-                    f"label {name}: the {split} split has no example of {listed(lacking)}",
-                    doubtful=True,
-                )
-            )
     return notes
 
 

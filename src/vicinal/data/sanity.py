@@ -8,13 +8,13 @@ from vicinal.errors import UserError
 _ROWS = 16  # of inputs in files that are compared
 
 
-def doubts(data: DataSet) -> tuple[Note, ...]:
+def sanity_notes(data: DataSet) -> tuple[Note, ...]:
     """Return a doubtful note for classes without examples, and for inputs that are all the same.
 
     Example:
         >>> import torch
         >>> part = Part(torch.ones(2, 1), torch.tensor([0, 0]))
-        >>> [note.text for note in doubts(DataSet(("cat", "dog"), part, part))]
+        >>> [note.text for note in sanity_notes(DataSet(("cat", "dog"), part, part))]
         ['the train split has no example of 1 of 2 classes: dog', \
 'the test split has no example of 1 of 2 classes: dog', \
 'all training examples are of one class, cat', 'all training inputs are the same']
@@ -33,12 +33,13 @@ def doubts(data: DataSet) -> tuple[Note, ...]:
         present = data.train.targets.unique().tolist()
         if len(present) == 1:
             notes.append(f"all training examples are of one class, {data.classes[present[0]]}")
-    if _is_constant(data.train):
+    if is_constant(data.train):
         notes.append("all training inputs are the same")
     return tuple(Note(text, doubtful=True) for text in notes)
 
 
-def _is_constant(part: Part) -> bool:
+def is_constant(part: Part) -> bool:
+    """Return whether all inputs are the same; of inputs in files, a sample is compared."""
     inputs = part.inputs
     if not isinstance(inputs, Tensor):
         try:
