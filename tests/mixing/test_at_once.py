@@ -56,7 +56,9 @@ PLAIN = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 3, 1, 7)])
 def test_what_is_plain_is_mixed_at_once(shape, dtype):
-    x = (torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 200).to(dtype)
+    x = (
+        torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32) * 200
+    ).to(dtype)
     lam = PLAIN["lam"].double() if dtype == torch.float64 else PLAIN["lam"]
     expected = by_hand(x, PLAIN["partner"], lam)
     before = x.clone()
@@ -70,25 +72,29 @@ def test_what_is_plain_is_mixed_at_once(shape, dtype):
 @pytest.mark.parametrize(
     "change",
     [
-        {"x": torch.arange(20.0).reshape(5, 4).T},
-        {"x": torch.arange(20.0).reshape(4, 5).half()},
-        {"x": torch.arange(20.0).reshape(4, 5).requires_grad_()},
-        {"x": torch.nn.Parameter(torch.arange(20.0).reshape(4, 5))},
-        {"x": negative(torch.arange(20.0).reshape(4, 5))},
+        {"x": torch.arange(20.0, dtype=torch.float32).reshape(5, 4).T},
+        {"x": torch.arange(20.0, dtype=torch.float32).reshape(4, 5).half()},
+        {"x": torch.arange(20.0, dtype=torch.float32).reshape(4, 5).requires_grad_()},
+        {"x": torch.nn.Parameter(torch.arange(20.0, dtype=torch.float32).reshape(4, 5))},
+        {"x": negative(torch.arange(20.0, dtype=torch.float32).reshape(4, 5))},
         {"x": torch._efficientzerotensor((4, 5))},
-        {"x": torch.empty(4, 5, device="meta")},
-        {"x": torch.arange(15.0).reshape(3, 5)},
-        {"x": torch.empty(4, 0)},
-        {"x": torch.tensor(1.0), "partner": torch.tensor([0]), "lam": torch.tensor([0.5])},
+        {"x": torch.empty(4, 5, device="meta", dtype=torch.float32)},
+        {"x": torch.arange(15.0, dtype=torch.float32).reshape(3, 5)},
+        {"x": torch.empty(4, 0, dtype=torch.float32)},
+        {
+            "x": torch.tensor(1.0, dtype=torch.float32),
+            "partner": torch.tensor([0]),
+            "lam": torch.tensor([0.5], dtype=torch.float32),
+        },
         {"partner": torch.tensor([1, 0, 3, 4])},
         {"partner": torch.tensor([1, 0, 3, -1])},
         {"partner": torch.tensor([1, 0, 3, 3], dtype=torch.int32)},
         {"partner": torch.tensor([1, 0, 3])},
         {"partner": torch.tensor([[1, 0, 3, 3]])},
         {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float64)},
-        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], requires_grad=True)},
-        {"lam": torch.tensor([0.5]).expand(4)},
-        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0, 1.0])},
+        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0], requires_grad=True, dtype=torch.float32)},
+        {"lam": torch.tensor([0.5], dtype=torch.float32).expand(4)},
+        {"lam": torch.tensor([0.5, 0.25, 0.0, 1.0, 1.0], dtype=torch.float32)},
     ],
     ids=lambda change: ", ".join(f"{name} {list(one.shape)}" for name, one in change.items()),
 )
@@ -105,9 +111,11 @@ def test_what_is_not_plain_is_left_alone_by_the_shortest_way(change, in_place):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: torch.eye(4).to_sparse(),
+        lambda: torch.eye(4, dtype=torch.float32).to_sparse(),
         lambda: torch.eye(4, dtype=torch.float32).to_mkldnn(),
-        lambda: torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)]),
+        lambda: torch.nested.nested_tensor(
+            [torch.ones(k, dtype=torch.float32) for k in (2, 3, 4, 5)]
+        ),
         lambda: torch.ones(4, 5, dtype=torch.complex64),
         lambda: torch.ones(4, 5, dtype=torch.int64),
         lambda: torch.ones(4, 5, dtype=torch.bool),
@@ -151,9 +159,9 @@ def test_the_shortest_way_is_not_taken_where_others_look_on():
         plain(1)
     with forward_ad.dual_level():
         plain(1)
-    torch.func.vmap(plain)(torch.zeros(2))
-    torch.jit.trace(plain, torch.zeros(2), check_trace=False)
-    torch.compile(plain, backend="eager", fullgraph=True)(torch.zeros(2))
+    torch.func.vmap(plain)(torch.zeros(2, dtype=torch.float32))
+    torch.jit.trace(plain, torch.zeros(2, dtype=torch.float32), check_trace=False)
+    torch.compile(plain, backend="eager", fullgraph=True)(torch.zeros(2, dtype=torch.float32))
     assert done == [[None, None]] * 5
     assert torch.equal(tensors["x"], PLAIN["x"])
 
@@ -165,10 +173,10 @@ def test_memory_that_was_given_back_is_not_written():
 
 
 def test_a_tracer_sees_the_mixing():
-    partner, lam = torch.tensor([1, 0, 2]), torch.tensor([0.5, 0.25, 1.0])
+    partner, lam = torch.tensor([1, 0, 2]), torch.tensor([0.5, 0.25, 1.0], dtype=torch.float32)
     plan = Plan(partner, lam)
     with torch.no_grad(), CountingMode() as mode:
-        plan.mix_(torch.rand(3, 4))
+        plan.mix_(torch.rand(3, 4, dtype=torch.float32))
     assert mode.calls > 0
 
 
@@ -180,7 +188,7 @@ def test_a_traced_function_mixes_when_it_is_run(how, pre_dispatch):
     def mixed(x):
         return getattr(plan, how)(x.clone())
 
-    traced = make_fx(mixed, pre_dispatch=pre_dispatch)(torch.rand(4, 5))
+    traced = make_fx(mixed, pre_dispatch=pre_dispatch)(torch.rand(4, 5, dtype=torch.float32))
     agree(traced(PLAIN["x"]), by_hand(**PLAIN))
 
 

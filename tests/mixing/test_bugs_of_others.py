@@ -55,7 +55,7 @@ def test_timm_switching_it_off_takes_effect_at_once():
 
 
 def test_timm_dense_soft_labels_stay_soft_labels():
-    soft = torch.softmax(torch.randn(8, 10), 1)
+    soft = torch.softmax(torch.randn(8, 10, dtype=torch.float32), 1)
     targets = PLAN.targets(soft)
     lam = PLAN.lam[:, None]
     torch.testing.assert_close(targets, lam * soft + (1 - lam) * soft[PLAN.partner])

@@ -68,7 +68,11 @@ def wide(dtype):
 
 
 def loop(x, other, partner, lam):
-    x, other, out = x.double().cpu(), other.double().cpu(), torch.zeros(x.shape).double()
+    x, other, out = (
+        x.double().cpu(),
+        other.double().cpu(),
+        torch.zeros(x.shape, dtype=torch.float32).double(),
+    )
     for i, (j, share) in enumerate(zip(partner.tolist(), lam.tolist(), strict=True)):
         out[i] = x[i] if share == 1 else share * x[i] + (1 - share) * other[j]
     return out
@@ -171,7 +175,13 @@ def test_all_types_are_blended_wide_and_rounded_once(dtype, width, limits):
 
 def test_uint8_rounds_halves_to_even():
     x = torch.tensor([[0, 1, 2, 3, 254], [1, 2, 3, 4, 255]], dtype=torch.uint8, device=DEVICE)
-    fused.mix(x, x, x, torch.tensor([1, 0], device=DEVICE), torch.full((2,), 0.5, device=DEVICE))
+    fused.mix(
+        x,
+        x,
+        x,
+        torch.tensor([1, 0], device=DEVICE),
+        torch.full((2,), 0.5, device=DEVICE, dtype=torch.float32),
+    )
     assert x.tolist() == [[0, 2, 2, 4, 254]] * 2
 
 
@@ -189,7 +199,9 @@ def test_uint8_can_be_blended_into_floats(dtype, limits):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_row_that_keeps_everything_is_untouched_bit_for_bit_beside_inf_and_nan(dtype, limits):
     inf, nan = float("inf"), float("nan")
-    x = torch.tensor([[-0.0, inf, nan, 1.0], [nan, -inf, -0.0, inf], [inf, nan, 3.0, -inf]])
+    x = torch.tensor(
+        [[-0.0, inf, nan, 1.0], [nan, -inf, -0.0, inf], [inf, nan, 3.0, -inf]], dtype=torch.float32
+    )
     x = x.to(DEVICE, dtype)
     bits(x)[0, 2] += 5  # a payload
     lam, partner = torch.ones(3, device=DEVICE, dtype=wide(dtype)), plan(3, "one cycle")[0]
@@ -265,7 +277,10 @@ def test_transposed_adds_wide_and_rounds_once(dtype):
 
 
 def test_transposed_adds_readers_in_the_order_of_the_batch():
-    g = values(40, 9) * 10 ** torch.linspace(-3, 3, 40).to(DEVICE)[torch.randperm(40), None]
+    g = (
+        values(40, 9)
+        * 10 ** torch.linspace(-3, 3, 40, dtype=torch.float32).to(DEVICE)[torch.randperm(40), None]
+    )
     partner, lam = plan(40, "everybody meets the last")
     total = lam[-1] * g[-1]
     for i in range(40):
@@ -278,8 +293,13 @@ def test_transposed_adds_readers_in_the_order_of_the_batch():
 
 
 def test_transposed_takes_nothing_from_readers_that_keep_everything():
-    g = torch.tensor([[1.0, -0.0], [float("inf"), float("nan")]], device=DEVICE)
-    partner, lam = torch.tensor([0, 0], device=DEVICE), torch.ones(2, device=DEVICE)
+    g = torch.tensor(
+        [[1.0, -0.0], [float("inf"), float("nan")]], device=DEVICE, dtype=torch.float32
+    )
+    partner, lam = (
+        torch.tensor([0, 0], device=DEVICE),
+        torch.ones(2, device=DEVICE, dtype=torch.float32),
+    )
     out = torch.empty_like(g)
     fused.transposed(out, g, partner, lam)
     assert torch.equal(bits(out), bits(g))
@@ -287,8 +307,10 @@ def test_transposed_takes_nothing_from_readers_that_keep_everything():
 
 def test_shares_and_partners_need_not_lie_side_by_side():
     x = values(5, 8)
-    partner = torch.stack([torch.arange(5).flip(0), torch.zeros(5).long()], 1).to(DEVICE)[:, 0]
-    lam = torch.tensor(0.25, device=DEVICE).expand(5)
+    partner = torch.stack(
+        [torch.arange(5).flip(0), torch.zeros(5, dtype=torch.float32).long()], 1
+    ).to(DEVICE)[:, 0]
+    lam = torch.tensor(0.25, device=DEVICE, dtype=torch.float32).expand(5)
     out = torch.empty_like(x)
     fused.mix(out, x, x, partner, lam)
     agree(out, loop(x, x, partner, lam))
@@ -301,7 +323,10 @@ def test_rows_may_lie_further_apart_than_32_bits_count():
     room = torch.empty(2 * apart + width, dtype=torch.float16, device=DEVICE)
     x = room.as_strided((3, width), (apart, 1))
     x.copy_(values(3, width))
-    partner, lam = torch.tensor([2, 0, 1], device=DEVICE), torch.full((3,), 0.25, device=DEVICE)
+    partner, lam = (
+        torch.tensor([2, 0, 1], device=DEVICE),
+        torch.full((3,), 0.25, device=DEVICE, dtype=torch.float32),
+    )
     exact, adjoint = loop(x, x, partner, lam), dense_transposed(x, partner, lam)
     out = torch.empty(3, width, dtype=torch.float16, device=DEVICE)
     fused.transposed(out, x, partner, lam)

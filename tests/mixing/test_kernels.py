@@ -106,7 +106,7 @@ def test_the_cpu_kernel_agrees_with_a_loop(
         values = torch.rand(n, *rest, generator=chance, dtype=torch.float64) * 255
         return values.to(dtype) if dtype == torch.uint8 else (values / 100 - 1).to(dtype)
 
-    lam = torch.rand(size, generator=chance)
+    lam = torch.rand(size, generator=chance, dtype=torch.float32)
     if shares == "ends":
         lam = lam.mul(3).sub(1).clamp(0, 1)  # a third of them 0, a third of them 1
     if shares == "one":
@@ -140,10 +140,12 @@ def test_the_cpu_kernel_agrees_with_a_loop(
 
 
 def test_kernels_agree_on_every_map_of_four_rows(kernel):
-    x = torch.tensor([1.0, 10.0, 100.0, 1000.0])[:, None] * torch.tensor([1.0, 2.0])
+    x = torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float32)[:, None] * torch.tensor(
+        [1.0, 2.0], dtype=torch.float32
+    )
     for partner in itertools.product(range(4), repeat=4):
         for lam in ([0.25] * 4, [0.0, 0.5, 1.0, 0.75]):
-            where, share = torch.tensor(partner), torch.tensor(lam)
+            where, share = torch.tensor(partner), torch.tensor(lam, dtype=torch.float32)
             inside = x.clone()
             for out, own in ((torch.empty_like(x), x), (inside, inside)):
                 kernel.mix(out, own, own, where, share)
@@ -155,10 +157,10 @@ def test_kernels_agree_on_every_map_of_four_rows(kernel):
 
 @pytest.mark.parametrize("whole", [[0, 1], [0, 3], [2, 3]])
 def test_rows_that_keep_everything_are_bit_identical_in_every_place(kernel, whole):
-    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    x[whole[0]] = torch.tensor([-0.0, float("nan"), float("inf")])
-    x[whole[1]] = torch.tensor([float("-inf"), 1.5, -0.0])
-    lam = torch.full((4,), 0.5)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    x[whole[0]] = torch.tensor([-0.0, float("nan"), float("inf")], dtype=torch.float32)
+    x[whole[1]] = torch.tensor([float("-inf"), 1.5, -0.0], dtype=torch.float32)
+    lam = torch.full((4,), 0.5, dtype=torch.float32)
     lam[whole] = 1
     for partner in ([1, 0, 3, 2], [3, 2, 1, 0], [0, 0, 0, 0]):
         out, inside = torch.empty_like(x), x.clone()
@@ -171,16 +173,18 @@ def test_rows_that_keep_everything_are_bit_identical_in_every_place(kernel, whol
 
 @pytest.mark.parametrize("partner", [[1, 0, 3, 2], [1, 1, 3, 1]])
 def test_a_row_that_keeps_everything_gives_no_nan_to_the_gradient_of_another(kernel, partner):
-    g = torch.ones(4, 3)
+    g = torch.ones(4, 3, dtype=torch.float32)
     g[0, 1] = float("nan")
     out = torch.empty_like(g)
-    kernel.transposed(out, g, torch.tensor(partner), torch.tensor([1.0, 0.5, 0.25, 0.5]))
+    kernel.transposed(
+        out, g, torch.tensor(partner), torch.tensor([1.0, 0.5, 0.25, 0.5], dtype=torch.float32)
+    )
     assert out.isnan().any(1).tolist() == [True, False, False, False]
 
 
 def test_a_default_device_leaves_the_memory_that_is_kept_where_it_is():
-    x = torch.rand(3, 7, generator=torch.Generator().manual_seed(7)).bfloat16()
-    partner, lam = torch.tensor([2, 0, 1]), torch.tensor([0.5, 0.25, 0.5])
+    x = torch.rand(3, 7, generator=torch.Generator().manual_seed(7), dtype=torch.float32).bfloat16()
+    partner, lam = torch.tensor([2, 0, 1]), torch.tensor([0.5, 0.25, 0.5], dtype=torch.float32)
     outside, inside = x.clone(), x.clone()
     blocked.mix(outside, outside, outside, partner, lam)
     vars(blocked._kept).clear()
@@ -191,12 +195,12 @@ def test_a_default_device_leaves_the_memory_that_is_kept_where_it_is():
 
 def test_uint8_is_rounded_once_or_left_as_it_is(kernel):
     x = torch.tensor([[0, 255, 3], [255, 254, 4]], dtype=torch.uint8)
-    partner, lam = torch.tensor([1, 0]), torch.tensor([0.9, 0.25])
+    partner, lam = torch.tensor([1, 0]), torch.tensor([0.9, 0.25], dtype=torch.float32)
     exact = np.array([[25.5, 254.9, 3.1], [63.75, 254.75, 3.25]])
     out = torch.empty_like(x)
     kernel.mix(out, x, x, partner, lam)
     assert out.tolist() in ([[26, 255, 3], [64, 255, 3]], [[25, 255, 3], [64, 255, 3]])
-    wide = torch.empty(2, 3)
+    wide = torch.empty(2, 3, dtype=torch.float32)
     kernel.mix(wide, x, x, partner, lam)
     np.testing.assert_allclose(wide.numpy(), exact, rtol=1e-6)
 
@@ -221,7 +225,7 @@ def test_rows_divided_over_threads_and_tiles_come_out_as_from_one_loop(shape, dt
         assert torch.equal(inside, out)
         agree(out.double() / 256, expected / 256, dtype)
         if dtype == torch.uint8:
-            kernel.mix(loose := torch.empty(shape), x, x, partner, lam)
+            kernel.mix(loose := torch.empty(shape, dtype=torch.float32), x, x, partner, lam)
             torch.testing.assert_close(loose.double(), expected)
         else:
             expected = (share * x.double()).index_add(0, partner, (1 - share) * x.double())
@@ -243,20 +247,34 @@ def test_the_two_cpu_kernels_blend_to_the_same_bits(dtype):
 
 
 def test_the_first_rows_of_a_batch_are_mixed_with_rows_of_all_of_it(kernel):
-    whole, lam = torch.arange(12.0).reshape(6, 2), torch.tensor([0.5, 0.25])
-    out = torch.empty(2, 2)
+    whole, lam = (
+        torch.arange(12.0, dtype=torch.float32).reshape(6, 2),
+        torch.tensor([0.5, 0.25], dtype=torch.float32),
+    )
+    out = torch.empty(2, 2, dtype=torch.float32)
     kernel.mix(out, whole[:2], whole, torch.tensor([5, 4]), lam)
     assert out.tolist() == [[5, 6], [6.5, 7.5]]
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
 def test_a_partner_that_is_no_row_is_refused_before_anything_is_read_or_written(bad):
-    x, partner = torch.rand(4, 8), torch.tensor([1, 0, bad, 2])
+    x, partner = torch.rand(4, 8, dtype=torch.float32), torch.tensor([1, 0, bad, 2])
     before = x.clone()
     for run in (
-        lambda: compiled().mix(x, x, x, partner, torch.full((4,), 0.5)),
-        lambda: compiled().mix(torch.empty(4, 8), x, x, partner, torch.full((4,), 0.5)),
-        lambda: compiled().transposed(torch.empty(4, 8), x, partner, torch.full((4,), 0.5)),
+        lambda: compiled().mix(x, x, x, partner, torch.full((4,), 0.5, dtype=torch.float32)),
+        lambda: compiled().mix(
+            torch.empty(4, 8, dtype=torch.float32),
+            x,
+            x,
+            partner,
+            torch.full((4,), 0.5, dtype=torch.float32),
+        ),
+        lambda: compiled().transposed(
+            torch.empty(4, 8, dtype=torch.float32),
+            x,
+            partner,
+            torch.full((4,), 0.5, dtype=torch.float32),
+        ),
     ):
         with pytest.raises(IndexError, match="rows of the batch, which has 4 rows"):
             run()
@@ -267,18 +285,24 @@ def test_a_partner_that_is_no_row_is_refused_before_anything_is_read_or_written(
     "change",
     [
         {"partner": torch.tensor([0, 1])},
-        {"lam": torch.rand(3)},
-        {"other": torch.rand(4, 9)},
-        {"other": torch.rand(4, 8).double()},
+        {"lam": torch.rand(3, dtype=torch.float32)},
+        {"other": torch.rand(4, 9, dtype=torch.float32)},
+        {"other": torch.rand(4, 8, dtype=torch.float32).double()},
     ],
 )
 def test_what_does_not_fit_never_reaches_the_compiled_loop(change, monkeypatch):
     asked = []
     loop = SimpleNamespace(mix=lambda *arguments: asked.append(arguments), parallel_for=0)
     monkeypatch.setattr(native, "_compiled", lambda: loop)
-    given = {"other": torch.rand(4, 8), "partner": torch.arange(4), "lam": torch.rand(4)} | change
+    given = {
+        "other": torch.rand(4, 8, dtype=torch.float32),
+        "partner": torch.arange(4),
+        "lam": torch.rand(4, dtype=torch.float32),
+    } | change
     with pytest.raises((RuntimeError, IndexError)):
-        native.mix(torch.empty(4, 8), torch.rand(4, 8), **given)
+        native.mix(
+            torch.empty(4, 8, dtype=torch.float32), torch.rand(4, 8, dtype=torch.float32), **given
+        )
     assert not asked
 
 
@@ -288,9 +312,9 @@ def test_a_chain_of_rows_that_threads_could_divide_is_mixed_in_place_in_order(
     columns, shape_of_chain
 ):
     size = {16: 16_000, 250: 2000, 5000: 400}[columns]
-    x = torch.randn(size, columns, generator=torch.Generator().manual_seed(13))
+    x = torch.randn(size, columns, generator=torch.Generator().manual_seed(13), dtype=torch.float32)
     partner = torch.arange(size).roll(-1)
-    lam = torch.full((size,), 0.25)
+    lam = torch.full((size,), 0.25, dtype=torch.float32)
     lam[-1] = 1  # nobody is kept aside: the chain ends here
     if shape_of_chain == "down":
         partner[-1] = size - 1
@@ -330,15 +354,19 @@ def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
 @pytest.mark.parametrize(
     "x",
     [
-        torch.nested.nested_tensor([torch.ones(k) for k in (2, 3, 4, 5)], layout=torch.jagged),
+        torch.nested.nested_tensor(
+            [torch.ones(k, dtype=torch.float32) for k in (2, 3, 4, 5)], layout=torch.jagged
+        ),
         torch._efficientzerotensor((4, 6)),
-        torch.empty(4, 6, device="meta"),
+        torch.empty(4, 6, device="meta", dtype=torch.float32),
     ],
     ids=["nested", "zero", "meta"],
 )
 def test_what_has_no_memory_is_an_error_of_python(x):
     with pytest.raises((RuntimeError, NotImplementedError, TypeError, ValueError)):
-        compiled().mix(x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5))
+        compiled().mix(
+            x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5, dtype=torch.float32)
+        )
 
 
 def backwards(begin, end, grain, body, context):
@@ -353,9 +381,9 @@ def backwards(begin, end, grain, body, context):
 def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
     size, columns = 61, 8000
     draw = torch.Generator().manual_seed(threads)
-    x = torch.rand(size, columns, generator=draw)
+    x = torch.rand(size, columns, generator=draw, dtype=torch.float32)
     partner = torch.randperm(size, generator=draw)
-    lam = torch.rand(size, generator=draw)
+    lam = torch.rand(size, generator=draw, dtype=torch.float32)
     if rows == "one ring":
         order = partner
         partner = torch.empty_like(order).scatter_(0, order, order.roll(1))
@@ -378,9 +406,13 @@ def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
 def test_bytes_have_no_transposed_map():
     g, partner = torch.ones(4, 6, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
     expected = torch.empty_like(g)
-    blocked.transposed(expected, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75]))
+    blocked.transposed(
+        expected, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75], dtype=torch.float32)
+    )
     out = torch.empty_like(g)
-    compiled().transposed(out, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75]))
+    compiled().transposed(
+        out, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75], dtype=torch.float32)
+    )
     assert torch.equal(out, expected)
 
 

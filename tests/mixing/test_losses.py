@@ -163,7 +163,9 @@ def test_real_valued_targets_are_mixed_by_their_losses(batch, loss):
 
 def test_multi_label_targets_under_bce_equal_soft_targets(batch):
     plan, output, _ = batch
-    many = (torch.rand(16, 5, generator=torch.Generator().manual_seed(2)) < 0.4).double()
+    many = (
+        torch.rand(16, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float32) < 0.4
+    ).double()
     for criterion in (F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss()):
         loss = plan.loss(criterion, output, many)
         expected = F.binary_cross_entropy_with_logits(output, plan.targets(many))
@@ -205,9 +207,9 @@ def test_masks_under_a_region_take_their_class_from_where_the_pixel_is():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_masks_of_volumes_take_the_share_of_each_pixel(size):
     draw = torch.Generator().manual_seed(0)
-    output = torch.randn(size, 4, 2, 5, 6, generator=draw)
+    output = torch.randn(size, 4, 2, 5, 6, generator=draw, dtype=torch.float32)
     y = torch.randint(4, (size, 2, 5, 6), generator=draw)
-    region = torch.rand(size, 5, 6, generator=draw) < 0.4
+    region = torch.rand(size, 5, 6, generator=draw, dtype=torch.float32) < 0.4
     partner = torch.arange(size).flip(0)
     plan = Plan(partner, 1 - region.double().mean((1, 2)), region=region)
     each = F.cross_entropy(output, y, reduction="none")
@@ -272,7 +274,7 @@ def test_a_blend_of_which_all_is_ignored_counts_nowhere(batch):
     plan, output, y = batch
     everything = torch.full_like(y, -100)
     everything[0] = 1
-    plan = Plan(torch.arange(16).roll(1), torch.full((16,), 0.5))
+    plan = Plan(torch.arange(16).roll(1), torch.full((16,), 0.5, dtype=torch.float32))
     loss = plan.loss(F.cross_entropy, output, everything)
     rows = [0, 1]  # the labelled row, and who met it
     expected = F.cross_entropy(output[rows], torch.tensor([1, 1]))
@@ -296,13 +298,13 @@ def test_classes_that_do_not_fit_the_scores_are_refused(batch, y, words):
 def test_soft_labels_with_the_wrong_class_count_are_refused_with_both_shapes(batch):
     plan, output, _ = batch
     with pytest.raises(ValueError, match=r"\(16, 5\) and soft labels \(16, 4\)"):
-        plan.loss(F.cross_entropy, output, torch.rand(16, 4))
+        plan.loss(F.cross_entropy, output, torch.rand(16, 4, dtype=torch.float32))
 
 
 def test_half_precision_scores_lose_no_share_of_a_large_mask():
     output = torch.zeros(8, 2, 256, 256, dtype=torch.float16, requires_grad=True)
     y = torch.zeros(8, 256, 256, dtype=torch.int64)
-    plan = Plan(torch.arange(7, -1, -1), torch.full((8,), 0.97))
+    plan = Plan(torch.arange(7, -1, -1), torch.full((8,), 0.97, dtype=torch.float32))
     with torch.autocast("cpu", dtype=torch.float16):
         loss = plan.loss(F.cross_entropy, output, y)
     assert loss.dtype == torch.float32
@@ -314,7 +316,10 @@ def test_losses_of_whole_examples_take_the_share_of_the_region():
         return (output[:, 0] - y).square().mean((1, 2))
 
     chance = torch.Generator().manual_seed(6)
-    output, y = torch.rand(8, 1, 8, 8, generator=chance), torch.rand(8, 8, 8, generator=chance)
+    output, y = (
+        torch.rand(8, 1, 8, 8, generator=chance, dtype=torch.float32),
+        torch.rand(8, 8, 8, generator=chance, dtype=torch.float32),
+    )
     plan = CutMix(per="example").draw(8, generator=chance, image_size=(8, 8))
     own, met = by_example(output, y), by_example(output, y[plan.partner])
     expected = (plan.lam * own + (1 - plan.lam) * met).mean()
@@ -323,7 +328,7 @@ def test_losses_of_whole_examples_take_the_share_of_the_region():
 
 def test_boolean_targets_count_as_zero_and_one(batch):
     plan, output, _ = batch
-    many = torch.rand(16, 5, generator=torch.Generator().manual_seed(2)) < 0.4
+    many = torch.rand(16, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float32) < 0.4
     loss = plan.loss(F.binary_cross_entropy_with_logits, output, many)
     torch.testing.assert_close(
         loss, plan.loss(F.binary_cross_entropy_with_logits, output, many.double())
@@ -335,27 +340,32 @@ def test_boolean_targets_count_as_zero_and_one(batch):
     [
         (
             F.mse_loss,
-            torch.rand(16, 1),
-            torch.rand(16),
+            torch.rand(16, 1, dtype=torch.float32),
+            torch.rand(16, dtype=torch.float32),
             r"\(16, 1\) and \(16,\); call",
         ),
         (
             F.mse_loss,
-            torch.rand(16, 2),
-            torch.ones(16, 2).long(),
+            torch.rand(16, 2, dtype=torch.float32),
+            torch.ones(16, 2, dtype=torch.float32).long(),
             r"call y\.float",
         ),
         (
             nn.CrossEntropyLoss,
-            torch.rand(16, 2),
-            torch.ones(16).long(),
+            torch.rand(16, 2, dtype=torch.float32),
+            torch.ones(16, dtype=torch.float32).long(),
             r"pass CrossE",
         ),
-        (nn.KLDivLoss(reduction="batchmean"), torch.rand(16, 2), torch.rand(16, 2), "batchmean"),
         (
-            nn.CrossEntropyLoss(weight=torch.ones(5)),
-            torch.rand(16, 2),
-            torch.ones(16).long(),
+            nn.KLDivLoss(reduction="batchmean"),
+            torch.rand(16, 2, dtype=torch.float32),
+            torch.rand(16, 2, dtype=torch.float32),
+            "batchmean",
+        ),
+        (
+            nn.CrossEntropyLoss(weight=torch.ones(5, dtype=torch.float32)),
+            torch.rand(16, 2, dtype=torch.float32),
+            torch.ones(16, dtype=torch.float32).long(),
             r"each of 2 classes, got weights of shape \(5,\)",
         ),
     ],
@@ -367,8 +377,8 @@ def test_what_would_be_a_wrong_number_is_refused(batch, criterion, output, y, wo
 
 THREE_PARENTS = Plan(
     torch.tensor([[1, 2, 3, 0], [2, 0, 3, 3]]),
-    torch.tensor([0.5, 0.25, 1.0, 0.0]),
-    torch.tensor([[0.25, 0.25, 0.0, 0.0], [0.25, 0.5, 0.0, 1.0]]),
+    torch.tensor([0.5, 0.25, 1.0, 0.0], dtype=torch.float32),
+    torch.tensor([[0.25, 0.25, 0.0, 0.0], [0.25, 0.5, 0.0, 1.0]], dtype=torch.float32),
 )
 
 
@@ -390,7 +400,7 @@ def upstream(loss):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_loss_and_gradient_are_those_of_soft_labels(dtype, weighted, reduction):
     chance = torch.Generator().manual_seed(5)
-    output = torch.randn(4, 6, generator=chance).to(dtype).requires_grad_()
+    output = torch.randn(4, 6, generator=chance, dtype=torch.float32).to(dtype).requires_grad_()
     y = torch.tensor([0, 5, 5, 2])
     wide = torch.promote_types(dtype, torch.float32)
     weight = torch.tensor([0.1, 1.0, 3.0, 0.5, 9.0, 2.0], dtype=wide) if weighted else None
@@ -448,8 +458,8 @@ def test_transforms_and_the_compiler_give_what_plain_calls_give(batch):
 
 
 def test_a_probability_that_is_nought_in_float32_has_a_finite_loss():
-    output = torch.tensor([[0.0, 200.0], [0.0, 95.0]], requires_grad=True)
-    plan = Plan(torch.tensor([1, 0]), torch.tensor([1.0, 1.0]))
+    output = torch.tensor([[0.0, 200.0], [0.0, 95.0]], requires_grad=True, dtype=torch.float32)
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([1.0, 1.0], dtype=torch.float32))
     loss = plan.loss(nn.CrossEntropyLoss(reduction="sum"), output, torch.tensor([0, 0]))
     assert loss.item() == 295
     gradient = torch.autograd.grad(loss, output)[0]
@@ -516,8 +526,8 @@ def test_shares_and_class_weights_get_the_gradient_that_they_ask_for(batch):
 
 
 def test_no_value_is_looked_at_on_another_device():
-    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5])).to("meta")
-    output = torch.empty(2, 5, device="meta", requires_grad=True)
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32)).to("meta")
+    output = torch.empty(2, 5, device="meta", requires_grad=True, dtype=torch.float32)
     for criterion in (F.cross_entropy, nn.CrossEntropyLoss(ignore_index=3)):
         loss = plan.loss(criterion, output, torch.empty(2, dtype=torch.int64, device="meta"))
         assert torch.autograd.grad(loss, output)[0].shape == output.shape
@@ -533,8 +543,8 @@ def region_plan(*sizes, policy=None):
     [
         torch.zeros(3, 4, 6, dtype=torch.int64),
         torch.zeros(3, 8, 4, dtype=torch.int64),
-        torch.zeros(3, 1, 4, 6),
-        torch.zeros(3, 16, 6),
+        torch.zeros(3, 1, 4, 6, dtype=torch.float32),
+        torch.zeros(3, 16, 6, dtype=torch.float32),
     ],
 )
 def test_masks_of_another_size_than_the_region_are_refused(y):
@@ -557,21 +567,21 @@ def test_masks_take_their_class_from_where_the_value_is_in_any_number_of_dimensi
     mixed = torch.where(plan.region, y[plan.partner], y)
     expected = F.one_hot(mixed, 4).movedim(-1, 1).float()
     assert torch.equal(plan.targets(y, num_classes=4), expected)
-    output = torch.randn(3, 4, *sizes, generator=chance)
+    output = torch.randn(3, 4, *sizes, generator=chance, dtype=torch.float32)
     loss = plan.loss(F.cross_entropy, output, y)
     torch.testing.assert_close(loss, F.cross_entropy(output, mixed))
 
 
 def test_soft_labels_of_a_signal_are_blended_also_where_there_are_as_many_classes_as_steps():
     plan = region_plan(5)
-    soft = torch.rand(3, 5, generator=torch.Generator().manual_seed(4))
+    soft = torch.rand(3, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float32)
     lam = plan.lam[:, None]
     torch.testing.assert_close(plan.targets(soft), lam * soft + (1 - lam) * soft[plan.partner])
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_integer_one_hot_labels_are_refused(dtype):
-    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32))
     with pytest.raises(ValueError, match=r"shape \(2, 3\) is one-hot or holds 3 classes.*y\.float"):
         plan.targets(torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=dtype), num_classes=3)
     several = torch.tensor([[0, 1, 2], [1, 1, 0]], dtype=dtype)

@@ -22,7 +22,9 @@ def nothing_spare(monkeypatch):
 
 
 def gradient(x, g):
-    plan = Plan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5]))
+    plan = Plan(
+        torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5], dtype=torch.float32)
+    )
     return torch.autograd.grad(plan.mix(x), x, g)[0]
 
 
@@ -39,10 +41,10 @@ def by_hand(g):
 
 
 def test_a_gradient_takes_the_memory_of_the_last_one_that_was_freed():
-    x = torch.rand(SHAPE, requires_grad=True)
+    x = torch.rand(SHAPE, requires_grad=True, dtype=torch.float32)
     where = set()
     for step in range(3):
-        g = torch.rand(SHAPE, generator=torch.Generator().manual_seed(step))
+        g = torch.rand(SHAPE, generator=torch.Generator().manual_seed(step), dtype=torch.float32)
         by_x = gradient(x, g)
         torch.testing.assert_close(by_x, by_hand(g))
         where.add(by_x.data_ptr())
@@ -52,7 +54,10 @@ def test_a_gradient_takes_the_memory_of_the_last_one_that_was_freed():
 
 @pytest.mark.parametrize("hold", [lambda t: t, lambda t: t[1:, :9], lambda t: t.numpy()])
 def test_a_gradient_that_somebody_holds_keeps_its_memory(hold):
-    x, g = torch.rand(SHAPE, requires_grad=True), torch.rand(SHAPE)
+    x, g = (
+        torch.rand(SHAPE, requires_grad=True, dtype=torch.float32),
+        torch.rand(SHAPE, dtype=torch.float32),
+    )
     held = hold(gradient(x, g))
     before = torch.as_tensor(held).clone()
     later = [gradient(x, g + 1), gradient(x, g + 2)]
@@ -61,21 +66,28 @@ def test_a_gradient_that_somebody_holds_keeps_its_memory(hold):
 
 
 def test_the_gradient_of_a_leaf_adds_up_over_steps():
-    x, g = torch.rand(SHAPE, requires_grad=True), torch.rand(SHAPE)
-    plan = Plan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5]))
+    x, g = (
+        torch.rand(SHAPE, requires_grad=True, dtype=torch.float32),
+        torch.rand(SHAPE, dtype=torch.float32),
+    )
+    plan = Plan(
+        torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5], dtype=torch.float32)
+    )
     for _ in range(3):
         plan.mix(x).backward(g)
     torch.testing.assert_close(x.grad, 3 * by_hand(g))
 
 
 def test_one_gradient_and_no_more_is_kept():
-    first, second = (gradient_like(torch.empty(size)) for size in (2_000_000, 3_000_000))
+    first, second = (
+        gradient_like(torch.empty(size, dtype=torch.float32)) for size in (2_000_000, 3_000_000)
+    )
     del first, second
     assert [len(block) for block in memory._spare] == [12_000_000]
 
 
 def test_a_gradient_of_another_size_or_type_has_its_own_memory():
-    x = torch.empty(2_000_000)
+    x = torch.empty(2_000_000, dtype=torch.float32)
     kept = gradient_like(x)
     del kept
     larger = gradient_like(torch.empty(3_000_000, dtype=torch.float64))
@@ -85,7 +97,7 @@ def test_a_gradient_of_another_size_or_type_has_its_own_memory():
 
 
 def test_the_layout_of_a_gradient_is_that_of_what_it_is_like():
-    g = torch.empty(8, 16, 128, 128).to(memory_format=torch.channels_last)
+    g = torch.empty(8, 16, 128, 128, dtype=torch.float32).to(memory_format=torch.channels_last)
     for _ in range(2):
         like = gradient_like(g)
         assert like.stride() == g.stride()
@@ -93,7 +105,10 @@ def test_the_layout_of_a_gradient_is_that_of_what_it_is_like():
 
 
 def test_the_memory_of_results_and_of_small_gradients_is_not_kept():
-    small, result = gradient_like(torch.empty(1000)), new_like(torch.empty(SHAPE), torch.float32)
+    small, result = (
+        gradient_like(torch.empty(1000, dtype=torch.float32)),
+        new_like(torch.empty(SHAPE, dtype=torch.float32), torch.float32),
+    )
     del small, result
     assert memory._spare == []
 
@@ -103,14 +118,14 @@ def test_where_the_system_lends_no_memory_pytorch_is_asked_for_it(monkeypatch):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(memory.mmap, "mmap", refused)
-    asked = gradient_like(torch.empty(SHAPE))
+    asked = gradient_like(torch.empty(SHAPE, dtype=torch.float32))
     assert asked.shape == SHAPE
     del asked
     assert memory._spare == []
 
 
 def test_memory_that_the_system_refuses_to_have_back_is_not_kept(monkeypatch):
-    kept = gradient_like(torch.empty(SHAPE))
+    kept = gradient_like(torch.empty(SHAPE, dtype=torch.float32))
     monkeypatch.setattr(mmap, "MADV_FREE", -1)
     del kept
     assert memory._spare == []
@@ -118,10 +133,12 @@ def test_memory_that_the_system_refuses_to_have_back_is_not_kept(monkeypatch):
 
 @pytest.mark.parametrize("graded", [True, False])
 def test_a_large_batch_that_was_mixed_can_go_on_in_place_and_detach(graded):
-    plan = Plan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5]))
+    plan = Plan(
+        torch.tensor([2, 0, 3, 1]), torch.tensor([0.75, 0.25, 1.0, 0.5], dtype=torch.float32)
+    )
     with torch.no_grad():
-        out = plan.mix(torch.rand(SHAPE).requires_grad_(graded))
-    scale = torch.rand(SHAPE[1], requires_grad=True)
+        out = plan.mix(torch.rand(SHAPE, dtype=torch.float32).requires_grad_(graded))
+    scale = torch.rand(SHAPE[1], requires_grad=True, dtype=torch.float32)
     expected = out * scale
     assert torch.equal(out.mul_(scale), expected)
     assert not out.detach_().requires_grad

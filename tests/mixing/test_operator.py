@@ -40,7 +40,11 @@ def test_mix_agrees_with_a_loop_written_from_the_paper(size, rest, rows, seed):
 def example(dtype=torch.float64):
     chance = torch.Generator().manual_seed(3)
     x = torch.randn(5, 2, 3, dtype=torch.float64, generator=chance).to(dtype)
-    return x, torch.tensor([4, 0, 0, 3, 1]), torch.tensor([0.0, 0.3, 0.9, 1.0, 0.5])
+    return (
+        x,
+        torch.tensor([4, 0, 0, 3, 1]),
+        torch.tensor([0.0, 0.3, 0.9, 1.0, 0.5], dtype=torch.float32),
+    )
 
 
 def test_first_and_second_gradients_by_x_other_and_lam_are_exact():
@@ -67,8 +71,10 @@ def test_the_gradient_by_x_is_exact_where_lam_is_zero_and_one():
 
 
 def test_a_row_that_keeps_everything_is_untouched_bit_for_bit_beside_infinite_partners():
-    x = torch.tensor([[-0.0, float("inf")], [float("nan"), float("-inf")], [1.0, 2.0]])
-    mixed = mix(x, partner=torch.tensor([1, 0, 0]), lam=torch.ones(3))
+    x = torch.tensor(
+        [[-0.0, float("inf")], [float("nan"), float("-inf")], [1.0, 2.0]], dtype=torch.float32
+    )
+    mixed = mix(x, partner=torch.tensor([1, 0, 0]), lam=torch.ones(3, dtype=torch.float32))
     assert torch.equal(mixed.view(torch.int32), x.view(torch.int32))
 
 
@@ -84,7 +90,7 @@ def test_narrow_types_are_rounded_once_from_the_exact_blend(dtype):
 
 def test_uint8_is_rounded_to_the_nearest_value():
     x = torch.tensor([[0, 255, 3], [255, 255, 4]], dtype=torch.uint8)
-    mixed = mix(x, partner=torch.tensor([1, 0]), lam=torch.tensor([0.9, 0.25]))
+    mixed = mix(x, partner=torch.tensor([1, 0]), lam=torch.tensor([0.9, 0.25], dtype=torch.float32))
     assert mixed.dtype == torch.uint8
     assert mixed.tolist() == [[26, 255, 3], [64, 255, 3]]
 
@@ -99,17 +105,25 @@ def test_arguments_arrive_unharmed():
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"lam": torch.tensor(0.5)}, ValueError, r"one lam per example.*lam\.expand\(5\)"),
-        ({"lam": torch.full((5,), 1.5)}, ValueError, r"from 0 to 1; got 1\.5"),
+        (
+            {"lam": torch.tensor(0.5, dtype=torch.float32)},
+            ValueError,
+            r"one lam per example.*lam\.expand\(5\)",
+        ),
+        ({"lam": torch.full((5,), 1.5, dtype=torch.float32)}, ValueError, r"from 0 to 1; got 1\.5"),
         ({"lam": torch.full((5,), float("nan"))}, ValueError, "from 0 to 1; got nan"),
         ({"lam": torch.ones(5, dtype=torch.int64)}, TypeError, r"lam\.float\(\)"),
         ({"partner": torch.tensor([0, 1, 2, 3, 5])}, ValueError, "has 5 rows.*up to 5"),
         ({"partner": torch.tensor([0, 1, 2, 3, -1])}, ValueError, "from 0 on, got -1"),
-        ({"partner": torch.arange(5.0)}, TypeError, r"partner\.long\(\)"),
-        ({"x": torch.rand(4, 2, 3)}, ValueError, "batch size 4.*hold 5"),
-        ({"x": torch.tensor(1.0)}, ValueError, "without dimensions"),
+        ({"partner": torch.arange(5.0, dtype=torch.float32)}, TypeError, r"partner\.long\(\)"),
+        ({"x": torch.rand(4, 2, 3, dtype=torch.float32)}, ValueError, "batch size 4.*hold 5"),
+        ({"x": torch.tensor(1.0, dtype=torch.float32)}, ValueError, "without dimensions"),
         ({"x": torch.arange(5)}, TypeError, r"torch\.int64 of shape .*call x\.float\(\)"),
-        ({"x": torch.rand(5, 5).to_sparse()}, TypeError, r"got torch\.sparse_coo; .*to_dense\(\)"),
+        (
+            {"x": torch.rand(5, 5, dtype=torch.float32).to_sparse()},
+            TypeError,
+            r"got torch\.sparse_coo; .*to_dense\(\)",
+        ),
         (
             {"x": torch.rand(5, 5, dtype=torch.float32).to_mkldnn()},
             TypeError,
@@ -120,8 +134,16 @@ def test_arguments_arrive_unharmed():
             TypeError,
             "got torch.uint4",
         ),
-        ({"other": torch.rand(5, 2, 4)}, ValueError, r"\(5, 2, 3\) and \(5, 2, 4\)"),
-        ({"other": torch.rand(5, 2, 3).half()}, TypeError, "float32 and torch.float16"),
+        (
+            {"other": torch.rand(5, 2, 4, dtype=torch.float32)},
+            ValueError,
+            r"\(5, 2, 3\) and \(5, 2, 4\)",
+        ),
+        (
+            {"other": torch.rand(5, 2, 3, dtype=torch.float32).half()},
+            TypeError,
+            "float32 and torch.float16",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(change, error, words):
@@ -133,7 +155,7 @@ def test_what_does_not_fit_is_refused_in_words(change, error, words):
 
 def test_mixing_in_place_equals_mixing_anew_bit_for_bit():
     for shape in [(7, 3), (6, 3, 128, 128), (5,)]:
-        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         plan = MixUp(1.0, per="example").draw(len(x))
         expected = plan.mix(x)
         assert torch.equal(plan.mix_(x), expected)
@@ -142,18 +164,20 @@ def test_mixing_in_place_equals_mixing_anew_bit_for_bit():
 @pytest.mark.parametrize("shape", [(4, 3, 5, 5), (4, 2, 1100, 1100)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch last"])
 def test_the_result_has_the_strides_of_the_input_and_what_torch_would_give(shape, layout):
-    x = torch.rand(shape)
+    x = torch.rand(shape, dtype=torch.float32)
     if layout == "channels_last":
         x = x.contiguous(memory_format=torch.channels_last)
     elif layout == "batch last":
         x = x.movedim(0, -1).contiguous().movedim(-1, 0)
-    mixed = mix(x, partner=torch.tensor([1, 0, 3, 2]), lam=torch.full((4,), 0.25))
+    mixed = mix(
+        x, partner=torch.tensor([1, 0, 3, 2]), lam=torch.full((4,), 0.25, dtype=torch.float32)
+    )
     assert mixed.stride() == torch.empty_like(x).stride() == x.stride()
     torch.testing.assert_close(mixed, 0.25 * x + 0.75 * x[[1, 0, 3, 2]])
 
 
 def test_the_result_shares_no_memory_with_its_arguments():
-    x = torch.rand(4, 3)
+    x = torch.rand(4, 3, dtype=torch.float32)
     for alpha in (0, 1.0):
         plan = MixUp(alpha).draw(4)
         mixed = plan.mix(x)
@@ -161,7 +185,7 @@ def test_the_result_shares_no_memory_with_its_arguments():
 
 
 def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
-    x = torch.rand(1, 3).expand(4, 3)
+    x = torch.rand(1, 3, dtype=torch.float32).expand(4, 3)
     plan = MixUp(1.0).draw(4)
     with pytest.raises(ValueError, match=r"\(4, 3\) is expanded: call x\.contiguous\(\)"):
         plan.mix_(x)
@@ -169,33 +193,35 @@ def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
 
 
 def test_mixing_in_place_with_another_part_of_the_same_memory_reads_what_was_there():
-    both = torch.arange(8.0)[:, None].repeat(1, 3)
-    expected = mix(both[:5], partner=torch.arange(5), lam=torch.zeros(5), other=both[2:7])
-    Plan(torch.arange(5), torch.zeros(5)).mix_(both[:5], other=both[2:7])
+    both = torch.arange(8.0, dtype=torch.float32)[:, None].repeat(1, 3)
+    expected = mix(
+        both[:5], partner=torch.arange(5), lam=torch.zeros(5, dtype=torch.float32), other=both[2:7]
+    )
+    Plan(torch.arange(5), torch.zeros(5, dtype=torch.float32)).mix_(both[:5], other=both[2:7])
     assert torch.equal(both[:5], expected)
 
 
 def test_memory_of_a_numpy_array_is_known_to_be_shared_though_tensors_begin_apart():
     values = np.arange(8, dtype=np.float32)[:, None].repeat(3, 1)
-    half = torch.full((4,), 0.5)
+    half = torch.full((4,), 0.5, dtype=torch.float32)
     partner = torch.tensor([2, 3, 4, 5])
-    expected = torch.tensor([2.5, 3.5, 4.5, 5.5])[:, None].repeat(1, 3)
+    expected = torch.tensor([2.5, 3.5, 4.5, 5.5], dtype=torch.float32)[:, None].repeat(1, 3)
     x, other = torch.from_numpy(values[3:7]), torch.from_numpy(values)
     Plan(partner, half).mix_(x, other=other)
     assert torch.equal(x, expected)
 
 
 def test_mixing_in_place_is_traced_by_make_fx():
-    plan = Plan(torch.tensor([1, 2, 0]), torch.tensor([0.75, 0.5, 1.0]))
-    graph = make_fx(lambda x: plan.mix_(x + 0))(torch.rand(3, 4))
-    x = torch.rand(3, 4)
+    plan = Plan(torch.tensor([1, 2, 0]), torch.tensor([0.75, 0.5, 1.0], dtype=torch.float32))
+    graph = make_fx(lambda x: plan.mix_(x + 0))(torch.rand(3, 4, dtype=torch.float32))
+    x = torch.rand(3, 4, dtype=torch.float32)
     expected = slow_mix(x, plan.partner, plan.lam)
     torch.testing.assert_close(graph(x), expected)
 
 
 def test_mixing_in_place_is_seen_by_autograd():
-    x = torch.rand(4, 3)
-    weight = torch.rand(3, requires_grad=True)
+    x = torch.rand(4, 3, dtype=torch.float32)
+    weight = torch.rand(3, requires_grad=True, dtype=torch.float32)
     product = (x * weight).sum()
     MixUp(1.0).draw(4).mix_(x)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -284,7 +310,7 @@ def test_it_compiles_without_a_graph_break_and_once_for_all_plans():
     def step(x, partner, lam):
         return mix(x * 2, partner=partner, lam=lam).square()
 
-    x = torch.rand(5, 3, requires_grad=True)
+    x = torch.rand(5, 3, requires_grad=True, dtype=torch.float32)
     for seed in range(3):
         plan = MixUp(1.0, per="example").draw(5, generator=torch.Generator().manual_seed(seed))
         result = step(x, plan.partner, plan.lam)
@@ -297,7 +323,9 @@ def test_it_compiles_without_a_graph_break_and_once_for_all_plans():
 
 def test_values_out_of_range_are_refused_in_a_compiled_function_by_the_plan_itself():
     with pytest.raises(ValueError, match="partner goes up to 9"):
-        Plan(torch.tensor([9, 0]), torch.ones(2)).mix(torch.rand(2, 3))
+        Plan(torch.tensor([9, 0]), torch.ones(2, dtype=torch.float32)).mix(
+            torch.rand(2, 3, dtype=torch.float32)
+        )
 
 
 def test_fake_tensors_pass_through():
@@ -317,7 +345,7 @@ def test_autocast_leaves_the_type_of_the_batch():
 
 def test_uint8_comes_out_as_a_float_where_that_is_asked_for():
     x = torch.tensor([[0, 255, 3], [255, 255, 4]], dtype=torch.uint8)
-    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.25]))
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.25], dtype=torch.float32))
     assert plan.mix(x, dtype=torch.float32).tolist() == [[127.5, 255, 3.5], [63.75, 255, 3.25]]
     with pytest.raises(TypeError, match=r"for uint8 input only; got torch\.float16 for torch\.flo"):
         plan.mix(x.float(), dtype=torch.float16)
@@ -333,7 +361,10 @@ def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows(monkeypatch
 
     counts = []
     for size in (16, 256):
-        plan, x = MixUp(1.0, per="example").draw(size), torch.rand(size, 3, 8, 8)
+        plan, x = (
+            MixUp(1.0, per="example").draw(size),
+            torch.rand(size, 3, 8, 8, dtype=torch.float32),
+        )
         plan.mix_(x)  # the buffer is made here
         with Count() as count:
             plan.mix_(x)
@@ -342,7 +373,7 @@ def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows(monkeypatch
 
 
 def test_mixing_in_inference_mode_leaves_nothing_behind_that_breaks_training():
-    x, plan = torch.rand(8, 16), MixUp(1.0, per="example").draw(8)
+    x, plan = torch.rand(8, 16, dtype=torch.float32), MixUp(1.0, per="example").draw(8)
     with torch.inference_mode():
         expected = plan.mix(x)
     assert torch.equal(plan.mix(x.requires_grad_()), expected)
@@ -356,7 +387,10 @@ def test_a_kernel_that_writes_behind_autograds_back_is_seen_by_it(monkeypatch):
 
     monkeypatch.setattr("vicinal.mixing.plan.mix_at_once", lambda *tensors, in_place: None)
     monkeypatch.setattr("vicinal.mixing.operator.kernel_for", lambda device: Behind)
-    x, weight = torch.rand(4, 3), torch.rand(3, requires_grad=True)
+    x, weight = (
+        torch.rand(4, 3, dtype=torch.float32),
+        torch.rand(3, requires_grad=True, dtype=torch.float32),
+    )
     product = (x * weight).sum()
     MixUp(1.0).draw(4).mix_(x)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -364,38 +398,52 @@ def test_a_kernel_that_writes_behind_autograds_back_is_seen_by_it(monkeypatch):
 
 
 def test_shares_that_are_parameters_are_looked_at_too():
-    lam = torch.nn.Parameter(torch.tensor([0.5, 2.0]))
+    lam = torch.nn.Parameter(torch.tensor([0.5, 2.0], dtype=torch.float32))
     with pytest.raises(ValueError, match=r"from 0 to 1; got 2\.0"):
-        mix(torch.rand(2, 3), partner=torch.tensor([1, 0]), lam=lam)
+        mix(torch.rand(2, 3, dtype=torch.float32), partner=torch.tensor([1, 0]), lam=lam)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_gradient_by_other_is_summed_in_float32_for_narrow_types(dtype):
     # 2,000 rows that all meet row 0: one by one, bfloat16 stops growing at 256.
     x, other = torch.zeros(2000, 3, dtype=dtype), torch.zeros(2, 3, dtype=dtype, requires_grad=True)
-    partner, lam = torch.zeros(2000, dtype=torch.int64), torch.full((2000,), 0.5)
+    partner, lam = (
+        torch.zeros(2000, dtype=torch.int64),
+        torch.full((2000,), 0.5, dtype=torch.float32),
+    )
     mix(x, partner=partner, lam=lam, other=other).backward(torch.ones_like(x))
     assert other.grad.tolist() == [[1000.0] * 3, [0.0] * 3]
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (0, 2, 0), (4, 0)])
 def test_an_empty_batch_has_a_gradient_by_lam(shape):
-    x, lam = torch.zeros(*shape), torch.full(shape[:1], 0.5, requires_grad=True)
+    x, lam = (
+        torch.zeros(*shape, dtype=torch.float32),
+        torch.full(shape[:1], 0.5, requires_grad=True, dtype=torch.float32),
+    )
     partner = torch.zeros(shape[0], dtype=torch.int64)
     mix(x, partner=partner, lam=lam).sum().backward()
-    assert torch.equal(lam.grad, torch.zeros(shape[0]))
+    assert torch.equal(lam.grad, torch.zeros(shape[0], dtype=torch.float32))
 
 
 def test_a_batch_of_numbers_has_a_gradient_by_lam():
-    x, lam = torch.tensor([1.0, 5.0]), torch.tensor([0.5, 0.25], requires_grad=True)
-    mix(x, partner=torch.tensor([1, 0]), lam=lam).backward(torch.tensor([1.0, 10.0]))
+    x, lam = (
+        torch.tensor([1.0, 5.0], dtype=torch.float32),
+        torch.tensor([0.5, 0.25], requires_grad=True, dtype=torch.float32),
+    )
+    mix(x, partner=torch.tensor([1, 0]), lam=lam).backward(
+        torch.tensor([1.0, 10.0], dtype=torch.float32)
+    )
     assert lam.grad.tolist() == [-4.0, 40.0]
 
 
 def test_a_row_that_keeps_everything_gives_its_partner_no_part_of_an_infinite_gradient():
-    x, other = torch.zeros(2, 2), torch.zeros(2, 2, requires_grad=True)
-    partner, lam = torch.tensor([0, 1]), torch.tensor([1.0, 0.75])
-    gradient = torch.tensor([[torch.inf, torch.nan], [4.0, 8.0]])
+    x, other = (
+        torch.zeros(2, 2, dtype=torch.float32),
+        torch.zeros(2, 2, requires_grad=True, dtype=torch.float32),
+    )
+    partner, lam = torch.tensor([0, 1]), torch.tensor([1.0, 0.75], dtype=torch.float32)
+    gradient = torch.tensor([[torch.inf, torch.nan], [4.0, 8.0]], dtype=torch.float32)
     mix(x, partner=partner, lam=lam, other=other).backward(gradient)
     assert other.grad.tolist() == [[0.0, 0.0], [1.0, 2.0]]
 
@@ -429,8 +477,8 @@ def test_forward_mode_works_through_the_backward_pass_where_only_the_gradient_ha
     "policy", [MixUp(0.7, per="example"), CutMix(), DirichletMixUp(1.0)], ids=str
 )
 def test_a_plan_drawn_in_inference_mode_can_be_trained_with(policy):
-    x, y = torch.randn(6, 2, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
-    weight = torch.randn(32, 3)
+    x, y = torch.randn(6, 2, 4, 4, dtype=torch.float32), torch.tensor([0, 1, 2, 0, 1, 2])
+    weight = torch.randn(32, 3, dtype=torch.float32)
 
     def gradient(plan):
         leaf = weight.clone().requires_grad_()

@@ -42,7 +42,7 @@ def test_halves_and_mix_rate_mix_as_the_mxnet_layer_defines_it():
     # lam of their own: first = lam1 * a + (1 - lam1) * b, second = lam2 * a + (1 - lam2) * b there,
     # where lam2 is the share of the *first* row; here lam is always the share that a row keeps.
     plan = MixUp(0.2, mix_rate=0.7, per="example", pairing=Halves()).draw(10, generator=seeded())
-    x = torch.arange(10.0)[:, None] ** 2
+    x = torch.arange(10.0, dtype=torch.float32)[:, None] ** 2
     mixed = plan.mix(x)
     assert plan.partner.tolist() == [4, 5, 6, 7, 0, 1, 2, 3, 8, 9]
     assert len(plan.lam[:8].unique()) == 8
@@ -113,7 +113,7 @@ def test_different_class_pairs_across_classes_each_with_the_same_chance():
 
 
 def test_nearest_meets_only_the_nearest_by_a_sorted_list():
-    points = torch.rand(30, 2, 3, generator=seeded(6))
+    points = torch.rand(30, 2, 3, generator=seeded(6), dtype=torch.float32)
     flat = points.reshape(30, -1)
     for seed in range(5):
         partner = Nearest(k=3)(30, seeded(seed), features=points)
@@ -123,7 +123,7 @@ def test_nearest_meets_only_the_nearest_by_a_sorted_list():
 
 
 def test_similar_targets_meet_in_proportion_to_the_kernel():
-    y = torch.tensor([0.0, 1.0, 2.0, 4.0])
+    y = torch.tensor([0.0, 1.0, 2.0, 4.0], dtype=torch.float32)
     generator = seeded(8)
     met = torch.stack([SimilarTargets(1.5)(4, generator, y=y)[0] for _ in range(1500)])
     odds = [float(torch.exp(-((y[k] - y[0]) ** 2) / (2 * 1.5**2))) for k in (1, 2, 3)]
@@ -133,7 +133,9 @@ def test_similar_targets_meet_in_proportion_to_the_kernel():
 
 
 def test_targets_far_from_all_others_still_meet_their_nearest():
-    assert SimilarTargets(1e-3)(3, y=torch.tensor([0.0, 50.0, 90.0])).tolist() == [1, 2, 1]
+    assert SimilarTargets(1e-3)(
+        3, y=torch.tensor([0.0, 50.0, 90.0], dtype=torch.float32)
+    ).tolist() == [1, 2, 1]
 
 
 def test_a_second_batch_is_met_evenly():
@@ -141,7 +143,7 @@ def test_a_second_batch_is_met_evenly():
     counts = partner.bincount(minlength=3).tolist()
     assert sorted(counts) == [2, 2, 3]
     plan = MixUp(1.0, mix_rate=0.5, pairing=OtherBatch(batch=3)).draw(7, generator=seeded())
-    x, other = torch.rand(7, 2), torch.rand(3, 2)
+    x, other = torch.rand(7, 2, dtype=torch.float32), torch.rand(3, 2, dtype=torch.float32)
     y, other_y = torch.arange(7), torch.tensor([7, 8, 9])
     mixed = plan.mix(x, other)
     for i in range(7):
@@ -237,6 +239,11 @@ def test_similar_targets_are_similar_however_far_from_zero_all_are(size):
 
 
 def test_rows_that_are_alike_are_at_distance_zero():
-    features = torch.cat([torch.full((30, 3), 1e6), torch.full((30, 3), 1e6 + 1)])
+    features = torch.cat(
+        [
+            torch.full((30, 3), 1e6, dtype=torch.float32),
+            torch.full((30, 3), 1e6 + 1, dtype=torch.float32),
+        ]
+    )
     partner = Nearest(k=29)(60, seeded(), features=features)
     assert torch.equal(partner < 30, torch.arange(60) < 30)

@@ -12,11 +12,11 @@ from vicinal import CutMix, DirichletMixUp, MixUp, Plan, RegMixUp, ResizeMix, Re
 
 
 def plan_of_three():
-    return Plan(torch.tensor([2, 0, 1]), torch.tensor([0.75, 0.5, 1.0]))
+    return Plan(torch.tensor([2, 0, 1]), torch.tensor([0.75, 0.5, 1.0], dtype=torch.float32))
 
 
 def test_mix_in_place_writes_what_mix_returns():
-    x = torch.rand(3, 4, 4)
+    x = torch.rand(3, 4, 4, dtype=torch.float32)
     expected = plan_of_three().mix(x)
     assert not torch.equal(expected, x)
     assert plan_of_three().mix_(x) is x
@@ -24,13 +24,16 @@ def test_mix_in_place_writes_what_mix_returns():
 
 
 def test_mix_in_place_reads_every_partner_before_it_is_overwritten():
-    x = torch.tensor([0.0, 8.0])
-    Plan(torch.tensor([1, 0]), torch.tensor([0.0, 0.0])).mix_(x)
+    x = torch.tensor([0.0, 8.0], dtype=torch.float32)
+    Plan(torch.tensor([1, 0]), torch.tensor([0.0, 0.0], dtype=torch.float32)).mix_(x)
     assert x.tolist() == [8.0, 0.0]
 
 
 def test_partners_can_come_from_a_second_batch():
-    x, other = torch.zeros(3, 1), torch.tensor([[4.0], [8.0], [12.0], [16.0]])
+    x, other = (
+        torch.zeros(3, 1, dtype=torch.float32),
+        torch.tensor([[4.0], [8.0], [12.0], [16.0]], dtype=torch.float32),
+    )
     assert plan_of_three().mix(x, other).tolist() == [[3.0], [2.0], [0.0]]
 
 
@@ -45,15 +48,19 @@ def test_masks_become_shares_along_dimension_one():
     soft = plan_of_three().targets(y, num_classes=2)
     assert soft.shape == (3, 2, 1, 2)
     assert soft[1, :, 0, 0].tolist() == [0.5, 0.5]
-    assert torch.equal(soft.sum(1), torch.ones(3, 1, 2))
+    assert torch.equal(soft.sum(1), torch.ones(3, 1, 2, dtype=torch.float32))
 
 
 def test_soft_and_real_and_multi_label_targets_are_blended_as_they_are():
-    y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float32)
     expected = [[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]
     assert plan_of_three().targets(y).tolist() == expected
     assert plan_of_three().targets(y.bool()).tolist() == expected
-    assert plan_of_three().targets(torch.tensor([4.0, 8.0, 0.0])).tolist() == [3.0, 6.0, 0.0]
+    assert plan_of_three().targets(torch.tensor([4.0, 8.0, 0.0], dtype=torch.float32)).tolist() == [
+        3.0,
+        6.0,
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_soft_and_real_and_multi_label_targets_are_blended_as_they_are():
     [
         (torch.tensor([0, 1, 2]), None, "needs num_classes"),
         (torch.tensor([0, 1, 2]), 2, "classes from 0 to 1, got 0 to 2"),
-        (torch.rand(3, 2), 2, "leave num_classes out"),
+        (torch.rand(3, 2, dtype=torch.float32), 2, "leave num_classes out"),
         (torch.tensor([0, 1]), 2, r"batch of 3, y has shape \(2,\)"),
     ],
 )
@@ -71,7 +78,7 @@ def test_targets_that_do_not_fit_are_refused(y, num_classes, words):
 
 
 def test_accuracy_counts_each_side_by_its_share():
-    output = torch.eye(4)[[0, 0, 2]]
+    output = torch.eye(4, dtype=torch.float32)[[0, 0, 2]]
     y = torch.tensor([0, 1, 3])
     # Row 0 answers its own class: 0.75; row 1 its partner's: 0.5; row 2 neither.
     assert plan_of_three().accuracy(output, y).item() == pytest.approx((0.75 + 0.5) / 3)
@@ -81,11 +88,11 @@ def test_a_plan_is_frozen_and_knows_its_size():
     plan = MixUp(1.0).draw(5)
     assert len(plan) == 5
     with pytest.raises(dataclasses.FrozenInstanceError):
-        plan.lam = torch.ones(5)
+        plan.lam = torch.ones(5, dtype=torch.float32)
 
 
 def test_a_plan_for_another_batch_size_is_refused():
-    plan, x = plan_of_three(), torch.rand(2, 4)
+    plan, x = plan_of_three(), torch.rand(2, 4, dtype=torch.float32)
     before = x.clone()
     for use in (plan.mix, plan.mix_):
         with pytest.raises(
@@ -96,18 +103,18 @@ def test_a_plan_for_another_batch_size_is_refused():
 
 
 def test_a_plan_follows_the_device_of_what_it_is_given():
-    mixed = plan_of_three().mix(torch.empty(3, 2, device="meta"))
+    mixed = plan_of_three().mix(torch.empty(3, 2, device="meta", dtype=torch.float32))
     assert mixed.device.type == "meta"
     assert plan_of_three().to("meta").partner.device.type == "meta"
 
 
 def test_a_plan_that_does_not_fit_itself_is_refused():
     with pytest.raises(ValueError, match="partner holds 2, lam has shape"):
-        Plan(torch.tensor([1, 0]), torch.ones(3))
+        Plan(torch.tensor([1, 0]), torch.ones(3, dtype=torch.float32))
 
 
 def test_a_plan_is_cut_in_pieces_for_gradient_accumulation():
-    x, y = torch.rand(8, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+    x, y = torch.rand(8, 3, dtype=torch.float32), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
     for policy in (
         MixUp(1.0, per="example"),
         DirichletMixUp(1.0, per="example"),
@@ -116,7 +123,7 @@ def test_a_plan_is_cut_in_pieces_for_gradient_accumulation():
         pieces = [slice(0, 3), slice(3, 8)]
         mixed = torch.cat([plan[piece].mix(x[piece], other=x) for piece in pieces])
         torch.testing.assert_close(mixed, plan.mix(x))
-        scores = torch.rand(8, 4)
+        scores = torch.rand(8, 4, dtype=torch.float32)
         losses = [
             plan[piece].loss(nn.CrossEntropyLoss(reduction="sum"), scores[piece], y[piece], other=y)
             for piece in pieces
@@ -125,29 +132,33 @@ def test_a_plan_is_cut_in_pieces_for_gradient_accumulation():
 
 
 def test_a_piece_of_a_region_plan_has_its_regions():
-    x = torch.rand(6, 1, 4, 4)
+    x = torch.rand(6, 1, 4, 4, dtype=torch.float32)
     for per in ("batch", "example"):
         plan = CutMix(1.0, per=per).draw(6, image_size=(4, 4))
         torch.testing.assert_close(plan[2:5].mix(x[2:5], other=x), plan.mix(x)[2:5])
 
 
 def test_a_piece_without_the_whole_batch_is_refused():
-    plan = Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5))[:2]
+    plan = Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5, dtype=torch.float32))[:2]
     with pytest.raises(ValueError, match=r"piece of a plan.*pass it, other=x before"):
-        plan.mix(torch.rand(2, 3))
+        plan.mix(torch.rand(2, 3, dtype=torch.float32))
     with pytest.raises(ValueError, match=r"piece of a plan.*other=y before"):
         plan.targets(torch.tensor([0, 1]), num_classes=2)
 
 
 def test_more_than_two_parents_are_blended_by_their_shares():
     partner = torch.tensor([[1, 2, 0], [2, 2, 2]])
-    shares = torch.tensor([[0.2, 0.0, 1.0], [0.3, 1.0, 0.0]])
-    plan = Plan(partner, torch.tensor([0.5, 0.0, 0.0]), shares)
-    x = torch.tensor([[1.0], [10.0], [100.0]])
-    torch.testing.assert_close(plan.mix(x), torch.tensor([[32.5], [100.0], [1.0]]))
+    shares = torch.tensor([[0.2, 0.0, 1.0], [0.3, 1.0, 0.0]], dtype=torch.float32)
+    plan = Plan(partner, torch.tensor([0.5, 0.0, 0.0], dtype=torch.float32), shares)
+    x = torch.tensor([[1.0], [10.0], [100.0]], dtype=torch.float32)
+    torch.testing.assert_close(
+        plan.mix(x), torch.tensor([[32.5], [100.0], [1.0]], dtype=torch.float32)
+    )
     targets = plan.targets(torch.tensor([0, 1, 2]), num_classes=3)
-    torch.testing.assert_close(targets, torch.tensor([[0.5, 0.2, 0.3], [0, 0, 1.0], [1.0, 0, 0]]))
-    scores = torch.rand(3, 3)
+    torch.testing.assert_close(
+        targets, torch.tensor([[0.5, 0.2, 0.3], [0, 0, 1.0], [1.0, 0, 0]], dtype=torch.float32)
+    )
+    scores = torch.rand(3, 3, dtype=torch.float32)
     torch.testing.assert_close(
         plan.loss(F.cross_entropy, scores, torch.tensor([0, 1, 2])),
         F.cross_entropy(scores, targets),
@@ -159,7 +170,10 @@ def test_more_than_two_parents_are_blended_by_their_shares():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"shares": torch.rand(2, 3)}, r"\(parents - 1, batch\).*got \(3,\), \(2, 3\) and \(3,\)"),
+        (
+            {"shares": torch.rand(2, 3, dtype=torch.float32)},
+            r"\(parents - 1, batch\).*got \(3,\), \(2, 3\) and \(3,\)",
+        ),
         (
             {"region": torch.ones(3, 4, 4, dtype=torch.float32)},
             r"bool \(batch, height, width\).*float32",
@@ -169,18 +183,22 @@ def test_more_than_two_parents_are_blended_by_their_shares():
 )
 def test_shares_and_regions_that_do_not_fit_are_refused(fields, words):
     with pytest.raises(ValueError, match=words):
-        Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5), **fields)
+        Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5, dtype=torch.float32), **fields)
 
 
 def test_shares_that_do_not_sum_to_one_are_refused():
     with pytest.raises(ValueError, match="need to sum to one"):
-        Plan(torch.zeros(2, 3, dtype=torch.int64), torch.full((3,), 0.5), torch.full((2, 3), 0.5))
+        Plan(
+            torch.zeros(2, 3, dtype=torch.int64),
+            torch.full((3,), 0.5, dtype=torch.float32),
+            torch.full((2, 3), 0.5, dtype=torch.float32),
+        )
 
 
 def test_a_region_plan_for_other_pictures_is_refused():
     plan = CutMix(1.0).draw(3, image_size=(8, 8))
     with pytest.raises(ValueError, match=r"image_size=\(8, 8\), x has shape \(3, 1, 4, 4\)"):
-        plan.mix(torch.rand(3, 1, 4, 4))
+        plan.mix(torch.rand(3, 1, 4, 4, dtype=torch.float32))
 
 
 def test_a_plan_knows_itself_on_a_device_it_was_moved_to():
@@ -190,15 +208,19 @@ def test_a_plan_knows_itself_on_a_device_it_was_moved_to():
 
 
 def test_rows_that_are_not_there_are_refused_by_region_plans_too():
-    plan = Plan(torch.tensor([2, 0, 5]), torch.full((3,), 0.5), region=torch.ones(1, 2, 2) > 0)
+    plan = Plan(
+        torch.tensor([2, 0, 5]),
+        torch.full((3,), 0.5, dtype=torch.float32),
+        region=torch.ones(1, 2, 2, dtype=torch.float32) > 0,
+    )
     with pytest.raises(ValueError, match="has 3 rows, partner goes up to 5"):
-        plan.mix(torch.rand(3, 1, 2, 2))
+        plan.mix(torch.rand(3, 1, 2, 2, dtype=torch.float32))
 
 
 def test_a_piece_meets_rows_of_the_whole_batch_even_where_its_own_would_do():
-    plan = Plan(torch.tensor([3, 2, 1, 0]), torch.full((4,), 0.5))[2:]
+    plan = Plan(torch.tensor([3, 2, 1, 0]), torch.full((4,), 0.5, dtype=torch.float32))[2:]
     with pytest.raises(ValueError, match="piece of a plan"):
-        plan.mix(torch.rand(2, 3))
+        plan.mix(torch.rand(2, 3, dtype=torch.float32))
     with pytest.raises(TypeError, match="cut by slices"):
         plan[0]
 
@@ -225,20 +247,20 @@ def test_a_shrunk_partner_has_a_shrunk_mask():
 
 
 def test_targets_of_two_types_are_refused():
-    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.5))
+    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.5, dtype=torch.float32))
     with pytest.raises(ValueError, match=r"one type.*int64.*float32"):
-        plan.targets(torch.tensor([0, 1]), num_classes=2, other=torch.rand(2))
+        plan.targets(torch.tensor([0, 1]), num_classes=2, other=torch.rand(2, dtype=torch.float32))
 
 
 def test_narrow_labels_count_up_to_their_classes():
-    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.75))
+    plan = Plan(torch.tensor([1, 0]), torch.full((2,), 0.75, dtype=torch.float32))
     targets = plan.targets(torch.tensor([3, 255], dtype=torch.uint8), num_classes=256)
     assert targets[:, [3, 255]].tolist() == [[0.75, 0.25], [0.25, 0.75]]
 
 
 def test_accuracy_leaves_ignored_classes_out():
-    plan = Plan(torch.tensor([1, 0, 3, 2]), torch.full((4,), 0.75))
-    scores = torch.eye(4)
+    plan = Plan(torch.tensor([1, 0, 3, 2]), torch.full((4,), 0.75, dtype=torch.float32))
+    scores = torch.eye(4, dtype=torch.float32)
     y = torch.tensor([0, -100, -100, -100])
     # Row 0 is all of class 0 and right; row 1 is all of its partner's class 0 and wrong.
     assert plan.accuracy(scores, y).item() == 0.5
@@ -247,9 +269,9 @@ def test_accuracy_leaves_ignored_classes_out():
 @pytest.mark.parametrize(
     ("output", "y"),
     [
-        (torch.rand(3, 1), torch.zeros(3, dtype=torch.int64)),
-        (torch.rand(3, 4), torch.rand(3)),
-        (torch.rand(3), torch.zeros(3, dtype=torch.int64)),
+        (torch.rand(3, 1, dtype=torch.float32), torch.zeros(3, dtype=torch.int64)),
+        (torch.rand(3, 4, dtype=torch.float32), torch.rand(3, dtype=torch.float32)),
+        (torch.rand(3, dtype=torch.float32), torch.zeros(3, dtype=torch.int64)),
     ],
 )
 def test_accuracy_of_what_has_no_classes_is_refused(output, y):
@@ -265,7 +287,7 @@ def test_tools_that_cast_nested_arguments_leave_a_plan_alone(policy):
     def cast(value):
         return value.to(torch.bfloat16)
 
-    arguments = ((torch.rand(5), plan), {"at": "layer1"})
+    arguments = ((torch.rand(5, dtype=torch.float32), plan), {"at": "layer1"})
     fabric = pytest.importorskip("lightning_utilities").core.apply_func.apply_to_collection
     for (x, kept), named in (
         tree_map_only(torch.Tensor, cast, arguments),
@@ -282,7 +304,11 @@ def test_a_plan_survives_copying_and_pickling():
     for plan in (MixUp(1.0).draw(5), RegMixUp(MixUp(1.0)).draw(5)):
         for copied in (copy.deepcopy(plan), pickle.loads(pickle.dumps(plan))):
             assert torch.equal(copied.lam, plan.lam)
-            assert torch.equal(copied.mix(torch.arange(5.0)), plan.mix(torch.arange(5.0)))
-    assert repr(Plan(torch.tensor([0]), torch.tensor([1.0]))) == (
-        "Plan(partner=tensor([0]), lam=tensor([1.]), shares=None, region=None, shrunk=False)"
+            assert torch.equal(
+                copied.mix(torch.arange(5.0, dtype=torch.float32)),
+                plan.mix(torch.arange(5.0, dtype=torch.float32)),
+            )
+    lam = torch.tensor([1.0], dtype=torch.float32)
+    assert repr(Plan(torch.tensor([0]), lam)) == (
+        f"Plan(partner=tensor([0]), lam={lam!r}, shares=None, region=None, shrunk=False)"
     )

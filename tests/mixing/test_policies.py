@@ -90,7 +90,7 @@ def test_alphas_too_small_to_divide_by_give_whole_shares_of_both_kinds(alpha):
 
 
 def test_alpha_zero_leaves_the_batch_bit_identical():
-    x = torch.randn(64, 3, generator=seeded())
+    x = torch.randn(64, 3, generator=seeded(), dtype=torch.float32)
     x[0, 0], x[1, 1] = float("inf"), -0.0
     plan = MixUp(alpha=0).draw(64, generator=seeded())
     assert torch.equal(plan.mix(x).view(torch.int32), x.view(torch.int32))
@@ -104,7 +104,7 @@ def test_alpha_infinite_is_half_and_half():
 def test_a_plan_is_drawn_where_tensors_have_no_values(per):
     with FakeTensorMode():
         plan = MixUp(1.0, per=per).draw(8)
-        assert plan.mix(torch.rand(8, 3)).shape == (8, 3)
+        assert plan.mix(torch.rand(8, 3, dtype=torch.float32)).shape == (8, 3)
 
 
 def test_shares_are_drawn_where_tensors_have_no_memory():
@@ -143,7 +143,7 @@ def test_mix_rate_leaves_the_rest_as_it_is():
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_every_batch_size_works(size):
-    x = torch.rand(size, 2)
+    x = torch.rand(size, 2, dtype=torch.float32)
     for policy in (MixUp(1.0), MixUp(1.0, per="pair"), MixUp(1.0, 0.5, pairing=Reverse())):
         assert policy.draw(size).mix(x).shape == x.shape
 
@@ -210,7 +210,7 @@ def test_cutmix_shows_one_box_and_counts_what_the_edge_cuts_off():
         assert area == len(rows) * len(columns)
         if area:
             assert area == int((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
-        torch.testing.assert_close(plan.lam, torch.full((4,), 1 - area / 600))
+        torch.testing.assert_close(plan.lam, torch.full((4,), 1 - area / 600, dtype=torch.float32))
         clipped += int(area > 0 and (int(rows[0]) == 0 or int(columns[0]) == 0))
     assert clipped > 3
 
@@ -230,7 +230,7 @@ def test_cutmix_boxes_that_are_not_cut_off_have_the_area_that_was_drawn():
 
 def test_cutmix_centres_fall_everywhere_with_the_same_chance():
     generator = seeded(7)
-    hits = torch.zeros(6, 6)
+    hits = torch.zeros(6, 6, dtype=torch.float32)
     policy = CutMix(1000.0)  # lam close to one half: sides of about 0.7
     for _ in range(600):
         hits += policy.draw(1, generator=generator, image_size=(6, 6)).region[0]
@@ -273,7 +273,7 @@ def test_cutmix_cuts_a_box_out_of_a_volume_with_sides_that_fit_its_share():
 @pytest.mark.parametrize("sizes", [(7,), (5, 6), (4, 5, 6), (2, 3, 4, 5)])
 def test_a_cutmix_blend_has_lam_of_its_own_values_in_any_number_of_dimensions(sizes):
     plan = CutMix(1.0, per="example").draw(6, generator=seeded(4), image_size=sizes)
-    x = torch.eye(6).reshape(6, 6, *[1] * len(sizes)).expand(6, 6, *sizes)
+    x = torch.eye(6, dtype=torch.float32).reshape(6, 6, *[1] * len(sizes)).expand(6, 6, *sizes)
     shares = plan.mix(x).flatten(2).mean(2)
     expected = torch.diag(plan.lam)
     expected[torch.arange(6), plan.partner] += 1 - plan.lam
@@ -299,11 +299,13 @@ def test_resizemix_boxes_lie_inside_with_sides_in_the_range():
         rows, columns = plan.region[0].any(1).sum(), plan.region[0].any(0).sum()
         assert 4 <= int(rows) <= 12
         assert 10 <= int(columns) <= 30
-        torch.testing.assert_close(plan.lam, torch.full((3,), 1 - float(rows * columns) / 1000))
+        torch.testing.assert_close(
+            plan.lam, torch.full((3,), 1 - float(rows * columns) / 1000, dtype=torch.float32)
+        )
 
 
 def test_resizemix_shows_the_whole_partner_made_smaller():
-    ramp = torch.linspace(0, 1, 16)
+    ramp = torch.linspace(0, 1, 16, dtype=torch.float32)
     picture = (ramp[:, None] + 2 * ramp[None]).expand(1, 1, -1, -1)
     other = picture + 0.0
     plan = ResizeMix((0.5, 0.5)).draw(1, generator=seeded(), image_size=(16, 16))
@@ -350,7 +352,9 @@ def test_fmix_noise_has_the_spectrum_of_the_paper():
     side, decay = 12, 3.0
     frequency = torch.hypot(*torch.meshgrid([torch.fft.fftfreq(side)] * 2, indexing="ij"))
     scale = frequency.clamp_min(1 / side) ** -decay
-    noise = torch.complex(*torch.randn(2, 20_000, side, side, generator=seeded(1)))
+    noise = torch.complex(
+        *torch.randn(2, 20_000, side, side, generator=seeded(1), dtype=torch.float32)
+    )
     grey = torch.fft.ifft2(noise * scale).real
     theirs = grey > grey.flatten(1).median(1).values[:, None, None]
     plan = FMix(math.inf, decay=decay, per="example").draw(
@@ -388,9 +392,9 @@ def test_one_of_draws_each_policy_as_often_as_it_should():
 
 def test_regmixup_adds_the_loss_of_the_blends_to_that_of_the_clean_batch():
     plan = RegMixUp(MixUp(1.0), weight=0.3).draw(5, generator=seeded())
-    x, y = torch.rand(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    x, y = torch.rand(5, 3, dtype=torch.float32), torch.tensor([0, 1, 2, 1, 0])
     assert torch.equal(plan.mix(x), torch.cat([x, plan.plan.mix(x)]))
-    scores = torch.randn(10, 3, generator=seeded(1))
+    scores = torch.randn(10, 3, generator=seeded(1), dtype=torch.float32)
     expected = F.cross_entropy(scores[:5], y)
     expected += 0.3 * F.cross_entropy(scores[5:], plan.plan.targets(y, num_classes=3))
     torch.testing.assert_close(plan.loss(F.cross_entropy, scores, y), expected)
@@ -406,7 +410,7 @@ def test_drawing_in_the_workers_of_a_loader_is_decided_by_the_seed_alone():
     def epoch():
         torch.manual_seed(5)
         loader = torch.utils.data.DataLoader(
-            torch.arange(12.0), 4, num_workers=2, collate_fn=Collate()
+            torch.arange(12.0, dtype=torch.float32), 4, num_workers=2, collate_fn=Collate()
         )
         return torch.cat(list(loader))
 
@@ -452,4 +456,4 @@ def test_what_does_not_fit_is_refused_in_words(make, words):
 
 def test_a_batch_in_place_of_its_size_is_refused():
     with pytest.raises(TypeError, match=r"number of examples, got Tensor; pass len\(x\)"):
-        MixUp(1.0).draw(torch.rand(4, 3))
+        MixUp(1.0).draw(torch.rand(4, 3, dtype=torch.float32))

@@ -101,14 +101,15 @@ torch.distributed.destroy_process_group()
 
 def network():
     torch.manual_seed(0)
-    return nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 2)})
+    layers = {"a": nn.Linear(3, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 2)}
+    return nn.ModuleDict(layers).float()
 
 
 @pytest.fixture(scope="module")
 def batches():
     chance, batches = torch.Generator().manual_seed(8), []
     for rank in range(2):
-        x = torch.randn(16, 3, generator=chance)
+        x = torch.randn(16, 3, dtype=torch.float32, generator=chance)
         y = torch.randint(2, (16,), generator=chance)
         plan = MixUp(1.0, per="example").draw(16, generator=generator_at(0, 0, rank))
         batches.append((x, y, plan.partner, plan.lam))
