@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from vicinal.data import Loader, load, majority, standardise_by
+from vicinal.data import Loader, load, majority, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.models import build
-from vicinal.studies.machine import hardware, versions
 from vicinal.training.engine import engine
+from vicinal.training.environment import hardware, versions
 from vicinal.training.evaluation import evaluate
 from vicinal.training.loop import learner, train
-from vicinal.training.optimisers import optimisers
+from vicinal.training.optimizers import optimizers
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import AdamW, OneCycle
 
@@ -37,7 +37,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
     began = time.perf_counter()
     data = load(spec, root=root, seed=SEED, test_fraction=0.3)
     loading = time.perf_counter() - began
-    steps = [standardise_by(data.train)]
+    steps = [normalization_of(data.train)]
     batch_size = 64 if len(data.train) > 2000 else 16
     loader = Loader(data.train, batch_size=batch_size, seed=SEED, augment=steps)
     tested = Loader(data.test, batch_size=1024, seed=SEED, augment=steps, shuffle=False)
@@ -46,7 +46,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
     model = build(network, shape=shape, classes=len(data.classes))
     fabric = engine(accelerator="cpu")
     adamw = AdamW(name="adamw", lr=0.003, weight_decay=0.01)
-    taught = learner(model, partial(optimisers, chosen=adamw, decay="all"), fabric=fabric)
+    taught = learner(model, partial(optimizers, chosen=adamw, decay="all"), fabric=fabric)
     cycle = OneCycle(name="one-cycle")
     rate = partial(rate_factor, schedule=cycle, steps_per_epoch=len(loader), epochs=epochs)
     with cpu_threads(1):  # small steps: two threads would wait for each other

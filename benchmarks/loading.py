@@ -27,17 +27,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vicinal.data import (
-    ColourJitter,
     DataSet,
-    Flip,
+    HLSJitter,
     Loader,
-    PaddedCrop,
+    RandomCrop,
+    RandomHorizontalFlip,
     load,
-    standardise_by,
+    normalization_of,
 )
 from vicinal.data.convert import convert
-from vicinal.data.forms.pictures import StoredPictures
-from vicinal.studies.machine import hardware, versions
+from vicinal.data.formats.images import StoredPictures
+from vicinal.training.environment import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 256
@@ -96,10 +96,10 @@ def rate(batches: Iterator[Any], most: int) -> float:
 
 
 def first_batch(archive: Path) -> float:
-    """Return the seconds from the archive to a first batch, augmented and standardised."""
+    """Return the seconds from the archive to a first batch, augmented and normalized."""
     begin = time.perf_counter()
     data = load(f"cifar10:{archive}")
-    steps = (PaddedCrop(), Flip(), standardise_by(data.train))
+    steps = (RandomCrop(), RandomHorizontalFlip(), normalization_of(data.train))
     next(iter(Loader(data.train, batch_size=BATCH, seed=0, augment=steps).epoch(0)))
     return time.perf_counter() - begin
 
@@ -108,17 +108,17 @@ def speeds(archive: Path, records: Path) -> dict[str, list[float]]:
     """Measure everything ``ROUNDS`` times, one after the other in each round."""
     data = load(f"cifar10:{archive}")
     streamed = load(f"rec:{records}_train.rec,{records}_test.rec", in_memory=0)
-    standard = standardise_by(data.train)
-    light = (PaddedCrop(), Flip(), standard)
-    full = (PaddedCrop(), Flip(), ColourJitter(), standard)
+    standard = normalization_of(data.train)
+    light = (RandomCrop(), RandomHorizontalFlip(), standard)
+    full = (RandomCrop(), RandomHorizontalFlip(), HLSJitter(), standard)
     loaders: dict[str, Callable[[], tuple[Iterator[Any], int]]] = {
         "memory": _ours(data, light),
-        "memory, colour": _ours(data, full),
+        "memory, color": _ours(data, full),
         "stream, decoded alone": _ours(streamed, ()),
         "stream, crop and flip": _ours(streamed, light),
-        "stream, colour": _ours(streamed, full),
+        "stream, color": _ours(streamed, full),
         "plain loop, memory": _plain(data, jitter=False),
-        "plain loop, stream, colour": _plain(streamed, jitter=True),
+        "plain loop, stream, color": _plain(streamed, jitter=True),
     }
     measured: dict[str, list[float]] = {name: [] for name in [*loaders, "first batch"]}
     for _ in range(ROUNDS):
@@ -147,14 +147,14 @@ def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], 
 
 def stream(records: Path) -> None:
     """Say when all is imported, wait for a line, then stream 200,000 pictures of a file."""
-    import vicinal.data.forms.pictures
-    import vicinal.data.forms.records  # noqa: F401 - all imports belong to the baseline
+    import vicinal.data.formats.images
+    import vicinal.data.formats.mxnet_records  # noqa: F401 - all imports belong to the baseline
 
     torch.ones(8).sum()
     print("imported", flush=True)
     sys.stdin.readline()
     data = load(f"rec:{records},{records}", in_memory=0)
-    steps = (PaddedCrop(), Flip(), ColourJitter(), standardise_by(data.train))
+    steps = (RandomCrop(), RandomHorizontalFlip(), HLSJitter(), normalization_of(data.train))
     loader = Loader(data.train, batch_size=BATCH, seed=0, augment=steps)
     seen = 0
     for epoch in range(4):
@@ -225,19 +225,19 @@ def archive_in(folder: Path) -> Path:
 def rows_of(measured: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
     """Return what was measured beside what is wanted."""
     wanted = {
-        "stream, colour": (".rec of 32x32 JPEG, decoded, cropped, flipped, jittered", 40_000),
+        "stream, color": (".rec of 32x32 JPEG, decoded, cropped, flipped, jittered", 40_000),
         "memory": ("CIFAR-10 in memory, cropped, flipped", 100_000),
         "first batch": ("archive of CIFAR-10 to a first batch", 1.5),
     }
     titles = {
-        "memory, colour": "CIFAR-10 in memory, cropped, flipped, jittered",
+        "memory, color": "CIFAR-10 in memory, cropped, flipped, jittered",
         "stream, decoded alone": ".rec of 32x32 JPEG, decoded",
         "stream, crop and flip": ".rec of 32x32 JPEG, decoded, cropped, flipped",
         "plain loop, memory": "plain DataLoader: memory, cropped, flipped",
-        "plain loop, stream, colour": "plain DataLoader, Pillow: decoded, all three",
+        "plain loop, stream, color": "plain DataLoader, Pillow: decoded, all three",
     }
     rows = []
-    for name in ["stream, colour", "memory", "first batch", *titles]:
+    for name in ["stream, color", "memory", "first batch", *titles]:
         values = measured[name]
         title, limit = wanted.get(name, (titles.get(name, ""), None))
         median = statistics.median(values)

@@ -27,15 +27,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vicinal.bench.timing import in_turn
-from vicinal.data import Flip, Loader, PaddedCrop, Part, standardise_by
+from vicinal.data import Loader, RandomCrop, RandomHorizontalFlip, Split, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.mixing import MixUp, Plan
 from vicinal.models import build
-from vicinal.studies.machine import hardware, versions
 from vicinal.training import loop
 from vicinal.training.engine import engine
+from vicinal.training.environment import hardware, versions
 from vicinal.training.memory import memory_kept
-from vicinal.training.optimisers import optimisers
+from vicinal.training.optimizers import optimizers
 from vicinal.training.settings import SGD
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,17 +57,17 @@ TITLES = {
 }
 
 
-def pictures(count: int) -> Part:
+def pictures(count: int) -> Split:
     """Return random pictures with classes."""
     chance = torch.Generator().manual_seed(0)
     x = torch.randint(256, (count, 3, 32, 32), generator=chance, dtype=torch.uint8)
-    return Part(x, torch.randint(CLASSES, (count,), generator=chance))
+    return Split(x, torch.randint(CLASSES, (count,), generator=chance))
 
 
 def fixed_batch() -> tuple[Tensor, Tensor]:
     """Return one batch as it comes out of a loader."""
     part = pictures(BATCH)
-    return standardise_by(part).apply(part.inputs, torch.empty(BATCH, 0)), part.targets
+    return normalization_of(part).apply(part.inputs, torch.empty(BATCH, 0)), part.targets
 
 
 def plain_step(name: str) -> Callable[[], None]:
@@ -90,7 +90,7 @@ def bare_step(name: str) -> Callable[[], None]:
     """Return the fastest step that we know, on a batch that is there."""
     model = build(name, shape=(3, 32, 32), classes=CLASSES)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    (optimizer,) = optimisers(model, SETTINGS, decay="weights")
+    (optimizer,) = optimizers(model, SETTINGS, decay="weights")
     x, y = fixed_batch()
     x = x.to(memory_format=torch.channels_last)
 
@@ -149,14 +149,14 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
         part,
         batch_size=BATCH // ranks,
         seed=0,
-        augment=(PaddedCrop(4), Flip(), standardise_by(part)),
+        augment=(RandomCrop(4), RandomHorizontalFlip(), normalization_of(part)),
         rank=fabric.global_rank,
         ranks=ranks,
     )
     torch.manual_seed(0)
     taught = loop.learner(
         build(name, shape=(3, 32, 32), classes=CLASSES),
-        partial(optimisers, chosen=SETTINGS, decay="weights"),
+        partial(optimizers, chosen=SETTINGS, decay="weights"),
         fabric=fabric,
         policy=MixUp(alpha=1.0) if way.startswith("mixed") else None,
         at=(NETWORKS[name][0] if way == "mixed-features" else "input",),
@@ -204,8 +204,8 @@ def time_parts(taught: loop.Learner, loader: Loader, fabric: Any, spent: dict[st
     taught.model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
     taught.model.register_forward_hook(after)
     timed(fabric, "backward", "backward")
-    for optimiser in taught.optimisers:
-        timed(optimiser, "step", "optimiser")
+    for optimizer in taught.optimizers:
+        timed(optimizer, "step", "optimizer")
     timed(Plan, "mix", "mixing")
     timed(MixUp, "draw", "mixing")
     timed(Plan, "loss", "mixing")
@@ -286,7 +286,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             f"| {row['network']} | {row['what']} | {row['median']:.3f} | {row['lowest']:.3f} to "
             f"{row['highest']:.3f} | {row['wanted']} | {'yes' if row['met'] else 'no'} |"
         )
-    parts = ("data", "mixing", "forward", "backward", "optimiser", "other")
+    parts = ("data", "mixing", "forward", "backward", "optimizer", "other")
     lines += ["", f"| share of a step, mixed at the input | {' | '.join(parts)} |"]
     lines += ["| --- |" + " --: |" * len(parts)]
     for name, share in result["shares"].items():

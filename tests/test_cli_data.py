@@ -29,8 +29,8 @@ def test_info_prints_what_there_is(vicinal):
     assert "3 x 16 x 16 uint8" in shown.output
     described = json.loads(vicinal("data", "info", REC, "--root", MXNET, "--json").output)
     truth = truth_of(MXNET / "digits_40_truth.npz")
-    assert described["parts"]["train"]["count"] == 40
-    assert described["parts"]["train"]["of_each_class"] == np.bincount(truth["labels"]).tolist()
+    assert described["splits"]["train"]["count"] == 40
+    assert described["splits"]["train"]["of_each_class"] == np.bincount(truth["labels"]).tolist()
     images = truth["images"].astype(float)
     assert described["inputs"]["mean"] == pytest.approx(images.mean((0, 1, 2)).tolist())
     assert described["inputs"]["deviation"] == pytest.approx(images.std((0, 1, 2)).tolist())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vicinal.data.sources import SOURCES
+from vicinal.data.loading import SOURCES
 from vicinal.models.registry import NETWORKS
 from vicinal.training import settings
 from vicinal.training.recipe import read_recipe
@@ -31,7 +31,7 @@ def test_the_page_about_data_names_every_source():
 def test_the_recipe_of_the_page_about_data_is_one():
     (text,) = re.findall(r"```toml\n\[data\]\n(.*?)```", PAGE, re.DOTALL)
     data = Data.model_validate(tomllib.loads(text))
-    assert [step.name for step in data.augment] == ["crop", "flip", "colour"]
+    assert [step.name for step in data.augment] == ["crop", "flip", "color"]
 
 
 def rows_of(page, head):

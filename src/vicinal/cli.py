@@ -174,8 +174,8 @@ def train(
         from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import TrainProgress, print_result
         from vicinal.studies import Trial
-        from vicinal.studies.single import train_one
         from vicinal.training.recipe import read_recipe
+        from vicinal.training.standalone import train_one
 
         if not 0 <= corrupted <= 1:
             raise UserError(f"--corrupted is a fraction from 0 to 1, not {corrupted}")
@@ -254,7 +254,7 @@ def score(
     with _errors_in_words(debug, stopped="stopped"):
         from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import print_scores, scores_as_plain
-        from vicinal.studies.scored import score_saved
+        from vicinal.training.score import score_saved
 
         scores = score_saved(
             checkpoint,
@@ -350,7 +350,7 @@ app.add_typer(data_app)
 def data_list(json: _Json = False, debug: _Debug = False) -> None:
     """List the kinds of data sets and how to name them."""
     with _errors_in_words(debug, stopped="stopped"):
-        from vicinal.reports.sources import print_sources
+        from vicinal.reports.source_list import print_sources
         from vicinal.reports.terminal import Terminal
 
         if json:
@@ -496,16 +496,16 @@ TRIALS_FAILED = 3
 def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     from vicinal.reports.progress import StudyProgress
     from vicinal.reports.report import PAGE, is_current, write_report
-    from vicinal.reports.tables import print_table
+    from vicinal.reports.study_tables import print_table
     from vicinal.reports.terminal import Terminal
     from vicinal.studies import open_study, run_study
-    from vicinal.studies.summary import summarise, summary_text
+    from vicinal.studies.summary import summarize, summary_text
 
     with open_study(recipe, out) as opened:
         with StudyProgress(Terminal(stderr=True)) as progress:
             run_study(opened, progress)
         failures = opened.failures()
-        summary = summarise(recipe, opened.results(), failures)
+        summary = summarize(recipe, opened.results(), failures)
         if not is_current(opened, summary):
             write_report(opened, summary)
     if json:

@@ -183,7 +183,7 @@ def library(monkeypatch, name, version, module, **contents):
     monkeypatch.setitem(sys.modules, f"{name}.{module}", made)
 
 
-def test_a_missing_library_is_labelled_a_stand_in_or_left_out(no_libraries):
+def test_a_missing_library_is_labeled_a_stand_in_or_left_out(no_libraries):
     found, absent = peers.find_peers()
     assert [(peer.key, peer.name, peer.version) for peer in found[1:]] == [
         (key, f"{key}'s formula (stand-in)", "stand-in")
@@ -496,7 +496,7 @@ def test_the_terminal_shows_every_contender_and_target_within_80_columns(result)
     assert "A quick run" in text
 
 
-def test_the_picture_has_a_line_for_each_contender_words_and_the_pages_colours(quick, result):
+def test_the_picture_has_a_line_for_each_contender_words_and_the_pages_colors(quick, result):
     text = (quick[0] / "mixing-cpu.svg").read_text()
     root = ET.fromstring(text)
     namespace = "{http://www.w3.org/2000/svg}"

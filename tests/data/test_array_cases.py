@@ -31,7 +31,7 @@ def test_medmnist_s_arrays_are_read_with_their_validation_split():
     data = load(f"npz:{CASES / 'arrays' / 'med.npz'}")
     arrays = np.load(CASES / "arrays" / "med.npz")
     for name, key in (("train", "train"), ("validation", "val"), ("test", "test")):
-        part = data.parts[name]
+        part = data.splits[name]
         assert np.array_equal(part.inputs.permute(0, 2, 3, 1).numpy(), arrays[f"{key}_images"])
         assert part.targets.tolist() == arrays[f"{key}_labels"][:, 0].tolist()
     assert "train_labels of shape (30, 1) are read as (30,)" in texts(data)

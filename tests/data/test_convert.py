@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vicinal.data import DataSet, Part, load, standardise_by
+from vicinal.data import DataSet, Split, load, normalization_of
 from vicinal.data.convert import convert
-from vicinal.data.forms.recordio import RecordFile
+from vicinal.data.formats.recordio import RecordFile
 from vicinal.errors import UserError
 
 MXNET = Path(__file__).parent / "mxnet"
@@ -20,7 +20,7 @@ def pictures(channels=3, count=8):
     chance = torch.Generator().manual_seed(0)
     inputs = torch.randint(0, 256, (count, channels, 6, 5), generator=chance, dtype=torch.uint8)
     targets = torch.arange(count) % 2
-    train, test = Part(inputs[:6], targets[:6]), Part(inputs[6:], targets[6:])
+    train, test = Split(inputs[:6], targets[:6]), Split(inputs[6:], targets[6:])
     return DataSet(("cat", "dog"), train, test, brightest=255)
 
 
@@ -31,7 +31,7 @@ def sorted_by_content(part):
 
 def same(one, other):
     return all(
-        sorted_by_content(one.parts[k]) == sorted_by_content(other.parts[k]) for k in one.parts
+        sorted_by_content(one.splits[k]) == sorted_by_content(other.splits[k]) for k in one.splits
     )
 
 
@@ -90,7 +90,9 @@ def test_files_in_folders_keep_their_bytes_and_their_kind(tmp_path):
 
 def test_jpeg_is_as_good_as_was_asked_for(tmp_path):
     smooth = torch.linspace(0, 255, 6 * 3 * 16 * 16).view(6, 3, 16, 16).byte()
-    data = DataSet(("a",), Part(smooth, torch.zeros(6).long()), Part(smooth, torch.zeros(6).long()))
+    data = DataSet(
+        ("a",), Split(smooth, torch.zeros(6).long()), Split(smooth, torch.zeros(6).long())
+    )
     sizes = []
     for quality in (20, 95):
         name = f"q{quality}"
@@ -179,7 +181,7 @@ def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_pat
         archive.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
     batches = load("cifar10", root=tmp_path)
     convert(batches, tmp_path / "own.rec", encoding="png")
-    known = {name: sorted_by_content(part) for name, part in batches.parts.items()}
+    known = {name: sorted_by_content(part) for name, part in batches.splits.items()}
     assert {name: len(part) for name, part in known.items()} == {"train": 50_000, "test": 10_000}
     for spec in (
         "cifar10:cifar-10-python.tar.gz",
@@ -189,9 +191,9 @@ def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_pat
     ):
         data = load(spec, root=tmp_path)
         assert data.classes == batches.classes
-        for name, part in data.parts.items():
+        for name, part in data.splits.items():
             assert sorted_by_content(part) == known[name], (spec, name)
-    mean = standardise_by(batches.train).mean.flatten() / 255
+    mean = normalization_of(batches.train).mean.flatten() / 255
     assert np.round(mean.numpy(), 4).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
 
 
@@ -219,7 +221,7 @@ def test_a_class_name_that_would_come_back_as_another_is_refused(tmp_path, name)
 
 def test_a_class_that_a_part_has_not_is_refused_for_folders(tmp_path):
     data = pictures()
-    few = DataSet(("cat", "dog"), data.train, Part(data.test.inputs, torch.zeros(2).long()))
+    few = DataSet(("cat", "dog"), data.train, Split(data.test.inputs, torch.zeros(2).long()))
     with pytest.raises(UserError, match=r"class dog has no example in the part test"):
         convert(few, tmp_path / "set")
 
@@ -236,11 +238,11 @@ def test_a_validation_part_goes_along(tmp_path):
         assert same(three, load(spec, root=tmp_path))
 
 
-def test_coloured_files_that_were_read_grey_are_written_grey(tmp_path):
+def test_colored_files_that_were_read_gray_are_written_gray(tmp_path):
     convert(pictures(), tmp_path / "set")
-    grey = load("folder:set?channels=1", root=tmp_path, in_memory=0)
-    convert(grey, tmp_path / "grey")
-    with Image.open(next((tmp_path / "grey").rglob("*.png"))) as picture:
+    gray = load("folder:set?channels=1", root=tmp_path, in_memory=0)
+    convert(gray, tmp_path / "gray")
+    with Image.open(next((tmp_path / "gray").rglob("*.png"))) as picture:
         assert picture.mode == "L"
 
 

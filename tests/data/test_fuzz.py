@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from vicinal.data import load
-from vicinal.data.forms.recordio import RecordFile
+from vicinal.data.formats.recordio import RecordFile
 from vicinal.errors import UserError
 
 MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "3000"))
@@ -110,7 +110,7 @@ def medical():
     return out.getvalue()
 
 
-CSV = "size,colour,label\n" + "".join(f"{k}.5,{'rg'[k % 2]},{'xy'[k % 2]}\n" for k in range(12))
+CSV = "size,color,label\n" + "".join(f"{k}.5,{'rg'[k % 2]},{'xy'[k % 2]}\n" for k in range(12))
 ARFF = "@relation r\n@attribute size numeric\n@attribute label {x,y}\n@data\n" + "".join(
     f"{k},{'xy'[k % 2]}\n" for k in range(12)
 )
@@ -276,7 +276,7 @@ CHECKED = {
 
 def is_right(data):
     """Say whether a data set has the form that it promises."""
-    for part in data.parts.values():
+    for part in data.splits.values():
         read = part.read(range(len(part)))
         inputs = read.inputs
         if len(inputs) != len(read.kept) or not len(part):
@@ -293,7 +293,7 @@ def is_right(data):
 def contents(data):
     """Return each example with its label."""
     found = set()
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         read = part.read(range(len(part)))
         for x, y in zip(read.inputs, part.targets[torch.from_numpy(read.kept)], strict=True):
             found.add((name, data.classes[int(y)] if data.classes else str(y), x.numpy().tobytes()))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vicinal.data import load
-from vicinal.data.forms.idx import read_idx
+from vicinal.data.formats.idx import read_idx
 from vicinal.errors import UserError
 
 

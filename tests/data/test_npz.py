@@ -33,10 +33,10 @@ def test_arrays_of_pictures_are_read(tmp_path, save):
     assert data.brightest == 255
 
 
-def test_grey_pictures_in_the_order_of_fortran_get_a_channel(tmp_path):
-    grey = np.asfortranarray(PICTURES[..., 0])
-    data = loaded(tmp_path, GOOD | {"train_images": grey, "test_images": grey[:2]})
-    assert np.array_equal(data.train.inputs[:, 0].numpy(), grey)
+def test_gray_pictures_in_the_order_of_fortran_get_a_channel(tmp_path):
+    gray = np.asfortranarray(PICTURES[..., 0])
+    data = loaded(tmp_path, GOOD | {"train_images": gray, "test_images": gray[:2]})
+    assert np.array_equal(data.train.inputs[:, 0].numpy(), gray)
 
 
 def test_tables_and_real_values_are_read(tmp_path):

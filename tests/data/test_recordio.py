@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicinal.data.forms.recordio import (
+from vicinal.data.formats.recordio import (
     MAGIC,
     RecordFile,
     image_labels,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vicinal.data.forms.safe_pickle import loads
+from vicinal.data.formats.safe_pickle import loads
 from vicinal.errors import UserError
 
 SHARED = Path(os.environ.get("VICINAL_SHARED", Path(__file__).parents[2] / ".." / "shared"))
@@ -302,7 +302,7 @@ def test_what_unfolds_or_lies_about_its_length_takes_neither_memory_nor_time(wha
 
 
 def test_a_pickle_of_too_many_opcodes_is_refused(monkeypatch):
-    monkeypatch.setattr("vicinal.data.forms.safe_pickle._OPERATIONS", 1000)
+    monkeypatch.setattr("vicinal.data.formats.safe_pickle._OPERATIONS", 1000)
     assert loads(b"N" + b"q\x00" * 998 + b".", origin="long") is None
     with pytest.raises(UserError, match="more than 1,000 opcodes"):
         loads(b"N" + b"q\x00" * 999 + b".", origin="long")

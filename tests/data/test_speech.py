@@ -312,10 +312,10 @@ def test_the_lists_decide_the_parts(commands):
     assert loaded.classes == ("no", "yes")
     hertz = {
         name: [loudest_hertz(wave, 8000) for wave in part.inputs.numpy()]
-        for name, part in loaded.parts.items()
+        for name, part in loaded.splits.items()
     }
     assert hertz == {"train": [300, 310, 900, 910], "validation": [320, 920], "test": [330, 930]}
-    assert [part.targets.tolist() for part in loaded.parts.values()] == [
+    assert [part.targets.tolist() for part in loaded.splits.values()] == [
         [0, 0, 1, 1],
         [0, 1],
         [0, 1],
@@ -339,7 +339,7 @@ def test_without_lists_the_seed_decides_what_is_tested_on(commands):
 def test_without_a_testing_list_the_validation_part_stays_out_of_the_split(commands):
     (commands / "testing_list.txt").unlink()
     loaded = load(commands, test_fraction=0.34)
-    assert [len(part) for part in loaded.parts.values()] == [3, 2, 3]
+    assert [len(part) for part in loaded.splits.values()] == [3, 2, 3]
 
 
 def test_noise_and_hidden_files_are_no_class(commands):
@@ -374,7 +374,7 @@ def test_a_bad_line_of_a_list_is_refused_by_number_or_left_out(commands, line, s
     with pytest.raises(UserError, match=rf"validation_list\.txt, .*{sentence}"):
         load(commands)
     loaded = load(commands, on_bad="skip")
-    assert [len(part) for part in loaded.parts.values()] == [4, 2, 2]
+    assert [len(part) for part in loaded.splits.values()] == [4, 2, 2]
     assert len(loaded.validation.skipped) == 1
 
 
@@ -474,15 +474,15 @@ def test_a_folder_without_words_is_refused(tmp_path):
 def test_reading_when_asked_for_gives_the_same_bits_after_pickling_too(commands, features):
     options = {"features": features, "rate": "8000", "seconds": "0.5"}
     memory, stored = load(commands, options), load(commands, options, in_memory=1)
-    for name, part in memory.parts.items():
-        reader = pickle.loads(pickle.dumps(stored.parts[name].inputs))
+    for name, part in memory.splits.items():
+        reader = pickle.loads(pickle.dumps(stored.splits[name].inputs))
         assert isinstance(reader, StoredRecordings)
         assert (reader.shape, reader.dtype) == (tuple(part.inputs.shape), part.inputs.dtype)
         rows = list(range(len(part)))[::-1]
         read = reader.read(rows)
         assert read.kept.tolist() == list(range(len(part)))
         assert torch.equal(read.inputs, part.inputs[rows])
-        assert torch.equal(stored.parts[name].targets, part.targets)
+        assert torch.equal(stored.splits[name].targets, part.targets)
     assert reader.read([]).inputs.shape == (0, *reader.shape[1:])
 
 
@@ -513,7 +513,7 @@ def test_the_parts_of_the_spoken_digits_are_those_of_their_lists(spoken_digits):
     lists["train"] = every - lists["testing"] - lists["validation"]
     names = ("train", "validation", "testing")
     assert [len(lists[name]) for name in names] == [2400, 300, 300]
-    for part, name in zip(loaded.parts.values(), names, strict=True):
+    for part, name in zip(loaded.splits.values(), names, strict=True):
         words = [path.split("/")[0] for path in sorted(lists[name])]
         assert [loaded.classes[target] for target in part.targets] == words
         # The first sample of each, straight from the bytes behind the header of 44.

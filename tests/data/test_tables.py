@@ -19,13 +19,13 @@ from sklearn.ensemble import RandomForestClassifier
 
 from vicinal.data import load
 from vicinal.data.dataset import Wanted
-from vicinal.data.tables.load import load_table
+from vicinal.data.tables.table import load_table
 from vicinal.data.tables.uci import TABLES
 from vicinal.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
 
-PETS = "size,colour,kind\n1,red,cat\n3,blue,dog\n2,red,cat\n5,red,dog\n"
+PETS = "size,color,kind\n1,red,cat\n3,blue,dog\n2,red,cat\n5,red,dog\n"
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def both(data):
 # What becomes of the cells
 
 
-def test_numbers_are_standardised_by_the_training_part_alone(table):
+def test_numbers_are_normalized_by_the_training_part_alone(table):
     data = table("a,b,y\n1,10,u\n3,10,v\n", test="a,b,y\n5,10,u\n2,30,v\n")
     # a: mean 2, deviation 1 (dividing by n). b is constant in the training part.
     assert data.train.inputs.tolist() == [[-1, 0], [1, 0]]
@@ -74,7 +74,7 @@ def test_numbers_are_standardised_by_the_training_part_alone(table):
     assert data.train.inputs.dtype == torch.float32
 
 
-def test_the_parts_of_one_file_are_standardised_by_its_training_part(table):
+def test_the_parts_of_one_file_are_normalized_by_its_training_part(table):
     text = "a,y\n" + "".join(f"{k * k},{'uv'[k % 2]}\n" for k in range(40))
     data = table(text, fraction=0.3)
     assert (len(data.train), len(data.test)) == (28, 12)
@@ -253,7 +253,7 @@ def test_parquet_keeps_its_types(tmp_path):
 ARFF = """% a comment
 @RELATION 'some pets'
 @ATTRIBUTE size NUMERIC
-@attribute 'its colour' {'deep red', blue}
+@attribute 'its color' {'deep red', blue}
 @attribute kind {dog, cat}
 @DATA
 1, 'deep red', cat
@@ -271,8 +271,8 @@ def test_arff_agrees_with_scipy(table, tmp_path):
     size = theirs["size"]
     scaled = np.nan_to_num((size - np.nanmean(size)) / np.nanstd(size))
     np.testing.assert_allclose(data.train.inputs[:, 0].numpy(), scaled, rtol=1e-6)
-    for k, colour in enumerate([b"blue", b"deep red", b"?"], start=1):
-        assert (data.train.inputs[:, k].numpy() == (theirs["its colour"] == colour)).all()
+    for k, color in enumerate([b"blue", b"deep red", b"?"], start=1):
+        assert (data.train.inputs[:, k].numpy() == (theirs["its color"] == color)).all()
     named = [data.classes[k].encode() for k in data.train.targets]
     assert named == theirs["kind"].tolist()
 
@@ -472,7 +472,7 @@ def test_string_attributes_of_arff_are_categories_or_dropped():
 def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
     data = table(PETS, test=PETS, label="kind")
     inputs, label = [note.text for note in data.notes if not note.doubtful][-2:]
-    assert inputs == "inputs: 'size' (numbers from 1 to 5), 'colour' (2 categories)"
+    assert inputs == "inputs: 'size' (numbers from 1 to 5), 'color' (2 categories)"
     assert label == "label 'kind': 2 classes, 'cat', 'dog'"
     names = ",".join(f"c{k}" for k in range(10_000))
     text = f"{names},y\n" + "".join("1," * 10_000 + f"{'uv'[k % 2]}\n" for k in range(4))
@@ -557,7 +557,7 @@ def test_what_is_wrong_with_a_table_is_said(table, content, options, sentence):
 
 def test_without_a_label_the_columns_are_listed(tmp_path):
     (tmp_path / "t.csv").write_text(PETS)
-    with pytest.raises(UserError, match=r"label=COLUMN; t\.csv has the columns size, colour, kind"):
+    with pytest.raises(UserError, match=r"label=COLUMN; t\.csv has the columns size, color, kind"):
         load_table("t.csv", {}, Wanted(tmp_path))
 
 
@@ -595,11 +595,11 @@ def test_a_test_file_has_to_have_the_same_columns(table):
     with pytest.raises(UserError, match=r"test_t.csv has no column 'size', which t.csv has"):
         table(PETS, test=PETS.replace("size", "length"))
     with pytest.raises(UserError, match=r"test_t.csv has no column 'kind', which t.csv has"):
-        table(PETS, test="size,colour\n1,red\n")
+        table(PETS, test="size,color\n1,red\n")
 
 
 def test_the_columns_of_a_test_file_are_found_by_name(table):
-    test = "kind,extra,colour,size\ncat,7,red,1\ndog,8,blue,5\n"
+    test = "kind,extra,color,size\ncat,7,red,1\ndog,8,blue,5\n"
     data = table(PETS, test=test, label="kind")
     std = (8.75 / 4) ** 0.5
     want = torch.tensor([[(1 - 2.75) / std, 0, 1], [(5 - 2.75) / std, 1, 0]])
@@ -818,7 +818,7 @@ def test_arff_that_is_wrong_is_refused(table):
         ARFF.replace("@ATTRIBUTE size NUMERIC", "@ATTRIBUTE size"): "header of an ARFF file",
         "@relation r\n@data\n1,2\n": "declares no attribute",
         ARFF[: ARFF.index("1, 'deep")]: "t.arff has a header and no rows",
-        ARFF.replace("3,blue", "3,green"): "t.arff row 9: column 'its colour' has 'green'",
+        ARFF.replace("3,blue", "3,green"): "t.arff row 9: column 'its color' has 'green'",
         ARFF.replace("3,blue", "x,blue"): "t.arff row 9: column 'size' holds numbers, and 'x'",
         ARFF.replace("3,blue", "3,blue,blue"): "t.arff row 9 has 4 cells rather than 3",
         ARFF.replace("3,blue,dog", "{0 3, 1 blue}"): "row 9 is sparse ARFF",
@@ -874,9 +874,9 @@ def test_a_long_text_that_parquet_keeps_once_is_counted_for_every_row(tmp_path, 
 
 def test_a_text_file_beyond_the_limit_is_refused(table):
     with pytest.raises(
-        UserError, match=r"t\.csv has 58 bytes, and tables are read whole, up to 57"
+        UserError, match=r"t\.csv has 57 bytes, and tables are read whole, up to 56"
     ):
-        table(PETS, max_bytes=57)
+        table(PETS, max_bytes=56)
     with pytest.raises(UserError, match=r"about [0-9,]+ bytes .* 5 rows and 3 columns, over"):
         table(PETS, max_bytes=10_000)
 
@@ -921,7 +921,7 @@ import random, resource, sys, warnings
 from pathlib import Path
 from urllib.parse import quote
 from vicinal.data.dataset import DataSet, Wanted
-from vicinal.data.tables.load import load_table
+from vicinal.data.tables.table import load_table
 from vicinal.errors import UserError
 import pyarrow.csv, pyarrow.parquet, scipy.io.arff, sklearn.preprocessing, sklearn.model_selection
 
@@ -1012,7 +1012,7 @@ def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in
     assert train[rare].tolist() == [balance[data.classes[k]] for k in rare]
     assert bool((counts - train)[[k for k in range(len(train)) if k not in rare]].min() > 0)
     assert len(data.test) == pytest.approx(0.2 * len(rows), abs=4)
-    # Standardising is a straight line per column: through its least and greatest value, and so
+    # Normalizing is a straight line per column: through its least and greatest value, and so
     # every cell comes back, with its label.
     everything = torch.cat([data.train.inputs, data.test.inputs]).double().numpy()
     labels = torch.cat([data.train.targets, data.test.targets])

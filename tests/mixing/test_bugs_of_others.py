@@ -16,7 +16,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from vicinal import CutMix, MixedInside, MixUp, MixUpLayer, Plan, Shuffle
-from vicinal.mixing.drawing import Per
+from vicinal.mixing.sampling import Per
 
 LAM = torch.linspace(0.1, 0.8, 8, dtype=torch.float32)
 PLAN = Plan(torch.tensor([1, 2, 3, 4, 5, 6, 7, 0]), LAM)

@@ -276,7 +276,7 @@ def test_a_blend_of_which_all_is_ignored_counts_nowhere(batch):
     everything[0] = 1
     plan = Plan(torch.arange(16).roll(1), torch.full((16,), 0.5, dtype=torch.float32))
     loss = plan.loss(F.cross_entropy, output, everything)
-    rows = [0, 1]  # the labelled row, and who met it
+    rows = [0, 1]  # the labeled row, and who met it
     expected = F.cross_entropy(output[rows], torch.tensor([1, 1]))
     torch.testing.assert_close(loss, expected)
 

@@ -8,8 +8,8 @@ from scipy import stats
 from torch._subclasses import FakeTensorMode
 
 from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
-from vicinal.mixing.drawing import draw_beta
 from vicinal.mixing.kernels import native
+from vicinal.mixing.sampling import draw_beta
 
 
 def seeded(seed=0):
@@ -228,7 +228,7 @@ def test_cutmix_boxes_that_are_not_cut_off_have_the_area_that_was_drawn():
     assert rows == round(side) or rows < side  # cut off above or below
 
 
-def test_cutmix_centres_fall_everywhere_with_the_same_chance():
+def test_cutmix_centers_fall_everywhere_with_the_same_chance():
     generator = seeded(7)
     hits = torch.zeros(6, 6, dtype=torch.float32)
     policy = CutMix(1000.0)  # lam close to one half: sides of about 0.7
@@ -355,8 +355,8 @@ def test_fmix_noise_has_the_spectrum_of_the_paper():
     noise = torch.complex(
         *torch.randn(2, 20_000, side, side, generator=seeded(1), dtype=torch.float32)
     )
-    grey = torch.fft.ifft2(noise * scale).real
-    theirs = grey > grey.flatten(1).median(1).values[:, None, None]
+    gray = torch.fft.ifft2(noise * scale).real
+    theirs = gray > gray.flatten(1).median(1).values[:, None, None]
     plan = FMix(math.inf, decay=decay, per="example").draw(
         20_000, generator=seeded(2), image_size=(side, side)
     )

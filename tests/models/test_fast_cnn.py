@@ -9,7 +9,7 @@ from vicinal.models.fast_cnn import FastCNN
 
 
 def pictures(count=300, channels=3, side=10):
-    """Return pictures whose neighbouring pixels and channels are alike, of mean nought."""
+    """Return pictures whose neighboring pixels and channels are alike, of mean nought."""
     noise = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     x = noise.cumsum(2).cumsum(3) + noise.sum(1, keepdim=True)
     return (x - x.mean()) / x.std()

@@ -184,7 +184,7 @@ def test_made_into_one_program_by_inductor_a_step_is_the_same(name, shape):
                 stem=8,
                 bottleneck=True,
                 projected=True,
-                normalise_input=True,
+                normalize_input=True,
             ),
             8,
         ),

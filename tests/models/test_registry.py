@@ -140,7 +140,7 @@ def test_the_variants_of_published_programs_agree_with_a_slow_reading_of_them(na
     torch.testing.assert_close(model(x), expected)
 
 
-def test_the_small_network_of_the_mxnet_layer_normalises_its_input_without_weights():
+def test_the_small_network_of_the_mxnet_layer_normalizes_its_input_without_weights():
     model = build("preact-resnet-50-small", shape=(3, 28, 28), classes=10)
     first = model.stem[0]
     x = torch.randn(64, 3, 28, 28) * 50 + 120

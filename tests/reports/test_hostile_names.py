@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from vicinal.reports.drawing import standalone
 from vicinal.reports.figures import examples_picture
-from vicinal.reports.tables import csv_text, markdown
+from vicinal.reports.study_tables import csv_text, markdown
+from vicinal.reports.svg import standalone
 from vicinal.reports.terminal import Terminal
 
 OBEYED = re.compile(
@@ -150,7 +150,7 @@ def test_ordinary_words_stay_as_they_are():
     title = "Größe 猫 (α = 0.2), 50 %; x -> y"
     row = {"arm": "a", "condition": "true labels", "n": 1, "accuracy": 1.0, "low": None}
     row |= {"high": None, "difference": None, "difference_low": None, "difference_high": None}
-    row |= {"verdict": None, "memorised": None, "seconds": 1.0}
+    row |= {"verdict": None, "memorized": None, "seconds": 1.0}
     settings = {"baseline": "a", "seeds": 1, "arms": {"a": {"title": title.replace(">", "")}}}
     assert title.replace(">", "") in markdown({"rows": [row], "settings": settings})
     assert title in csv_text([{"arm": title, "difference": -1.5}])

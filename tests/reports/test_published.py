@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vicinal.reports.tables import csv_text, markdown, print_table
-from vicinal.reports.words import published_lines
-from vicinal.studies.results import Result, trials_of
-from vicinal.studies.summary import summarise
+from vicinal.reports.study_tables import csv_text, markdown, print_table
+from vicinal.reports.wording import published_lines
+from vicinal.studies.summary import summarize
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text
 from vicinal.training.settings import Recipe
+from vicinal.training.trial_result import Result, trials_of
 
 RESULTS = Path(__file__).parents[2] / "results/digits"
 SENTENCE = (
@@ -27,8 +27,8 @@ def published(arm, epochs, accuracy):
 
 
 @pytest.fixture
-def summarised(small_recipe):
-    """Return a function that summarises a study with published rows, of made-up results."""
+def summarized(small_recipe):
+    """Return a function that summarizes a study with published rows, of made-up results."""
 
     def of(**changes):
         rows = [
@@ -46,20 +46,20 @@ def summarised(small_recipe):
                 test_examples=500,
                 test_accuracy=0.5 if trial.corrupted else 0.9 + 0.02 * trial.seed,
                 test_loss=1.0,
-                memorised=None,
+                memorized=None,
                 seconds=1.0,
                 versions={},
                 hardware={},
             )
             for trial in trials_of(recipe)
         }
-        return summarise(recipe, results)
+        return summarize(recipe, results)
 
     return of
 
 
-def test_a_row_of_as_many_epochs_has_what_was_measured_under_true_labels(summarised):
-    summary = summarised()
+def test_a_row_of_as_many_epochs_has_what_was_measured_under_true_labels(summarized):
+    summary = summarized()
     first, _, long = summary["published"]
     row = summary["rows"][0]
     assert (row["arm"], row["condition"], row["accuracy"]) == ("erm", "true labels", 91.0)
@@ -78,13 +78,13 @@ def test_a_row_of_as_many_epochs_has_what_was_measured_under_true_labels(summari
     assert [long[name] for name in ("measured", "low", "high", "n")] == [None] * 4
 
 
-def test_the_epochs_are_those_of_the_arm(summarised):
-    summary = summarised(**{"arms.erm.training": {"epochs": 300}})
+def test_the_epochs_are_those_of_the_arm(summarized):
+    summary = summarized(**{"arms.erm.training": {"epochs": 300}})
     assert [row["measured"] for row in summary["published"]] == [None, 91.0, 91.0]
 
 
-def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarised):
-    summary = summarised(**{"arms.mixup.training": {"epochs": 3}})
+def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarized):
+    summary = summarized(**{"arms.mixup.training": {"epochs": 3}})
     first, *others = published_lines(summary)
     ours = "91.00 [78.29, 100.00] (n = 2)"
     assert first == ("input mixup", "3", "—", ours, "this study")
@@ -92,13 +92,13 @@ def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summaris
     assert ",3,,this study,91.0," in csv_text(summary["published"])
 
 
-def test_without_true_labels_nothing_is_set_beside(summarised):
-    summary = summarised(corrupted_labels=[0.4])
+def test_without_true_labels_nothing_is_set_beside(summarized):
+    summary = summarized(corrupted_labels=[0.4])
     assert [row["measured"] for row in summary["published"]] == [None] * 3
 
 
-def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarised):
-    several, one = summarised(), summarised(seeds=1)
+def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarized):
+    several, one = summarized(), summarized(seeds=1)
     # Mean of 90 and 92; standard error 1, t(0.975, 1) = 12.7062.
     assert [line.ours for line in published_lines(several)] == [
         "91.00 [78.29, 100.00] (n = 2)",
@@ -109,8 +109,8 @@ def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(s
     assert [line.published for line in published_lines(one)] == ["94.47", "95.8", "90.0"]
 
 
-def test_markdown_and_terminal_have_the_table_and_its_sentence(summarised):
-    summary = summarised()
+def test_markdown_and_terminal_have_the_table_and_its_sentence(summarized):
+    summary = summarized()
     text = markdown(summary)
     assert "| ERM | 2 | 94.47 | 91.00 [78.29, 100.00] (n = 2) | the erm paper |" in text
     assert text.endswith(f"\n\n{SENTENCE}\n")
@@ -139,12 +139,12 @@ def test_what_differs_is_said_below_the_published_rows(copied_study, vicinal):
     assert places == sorted(places)
 
 
-def test_without_known_differences_there_is_no_list_of_them(summarised):
-    assert "Known differences" not in markdown(summarised())
+def test_without_known_differences_there_is_no_list_of_them(summarized):
+    assert "Known differences" not in markdown(summarized())
 
 
-def test_csv_has_the_numbers(summarised):
-    rows = list(csv.DictReader(io.StringIO(csv_text(summarised()["published"]))))
+def test_csv_has_the_numbers(summarized):
+    rows = list(csv.DictReader(io.StringIO(csv_text(summarized()["published"]))))
     assert [row["measured"] for row in rows] == ["91.0", "91.0", ""]
     assert [row["accuracy"] for row in rows] == ["94.47", "95.8", "90.0"]
 

@@ -72,7 +72,7 @@ def test_no_two_elements_share_a_name(opened):
 def test_words_stand_out_from_the_page(opened):
     """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), in the page and in its pictures."""
     page, _, _ = opened
-    colours = page.evaluate(
+    colors = page.evaluate(
         """() => {
           const css = e => getComputedStyle(e);
           const words = [...document.querySelectorAll('p, td span, th, h1, h2, dt, svg text')];
@@ -80,14 +80,14 @@ def test_words_stand_out_from_the_page(opened):
                   ...new Set(words.map(e => e.closest('svg') ? css(e).fill : css(e).color))];
         }"""
     )
-    paper, *words = [luminance(colour) for colour in colours]
+    paper, *words = [luminance(color) for color in colors]
     assert words
     for word in words:
         assert (max(paper, word) + 0.05) / (min(paper, word) + 0.05) >= 4.5
 
 
-def luminance(colour):
-    channels = [int(c) / 255 for c in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+def luminance(color):
+    channels = [int(c) / 255 for c in color.removeprefix("rgb(").removesuffix(")").split(",")]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -159,8 +159,8 @@ def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
     run_show(["mixup"], size=2, out=tmp_path / "mixed.PNG")
     image = Image.open(tmp_path / "mixed.PNG")
     assert image.getpixel((1, image.height - 2))[:3] == (255, 255, 255)
-    # Colours that stand for variables of a page would be almost black, with a trace of colour.
-    shades = {colour[:3] for _, colour in image.getcolors(1 << 20)}
+    # Colors that stand for variables of a page would be almost black, with a trace of color.
+    shades = {color[:3] for _, color in image.getcolors(1 << 20)}
     assert (28, 33, 38) in shades
     assert (1, 0, 1) not in shades
     assert "MixUp: " in image.info["Description"]

@@ -76,11 +76,11 @@ def run(words, fault, log):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             patched(fault, counts)
-            import vicinal.studies.trial
+            import vicinal.training.trial
             from vicinal import cli
 
             # Without time, two runs write the same bytes.
-            vicinal.studies.trial.time = type("NoTime", (), {"perf_counter": lambda: 0.0})
+            vicinal.training.trial.time = type("NoTime", (), {"perf_counter": lambda: 0.0})
             cli.app(words)
             code = 0
         except SystemExit as end:
@@ -162,7 +162,7 @@ def main():
     import vicinal.reports.training_report
     import vicinal.studies.examples
     import vicinal.studies.ledger
-    import vicinal.studies.single  # noqa: F401
+    import vicinal.training.standalone  # noqa: F401
 
     job = json.load(sys.stdin)
     base, kind = Path(job["folder"]), job["kind"]

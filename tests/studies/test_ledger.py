@@ -5,7 +5,7 @@ import os
 import pytest
 
 from vicinal.studies.ledger import Ledger
-from vicinal.studies.results import Trial
+from vicinal.training.trial_result import Trial
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from vicinal.errors import UserError
 from vicinal.reports.report import is_current
 from vicinal.studies import Study, open_study, run_study
 from vicinal.studies.ledger import Ledger
-from vicinal.studies.results import Trial, read_metrics
-from vicinal.studies.summary import summarise
+from vicinal.studies.summary import summarize
 from vicinal.training.recipe import load_resolved
+from vicinal.training.trial_result import Trial, read_metrics
 
 
 class Record:
@@ -166,7 +166,7 @@ def test_data_with_another_number_of_test_examples_than_the_results_are_refused(
     copied_study, vicinal, monkeypatch
 ):
     fewer = load("digits", test_fraction=0.2, seed=0)
-    monkeypatch.setattr("vicinal.studies.data.load", lambda *_, **__: fewer)
+    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: fewer)
     recipe = copied_study / "recipe.toml"
     refused = vicinal("study", recipe, "--out", copied_study, "--seeds", 3)
     assert refused.exit_code == 2
@@ -189,7 +189,7 @@ REPORT = ["report.html", "table.md", "table.csv", "summary.json", "SHA256SUMS", 
 def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, vicinal):
     recipe = load_resolved(copied_study / "recipe.toml")
     study = Study(recipe, copied_study)
-    summary = summarise(recipe, study.results())
+    summary = summarize(recipe, study.results())
     assert is_current(study, summary)
     paths = [copied_study / name for name in REPORT]
     paths[-1] = min(paths[-1].iterdir())

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from vicinal.studies.results import Result, Trial, trials_of
-from vicinal.studies.summary import summarise, summary_text
+from vicinal.studies.summary import summarize, summary_text
 from vicinal.training.recipe import read_recipe
+from vicinal.training.trial_result import Result, Trial, trials_of
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def study():
             test_examples=500,
             test_accuracy=accuracy[trial.arm][trial.seed] if trial.corrupted else 0.99,
             test_loss=1.0,
-            memorised=0.25 * trial.seed if trial.corrupted else None,
+            memorized=0.25 * trial.seed if trial.corrupted else None,
             seconds=float(trial.seed),
             versions={"torch": "2.1" if trial.seed else "2.0"},
             hardware={},
@@ -34,7 +34,7 @@ def row_of(summary, arm, condition):
 
 
 def test_the_rows_hold_what_a_calculation_by_hand_gives(study):
-    summary = summarise(*study)
+    summary = summarize(*study)
     row = row_of(summary, "mixup", "40% corrupted")
     # Differences 20, 21, 19: mean 20, standard error 1 / sqrt(3), t(0.975, 2) = 4.30265.
     half = 4.30265 / np.sqrt(3)
@@ -45,12 +45,12 @@ def test_the_rows_hold_what_a_calculation_by_hand_gives(study):
         (20 - half, 20 + half), abs=1e-3
     )
     assert row["verdict"] == "better"
-    assert row["memorised"] == pytest.approx(25)
+    assert row["memorized"] == pytest.approx(25)
     assert row["seconds"] == 1
 
 
 def test_the_baseline_is_compared_with_nothing(study):
-    row = row_of(summarise(*study), "erm", "40% corrupted")
+    row = row_of(summarize(*study), "erm", "40% corrupted")
     names = ("difference", "difference_low", "difference_high", "verdict")
     assert [row[name] for name in names] == [None] * 4
 
@@ -59,20 +59,20 @@ def test_an_interval_of_an_accuracy_ends_at_100_percent(study):
     recipe, results = study
     trial = Trial("mixup", 0.0, 0)
     results[trial] = results[trial].model_copy(update={"test_accuracy": 0.95})
-    row = row_of(summarise(recipe, results), "mixup", "true labels")
+    row = row_of(summarize(recipe, results), "mixup", "true labels")
     assert row["high"] == 100
-    assert row["memorised"] is None
+    assert row["memorized"] is None
 
 
 def test_trials_of_different_versions_are_not_passed_off_as_one(study):
-    assert summarise(*study)["versions"] == {"torch": "2.0, 2.1"}
+    assert summarize(*study)["versions"] == {"torch": "2.0, 2.1"}
 
 
 def test_the_summary_has_the_names_that_were_promised(study):
-    summary = summarise(*study)
+    summary = summarize(*study)
     assert list(summary) == ["study", "rows", "doubts", "settings", "versions"]
     names = "arm condition n accuracy low high difference difference_low difference_high"
     assert (
-        " ".join(summary["rows"][0]) == f"{names} verdict withheld memorised seconds failed recall"
+        " ".join(summary["rows"][0]) == f"{names} verdict withheld memorized seconds failed recall"
     )
     assert summary_text(summary).startswith('{\n  "study": "digits"')

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from vicinal import MixUp, generator_at
-from vicinal.data import Loader, Part, load, standardise_by
+from vicinal.data import Loader, Split, load, normalization_of
 from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
 from vicinal.training.engine import engine
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import Reached, learner, train
-from vicinal.training.optimisers import optimisers
+from vicinal.training.loop import TrainingProgress, learner, train
+from vicinal.training.optimizers import optimizers
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import SGD, AdamW, OneCycle
 
@@ -46,7 +46,7 @@ def made(model, policy=None, *, at=("input",), precision="float32", **changes):
     fabric = engine(accelerator="cpu", precision=precision)
     taught = learner(
         model,
-        partial(optimisers, chosen=chosen, decay="all"),
+        partial(optimizers, chosen=chosen, decay="all"),
         fabric=fabric,
         policy=policy,
         at=at,
@@ -65,7 +65,7 @@ def run(model, policy=None, *, x=None, y=None, batch_size=8, epochs=3, seed=0, *
     precision = changes.pop("precision", "float32")
     own = {name: changes.pop(name) for name in HOW_LEARNED if name in changes}
     taught, fabric = made(model, policy, precision=precision, **own)
-    loader = Loader(Part(x, y), batch_size=batch_size, seed=seed)
+    loader = Loader(Split(x, y), batch_size=batch_size, seed=seed)
     steps = -(-len(loader) // changes.get("accumulate", 1))
     rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=steps, epochs=epochs)
     settings = {"fabric": fabric, "epochs": epochs, "seed": seed, "rate": rate}
@@ -162,7 +162,7 @@ def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
 def trained_by_hand(*, exact):
     """Train on digits, mixed after stage1, with the gradient below that place or without it."""
     digits = load("digits", test_fraction=0.3, seed=0)
-    inputs = standardise_by(digits.train).apply(digits.train.inputs, torch.empty(0))
+    inputs = normalization_of(digits.train).apply(digits.train.inputs, torch.empty(0))
     torch.manual_seed(0)
     model = build("small-cnn", shape=(1, 8, 8), classes=10)
     begin = model.stage1[0].weight.detach().clone()
@@ -208,7 +208,7 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
         return len(asked) == (stop if stop < 3 else 2 * (stop // 3) + stop % 3)
 
     for reached in train(
-        taught, Loader(Part(x, y), batch_size=8, seed=0), stopping=stopping, **settings
+        taught, Loader(Split(x, y), batch_size=8, seed=0), stopping=stopping, **settings
     ):
         if reached.step:
             break
@@ -216,8 +216,8 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
     again = dropping()
     again.load_state_dict(model.state_dict())
     taught, fabric = made(again, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
-    there = Reached(reached.epoch, reached.step, reached.loss, reached.seen)
-    list(train(taught, Loader(Part(x, y), batch_size=8, seed=0), start=there, **settings))
+    there = TrainingProgress(reached.epoch, reached.step, reached.loss, reached.seen)
+    list(train(taught, Loader(Split(x, y), batch_size=8, seed=0), start=there, **settings))
     assert torch.equal(weights(again), weights(whole))
 
 
@@ -352,9 +352,9 @@ def test_each_example_of_a_joined_last_step_counts_the_same():
     x, y = torch.randn(65, 3, dtype=torch.float64), torch.arange(65) % 2
     model = network().double()
     expected = copy.deepcopy(model)
-    optimiser = torch.optim.SGD(expected.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
     F.cross_entropy(expected(x), y).backward()
-    optimiser.step()
+    optimizer.step()
     chosen = SGD(name="sgd", lr=0.1, momentum=0.0, nesterov=False)
     run(
         model,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vicinal.studies.results import read_metrics
+from vicinal.training.trial_result import read_metrics
 
 LONG = {"training.epochs": 400, "data.test_fraction": 0.7}
 
@@ -61,7 +61,7 @@ def test_evaluation_in_shares_is_that_of_the_saved_network(small_recipe, tmp_pat
     assert float(told) == last.test_accuracy
     loss = re.search(r'"loss": ([\d.]+)', scored.stdout).group(1)
     assert float(loss) == pytest.approx(last.test_loss, rel=1e-5)
-    assert 0 < last.memorised < 1
+    assert 0 < last.memorized < 1
 
 
 def begun(process):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 
-from vicinal.data import DataSet, Part, load
+from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
 from vicinal.training.checkpoints import read_tree, write_tree
 from vicinal.training.evaluation import Answers
@@ -115,7 +115,7 @@ def test_classes_may_come_in_another_order(trained):
     other = DataSet(
         tuple(digits.classes[k] for k in order),
         digits.train,
-        Part(digits.test.inputs, place[digits.test.targets]),
+        Split(digits.test.inputs, place[digits.test.targets]),
         brightest=digits.brightest,
     )
     path = trained / "checkpoint.safetensors"
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused_in_words(trained, tmp_path):
         path, digits, part="validation"
     )
     larger = DataSet(
-        digits.classes, digits.train, Part(torch.zeros(2, 3, 9, 9), torch.zeros(2).long())
+        digits.classes, digits.train, Split(torch.zeros(2, 3, 9, 9), torch.zeros(2).long())
     )
     assert "takes examples of shape (1, 7, 7), and the data have (3, 7, 7)" in refused(path, larger)
     assert "there is no checkpoint" in refused(tmp_path / "nothing.safetensors", digits)

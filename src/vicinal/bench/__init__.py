@@ -11,7 +11,7 @@ from vicinal.bench.peers import find_peers
 from vicinal.bench.timing import Timing, interleave, others_seconds
 from vicinal.errors import UserError
 from vicinal.mixing.kernels import kernel_for
-from vicinal.studies import machine
+from vicinal.training import environment
 
 __all__ = ["measure", "measured_on"]
 
@@ -83,8 +83,8 @@ def measure(
     return {
         "device": device.type,
         "quick": quick,
-        "hardware": machine.hardware(),
-        "versions": machine.versions(),
+        "hardware": environment.hardware(),
+        "versions": environment.versions(),
         "threads": torch.get_num_threads(),
         "kernel": kernel_for(device).__name__.rpartition(".")[2],
         "others_cores": cores,

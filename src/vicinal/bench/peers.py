@@ -25,7 +25,7 @@ class Peer(NamedTuple):
 
     Args:
         key: who it is, whether the library itself or its stand-in: "timm batch".
-        name: the same, labelled where it is a stand-in: "timm batch's formula (stand-in)".
+        name: the same, labeled where it is a stand-in: "timm batch's formula (stand-in)".
         version: of the library; ``STAND_IN``; or that of PyTorch for a plain expression.
         writes: whether it writes into the batch that it is given.
         formula: how it mixes. A library draws partners and shares of its own in each call, and

@@ -111,7 +111,7 @@ def cuda_events(run: Run, calls: int) -> float:
 def others_seconds() -> float | None:
     """Return the CPU seconds that went elsewhere since the machine started; None if unknown.
 
-    Elsewhere is every process but this one, and on a virtual machine its neighbours.
+    Elsewhere is every process but this one, and on a virtual machine its neighbors.
     """
     try:
         words = Path("/proc/stat").read_text().split()[1:9]

@@ -8,22 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vicinal.data.augmentation import (
+    from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
+    from vicinal.data.dataset import DataSet, Note, Read, Split, Stored
+    from vicinal.data.description import describe, majority
+    from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
+    from vicinal.data.loader import Loader, epoch_order
+    from vicinal.data.loading import data_root, load, parse_known
+    from vicinal.data.normalize import Normalize, normalization_of
+    from vicinal.data.transforms import (
         AUGMENTATIONS,
         Augmentation,
-        CentreCrop,
-        ColourJitter,
-        Flip,
-        PaddedCrop,
+        CenterCrop,
+        HLSJitter,
+        RandomCrop,
+        RandomHorizontalFlip,
         RandomResizedCrop,
     )
-    from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-    from vicinal.data.corruption import CorruptedLabels, corrupt_labels
-    from vicinal.data.dataset import DataSet, Note, Part, Read, Stored
-    from vicinal.data.description import describe, majority
-    from vicinal.data.loaders import Loader, epoch_order
-    from vicinal.data.sources import data_root, load, parse_known
-    from vicinal.data.standardise import Standardise, standardise_by
 
 __all__ = [
     "AUGMENTATIONS",
@@ -31,18 +31,18 @@ __all__ = [
     "SOURCES",
     "TEST_FRACTION",
     "Augmentation",
-    "CentreCrop",
-    "ColourJitter",
+    "CenterCrop",
     "CorruptedLabels",
     "DataSet",
-    "Flip",
+    "HLSJitter",
     "Loader",
+    "Normalize",
     "Note",
-    "PaddedCrop",
-    "Part",
+    "RandomCrop",
+    "RandomHorizontalFlip",
     "RandomResizedCrop",
     "Read",
-    "Standardise",
+    "Split",
     "Stored",
     "corrupt_labels",
     "data_root",
@@ -50,19 +50,19 @@ __all__ = [
     "epoch_order",
     "load",
     "majority",
+    "normalization_of",
     "parse_known",
-    "standardise_by",
 ]
 
 _MODULES = (
     "catalog",
-    "sources",
+    "loading",
     "dataset",
-    "loaders",
-    "standardise",
+    "loader",
+    "normalize",
     "description",
-    "corruption",
-    "augmentation",
+    "label_noise",
+    "transforms",
 )
 """The modules that define these names; only the first imports nothing heavy."""
 

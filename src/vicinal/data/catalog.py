@@ -24,29 +24,35 @@ class Source(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("sources:_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
+    "digits": Source("loading:_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
     "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
-    "cifar10": Source("forms.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"),
-    "cifar100": Source(
-        "forms.cifar:load_cifar100", "cifar100[:PATH]", "the official Python archive"
+    "cifar10": Source(
+        "formats.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"
     ),
-    "mnist": Source("forms.idx:load_mnist", "mnist[:FOLDER]", "the four IDX files"),
+    "cifar100": Source(
+        "formats.cifar:load_cifar100", "cifar100[:PATH]", "the official Python archive"
+    ),
+    "mnist": Source("formats.idx:load_mnist", "mnist[:FOLDER]", "the four IDX files"),
     "fashion-mnist": Source(
-        "forms.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
+        "formats.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
     ),
     "emnist": Source(
-        "forms.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
+        "formats.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
     ),
-    "folder": Source("forms.folder:load_folder", "folder:PATH", "pictures, a folder a class"),
-    "rec": Source("forms.records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"),
-    "npz": Source("forms.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),
+    "folder": Source(
+        "formats.image_folder:load_folder", "folder:PATH", "pictures, a folder a class"
+    ),
+    "rec": Source(
+        "formats.mxnet_records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"
+    ),
+    "npz": Source("formats.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),
     "commands": Source(
         "sound.speech:load_commands",
         "commands:PATH",
         "recordings, a folder a word, list files",
     ),
     "table": Source(
-        "tables.load:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
+        "tables.table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
     ),
     "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
     "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),
@@ -56,13 +62,13 @@ SOURCES: dict[str, Source] = {
         "tables.uci:load_phishing", "phishing", "UCI: 11,055 web pages, 30 features"
     ),
     "hf": Source(
-        "forms.others:load_hugging_face", "hf:NAME", "a data set of Hugging Face's library"
+        "formats.libraries:load_hugging_face", "hf:NAME", "a data set of Hugging Face's library"
     ),
     "torchvision": Source(
-        "forms.others:load_torchvision", "torchvision:NAME", "a data set of torchvision"
+        "formats.libraries:load_torchvision", "torchvision:NAME", "a data set of torchvision"
     ),
     "import": Source(
-        "forms.others:load_imported",
+        "formats.libraries:load_imported",
         "import:MODULE:NAME",
         "a map-style data set of your own; or MODULE.PATH:NAME",
     ),

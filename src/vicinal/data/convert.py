@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Part
-from vicinal.data.forms.pictures import StoredPictures
-from vicinal.data.forms.recordio import pack_image, write_record
+from vicinal.data.dataset import DataSet, Split
+from vicinal.data.formats.images import StoredPictures
+from vicinal.data.formats.recordio import pack_image, write_record
 from vicinal.errors import UserError, unknown
 from vicinal.files import put_in_place, write_whole
 
@@ -47,7 +47,7 @@ def convert(
         out: path of what is to be there.
         encoding: of pictures in records and folders. ``"same"`` keeps the bytes of encoded ones
             and makes PNG, which loses nothing, of pixels; ``"raw"`` writes pixels, in records only.
-        quality: of JPEG, 1 to 100; colours in half resolution, as MXNet and OpenCV write it.
+        quality: of JPEG, 1 to 100; colors in half resolution, as MXNet and OpenCV write it.
         progress: called with the part, how many of it are written, and how many it has.
         left_out: called with the part and a sentence for each example that cannot be read.
 
@@ -61,7 +61,7 @@ def convert(
         raise UserError(unknown("encoding", encoding, ENCODINGS))
     if not 1 <= quality <= 100:
         raise UserError(f"quality = {quality}: wanted 1 to 100")
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         for sentence in part.skipped:
             left_out(name, sentence)
     if out.suffix == ".npz":
@@ -82,7 +82,7 @@ def _npz(data: DataSet, out: Path, progress: Progress, left_out: LeftOut) -> Pat
     _refuse_to_overwrite(out)
     pictures = data.train.inputs.dtype == torch.uint8
     arrays: dict[str, Any] = {"classes": np.array(data.classes, dtype=str)}
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         chunks = []
         kept = []
         for rows, inputs in _chunks(part, name, left_out):
@@ -109,7 +109,7 @@ def _records(
     *,
     left_out: LeftOut,
 ) -> list[Path]:
-    paths = {name: out.with_name(f"{out.stem}_{name}.rec") for name in data.parts}
+    paths = {name: out.with_name(f"{out.stem}_{name}.rec") for name in data.splits}
     names = out.with_name(f"{out.stem}_classes.txt")
     for path in [*paths.values(), *(p.with_suffix(".idx") for p in paths.values()), names]:
         _refuse_to_overwrite(path)
@@ -118,7 +118,7 @@ def _records(
             raise UserError(f"the class name {name!r} cannot be a line of {names.name}; rename it")
     _refuse_twins(data.classes)
     written = []
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         beside, index = (
             paths[name].with_name(f".{paths[name].stem}{s}.part") for s in (".rec", ".idx")
         )
@@ -163,7 +163,7 @@ def _folder(
             raise UserError(f"the class name {name!r} cannot name a folder")
     beside = out.with_name(f".{out.name}.part")
     _refuse_twins(data.classes)
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         counts = part.targets.bincount(minlength=len(data.classes))
         if (counts == 0).any():
             raise UserError(
@@ -173,7 +173,7 @@ def _folder(
     if beside.exists():  # of an attempt that was broken off
         shutil.rmtree(beside)
     folders = {"train": "train", "test": "test", "validation": "val"}
-    for name, part in data.parts.items():
+    for name, part in data.splits.items():
         for label in data.classes:
             (beside / folders[name] / label).mkdir(parents=True, exist_ok=True)
         digits = max(5, len(str(len(part))))
@@ -188,11 +188,11 @@ def _folder(
 
 
 def _encoded(
-    part: Part, name: str, encoding: str, quality: int, left_out: LeftOut
+    part: Split, name: str, encoding: str, quality: int, left_out: LeftOut
 ) -> Iterator[tuple[int, bytes, str]]:
     """Yield rows, their pictures encoded, and the ending of such a file's name."""
     stored = part.inputs if isinstance(part.inputs, StoredPictures) else None
-    # Grey pictures may come of coloured files.
+    # Gray pictures may come of colored files.
     plain = stored and not stored.resized and not stored.raw and stored.shape[1] == 3
     as_it_is = encoding == "same" and plain
     for rows, inputs in _chunks(part, name, left_out):
@@ -230,7 +230,7 @@ def _ending(content: bytes) -> str:
         return {"JPEG": "jpg", "TIFF": "tif"}.get(str(picture.format), str(picture.format).lower())
 
 
-def _chunks(part: Part, name: str, left_out: LeftOut) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(part: Split, name: str, left_out: LeftOut) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield rows and their inputs, a thousand at a time; bad ones are raised or left out."""
     each = max(1, math.prod(part.inputs.shape[1:]) * part.inputs.dtype.itemsize)
     for rows in torch.arange(len(part)).split(max(1, min(_CHUNK, _PIECE // each))):

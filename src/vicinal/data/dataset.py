@@ -68,7 +68,7 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Split:
     """One part of a data set, such as its training examples.
 
     Args:
@@ -98,16 +98,16 @@ class Part:
         chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.inputs.device)
         return Read(self.inputs[chosen], np.arange(len(rows)), [])
 
-    def to(self, device: torch.device | str) -> "Part":
+    def to(self, device: torch.device | str) -> "Split":
         """Return the same part on a device; inputs in files stay there."""
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
-        return Part(inputs, self.targets.to(device), self.skipped)
+        return Split(inputs, self.targets.to(device), self.skipped)
 
-    def share(self, rank: int, ranks: int) -> "Part":
+    def share(self, rank: int, ranks: int) -> "Split":
         """Return the share of one of several processes: rows that follow each other.
 
         Example:
-            >>> part = Part(torch.zeros(5, 1), torch.arange(5))
+            >>> part = Split(torch.zeros(5, 1), torch.arange(5))
             >>> [part.share(rank, 2).targets.tolist() for rank in range(2)]
             [[0, 1, 2], [3, 4]]
         """
@@ -119,7 +119,7 @@ class Part:
             inputs = self.inputs[rows.to(self.inputs.device)]
         else:
             inputs = _Rows(self.inputs, rows.tolist())
-        return Part(inputs, self.targets[rows])
+        return Split(inputs, self.targets[rows])
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,15 @@ class DataSet:
     """
 
     classes: tuple[str, ...]
-    train: Part
-    test: Part
-    validation: Part | None = None
+    train: Split
+    test: Split
+    validation: Split | None = None
     brightest: int | None = None
     notes: tuple[Note, ...] = ()
     preparation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def splits(self) -> dict[str, Split]:
         """The parts that there are, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}

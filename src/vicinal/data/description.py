@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Part
-from vicinal.data.statistics import Statistics, statistics
+from vicinal.data.dataset import DataSet, Split
+from vicinal.data.input_statistics import Statistics, statistics
 
 
 def describe(data: DataSet) -> dict[str, Any]:
@@ -17,14 +17,14 @@ def describe(data: DataSet) -> dict[str, Any]:
     Example:
         >>> from vicinal.data import load
         >>> described = describe(load("iris", test_fraction=0.2))
-        >>> described["parts"]["train"]["count"], described["classes"][0]
+        >>> described["splits"]["train"]["count"], described["classes"][0]
         (120, 'setosa')
     """
     inputs, targets = data.train.inputs, data.train.targets
     found = statistics(data.train)
     return {
         "classes": list(data.classes),
-        "parts": {name: _part(part, len(data.classes)) for name, part in data.parts.items()},
+        "splits": {name: _part(part, len(data.classes)) for name, part in data.splits.items()},
         "inputs": {
             "shape": list(inputs.shape[1:]),
             "dtype": str(inputs.dtype).removeprefix("torch."),
@@ -54,7 +54,7 @@ def majority(data: DataSet) -> float:
     return float((data.test.targets == most).double().mean())
 
 
-def _part(part: Part, classes: int) -> dict[str, Any]:
+def _part(part: Split, classes: int) -> dict[str, Any]:
     described: dict[str, Any] = {"count": len(part), "skipped": list(part.skipped)}
     if classes:
         described["of_each_class"] = part.targets.bincount(minlength=classes).tolist()

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Note, Part
+from vicinal.data.dataset import DataSet, Note, Split
 from vicinal.errors import UserError
 
 _ROWS = 16  # of inputs in files that are compared
@@ -13,7 +13,7 @@ def sanity_notes(data: DataSet) -> tuple[Note, ...]:
 
     Example:
         >>> import torch
-        >>> part = Part(torch.ones(2, 1), torch.tensor([0, 0]))
+        >>> part = Split(torch.ones(2, 1), torch.tensor([0, 0]))
         >>> [note.text for note in sanity_notes(DataSet(("cat", "dog"), part, part))]
         ['the train split has no example of 1 of 2 classes: dog', \
 'the test split has no example of 1 of 2 classes: dog', \
@@ -21,7 +21,7 @@ def sanity_notes(data: DataSet) -> tuple[Note, ...]:
     """
     notes = []
     if data.classes:
-        for name, part in data.parts.items():
+        for name, part in data.splits.items():
             counts = part.targets.bincount(minlength=len(data.classes))
             missing = [data.classes[k] for k in (counts == 0).nonzero().flatten().tolist()]
             if missing:
@@ -38,7 +38,7 @@ def sanity_notes(data: DataSet) -> tuple[Note, ...]:
     return tuple(Note(text, doubtful=True) for text in notes)
 
 
-def is_constant(part: Part) -> bool:
+def is_constant(part: Split) -> bool:
     """Return whether all inputs are the same; of inputs in files, a sample is compared."""
     inputs = part.inputs
     if not isinstance(inputs, Tensor):

@@ -1,7 +1,7 @@
 """The mixing core: what the project exists for. Needs torch and numpy, nothing else."""
 
-from vicinal.mixing.first_calls import call_each_once
 from vicinal.mixing.layers import MixedInside, MixUpLayer
+from vicinal.mixing.onemkl_guard import call_each_once
 from vicinal.mixing.operator import mix
 from vicinal.mixing.pairing import (
     DifferentClass,

@@ -197,7 +197,7 @@ class DifferentClass:
 
 @dataclass(frozen=True)
 class Nearest:
-    """Pair each row with one of its ``k`` nearest neighbours in a feature space, drawn evenly.
+    """Pair each row with one of its ``k`` nearest neighbors in a feature space, drawn evenly.
 
     The ablation "KNN" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs
     ``features``: ``policy.draw(len(x), features=f)`` with ``(size, ...)`` numbers, compared by
@@ -205,7 +205,7 @@ class Nearest:
     in its batch meets itself; ``k`` above ``size - 1`` means all others.
 
     Args:
-        k: number of neighbours, from 1.
+        k: number of neighbors, from 1.
 
     Example:
         >>> Nearest(k=1)(4, features=torch.tensor([0.0, 1.0, 5.0, 7.0])).tolist()
@@ -215,9 +215,9 @@ class Nearest:
     k: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse numbers of neighbours below one."""
+        """Refuse numbers of neighbors below one."""
         if self.k < 1:
-            raise ValueError(f"Nearest needs k, a number of neighbours, from 1, got {self.k}.")
+            raise ValueError(f"Nearest needs k, a number of neighbors, from 1, got {self.k}.")
 
     def __call__(
         self,
@@ -334,7 +334,7 @@ def _distances(rows: Tensor) -> Tensor:
     """Return the Euclidean distance of each row to each row, ``(size, size)`` float64, on the CPU.
 
     The fast way, ``|a|**2 + |b|**2 - 2 * a @ b``, cancels where rows are close to each other but
-    far from zero, as are years or metres above sea level. So the mean is subtracted first, and
+    far from zero, as are years or meters above sea level. So the mean is subtracted first, and
     where rows are still too close for it, distances are computed from the differences.
     """
     rows = rows.detach().cpu().double().reshape(len(rows), -1)

@@ -8,7 +8,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from vicinal.mixing.drawing import (
+from vicinal.mixing.pairing import Pairing, Shuffle
+from vicinal.mixing.plan import CleanAndMixed, Plan, trusted_plan
+from vicinal.mixing.randomness import CPU
+from vicinal.mixing.sampling import (
     Per,
     check_alpha,
     check_pairing,
@@ -19,9 +22,6 @@ from vicinal.mixing.drawing import (
     draw_shares,
     refuse_call,
 )
-from vicinal.mixing.pairing import Pairing, Shuffle
-from vicinal.mixing.plan import CleanAndMixed, Plan, trusted_plan
-from vicinal.mixing.randomness import CPU
 
 
 class Policy(Protocol):
@@ -62,7 +62,7 @@ class MixUp:
     section 2; ``mix_rate`` follows the MXNet MixUp layer.
 
     Args:
-        alpha: strength, from 0 to infinity. 0 is empirical risk minimisation: nothing is mixed.
+        alpha: strength, from 0 to infinity. 0 is empirical risk minimization: nothing is mixed.
             Near 0 most examples stay almost whole; 1 makes all shares equally likely; with
             ``math.inf`` every blend is half and half. Two numbers, both above 0 and finite, draw
             from the asymmetric ``Beta(first, second)``: (2, 1) keeps two thirds on average.

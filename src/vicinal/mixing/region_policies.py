@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vicinal.mixing.drawing import (
+from vicinal.mixing.pairing import Pairing, Shuffle
+from vicinal.mixing.plan import Plan, trusted_plan
+from vicinal.mixing.randomness import CPU
+from vicinal.mixing.regions import boxes, clouds, kept_share
+from vicinal.mixing.sampling import (
     Per,
     bonds,
     check_alpha,
@@ -18,10 +22,6 @@ from vicinal.mixing.drawing import (
     draw_partners,
     refuse_call,
 )
-from vicinal.mixing.pairing import Pairing, Shuffle
-from vicinal.mixing.plan import Plan, trusted_plan
-from vicinal.mixing.randomness import CPU
-from vicinal.mixing.regions import boxes, clouds, kept_share
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class FMix:
 
     Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"
     (https://arxiv.org/abs/2002.12047), section 4: lam is drawn from ``Beta(alpha, alpha)``, and
-    of a grey noise, whose amplitude falls with frequency, the highest ``1 - lam`` are cut out.
+    of a gray noise, whose amplitude falls with frequency, the highest ``1 - lam`` are cut out.
 
     Args:
         alpha: as for ``MixUp``; the paper uses 1.

@@ -122,8 +122,8 @@ def clouds(
     # kx = 0 and the highest kx stand for themselves and all others for two waves each.
     noise = torch.randn(count, height, width, dtype=torch.float32, generator=generator, device=CPU)
     spectrum = torch.fft.rfft2(noise) / frequency**decay
-    grey = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
-    rank = grey.argsort(dim=1, descending=True).argsort(dim=1)
+    gray = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
+    rank = gray.argsort(dim=1, descending=True).argsort(dim=1)
     shown = ((1 - keep.double()) * area).round()
     mask: Tensor = rank < shown[:, None]
     return mask.reshape(count, height, width)

@@ -1,7 +1,7 @@
 """Networks by name."""
 
+from vicinal.models.external import imported_module
 from vicinal.models.fast_cnn import FastCNN
-from vicinal.models.foreign import imported_module
 from vicinal.models.registry import NETWORKS, build, check_name, mixing_places
 
 __all__ = ["NETWORKS", "FastCNN", "build", "check_name", "imported_module", "mixing_places"]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vicinal.models.weights import initialise
+from vicinal.models.weights import initialize
 
 
 class DenseNet(nn.Module):
@@ -43,7 +43,7 @@ class DenseNet(nn.Module):
                 channels //= 2
         self.norm = nn.BatchNorm2d(channels)
         self.head = nn.Linear(channels, classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""

@@ -62,7 +62,7 @@ class FastCNN(nn.Module):
         of threads, to rounding: it is worked out on the CPU, in float64.
 
         Args:
-            x: ``(n, channels, height, width)``, standardised inputs; 5,000 of CIFAR-10 do. Not
+            x: ``(n, channels, height, width)``, normalized inputs; 5,000 of CIFAR-10 do. Not
                 modified.
 
         Raises:
@@ -70,7 +70,7 @@ class FastCNN(nn.Module):
 
         Example:
             >>> network = FastCNN((1, 9, 9), 2)
-            >>> x = torch.randn(64, 1, 9, 9).cumsum(3)  # neighbours are alike
+            >>> x = torch.randn(64, 1, 9, 9).cumsum(3)  # neighbors are alike
             >>> network.whiten_by(x)
             >>> first = (network.whiten(x) - network.whiten.bias[:, None, None])[:, :4]
             >>> moments = first.transpose(0, 1).flatten(1)
@@ -81,7 +81,7 @@ class FastCNN(nn.Module):
         fits = x.dim() == 4 and x.shape[1] == channels and len(x) > 0 and min(x.shape[2:]) >= 2
         if not (fits and x.is_floating_point()):
             raise ValueError(
-                f"whiten_by needs standardised inputs of shape (n, {channels}, height, width) with "
+                f"whiten_by needs normalized inputs of shape (n, {channels}, height, width) with "
                 f"2x2 pixels or more; got {tuple(x.shape)}, {x.dtype}: pass a part of the training "
                 "inputs as the network gets them."
             )

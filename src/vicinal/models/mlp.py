@@ -19,7 +19,7 @@ class MLP(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        """Build the network with PyTorch's default initialisation."""
+        """Build the network with PyTorch's default initialization."""
         super().__init__()
         self.layer1 = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU())
         self.layer2 = nn.Sequential(nn.Linear(128, 128), nn.ReLU())

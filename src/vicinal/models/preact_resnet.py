@@ -1,18 +1,18 @@
-"""Residual networks whose units begin with normalisation, narrow and wide."""
+"""Residual networks whose units begin with normalization, narrow and wide."""
 
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vicinal.models.weights import initialise
+from vicinal.models.weights import initialize
 
 
 class PreActResNet(nn.Module):
     """Pre-activation ResNet for pictures of about 32x32 pixels, without a first pooling.
 
     He et al., "Identity Mappings in Deep Residual Networks" (https://arxiv.org/abs/1603.05027): a
-    3x3 convolution, stages of units, normalisation, ReLU, the mean over places, a linear layer.
+    3x3 convolution, stages of units, normalization, ReLU, the mean over places, a linear layer.
     From the second on, stages have stride 2. With wider stages it is the Wide ResNet of Zagoruyko
     and Komodakis (https://arxiv.org/abs/1605.07146).
 
@@ -26,11 +26,11 @@ class PreActResNet(nn.Module):
             50 layers on; else of two.
         projected: whether the first unit has a convolution on its way around, though the channels
             are the same.
-        normalise_input: whether a batch norm without weights stands before everything.
-        normalise_stem: whether the first convolution is followed by a batch norm and ReLU.
+        normalize_input: whether a batch norm without weights stands before everything.
+        normalize_stem: whether the first convolution is followed by a batch norm and ReLU.
         activated_identity: whether the identity shortcut of a unit starts after the unit's first
             norm and ReLU, and not before them.
-        normalise_output: whether the last stage is followed by a batch norm and ReLU.
+        normalize_output: whether the last stage is followed by a batch norm and ReLU.
         he: whether convolutions begin with weights after He et al. (arXiv 1502.01852); otherwise
             with PyTorch's default.
 
@@ -50,17 +50,17 @@ class PreActResNet(nn.Module):
         stem: int = 64,
         bottleneck: bool = False,
         projected: bool = False,
-        normalise_input: bool = False,
-        normalise_stem: bool = False,
+        normalize_input: bool = False,
+        normalize_stem: bool = False,
         activated_identity: bool = False,
-        normalise_output: bool = True,
+        normalize_output: bool = True,
         he: bool = True,
     ) -> None:
         """Build the network."""
         super().__init__()
-        first = nn.BatchNorm2d(shape[0], affine=False) if normalise_input else nn.Identity()
+        first = nn.BatchNorm2d(shape[0], affine=False) if normalize_input else nn.Identity()
         self.stem = nn.Sequential(first, nn.Conv2d(shape[0], stem, 3, padding=1, bias=False))
-        if normalise_stem:
+        if normalize_stem:
             self.stem.extend([nn.BatchNorm2d(stem), nn.ReLU()])
         channels, self.stages = stem, nn.Sequential()
         for k, (count, inner) in enumerate(zip(units, widths, strict=True)):
@@ -73,10 +73,10 @@ class PreActResNet(nn.Module):
                 stage.append(make(channels, inner, stride, around, activated_identity))
                 channels = outer
             self.stages.add_module(f"stage{k + 1}", stage)
-        self.norm = nn.BatchNorm2d(channels) if normalise_output else None
+        self.norm = nn.BatchNorm2d(channels) if normalize_output else None
         self.head = nn.Linear(channels, classes)
         if he:
-            initialise(self)
+            initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
@@ -88,7 +88,7 @@ class PreActResNet(nn.Module):
 
 
 class _Basic(nn.Module):
-    """Normalisation, ReLU and a 3x3 convolution, twice."""
+    """Normalization, ReLU and a 3x3 convolution, twice."""
 
     def __init__(
         self, channels: int, width: int, stride: int, around: bool, activated: bool

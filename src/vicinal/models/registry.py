@@ -8,8 +8,8 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
+from vicinal.models.external import FORMS, build_foreign, check_foreign, is_foreign
 from vicinal.models.fast_cnn import FastCNN
-from vicinal.models.foreign import FORMS, build_foreign, check_foreign, is_foreign
 from vicinal.models.mlp import MLP
 from vicinal.models.preact_resnet import PreActResNet
 from vicinal.models.resnet import ResNet
@@ -59,14 +59,14 @@ NETWORKS = {
     # Of facebookresearch/mixup-cifar10 (models/resnet.py, ResNet18), and of hongyi-zhang/mixup and
     # vikasverma1077/manifold_mixup (both after kuangliu/pytorch-cifar, PreActResNet18).
     "preact-resnet-18-mixup": _preact(
-        4, normalise_stem=True, activated_identity=True, normalise_output=False, he=False
+        4, normalize_stem=True, activated_identity=True, normalize_output=False, he=False
     ),
-    "preact-resnet-18-manifold": _preact(4, normalise_output=False, he=False),
+    "preact-resnet-18-manifold": _preact(4, normalize_output=False, he=False),
     "preact-resnet-34": _preact(4, units=(3, 4, 6, 3)),
     "preact-resnet-50": _preact(4, units=(3, 4, 6, 3), bottleneck=True),
     # Of the MXNet MixUp layer: hdjsjyl/mixup.
     "preact-resnet-50-small": _preact(
-        3, units=(8, 8, 8), widths=(16, 32, 64), stem=16, projected=True, normalise_input=True
+        3, units=(8, 8, 8), widths=(16, 32, 64), stem=16, projected=True, normalize_input=True
     ),
     "wrn-28-10": _preact(3, units=(4, 4, 4), widths=(160, 320, 640), stem=16),
     "densenet-bc-100": _dense(depth=100, growth=12),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vicinal.models.weights import initialise
+from vicinal.models.weights import initialize
 
 
 class ResNet(nn.Module):
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
                 channels = 256 * 2**k
             self.stages.add_module(f"stage{k + 1}", stage)
         self.head = nn.Linear(channels, classes)
-        initialise(self)
+        initialize(self)
         for module in self.modules():
             if isinstance(module, _Bottleneck):
                 nn.init.zeros_(module.norm3.weight)

@@ -15,7 +15,7 @@ class SmallCNN(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        """Build the network with PyTorch's default initialisation."""
+        """Build the network with PyTorch's default initialization."""
         super().__init__()
         self.stage1 = _stage(shape[0], 16, stride=1)
         self.stage2 = _stage(16, 32, stride=2)

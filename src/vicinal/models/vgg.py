@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vicinal.models.weights import initialise
+from vicinal.models.weights import initialize
 
 
 class VGG(nn.Module):
@@ -39,7 +39,7 @@ class VGG(nn.Module):
             stage.append(nn.MaxPool2d(2))
             self.stages.add_module(f"stage{k + 1}", stage)
         self.head = nn.Linear(channels, classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
@@ -62,7 +62,7 @@ class LeNet(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        """Build the network with PyTorch's default initialisation."""
+        """Build the network with PyTorch's default initialization."""
         super().__init__()
         self.stage1 = nn.Sequential(nn.Conv2d(shape[0], 20, 5), nn.ReLU(), nn.MaxPool2d(2))
         self.stage2 = nn.Sequential(nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2))

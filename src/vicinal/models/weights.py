@@ -3,14 +3,14 @@
 from torch import nn
 
 
-def initialise(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Draw the weights of convolutions after He et al. (arXiv 1502.01852), by their outputs.
 
     Norms begin as they are made, with one and nought; linear layers as PyTorch draws them.
 
     Example:
         >>> layer = nn.Conv2d(8, 64, 3)
-        >>> initialise(layer)
+        >>> initialize(layer)
         >>> 0.9 < layer.weight.std().item() * (64 * 9 / 2) ** 0.5 < 1.1
         True
     """

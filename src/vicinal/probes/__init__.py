@@ -1,5 +1,5 @@
 """Probes: questions put to a trained network."""
 
-from vicinal.probes.memorisation import reproduced
+from vicinal.probes.memorization import reproduced
 
 __all__ = ["reproduced"]

@@ -21,11 +21,11 @@ from vicinal.bench import measure, measured_on
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.files import write_whole
-from vicinal.reports.drawing import (
+from vicinal.reports.svg import (
     ARMS,
     LINES,
     Picture,
-    arm_colour,
+    arm_color,
     as_picture,
     standalone,
     styled,
@@ -207,9 +207,9 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             list(milliseconds),
             list(milliseconds.values()),
             "-" if ours else LINES[n % len(LINES)],
-            color=arm_colour(n),
+            color=arm_color(n),
             linewidth=2.6 if ours else 1.3,
-            marker="o" if n >= len(ARMS) else None,  # the colours begin again
+            marker="o" if n >= len(ARMS) else None,  # the colors begin again
             markersize=3,
             label=name,
         )

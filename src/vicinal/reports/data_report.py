@@ -16,7 +16,7 @@ from vicinal.data import DataSet
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.files import write_whole
-from vicinal.reports.drawing import as_picture, standalone, styled
+from vicinal.reports.svg import as_picture, standalone, styled
 
 _MOST_CLASSES = 20
 _MOST_SENTENCES = 5
@@ -25,7 +25,7 @@ _EXAMPLES = 8
 
 def print_description(spec: str, described: Mapping[str, Any], console: Console) -> None:
     """Print what ``vicinal.data.describe`` found."""
-    inputs, targets, parts = (described[key] for key in ("inputs", "targets", "parts"))
+    inputs, targets, parts = (described[key] for key in ("inputs", "targets", "splits"))
     shape = " x ".join(map(str, inputs["shape"]))
     console.print(Text(visible(spec), style="bold"))
     where = "" if inputs["in_memory"] else "; read from files when asked for"

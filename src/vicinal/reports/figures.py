@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vicinal.escaping import visible
-from vicinal.reports.drawing import LINES, Picture, arm_colour, as_picture, styled
-from vicinal.reports.words import title
+from vicinal.reports.svg import LINES, Picture, arm_color, as_picture, styled
+from vicinal.reports.wording import title
 from vicinal.studies import EpochRow, condition_name
 
 Histories = Mapping[tuple[str, float], Sequence[Sequence[EpochRow]]]
@@ -32,11 +32,11 @@ def accuracy_picture(summary: Mapping[str, Any]) -> Picture:
             axes.text(0, height, condition, transform=axes.get_yaxis_transform(), weight="bold")
             for row in (row for row in summary["rows"] if row["condition"] == condition):
                 height -= 1
-                colour = arm_colour(arms.index(row["arm"]))
+                color = arm_color(arms.index(row["arm"]))
                 if row["accuracy"] is not None:
-                    axes.plot(row["accuracy"], height, "o", color=colour)
+                    axes.plot(row["accuracy"], height, "o", color=color)
                 if row["low"] is not None:
-                    axes.plot([row["low"], row["high"]], [height] * 2, color=colour)
+                    axes.plot([row["low"], row["high"]], [height] * 2, color=color)
                 ticks.append((height, _short(title(summary, row["arm"]), 32)))
             height -= 1.3
         axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
@@ -76,7 +76,7 @@ def curve_pictures(
     ]
 
 
-def memorisation_picture(
+def memorization_picture(
     summary: Mapping[str, Any], histories: Histories, corrupted: float
 ) -> Picture:
     """Draw the share of the wrong training labels that the network answers with, by epoch."""
@@ -84,7 +84,7 @@ def memorisation_picture(
         summary,
         histories,
         corrupted,
-        field="memorised",
+        field="memorized",
         label="wrong labels learned, %",
         scale=100.0,
         heading=f"wrong labels learned, {condition_name(corrupted)}",
@@ -162,11 +162,11 @@ def _curves(
                 mean,
                 line,
                 marker=marker,
-                color=arm_colour(k),
+                color=arm_color(k),
                 label=_short(title(summary, arm), 32),
             )
             axes.fill_between(
-                epochs, values.min(0), values.max(0), color=arm_colour(k), alpha=0.18, linewidth=0
+                epochs, values.min(0), values.max(0), color=arm_color(k), alpha=0.18, linewidth=0
             )
             words.append(f"{title(summary, arm)} ends at {mean[-1]:.3g}")
         _label(axes, heading, label)

@@ -5,8 +5,8 @@ from typing import Any
 
 import jinja2
 
-from vicinal.reports.drawing import COLOURS_DARK, COLOURS_LIGHT, Picture
-from vicinal.reports.words import (
+from vicinal.reports.svg import COLORS_DARK, COLORS_LIGHT, Picture
+from vicinal.reports.wording import (
     DIFFERENCES,
     PUBLISHED,
     PUBLISHED_CAPTION,
@@ -32,7 +32,7 @@ def page(
     recipe_text: str,
     machines: Sequence[Mapping[str, str]],
     accuracy: Picture,
-    memorisation: Sequence[Picture],
+    memorization: Sequence[Picture],
     curves: Sequence[tuple[str, Sequence[Picture]]],
     examples: Picture | None,
 ) -> str:
@@ -43,7 +43,7 @@ def page(
         recipe_text: the recipe as resolved, in TOML.
         machines: what the trials ran on, each kind once.
         accuracy: the picture of the answer.
-        memorisation: one picture for each condition with wrong labels.
+        memorization: one picture for each condition with wrong labels.
         curves: for each condition its name and its learning curves.
         examples: the strip of blended examples, where an arm mixes.
     """
@@ -76,9 +76,9 @@ def page(
         versions=summary["versions"],
         machines=machines,
         accuracy=accuracy,
-        memorisation=memorisation,
+        memorization=memorization,
         curves=curves,
         examples=examples,
-        light=COLOURS_LIGHT,
-        dark=COLOURS_DARK,
+        light=COLORS_LIGHT,
+        dark=COLORS_DARK,
     )

@@ -25,7 +25,7 @@ SLOW = 20
 
 
 class StudyProgress:
-    """Tells of a study while it runs; see ``vicinal.studies.Progress``. A context manager."""
+    """Tells of a study while it runs; see ``vicinal.studies.StudyCallbacks``. A context manager."""
 
     def __init__(self, console: Console) -> None:
         """Write to ``console``: live if it is a terminal."""

@@ -7,9 +7,9 @@ from typing import Any
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.studies import Study
-from vicinal.studies.results import Trial, read_metrics
 from vicinal.studies.summary import summary_text
 from vicinal.training.recipe import resolved_text
+from vicinal.training.trial_result import Trial, read_metrics
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
 
@@ -38,15 +38,15 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         UserError: if one of them cannot be written, or a trial's metrics cannot be read.
     """
     # matplotlib takes its time, which showing a finished study can do without.
-    from vicinal.reports.drawing import standalone
     from vicinal.reports.figures import (
         accuracy_picture,
         curve_pictures,
         examples_picture,
-        memorisation_picture,
+        memorization_picture,
     )
     from vicinal.reports.page import page
-    from vicinal.reports.tables import csv_text, markdown
+    from vicinal.reports.study_tables import csv_text, markdown
+    from vicinal.reports.svg import standalone
     from vicinal.studies import condition_name
 
     recipe, folder = study.recipe, study.folder
@@ -63,11 +63,11 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     rates = recipe.corrupted_labels
     raw, summary = summary, with_text(summary, visible)
     accuracy = accuracy_picture(summary)
-    memorisation = [memorisation_picture(summary, histories, rate) for rate in rates if rate]
+    memorization = [memorization_picture(summary, histories, rate) for rate in rates if rate]
     curves = [(condition_name(r), curve_pictures(summary, histories, r)) for r in rates]
     kept = folder / "examples.npz"
     examples = examples_picture(kept) if kept.exists() else None
-    pictures = [accuracy, *memorisation, *(one for _, several in curves for one in several)]
+    pictures = [accuracy, *memorization, *(one for _, several in curves for one in several)]
     files = {
         f"figures/{picture.name}.svg": standalone(picture)
         for picture in ([*pictures, examples] if examples else pictures)
@@ -78,7 +78,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         recipe_text=visible(resolved_text(recipe), keep_lines=True),
         machines=[m for k, m in enumerate(machines) if m not in machines[:k]],
         accuracy=accuracy,
-        memorisation=memorisation,
+        memorization=memorization,
         curves=curves,
         examples=examples,
     )

@@ -22,9 +22,9 @@ from vicinal.data import load
 from vicinal.errors import UserError, unknown
 from vicinal.files import write_whole
 from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, Policy, ResizeMix, Shuffle
-from vicinal.reports.drawing import (
+from vicinal.reports.svg import (
     ARMS,
-    COLOURS_LIGHT,
+    COLORS_LIGHT,
     FAINT,
     INK,
     as_picture,
@@ -50,7 +50,7 @@ _MOST = 16
 _WIDE = 22
 """Letters that fit under a tile."""
 
-_COLOURS = 128
+_COLORS = 128
 """In a photograph: at the size of a tile no more are needed, and the file is a third as large."""
 
 _SCAN = 32
@@ -61,7 +61,7 @@ _TIMES = ("partner", "second partner", "third partner", "further partner")
 
 
 class Batch(NamedTuple):
-    """Some labelled pictures.
+    """Some labeled pictures.
 
     Args:
         inputs: ``(batch, 1 or 3, height, width)`` uint8.
@@ -171,14 +171,14 @@ def mixing_png(name: str, batch: Batch, plans: Mapping[str, Plan]) -> bytes:
     """Draw the same as ``mixing_svg`` as a PNG file, dark on white, its words in the file too."""
     page = {INK: "--ink", FAINT: "--faint"}
     with styled():
-        coloured = {
-            key: COLOURS_LIGHT[page[value]]
+        colored = {
+            key: COLORS_LIGHT[page[value]]
             for key, value in mpl.rcParams.items()
             if isinstance(value, str) and value in page
         }
-        with mpl.rc_context(coloured):
+        with mpl.rc_context(colored):
             rows = mixing_rows(batch, plans)
-            figure = _figure(rows, batch.brightest, outline=COLOURS_LIGHT["--arm2"])
+            figure = _figure(rows, batch.brightest, outline=COLORS_LIGHT["--arm2"])
             figure.set_layout_engine("constrained")
             file = io.BytesIO()
             figure.savefig(
@@ -186,7 +186,7 @@ def mixing_png(name: str, batch: Batch, plans: Mapping[str, Plan]) -> bytes:
                 format="png",
                 dpi=144,
                 transparent=False,
-                facecolor=COLOURS_LIGHT["--paper"],
+                facecolor=COLORS_LIGHT["--paper"],
                 metadata={
                     "Software": None,
                     "Title": name,
@@ -311,13 +311,13 @@ def _figure(rows: Sequence[Row], brightest: int, *, outline: str = ARMS[2]) -> F
 
 
 def _pixels(rows: Sequence[Row], brightest: int) -> Iterator[np.ndarray]:
-    """Answer with the tiles of all rows, uint8 up to 255, ``(h, w)`` grey or ``(h, w, 3)``."""
+    """Answer with the tiles of all rows, uint8 up to 255, ``(h, w)`` gray or ``(h, w, 3)``."""
     for row in rows:
         for tile in (row.tiles.double() * (255 / brightest)).round().byte():
             yield np.asarray(tile[0] if len(tile) == 1 else tile.permute(1, 2, 0))
 
 
-def _draw_outline(axes: Axes, region: np.ndarray, colour: str) -> None:
+def _draw_outline(axes: Axes, region: np.ndarray, color: str) -> None:
     """Draw the border between the pixels in a region and those outside of it."""
     inside = np.pad(region, 1)
     path: list[tuple[float, float]] = []
@@ -327,7 +327,7 @@ def _draw_outline(axes: Axes, region: np.ndarray, colour: str) -> None:
         path += [(line, row), (line, end), (math.nan, math.nan)]
     if path:
         x, y = np.array(path).T - 0.5
-        axes.plot(x, y, color=colour, linewidth=1, clip_on=False)
+        axes.plot(x, y, color=color, linewidth=1, clip_on=False)
 
 
 def _runs(lines: np.ndarray) -> Iterator[tuple[int, int, int]]:
@@ -360,10 +360,10 @@ def _with_small_images(
 
 
 def _small_png(pixels: np.ndarray) -> bytes:
-    """Return a PNG file of one byte a pixel: grey as it is, colours by a palette."""
+    """Return a PNG file of one byte a pixel: gray as it is, colors by a palette."""
     image = Image.fromarray(pixels)
     if image.mode == "RGB":
-        image = image.quantize(_COLOURS)
+        image = image.quantize(_COLORS)
     file = io.BytesIO()
     image.save(file, "png", optimize=True)
     return file.getvalue()

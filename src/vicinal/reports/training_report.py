@@ -11,8 +11,8 @@ from rich.text import Text
 
 from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result
-from vicinal.studies.doubts import constant_predictor
 from vicinal.training.scoring import Scores
+from vicinal.training.verdict_problems import constant_predictor
 
 
 class TrainProgress:

@@ -10,8 +10,8 @@ import torch
 from vicinal.data import DataSet
 from vicinal.files import write_whole
 from vicinal.mixing import generator_at
-from vicinal.studies.trial import policy_of
 from vicinal.training.settings import MixUpArm, Recipe
+from vicinal.training.trial import policy_of
 
 COUNT = 6
 

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from vicinal.errors import UserError
-from vicinal.studies.results import Trial
+from vicinal.training.trial_result import Trial
 
 
 class Ledger:

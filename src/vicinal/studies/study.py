@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
-from vicinal.studies.folders import LOCK, alone_in, differences
-from vicinal.studies.idle import idle_settings
-from vicinal.studies.origin import Origin, check_origin, origin_differs
-from vicinal.studies.results import (
+from vicinal.training.origin import Origin, check_origin, origin_differs
+from vicinal.training.recipe import load_resolved, resolved_text
+from vicinal.training.run_folder import LOCK, alone_in, differences
+from vicinal.training.settings import Recipe
+from vicinal.training.trial_result import (
     FAILURE,
     EpochRow,
     Result,
@@ -24,8 +25,7 @@ from vicinal.studies.results import (
     trials_with_results,
     write_failure,
 )
-from vicinal.training.recipe import load_resolved, resolved_text
-from vicinal.training.settings import Recipe
+from vicinal.training.unused_settings import idle_settings
 
 if TYPE_CHECKING:
     from vicinal.data import DataSet
@@ -85,7 +85,7 @@ class Study:
         return {trial: failure.reason for trial, failure in read.items() if failure is not None}
 
 
-class Progress(Protocol):
+class StudyCallbacks(Protocol):
     """What is told of a study while it runs."""
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
@@ -189,7 +189,7 @@ def _differences(trial: Trial, there: Recipe, here: Recipe) -> list[str]:
     ]
 
 
-def run_study(study: Study, progress: Progress) -> bool:
+def run_study(study: Study, progress: StudyCallbacks) -> bool:
     """Run the trials that are left, one after the other; say whether there were any.
 
     Each result is written as soon as it is there. A study that was stopped, in whatever way, goes
@@ -204,7 +204,7 @@ def run_study(study: Study, progress: Progress) -> bool:
     left = [trial for trial in study.trials if trial not in finished and trial not in failed]
     for trial in finished:  # if it was killed right after its result was written
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
-    from vicinal.studies.data import code_that_runs, first_lines, load_data
+    from vicinal.training.recipe_data import code_that_runs, first_lines, load_data
 
     for sentence in code_that_runs(study.recipe) if left else ():
         progress.say(sentence)
@@ -218,8 +218,8 @@ def run_study(study: Study, progress: Progress) -> bool:
         progress.say(f"{examples} is damaged, and is written again")
     # Heavy imports, which a finished study can do without.
     from vicinal.studies.examples import write_examples
-    from vicinal.studies.fingerprint import data_facts
-    from vicinal.studies.preparation import given_labels
+    from vicinal.training.fingerprint import data_facts
+    from vicinal.training.trial_setup import given_labels
 
     data = load_data(study.recipe, progress.left_out)
     for sentence in first_lines(study.recipe, data, study.recipe.arms):
@@ -241,12 +241,12 @@ def _run_left(
     study: Study,
     left: Sequence[Trial],
     data: "DataSet",
-    progress: Progress,
+    progress: StudyCallbacks,
     expected: Origin | None,
 ) -> None:
     """Run trials one after the other, as the ledger hands them out."""
     from vicinal.studies.ledger import Ledger
-    from vicinal.studies.trial import Told, run_trial
+    from vicinal.training.trial import Callbacks, run_trial
 
     ledger = Ledger(study.folder / "study.db", study.recipe.name)
     ledger.begin(left)
@@ -264,7 +264,7 @@ def _run_left(
                 trial,
                 data,
                 folder,
-                told=Told(progress.epoch, progress.say),
+                told=Callbacks(progress.epoch, progress.say),
                 expected=expected,
             )
         except TrialError as error:

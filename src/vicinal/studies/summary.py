@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from vicinal.errors import UserError
-from vicinal.studies.doubts import Constant, Doubt, constant_predictor, doubts
-from vicinal.studies.results import Result, Trial, condition_name
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
 from vicinal.training.settings import Published, Recipe
+from vicinal.training.trial_result import Result, Trial, condition_name
+from vicinal.training.verdict_problems import Constant, Doubt, constant_predictor, doubts
 
 
-def summarise(
+def summarize(
     recipe: Recipe, results: Mapping[Trial, Result], failures: Mapping[Trial, str] | None = None
 ) -> dict[str, Any]:
     """Return the answer of a study: plain values, ready for JSON.
@@ -100,7 +100,7 @@ def _row(
     if arm != recipe.baseline and both:
         pairs = [_percent([r for r in one if r.seed in both]) for one in (own, base)]
         difference = paired_difference(*pairs, step=step)
-    memorised = [100 * r.memorised for r in own if r.memorised is not None]
+    memorized = [100 * r.memorized for r in own if r.memorized is not None]
     return {
         "arm": arm,
         "condition": condition_name(corrupted),
@@ -109,7 +109,7 @@ def _row(
         **_rounded(difference, ("difference", "difference_low", "difference_high")),
         "verdict": verdict(difference) if difference else None,
         "withheld": None,
-        "memorised": round(float(np.mean(memorised)), 4) if memorised else None,
+        "memorized": round(float(np.mean(memorized)), 4) if memorized else None,
         "seconds": float(np.median([r.seconds for r in own])) if own else None,
     }
 

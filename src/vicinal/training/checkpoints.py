@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vicinal.errors import UserError
 from vicinal.escaping import is_utf8
 from vicinal.files import WEIGHTS, write_whole
-from vicinal.training.loop import Learner, Reached
+from vicinal.training.loop import Learner, TrainingProgress
 
 _MOST_TEXT = 1 << 24
 """The most characters of a tree in a header; 10,000 tensors take about a million."""
@@ -128,25 +128,25 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) 
             )
 
 
-def state_of(learner: Learner, reached: Reached, fabric: Fabric) -> dict[str, Any]:
+def state_of(learner: Learner, reached: TrainingProgress, fabric: Fabric) -> dict[str, Any]:
     """Return all that decides how a run goes on.
 
     Where the weights are divided among processes, each of them has to call this.
     """
     model: Any
-    optimisers: Any
+    optimizers: Any
     if _sharded(fabric):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        bare = [optimiser.optimizer for optimiser in learner.optimisers]
-        model, optimisers = get_state_dict(learner.network, bare, options=whole)
+        bare = [optimizer.optimizer for optimizer in learner.optimizers]
+        model, optimizers = get_state_dict(learner.network, bare, options=whole)
     else:
         model = learner.model.state_dict()
-        optimisers = [optimiser.optimizer.state_dict() for optimiser in learner.optimisers]
+        optimizers = [optimizer.optimizer.state_dict() for optimizer in learner.optimizers]
     return {
         "model": model,
-        "optimisers": optimisers,
+        "optimizers": optimizers,
         "average": None if learner.average is None else learner.average.state_dict(),
         "scaler": fabric.strategy.precision.state_dict(),
         "reached": {
@@ -159,7 +159,9 @@ def state_of(learner: Learner, reached: Reached, fabric: Fabric) -> dict[str, An
     }
 
 
-def go_on_from(state: Mapping[str, Any], learner: Learner, fabric: Fabric, origin: str) -> Reached:
+def go_on_from(
+    state: Mapping[str, Any], learner: Learner, fabric: Fabric, origin: str
+) -> TrainingProgress:
     """Bring a run to where it was.
 
     Args:
@@ -169,7 +171,7 @@ def go_on_from(state: Mapping[str, Any], learner: Learner, fabric: Fabric, origi
         origin: the file, for errors.
 
     Raises:
-        UserError: if the state is of another network or optimiser.
+        UserError: if the state is of another network or optimizer.
     """
     try:
         if _sharded(fabric):
@@ -178,20 +180,20 @@ def go_on_from(state: Mapping[str, Any], learner: Learner, fabric: Fabric, origi
             whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
             set_state_dict(
                 learner.network,
-                [optimiser.optimizer for optimiser in learner.optimisers],
+                [optimizer.optimizer for optimizer in learner.optimizers],
                 model_state_dict=state["model"],
-                optim_state_dict=state["optimisers"],
+                optim_state_dict=state["optimizers"],
                 options=whole,
             )
         else:
             put_weights(learner.model, state["model"], origin)
-            for optimiser, its in zip(learner.optimisers, state["optimisers"], strict=True):
-                optimiser.optimizer.load_state_dict(its)
+            for optimizer, its in zip(learner.optimizers, state["optimizers"], strict=True):
+                optimizer.optimizer.load_state_dict(its)
         if learner.average is not None:
             learner.average.load_state_dict(state["average"])
         fabric.strategy.precision.load_state_dict(state["scaler"])
         there = state["reached"]
-        return Reached(
+        return TrainingProgress(
             there["epoch"], there["step"], there["loss"], there["seen"], float(there["mean"])
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -218,7 +220,7 @@ def _taken_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         crc32 = zlib.crc32(_bytes_of(value))
         return {"tensor": name, "channels_last": channels_last, "crc32": crc32}
     if isinstance(value, Mapping):
-        # Keys of JSON are strings, and optimisers count their parameters: so a list of pairs.
+        # Keys of JSON are strings, and optimizers count their parameters: so a list of pairs.
         pairs = [[key, _taken_apart(one, f"{name}/{key}", tensors)] for key, one in value.items()]
         return {"mapping": pairs}
     if isinstance(value, list | tuple):

@@ -14,7 +14,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.launchers import subprocess_script
 from torch import Tensor
 
-from vicinal.data.loaders import dead_workers_named
+from vicinal.data.loader import dead_workers_named
 from vicinal.errors import TrialError, UserError, out_of_memory, unknown
 
 PATIENCE = timedelta(seconds=50)

@@ -24,7 +24,7 @@ MIXING, NETWORK = 0, 3
 """The streams of ``generator_at`` that the loop draws from; loaders draw from others."""
 
 AGREE_EVERY = 16
-"""Optimiser steps after which several processes agree on whether one of them was asked to stop."""
+"""Optimizer steps after which several processes agree on whether one of them was asked to stop."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Learner:
     Args:
         model: the network itself.
         network: what runs it in training: with mixing inside, and wrapped by Fabric.
-        optimisers: wrapped by Fabric.
+        optimizers: wrapped by Fabric.
         average: the moving average of the weights, if there is one.
         policy: what the mixing is drawn from, if there is any.
         at: places to mix at.
@@ -42,7 +42,7 @@ class Learner:
 
     model: nn.Module
     network: _FabricModule
-    optimisers: list[Any]
+    optimizers: list[Any]
     average: AveragedModel | None
     policy: Policy | None
     at: Sequence[str]
@@ -54,13 +54,13 @@ class Learner:
 
 
 @dataclass
-class Reached:
+class TrainingProgress:
     """How far training has come.
 
     Args:
         epoch: epochs that are finished.
         step: batches of this rank that the next epoch has gone through.
-        loss: sum over the examples of the next epoch of the loss that was minimised.
+        loss: sum over the examples of the next epoch of the loss that was minimized.
         seen: number of these examples.
         mean: mean of the last epoch that was finished.
     """
@@ -74,7 +74,7 @@ class Reached:
 
 def learner(
     model: nn.Module,
-    optimisers: Callable[[nn.Module], list[Optimizer]],
+    optimizers: Callable[[nn.Module], list[Optimizer]],
     *,
     fabric: Fabric,
     policy: Policy | None = None,
@@ -89,7 +89,7 @@ def learner(
 
     Args:
         model: ``(batch, ...)`` to ``(batch, classes)``. Trained in place.
-        optimisers: makes the optimisers of a network that is on its device.
+        optimizers: makes the optimizers of a network that is on its device.
         fabric: the engine: device, precision, processes.
         policy: what to draw the mixing from; ``None`` for none.
         at: places to mix at, one of which is drawn each step: ``"input"`` or names of modules.
@@ -100,13 +100,13 @@ def learner(
         sync_batch_norm: whether norms see the batches of all processes.
 
     Raises:
-        UserError: if synchronised norms or an average are asked for where they cannot be had.
+        UserError: if synchronized norms or an average are asked for where they cannot be had.
         ValueError: if a place is none of the network.
     """
     if sync_batch_norm and fabric.world_size > 1:
         if fabric.device.type != "cuda":
             raise UserError(
-                "training.sync_batch_norm wants GPUs: PyTorch has no synchronised batch norm for "
+                "training.sync_batch_norm wants GPUs: PyTorch has no synchronized batch norm for "
                 f"the {fabric.device.type}; leave it out"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -124,7 +124,7 @@ def learner(
     inner = model if policy is None else MixedInside(model, policy, at=at)
     if compiled:
         inner.compile(mode="reduce-overhead" if cuda_graphs else None)
-    network, *engines = fabric.setup(inner, *optimisers(model))
+    network, *engines = fabric.setup(inner, *optimizers(model))
     for engine in engines:
         for group in engine.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -145,10 +145,10 @@ def train(
     accumulate: int = 1,
     clip_norm: float | None = None,
     channels_last: bool = False,
-    start: Reached | None = None,
+    start: TrainingProgress | None = None,
     stopping: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda _sentence: None,
-) -> Iterator[Reached]:
+) -> Iterator[TrainingProgress]:
     """Train a network for classification, and hand over after each epoch.
 
     A generator: it trains while it is being read, and leaves the network in train mode. Chance is
@@ -158,12 +158,12 @@ def train(
 
     Args:
         learner: what is trained, as ``learner`` makes it or as a checkpoint has left it.
-        loader: of floating point inputs and int64 classes, on Fabric's device. An optimiser step
+        loader: of floating point inputs and int64 classes, on Fabric's device. An optimizer step
             takes ``accumulate`` of its batches.
         fabric: the engine: device, precision, processes.
         epochs: passes over the data, from 1.
         seed: of this run.
-        rate: what the learning rate is multiplied by at an optimiser step.
+        rate: what the learning rate is multiplied by at an optimizer step.
         mixed_epochs: the epochs, from 0, in which batches are mixed; all of them if None.
         label_smoothing: share of each target that is spread over all classes.
         accumulate: batches of the loader to a step.
@@ -179,7 +179,7 @@ def train(
     Raises:
         UserError: when the loss stops being finite.
     """
-    reached = start or Reached()
+    reached = start or TrainingProgress()
     narrow = fabric.device.type == "mps"  # which has no float64
     reached.loss = reached.loss.to(fabric.device, torch.float32 if narrow else torch.float64)
     steps = math.ceil(len(loader) / accumulate)
@@ -224,7 +224,7 @@ def train(
 
 
 def _examples(loader: Loader, k: int, accumulate: int) -> int:
-    """Return how many examples the optimiser step of batch ``k`` has, in all processes."""
+    """Return how many examples the optimizer step of batch ``k`` has, in all processes."""
     first = k // accumulate * accumulate
     return loader.seen_before(min(first + accumulate, len(loader))) - loader.seen_before(first)
 
@@ -315,14 +315,14 @@ def _compiled(network: nn.Module, *, forget: bool = False) -> nn.Module | None:
 
 
 def _step(learner: Learner, fabric: Fabric, factor: float, clip_norm: float | None) -> None:
-    for optimiser in learner.optimisers:
-        for group in optimiser.param_groups:
+    for optimizer in learner.optimizers:
+        for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         if clip_norm is not None:
             fabric.clip_gradients(
-                learner.network, optimiser, max_norm=clip_norm, error_if_nonfinite=False
+                learner.network, optimizer, max_norm=clip_norm, error_if_nonfinite=False
             )
-        optimiser.step()
+        optimizer.step()
     if learner.average is not None:
         learner.average.update_parameters(learner.model)
 
@@ -337,7 +337,7 @@ def _agreed(stopping: Callable[[], bool], step: int, fabric: Fabric) -> bool:
     return bool(total(asked, fabric=fabric) > 0)
 
 
-def _close_epoch(reached: Reached, fabric: Fabric, learner: Learner) -> None:
+def _close_epoch(reached: TrainingProgress, fabric: Fabric, learner: Learner) -> None:
     """Count an epoch that is over, and check that its loss is finite."""
     sums = torch.stack([reached.loss, torch.full_like(reached.loss, reached.seen)])
     loss, seen = total(sums, fabric=fabric).tolist()
@@ -361,7 +361,7 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
     """
     if math.isfinite(loss):
         return
-    rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimisers for g in o.param_groups)
+    rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimizers for g in o.param_groups)
     raise TrialError(
         f"the {kind} loss became {loss} in epoch {epoch}: lower the learning rate "
         f"(training.optimizer, now {rates}) or raise training.warmup_epochs; the last checkpoint "

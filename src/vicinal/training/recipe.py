@@ -11,7 +11,7 @@ import pydantic
 import tomli_w
 
 from vicinal.errors import UserError, unknown
-from vicinal.training.complaints import complaints, mismatches
+from vicinal.training.recipe_errors import complaints, mismatches
 from vicinal.training.settings import Recipe, merged
 
 _MAX_BYTES = 200_000

@@ -20,7 +20,7 @@ def rate_factor(
     Args:
         step: from 0, over all epochs.
         schedule: the form.
-        steps_per_epoch: optimiser steps of an epoch.
+        steps_per_epoch: optimizer steps of an epoch.
         epochs: of the whole run.
         warmup_epochs: how long a straight rise from nothing stands before the schedule, which has
             the epochs that are left; for ``step`` the milestones still count from the start.

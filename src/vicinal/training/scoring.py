@@ -7,9 +7,9 @@ import pydantic
 import torch
 from torch import Tensor
 
-from vicinal.data import CentreCrop, DataSet, Loader, Part, Standardise
+from vicinal.data import CenterCrop, DataSet, Loader, Normalize, Split
 from vicinal.data.dataset import OnBad
-from vicinal.data.loaders import dead_workers_named
+from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
 from vicinal.models import NETWORKS, build, imported_module
 from vicinal.training.checkpoints import check_weights, put_weights, read_tree
@@ -36,13 +36,13 @@ class About(pydantic.BaseModel):
         network: its name, as in a recipe.
         shape: of one example, after cropping.
         classes: their names, in the order of the scores.
-        crops: sizes of the centre crops of its tests.
+        crops: sizes of the center crops of its tests.
         data: what named the data set.
         root: the folder that it was looked for under; None for the default.
         on_bad: what was done about examples that cannot be read.
         division: how a data set without a test split was divided.
         preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
-        origin: fingerprints of data and network; see ``vicinal.studies.origin``.
+        origin: fingerprints of data and network; see ``vicinal.training.origin``.
     """
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
@@ -161,7 +161,7 @@ def score_checkpoint(
             network has to be imported and may not, or if the data have other classes, other shapes
             or no such part.
     """
-    about, standardise, weights = _opened(path)
+    about, normalize, weights = _opened(path)
     module = imported_module(about.network)
     if module is not None and not allow_import:
         raise UserError(
@@ -169,9 +169,9 @@ def score_checkpoint(
             "code; if you trust whoever wrote the checkpoint and that module, allow it with "
             "--allow-import"
         )
-    rows = data.parts.get(part)
+    rows = data.splits.get(part)
     if rows is None:
-        raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.parts)}")
+        raise UserError(f"the data have no part {part!r}; they have: {', '.join(data.splits)}")
     targets = _targets_as(about.classes, data.classes, rows.targets)
     if about.network in NETWORKS:
         # Shapes alone, since a file may ask for a network that takes all the memory.
@@ -185,10 +185,10 @@ def score_checkpoint(
     if about.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = Loader(
-        Part(rows.inputs, targets),
+        Split(rows.inputs, targets),
         batch_size=1024,
         seed=0,
-        augment=(*(CentreCrop(size) for size in about.crops), standardise.to(fabric.device)),
+        augment=(*(CenterCrop(size) for size in about.crops), normalize.to(fabric.device)),
         device=fabric.device,
         shuffle=False,
     )
@@ -209,7 +209,7 @@ def score_checkpoint(
     return scores_of(given, about.classes, pairs=pairs)
 
 
-def _opened(path: Path) -> tuple[About, Standardise, dict[str, Tensor]]:
+def _opened(path: Path) -> tuple[About, Normalize, dict[str, Tensor]]:
     tree = read_tree(path)
     try:
         saved = _Saved.model_validate(tree)
@@ -218,8 +218,8 @@ def _opened(path: Path) -> tuple[About, Standardise, dict[str, Tensor]]:
             f"{path} holds no network for use, or was written by an earlier version; name a "
             "checkpoint.safetensors of this one"
         ) from error
-    standardise = Standardise(saved.inputs.mean, saved.inputs.deviation)
-    return saved.about, standardise, saved.weights
+    normalize = Normalize(saved.inputs.mean, saved.inputs.deviation)
+    return saved.about, normalize, saved.weights
 
 
 def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Scores:
@@ -266,7 +266,7 @@ def scores_of(given: Answers, classes: tuple[str, ...], *, pairs: int = 5) -> Sc
     )
 
 
-def _shape(part: Part, about: About) -> tuple[int, ...]:
+def _shape(part: Split, about: About) -> tuple[int, ...]:
     shape = tuple(part.inputs.shape[1:])
     return (*shape[:-2], about.crops[-1], about.crops[-1]) if about.crops else shape
 

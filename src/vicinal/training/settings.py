@@ -10,7 +10,7 @@ from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
 from vicinal.errors import UserError
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name
-from vicinal.training.augmenting import Augment
+from vicinal.training.augment import Augment
 
 
 def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
@@ -205,7 +205,7 @@ class Training(Settings):
 
 
 class PlainArm(Settings):
-    """An arm without mixing: empirical risk minimisation."""
+    """An arm without mixing: empirical risk minimization."""
 
     title: str = Field(min_length=1, description="what tables and pictures call it")
     policy: Literal["none"]

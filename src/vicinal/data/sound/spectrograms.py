@@ -21,7 +21,7 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
     """Return log power by frequency and time: 160 x 101 for a second at 16 kHz.
 
     That is the size in section 3.3 of Zhang et al., 2018 (https://arxiv.org/abs/1710.09412), which
-    doesn't tell the window: here Hann windows of 20 ms, one each 10 ms, the first centred on the
+    doesn't tell the window: here Hann windows of 20 ms, one each 10 ms, the first centerd on the
     first sample, zeros around the recording. Of the frequencies (0, 50, ... 8,000 Hz) the first is
     dropped: the microphone's offset. The paper pads spectrograms with zeros; here recordings
     are padded, so that their rest has the logarithm of ``FLOOR``.
@@ -50,7 +50,7 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
 def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
     """Return log power by mel band and time: 64 x 101 for a second at 16 kHz.
 
-    Hann windows of 25 ms, padded with zeros to a power of two, one each 10 ms, the first centred
+    Hann windows of 25 ms, padded with zeros to a power of two, one each 10 ms, the first centerd
     on the first sample, zeros around the recording.
 
     Args:
@@ -80,7 +80,7 @@ def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
     """Return triangular filters, evenly spaced in mel, each with its peak at one.
 
     By the formula of HTK (The HTK Book, section 5.6): ``mel = 2595 * log10(1 + hertz / 700)``.
-    Each band begins at the centre of the one below and ends at the centre of the one above.
+    Each band begins at the center of the one below and ends at the center of the one above.
 
     Args:
         rate: samples a second; bands go from 0 Hz to half of it.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.dataset import DataSet, Note, OnBad, Part, Read, Skips, Wanted, split
-from vicinal.data.forms.litter import file_identity, is_litter, litter_notes
+from vicinal.data.dataset import DataSet, Note, OnBad, Read, Skips, Split, Wanted, split
+from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, Heard, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.threads import cpu_threads
@@ -184,7 +184,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
 
 
 def _notes(
-    parts: Mapping[str, Part],
+    parts: Mapping[str, Split],
     classes: Sequence[str],
     *,
     sound: _Sound,
@@ -376,7 +376,7 @@ def _part(
     wanted: Wanted,
     skips: Skips,
     heard: Heard,
-) -> Part:
+) -> Split:
     if 4 * sound.samples > wanted.max_bytes:
         raise UserError(
             f"{sound.seconds:g} s at {sound.rate} Hz take {4 * sound.samples} bytes a recording, "
@@ -396,12 +396,12 @@ def _part(
     )
     targets = _targets(names, classes)
     if 4 * math.prod(stored.shape) > wanted.in_memory:
-        return Part(stored, targets, tuple(skips.sentences))
+        return Split(stored, targets, tuple(skips.sentences))
     read = stored.read(range(len(names)))
-    return Part(read.inputs, targets[read.kept], (*skips.sentences, *read.skipped))
+    return Split(read.inputs, targets[read.kept], (*skips.sentences, *read.skipped))
 
 
-def _check_parts(folder: Path, parts: Mapping[str, Part], classes: Sequence[str]) -> None:
+def _check_parts(folder: Path, parts: Mapping[str, Split], classes: Sequence[str]) -> None:
     for name, part in parts.items():
         if not len(part):
             raise UserError(

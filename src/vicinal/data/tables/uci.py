@@ -3,7 +3,7 @@
 Zhang et al., 2018 (https://arxiv.org/abs/1710.09412, section 3.6). Every function has the
 signature of a data source. Files are looked for in the folder behind the colon if there is one,
 else in ``wanted.root``; there, in its folder ``uci``, and in a folder named like the set in
-either. Numbers are standardised, and what is missing filled in, as
+either. Numbers are normalized, and what is missing filled in, as
 ``vicinal.data.tables.load_table`` says.
 
 Example:
@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Part, Wanted, split
+from vicinal.data.dataset import DataSet, Split, Wanted, split
+from vicinal.data.source_spec import check_options
 from vicinal.data.tables.cells import Table
-from vicinal.data.tables.files import read_table
-from vicinal.data.tables.inputs import Column, applied, fitted
-from vicinal.data.tables.parts import assembled, check_preparation
-from vicinal.data.words import check_options
+from vicinal.data.tables.columns import Column, applied, fitted
+from vicinal.data.tables.read import read_table
+from vicinal.data.tables.splits import assembled, check_preparation
 from vicinal.errors import UserError
 
 _FILES = {
@@ -115,7 +115,7 @@ def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet
         **fitted(columns, rows[0]),
     }
     train, test = (
-        Part(torch.from_numpy(applied(columns, preparation, of_part)[0]), targets[of_part])
+        Split(torch.from_numpy(applied(columns, preparation, of_part)[0]), targets[of_part])
         for of_part in rows
     )
     return DataSet(classes, train=train, test=test, preparation=preparation)

@@ -1,4 +1,4 @@
-/* CPU: Beta variables from Gamma and uniform ones. See `vicinal.mixing.drawing`. */
+/* CPU: Beta variables from Gamma and uniform ones. See `vicinal.mixing.sampling`. */
 
 #include <math.h>
 

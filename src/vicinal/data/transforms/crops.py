@@ -1,0 +1,175 @@
+"""Augmentations that cut parts out of pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vicinal.data.transforms.boxes import draw_boxes, resized, windows
+from vicinal.data.transforms.checks import check_batch, check_number, check_picture
+from vicinal.errors import UserError
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Put black around each picture, and cut a window out at a place of its own.
+
+    As He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385),
+    section 4.2, did with CIFAR: 4 pixels on each side, and a window of the old size. All places are
+    equally likely.
+
+    Args:
+        padding: pixels of black (zero) on each side, from 0; at most a side of the picture, and
+            fewer than the window has, so that no window misses the picture.
+        size: side of the window, which is square; None for the height and width of the picture.
+
+    Raises:
+        UserError: if a number is out of range, or (later) the window larger than what it is cut of.
+
+    Example:
+        >>> x = torch.full((1, 1, 2, 2), 9)
+        >>> RandomCrop(padding=1).apply(x.byte(), torch.tensor([[0.0, 2.0]])).tolist()
+        [[[[0, 0], [9, 0]]]]
+    """
+
+    padding: int = 4
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        check_number("RandomCrop", "padding", self.padding, whole=True)
+        if self.size is not None:
+            check_number("RandomCrop", "size", self.size, low=1, whole=True)
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw ``(size, 2)``: top and left of the window in the padded picture."""
+        _, height, width = check_picture(self, shape)
+        window = self._window(height, width)
+        corners = [
+            torch.randint(side + 2 * self.padding - cut + 1, (size,), generator=generator)
+            for side, cut in zip((height, width), window, strict=True)
+        ]
+        return torch.stack(corners, dim=1).double()
+
+    @torch.no_grad()
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Cut ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        check_batch(self, x, drawn, 2)
+        return windows(x, drawn, size=self._window(*x.shape[2:]), padding=self.padding)
+
+    def _window(self, height: int, width: int) -> tuple[int, int]:
+        window = (height, width) if self.size is None else (self.size, self.size)
+        _check_fits(self, window, (height, width), self.padding)
+        if self.padding > min(height, width) or self.padding >= min(window):
+            raise UserError(
+                f"RandomCrop pads pictures of {height} x {width} pixels by {self.padding}, where a "
+                f"window of {window[0]} x {window[1]} could miss them; take less padding"
+            )
+        return window
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Cut a square out of the middle of each picture, as for evaluation; nothing is drawn.
+
+    Where it cannot be in the middle, it is half a pixel up or left of it.
+
+    Args:
+        size: side of the square, in pixels.
+
+    Raises:
+        UserError: if it is not 1 or more, or (later) larger than the picture.
+
+    Example:
+        >>> x = torch.arange(9).view(1, 1, 3, 3)
+        >>> CenterCrop(1).apply(x.byte(), torch.empty(1, 0)).item()
+        4
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        check_number("CenterCrop", "size", self.size, low=1, whole=True)
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw ``(size, 0)``: nothing."""
+        _, height, width = check_picture(self, shape)
+        _check_fits(self, (self.size, self.size), (height, width), 0)
+        return torch.empty(size, 0, dtype=torch.float64)
+
+    @torch.no_grad()
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Cut ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        check_batch(self, x, drawn, 0)
+        _check_fits(self, (self.size, self.size), (x.shape[2], x.shape[3]), 0)
+        top, left = ((side - self.size) // 2 for side in x.shape[2:])
+        cut = x[:, :, top : top + self.size, left : left + self.size]
+        return cut.clone(memory_format=torch.contiguous_format)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cut a box of random area and shape out of each picture, and resize it to a square.
+
+    Szegedy et al., "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), section 6,
+    drawn as torchvision does: area and logarithm of the ratio are uniform, and a box is drawn up to
+    10 times until it fits; then the largest of a fitting ratio in the middle is taken. Bilinear,
+    without smoothing before (torchvision's ``antialias=False``).
+
+    Args:
+        size: side of the square, in pixels.
+        scale: least and greatest share of the picture's area, above 0 and at most 1.
+        ratio: least and greatest width over height, above 0.
+
+    Raises:
+        UserError: if a number is out of range, or two are in the wrong order.
+
+    Example:
+        >>> x = torch.tensor([0, 100, 200]).view(1, 1, 1, 3)
+        >>> box = torch.tensor([[0.0, 1.0, 1.0, 2.0]])
+        >>> RandomResizedCrop(4).apply(x.byte(), box)[0, 0, 0].tolist()
+        [100, 125, 175, 200]
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        check_number("RandomResizedCrop", "size", self.size, low=1, whole=True)
+        _check_range("scale", self.scale, most=1)
+        _check_range("ratio", self.ratio, most=1e6)
+
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw ``(size, 4)``: top, left, height and width of the box, in whole pixels."""
+        _, height, width = check_picture(self, shape)
+        return draw_boxes(
+            size, (height, width), scale=self.scale, ratio=self.ratio, generator=generator
+        )
+
+    @torch.no_grad()
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Return ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        check_batch(self, x, drawn, 4)
+        return resized(x, drawn, size=(self.size, self.size))
+
+
+def _check_range(name: str, ends: tuple[float, float], *, most: float) -> None:
+    numbers = [end for end in ends if isinstance(end, int | float)]
+    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most:
+        raise UserError(
+            f"RandomResizedCrop needs {name} to be two numbers above 0 and at most {most:g}, the "
+            f"smaller one first, got {ends!r}"
+        )
+
+
+def _check_fits(owner: object, window: tuple[int, int], side: tuple[int, int], pad: int) -> None:
+    height, width = side[0] + 2 * pad, side[1] + 2 * pad
+    if window[0] > height or window[1] > width:
+        padded = f" with {pad} pixels on each side" if pad else ""
+        raise UserError(
+            f"{type(owner).__name__} cannot cut {window[0]} x {window[1]} pixels out of pictures "
+            f"of {side[0]} x {side[1]}{padded}; take a smaller size"
+        )

@@ -1,0 +1,288 @@
+"""Trials and what came out of them, as files in a study's folder."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pydantic
+
+from vicinal.errors import UserError
+from vicinal.files import write_whole
+from vicinal.training.origin import Form
+from vicinal.training.run_folder import differences, flat
+from vicinal.training.settings import Recipe
+
+
+class Trial(NamedTuple):
+    """One arm under one condition with one seed."""
+
+    arm: str
+    corrupted: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder.
+
+        Example:
+            >>> Trial("mixup", 0.4, 2).folder
+            'mixup-40-corrupted-seed2'
+        """
+        condition = re.sub(r"[^a-z0-9.]+", "-", condition_name(self.corrupted))
+        return f"{self.arm}-{condition}-seed{self.seed}"
+
+
+def condition_name(corrupted: float) -> str:
+    """Return what a condition is called.
+
+    Example:
+        >>> condition_name(0.0), condition_name(0.4)
+        ('true labels', '40% corrupted')
+    """
+    if not corrupted:
+        return "true labels"
+    percent = Decimal(repr(float(corrupted))).scaleb(2).normalize()  # exact, so that names differ
+    return f"{percent:f}% corrupted"
+
+
+def trials_of(recipe: Recipe) -> list[Trial]:
+    """Return every trial of a study; the arms of one seed stand together, to be compared early."""
+    return [
+        Trial(arm, corrupted, seed)
+        for seed in range(recipe.seeds)
+        for corrupted in recipe.corrupted_labels
+        for arm in recipe.arms
+    ]
+
+
+class EpochRow(NamedTuple):
+    """What is measured after an epoch. Losses in nats, shares as fractions.
+
+    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that was
+    minimized: of blended batches, where an arm blends. ``memorized`` is None where no label is
+    wrong. ``seconds`` have passed since the trial began, tests included.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+    memorized: float | None
+    seconds: float
+
+
+_Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+
+
+class Result(pydantic.BaseModel):
+    """The end of a trial; accuracies and shares are fractions, time is in seconds.
+
+    ``settings`` are those that the trial depends on, ``origin`` says what it was made from (see
+    ``vicinal.training.origin``), ``tested`` counts the test examples of each class, without those
+    that could not be read, and ``right`` those that were answered right. Results of earlier
+    versions have none of them.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    corrupted: _Share
+    seed: int
+    epochs: pydantic.PositiveInt
+    test_examples: pydantic.PositiveInt
+    test_accuracy: _Share
+    test_loss: _Finite
+    memorized: _Share | None
+    seconds: _Finite
+    settings: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+    tested: tuple[pydantic.NonNegativeInt, ...] = ()
+    right: tuple[pydantic.NonNegativeInt, ...] = ()
+    versions: dict[str, str]
+    hardware: dict[str, str]
+
+    @pydantic.model_validator(mode="after")
+    def _counts_fit(self) -> "Result":
+        if self.origin:
+            classes = len(Form.model_validate(self.origin).data.classes)
+            if not classes == len(self.tested) == len(self.right):
+                raise ValueError(f"tested and right should count {classes} classes")
+        if any(right > tested for right, tested in zip(self.right, self.tested, strict=False)):
+            raise ValueError("right counts more answers than there were examples")
+        return self
+
+
+class Failure(pydantic.BaseModel):
+    """Why a trial of a study failed, and with which settings."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    reason: str
+    settings: dict[str, Any]
+
+
+FAILURE = "failed.json"
+
+
+def write_failure(folder: Path, reason: str, recipe: Recipe, trial: Trial) -> None:
+    """Write ``failed.json``; while it is there, a study does not try the trial again."""
+    failure = Failure(reason=reason, settings=settings_of(recipe, trial))
+    write_whole(folder / FAILURE, failure.model_dump_json(indent=2) + "\n")
+
+
+def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
+    """Return why a trial failed; None if it did not, or did with other settings."""
+    try:
+        failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
+    except (OSError, pydantic.ValidationError):
+        return None
+    return None if settings_that_differ(failure.settings, recipe, trial) else failure
+
+
+def trials_with_results(folder: Path) -> list[Trial]:
+    """Return the finished trials in the folder of a study, whatever its recipe says now."""
+    found = []
+    for path in sorted(folder.glob("trials/*/result.json")):
+        try:
+            result = Result.model_validate_json(path.read_bytes())
+        except (OSError, pydantic.ValidationError):
+            continue
+        found.append(Trial(result.arm, result.corrupted, result.seed))
+    return found
+
+
+def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
+    """Return the settings that decide what comes out of a trial, as plain values for JSON."""
+    where = {"data": {"root", "max_bytes"}}  # where data lies changes nothing
+    plain = json.loads(recipe.model_dump_json(include={"seed", "data", "model"}, exclude=where))
+    training = json.loads(recipe.training_of(trial.arm).model_dump_json())
+    arm = json.loads(recipe.arms[trial.arm].model_dump_json(exclude={"title", "training"}))
+    return {**trial._asdict(), "recipe": plain, "training": training, trial.arm: arm}
+
+
+def settings_that_differ(there: Mapping[str, Any], recipe: Recipe, trial: Trial) -> str:
+    """Say in words which settings a trial was trained with that are others now, or ``""``.
+
+    Settings that only one version of vicinal has are not compared.
+    """
+    old, new = flat(there), flat(settings_of(recipe, trial))
+    both = old.keys() & new.keys()
+    return "; ".join(differences({k: old[k] for k in both}, {k: new[k] for k in both}))
+
+
+def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
+    """Write ``metrics.csv``, then ``result.json``, whose being there says that all is."""
+    write_metrics(folder, epochs)
+    write_whole(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+
+
+def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
+    """Write ``metrics.csv``: a line for each epoch."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(EpochRow._fields)
+    writer.writerows(epochs)
+    write_whole(folder / "metrics.csv", table.getvalue())
+
+
+def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
+    """Return the result of a trial; None if it has none, or if a file of it was cut short.
+
+    Raises:
+        UserError: if the result is impossible, or disagrees with the recipe or the metrics.
+    """
+    path = folder / "result.json"
+    try:
+        content = path.read_bytes()
+        rows = read_metrics(folder)
+    except (FileNotFoundError, UserError):
+        return None
+    try:
+        result = Result.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return None
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        if len(rows) < result.epochs:
+            return None
+        wrong = _disagreement(result, rows, trial, recipe)
+    if wrong:
+        raise UserError(
+            f"{path} cannot be right ({wrong}); delete the folder {folder} to train it again"
+        )
+    return result
+
+
+def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Recipe) -> str:
+    """Say in words what a result disagrees with, or ``""``."""
+    own = Trial(result.arm, result.corrupted, result.seed)
+    if own != trial:
+        return f"it is of {own.folder}"
+    epochs = recipe.training_of(trial.arm).epochs
+    if not epochs == result.epochs == len(rows):
+        return f"{epochs} epochs are expected, it has {result.epochs} and metrics.csv {len(rows)}"
+    for name in ("test_accuracy", "test_loss", "memorized"):
+        here, there = getattr(result, name), getattr(rows[-1], name)
+        if here != there:
+            return f"{name} is {here}, and {there} in the last row of metrics.csv"
+    share = result.test_accuracy * result.test_examples
+    counts = sum(result.tested), sum(result.right)
+    if result.tested and counts != (result.test_examples, round(share)):
+        return (
+            f"tested and right count {counts[1]} right answers of {counts[0]}, while test_accuracy "
+            f"says {share:g} of {result.test_examples}"
+        )
+    return settings_that_differ(result.settings, recipe, trial)
+
+
+def examples_are_whole(path: Path) -> bool:
+    """Say whether the examples for the page can be read, or there are none."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            return all(file[name].size for name in file.files)
+    except FileNotFoundError:
+        return True
+    except Exception:  # a damaged archive raises all kinds
+        return False
+
+
+def read_metrics(folder: Path) -> list[EpochRow]:
+    """Read the ``metrics.csv`` of a trial.
+
+    Raises:
+        UserError: if it is not what ``write_result`` wrote.
+    """
+    path = folder / "metrics.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        read = [
+            EpochRow(
+                int(row["epoch"]),
+                float(row["lr"]),
+                float(row["train_loss"]),
+                float(row["test_loss"]),
+                float(row["test_accuracy"]),
+                float(row["memorized"]) if row["memorized"] else None,
+                float(row["seconds"]),
+            )
+            for row in rows
+        ]
+        if any(
+            row.epoch != k or not 0 <= row.test_accuracy <= 1 or not 0 <= (row.memorized or 0) <= 1
+            for k, row in enumerate(read, 1)
+        ):
+            raise ValueError("epochs or shares out of range")
+        return read
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not readable; delete its folder to train it again") from error

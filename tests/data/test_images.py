@@ -1,0 +1,237 @@
+import io
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vicinal.data.dataset import Wanted
+from vicinal.data.formats.exif import Looks
+from vicinal.data.formats.images import StoredPictures, decode, picture_part
+from vicinal.errors import UserError
+
+CHANCE = np.random.default_rng(0)
+COLOR = CHANCE.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+SMOOTH = np.linspace(0, 250, 12 * 16 * 3).reshape(12, 16, 3).astype(np.uint8)
+
+
+def saved(pixels, form="PNG", mode=None, **options):
+    picture = Image.fromarray(pixels)
+    out = io.BytesIO()
+    (picture.convert(mode) if mode else picture).save(out, form, **options)
+    return out.getvalue()
+
+
+class Listed:
+    """Encoded pictures in a list."""
+
+    def __init__(self, *pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def get(self, row):
+        return self.pictures[row]
+
+    def name(self, row):
+        return f"picture {row}"
+
+
+def stored(*pictures, channels=3, size=None, on_bad="raise"):
+    return StoredPictures.of(Listed(*pictures), channels=channels, size=size, on_bad=on_bad)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_formats_without_loss_come_out_bit_for_bit(form):
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    assert np.array_equal(decode(saved(COLOR, form, **options), where=""), COLOR)
+
+
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}])
+def test_jpeg_comes_out_as_pillow_decodes_it(options):
+    data = saved(COLOR, "JPEG", quality=95, **options)
+    known = np.asarray(Image.open(io.BytesIO(data)))
+    assert np.abs(decode(data, where="").astype(int) - known).max() <= 1
+
+
+def test_gray_is_repeated_and_color_made_gray_as_wanted():
+    gray = COLOR[..., 0]
+    for data in (saved(gray), saved(gray, "JPEG", quality=100)):
+        known = np.asarray(Image.open(io.BytesIO(data)))
+        assert np.array_equal(decode(data, where=""), np.stack([known] * 3, 2))
+        assert np.array_equal(decode(data, channels=1, where="")[..., 0], known)
+    luma = COLOR @ np.array([0.299, 0.587, 0.114])
+    found = decode(saved(COLOR), channels=1, where="")
+    assert found.shape == (12, 16, 1)
+    assert np.abs(found[..., 0] - luma).max() < 1
+
+
+def test_alpha_can_be_dropped_and_a_palette_is_looked_up():
+    alpha = np.concatenate([COLOR, np.full((12, 16, 1), 7, np.uint8)], 2)
+    dropped = Looks(alpha="ignore")
+    assert np.array_equal(decode(saved(alpha), where="", looks=dropped), COLOR)
+    gray_alpha = saved(alpha, mode="LA")
+    known = np.asarray(Image.open(io.BytesIO(gray_alpha)))[..., :1]
+    assert np.array_equal(decode(gray_alpha, where="", looks=dropped), np.repeat(known, 3, 2))
+    few = (COLOR // 128 * 128).astype(np.uint8)  # eight colors
+    palette = io.BytesIO()
+    Image.fromarray(few).quantize(8).save(palette, "PNG")
+    known = np.asarray(Image.open(io.BytesIO(palette.getvalue())).convert("RGB"))
+    assert np.array_equal(decode(palette.getvalue(), where=""), known)
+
+
+def test_sixteen_bits_are_rounded_to_eight_and_not_cut_off():
+    deep = np.linspace(0, 65535, 192).reshape(12, 16).astype(np.uint16)
+    found = decode(saved(deep), channels=1, where="")[..., 0]
+    assert np.abs(found - deep / 257).max() <= 0.5
+    assert np.array_equal(found, np.round(deep / 257).astype(np.uint8))
+
+
+def test_inks_become_colors():
+    for form in ("JPEG", "TIFF"):
+        data = saved(SMOOTH, form, mode="CMYK", **({"quality": 100} if form == "JPEG" else {}))
+        assert np.abs(decode(data, where="").astype(int) - SMOOTH).max() < 12
+
+
+def test_thirty_two_bits_are_refused():
+    deep = saved(np.full((4, 4), 70_000, np.int32), "TIFF")
+    with pytest.raises(UserError, match=r"deep\.tif: images with 32 bits a channel"):
+        decode(deep, where="deep.tif")
+
+
+def test_a_size_fits_the_shorter_side_and_cuts_the_middle():
+    tall = np.zeros((40, 20, 3), np.uint8)
+    tall[15:25] = 255  # the middle
+    for data in (saved(tall), saved(tall, "JPEG", quality=100)):
+        found = decode(data, size=10, where="")
+        assert found.shape == (10, 10, 3)
+        assert found[3:7].min() > 200
+        assert found[[0, 9]].max() < 50
+
+
+def stops_early(data):
+    return data[: len(data) * 2 // 3]
+
+
+def flipped(data):
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
+def test_a_picture_that_stops_early_is_refused(form):
+    with pytest.raises(UserError, match=r"^photo: .*cannot be decoded .*damaged or incomplete"):
+        decode(stops_early(saved(COLOR, form)), where="photo")
+
+
+def test_a_flipped_bit_in_a_png_is_noticed():
+    with pytest.raises(UserError, match=r"photo: a PNG cannot be decoded"):
+        decode(flipped(saved(COLOR)), where="photo")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not a picture"])
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(UserError, match=r"photo: .*cannot be decoded"):
+        decode(data, where="photo")
+
+
+def png_of(width, height):
+    def chunk(kind, data):
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    ends = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + ends
+
+
+def jpeg_of(width, height):
+    data = bytearray(saved(COLOR, "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", [png_of, jpeg_of])
+def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
+    with pytest.raises(UserError, match=r"photo: a picture of \d+ bytes claims 81000000 pixels"):
+        decode(make(9_000, 9_000), where="photo")
+    with pytest.raises(UserError, match=r"photo: .*3600000000 pixels"):
+        decode(make(60_000, 60_000), where="photo")
+
+
+def test_stored_pictures_are_read_in_the_order_that_is_asked_for():
+    many = [CHANCE.integers(0, 256, (5, 7, 3), dtype=np.uint8) for _ in range(6)]
+    pictures = stored(*map(saved, many))
+    assert pictures.shape == (6, 3, 5, 7)
+    read = pickle.loads(pickle.dumps(pictures)).read([4, 0, 4])
+    assert read.inputs.dtype == torch.uint8
+    for place, row in enumerate([4, 0, 4]):
+        assert np.array_equal(read.inputs[place].permute(1, 2, 0).numpy(), many[row])
+
+
+def test_in_memory_or_not_pictures_and_targets_are_the_same():
+    pictures = stored(*(saved(np.full((2, 2, 3), k, np.uint8)) for k in range(5)))
+    targets = torch.arange(5)
+    inside = picture_part(pictures, targets, Wanted(None, in_memory=60))
+    outside = picture_part(pictures, targets, Wanted(None, in_memory=59))
+    assert isinstance(inside.inputs, torch.Tensor)
+    assert outside.inputs is pictures
+    assert torch.equal(inside.inputs, outside.read(range(5)).inputs)
+    assert torch.equal(inside.inputs[:, 0, 0, 0].long(), targets)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_of_another_size_is_refused_with_both(form):
+    larger, smaller = (saved(np.zeros((n, 3, 3), np.uint8), form) for n in (5, 2))
+    good = saved(np.zeros((4, 3, 3), np.uint8), form)
+    for other, size in ((larger, "5x3"), (smaller, "2x3")):
+        with pytest.raises(UserError, match=rf"picture 1: wanted .* 4x3 .* found {size}; size=N"):
+            stored(good, other).read([0, 1])
+
+
+def test_bad_pictures_are_left_out_with_their_sentences_and_their_targets():
+    good = [saved(np.full((4, 4, 3), k, np.uint8)) for k in range(4)]
+    bad = stops_early(good[0])
+    pictures = stored(bad, good[1], bad, good[3], on_bad="skip")
+    part = picture_part(pictures, torch.tensor([10, 11, 12, 13]), Wanted(None, on_bad="skip"))
+    assert part.targets.tolist() == [11, 13]
+    assert part.inputs[:, 0, 0, 0].tolist() == [1, 3]
+    assert [sentence.split(":")[0] for sentence in part.skipped] == ["picture 0", "picture 2"]
+    read = pictures.read([2, 3, 0, 1])
+    assert read.kept.tolist() == [1, 3]
+    assert read.inputs[:, 0, 0, 0].tolist() == [3, 1]
+
+
+def test_if_no_picture_can_be_read_the_first_says_why():
+    with pytest.raises(UserError, match=r"none of 2 pictures can be read; picture 0: "):
+        stored(b"no", b"no", on_bad="skip")
+
+
+def test_raw_pictures_are_pixels_and_have_to_be_complete():
+    pixels = CHANCE.integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    pictures = StoredPictures(Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), raw=True)
+    assert np.array_equal(pictures.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
+    with pytest.raises(UserError, match=r"picture 1: wanted 18 bytes, .* 2x3x3, found 3"):
+        pictures.read([1])
+
+
+def test_sides_of_one_pixel_are_no_channels():
+    line = np.zeros((1, 30, 3), np.uint8)
+    line[:, :, 0] = 255
+    found = decode(saved(line, "JPEG", quality=100), size=8, where="")
+    assert found.shape == (8, 8, 3)
+    assert found[..., 0].min() > 200
+    assert decode(saved(np.zeros((8, 8, 3), np.uint8), "JPEG"), size=1, where="").shape == (1, 1, 3)
+
+
+def test_the_checksum_of_the_pixels_of_a_png_is_checked():
+    data = bytearray(saved(COLOR))
+    data[data.index(b"IEND") - 5] ^= 1  # the last byte of the sum behind the pixels
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes(data)))), COLOR)  # passed over
+    with pytest.raises(UserError, match=r"photo: .*wrong checksum of b'IDAT' at byte"):
+        decode(bytes(data), where="photo")

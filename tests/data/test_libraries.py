@@ -1,0 +1,555 @@
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import IterableDataset, TensorDataset
+
+from vicinal.data.dataset import Wanted
+from vicinal.data.formats.libraries import load_hugging_face, load_imported, load_torchvision
+from vicinal.data.formats.map_style import StoredItems
+from vicinal.errors import UserError
+
+CHANCE = np.random.default_rng(0)
+COLORS = CHANCE.integers(0, 256, (10, 4, 6, 3), np.uint8)
+LABELS = [row % 2 for row in range(10)]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([])
+
+
+class Items:
+    """A map-style data set of what it is given, in which an exception is raised."""
+
+    def __init__(self, items, classes=None):
+        self.items = list(items)
+        if classes:
+            self.classes = classes
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, row):
+        if isinstance(self.items[row], Exception):
+            raise self.items[row]
+        return self.items[row]
+
+
+def pictures(arrays, labels=LABELS, **more):
+    return Items(
+        ((Image.fromarray(a), label) for a, label in zip(arrays, labels, strict=True)), **more
+    )
+
+
+def chw(arrays):
+    return torch.from_numpy(np.stack(arrays).transpose(0, 3, 1, 2))
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Return a function that makes a module with these names, as if it were installed."""
+
+    def make(name, **names):
+        made = types.ModuleType(name)
+        vars(made).update(names)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def imported(module, tmp_path):
+    """Return a function that loads an object by an import path."""
+
+    def load(found, options=None, **wanted):
+        module("somebody", data=found)
+        return load_imported("somebody:data", options or {}, Wanted(tmp_path, **wanted))
+
+    return load
+
+
+def test_a_pair_of_sets_of_pictures_becomes_train_and_test(imported):
+    data = imported((pictures(COLORS), pictures(COLORS[:4], LABELS[:4])))
+    assert torch.equal(data.train.inputs, chw(COLORS))
+    assert torch.equal(data.test.inputs, chw(COLORS[:4]))
+    assert data.train.targets.tolist() == LABELS
+    assert data.train.targets.dtype == torch.int64
+    assert (data.classes, data.brightest, data.validation) == (("0", "1"), 255, None)
+
+
+def test_a_third_set_is_the_validation_part(imported):
+    data = imported(tuple(pictures(COLORS[:n], LABELS[:n]) for n in (6, 5, 4)))
+    assert [len(part) for part in (data.train, data.test, data.validation)] == [6, 5, 4]
+
+
+def test_a_set_that_comes_alone_is_divided(imported):
+    data = imported(pictures(COLORS, classes=["cat", "dog"]), test_fraction=0.4, seed=3)
+    assert (len(data.train), len(data.test), data.classes) == (6, 4, ("cat", "dog"))
+    assert data.test.targets.bincount().tolist() == [2, 2]
+    known = {
+        picture.numpy().tobytes(): label for picture, label in zip(chw(COLORS), LABELS, strict=True)
+    }
+    seen = [
+        (picture.numpy().tobytes(), int(label))
+        for part in (data.train, data.test)
+        for picture, label in zip(part.inputs, part.targets, strict=True)
+    ]
+    assert dict(seen) == known
+    assert len(seen) == 10
+
+
+def test_a_function_or_class_that_makes_a_set_is_called(imported):
+    class Mine(TensorDataset):
+        def __init__(self):
+            super().__init__(torch.arange(20.0).reshape(10, 2), torch.tensor(LABELS))
+
+    assert imported(lambda: pictures(COLORS)).classes == ("0", "1")
+    data = imported(Mine)
+    assert data.train.inputs.shape == (8, 2)
+    assert data.train.inputs.dtype == torch.float32
+    assert data.brightest is None
+
+
+def test_a_name_may_follow_a_dot_or_lie_inside_something(module, tmp_path):
+    module("somebody", data=pictures(COLORS), box=types.SimpleNamespace(data=pictures(COLORS)))
+    for where in ("somebody.data", "somebody:data", "somebody:box.data"):
+        assert len(load_imported(where, {}, Wanted(tmp_path)).train) == 8
+
+
+def test_modules_are_found_in_the_folder_that_the_program_was_started_in(tmp_path, monkeypatch):
+    (tmp_path / "my_own_set.py").write_text("data = [([0.5, 1.0], k % 2) for k in range(10)]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    data = load_imported("my_own_set:data", {}, Wanted(tmp_path))
+    sys.modules.pop("my_own_set")
+    assert data.test.inputs.tolist() == [[0.5, 1.0]] * 2
+
+
+def test_pictures_are_gray_only_if_all_are(imported):
+    gray = [Image.fromarray(a[:, :, 0]) for a in COLORS]
+    data = imported((Items(zip(gray, LABELS, strict=True)),) * 2)
+    assert torch.equal(data.train.inputs[:, 0], torch.from_numpy(COLORS[:, :, :, 0]))
+    mixed = Items(zip([*gray[:9], Image.fromarray(COLORS[9])], LABELS, strict=True))
+    data = imported((Items(zip(gray, LABELS, strict=True)), mixed))
+    assert data.train.inputs.shape == (10, 3, 4, 6)
+    assert torch.equal(data.train.inputs[0, 2], torch.from_numpy(COLORS[0, :, :, 0]))
+    assert torch.equal(data.test.inputs[9], chw(COLORS)[9])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_pictures_of_any_mode_are_read(imported, mode):
+    picture = Image.fromarray(COLORS[0]).convert(mode)
+    data = imported((Items([(picture, 0)]),) * 2)
+    wanted = picture.convert("L" if mode in {"1", "L", "LA"} else "RGB")
+    assert torch.equal(data.train.inputs[0], chw([np.atleast_3d(np.asarray(wanted))])[0])
+
+
+def test_sixteen_bits_become_eight(imported):
+    values = np.array([[0, 128, 129, 65535]], np.uint16)  # a step is 257, rounded to the nearest
+    data = imported((Items([(Image.fromarray(values), 0)]),) * 2)
+    assert data.train.inputs.flatten().tolist() == [0, 0, 1, 255]
+
+
+def test_arrays_and_tensors_of_bytes_are_pictures(imported):
+    for item in (COLORS[0], chw(COLORS)[0], COLORS[0].transpose(2, 0, 1)):
+        data = imported((Items([(item, 0)]),) * 2)
+        assert torch.equal(data.train.inputs, chw(COLORS[:1]))
+        assert data.brightest == 255
+    narrow = chw(COLORS)[0, :, :, :3]  # three wide: the type tells where the channels are
+    for item in (narrow, narrow.permute(1, 2, 0).numpy()):
+        assert torch.equal(imported((Items([(item, 0)]),) * 2).train.inputs[0], narrow)
+    for item in (COLORS[0, :, :, 0], torch.from_numpy(COLORS[0, :, :, 0])):
+        data = imported((Items([(item, 0)]),) * 2)
+        assert torch.equal(data.train.inputs[0, 0], torch.from_numpy(COLORS[0, :, :, 0]))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
+def test_numbers_become_float32_as_they_are(imported, kind):
+    item = torch.tensor([0.0, 2.0, -3.0]).to(kind)
+    data = imported((Items([(item, 0)]),) * 2)
+    assert data.train.inputs.dtype == torch.float32
+    assert data.train.inputs.tolist() == [[0.0, 2.0, -3.0]]
+    assert data.brightest is None
+
+
+def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(imported):
+    data = imported((pictures(COLORS),) * 2, {"size": "2"})
+    wanted = ImageOps.fit(Image.fromarray(COLORS[5]), (2, 2), Image.Resampling.BILINEAR)
+    assert torch.equal(data.train.inputs[5], chw([np.asarray(wanted)])[0])
+    arrays = imported((Items(zip(COLORS, LABELS, strict=True)),) * 2, {"size": "2"})
+    assert torch.equal(arrays.train.inputs, data.train.inputs)
+
+
+def test_targets_with_a_point_are_real_values(imported):
+    rows = Items(([float(k)], k / 4) for k in range(10))
+    data = imported((rows, rows))
+    assert data.classes == ()
+    assert data.train.targets.dtype == torch.float32
+    assert data.train.targets.tolist() == [k / 4 for k in range(10)]
+    vectors = Items(([1.0], np.array([k, k + 0.5])) for k in range(3))
+    assert imported((vectors, vectors)).test.targets.tolist() == [[0, 0.5], [1, 1.5], [2, 2.5]]
+
+
+@pytest.mark.parametrize(
+    "target", [1, np.int8(1), np.array(1), np.array([1]), torch.tensor(1), True, np.uint64(1)]
+)
+def test_targets_that_count_are_classes(imported, target):
+    rows = Items([([1.0], target)])
+    data = imported((rows, rows))
+    assert (data.train.targets.tolist(), data.classes) == ([1], ("0", "1"))
+
+
+BAD = {
+    "cannot be read (KeyError: 'lost')": KeyError("lost"),
+    "wanted (input, target), found int": 3,
+    "wanted (input, target), found tuple": (COLORS[0], 1, 2),
+    "found the text 'cat'": (COLORS[0], "cat"),
+    "has no target": (COLORS[0], None),
+    "its class is -1": (COLORS[0], -1),
+    "its target is a real value, the first one's a class": (COLORS[0], 0.5),
+    "wanted a class or real values": (COLORS[0], np.eye(2)),
+    "its target is nan": (COLORS[0], float("nan")),
+    "found dict": ({"bytes": b""}, 0),
+    "found NoneType": (None, 0),
+    "is no array": ([[1, 2], [3]], 0),
+    "1 or 3 channels, found ndarray of shape (4, 6, 2)": (COLORS[0, :, :, :2], 0),
+    "int64 of shape (4, 6, 3)": (COLORS[0].astype(np.int64), 0),
+    "(3, 3, 6) uint8, the first one's (3, 4, 6) uint8; all have to be alike; size=N": (
+        Image.fromarray(COLORS[0, :3]),
+        0,
+    ),
+    "(4, 6, 3) float32, the first one's (3, 4, 6) uint8": (COLORS[0].astype(float), 0),
+    "have no defined white level": (Image.fromarray(COLORS[0, :, :, 0].astype(np.float32)), 0),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_row_is_named_or_left_out(imported, what):
+    rows = [(picture, label) for picture, label in zip(COLORS, LABELS, strict=True)]
+    rows[7] = BAD[what]
+    with pytest.raises(UserError) as caught:
+        imported((Items(rows), Items(rows[:2])))
+    assert what in str(caught.value)
+    assert str(caught.value).startswith("somebody:data, train part, row 7")
+    data = imported((Items(rows), Items(rows[:2])), on_bad="skip")
+    assert torch.equal(data.train.inputs, chw(np.delete(COLORS, 7, 0)))
+    assert data.train.targets.tolist() == LABELS[:7] + LABELS[8:]
+    assert len(data.train.skipped) == 1
+    assert what in data.train.skipped[0]
+
+
+def test_pictures_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(CHANCE.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with (
+        Image.open(path) as cut,
+        pytest.raises(UserError, match="row 0: the picture cannot be dec"),
+    ):
+        imported(Items([(cut, 0)]))
+
+
+def test_integers_that_float32_does_not_hold_are_refused(imported):
+    with pytest.raises(UserError, match="numbers that float32 holds"):
+        imported(Items([([2**24 + 1], 0)]))
+
+
+def test_where_no_row_is_left_the_first_reason_is_told(imported):
+    with pytest.raises(UserError, match=r"none of 2 rows can be used; .*row 0: cannot be read"):
+        imported(Items([ValueError("a"), ValueError("b")]), on_bad="skip")
+    with pytest.raises(UserError, match="none of 0 rows"):
+        imported(Items([]))
+
+
+def test_a_class_without_a_name_is_refused(imported):
+    with pytest.raises(UserError, match="class 1 has no name; there are 1 \\(cat\\)"):
+        imported(pictures(COLORS, classes=["cat"]))
+
+
+@pytest.mark.parametrize("found", [3, None, {1}, (x for x in "ab"), Stream()])
+def test_what_is_no_data_set_is_refused(imported, found):
+    with pytest.raises(UserError, match=r"wanted a data set with len\(d\) and d\[row\]"):
+        imported(found)
+
+
+def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
+    rows = [*zip(COLORS, LABELS, strict=True)]
+    rows[2] = ValueError("lost")
+    data = imported(Items(rows), in_memory=10 * 72 - 1, on_bad="skip", test_fraction=0.3)
+    assert isinstance(data.train.inputs, StoredItems)
+    assert data.train.inputs.shape == (6, 3, 4, 6)
+    assert data.train.inputs.dtype == torch.uint8
+    assert (len(data.train.skipped), len(data.test.skipped)) == (1, 0)
+    known = {
+        picture.numpy().tobytes(): label for picture, label in zip(chw(COLORS), LABELS, strict=True)
+    }
+    read = pickle.loads(pickle.dumps(data.train.inputs)).read([5, 0])
+    assert read.kept.tolist() == [0, 1]
+    assert [known[picture.numpy().tobytes()] for picture in read.inputs] == data.train.targets[
+        [5, 0]
+    ].tolist()
+    in_memory = imported(Items(rows), in_memory=10 * 72, on_bad="skip", test_fraction=0.3)
+    assert torch.equal(in_memory.train.inputs[[5, 0]], read.inputs)
+
+
+def test_a_stored_row_that_goes_bad_later_is_skipped_or_told(imported):
+    for on_bad in ("skip", "raise"):
+        rows = Items(zip(COLORS, LABELS, strict=True))
+        data = imported((rows, rows), in_memory=0, on_bad=on_bad)
+        rows.items[4] = OSError("gone")
+        if on_bad == "raise":
+            with pytest.raises(UserError, match="row 4: cannot be read"):
+                data.train.inputs.read([3, 4, 5])
+            continue
+        read = data.train.inputs.read([3, 4, 5])
+        assert read.kept.tolist() == [0, 2]
+        assert torch.equal(read.inputs, chw(COLORS[[3, 5]]))
+        assert "OSError: gone" in read.skipped[0]
+
+
+def failing():
+    raise RuntimeError("no files")
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ("nowhere_at_all:data", "nowhere_at_all cannot be imported (ModuleNotFoundError"),
+        ("somebody:dato", "there is no name in somebody 'dato'; did you mean 'data'?"),
+        ("somebody", "wanted MODULE:NAME"),
+        ("somebody:", "wanted MODULE:NAME"),
+        ("somebody:failing", "somebody:failing() failed (RuntimeError: no files)"),
+    ],
+)
+def test_an_import_path_that_leads_nowhere_says_how_far_it_led(module, tmp_path, where, wanted):
+    module("somebody", data=pictures(COLORS), failing=failing)
+    with pytest.raises(UserError) as caught:
+        load_imported(where, {}, Wanted(tmp_path))
+    assert wanted in str(caught.value)
+
+
+@pytest.mark.parametrize("load", [load_imported, load_hugging_face, load_torchvision])
+def test_an_unknown_option_is_answered_with_the_nearest(load, tmp_path):
+    with pytest.raises(UserError, match="'sise'; did you mean 'size'"):
+        load("somebody:data", {"sise": "3"}, Wanted(tmp_path))
+
+
+# Hugging Face's library, as far as it is used: load_dataset gives a dict of splits; a split has
+# features, select_columns, a length, and rows that are dicts.
+
+
+class Feature:
+    def __init__(self, names=None):
+        if names:
+            self.names = names
+
+
+class ImageFeature(Feature):
+    pass
+
+
+class ClassLabel(Feature):
+    pass
+
+
+class Value(Feature):
+    pass
+
+
+class Table:
+    def __init__(self, features, columns):
+        self.features, self.columns = features, columns
+
+    def select_columns(self, names):
+        return Table(
+            {name: self.features[name] for name in names},
+            {name: self.columns[name] for name in names},
+        )
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, row):
+        return {name: column[row] for name, column in self.columns.items()}
+
+
+@pytest.fixture
+def hugging_face(module, tmp_path):
+    """Return a function that loads splits as if the library had them."""
+
+    def load(splits, options=None, **wanted):
+        asked = []
+
+        def load_dataset(name, config=None):
+            asked.append((name, config))
+            if isinstance(splits, Exception):
+                raise splits
+            return splits
+
+        module(
+            "datasets",
+            load_dataset=load_dataset,
+            Image=ImageFeature,
+            ClassLabel=ClassLabel,
+            Value=Value,
+        )
+        data = load_hugging_face("me/flowers", options or {}, Wanted(tmp_path, **wanted))
+        assert asked == [("me/flowers", (options or {}).get("config"))]
+        return data
+
+    return load
+
+
+def table(rows, **more):
+    features = {"id": Value(), "img": ImageFeature(), "kind": ClassLabel(["cat", "dog"])} | {
+        name: ClassLabel(["x", "y", "z"]) for name in more
+    }
+    columns = {
+        "id": [f"{row}" for row in rows],
+        "img": [Image.fromarray(COLORS[row]) for row in rows],
+        "kind": [LABELS[row] for row in rows],
+    } | {name: [value] * len(rows) for name, value in more.items()}
+    return Table(features, columns)
+
+
+def test_columns_and_splits_are_found_by_their_types_and_names(hugging_face):
+    data = hugging_face({"train": table(range(6)), "test": table([7, 8]), "validation": table([9])})
+    assert torch.equal(data.train.inputs, chw(COLORS[:6]))
+    assert torch.equal(data.test.inputs, chw(COLORS[7:9]))
+    assert torch.equal(data.validation.inputs, chw(COLORS[9:]))
+    assert (data.classes, data.test.targets.tolist()) == (("cat", "dog"), [1, 0])
+
+
+def test_a_validation_split_stands_in_for_a_test_split(hugging_face):
+    data = hugging_face({"train": table(range(6)), "validation": table([7, 8])})
+    assert (len(data.train), len(data.test), data.validation) == (6, 2, None)
+    data = hugging_face({"train": table(range(10))}, test_fraction=0.4)
+    assert (len(data.train), len(data.test)) == (6, 4)
+    data = hugging_face({"full": table(range(10))})
+    assert (len(data.train), len(data.test)) == (8, 2)
+
+
+def test_options_name_config_splits_and_columns(hugging_face):
+    splits = {"a": table(range(6), fine=2), "b": table([7, 8], fine=0), "c": table([9], fine=1)}
+    options = {"train": "b", "test": "a", "validation": "c", "label": "fine", "config": "big"}
+    data = hugging_face(splits, options)
+    assert data.classes == ("x", "y", "z")
+    parts = (data.train, data.test, data.validation)
+    assert [part.targets.tolist() for part in parts] == [[0] * 2, [2] * 6, [1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, r"has 2 columns of type ClassLabel; label=COLUMN .*id \(Value\), img \(Image"),
+        ({"label": "fime"}, "no column of hf:me/flowers 'fime'; did you mean 'fine'"),
+        ({"label": "id"}, "split train, row 0, target: .* found the text '0'"),
+        ({"train": "tran"}, "no split of hf:me/flowers 'tran'; did you mean 'train'"),
+        ({"train": "train", "test": "train"}, "have to be different splits"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(hugging_face, options, wanted):
+    with pytest.raises(UserError, match=wanted):
+        hugging_face({"train": table(range(6), fine=1), "test": table([7], fine=1)}, options)
+
+
+def test_several_splits_of_other_names_want_one_to_be_named(hugging_face):
+    with pytest.raises(UserError, match="has the splits a, b; train=NAME names one"):
+        hugging_face({"a": table(range(6)), "b": table([7, 8])})
+
+
+def test_a_failure_of_the_library_is_told_in_one_line(hugging_face):
+    with pytest.raises(
+        UserError,
+        match=r"^hf:me/flowers cannot be loaded \(ValueError: no such config",
+    ):
+        hugging_face(ValueError("no\n such config"))
+
+
+@pytest.mark.parametrize(
+    ("load", "library"), [(load_hugging_face, "datasets"), (load_torchvision, "torchvision")]
+)
+def test_a_library_that_is_missing_is_answered_with_the_command(
+    monkeypatch, tmp_path, load, library
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=f"wants the library {library} .*pip install {library} "):
+        load("CIFAR10", {}, Wanted(tmp_path))
+
+
+# torchvision's classes take their parts in one of two ways, or have one part only.
+
+
+class ByTrain(Items):
+    def __init__(self, root, train=True, transform=None, target_transform=None, download=False):
+        assert not download
+        if not Path(root, "batches").exists():
+            raise RuntimeError("Dataset not found or corrupted. You can use download=True")
+        rows = range(6) if train else range(6, 10)
+        super().__init__(((Image.fromarray(COLORS[k]), LABELS[k]) for k in rows), ["cat", "dog"])
+
+
+class BySplit(Items):
+    def __init__(self, root, split="train", transform=None, download=False):
+        rows = {"train": range(6), "val": range(6, 8), "odd": range(8, 10)}
+        if split not in rows:
+            raise ValueError(f"Unknown value '{split}' for argument split.")
+        super().__init__((Image.fromarray(COLORS[k]), LABELS[k]) for k in rows[split])
+
+
+class Whole(Items):
+    def __init__(self, size=10, transform=None):
+        super().__init__((Image.fromarray(COLORS[k]), LABELS[k]) for k in range(size))
+
+
+@pytest.fixture
+def torchvision(module, tmp_path):
+    names = {"ByTrain": ByTrain, "BySplit": BySplit, "Whole": Whole}
+    sets = module("torchvision.datasets", **names, __all__=tuple(names))
+    module("torchvision", datasets=sets)
+    return lambda name, options=None: load_torchvision(name, options or {}, Wanted(tmp_path))
+
+
+def test_parts_come_by_train_true_and_false(torchvision, tmp_path):
+    (tmp_path / "batches").touch()
+    data = torchvision("ByTrain")
+    assert torch.equal(data.train.inputs, chw(COLORS[:6]))
+    assert torch.equal(data.test.inputs, chw(COLORS[6:]))
+    assert data.classes == ("cat", "dog")
+
+
+def test_parts_come_by_the_names_of_splits(torchvision):
+    data = torchvision("BySplit", {"test": "val", "validation": "odd"})
+    assert torch.equal(data.test.inputs, chw(COLORS[6:8]))
+    assert torch.equal(data.validation.inputs, chw(COLORS[8:]))
+    assert data.classes == ("0", "1")
+
+
+def test_a_class_of_one_part_is_divided(torchvision):
+    data = torchvision("Whole", {"size": "2"})
+    assert (len(data.train), len(data.test), data.train.inputs.shape[2:]) == (8, 2, (2, 2))
+
+
+def test_files_that_are_missing_are_told_with_the_place_they_were_looked_for(torchvision, tmp_path):
+    with pytest.raises(UserError, match=f"not found or corrupted.* under {tmp_path}"):
+        torchvision("ByTrain")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("ByTrian", {}, "no data set of torchvision 'ByTrian'; did you mean 'ByTrain'"),
+        ("BySplit", {}, "no test part .*Unknown value 'test'.*test=NAME names another split"),
+        ("ByTrain", {"test": "val"}, "has no named splits, got test="),
+    ],
+)
+def test_what_torchvision_has_not_is_told(torchvision, name, options, wanted):
+    with pytest.raises(UserError, match=wanted):
+        torchvision(name, options)

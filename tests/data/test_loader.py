@@ -1,0 +1,281 @@
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vicinal.data import (
+    HLSJitter,
+    Loader,
+    RandomCrop,
+    RandomHorizontalFlip,
+    Read,
+    Split,
+    epoch_order,
+    load,
+)
+from vicinal.errors import UserError
+
+MXNET = Path(__file__).parent / "mxnet"
+SPEC = "rec:digits_40_png.rec,digits_40_png.rec"
+AUGMENT = (RandomCrop(padding=2), RandomHorizontalFlip(), HLSJitter())
+
+
+def numbered(count):
+    return Split(torch.arange(count)[:, None], torch.arange(count))
+
+
+def rows(loader, epoch=0, start=0):
+    return [y.tolist() for _, y in loader.epoch(epoch, start)]
+
+
+class Slow:
+    """Stored inputs that say which process read them, or fail, or die."""
+
+    dtype = torch.int64
+
+    def __init__(self, count, bad=(), dies=()):
+        self.shape, self.bad, self.dies = (count, 1), set(bad), set(dies)
+
+    def read(self, rows):
+        if self.dies & set(rows):
+            os.kill(os.getpid(), signal.SIGKILL)
+        kept = [k for k, row in enumerate(rows) if row not in self.bad]
+        inputs = torch.tensor([[rows[k]] for k in kept]).view(-1, 1)
+        skipped = [f"row {row} is bad" for row in rows if row in self.bad]
+        return Read(inputs, np.array(kept, np.int64), skipped)
+
+
+class Failing(Slow):
+    def read(self, rows):
+        raise UserError(f"rows {rows} cannot be read")
+
+
+def test_an_epoch_goes_through_every_example_once_and_the_next_in_another_order():
+    loader = Loader(numbered(10), batch_size=4, seed=0)
+    epochs = [rows(loader, k) for k in range(2)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(row for batch in batches for row in batch) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert len(loader) == 3
+    assert rows(Loader(numbered(10), batch_size=4, seed=1)) != epochs[0]
+
+
+def test_inputs_stay_with_their_targets():
+    for x, y in Loader(numbered(10), batch_size=3, seed=0).epoch(0):
+        assert torch.equal(x[:, 0], y)
+
+
+def test_a_smaller_last_batch_can_be_left_out():
+    loader = Loader(numbered(10), batch_size=4, seed=0, drop_last=True)
+    assert [len(batch) for batch in rows(loader)] == [4, 4]
+    assert len(loader) == 2
+
+
+def test_without_shuffling_the_order_is_that_of_the_part():
+    assert rows(Loader(numbered(6), batch_size=4, seed=0, shuffle=False)) == [[0, 1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_no_rank_ever_gets_a_batch_of_one_and_no_example_is_left_out(batch_size, ranks):
+    for count in range(batch_size * ranks, 5 * batch_size * ranks + 2):
+        settings = {"batch_size": batch_size, "seed": 0, "ranks": ranks}
+        loaders = [Loader(numbered(count), rank=rank, **settings) for rank in range(ranks)]
+        epochs = [rows(loader) for loader in loaders]
+        assert sorted(row for epoch in epochs for batch in epoch for row in batch) == list(
+            range(count)
+        )
+        sizes = [[len(batch) for batch in epoch] for epoch in epochs]
+        assert {len(epoch) for epoch in sizes} == {len(loaders[0])}
+        assert min(map(min, sizes)) >= min(2, batch_size)
+        assert max(map(max, sizes)) <= batch_size + 2
+        for k in range(len(loaders[0])):  # a resumed run sees the same batches
+            assert [rows(loader, start=k) for loader in loaders] == [epoch[k:] for epoch in epochs]
+        ends = [sum(map(sum, zip(*sizes, strict=True))) if k else 0 for k in (0, 1)]
+        assert [loaders[0].seen_before(0), loaders[0].seen_before(len(loaders[0]))] == ends
+
+
+def test_a_shuffle_buffer_never_looks_further_ahead_than_it_is_large():
+    for size in (1, 7, 50, 200):
+        order = epoch_order(100, seed=3, epoch=2, shuffle=size).tolist()
+        assert sorted(order) == list(range(100))
+        assert all(row < place + size for place, row in enumerate(order))
+    assert epoch_order(100, seed=0, epoch=0, shuffle=1).tolist() == list(range(100))
+
+
+def test_a_shuffle_buffer_gives_every_row_of_it_the_same_chance():
+    firsts = Counter(int(epoch_order(30, seed=0, epoch=k, shuffle=5)[0]) for k in range(2000))
+    assert set(firsts) == set(range(5))
+    assert all(abs(count - 400) < 5 * 18 for count in firsts.values())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shuffle", [True, False, 16])
+def test_from_memory_or_from_files_the_batches_are_the_same(workers, shuffle):
+    def batches(in_memory, **options):
+        part = load(SPEC, root=MXNET, in_memory=in_memory).train
+        assert isinstance(part.inputs, torch.Tensor) == (in_memory > 0)
+        loader = Loader(part, batch_size=7, seed=5, augment=AUGMENT, shuffle=shuffle, **options)
+        return [batch for epoch in (0, 1) for batch in loader.epoch(epoch)]
+
+    inside, outside = batches(10**9), batches(0, workers=workers)
+    assert len(inside) == 12
+    for (x, y), (also_x, also_y) in zip(inside, outside, strict=True):
+        assert torch.equal(x, also_x)
+        assert torch.equal(y, also_y)
+
+
+def test_augmentation_is_drawn_anew_each_step_and_epoch():
+    part = Split(torch.full((4, 1, 6, 6), 9, dtype=torch.uint8), torch.arange(4))
+    loader = Loader(part, batch_size=2, seed=0, augment=[RandomCrop(padding=3)])
+    seen = {x.numpy().tobytes() for epoch in range(3) for x, _ in loader.epoch(epoch)}
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(("ranks", "whole"), [(2, 12), (3, 15)])
+@pytest.mark.parametrize("stored", [False, True])
+def test_ranks_share_the_batches_that_one_process_would_see(ranks, whole, stored):
+    part = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
+    size = whole // ranks
+    loaders = [
+        Loader(part, batch_size=size, seed=1, augment=AUGMENT, rank=k, ranks=ranks, workers=0)
+        for k in range(ranks)
+    ]
+    together = zip(*(loader.epoch(1) for loader in loaders), strict=True)
+    alone = Loader(part, batch_size=whole, seed=1, augment=AUGMENT, workers=0).epoch(1)
+    for shares, (x, y) in zip(together, alone, strict=True):
+        assert torch.equal(torch.cat([share for share, _ in shares]), x)
+        assert torch.equal(torch.cat([share for _, share in shares]), y)
+
+
+def test_no_rank_waits_for_an_example_that_is_not_there():
+    loaders = [Loader(numbered(13), batch_size=2, seed=0, rank=k, ranks=3) for k in range(3)]
+    sizes = [[len(batch) for batch in rows(loader)] for loader in loaders]
+    assert sizes == [[2, 3], [2, 2], [2, 2]]
+    loaders = [Loader(numbered(15), batch_size=3, seed=0, rank=k, ranks=3) for k in range(3)]
+    assert [[len(batch) for batch in rows(loader)] for loader in loaders] == [[3, 2]] * 3
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_run_that_begins_at_a_step_sees_what_the_unbroken_run_saw_there(stored):
+    part = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
+    loader = Loader(part, batch_size=6, seed=2, augment=AUGMENT, shuffle=20, workers=0)
+    unbroken = list(loader.epoch(3))
+    resumed = list(loader.epoch(3, start=4))
+    assert len(resumed) == 3
+    for (x, y), (also_x, also_y) in zip(unbroken[4:], resumed, strict=True):
+        assert torch.equal(x, also_x)
+        assert torch.equal(y, also_y)
+
+
+STREAM = """
+import sys, hashlib
+from vicinal.data import HLSJitter, RandomHorizontalFlip, Loader, RandomCrop, load
+part = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=sys.argv[1], in_memory=0).train
+augment = (RandomCrop(padding=2), RandomHorizontalFlip(), HLSJitter())
+loader = Loader(part, batch_size=4, seed=7, augment=augment, shuffle=25, workers=2)
+step = int(sys.argv[2])
+for epoch in range(step // len(loader), 3):
+    for x, y in loader.epoch(epoch, start=step % len(loader)):
+        digest = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
+        print(step, digest, flush=True)
+        step += 1
+        if len(sys.argv) > 3:
+            sys.stdin.readline()
+"""
+
+
+def test_a_stream_that_was_killed_goes_on_with_the_same_batches_bit_for_bit():
+    def start(step, *words):
+        command = [sys.executable, "-c", STREAM, str(MXNET), str(step), *words]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with start(0) as unbroken:
+        known = unbroken.stdout.read().splitlines()
+    assert len(known) == 30
+    assert len({line.split()[1] for line in known}) == 30
+    with start(0, "wait") as killed:
+        for line in known[:13]:
+            assert killed.stdout.readline().strip() == line
+            if line != known[12]:
+                killed.stdin.write("\n")
+                killed.stdin.flush()
+        killed.kill()
+    with start(13) as resumed:
+        assert resumed.stdout.read().splitlines() == known[13:]
+
+
+def test_an_epoch_that_is_left_early_does_not_disturb_the_next():
+    loader = Loader(Split(Slow(40), torch.arange(40)), batch_size=4, seed=0, workers=2)
+    whole = rows(loader, 1)
+    for _ in loader.epoch(0):
+        break
+    assert rows(loader, 1) == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_examples_make_batches_smaller_and_are_told_of_once(workers):
+    part = Split(Slow(12, bad=[3, 4, 9]), torch.arange(12))
+    loader = Loader(part, batch_size=4, seed=0, shuffle=False, workers=workers)
+    for _ in range(2):
+        batches = [(x[:, 0].tolist(), y.tolist()) for x, y in loader.epoch(0)]
+        assert batches == [([0, 1, 2],) * 2, ([5, 6, 7],) * 2, ([8, 10, 11],) * 2]
+    assert list(loader.skipped) == ["row 3 is bad", "row 4 is bad", "row 9 is bad"]
+
+
+def test_a_batch_of_which_nothing_is_left_is_passed_over():
+    part = Split(Slow(6, bad=[2, 3]), torch.arange(6))
+    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=0)
+    assert rows(loader) == [[0, 1], [4, 5]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
+    part = Split(Failing(4), torch.arange(4))
+    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=workers)
+    with pytest.raises(UserError, match=r"^rows \[0, 1\] cannot be read$"):
+        rows(loader)
+
+
+# PyTorch may hear of the death once more while it clears up, where nobody can be told.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function _MultiProcessingDataLoaderIter.__del__"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_worker_that_is_killed_is_told_of():
+    part = Split(Slow(4, dies=[2]), torch.arange(4))
+    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=1)
+    with pytest.raises(UserError, match=r"a data-loading worker died"):
+        rows(loader)
+
+
+def test_nonsense_is_refused():
+    for options in ({"batch_size": 0}, {"rank": 1}, {"shuffle": -1}):
+        with pytest.raises(ValueError, match=r"Loader wants batch_size from 1"):
+            Loader(numbered(4), **{"batch_size": 2, "seed": 0} | options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_goes_on_when_another_was_begun_is_refused(workers):
+    loader = Loader(Split(Slow(12), torch.arange(12)), batch_size=2, seed=0, workers=workers)
+    first = loader.epoch(0)
+    next(first)
+    second = loader.epoch(1)
+    next(second)
+    with pytest.raises(ValueError, match=r"another epoch of this Loader was begun"):
+        next(first)
+    assert all(torch.equal(x[:, 0], y) for x, y in second)
+
+
+def test_a_rank_of_whose_batch_nothing_is_left_says_so_and_the_others_do_not_wait():
+    part = Split(Slow(8, bad=[2]), torch.arange(8))
+    options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
+    with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):
+        rows(Loader(part, rank=0, **options))

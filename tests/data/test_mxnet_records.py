@@ -1,0 +1,271 @@
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vicinal.data import load
+from vicinal.data.formats.recordio import pack_image, write_record
+from vicinal.errors import UserError
+
+MXNET = Path(__file__).parent / "mxnet"
+
+
+def truth_of(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def mxnet(name, **options):
+    return load(f"rec:{name}.rec,{name}.rec", root=MXNET, **options)
+
+
+def png(value, size=(4, 5)):
+    out = io.BytesIO()
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def written(folder, name, records):
+    with (folder / name).open("wb") as file:
+        for record in records:
+            write_record(file, record)
+    return name
+
+
+def images(folder, name, labels, *, contents=None):
+    contents = contents or [png(k) for k in range(len(labels))]
+    packed = [
+        pack_image(np.atleast_1d(label), k, content)
+        for k, (label, content) in enumerate(zip(labels, contents, strict=True))
+    ]
+    return written(folder, name, packed)
+
+
+def pixels(part):
+    return part.inputs.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**9])
+def test_png_records_of_mxnet_read_bit_for_bit(in_memory):
+    data = mxnet("digits_40_png", in_memory=in_memory)
+    truth = truth_of(MXNET / "digits_40_truth.npz")
+    read = data.train.read(range(40))
+    assert np.array_equal(read.inputs.permute(0, 2, 3, 1).numpy(), truth["images"])
+    assert data.train.targets.tolist() == truth["labels"].tolist()
+    assert isinstance(data.train.inputs, torch.Tensor) == (in_memory > 0)
+    assert data.classes == tuple("0123456789")
+
+
+def test_jpeg_records_of_mxnet_read_as_another_decoder_reads_them():
+    truth = truth_of(MXNET / "digits_40_truth.npz")
+    content = (MXNET / "digits_40_jpg.rec").read_bytes()
+    lines = (MXNET / "digits_40_jpg.idx").read_text().splitlines()
+    offsets = [int(line.split("\t")[1]) for line in lines]
+    theirs = [
+        np.asarray(Image.open(io.BytesIO(content[offset + 32 :])).convert("RGB"))
+        for offset in offsets
+    ]
+    found = pixels(mxnet("digits_40_jpg").train).astype(int)
+    assert np.abs(found - np.stack(theirs)).max() <= 2
+    assert np.abs(found - truth["images"]).mean() < 1  # what the encoder lost
+
+
+def test_label_vectors_become_targets_of_real_values():
+    data = mxnet("digits_label_vectors")
+    assert data.classes == ()
+    assert data.train.targets.tolist() == [[k, k / 2, -1] for k in range(10)]
+
+
+@pytest.mark.parametrize("form", ["jpg", "png"])
+def test_five_hundred_pictures_of_cifar_from_mxnet(shared, form):
+    name = shared / "mxnet" / f"cifar10_500_{form}"
+    truth = truth_of(shared / "mxnet" / "cifar10_500_truth.npz")
+    data = load(f"rec:{name}.rec,{name}.rec")
+    assert data.train.targets.tolist() == truth["labels"].tolist()
+    lost = np.abs(pixels(data.train).astype(int) - truth["images"]).mean()
+    assert lost == 0 if form == "png" else lost < 4
+
+
+def test_without_an_index_the_file_is_walked_and_an_index_decides_the_order(tmp_path):
+    images(tmp_path, "all.rec", [0, 1, 2])
+    spec = "rec:all.rec,all.rec"
+    assert load(spec, root=tmp_path).train.targets.tolist() == [0, 1, 2]
+    offsets = [0, *np.cumsum([8 + (24 + len(png(k)) + 3) // 4 * 4 for k in range(2)])]
+    lines = [f"{k}\t{offsets[k]}\n" for k in (1, 2, 0)]
+    (tmp_path / "all.idx").write_text("".join(lines))
+    data = load(spec, root=tmp_path)
+    assert data.train.targets.tolist() == [1, 2, 0]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [1, 2, 0]
+    (tmp_path / "all.idx").write_text("".join(lines[:2]))
+    with pytest.raises(UserError, match=r"all\.idx lists 2 of the 3 records in .*all\.rec; delete"):
+        load(spec, root=tmp_path)
+
+
+def test_a_payload_in_parts_is_joined(tmp_path):
+    # The id is the magic number itself, so that MXNet divides the header of the record.
+    magic = 0xCED7230A
+    records = [struct.pack("<IfQQ", 0, float(k), magic, 0) + png(k) for k in range(3)]
+    written(tmp_path, "parts.rec", records)
+    data = load("rec:parts.rec,parts.rec", root=tmp_path)
+    assert data.train.targets.tolist() == [0, 1, 2]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_one_file_is_divided_the_same_way_for_the_same_seed(tmp_path):
+    images(tmp_path, "all.rec", [k % 2 for k in range(20)])
+    first, again, other = (
+        load("rec:all.rec", root=tmp_path, seed=s, test_fraction=0.3) for s in (0, 0, 1)
+    )
+    assert (len(first.train), len(first.test)) == (14, 6)
+    assert first.test.targets.sum() == 3
+    assert torch.equal(first.test.inputs, again.test.inputs)
+    assert not torch.equal(first.test.inputs, other.test.inputs)
+    seen = torch.cat([first.train.inputs, first.test.inputs])[:, 0, 0, 0]
+    assert sorted(seen.tolist()) == list(range(20))
+
+
+def test_labels_that_are_no_whole_numbers_are_real_values(tmp_path):
+    images(tmp_path, "real.rec", [0.5, 1.25, 2.0])
+    data = load("rec:real.rec,real.rec", root=tmp_path)
+    assert data.classes == ()
+    assert data.train.targets.tolist() == [0.5, 1.25, 2.0]
+    images(tmp_path, "whole.rec", [1, 2, 3])
+    data = load("rec:whole.rec,whole.rec?task=regression", root=tmp_path)
+    assert data.train.targets.dtype == torch.float32
+
+
+def test_class_names_come_from_a_file_beside_or_a_named_one(tmp_path):
+    images(tmp_path, "a_train.rec", [0, 1])
+    spec = "rec:a_train.rec,a_train.rec"
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert load(spec, root=tmp_path).classes == ("cat", "dog")
+    (tmp_path / "a_classes.txt").write_text("hen\nowl\n")
+    assert load(spec, root=tmp_path).classes == ("hen", "owl")
+    (tmp_path / "named.txt").write_text("x\ny\nz\n")
+    assert load(f"{spec}?classes=named.txt", root=tmp_path).classes == ("x", "y", "z")
+    (tmp_path / "named.txt").write_text("x\nx\n")
+    with pytest.raises(UserError, match=r"named\.txt: a class name is empty, or comes twice"):
+        load(f"{spec}?classes=named.txt", root=tmp_path)
+
+
+def test_raw_payloads_are_pixels(tmp_path):
+    known = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3), dtype=np.uint8)
+    images(tmp_path, "raw.rec", [0, 1, 0], contents=[picture.tobytes() for picture in known])
+    data = load("rec:raw.rec,raw.rec?raw=2x4x3", root=tmp_path)
+    assert np.array_equal(pixels(data.train), known)
+    with pytest.raises(UserError, match=r"record 0 at byte 0: wanted 48 bytes"):
+        load("rec:raw.rec,raw.rec?raw=4x4x3", root=tmp_path)
+    with pytest.raises(UserError, match=r"raw=4x4: wanted HEIGHTxWIDTHxCHANNELS"):
+        load("rec:raw.rec,raw.rec?raw=4x4", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, -1], "record 2 at byte .*, found the label -1"),
+        ([0, 1, 7], "record 2 at byte .*: wanted a class of 3 records, 0 to 2, found the label 7"),
+        ([0, 1, 0.5], "record 2 .* found the label 0.5"),
+        ([0, float("nan")], "record 1 .* wanted 1 finite label like the first record"),
+        ([0, [1, 2]], "record 1 .* wanted 1 finite label .*found .1.0, 2.0."),
+    ],
+)
+def test_a_label_that_fits_no_class_is_refused_with_its_record(tmp_path, labels, message):
+    images(tmp_path, "bad.rec", labels)
+    with pytest.raises(UserError, match=message):
+        load("rec:bad.rec,bad.rec", root=tmp_path)
+
+
+def test_a_test_label_that_training_does_not_know_is_refused(tmp_path):
+    images(tmp_path, "train.rec", [0, 1])
+    images(tmp_path, "test.rec", [0, 2])
+    with pytest.raises(UserError, match=r"test\.rec, record 1 .* one of the 2 classes of .*train"):
+        load("rec:train.rec,test.rec", root=tmp_path)
+
+
+def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
+    contents = [png(k) for k in range(4)]
+    contents[2] = contents[2][:40]
+    images(tmp_path, "some.rec", [0, 1, 2, 3], contents=contents)
+    spec = "rec:some.rec,some.rec"
+    with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
+        load(spec, root=tmp_path)
+    assert 'on_bad = "skip" in a recipe' in str(e.value)
+    part = load(spec, root=tmp_path, on_bad="skip").train
+    assert part.targets.tolist() == [0, 1, 3]
+    assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert len(part.skipped) == 1
+    assert "record 2" in part.skipped[0]
+
+
+def test_a_record_that_is_too_short_for_its_header_can_be_left_out(tmp_path):
+    written(
+        tmp_path, "short.rec", [pack_image([0], 0, png(0)), b"short", pack_image([1], 2, png(2))]
+    )
+    with pytest.raises(UserError, match=r"record 1 at byte .* wanted an image record of 24 bytes"):
+        load("rec:short.rec,short.rec", root=tmp_path)
+    part = load("rec:short.rec,short.rec", root=tmp_path, on_bad="skip").train
+    assert part.targets.tolist() == [0, 1]
+    assert "record 1" in part.skipped[0]
+
+
+def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
+    images(tmp_path, "all.rec", [0, 1])
+    (tmp_path / "all.idx").write_text("0\t0\n1\t12\n")
+    with pytest.raises(UserError, match=r"byte 12: wanted .* it is .*all\.idx that sends there"):
+        load("rec:all.rec,all.rec", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rec:", "wanted the path of a record file behind the colon"),
+        ("rec:no.rec", r"there is no record file no\.rec, nor under"),
+        ("rec:a.rec,b.rec,c.rec,d.rec", r"wants one file, TRAIN.rec,TEST.rec or .*, got 4"),
+        ("rec:all.rec?sise=3", "no option of rec 'sise'; did you mean 'size'"),
+        ("rec:all.rec?size=0", "size=0: wanted a whole number from 1"),
+        ("rec:all.rec?channels=2", "channels=2: wanted 1 for gray"),
+        ("rec:all.rec?task=guess", "task=guess: wanted classification or regression"),
+        ("rec:all.rec?size", "expected option=value after the question mark, got 'size'"),
+        ("rec:all.rec?size=3&size=4", "the option size comes twice"),
+    ],
+)
+def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
+    images(tmp_path, "all.rec", [0, 1] * 5)
+    with pytest.raises(UserError, match=message):
+        load(spec, root=tmp_path)
+
+
+def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
+    contents = [png(k, size) for k, size in enumerate([(4, 4), (4, 8)] * 5)]
+    images(tmp_path, "two.rec", [0, 0, 1, 1] * 2 + [0, 1], contents=contents)
+    with pytest.raises(UserError, match=r"wanted a picture of 4x4 pixels like the first one"):
+        load("rec:two.rec,two.rec", root=tmp_path)
+    part = load("rec:two.rec,two.rec?size=2&channels=1", root=tmp_path).train
+    assert part.inputs.shape == (10, 1, 2, 2)
+    assert part.inputs[:, 0, 0, 0].tolist() == list(range(10))
+
+
+def test_a_record_with_other_labels_can_be_left_out(tmp_path):
+    images(tmp_path, "odd.rec", [0, 1, [1, 2], float("nan"), 1])
+    part = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
+    assert part.targets.tolist() == [0, 1, 1]
+    assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
+    assert [sentence.split(",")[1][:9] for sentence in part.skipped] == [" record 2", " record 3"]
+
+
+def test_a_third_file_is_the_validation_part(tmp_path):
+    for k, name in enumerate(("a", "b", "c")):
+        images(tmp_path, f"{name}.rec", [0, 1], contents=[png(10 * k), png(10 * k + 1)])
+    data = load("rec:a.rec,b.rec,c.rec", root=tmp_path)
+    assert data.test.inputs[:, 0, 0, 0].tolist() == [10, 11]
+    assert data.validation.inputs[:, 0, 0, 0].tolist() == [20, 21]
+
+
+def test_a_raw_shape_that_lies_is_refused_before_memory_is_taken(tmp_path):
+    images(tmp_path, "raw.rec", [0, 1], contents=[bytes(48), bytes(48)])
+    with pytest.raises(UserError, match=r"record 0 .* wanted 2700000000 bytes, .* found 48"):
+        load("rec:raw.rec,raw.rec?raw=30000x30000x3", root=tmp_path)

@@ -1,0 +1,485 @@
+import colorsys
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vicinal.data.transforms import (
+    AUGMENTATIONS,
+    CenterCrop,
+    HLSJitter,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    boxes,
+)
+from vicinal.errors import UserError
+
+ALL = [
+    RandomCrop(),
+    RandomCrop(padding=2, size=7),
+    RandomCrop(padding=0, size=5),
+    CenterCrop(5),
+    RandomHorizontalFlip(),
+    HLSJitter(),
+    RandomResizedCrop(6),
+]
+DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+every_augmentation = pytest.mark.parametrize("augmentation", ALL, ids=str)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(batch=12, channels=3, height=9, width=11, dtype=torch.uint8):
+    shape = (batch, channels, height, width)
+    return torch.randint(256, shape, generator=seeded(batch + height)).to(dtype)
+
+
+def drawn_for(augmentation, x, seed=0):
+    return augmentation.draw(len(x), tuple(x.shape[1:]), seeded(seed))
+
+
+# What every augmentation promises.
+
+
+@every_augmentation
+def test_one_seed_draws_the_same_and_another_seed_something_else(augmentation):
+    first, again, other = (augmentation.draw(50, (3, 9, 11), seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert first.dtype == torch.float64
+    assert len(first) == 50
+    assert isinstance(augmentation, CenterCrop) or not torch.equal(first, other)
+
+
+@every_augmentation
+def test_rows_by_themselves_become_what_they_become_in_the_batch(augmentation):
+    x = pictures(batch=140, height=32, width=32)  # more than one block
+    drawn = drawn_for(augmentation, x)
+    whole = augmentation.apply(x, drawn)
+    parts = [augmentation.apply(x[i::3], drawn[i::3]) for i in range(3)]
+    assert all(torch.equal(whole[i::3], part) for i, part in enumerate(parts))
+
+
+@every_augmentation
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
+    x = pictures(dtype=dtype)
+    drawn = drawn_for(augmentation, x)
+    before, drawn_before = x.clone(), drawn.clone()
+    out = augmentation.apply(x, drawn)
+    assert torch.equal(x, before)
+    assert torch.equal(drawn, drawn_before)
+    assert out.dtype == dtype
+    assert out.is_contiguous()
+    out.zero_()
+    assert torch.equal(x, before)
+
+
+@every_augmentation
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floating_point_pictures_become_what_bytes_become(augmentation, dtype):
+    x = pictures()
+    drawn = drawn_for(augmentation, x)
+    expected = augmentation.apply(x, drawn).double()
+    out = augmentation.apply(x.to(dtype), drawn).double()
+    # Half of a step by rounding to bytes, and what the type rounds by itself.
+    assert (out - expected).abs().max() <= 0.501 + 128 * torch.finfo(dtype).eps
+
+
+@every_augmentation
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_batch_of_none_or_one_has_the_shape_of_any_other(augmentation, batch):
+    x = pictures(batch=2)
+    shape = augmentation.apply(x, drawn_for(augmentation, x)).shape[1:]
+    x = x[:batch]
+    assert augmentation.apply(x, drawn_for(augmentation, x)).shape == (batch, *shape)
+
+
+@every_augmentation
+def test_the_layout_in_memory_makes_no_difference(augmentation):
+    x = pictures()
+    drawn = drawn_for(augmentation, x)
+    expected = augmentation.apply(x, drawn)
+    gaps = torch.stack([x, x + 1], dim=-1)[..., 0]
+    turned = x.transpose(2, 3).contiguous().transpose(2, 3)
+    for other in (x.to(memory_format=torch.channels_last), gaps, turned):
+        assert not other.is_contiguous()
+        out = augmentation.apply(other, drawn)
+        assert torch.equal(out, expected)
+        assert out.is_contiguous()
+
+
+@every_augmentation
+def test_pictures_of_one_channel_are_welcome(augmentation):
+    x = pictures(channels=1)
+    out = augmentation.apply(x, drawn_for(augmentation, x))
+    assert out.shape[1] == 1
+    assert not torch.equal(out, x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@every_augmentation
+def test_a_gpu_makes_the_same_pictures_without_waiting(augmentation):
+    x = pictures(batch=70, height=32, width=32)
+    drawn = drawn_for(augmentation, x)
+    there = x.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = augmentation.apply(there, drawn)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (out.cpu().int() - augmentation.apply(x, drawn).int()).abs().max() <= 1
+
+
+def test_recipes_name_each_augmentation():
+    made = {
+        name: make(size=8) if "resized" in name else make() for name, make in AUGMENTATIONS.items()
+    }
+    assert made == {
+        "crop": RandomCrop(padding=4, size=None),
+        "flip": RandomHorizontalFlip(rate=0.5),
+        "color": HLSJitter(hue=36, saturation=50, lightness=50),
+        "resized-crop": RandomResizedCrop(8, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)),
+    }
+
+
+# Crops.
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("padding", "size"), [(4, None), (0, 5), (3, 8), (1, 11), (5, 13), (0, None)]
+)
+def test_a_padded_crop_is_what_a_loop_over_padded_pictures_cuts(padding, size, dtype):
+    crop = RandomCrop(padding=padding, size=size)
+    x = pictures(batch=40, height=9, width=11, dtype=dtype)
+    drawn = drawn_for(crop, x)
+    out = crop.apply(x, drawn)
+    height, width = (9, 11) if size is None else (size, size)
+    for i, (top, left) in enumerate(drawn.int().tolist()):
+        around = ((0, 0), (padding, padding), (padding, padding))
+        whole = np.pad(x[i].float().numpy(), around)
+        expected = whole[:, top : top + height, left : left + width]
+        assert np.array_equal(out[i].float().numpy(), expected)
+
+
+def test_all_places_of_a_window_are_equally_likely():
+    drawn = RandomCrop(padding=1, size=3).draw(70_000, (3, 3, 7), seeded())
+    counts = torch.zeros(3, 7, dtype=torch.float64)
+    counts.index_put_(
+        tuple(drawn.long().T), torch.tensor(1.0, dtype=torch.float64), accumulate=True
+    )
+    expected = 70_000 / 21
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_square < 45.3  # exceeded by chance once in 1,000 at 20 degrees of freedom
+
+
+def test_devices_without_numpy_cut_the_same_windows():
+    padded = pictures(batch=30)
+    corners = torch.stack([torch.arange(30) % 5, torch.arange(30) % 6], dim=1)
+    places, size = (5, 6), (5, 6)
+    expected = torch.stack(
+        [
+            picture[:, top : top + 5, left : left + 6]
+            for picture, (top, left) in zip(padded, corners.tolist(), strict=True)
+        ]
+    )
+    assert torch.equal(boxes._cut_by_torch(padded, corners, places, size), expected)
+    assert torch.equal(boxes._cut_by_numpy(padded, corners, places, size), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"), [(3, [1, 2, 3], [1, 2, 3]), (4, [0, 1, 2, 3], [1, 2, 3, 4])]
+)
+def test_a_center_crop_has_as_much_on_either_side(size, rows, columns):
+    x = torch.arange(30, dtype=torch.uint8).view(1, 1, 5, 6)
+    expected = [[6 * row + column for column in columns] for row in rows]
+    assert CenterCrop(size).apply(x, torch.empty(1, 0)).tolist() == [[expected]]
+
+
+# Flips.
+
+
+def test_a_flip_turns_the_drawn_pictures_and_no_other():
+    x = pictures(batch=20)
+    drawn = drawn_for(RandomHorizontalFlip(), x)
+    out = RandomHorizontalFlip().apply(x, drawn)
+    for i, turned in enumerate(drawn[:, 0].tolist()):
+        rows = x[i].tolist()
+        expected = [[row[::-1] for row in channel] for channel in rows] if turned else rows
+        assert out[i].tolist() == expected
+    assert 0 < drawn.sum() < 20
+
+
+@pytest.mark.parametrize("rate", [0, 0.2, 0.5, 1])
+def test_the_rate_is_the_share_that_is_flipped(rate):
+    drawn = RandomHorizontalFlip(rate).draw(40_000, (3, 4, 4), seeded())
+    assert set(drawn.unique().tolist()) <= {0.0, 1.0}
+    assert drawn.mean().item() == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / 40_000))
+
+
+# Colors.
+
+
+def by_colorsys(pixel, hue, saturation, lightness):
+    own_hue, light, color = colorsys.rgb_to_hls(*(value / 255 for value in pixel))
+    light = min(1, max(0, light + lightness / 255))
+    color = min(1, max(0, color + saturation / 255))
+    shifted = colorsys.hls_to_rgb((own_hue + hue / 180) % 1, light, color)
+    return [255 * value for value in shifted]
+
+
+def awkward_pictures():
+    """Return random pixels, then black, white, grays, ties of two channels, and pure colors."""
+    x = pictures(batch=24, height=5, width=6)
+    levels = torch.tensor([0, 1, 2, 127, 128, 253, 254, 255])
+    corners = torch.cartesian_prod(levels, levels, levels)
+    some = corners[torch.randperm(len(corners), generator=seeded())[: 12 * 30]]
+    x[12:] = some.view(12, 5, 6, 3).permute(0, 3, 1, 2)
+    x[3] = x[3, :1]
+    return x
+
+
+AMOUNTS = torch.cartesian_prod(*torch.tensor([[-90.0, 17.5, 90.0], [-200, 0, 60], [-120, 0, 30]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
+def test_colors_shift_as_colorsys_says(dtype):
+    x = awkward_pictures().to(dtype)
+    if dtype != torch.uint8:
+        x = x * 0.999
+    drawn = AMOUNTS[: len(x)].double()
+    out = HLSJitter().apply(x, drawn)
+    off = 0.501 if dtype == torch.uint8 else 0.01
+    for i, amounts in enumerate(drawn.tolist()):
+        flat = x[i].flatten(1).T.tolist()
+        expected = torch.tensor([by_colorsys(pixel, *amounts) for pixel in flat])
+        assert (out[i].flatten(1).T - expected).abs().max() <= off
+
+
+def test_no_amount_changes_no_color():
+    x = awkward_pictures()
+    assert torch.equal(HLSJitter().apply(x, torch.zeros(len(x), 3)), x)
+
+
+def test_hue_goes_round_the_circle():
+    x = awkward_pictures()
+    turns = torch.tensor([[180.0, 0, 0], [-180, 0, 0], [360, 0, 0]]).repeat(8, 1)
+    assert torch.equal(HLSJitter().apply(x, turns), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_one_channel_has_lightness_alone(dtype):
+    x = torch.tensor([10, 100, 250]).to(dtype).view(1, 1, 1, 3).expand(2, 1, 1, 3)
+    drawn = torch.tensor([[50.0, 50, 20], [-50, 50, -20]])
+    out = HLSJitter().apply(x, drawn)
+    assert out.flatten(1).tolist() == [[30, 120, 255], [0, 80, 230]]
+
+
+def test_amounts_are_uniform_on_both_sides_and_independent():
+    drawn = HLSJitter(hue=36, saturation=50, lightness=20).draw(20_000, (3, 4, 4), seeded())
+    unit = drawn / torch.tensor([36, 50, 20])
+    quantiles = torch.linspace(0, 1, 11, dtype=torch.float64)
+    for column in unit.T:
+        assert column.quantile(quantiles).tolist() == pytest.approx(
+            (2 * quantiles - 1).tolist(), abs=0.03
+        )
+        assert column.abs().max() <= 1
+    assert (torch.corrcoef(unit.T) - torch.eye(3)).abs().max() < 0.03
+
+
+# Resized crops.
+
+
+@pytest.mark.parametrize("size", [1, 5, 9, 24])
+def test_a_resized_crop_is_what_interpolate_makes_of_the_box(size):
+    crop = RandomResizedCrop(size)
+    x = pictures(batch=60, height=13, width=9)
+    drawn = drawn_for(crop, x)
+    assert len(drawn[:, 2:].unique(dim=0)) > 10
+    floats = crop.apply(x.float(), drawn)
+    rounded = crop.apply(x, drawn)
+    for i, (top, left, height, width) in enumerate(drawn.int().tolist()):
+        box = x[i : i + 1, :, top : top + height, left : left + width].double()
+        expected = nn.functional.interpolate(
+            box, (size, size), mode="bilinear", align_corners=False
+        )
+        torch.testing.assert_close(floats[i : i + 1].double(), expected, atol=0.01, rtol=0)
+        assert (rounded[i] - expected[0]).abs().max() <= 0.51
+
+
+def test_a_box_of_the_whole_picture_at_its_own_size_changes_nothing():
+    x = pictures(height=9, width=9)
+    whole = torch.tensor([[0.0, 0, 9, 9]]).expand(len(x), 4)
+    assert torch.equal(RandomResizedCrop(9).apply(x, whole), x)
+
+
+def test_area_and_shape_of_a_box_are_uniform_where_all_boxes_fit():
+    side = 1000
+    crop = RandomResizedCrop(8, scale=(0.02, 0.2), ratio=(1 / 2, 4))
+    _, _, height, width = crop.draw(20_000, (3, side, side), seeded()).T
+    tenths = torch.linspace(0, 1, 11, dtype=torch.float64)
+    areas, log_ratios = height * width / side**2, (width / height).log2()
+    assert areas.quantile(tenths).tolist() == pytest.approx(
+        (0.02 + 0.18 * tenths).tolist(), abs=0.004
+    )
+    assert log_ratios.quantile(tenths).tolist() == pytest.approx(
+        (3 * tenths - 1).tolist(), abs=0.06
+    )
+    assert abs(torch.corrcoef(torch.stack([areas, log_ratios]))[0, 1]) < 0.03
+
+
+def test_places_of_a_box_are_equally_likely_and_inside():
+    crop = RandomResizedCrop(8, scale=(0.25, 0.25), ratio=(1, 1))
+    top, left, height, width = crop.draw(20_000, (3, 8, 8), seeded()).T
+    assert set(height.tolist()) == set(width.tolist()) == {4.0}
+    for places in (top, left):
+        shares = places.long().bincount() / 20_000
+        assert shares.tolist() == pytest.approx([1 / 5] * 5, abs=0.015)
+    assert abs(torch.corrcoef(torch.stack([top, left]))[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 2, 3), (1, 5, 40), (3, 31, 33)])
+def test_boxes_never_leave_the_picture(shape):
+    drawn = RandomResizedCrop(8).draw(3_000, shape, seeded())
+    corner, box = drawn[:, :2], drawn[:, 2:]
+    assert (corner >= 0).all()
+    assert (box >= 1).all()
+    assert (corner + box <= torch.tensor(shape[1:])).all()
+    assert torch.equal(drawn, drawn.round())
+
+
+@pytest.mark.parametrize(
+    ("shape", "ratio", "expected"),
+    [
+        ((3, 30, 100), (3 / 4, 4 / 3), [0, 30, 30, 40]),
+        ((3, 100, 30), (3 / 4, 4 / 3), [30, 0, 40, 30]),
+        ((3, 100, 1), (3, 4), [49, 0, 1, 1]),
+    ],
+    ids=["wide", "tall", "a third of a pixel"],
+)
+def test_the_middle_is_taken_where_no_box_fits(shape, ratio, expected):
+    crop = RandomResizedCrop(8, scale=(1, 1), ratio=ratio)
+    assert crop.draw(5, shape, seeded()).tolist() == [expected] * 5
+
+
+def test_the_middle_is_taken_as_often_as_ten_attempts_fail():
+    drawn = RandomResizedCrop(8, scale=(0.8, 1)).draw(4_000, (3, 64, 64), seeded())
+    whole = (drawn[:, 2:] == 64).all(1).double().mean().item()
+    generator = np.random.default_rng(0)
+    failures = 0
+    for _ in range(4_000):
+        area = generator.uniform(0.8, 1, 10) * 64**2
+        ratio = np.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3), 10))
+        longest = np.sqrt(area * np.maximum(ratio, 1 / ratio)).round()
+        failures += bool((longest > 64).all())
+    assert whole == pytest.approx(failures / 4_000, abs=0.01)
+    assert 0 < failures < 400
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: RandomCrop(padding=-1), "padding to be a whole number from 0 to .*, got -1"),
+        (lambda: RandomCrop(padding=1.5), "padding to be a whole number.*got 1.5"),
+        (lambda: RandomCrop(padding=True), "padding to be a whole number.*got True"),
+        (lambda: RandomCrop(size=0), "RandomCrop needs size.*from 1 to.*got 0"),
+        (lambda: CenterCrop(0), "CenterCrop needs size.*from 1 to.*got 0"),
+        (lambda: CenterCrop("5"), "CenterCrop needs size.*got '5'"),
+        (lambda: RandomHorizontalFlip(-0.1), "rate to be a number from 0 to 1, got -0.1"),
+        (lambda: RandomHorizontalFlip(1.1), "rate to be a number from 0 to 1, got 1.1"),
+        (lambda: RandomHorizontalFlip(math.nan), "rate to be a number from 0 to 1, got nan"),
+        (lambda: HLSJitter(hue=-1), "hue to be a number from 0 to 180, got -1"),
+        (lambda: HLSJitter(hue=181), "hue to be a number from 0 to 180, got 181"),
+        (lambda: HLSJitter(saturation=256), "saturation.*from 0 to 255, got 256"),
+        (lambda: HLSJitter(lightness=-3), "lightness.*from 0 to 255, got -3"),
+        (lambda: RandomResizedCrop(0), "RandomResizedCrop needs size.*got 0"),
+        (lambda: RandomResizedCrop(8, scale=(0, 1)), r"scale.*above 0 and at most 1.*got \(0, 1\)"),
+        (lambda: RandomResizedCrop(8, scale=(0.5, 1.5)), r"scale.*at most 1.*got \(0.5, 1.5\)"),
+        (lambda: RandomResizedCrop(8, scale=(0.9, 0.5)), r"the smaller one first.*\(0.9, 0.5\)"),
+        (lambda: RandomResizedCrop(8, ratio=(2, 1, 3)), r"ratio to be two numbers.*\(2, 1, 3\)"),
+        (lambda: RandomResizedCrop(8, ratio=(math.nan, 1)), r"ratio.*\(nan, 1\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "shape", "sentence"),
+    [
+        (RandomCrop(1, size=12), (3, 9, 11), "cannot cut 12 x 12.* of 9 x 11 with 1 pixels"),
+        (RandomCrop(4), (3, 3, 11), "pads pictures of 3 x 11 pixels by 4.*less padding"),
+        (RandomCrop(10, size=12), (3, 9, 11), "pictures of 9 x 11 pixels by 10.*less padding"),
+        (RandomCrop(4, size=4), (3, 9, 9), "a window of 4 x 4 could miss them.*less padding"),
+        (CenterCrop(10), (3, 9, 11), "cannot cut 10 x 10 pixels out of pictures of 9 x 11;"),
+        (HLSJitter(), (2, 9, 11), "3 channels .* or 1, got 2"),
+        (HLSJitter(), (4, 9, 11), "3 channels .* or 1, got 4"),
+    ],
+    ids=str,
+)
+def test_pictures_that_do_not_suit_are_refused_when_drawing_and_when_applying(
+    augmentation, shape, sentence
+):
+    with pytest.raises(UserError, match=sentence):
+        augmentation.draw(2, shape, seeded())
+    columns = {RandomCrop: 2, CenterCrop: 0, HLSJitter: 3}[type(augmentation)]
+    with pytest.raises(UserError, match=sentence):
+        augmentation.apply(torch.zeros(2, *shape), torch.zeros(2, columns))
+
+
+@every_augmentation
+def test_what_is_no_picture_is_refused(augmentation):
+    with pytest.raises(UserError, match=r"pictures .* an example has the shape \(13,\); leave"):
+        augmentation.draw(2, (13,), seeded())
+    columns = augmentation.draw(2, (3, 40, 40), seeded()).shape[1]
+    with pytest.raises(UserError, match=r"an example has the shape \(13,\)"):
+        augmentation.apply(torch.zeros(2, 13), torch.zeros(2, columns))
+    with pytest.raises(UserError, match=r"uint8 or floating point, got torch\.int64"):
+        augmentation.apply(torch.zeros(2, 3, 9, 9, dtype=torch.int64), torch.zeros(2, columns))
+
+
+@every_augmentation
+def test_numbers_drawn_for_another_batch_are_refused(augmentation):
+    x = pictures()
+    drawn = drawn_for(augmentation, x)
+    for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
+        with pytest.raises(ValueError, match="numbers for each of 12 pictures, got the shape"):
+            augmentation.apply(x, other)
+
+
+@pytest.mark.parametrize("augmentation", [RandomCrop(), RandomResizedCrop(6)], ids=str)
+@pytest.mark.parametrize("wrong", [-1.0, 30.0, math.nan])
+def test_boxes_drawn_for_larger_pictures_are_refused(augmentation, wrong):
+    x = pictures()
+    drawn = drawn_for(augmentation, x)
+    drawn[3, 1] = wrong
+    with pytest.raises(ValueError, match="out of it: draw for pictures of this size"):
+        augmentation.apply(x, drawn)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
+    x = awkward_pictures().to(dtype)
+    x = torch.where(x == 255, 255.001, torch.where(x == 0, -0.001, x))
+    out = HLSJitter().apply(x, AMOUNTS[: len(x)].double())
+    assert out.min().item() == pytest.approx(0, abs=0.001)
+    assert out.max().item() == pytest.approx(255, abs=0.001)
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 256.0, math.nan, math.inf])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors_of_normalized_pictures_are_refused(wrong, channels):
+    x = pictures(channels=channels, dtype=torch.float32)
+    x[5, 0, 2, 2] = wrong
+    with pytest.raises(UserError, match=r"values from 0 to 255, got .* before pictures"):
+        HLSJitter().apply(x, drawn_for(HLSJitter(), x))

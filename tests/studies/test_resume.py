@@ -1,0 +1,192 @@
+"""What may change in the recipe of a folder, and trials that fail."""
+
+import json
+import tomllib
+
+import pytest
+import tomli_w
+
+from vicinal.studies.study import Study
+from vicinal.training.recipe import load_resolved
+from vicinal.training.trial_result import Trial
+
+FEW = {"arms.mixup-features": None, "corrupted_labels": [0.0], "training.epochs": 1}
+EXPLODING = {"training": {"optimizer": {"name": "sgd", "lr": 1e30}}}
+
+
+@pytest.fixture
+def recipe(small_recipe):
+    """Write a small recipe of two arms; answer with a function that changes it."""
+    path = small_recipe(FEW | {"seeds": 1})
+
+    def write(change=lambda _settings: None):
+        settings = tomllib.loads(path.read_text())
+        change(settings)
+        path.write_text(tomli_w.dumps(settings))
+        return path
+
+    return write
+
+
+def ran(done):
+    assert done.exit_code == 0, done.output
+    return [line for line in done.stderr.splitlines() if line.startswith("[")]
+
+
+def test_a_start_that_failed_leaves_a_folder_for_any_recipe(recipe, tmp_path, vicinal):
+    def missing(settings):
+        settings["data"]["source"] = "npz:nowhere.npz"
+
+    def mended(settings):
+        settings["data"]["source"] = "digits"
+        settings["training"] |= {"batch_size": 32}
+        settings["name"] = "other"
+
+    out = tmp_path / "study"
+    assert "nowhere.npz" in vicinal("study", recipe(missing), "--out", out).stderr
+    assert len(ran(vicinal("study", recipe(mended), "--out", out))) == 2
+
+
+def test_a_training_that_failed_to_start_leaves_a_folder_for_any_recipe(recipe, tmp_path, vicinal):
+    words = ["--arm", "erm", "--out", tmp_path / "run"]
+
+    def too_large(settings):
+        settings["training"]["batch_size"] = 5000
+
+    def mended(settings):
+        settings["training"]["batch_size"] = 50
+
+    failed = vicinal("train", recipe(too_large), *words)
+    assert "batch_size = 5000 is more than" in failed.stderr
+    (tmp_path / "run" / "wandb").mkdir()  # as a logger leaves it
+    done = vicinal("train", recipe(mended), *words)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_titles_arms_conditions_and_published_rows_are_added_and_what_is_finished_stays(
+    recipe, tmp_path, vicinal
+):
+    out = tmp_path / "study"
+    assert len(ran(vicinal("study", recipe(), "--out", out))) == 2
+    before = {path: path.read_bytes() for path in out.glob("trials/*/*")}
+
+    def more(settings):
+        settings["arms"]["mixup"]["title"] = "MixUp of inputs"
+        settings["arms"]["strong"] = settings["arms"]["mixup"] | {"alpha": 9.0, "title": "strong"}
+        settings["corrupted_labels"] = [0.0, 0.2]
+        row = {"arm": "erm", "epochs": 1, "accuracy": 95.0, "source": "a paper"}
+        settings["published"] = [row]
+
+    assert len(ran(vicinal("study", recipe(more), "--out", out))) == 4
+    assert {path: path.read_bytes() for path in before} == before
+    assert "MixUp of inputs" in (out / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s["training"].update(label_smoothing=0.1), "training.label_smoothing is 0.0"),
+        (lambda s: s["arms"]["mixup"].update(alpha=2.0), "arms.mixup.alpha is"),
+        (lambda s: s["arms"].pop("mixup"), "arms.mixup is there and not here"),
+        (lambda s: s.update(corrupted_labels=[0.1]), "corrupted_labels has 0.4 there"),
+        (lambda s: s["data"].update(test_fraction=0.4), "data.test_fraction is 0.3 there"),
+        (lambda s: s.update(baseline="mixup"), "baseline is 'erm' there and 'mixup' here"),
+    ],
+)
+def test_what_would_change_a_finished_trial_is_refused_by_name(
+    copied_study, tmp_path, vicinal, change, named
+):
+    settings = tomllib.loads((copied_study / "recipe.toml").read_text())
+    change(settings)
+    path = tmp_path / "changed.toml"
+    path.write_text(tomli_w.dumps(settings))
+    refused = vicinal("study", path, "--out", copied_study)
+    assert refused.exit_code == 2
+    assert f"holds a different study: {named}" in refused.stderr
+
+
+def test_a_recipe_that_the_user_wrote_into_the_folder_is_not_replaced_by_another(
+    recipe, tmp_path, vicinal
+):
+    path = recipe(lambda settings: settings.update(name="mine"))
+    mine = tmp_path / "folder"
+    mine.mkdir()
+    words = "# written by hand\n" + path.read_text()
+    (mine / "recipe.toml").write_text(words)
+    refused = vicinal("study", recipe(lambda settings: settings.update(seeds=2)), "--out", mine)
+    assert refused.exit_code == 2
+    assert "seeds is 1 there and 2 here" in refused.stderr
+    assert (mine / "recipe.toml").read_text() == words
+
+
+def explode(settings):
+    settings["seeds"] = 2
+    settings["arms"]["wild"] = settings["arms"]["mixup"] | EXPLODING | {"title": "Wild"}
+
+
+def test_a_trial_that_diverges_is_a_row_of_the_report_and_the_study_goes_on(
+    recipe, tmp_path, vicinal
+):
+    out = tmp_path / "study"
+    done = vicinal("study", recipe(explode), "--out", out)
+    assert done.exit_code == 3, done.output
+    reason = "loss became nan in epoch 1"
+    for seed in (0, 1):
+        assert f"failed: Wild, true labels, seed {seed}: the training {reason}" in done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    rows = {row["arm"]: row for row in summary["rows"]}
+    assert [rows[arm]["n"] for arm in ("erm", "mixup", "wild")] == [2, 2, 0]
+    assert rows["wild"]["accuracy"] is None
+    assert rows["wild"]["verdict"] == "withheld"
+    assert rows["mixup"]["verdict"] in ("better", "worse", "no evidence")
+    for name in ("table.md", "report.html"):
+        assert f"Wild, true labels, seed 1: the training {reason}" in (out / name).read_text()
+    again = vicinal("study", recipe(), "--out", out)
+    assert again.exit_code == 3
+    assert "seed 1" in again.stdout
+    assert ran_none(again)
+    mended = vicinal("study", recipe(calm), "--out", out)
+    assert len(ran(mended)) == 2
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["n"] for row in summary["rows"]] == [2, 2, 2]
+    assert "failed" not in (out / "table.md").read_text()
+
+
+def calm(settings):
+    settings["arms"]["wild"]["training"] = {"optimizer": {"name": "sgd", "lr": 1e-3}}
+
+
+def ran_none(done):
+    return not any(line.startswith("[") for line in done.stderr.splitlines())
+
+
+def test_differences_are_of_the_seeds_that_finished_in_both_arms(copied_study, vicinal):
+    gone = Trial("mixup", 0.0, 1)
+    folder = copied_study / "trials" / gone.folder
+    settings = json.loads((folder / "result.json").read_text())["settings"]
+    (folder / "result.json").unlink()
+    (folder / "failed.json").write_text(json.dumps({"reason": "a test", "settings": settings}))
+    done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study, "--json")
+    assert done.exit_code == 3
+    results = Study(load_resolved(copied_study / "recipe.toml"), copied_study).results()
+    row = next(
+        row
+        for row in json.loads(done.stdout)["rows"]
+        if (row["arm"], row["condition"]) == ("mixup", "true labels")
+    )
+    erm, mixup = (results[Trial(arm, 0.0, 0)].test_accuracy for arm in ("erm", "mixup"))
+    assert row["n"] == 1
+    assert row["difference"] == pytest.approx(100 * (mixup - erm), abs=1e-3)
+    assert row["failed"] == [{"seed": 1, "reason": "a test"}]
+    assert (row["verdict"], row["withheld"]) == ("withheld", "1 of 2 seeds failed")
+
+
+def test_a_study_of_which_every_trial_failed_is_an_error(recipe, tmp_path, vicinal):
+    def wild(settings):
+        for arm in settings["arms"].values():
+            arm["training"] = EXPLODING["training"]
+
+    done = vicinal("study", recipe(wild), "--out", tmp_path / "study")
+    assert done.exit_code == 2
+    assert "every trial failed" in done.stderr
+    assert "loss became nan" in done.stderr

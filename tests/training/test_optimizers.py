@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import nn
+
+from vicinal.errors import UserError
+from vicinal.training.muon import FilterMuon
+from vicinal.training.optimizers import optimizers
+from vicinal.training.settings import SGD, AdamW, Muon
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2)
+    )
+
+
+def one_step(model, chosen, decay="weights"):
+    made = optimizers(model, chosen, decay=decay)
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    model(x).square().sum().backward()
+    for optimizer in made:
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+CHOSEN = {
+    "sgd": SGD(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.3),
+    "adamw": AdamW(name="adamw", lr=0.1, weight_decay=0.3),
+    "muon": Muon(name="muon", lr=0.1, rest=SGD(name="sgd", lr=0.1, weight_decay=0.3)),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_every_parameter_is_learned_and_belongs_to_one_optimizer(name):
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    after = one_step(model, CHOSEN[name])
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    made = optimizers(network(), CHOSEN[name], decay="weights")
+    sizes = [p.numel() for o in made for group in o.param_groups for p in group["params"]]
+    assert sum(sizes) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_do_not_decay_unless_all_do(name):
+    # Without a gradient, what changes is what decays.
+    for decay, expected in (
+        ("weights", [True, False, False, False, True, False]),
+        ("all", [True, True, True, True, True, True]),
+    ):
+        model = network()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.fill_(1.0)
+        made = optimizers(model, CHOSEN[name], decay=decay)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        for optimizer in made:
+            optimizer.step()
+        assert [bool((p != 1).all()) for p in model.parameters()] == expected
+
+
+def test_frozen_parameters_are_left_alone():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    made = optimizers(model, CHOSEN["sgd"], decay="all")
+    held = [p for o in made for group in o.param_groups for p in group["params"]]
+    assert not any(p is model[0].weight for p in held)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(UserError, match="has no parameter to learn"):
+        optimizers(model, CHOSEN["sgd"], decay="all")
+
+
+def test_muon_makes_steps_of_filters_orthogonal_in_either_memory_format():
+    steps = []
+    for format in (torch.contiguous_format, torch.channels_last):
+        layer = nn.Conv2d(4, 6, 3, bias=False)
+        with torch.no_grad():
+            layer.weight.zero_()
+        layer.to(memory_format=format)
+        optimizer = FilterMuon([layer.weight], lr=0.5, momentum=0.0)
+        chance = torch.Generator().manual_seed(1)
+        gradient = torch.randn(6, 4, 3, 3, generator=chance)
+        layer.weight.grad = gradient.to(memory_format=format)
+        optimizer.step()
+        steps.append(layer.weight.detach().flatten(1) / 0.5)
+        # An independent way to the nearest orthogonal matrix: singular values become one.
+        u, _, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+        cosine = torch.nn.functional.cosine_similarity(
+            steps[-1].flatten(), -(u @ v).flatten(), dim=0
+        )
+        assert cosine > 0.97
+    torch.testing.assert_close(steps[0], steps[1], rtol=0.02, atol=0.02)
+
+
+def test_muon_forgets_gradients_of_filters():
+    layer = nn.Conv2d(1, 2, 2)
+    optimizer = FilterMuon([layer.weight], lr=0.5)
+    layer(torch.rand(1, 1, 4, 4)).sum().backward()
+    optimizer.zero_grad()
+    assert layer.weight.grad is None
+    before = layer.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(layer.weight, before)
+
+
+def test_muon_keeps_the_size_of_filters():
+    layer = nn.Conv2d(3, 8, 3, bias=False)
+    optimizer = FilterMuon([layer.weight], lr=0.1)
+    with torch.no_grad():
+        layer.weight *= 100
+    layer(torch.rand(2, 3, 8, 8)).square().sum().backward()
+    before = layer.weight.detach().flatten(1).clone()
+    optimizer.step()
+    after = layer.weight.detach().flatten(1)
+    # Eight filters of mean square length 1, and a step of eight orthogonal rows times 0.1.
+    unit = before / before.square().sum(1).mean().sqrt()
+    step = torch.linalg.matrix_norm(after - unit, 2)
+    assert 0.05 < step < 0.13
+
+
+def test_muon_wants_convolutions():
+    with pytest.raises(UserError, match="Linear has none: choose sgd or adamw"):
+        optimizers(nn.Linear(2, 2), CHOSEN["muon"], decay="all")

@@ -1,0 +1,231 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vicinal.data import DataSet, Read, Split, load
+from vicinal.training.recipe import read_recipe
+from vicinal.training.trial import Callbacks, run_trial
+from vicinal.training.trial_result import Trial, read_result
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", test_fraction=0.3, seed=0)
+
+
+@pytest.fixture
+def rows_of(tmp_path_factory):
+    """Return a function that runs a trial, and answers with what does not depend on the clock."""
+
+    def run(recipe, trial, data, **settings):
+        rows = []
+        told = Callbacks(epoch=rows.append)
+        run_trial(recipe, trial, data, tmp_path_factory.mktemp("trial"), told=told, **settings)
+        return [row._replace(seconds=0.0) for row in rows]
+
+    return run
+
+
+def test_arms_start_alike_and_see_the_same_labels_in_the_same_order(small_recipe, digits, rows_of):
+    # Mixing with alpha 0 is ERM; so the arms agree if, and only if, all but mixing is shared.
+    recipe = read_recipe(str(small_recipe({"arms.mixup.alpha": 0.0})))
+    plain, mixed = (rows_of(recipe, Trial(arm, 0.4, 1), digits)[0] for arm in ("erm", "mixup"))
+    assert mixed == pytest.approx(plain, rel=1e-3)
+
+
+def test_seed_condition_and_arm_each_change_the_outcome(small_recipe, digits, rows_of):
+    recipe = read_recipe(str(small_recipe()))
+    trials = [
+        Trial("erm", 0.4, 0),
+        Trial("erm", 0.4, 1),
+        Trial("erm", 0.0, 0),
+        Trial("mixup", 0.4, 0),
+        Trial("mixup-features", 0.4, 0),
+    ]
+    assert len({rows_of(recipe, trial, digits)[-1].test_loss for trial in trials}) == len(trials)
+
+
+def test_a_trial_repeats_itself_exactly(small_recipe, digits, rows_of):
+    recipe, trial = read_recipe(str(small_recipe())), Trial("mixup-features", 0.4, 0)
+    assert rows_of(recipe, trial, digits) == rows_of(recipe, trial, digits)
+
+
+def test_memorization_is_asked_for_where_labels_are_wrong(small_recipe, digits, rows_of):
+    recipe = read_recipe(str(small_recipe()))
+    assert rows_of(recipe, Trial("erm", 0.0, 0), digits)[-1].memorized is None
+    assert 0 <= rows_of(recipe, Trial("erm", 0.4, 0), digits)[-1].memorized <= 1
+
+
+def pictures_in(folder, *, test=4):
+    """Two classes of 12x12 pictures with few examples; the second is brighter."""
+    for part, count in (("train", 4), ("test", test)):
+        for k, name in enumerate(("$a$", "b")):
+            (folder / part / name).mkdir(parents=True)
+            for j in range(count // 2):
+                pixels = np.full((12, 12, 3), 40 + 120 * k + j, np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{j}.png")
+    return f"folder:{folder}"
+
+
+def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, vicinal):
+    steps = [
+        {"name": "resized-crop", "size": 8},
+        {"name": "crop", "padding": 1},
+        {"name": "color"},
+    ]
+    changes = {"data.source": pictures_in(tmp_path / "few"), "data.augment": steps}
+    changes |= {"corrupted_labels": [0.0], "model.name": "mlp", "arms.mixup-features": None}
+    changes |= {"training.batch_size": 4}
+    out = tmp_path / "study"
+    done = vicinal("study", small_recipe(changes), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "$a$" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.augment": [{"name": "color"}]}, "color is for pictures with values up to 255"),
+        ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
+        ({"data.augment": [{"rate": 0.5}]}, "data.augment.0.name is missing"),
+        (
+            {"data.augment": [{"name": "flip", "ratee": 0.5}]},
+            "there is no field 'ratee'; did you mean 'rate'? (there are: name, rate)",
+        ),
+        ({"data.source": "table:no.csv?label=x"}, "no.csv"),
+        ({"data.source": "iris"}, "small-cnn does not take examples of shape (4,); these do: mlp"),
+        ({"seed": 1 << 32}, "seed should be less than 4294967296"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_in_a_sentence(
+    small_recipe, tmp_path, vicinal, changes, message
+):
+    refused = vicinal("study", small_recipe(changes), "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert message in refused.stderr.replace("\n", " ")
+
+
+def test_a_study_of_a_table_runs(small_recipe, tmp_path, vicinal):
+    changes = {"data.source": "iris", "model.name": "mlp", "arms.mixup-features.at": ["layer1"]}
+    out = tmp_path / "study"
+    done = vicinal("study", small_recipe(changes), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert not (out / "examples.npz").exists()
+
+
+def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vicinal):
+    source = pictures_in(tmp_path / "few")
+    (tmp_path / "few" / "train" / "b" / "z.png").write_bytes(b"no picture")
+    changes = {"data.source": source, "data.on_bad": "skip", "corrupted_labels": [0.0]}
+    changes |= {"training.batch_size": 4}
+    done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert done.exit_code == 0, done.stderr
+    assert "left out of train: " in done.stderr
+    assert "b/z.png: a picture that begins with" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_alpha_may_be_infinite_from_the_recipe_to_the_summary(
+    small_recipe, tmp_path, vicinal, command
+):
+    changes = {"arms.mixup.alpha": math.inf, "arms.mixup-features": None}
+    recipe = small_recipe(changes | {"seeds": 1, "training.epochs": 1, "corrupted_labels": [0.0]})
+    arm = ["--arm", "mixup", "--resume"] if command == "train" else []
+    words = [command, recipe, "--out", tmp_path / "out", "--json", *arm]
+    for _ in range(2):  # trained, then only read
+        done = vicinal(*words)
+        assert done.exit_code == 0, done.stderr
+    if command == "study":
+        refuse = pytest.fail  # Python reads Infinity, which is no JSON
+        summary = json.loads(done.stdout, parse_constant=refuse)
+        assert summary["settings"]["arms"]["mixup"]["alpha"] == "Infinity"
+        assert "alpha = inf" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["warmup_epochs", "clip_norm"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_settings_that_make_no_sense_without_an_end_are_refused(
+    small_recipe, tmp_path, vicinal, name, value
+):
+    refused = vicinal("study", small_recipe({f"training.{name}": value}), "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert f"training.{name} should be a finite number, but is {value}" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_a_last_step_that_explodes_is_no_result(
+    small_recipe, tmp_path, vicinal, monkeypatch, command
+):
+    # 20 steps an epoch: the loss of the last one is measured before its step.
+    monkeypatch.setattr(
+        "vicinal.training.trial.rate_factor", lambda step, **_: 1e30 if step == 39 else 1.0
+    )
+    changes = {"arms.mixup-features": None, "corrupted_labels": [0.0], "seeds": 1}
+    recipe = small_recipe(changes | {"training.checkpoint_every": 1})
+    arm = ["--arm", "mixup"] if command == "train" else []
+    out = tmp_path / "out"
+    done = vicinal(command, recipe, "--out", out, *arm)
+    assert done.exit_code == 2
+    assert "the test loss became" in done.stderr
+    assert "in epoch 2: lower the learning rate" in done.stderr
+    assert not list(out.rglob("result.json"))
+    weights = load_file(next(out.rglob("checkpoint.safetensors")))
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_a_fraction_that_corrupts_no_label_is_refused_before_training(
+    small_recipe, tmp_path, vicinal, command
+):
+    recipe = small_recipe({"corrupted_labels": [0.0, 0.0001]})
+    arm = ["--arm", "mixup", "--corrupted", "0.0001"] if command == "train" else []
+    done = vicinal(command, recipe, "--out", tmp_path / "out", *arm)
+    assert done.exit_code == 2
+    assert "0.01% corrupted changes none of the 1257 training labels" in done.stderr
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
+class SomeUnreadable:
+    """The inputs of a split, read when asked for; some rows cannot be read."""
+
+    def __init__(self, inputs, bad):
+        self.inputs, self.bad = inputs, bad
+        self.shape, self.dtype = tuple(inputs.shape), inputs.dtype
+
+    def read(self, rows):
+        kept = [k for k, row in enumerate(rows) if row not in self.bad]
+        sentences = [f"row {row} cannot be read" for row in rows if row in self.bad]
+        return Read(self.inputs[[rows[k] for k in kept]], np.array(kept, np.int64), sentences)
+
+
+def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tmp_path):
+    bad = {0, 7, 100}
+    test = Split(SomeUnreadable(digits.test.inputs, bad), digits.test.targets)
+    data = dataclasses.replace(digits, test=test)
+    recipe, trial = read_recipe(str(small_recipe({"training.epochs": 1}))), Trial("erm", 0.0, 0)
+    result = run_trial(recipe, trial, data, tmp_path)
+    left = [row for row in range(540) if row not in bad]
+    assert result.test_examples == 537
+    assert result.tested == tuple(digits.test.targets[left].bincount().tolist())
+    assert sum(result.right) == round(537 * result.test_accuracy)
+    assert read_result(tmp_path, trial, recipe) == result
+
+
+def test_a_training_that_is_not_above_the_most_frequent_class_is_warned_of(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    y = (torch.arange(200) % 20 == 0).long()
+    part = Split(torch.ones(200, 1, 8, 8), y)
+    data = DataSet(("no", "yes"), part, part)
+    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: data)
+    words = ["--arm", "erm", "--out", tmp_path / "run", "--logger", "none"]
+    done = vicinal("train", small_recipe({"training.epochs": 2}), *words)
+    assert done.exit_code == 0, done.output
+    assert "test accuracy 95.00 %" in done.stdout
+    assert "the most frequent training class, is right as often (95.00 %)" in done.stdout

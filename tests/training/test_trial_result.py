@@ -1,0 +1,136 @@
+import json
+
+import pytest
+
+from vicinal.errors import UserError
+from vicinal.training.recipe import read_recipe
+from vicinal.training.settings import AdamW
+from vicinal.training.trial_result import (
+    EpochRow,
+    Result,
+    Trial,
+    condition_name,
+    read_metrics,
+    read_result,
+    settings_of,
+    settings_that_differ,
+    trials_of,
+    write_result,
+)
+
+RECIPE = read_recipe("digits", epochs=2)
+OTHER = RECIPE.model_copy(
+    update={
+        "training": RECIPE.training.model_copy(update={"optimizer": AdamW(name="adamw", lr=0.5)})
+    }
+)
+TRIAL = Trial("mixup", 0.4, 1)
+ROWS = [
+    EpochRow(1, 0.1, 1.5, 0.1 + 0.2, 0.5, None, 1.5),
+    EpochRow(2, 0.01, 1 / 3, 0.25, 0.75, 0.125, 2.25),
+]
+
+
+def a_result(**changes):
+    values = {
+        "arm": "mixup",
+        "corrupted": 0.4,
+        "seed": 1,
+        "epochs": 2,
+        "test_examples": 540,
+        "test_accuracy": 0.75,
+        "test_loss": 0.25,
+        "memorized": 0.125,
+        "seconds": 1.5,
+        "versions": {"torch": "2"},
+        "hardware": {"cores": "2"},
+    }
+    return Result(**values | changes)
+
+
+def test_a_result_is_read_back_exactly(tmp_path):
+    write_result(tmp_path, a_result(), ROWS)
+    assert read_result(tmp_path, TRIAL, RECIPE) == a_result()
+    assert read_metrics(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
+def test_half_a_file_is_no_result(tmp_path, name):
+    write_result(tmp_path, a_result(), ROWS)
+    text = (tmp_path / name).read_text()
+    for part in (text[: len(text) // 2].rpartition(",")[0] + ",", ""):
+        (tmp_path / name).write_text(part)
+        assert read_result(tmp_path, TRIAL, RECIPE) is None
+    (tmp_path / name).unlink()
+    assert read_result(tmp_path, TRIAL, RECIPE) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 2}, "it is of mixup-40-corrupted-seed2"),
+        ({"arm": "erm"}, "it is of erm-40-corrupted-seed1"),
+        ({"corrupted": 0.0}, "it is of mixup-true-labels-seed1"),
+        ({"test_accuracy": 95.0}, "test_accuracy: Input should be less than or equal to 1"),
+        ({"test_accuracy": -1.0}, "test_accuracy: Input should be greater than or equal to 0"),
+        ({"test_accuracy": 0.5}, "test_accuracy is 0.5, and 0.75 in the last row of metrics.csv"),
+        ({"test_loss": 0.1}, "test_loss is 0.1, and 0.25 in the last row"),
+        ({"test_loss": None}, "test_loss: Input should be a valid number"),
+        ({"memorized": None}, "memorized is None, and 0.125 in the last row"),
+        ({"test_examples": -5}, "test_examples: Input should be greater than 0"),
+        ({"epochs": 1}, "2 epochs are expected, it has 1 and metrics.csv 2"),
+        ({"seconds": "soon"}, "seconds: Input should be a valid number"),
+        ({"more": 1}, "more: Extra inputs are not permitted"),
+        (
+            {"settings": settings_of(OTHER, TRIAL)},
+            "training.optimizer.lr is 0.5 there and 0.01 here",
+        ),
+    ],
+)
+def test_a_result_that_cannot_be_right_is_refused_with_what_to_do(tmp_path, changes, words):
+    write_result(tmp_path, a_result(), ROWS)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError) as refused:
+        read_result(tmp_path, TRIAL, RECIPE)
+    assert str(path) in str(refused.value)
+    assert words in str(refused.value)
+    assert f"delete the folder {tmp_path} to train it again" in str(refused.value)
+
+
+def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_compared():
+    there = settings_of(RECIPE, TRIAL)
+    there["training"] |= {"gone": 3}
+    del there["training"]["ema"]
+    moved = RECIPE.model_copy(update={"data": RECIPE.data.model_copy(update={"root": "x"})})
+    assert settings_that_differ(there, moved, TRIAL) == ""
+
+
+@pytest.mark.parametrize(
+    "change", [("0.75", "1.5"), ("\n2,", "\n7,"), ("0.125", "-1"), ("1.5", "\0")]
+)
+def test_metrics_out_of_range_are_named(tmp_path, change):
+    write_result(tmp_path, a_result(), ROWS)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(UserError, match=r"metrics\.csv is not readable"):
+        read_metrics(tmp_path)
+
+
+def test_metrics_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"metrics\.csv is not readable"):
+        read_metrics(tmp_path)
+
+
+def test_a_study_has_every_arm_under_every_condition_with_every_seed():
+    trials = trials_of(read_recipe("digits"))
+    assert len(trials) == len(set(trials)) == 18
+    assert len({trial.folder for trial in trials}) == 18
+
+
+def test_fractions_that_differ_have_names_and_folders_that_differ():
+    fractions = [0.07, 0.4, 0.4000001, 1 / 3, 0.33333334, 1e-7, 1.0]
+    names = [condition_name(fraction) for fraction in fractions]
+    assert names[:2] == ["7% corrupted", "40% corrupted"]
+    assert (names[2], names[5]) == ("40.00001% corrupted", "0.00001% corrupted")
+    assert len({Trial("erm", fraction, 0).folder for fraction in fractions}) == len(fractions)

@@ -1,0 +1,63 @@
+import pytest
+
+from vicinal.training.recipe import read_recipe, shipped
+from vicinal.training.unused_settings import idle_settings
+
+STEP = {"name": "step", "milestones": [1, 2, 90]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"training.schedule": STEP},
+            "training.schedule.milestones: 2, 90 never comes in 2 epochs",
+        ),
+        (
+            {"training.sync_batch_norm": True},
+            "training.sync_batch_norm changes nothing: there is one device",
+        ),
+        ({"arms.mixup.alpha": 0.0}, "arms.mixup never mixes: alpha = 0"),
+        ({"arms.mixup.mix_rate": 0.0}, "arms.mixup never mixes: mix_rate = 0"),
+        (
+            {"arms.mixup.mix_rate": 0.007},
+            "arms.mixup never mixes: mix_rate = 0.007 of a batch of 64 examples is none",
+        ),
+        (
+            {"arms.mixup.plain_first": 1, "arms.mixup.plain_last": 1},
+            "arms.mixup never mixes: plain_first = 1 and plain_last = 1 leave none of the 2 epochs",
+        ),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_reported_once(small_recipe, changes, sentence):
+    recipe = read_recipe(str(small_recipe(changes)))
+    assert idle_settings(recipe, recipe.arms) == [sentence]
+
+
+def test_a_strategy_for_one_device_is_reported(small_recipe, tmp_path, vicinal):
+    recipe, out = small_recipe({"training.epochs": 1}), tmp_path / "run"
+    words = ["train", recipe, "--arm", "erm", "--out", out, "--strategy", "fsdp"]
+    done = vicinal(*words, "--logger", "none")
+    assert done.exit_code == 0, done.stderr
+    assert "--strategy fsdp changes nothing: there is one device" in done.stderr
+
+
+def test_a_study_reports_settings_that_change_nothing(small_recipe, tmp_path, vicinal):
+    changes = {"training.epochs": 1, "arms.mixup.alpha": 0.0, "seeds": 1, "corrupted_labels": [0.0]}
+    done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("arms.mixup never mixes: alpha = 0") == 1
+
+
+@pytest.mark.parametrize("milestone", [-3, 0])
+def test_a_milestone_before_the_training_is_refused(small_recipe, tmp_path, vicinal, milestone):
+    recipe = small_recipe({"training.schedule": STEP | {"milestones": [milestone, 1]}})
+    done = vicinal("study", recipe, "--out", tmp_path / "study")
+    assert done.exit_code == 2
+    assert "milestones.0 should be greater than or equal to 1" in done.stderr
+
+
+def test_every_setting_of_the_shipped_recipes_changes_something():
+    for name in shipped():
+        recipe = read_recipe(name)
+        assert idle_settings(recipe, recipe.arms) == []
