@@ -1,4 +1,4 @@
-"""The errors that a person caused and can mend."""
+"""Errors that the user can fix: invalid settings, unreadable files, a full disk."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,8 +7,12 @@ _LONGEST = 100
 """Characters of an unknown name that are compared and shown."""
 
 
-class UserError(Exception):
-    """What was wanted, what came, what to try: one sentence, shown without a traceback."""
+class UserError(ValueError):
+    """An error that the user can fix.
+
+    Its message names the field or file, what was expected, what it got, and what to try. The
+    command line prints it without a traceback.
+    """
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -23,7 +27,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class TrialError(UserError):
-    """What stopped one training and need not stop others, such as a loss that is not finite."""
+    """One trial failed, and others of the study can continue, for example after a loss of nan."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

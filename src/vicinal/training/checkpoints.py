@@ -196,6 +196,8 @@ def go_on_from(
         return TrainingProgress(
             there["epoch"], there["step"], there["loss"], there["seen"], float(there["mean"])
         )
+    except UserError:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{origin} does not fit these settings ({error}); train anew in another folder"

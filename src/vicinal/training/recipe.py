@@ -160,6 +160,8 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
             raise too_deep
     except RecursionError as error:
         raise too_deep from error
+    except UserError:
+        raise
     except ValueError as error:  # also of integers with too many digits
         raise UserError(f"the recipe {origin} is not valid TOML: {error}") from error
     return settings

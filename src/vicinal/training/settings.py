@@ -7,14 +7,13 @@ import pydantic
 from pydantic import Field
 
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
-from vicinal.errors import UserError
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name
 from vicinal.training.augment import Augment
 
 
 def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
-    """Return a validator that turns the ``UserError`` of a check into pydantic's ``ValueError``."""
+    """Return a validator that calls ``check`` and accepts only UTF-8."""
 
     def validate(value: str) -> str:
         if not is_utf8(value):
@@ -22,10 +21,7 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
                 f"{visible(value)} has bytes that are not UTF-8, which recipes cannot hold; rename "
                 "the file or folder"
             )
-        try:
-            check(value)
-        except UserError as error:
-            raise ValueError(str(error)) from error
+        check(value)
         return value
 
     return pydantic.AfterValidator(validate)

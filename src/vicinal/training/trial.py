@@ -215,6 +215,8 @@ def _learner(
             cuda_graphs=settings.cuda_graphs,
             sync_batch_norm=settings.sync_batch_norm,
         )
+    except UserError:
+        raise
     except (
         ValueError
     ) as error:  # places of networks that recipes do not know cannot be checked before

@@ -333,6 +333,8 @@ def _decode_jpeg(
         space = "CMYK" if inks else "RGB" if channels == 3 else "GRAY"
         # The decoder halves for free, as long as something is left to resize.
         pixels: np.ndarray = decode_jpeg(data, space, min_height=least, min_width=least)
+    except UserError:
+        raise
     except ValueError as error:
         # libjpeg complains. Pillow decodes all the same, unless the image is incomplete.
         picture = _decode_other(data, **how)

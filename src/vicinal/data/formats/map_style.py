@@ -265,6 +265,8 @@ def _picture(picture: Any, form: Form, where: str) -> np.ndarray:
             raise ColorError
         mode = "L" if form.gray else "RGB"
         array = _fit(opaque(picture, mode, form.looks, form.looked), form)
+    except UserError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads files late
         raise UserError(f"{where}: the picture cannot be decoded ({said(error)})") from error
     return array.transpose(2, 0, 1)

@@ -79,6 +79,8 @@ def _bytes(path: Path, file: str, max_bytes: int) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {file}; check its path and spelling") from error
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
