@@ -1,20 +1,19 @@
-"""Downloading the archives of data sets from the places where their makers keep them."""
+"""Download the archives of data sets from their official servers."""
 
 import functools
-import re
 import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vicinal.errors import UserError, unknown
 from vicinal.files import put_in_place
 
 Progress = Callable[[str, int, int | None], None]
-"""Is told the name of a file, how many bytes of it are there, and of how many, if that is known."""
+"""Called with the name of a file, its bytes so far, and its size in bytes or None if unknown."""
 
 _TRIES = 5
 _CHUNK = 1 << 18
@@ -25,10 +24,10 @@ class Archive(NamedTuple):
     """A file to download.
 
     Args:
-        url: where it is.
+        url: its address.
         checksum: ``"md5:..."`` or ``"sha256:..."`` of the file.
-        file: where it is put, under the root.
-        unpack: folder under the root that it is unpacked into; None if it stays as it is.
+        file: the path to store it at, below the root.
+        unpack: the folder below the root to unpack it into; None to keep it packed.
     """
 
     url: str
@@ -37,17 +36,14 @@ class Archive(NamedTuple):
     unpack: str | None = None
 
 
-def _four(base: str, folder: str, *checksums: str) -> tuple[Archive, ...]:
-    names = [
-        f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1")
-    ]
+def _idx_files(base: str, folder: str, *checksums: str) -> tuple[Archive, ...]:
+    kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return tuple(
-        Archive(f"{base}/{name}", f"md5:{checksum}", f"{folder}/{name}")
-        for name, checksum in zip(names, checksums, strict=True)
+        Archive(f"{base}/{kind}-ubyte.gz", f"md5:{checksum}", f"{folder}/{kind}-ubyte.gz")
+        for kind, checksum in zip(kinds, checksums, strict=True)
     )
 
 
-_PARTS = "train", "t10k"
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _UCI = "https://archive.ics.uci.edu/static/public"
 
@@ -66,7 +62,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
             "cifar-100-python.tar.gz",
         ),
     ),
-    "mnist": _four(
+    "mnist": _idx_files(
         "https://ossci-datasets.s3.amazonaws.com/mnist",
         "mnist",
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -74,7 +70,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         "9fb629c4189551a2d022fa330f9573f3",
         "ec29112dd5afa0611ce80d1b7f02629c",
     ),
-    "fashion-mnist": _four(
+    "fashion-mnist": _idx_files(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         "fashion-mnist",
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -107,7 +103,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         ),
     ),
 }
-"""The archives of each data set that can be fetched."""
+"""The archives of each data set that ``fetch`` knows."""
 
 
 def fetch(
@@ -117,26 +113,26 @@ def fetch(
     archives: Mapping[str, tuple[Archive, ...]] = ARCHIVES,
     progress: Progress = lambda name, done, total: None,
 ) -> list[Path]:
-    """Download the archives of a data set, where they are not there yet.
+    """Download the archives of a data set that are not in place yet.
 
-    A file whose checksum is right is left alone. A download that breaks off leaves ``NAME.part``
-    behind, and the next call goes on where it ended, if the server can do that. Archives that are
-    unpacked leave ``NAME.unpacked``, an empty file: with it, the archive may be deleted.
+    Files with the right checksum are kept. An interrupted download leaves ``NAME.part``, and the
+    next call resumes it if the server supports that. An archive that has been unpacked leaves an
+    empty file ``NAME.unpacked``; then the archive itself may be deleted.
 
     Args:
-        name: one of ``archives``.
-        root: folder to download into; it is made.
-        archives: what there is.
-        progress: is called for each piece that arrives.
+        name: a key of ``archives``.
+        root: the folder to download into; it is created if it does not exist.
+        archives: the archives of each data set.
+        progress: called for each chunk that arrives.
 
     Returns:
-        For each archive the file, or the folder that it was unpacked into.
+        For each archive its file, or the folder that it was unpacked into.
 
     Raises:
-        UserError: if there is no such data set, a server cannot be reached or refuses, the
-            connection breaks again and again, the checksum of what came is wrong, or an archive
-            wants to write outside its folder.
-        OSError: if the disk is full, or may not be written to.
+        UserError: if the name is unknown, the server cannot be reached or returns an error, the
+            connection keeps breaking, the checksum is wrong, or the archive cannot be unpacked
+            safely.
+        OSError: if the disk is full or not writable.
 
     Example:
         >>> import tempfile
@@ -156,150 +152,97 @@ def _fetch_one(archive: Archive, root: Path, progress: Progress) -> Path:
     import pooch
 
     path = root / archive.file
-    done = path.with_name(f"{path.name}.unpacked")
-    if archive.unpack and done.exists() and (root / archive.unpack).is_dir():
+    unpacked = path.with_name(f"{path.name}.unpacked")
+    if archive.unpack and unpacked.exists() and (root / archive.unpack).is_dir():
         return root / archive.unpack
-    pooch.get_logger().setLevel("WARNING")  # the caller draws the progress
-    pooch.retrieve(
-        archive.url,
-        known_hash=archive.checksum,
-        fname=path.name,
-        path=path.parent,
-        downloader=functools.partial(_download, path=path, archive=archive, progress=progress),
-    )
+    pooch.get_logger().setLevel("WARNING")  # the caller shows the progress
+    download = functools.partial(_download, path=path, progress=progress)
+    try:
+        pooch.retrieve(archive.url, archive.checksum, path.name, path.parent, downloader=download)
+    except UserError:
+        raise
+    except ValueError as error:  # the checksum is wrong
+        raise UserError(f"{archive.url}: {error} Try again, or download it by hand.") from error
     if archive.unpack is None:
         return path
     _unpack(path, root / archive.unpack)
-    done.touch()
+    unpacked.touch()
     return root / archive.unpack
 
 
-def _download(
-    url: str, output: str, _: object, *, path: Path, archive: Archive, progress: Progress
-) -> None:
-    """Download into ``NAME.part``, going on with what is there; then move it to ``output``."""
-    import pooch
+def _download(url: str, output: str, _: object, *, path: Path, progress: Progress) -> None:
+    """Download into ``NAME.part``, resuming where it ends; then move it to ``output``."""
     import requests
     import urllib3
 
     part = path.with_name(f"{path.name}.part")
-    tag = path.with_name(f"{path.name}.part.etag")
     failures = 0
-    while True:
-        before = _size(part)
+    while failures < _TRIES:
+        start = have = part.stat().st_size if part.exists() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
-            _go_on(url, part, tag, lambda done, total: progress(path.name, done, total))
+            with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
+                if response.status_code == 416:  # nothing is missing, or the checksum is wrong
+                    break
+                if response.status_code not in (200, 206):
+                    raise UserError(
+                        f"{url}: the server responded {response.status_code} {response.reason}. "
+                        f"Try again later, or download the file by other means to {path}."
+                    )
+                if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                    have = 0
+                length = response.headers.get("Content-Length", "")
+                total = have + int(length) if length.isdecimal() else None
+                with part.open("ab" if have else "wb") as file:
+                    progress(path.name, have, total)
+                    # Raw, since some servers send .gz files with "Content-Encoding: gzip".
+                    for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                        file.write(chunk)
+                        have += len(chunk)
+                        progress(path.name, have, total)
             break
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise UserError(
-                f"{url} cannot be reached ({_cause(error)}); see whether the network is there, "
-                "then give the same command again"
-            ) from error
         except requests.RequestException as error:
-            raise UserError(f"{url} cannot be downloaded ({_cause(error)})") from error
-        except urllib3.exceptions.HTTPError as error:  # it broke off on the way
-            failures = failures + 1 if _size(part) <= before else 1
-            if failures == _TRIES:
-                raise UserError(
-                    f"{url}: the connection broke off {_TRIES} times in a row at byte "
-                    f"{_size(part)} ({_cause(error)}); the same command goes on from there"
-                ) from error
-    tag.unlink(missing_ok=True)
-    algorithm, wanted = archive.checksum.split(":")
-    came = pooch.file_hash(str(part), alg=algorithm)
-    if came != wanted:
-        part.unlink()
+            raise UserError(
+                f"{url} cannot be downloaded ({_cause(error)}). Check the network connection, "
+                "then run the same command again."
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            failures = failures + 1 if have <= start else 1
+            reason = _cause(error)
+    else:
         raise UserError(
-            f"{url}: the {algorithm} checksum of what came is {came}, wanted {wanted}; it was "
-            "deleted, try again, and if that helps nothing, the file was changed where it lies"
+            f"{url}: the connection broke {_TRIES} times in a row at byte {have} ({reason}). Run "
+            "the same command again to resume there."
         )
     shutil.move(part, output)
 
 
-def _go_on(url: str, part: Path, tag: Path, progress: Callable[[int, int | None], None]) -> None:
-    """Ask for what is missing of a part, and add it; or start anew if the server wants that."""
-    import requests
-    import urllib3
-
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if tag.exists():
-            headers["If-Range"] = tag.read_text("utf-8")
-    with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
-        if have and response.status_code == 416:  # there is nothing beyond what we have
-            if response.headers.get("Content-Range") == f"bytes */{have}":
-                return
-            part.unlink()
-            _go_on(url, part, tag, progress)
-            return
-        if response.status_code not in (200, 206):
-            raise UserError(
-                f"{url}: the server answered {response.status_code} {response.reason}; try again "
-                "later, or download the file by other means and put it where it belongs"
-            )
-        start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        goes_on = response.status_code == 206 and start is not None and int(start[1]) == have
-        if not goes_on:
-            have = 0
-        _note(tag, response.headers.get("ETag", ""))
-        length = response.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdecimal() else None
-        with part.open("ab" if goes_on else "wb") as file:
-            progress(have, total)
-            # Raw: whoever serves a .gz as "Content-Encoding: gzip" means the file all the same.
-            for piece in response.raw.stream(_CHUNK, decode_content=False):
-                file.write(piece)
-                have += len(piece)
-                progress(have, total)
-        if total is not None and have != total:
-            raise urllib3.exceptions.ProtocolError(f"{have} of {total} bytes came")
-
-
-def _note(tag: Path, etag: str) -> None:
-    # A weak tag promises no equal bytes.
-    if etag and not etag.startswith("W/"):
-        tag.write_text(etag, "utf-8")
-    else:
-        tag.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _cause(error: BaseException) -> str:
-    """Return what lies at the bottom of an error that was wrapped again and again."""
+    """Return the message of the innermost of several wrapped errors."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return str(error) or type(error).__name__
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive beside its folder, then put it there whole."""
+    """Unpack an archive next to its folder, then move it there as a whole."""
     beside = path.with_name(f"{path.name}.unpacking")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                archive.extractall(beside)  # cuts off what leads outside
+                archive.extractall(beside)  # it never writes outside
         else:
             with tarfile.open(path) as archive:
-                archive.extractall(beside, filter=_inside)
+                archive.extractall(beside, filter="data")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
             shutil.copytree(beside, folder, dirs_exist_ok=True, copy_function=shutil.move)
-        else:  # in one step, so that a killed process does not leave a part of the examples
+        else:  # one rename, so a killed process never leaves half of the examples
             put_in_place(beside, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); delete it and try again") from error
+        raise UserError(
+            f"{path} cannot be unpacked ({error}). Delete it and run the command again."
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _inside(member: tarfile.TarInfo, folder: str) -> Any:
-    # The filter of the standard library would quietly put /etc/x at etc/x.
-    if member.name.startswith("/"):
-        raise tarfile.AbsolutePathError(member)
-    return tarfile.data_filter(member, folder)
