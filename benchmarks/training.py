@@ -41,7 +41,7 @@ from vicinal.training.settings import SGD
 RESULTS = Path(__file__).parent / "results"
 BATCH, STEPS, TURNS, CLASSES = 128, 8, 6, 10
 NETWORKS = {"preact-resnet-18": ("stages.stage1", 2.3), "preact-resnet-50-small": ("stem", 2.4)}
-"""The networks, a place of each, and how many times the plain step vicinal has to be."""
+"""The networks, a layer of each, and how many times the plain step vicinal has to be."""
 
 SETTINGS = SGD(name="sgd", lr=0.01, weight_decay=1e-4)
 WAYS = ("plain", "bare", "loop", "mixed", "mixed-features", "compiled")

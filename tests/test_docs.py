@@ -101,10 +101,10 @@ def test_the_page_about_training_names_every_network_with_its_smallest_side_and_
         name: "any shape" if network.smallest is None else str(network.smallest)
         for name, network in NETWORKS.items()
     }
-    for names, _, places in rows_of(TRAINING_PAGE, "`model.name`"):
-        first, last = re.findall("`(.*?)`", places)[0], re.findall("`(.*?)`", places)[-1]
+    for names, _, layers in rows_of(TRAINING_PAGE, "`model.name`"):
+        first, last = re.findall("`(.*?)`", layers)[0], re.findall("`(.*?)`", layers)[-1]
         for name in re.findall("`(.*?)`", names):
-            assert (NETWORKS[name].places[0], NETWORKS[name].places[-1]) == (first, last)
+            assert (NETWORKS[name].layers[0], NETWORKS[name].layers[-1]) == (first, last)
 
 
 def test_the_recipe_of_the_page_about_training_is_one(tmp_path):

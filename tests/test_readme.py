@@ -112,4 +112,4 @@ def test_the_code_runs():
     names |= {"x": x, "y": y, "plan": vicinal.MixUp(1.0).draw(len(x))}
     exec(textwrap.dedent(second) + third, names)
     assert names["loss"].requires_grad
-    assert names["mixed"].places == ["input", "layer1"]
+    assert names["mixed"].layers == ["input", "layer1"]

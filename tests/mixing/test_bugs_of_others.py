@@ -172,17 +172,17 @@ def test_pypi_mixup_labels_have_one_row_for_each_example():
     assert PLAN.targets(Y, num_classes=10).shape == (8, 10)
 
 
-def test_manifold_mixup_each_place_changes_the_output_and_the_gradient():
+def test_manifold_mixup_each_layer_changes_the_output_and_the_gradient():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 8))
     mixed, x = MixedInside(model, MixUp(1.0), at=["input", "0", "1", "2", "3"]), torch.rand(8, 3)
     found = set()
-    for at in [*mixed.places, None]:
+    for at in [*mixed.layers, None]:
         output = mixed(x) if at is None else mixed(x, PLAN, at=at)
         loss = PLAN.loss(F.cross_entropy, output, Y)
         (gradient,) = torch.autograd.grad(loss, model[0].weight)
         found.add((loss.item(), float(gradient.sum())))
-    assert len(found) == len(mixed.places) + 1
+    assert len(found) == len(mixed.layers) + 1
 
 
 def test_manifold_mixup_labels_of_a_part_of_the_batch_are_refused():

@@ -103,7 +103,7 @@ class ResNet(nn.Module):
 
 X = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(5))
 Y = torch.tensor([0, 1, 2, 3, 0, 1])
-PLACES = ["input", "layer1", "layer2"]
+LAYERS = ["input", "layer1", "layer2"]
 
 
 def plan_at(seed):
@@ -119,64 +119,64 @@ def gradients(model, loss):
 def test_mixed_inside_equals_inside_at_each_of_its_places():
     model = ResNet()
     mixed = MixedInside(model, MixUp(1.0), at=["input", "layer?"])
-    assert mixed.places == PLACES
-    for seed, place in enumerate(PLACES):
+    assert mixed.layers == LAYERS
+    for seed, layer in enumerate(LAYERS):
         plan = plan_at(seed)
-        ours = mixed(X, plan, at=place)
-        if place == "input":
+        ours = mixed(X, plan, at=layer)
+        if layer == "input":
             expected = model(plan.mix(X))
         else:
-            with plan.inside(model.get_submodule(place)):
+            with plan.inside(model.get_submodule(layer)):
                 expected = model(X)
         assert torch.equal(ours, expected)
         assert not torch.equal(ours, model(X))
 
 
 def test_every_place_is_drawn_and_the_seed_decides():
-    mixed = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
-    places = [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
-    assert set(places) == set(PLACES)
+    mixed = MixedInside(ResNet(), MixUp(1.0), at=LAYERS)
+    layers = [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
+    assert set(layers) == set(LAYERS)
     with torch.device("meta"):  # a default device is not where plans are drawn
         again = [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
-    assert places == again
+    assert layers == again
 
 
 def test_the_model_alone_is_not_mixed_after_it_was_mixed():
     model = ResNet()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     plan = plan_at(1)
     plan.loss(F.cross_entropy, mixed(X, plan, at="layer1"), Y).backward()
     assert torch.equal(model(X), ResNet()(X))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_step_compiles_without_graph_break_at_most_once_for_each_place(backend):
+def test_a_step_compiles_without_graph_break_at_most_once_for_each_layer(backend):
     counter = CompileCounterWithBackend(backend)
-    mixed = MixedInside(ResNet(), MixUp(1.0, per="example"), at=PLACES)
+    mixed = MixedInside(ResNet(), MixUp(1.0, per="example"), at=LAYERS)
     compiled = torch.compile(mixed, fullgraph=True, backend=counter)
     seen = set()
     for step in range(12):
-        place, plan = mixed.draw(6, generator=generator_at(3, step))
-        seen.add(place)
-        ours = gradients(mixed, plan.loss(F.cross_entropy, compiled(X, plan, at=place), Y))
-        expected = gradients(mixed, plan.loss(F.cross_entropy, mixed(X, plan, at=place), Y))
+        layer, plan = mixed.draw(6, generator=generator_at(3, step))
+        seen.add(layer)
+        ours = gradients(mixed, plan.loss(F.cross_entropy, compiled(X, plan, at=layer), Y))
+        expected = gradients(mixed, plan.loss(F.cross_entropy, mixed(X, plan, at=layer), Y))
         for a, b in zip(ours, expected, strict=True):
             torch.testing.assert_close(a, b)
-    assert seen == set(PLACES)
-    assert counter.frame_count <= len(PLACES)
+    assert seen == set(LAYERS)
+    assert counter.frame_count <= len(LAYERS)
 
 
 def test_a_whole_step_with_its_loss_compiles_without_graph_break():
-    mixed = MixedInside(ResNet(), MixUp(1.0), at=PLACES)
+    mixed = MixedInside(ResNet(), MixUp(1.0), at=LAYERS)
 
     @torch.compile(fullgraph=True, backend="eager")
-    def step(x, y, plan, place):
-        return plan.loss(F.cross_entropy, mixed(x, plan, at=place), y)
+    def step(x, y, plan, layer):
+        return plan.loss(F.cross_entropy, mixed(x, plan, at=layer), y)
 
-    for place in PLACES:
+    for layer in LAYERS:
         plan = plan_at(2)
-        expected = plan.loss(F.cross_entropy, mixed(X, plan, at=place), Y)
-        torch.testing.assert_close(step(X, Y, plan, place), expected)
+        expected = plan.loss(F.cross_entropy, mixed(X, plan, at=layer), Y)
+        torch.testing.assert_close(step(X, Y, plan, layer), expected)
 
 
 def test_rows_of_another_rank_need_ranks():
@@ -242,10 +242,10 @@ def test_an_entry_that_cannot_be_mixed_is_refused(form, entry, words):
 def test_an_unknown_place_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="no layer 'layr1'; did you mean 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at=["layr1"])
-    with pytest.raises(ValueError, match=r"needs a list of places.*got 'layer1'"):
+    with pytest.raises(ValueError, match=r"needs a list of layers.*got 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at="layer1")
     mixed = MixedInside(ResNet(), MixUp(1.0), at=["layer1"])
-    with pytest.raises(ValueError, match="no place 'layer2'; did you mean 'layer1'"):
+    with pytest.raises(ValueError, match="no layer 'layer2'; did you mean 'layer1'"):
         mixed(X, plan_at(0), at="layer2")
 
 
@@ -262,7 +262,7 @@ def test_a_place_that_runs_twice_or_never_is_refused():
 
 def test_the_weights_of_a_wrapped_model_are_its_own():
     model = ResNet()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     assert [n for n, _ in mixed.named_parameters()] == [
         f"model.{n}" for n, _ in model.named_parameters()
     ]

@@ -17,7 +17,7 @@ from vicinal import MixedInside, MixUp, generator_at
 
 X = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 Y = torch.tensor([0, 1, 1, 0, 0, 1])
-PLACES = ["input", "a", "b"]
+LAYERS = ["input", "a", "b"]
 
 
 class Block(nn.Module):
@@ -67,9 +67,9 @@ def nested(f, x):
 RUNS = [again, reentrant, without_arguments, nested]
 
 
-def by_hand(model, plan=None, place=None, *, x=X):
+def by_hand(model, plan=None, layer=None, *, x=X):
     def mixed(h, here):
-        if here != place:
+        if here != layer:
             return h
         lam = plan.lam.double()[:, None]
         return lam * h + (1 - lam) * h[plan.partner]
@@ -127,8 +127,8 @@ ONE, TWO = plan_at(1), plan_at(2)
 @pytest.mark.parametrize("run", [lambda f, x: f(x), *RUNS])
 def test_passes_of_two_wrappers_and_unmixed_ones_before_one_backward_keep_apart(run, each):
     model, slow = Net(run, each=each), Net()
-    first = MixedInside(model, MixUp(1.0), at=PLACES)
-    second = MixedInside(model, MixUp(1.0), at=PLACES)
+    first = MixedInside(model, MixUp(1.0), at=LAYERS)
+    second = MixedInside(model, MixUp(1.0), at=LAYERS)
     ours = (
         loss_of(ONE, first(X, ONE, at="a"))
         + 2 * loss_of(TWO, second(X, TWO, at="b"))
@@ -155,7 +155,7 @@ def test_passes_of_two_wrappers_and_unmixed_ones_before_one_backward_keep_apart(
 @pytest.mark.parametrize("run", RUNS)
 def test_an_unmixed_pass_is_not_mixed_after_the_backward_of_a_mixed_one(run):
     model, slow = Net(run), Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     kept = loss_of(ONE, mixed(X, ONE, at="a"))
     kept.backward(retain_graph=run is not reentrant)
     for output in (lambda: model(X), lambda: mixed(X)):
@@ -170,7 +170,7 @@ def test_an_unmixed_pass_is_not_mixed_after_the_backward_of_a_mixed_one(run):
 @pytest.mark.parametrize("run", RUNS)
 def test_a_block_keeps_apart_from_other_passes_and_joins_a_wrapper(run):
     model, slow = Net(run), Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     before = loss_of(TWO, mixed(X, TWO, at="b")) + F.cross_entropy(model(X), Y)
     with ONE.inside(model.a):
         ours = gradients(model, before + loss_of(TWO, mixed(X, TWO, at="b")))
@@ -197,7 +197,7 @@ def test_a_block_that_ends_before_the_recomputation_is_refused(run):
 @pytest.mark.parametrize("run", [again, reentrant])
 def test_a_checkpoint_around_the_whole_repeats_the_pass(run):
     model, slow = Net(again), Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     output = run(lambda x: mixed(x, ONE, at="a"), X.clone().requires_grad_())
     expected = loss_by_hand(ONE, by_hand(slow, ONE, "a"))
     assert_same(gradients(model, loss_of(ONE, output)), gradients(slow, expected))
@@ -207,7 +207,7 @@ def test_a_checkpoint_around_the_whole_repeats_the_pass(run):
 @pytest.mark.parametrize(("outer", "inner"), [(again, reentrant), (reentrant, again)])
 def test_nested_checkpoints_with_a_reentrant_one_are_refused(outer, inner):
     model = Net(lambda f, x: outer(lambda x: inner(f, x), x))
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     loss = loss_of(ONE, mixed(X, ONE, at="a"))
     with pytest.raises(RuntimeError, match="a is inside nested gradient checkpoints"):
         loss.backward()
@@ -217,7 +217,7 @@ def test_a_second_derivative_through_a_checkpoint_is_the_exact_one():
     found = []
     for model in (Net(again), Net()):
         if model.run is again:
-            output = MixedInside(model, MixUp(1.0), at=PLACES)(X, ONE, at="a")
+            output = MixedInside(model, MixUp(1.0), at=LAYERS)(X, ONE, at="a")
         else:
             output = by_hand(model, ONE, "a")
         loss = loss_by_hand(ONE, output)
@@ -233,16 +233,16 @@ def test_threads_that_share_a_wrapper_each_get_their_own_plan(run):
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
     slow = copy.deepcopy(model)
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     wrong = []
 
     def work(number):
         for step in range(15):
-            plan, place = plan_at(100 * number + step), PLACES[(number + step) % 3]
+            plan, layer = plan_at(100 * number + step), LAYERS[(number + step) % 3]
             x = X.clone().requires_grad_()
-            loss_of(plan, mixed(x, plan, at=place)).backward()
+            loss_of(plan, mixed(x, plan, at=layer)).backward()
             z = X.clone().requires_grad_()
-            loss_by_hand(plan, by_hand(slow, plan, place, x=z)).backward()
+            loss_by_hand(plan, by_hand(slow, plan, layer, x=z)).backward()
             if not torch.allclose(x.grad, z.grad):
                 wrong.append((number, step))
 
@@ -268,12 +268,12 @@ def test_threads_that_share_a_wrapper_each_get_their_own_plan(run):
 
 def test_replicas_that_run_in_threads_have_one_backward_pass_together():
     model, slow = Net(again), Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     plans, outputs = [plan_at(seed) for seed in range(3)], {}
     shallow = [replica(mixed) for _ in plans]
 
     def work(k):
-        outputs[k] = shallow[k](X, plans[k], at=PLACES[k])
+        outputs[k] = shallow[k](X, plans[k], at=LAYERS[k])
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
     for thread in threads:
@@ -281,7 +281,7 @@ def test_replicas_that_run_in_threads_have_one_backward_pass_together():
     for thread in threads:
         thread.join()
     ours = sum(loss_of(plans[k], outputs[k]) for k in range(3))
-    expected = sum(loss_by_hand(plans[k], by_hand(slow, plans[k], PLACES[k])) for k in range(3))
+    expected = sum(loss_by_hand(plans[k], by_hand(slow, plans[k], LAYERS[k])) for k in range(3))
     assert_same(gradients(model, ours), gradients(slow, expected))
 
 
@@ -300,7 +300,7 @@ def replica(module):
 def test_tensors_that_are_saved_elsewhere_change_no_gradient(run):
     model, slow = Net(run), Net()
     expected = gradients(slow, loss_by_hand(ONE, by_hand(slow, ONE, "a")))
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     with torch.autograd.graph.save_on_cpu():
         loss = loss_of(ONE, mixed(X, ONE, at="a"))
     assert_same(gradients(model, loss), expected)
@@ -334,7 +334,7 @@ def test_a_wrapper_around_a_model_with_a_wrapper_mixes_twice(run):
 @pytest.mark.parametrize("run", [lambda f, x: f(x), again])
 def test_a_model_has_no_hooks_outside_of_a_pass_even_after_an_error(run):
     model = Net(run)
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     output = mixed(X, ONE, at="a")
     loss_of(ONE, output).backward()
     del output
@@ -362,7 +362,7 @@ def test_models_can_be_scripted_copied_and_pickled_between_passes():
 
 def test_a_copy_that_is_made_between_forward_and_backward_of_a_checkpoint_is_not_mixed():
     model, slow = Net(again), Net()
-    loss = loss_of(ONE, MixedInside(model, MixUp(1.0), at=PLACES)(X, ONE, at="a"))
+    loss = loss_of(ONE, MixedInside(model, MixUp(1.0), at=LAYERS)(X, ONE, at="a"))
     copied = copy.deepcopy(model)
     ours = gradients(copied, F.cross_entropy(copied(X), Y) + 0 * loss)
     assert_same(ours, gradients(slow, F.cross_entropy(by_hand(slow), Y)))
@@ -370,10 +370,10 @@ def test_a_copy_that_is_made_between_forward_and_backward_of_a_checkpoint_is_not
 
 def test_further_arguments_reach_the_model():
     model = Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
-    for place in PLACES:
-        expected = by_hand(model, ONE, place) * 2 + 1
-        output = mixed(X, ONE, at=place, scale=2, shift=1)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
+    for layer in LAYERS:
+        expected = by_hand(model, ONE, layer) * 2 + 1
+        output = mixed(X, ONE, at=layer, scale=2, shift=1)
         assert_same_output_and_gradient(model, output, expected)
     torch.testing.assert_close(mixed(X, scale=2), by_hand(model) * 2)
     torch.testing.assert_close(
@@ -412,25 +412,25 @@ def test_frozen_modules_are_mixed_like_all_others_with_both_ways_of_mixing_insid
         lam = ONE.lam.double()[:, None]
         return model.head(model.b(torch.tanh(h + lam * z + (1 - lam) * z[ONE.partner])))
 
-    for place, expected in (("a.norm", frozen_norm), ("b", lambda: by_hand(model, ONE, "b"))):
-        assert_same_output_and_gradient(model, mixed(X, ONE, at=place), expected())
-        with ONE.inside(model.get_submodule(place)):
+    for layer, expected in (("a.norm", frozen_norm), ("b", lambda: by_hand(model, ONE, "b"))):
+        assert_same_output_and_gradient(model, mixed(X, ONE, at=layer), expected())
+        with ONE.inside(model.get_submodule(layer)):
             output = model(X)
         assert_same_output_and_gradient(model, output, expected())
 
 
 def test_a_plan_is_applied_in_eval_mode_too_and_nothing_is_mixed_without_one():
     model = Net().eval()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES).eval()
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS).eval()
     assert torch.equal(mixed(X), model(X))
-    for place in PLACES:
-        expected = by_hand(model, ONE, place)
-        assert_same_output_and_gradient(model, mixed(X, ONE, at=place), expected)
+    for layer in LAYERS:
+        expected = by_hand(model, ONE, layer)
+        assert_same_output_and_gradient(model, mixed(X, ONE, at=layer), expected)
 
 
 def test_the_transforms_of_torch_func_go_through():
     model, slow = Net().eval(), Net().eval()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
 
     def loss(weights):
         return loss_of(ONE, torch.func.functional_call(mixed, weights, (X, ONE), {"at": "a"}))
@@ -491,7 +491,7 @@ class Keeping(Net):
 
 def test_a_loss_that_the_output_does_not_lead_to_is_right_or_refused():
     model = Keeping(again)
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     output = mixed(X, ONE, at="a")
     with pytest.raises(RuntimeError, match="unknown whether to mix; return all"):
         model.kept.sum().backward()
@@ -504,7 +504,7 @@ def test_a_loss_that_the_output_does_not_lead_to_is_right_or_refused():
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("run", [again, reentrant])
 def test_a_compiled_wrapper_refuses_a_checkpoint(run):
-    mixed = MixedInside(Net(run), MixUp(1.0), at=PLACES)
+    mixed = MixedInside(Net(run), MixUp(1.0), at=LAYERS)
     compiled = torch.compile(mixed, backend="aot_eager")
     with pytest.raises(RuntimeError, match="a runs under gradient checkpointing, inside of which"):
         compiled(X, ONE, at="a")
@@ -513,11 +513,11 @@ def test_a_compiled_wrapper_refuses_a_checkpoint(run):
 @pytest.mark.usefixtures("compiler")
 def test_compiling_leaves_hooks_that_can_be_taken_off():
     model, slow = Net(), Net()
-    mixed = MixedInside(model, MixUp(1.0), at=PLACES)
+    mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     compiled = torch.compile(mixed, backend="eager", fullgraph=True)
-    for place in ("input", "a", "b"):
-        torch.testing.assert_close(compiled(X, ONE, at=place), by_hand(slow, ONE, place))
-        torch.testing.assert_close(mixed(X, TWO, at=place), by_hand(slow, TWO, place))
+    for layer in ("input", "a", "b"):
+        torch.testing.assert_close(compiled(X, ONE, at=layer), by_hand(slow, ONE, layer))
+        torch.testing.assert_close(mixed(X, TWO, at=layer), by_hand(slow, TWO, layer))
     assert torch.equal(model(X), by_hand(slow))
     assert hooks(model) == 2
     mixed.remove_hooks()
@@ -542,9 +542,9 @@ class Broken(Net):
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_wrapper_mixes_where_the_graph_breaks_too():
     model, slow = Broken(), Net()
-    compiled = torch.compile(MixedInside(model, MixUp(1.0), at=PLACES), backend="eager")
-    for plan, place in [(ONE, "input"), (ONE, "a"), (TWO, "b"), (TWO, "a"), (ONE, "b")]:
-        torch.testing.assert_close(compiled(X, plan, at=place), by_hand(slow, plan, place))
+    compiled = torch.compile(MixedInside(model, MixUp(1.0), at=LAYERS), backend="eager")
+    for plan, layer in [(ONE, "input"), (ONE, "a"), (TWO, "b"), (TWO, "a"), (ONE, "b")]:
+        torch.testing.assert_close(compiled(X, plan, at=layer), by_hand(slow, plan, layer))
         torch.testing.assert_close(compiled(X), by_hand(slow))
 
 
@@ -570,7 +570,7 @@ def test_fabric_trains_a_wrapper_in_every_precision_with_an_exact_lam(precision)
     for by in (None, ONE):
         model = Net().float()
         network = fabric.setup(
-            Split(model) if by is None else MixedInside(model, MixUp(1.0), at=PLACES)
+            Split(model) if by is None else MixedInside(model, MixUp(1.0), at=LAYERS)
         )
         output = network(X.float()) if by is None else network(X.float(), ONE, at="a")
         fabric.backward(loss_by_hand(ONE, output))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vicinal.errors import UserError
-from vicinal.models import build, check_name, mixing_places
+from vicinal.models import build, check_name, mixing_layers
 
 NAMES = ["resnet18", "resnet18d", "resnet34", "vit_tiny_patch16_224"]
 
@@ -182,7 +182,7 @@ def test_names_of_others_are_checked_before_anything_is_imported(monkeypatch, na
     for library in ("timm", "torchvision"):
         monkeypatch.setitem(sys.modules, library, None)
     check_name(name)
-    assert mixing_places(name) is None
+    assert mixing_layers(name) is None
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_names_of_others_are_checked_before_anything_is_imported(monkeypatch, na
     ],
 )
 def test_a_name_that_no_network_can_have_is_refused_before_anything_is_built(name, words):
-    for asked in (check_name, mixing_places):
+    for asked in (check_name, mixing_layers):
         with pytest.raises(UserError) as caught:
             asked(name)
         assert words in str(caught.value)

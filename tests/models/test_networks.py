@@ -1,4 +1,4 @@
-"""What every network has to do: learn, be mixed at its places, and compile."""
+"""What every network has to do: learn, be mixed at its layers, and compile."""
 
 import copy
 import itertools
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from vicinal import MixUp
-from vicinal.models import NETWORKS, build, mixing_places
+from vicinal.models import NETWORKS, build, mixing_layers
 from vicinal.models.densenet import DenseNet
 from vicinal.models.preact_resnet import PreActResNet
 from vicinal.models.resnet import ResNet
@@ -121,14 +121,14 @@ def test_what_is_mixed_at_a_place_is_what_comes_out_of_it(name):
         return lam * out + (1 - lam) * out[plan.partner]
 
     outputs = [model(x)]
-    for place in mixing_places(name)[1:]:
-        module = model.get_submodule(place)
+    for layer in mixing_layers(name)[1:]:
+        module = model.get_submodule(layer)
         with plan.inside(module):
             outputs.append(model(x))
         handle = module.register_forward_hook(blend)
         torch.testing.assert_close(outputs[-1], model(x))
         handle.remove()
-    # No place stands for another. The input would: a stem that is linear blends as its input does.
+    # No layer stands for another. The input would: a stem that is linear blends as its input does.
     for one, other in itertools.combinations(outputs, 2):
         assert (one - other).abs().max() > 1e-3 * one.abs().max()
 

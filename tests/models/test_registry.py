@@ -7,7 +7,7 @@ from torch import nn
 
 from vicinal import MixUp
 from vicinal.errors import UserError
-from vicinal.models import NETWORKS, build, mixing_places
+from vicinal.models import NETWORKS, build, mixing_layers
 
 COUNTS = {
     # Known elsewhere: the papers give them in millions, PyTorch's own models to the last one.
@@ -84,11 +84,11 @@ def test_every_mixing_place_is_a_module_that_can_be_mixed(name):
     with torch.device("meta"):
         model = build(name, shape=(3, 32, 32), classes=10)
         x, plan = torch.rand(4, 3, 32, 32), MixUp(1.0).draw(4).to("meta")
-    places = mixing_places(name)
-    assert places[0] == "input"
-    assert len(set(places)) == len(places) > 2
-    for place in places[1:]:
-        with plan.inside(model.get_submodule(place)):
+    layers = mixing_layers(name)
+    assert layers[0] == "input"
+    assert len(set(layers)) == len(layers) > 2
+    for layer in layers[1:]:
+        with plan.inside(model.get_submodule(layer)):
             assert model(x).shape == (4, 10)
 
 

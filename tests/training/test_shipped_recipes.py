@@ -43,8 +43,8 @@ def test_its_network_can_be_built_and_mixed_where_its_arms_say(name, variant):
         shape = SHAPES.get(recipe.data.source, IMAGENET)
         network = build(recipe.model.name, shape=shape, classes=100)
     for arm in recipe.arms.values():
-        for place in getattr(arm, "at", ()):
-            assert place == "input" or network.get_submodule(place) is not None
+        for layer in getattr(arm, "at", ()):
+            assert layer == "input" or network.get_submodule(layer) is not None
 
 
 @of_every_recipe

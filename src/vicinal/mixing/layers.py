@@ -1,4 +1,4 @@
-"""Mixing at any place of a network."""
+"""Mixing at any layer of a network."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MixedInside(nn.Module):
-    """A model that can be mixed at its input and inside, at a place that is drawn each step.
+    """A model that can be mixed at its input and inside, at a layer that is drawn for each batch.
 
     Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States"
     (https://arxiv.org/abs/1806.05236), section 2: a layer is drawn for each batch, and mixing
@@ -33,11 +33,11 @@ class MixedInside(nn.Module):
     kind, which mixes again what it runs again. ``DistributedDataParallel``, FSDP and Fabric wrap it
     in any precision. The model has hooks only while a pass needs them, except that compiling
     (``torch.compile(mixed, fullgraph=True)``) leaves some behind, which do nothing elsewhere;
-    ``remove_hooks`` takes them off. It compiles once for each place, so for more than eight places
-    raise ``torch._dynamo.config.recompile_limit``. At a place inside a gradient checkpoint,
+    ``remove_hooks`` takes them off. It compiles once for each layer, so for more than eight layers
+    raise ``torch._dynamo.config.recompile_limit``. At a layer inside a gradient checkpoint,
     compiled code raises an error.
 
-    Policies that draw a region need places whose height and width are alike. Save and load
+    Policies that draw a region need layers whose height and width are alike. Save and load
     ``mixed.model``.
 
     Args:
@@ -55,19 +55,19 @@ class MixedInside(nn.Module):
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> mixed = MixedInside(model, MixUp(alpha=2.0), at=["input", "0", "1"])
         >>> x, y = torch.rand(6, 4), torch.tensor([0, 1, 0, 1, 0, 1])
-        >>> place, plan = mixed.draw(len(x))
-        >>> loss = plan.loss(nn.functional.cross_entropy, mixed(x, plan, at=place), y)
+        >>> layer, plan = mixed.draw(len(x))
+        >>> loss = plan.loss(nn.functional.cross_entropy, mixed(x, plan, at=layer), y)
     """
 
     def __init__(
         self, model: nn.Module, policy: "Policy", *, at: Sequence[str], entry: Entry = None
     ) -> None:
-        """Find the places."""
+        """Find the layers."""
         super().__init__()
         _check_policy("MixedInside", policy)
         self.model = model
         self.policy = policy
-        self.places = matching_places(model, at)
+        self.layers = matching_layers(model, at)
         self._entry = entry
         self._compiled = _Compiled(entry)
         self._handles: list[RemovableHandle] = []
@@ -81,12 +81,12 @@ class MixedInside(nn.Module):
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
     ) -> "tuple[str, Plan | CleanAndMixed]":
-        """Draw a place, each with the same chance, then a plan; see ``Policy.draw``."""
-        chosen = int(torch.randint(len(self.places), (), generator=generator, device=CPU))
+        """Draw a layer, each with the same chance, then a plan; see ``Policy.draw``."""
+        chosen = int(torch.randint(len(self.layers), (), generator=generator, device=CPU))
         plan = self.policy.draw(
             size, generator=generator, y=y, features=features, image_size=image_size
         )
-        return self.places[chosen], plan
+        return self.layers[chosen], plan
 
     def forward(
         self,
@@ -96,19 +96,19 @@ class MixedInside(nn.Module):
         at: str = "input",
         **kwargs: Any,
     ) -> Any:
-        """Run the model, mixed by ``plan`` at a place, as ``draw`` returns them.
+        """Run the model, mixed by ``plan`` at a layer, as ``draw`` returns them.
 
         Args:
             x: the model's first argument, a tensor where it is mixed; may be left out if the model
                 takes keyword arguments only.
             plan: what to mix by; nothing is mixed without one.
             args: further positional arguments of the model, passed on unmixed.
-            at: one of ``places``.
+            at: one of ``layers``.
             kwargs: keyword arguments of the model, passed on unmixed.
 
         Raises:
             TypeError: if ``plan`` is no plan.
-            ValueError: if ``at`` is none of ``places``.
+            ValueError: if ``at`` is none of ``layers``.
             RuntimeError: if the module there did not run, or ran twice.
         """
         if torch.compiler.is_compiling():
@@ -120,13 +120,13 @@ class MixedInside(nn.Module):
                 f"the second argument of MixedInside is a plan or None, got {type(plan).__name__}; "
                 "further arguments of the model come after it or by name."
             )
-        if at not in self.places:
-            raise ValueError(f"{unknown('place', at, self.places)}: pass at=, as draw says it.")
+        if at not in self.layers:
+            raise ValueError(f"{unknown('layer', at, self.layers)}: pass at=, as draw says it.")
         if at == "input":
             if not isinstance(x, Tensor):
                 raise TypeError(
                     f"mixing at the input needs a tensor as the first argument, got "
-                    f"{type(x).__name__}; choose another place."
+                    f"{type(x).__name__}; choose another layer."
                 )
             return self.model(plan.mix(x), *args, **kwargs)
         if torch.compiler.is_compiling():
@@ -156,7 +156,7 @@ class MixedInside(nn.Module):
         now = self._compiled
         if now.plan is not None:  # only where a graph break hands over to uncompiled code
             raise RuntimeError("a compiled MixedInside with graph breaks is already running.")
-        now.plan, now.place, now.runs = plan, at, 0
+        now.plan, now.layer, now.runs = plan, at, 0
         try:
             output = self.model(*args, **kwargs)
             alone = now.plan is plan
@@ -168,13 +168,13 @@ class MixedInside(nn.Module):
         return output
 
     def _add_hooks(self) -> None:
-        """Put a hook on each place when something is compiled, before the compiler looks there."""
+        """Put a hook on each layer when something is compiled, before the compiler looks there."""
         if self._handles:
             return
-        for place in self.places:
-            if place != "input":
-                hook = _CompiledHook(self._compiled, place)
-                module = self.model.get_submodule(place)
+        for layer in self.layers:
+            if layer != "input":
+                hook = _CompiledHook(self._compiled, layer)
+                module = self.model.get_submodule(layer)
                 self._handles.append(module.register_forward_hook(hook))
 
     # Has it called, not traced. torch.compiler.assume_constant_result does no more, but imports the
@@ -188,24 +188,24 @@ class _Compiled:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.plan: Plan | CleanAndMixed | None = None
-        self.place: str | None = None
+        self.layer: str | None = None
         self.runs = 0
 
 
 class _CompiledHook:
     """A hook of a compiled ``MixedInside``."""
 
-    def __init__(self, now: _Compiled, place: str) -> None:
+    def __init__(self, now: _Compiled, layer: str) -> None:
         self._now = now
-        self._place = place
+        self._layer = layer
 
     def __call__(self, module: nn.Module, _args: Any, output: Any) -> Any:
         now = self._now
-        if now.plan is None or now.place != self._place:
+        if now.plan is None or now.layer != self._layer:
             return None
         if not torch.compiler.is_compiling() and checkpointed():
             raise RuntimeError(
-                f"{self._place} runs under gradient checkpointing, inside of which a compiled "
+                f"{self._layer} runs under gradient checkpointing, inside of which a compiled "
                 "MixedInside cannot mix; do not compile, or mix outside of the checkpoint."
             )
         now.runs += 1
@@ -259,19 +259,19 @@ class MixUpLayer(nn.Module):
         return f"{self.policy}, num_classes={self.num_classes}"
 
 
-def matching_places(model: nn.Module, at: Sequence[str]) -> list[str]:
-    """Return the places that names and patterns stand for, each once, in the order of ``at``.
+def matching_layers(model: nn.Module, at: Sequence[str]) -> list[str]:
+    """Return the layers that names and patterns stand for, each once, in the order of ``at``.
 
     Raises:
         ValueError: if one of them fits nothing.
 
     Example:
         >>> model = nn.ModuleDict({"conv1": nn.ReLU(), "conv2": nn.ReLU(), "head": nn.ReLU()})
-        >>> matching_places(model, ["input", "conv?"])
+        >>> matching_layers(model, ["input", "conv?"])
         ['input', 'conv1', 'conv2']
     """
     if isinstance(at, str) or not at or not all(isinstance(one, str) for one in at):
-        raise ValueError(f'at needs a list of places, such as ["input", "layer?"]; got {at!r}.')
+        raise ValueError(f'at needs a list of layers, such as ["input", "layer?"]; got {at!r}.')
     names = [name for name, _ in model.named_modules() if name]
     found: list[str] = []
     for pattern in at:
@@ -286,10 +286,10 @@ def _positional(x: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return () if x is None and not args else (x, *args)
 
 
-def _check_ran(place: str, runs: int) -> None:
+def _check_ran(layer: str, runs: int) -> None:
     if runs != 1:
         raise RuntimeError(
-            f"{place} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
+            f"{layer} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
             "at a module that runs once. If a part of the model was compiled without MixedInside, "
             "call torch.compiler.reset() and compile the MixedInside."
         )

@@ -1,4 +1,4 @@
-"""Networks by name, and the places in each where mixing makes sense."""
+"""Networks by name, and the layers of each where mixing makes sense."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +22,13 @@ class Network(NamedTuple):
 
     Args:
         make: from the shape of one example and the number of classes.
-        places: after which of its modules it can be mixed.
+        layers: the modules after which it can be mixed.
         smallest: (height, width) that a picture or spectrogram has to have at the least; None for
             networks that take examples of any shape.
     """
 
     make: Callable[[tuple[int, ...], int], nn.Module]
-    places: tuple[str, ...]
+    layers: tuple[str, ...]
     smallest: int | None
 
 
@@ -129,27 +129,27 @@ def check_name(name: str) -> None:
         raise UserError(f"{unknown('network', name, NETWORKS)}; networks from elsewhere: {FORMS}")
 
 
-def mixing_places(name: str) -> tuple[str, ...] | None:
-    """Return the places where a network can be mixed: its input, then modules of it by name.
+def mixing_layers(name: str) -> tuple[str, ...] | None:
+    """Return the layers where a network can be mixed: its input, then modules of it by name.
 
     Args:
         name: as for ``build``.
 
     Returns:
-        The places, or None for networks from elsewhere: there is no list of theirs before they are
+        The layers, or None for networks from elsewhere: there is no list of theirs before they are
         built. Their input can be mixed, and any module that ``named_modules()`` has.
 
     Raises:
         UserError: if there can be no network of that name.
 
     Example:
-        >>> mixing_places("small-cnn")
+        >>> mixing_layers("small-cnn")
         ('input', 'stage1', 'stage2', 'stage3')
-        >>> mixing_places("timm:resnet18") is None
+        >>> mixing_layers("timm:resnet18") is None
         True
     """
     check_name(name)
-    return None if is_foreign(name) else ("input", *NETWORKS[name].places)
+    return None if is_foreign(name) else ("input", *NETWORKS[name].layers)
 
 
 def _takes(network: Network, shape: tuple[int, ...]) -> bool:

@@ -37,7 +37,7 @@ class Learner:
         optimizers: wrapped by Fabric.
         average: the moving average of the weights, if there is one.
         policy: what the mixing is drawn from, if there is any.
-        at: places to mix at.
+        at: layers to mix after.
     """
 
     model: nn.Module
@@ -92,16 +92,16 @@ def learner(
         optimizers: makes the optimizers of a network that is on its device.
         fabric: the engine: device, precision, processes.
         policy: what to draw the mixing from; ``None`` for none.
-        at: places to mix at, one of which is drawn each step: ``"input"`` or names of modules.
+        at: layers to mix after, one of which is drawn for each step: ``"input"`` or names of modules.
         ema: decay per step of an average of the weights and of the statistics of norms.
-        channels_last: whether the channels of a place lie together in memory.
+        channels_last: whether the channels of a pixel lie together in memory.
         compiled: whether ``torch.compile`` makes a program of it.
         cuda_graphs: whether the compiled program is replayed as a whole.
         sync_batch_norm: whether norms see the batches of all processes.
 
     Raises:
         UserError: if synchronized norms or an average are asked for where they cannot be had.
-        ValueError: if a place is none of the network.
+        ValueError: if the network has no such layer.
     """
     if sync_batch_norm and fabric.world_size > 1:
         if fabric.device.type != "cuda":
@@ -128,8 +128,8 @@ def learner(
     for engine in engines:
         for group in engine.param_groups:
             group.setdefault("initial_lr", group["lr"])
-    places = inner.places if isinstance(inner, MixedInside) else ()
-    return Learner(model, network, engines, average, policy, places)
+    layers = inner.layers if isinstance(inner, MixedInside) else ()
+    return Learner(model, network, engines, average, policy, layers)
 
 
 def train(
@@ -168,7 +168,7 @@ def train(
         label_smoothing: share of each target that is spread over all classes.
         accumulate: batches of the loader to a step.
         clip_norm: the longest gradient; longer ones are shortened.
-        channels_last: whether the channels of a place of a picture lie together in memory.
+        channels_last: whether the channels of a pixel lie together in memory.
         start: where to begin, if not at the start.
         stopping: says whether to hand over before the epoch is over.
         tell: what to do with a sentence for people.
@@ -244,17 +244,17 @@ def _backward(
 ) -> Tensor:
     """Add the gradient of one batch; return its loss, detached."""
     seed, number, rank = draws
-    plan = place = None
+    plan = layer = None
     if mixing and learner.policy is not None:
         generator = generator_at(seed, number, rank, MIXING)
-        place = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
+        layer = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
         size = tuple(x.shape[-2:]) if x.dim() == 4 else None
         plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
 
     def attempt() -> Tensor:
         _seed_network(generator_at(seed, number, rank, NETWORK).initial_seed(), x.device)
         with _norms_in_words(len(x)):
-            output = learner.network(x) if plan is None else learner.network(x, plan, at=place)
+            output = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
         loss = criterion(output, y) if plan is None else plan.loss(criterion, output, y)
         fabric.backward(loss * share)
         return loss.detach()

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pydantic
 
 from vicinal.errors import UserError, unknown
-from vicinal.models import mixing_places
+from vicinal.models import mixing_layers
 from vicinal.training import settings as tables
 from vicinal.training.augment import STEPS
 from vicinal.training.settings import Recipe, Settings, Training, merged
@@ -49,13 +49,13 @@ def _unknown_arms(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Itera
 def _unknown_places(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
     network = _table(settings.get("model")).get("name")
     try:
-        places = mixing_places(network) if isinstance(network, str) else None
+        layers = mixing_layers(network) if isinstance(network, str) else None
     except UserError:
-        places = None
+        layers = None
     for name, arm in arms.items():
-        for place in _list(arm.get("at")):
-            if places is not None and isinstance(place, str) and place not in places:
-                yield f"arms.{name}.at: {unknown(f'layer of {network}', place, places)}"
+        for layer in _list(arm.get("at")):
+            if layers is not None and isinstance(layer, str) and layer not in layers:
+                yield f"arms.{name}.at: {unknown(f'layer of {network}', layer, layers)}"
 
 
 def _wrong_training(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:

@@ -220,7 +220,8 @@ class MixUpArm(Settings):
         "shuffle", description='who meets whom; "halves" is the MXNet layer\'s way, with per pair'
     )
     at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
-        ("input",), description='places to mix at, one drawn each step: "input" or module names'
+        ("input",),
+        description='layers to mix after, one drawn for each step: "input" or module names',
     )
     plain_first: int = Field(0, ge=0, description="epochs at the start without mixing")
     plain_last: int = Field(0, ge=0, description="epochs at the end without mixing")

@@ -219,7 +219,7 @@ def _learner(
         raise
     except (
         ValueError
-    ) as error:  # places of networks that recipes do not know cannot be checked before
+    ) as error:  # layers of networks that recipes do not know cannot be checked before
         raise UserError(f"arms.{name}.at: {error}") from error
 
 
