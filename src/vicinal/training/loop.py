@@ -92,7 +92,7 @@ def learner(
         optimizers: makes the optimizers of a network that is on its device.
         fabric: the engine: device, precision, processes.
         policy: what to draw the mixing from; ``None`` for none.
-        at: layers to mix after, one of which is drawn for each step: ``"input"`` or names of modules.
+        at: layers to mix after, one of which is drawn each step: ``"input"`` or names of modules.
         ema: decay per step of an average of the weights and of the statistics of norms.
         channels_last: whether the channels of a pixel lie together in memory.
         compiled: whether ``torch.compile`` makes a program of it.
