@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_is_finished(copied_study, start
     assert (copied_study / "report.html").exists()
 
 
-def test_a_disk_too_small_for_the_ledger_is_named(finished_study, tmp_path, start):
+def test_a_disk_too_small_for_the_state_of_a_trial_is_named(finished_study, tmp_path, start):
     process = start(
         "study",
         finished_study / "recipe.toml",
@@ -172,7 +172,7 @@ def test_a_disk_too_small_for_the_ledger_is_named(finished_study, tmp_path, star
     said = process.communicate()[1]
     assert process.returncode == 2
     assert said.count("\n") == 1
-    assert "study.db cannot be used" in said
+    assert "state.safetensors cannot be written: File too large" in said
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(finished_study, start):

@@ -20,13 +20,11 @@ HEAVY = {
     "jinja2",
     "lightning_fabric",
     "matplotlib",
-    "optuna",
     "pandas",
     "pydantic",
     "rich",
     "scipy",
     "sklearn",
-    "sqlalchemy",
     "typer",
 }
 

@@ -13,7 +13,6 @@ MODULES = frozenset(
         "jinja2",
         "lightning_fabric",
         "matplotlib",
-        "optuna",
         "pooch",
         "pyarrow",
         "pydantic",

@@ -7,7 +7,6 @@ from vicinal.data import load
 from vicinal.errors import UserError
 from vicinal.reports.report import is_current
 from vicinal.studies import Study, open_study, run_study
-from vicinal.studies.ledger import Ledger
 from vicinal.studies.summary import summarize
 from vicinal.training.recipe import load_resolved
 from vicinal.training.trial_result import Trial, read_metrics
@@ -79,19 +78,16 @@ def test_fewer_seeds_than_there_are_train_nothing(copied_study):
     assert (record.total, record.done, record.started) == (6, 6, [])
 
 
-def test_a_ledger_that_was_deleted_is_no_loss(copied_study):
-    (copied_study / "study.db").unlink()
-    (copied_study / "trials" / "erm-true-labels-seed0" / "result.json").unlink()
-    assert run_again(copied_study).started == [Trial("erm", 0.0, 0)]
-
-
-def test_a_ledger_that_is_none_is_named(copied_study):
-    (copied_study / "study.db").write_bytes(
-        b"not a data base, but long enough to be looked at" * 50
-    )
-    (copied_study / "trials" / "erm-true-labels-seed0" / "result.json").unlink()
-    with pytest.raises(UserError, match=r"study\.db cannot be used.*delete this file"):
-        run_again(copied_study)
+def test_trials_run_in_the_order_of_the_study_and_a_ledger_of_earlier_versions_is_left(
+    copied_study,
+):
+    ledger = copied_study / "study.db"
+    ledger.write_bytes(b"written by Optuna")
+    for name in ("mixup-40-corrupted-seed1", "erm-true-labels-seed0", "erm-true-labels-seed1"):
+        (copied_study / "trials" / name / "result.json").unlink()
+    started = [Trial("erm", 0.0, 0), Trial("erm", 0.0, 1), Trial("mixup", 0.4, 1)]
+    assert run_again(copied_study).started == started
+    assert ledger.read_bytes() == b"written by Optuna"
 
 
 def test_a_folder_in_use_is_refused(copied_study):
@@ -124,28 +120,6 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(finished_study, tm
     ):
         pass
     assert not (tmp_path / "recipe.toml").exists()
-
-
-A, B, C = Trial("erm", 0.0, 0), Trial("mixup", 0.4, 1), Trial("mixup", 0.4, 2)
-
-
-def test_the_ledger_hands_out_each_waiting_trial_once(tmp_path):
-    ledger = Ledger(tmp_path / "study.db", "s")
-    ledger.begin([A, B])
-    assert [ledger.claim(), ledger.claim(), ledger.claim()] == [(0, A), (1, B), None]
-
-
-def test_a_claim_whose_owner_is_gone_is_handed_out_again(tmp_path):
-    ledger = Ledger(tmp_path / "study.db", "s")
-    ledger.begin([A, B, C])
-    number, _ = ledger.claim()
-    ledger.finish(number, 0.9)
-    ledger.claim()
-    after = Ledger(tmp_path / "study.db", "s")
-    after.begin([B, C])
-    claims = [after.claim(), after.claim(), after.claim()]
-    assert sorted(claim[1] for claim in claims[:2]) == [B, C]
-    assert claims[2] is None
 
 
 def test_a_result_of_other_data_is_never_averaged(copied_study, vicinal):

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
-from vicinal.training.origin import Origin, check_origin, origin_differs
+from vicinal.training.origin import check_origin, origin_differs
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.run_folder import LOCK, alone_in, differences
 from vicinal.training.settings import Recipe
@@ -26,9 +26,6 @@ from vicinal.training.trial_result import (
     write_failure,
 )
 from vicinal.training.unused_settings import idle_settings
-
-if TYPE_CHECKING:
-    from vicinal.data import DataSet
 
 
 @dataclass(frozen=True)
@@ -219,6 +216,7 @@ def run_study(study: Study, progress: StudyCallbacks) -> bool:
     # Heavy imports, which a finished study can do without.
     from vicinal.studies.examples import write_examples
     from vicinal.training.fingerprint import data_facts
+    from vicinal.training.trial import Callbacks, run_trial
     from vicinal.training.trial_setup import given_labels
 
     data = load_data(study.recipe, progress.left_out)
@@ -233,28 +231,7 @@ def run_study(study: Study, progress: StudyCallbacks) -> bool:
     write_examples(examples, study.recipe, data)
     if not left:
         return False
-    _run_left(study, left, data, progress, expected)
-    return True
-
-
-def _run_left(
-    study: Study,
-    left: Sequence[Trial],
-    data: "DataSet",
-    progress: StudyCallbacks,
-    expected: Origin | None,
-) -> None:
-    """Run trials one after the other, as the ledger hands them out."""
-    from vicinal.studies.ledger import Ledger
-    from vicinal.training.trial import Callbacks, run_trial
-
-    ledger = Ledger(study.folder / "study.db", study.recipe.name)
-    ledger.begin(left)
-    while (claim := ledger.claim()) is not None:
-        number, trial = claim
-        if trial not in left:
-            ledger.finish(number, None)
-            continue
+    for trial in left:
         progress.start(trial)
         folder = study.trial_folder(trial)
         (folder / FAILURE).unlink(missing_ok=True)
@@ -270,9 +247,8 @@ def _run_left(
         except TrialError as error:
             write_failure(folder, str(error), study.recipe, trial)
             (folder / STATE).unlink(missing_ok=True)
-            ledger.finish(number, None)
             progress.fail(trial, str(error))
             continue
         expected = result.origin
-        ledger.finish(number, result.test_accuracy)
         progress.finish(result)
+    return True
