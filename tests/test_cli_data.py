@@ -33,7 +33,7 @@ def test_info_prints_what_there_is(vicinal):
     assert described["splits"]["train"]["of_each_class"] == np.bincount(truth["labels"]).tolist()
     images = truth["images"].astype(float)
     assert described["inputs"]["mean"] == pytest.approx(images.mean((0, 1, 2)).tolist())
-    assert described["inputs"]["deviation"] == pytest.approx(images.std((0, 1, 2)).tolist())
+    assert described["inputs"]["std"] == pytest.approx(images.std((0, 1, 2)).tolist())
     assert described["inputs"]["highest"] == truth["images"].max()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +28,4 @@ def unpack(shared):
 @pytest.fixture
 def wanted(tmp_path):
     """Answer with what ``load`` asks of a source, under an empty root."""
-    return Wanted(tmp_path)
+    return LoadOptions(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 from vicinal.data.formats.exif import Looks
 from vicinal.data.formats.images import StoredPictures, decode, picture_part
 from vicinal.errors import UserError
@@ -177,8 +177,8 @@ def test_stored_pictures_are_read_in_the_order_that_is_asked_for():
 def test_in_memory_or_not_pictures_and_targets_are_the_same():
     pictures = stored(*(saved(np.full((2, 2, 3), k, np.uint8)) for k in range(5)))
     targets = torch.arange(5)
-    inside = picture_part(pictures, targets, Wanted(None, in_memory=60))
-    outside = picture_part(pictures, targets, Wanted(None, in_memory=59))
+    inside = picture_part(pictures, targets, LoadOptions(None, in_memory=60))
+    outside = picture_part(pictures, targets, LoadOptions(None, in_memory=59))
     assert isinstance(inside.inputs, torch.Tensor)
     assert outside.inputs is pictures
     assert torch.equal(inside.inputs, outside.read(range(5)).inputs)
@@ -198,7 +198,7 @@ def test_bad_pictures_are_left_out_with_their_sentences_and_their_targets():
     good = [saved(np.full((4, 4, 3), k, np.uint8)) for k in range(4)]
     bad = stops_early(good[0])
     pictures = stored(bad, good[1], bad, good[3], on_bad="skip")
-    part = picture_part(pictures, torch.tensor([10, 11, 12, 13]), Wanted(None, on_bad="skip"))
+    part = picture_part(pictures, torch.tensor([10, 11, 12, 13]), LoadOptions(None, on_bad="skip"))
     assert part.targets.tolist() == [11, 13]
     assert part.inputs[:, 0, 0, 0].tolist() == [1, 3]
     assert [sentence.split(":")[0] for sentence in part.skipped] == ["picture 0", "picture 2"]

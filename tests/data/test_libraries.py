@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import IterableDataset, TensorDataset
 
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 from vicinal.data.formats.libraries import load_hugging_face, load_imported, load_torchvision
 from vicinal.data.formats.map_style import StoredItems
 from vicinal.errors import UserError
@@ -70,7 +70,7 @@ def imported(module, tmp_path):
 
     def load(found, options=None, **wanted):
         module("somebody", data=found)
-        return load_imported("somebody:data", options or {}, Wanted(tmp_path, **wanted))
+        return load_imported("somebody:data", options or {}, LoadOptions(tmp_path, **wanted))
 
     return load
 
@@ -120,14 +120,14 @@ def test_a_function_or_class_that_makes_a_set_is_called(imported):
 def test_a_name_may_follow_a_dot_or_lie_inside_something(module, tmp_path):
     module("somebody", data=pictures(COLORS), box=types.SimpleNamespace(data=pictures(COLORS)))
     for where in ("somebody.data", "somebody:data", "somebody:box.data"):
-        assert len(load_imported(where, {}, Wanted(tmp_path)).train) == 8
+        assert len(load_imported(where, {}, LoadOptions(tmp_path)).train) == 8
 
 
 def test_modules_are_found_in_the_folder_that_the_program_was_started_in(tmp_path, monkeypatch):
     (tmp_path / "my_own_set.py").write_text("data = [([0.5, 1.0], k % 2) for k in range(10)]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    data = load_imported("my_own_set:data", {}, Wanted(tmp_path))
+    data = load_imported("my_own_set:data", {}, LoadOptions(tmp_path))
     sys.modules.pop("my_own_set")
     assert data.test.inputs.tolist() == [[0.5, 1.0]] * 2
 
@@ -331,14 +331,14 @@ def failing():
 def test_an_import_path_that_leads_nowhere_says_how_far_it_led(module, tmp_path, where, wanted):
     module("somebody", data=pictures(COLORS), failing=failing)
     with pytest.raises(UserError) as caught:
-        load_imported(where, {}, Wanted(tmp_path))
+        load_imported(where, {}, LoadOptions(tmp_path))
     assert wanted in str(caught.value)
 
 
 @pytest.mark.parametrize("load", [load_imported, load_hugging_face, load_torchvision])
 def test_an_unknown_option_is_answered_with_the_nearest(load, tmp_path):
     with pytest.raises(UserError, match="'sise'; did you mean 'size'"):
-        load("somebody:data", {"sise": "3"}, Wanted(tmp_path))
+        load("somebody:data", {"sise": "3"}, LoadOptions(tmp_path))
 
 
 # Hugging Face's library, as far as it is used: load_dataset gives a dict of splits; a split has
@@ -400,7 +400,7 @@ def hugging_face(module, tmp_path):
             ClassLabel=ClassLabel,
             Value=Value,
         )
-        data = load_hugging_face("me/flowers", options or {}, Wanted(tmp_path, **wanted))
+        data = load_hugging_face("me/flowers", options or {}, LoadOptions(tmp_path, **wanted))
         assert asked == [("me/flowers", (options or {}).get("config"))]
         return data
 
@@ -481,7 +481,7 @@ def test_a_library_that_is_missing_is_answered_with_the_command(
 ):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=f"wants the library {library} .*pip install {library} "):
-        load("CIFAR10", {}, Wanted(tmp_path))
+        load("CIFAR10", {}, LoadOptions(tmp_path))
 
 
 # torchvision's classes take their parts in one of two ways, or have one part only.
@@ -514,7 +514,7 @@ def torchvision(module, tmp_path):
     names = {"ByTrain": ByTrain, "BySplit": BySplit, "Whole": Whole}
     sets = module("torchvision.datasets", **names, __all__=tuple(names))
     module("torchvision", datasets=sets)
-    return lambda name, options=None: load_torchvision(name, options or {}, Wanted(tmp_path))
+    return lambda name, options=None: load_torchvision(name, options or {}, LoadOptions(tmp_path))
 
 
 def test_parts_come_by_train_true_and_false(torchvision, tmp_path):

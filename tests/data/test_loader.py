@@ -14,7 +14,7 @@ from vicinal.data import (
     Loader,
     RandomCrop,
     RandomHorizontalFlip,
-    Read,
+    ReadResult,
     Split,
     epoch_order,
     load,
@@ -48,7 +48,7 @@ class Slow:
         kept = [k for k, row in enumerate(rows) if row not in self.bad]
         inputs = torch.tensor([[rows[k]] for k in kept]).view(-1, 1)
         skipped = [f"row {row} is bad" for row in rows if row in self.bad]
-        return Read(inputs, np.array(kept, np.int64), skipped)
+        return ReadResult(inputs, np.array(kept, np.int64), skipped)
 
 
 class Failing(Slow):

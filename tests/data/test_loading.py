@@ -4,8 +4,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from vicinal.data import corrupt_labels, load, normalization_of
-from vicinal.data.dataset import Read, Split, split
+from vicinal.data.dataset import ReadResult, Split
 from vicinal.data.input_statistics import statistics
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 
@@ -89,8 +90,8 @@ def test_the_seed_decides_the_corruption():
 def test_a_class_too_small_for_both_parts_is_refused_by_name(rare, fraction):
     targets = torch.tensor([0] * 50 + [1] * rare)
     with pytest.raises(UserError, match=rf"both parts; class owl has {rare}; try another"):
-        split(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
-    train, test = split(torch.tensor([0, 1] * 4), fraction=0.5, seed=0)
+        train_test_rows(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
+    train, test = train_test_rows(torch.tensor([0, 1] * 4), fraction=0.5, seed=0)
     assert sorted([*train, *test]) == list(range(8))
 
 
@@ -105,14 +106,14 @@ def test_statistics_are_joined_from_pieces(monkeypatch, stored):
 
         def read(self, rows):
             assert len(rows) * 2 * 7 * 5 * 4 <= 1000
-            return Read(inputs[rows], np.arange(len(rows)), [])
+            return ReadResult(inputs[rows], np.arange(len(rows)), [])
 
     for values in (inputs, (inputs * 4).remainder(256).byte()):
         part = Split(Files() if stored and values is inputs else values, torch.zeros(90))
         found = statistics(part)
         wide = values.double().numpy()
         np.testing.assert_allclose(found.mean, wide.mean((0, 2, 3)))
-        np.testing.assert_allclose(found.deviation, wide.std((0, 2, 3)))
+        np.testing.assert_allclose(found.std, wide.std((0, 2, 3)))
         assert (found.lowest, found.highest) == (wide.min(), wide.max())
         assert found.looked_at == 90
 
@@ -126,7 +127,7 @@ def test_large_pictures_in_files_are_sampled_within_a_limit(monkeypatch):
 
         def read(self, rows):
             seen.extend(rows)
-            return Read(torch.zeros(len(rows), 3, 4, 4).byte(), np.arange(len(rows)), [])
+            return ReadResult(torch.zeros(len(rows), 3, 4, 4).byte(), np.arange(len(rows)), [])
 
     assert statistics(Split(Files(), torch.zeros(100))).looked_at == 10
     assert (seen[0], seen[-1], len(seen)) == (0, 99, 10)

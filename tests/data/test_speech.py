@@ -13,7 +13,7 @@ import scipy.signal
 import soundfile
 import torch
 
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 from vicinal.data.sound.recordings import Heard, read_recording
 from vicinal.data.sound.spectrograms import (
     AddNoise,
@@ -59,7 +59,7 @@ def commands(tmp_path):
 
 
 def load(folder, options=None, **wanted):
-    return load_commands(str(folder), options or {}, Wanted(Path("nowhere"), **wanted))
+    return load_commands(str(folder), options or {}, LoadOptions(Path("nowhere"), **wanted))
 
 
 @pytest.fixture(scope="session")
@@ -352,7 +352,7 @@ def test_noise_and_hidden_files_are_no_class(commands):
 
 
 def test_a_relative_path_is_looked_for_under_the_root(commands):
-    wanted = Wanted(commands.parent)
+    wanted = LoadOptions(commands.parent)
     assert len(load_commands("words", {}, wanted).train) == 4
 
 
@@ -592,7 +592,7 @@ def test_too_many_bands_and_a_lone_wave_are_refused():
         log_mel(torch.zeros(800), 8000)
 
 
-# Augmentation
+# Transform
 
 NOISE = torch.linspace(-0.5, 0.5, 37)
 STEPS = [TimeShift(most=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]

@@ -18,7 +18,7 @@ from scipy.io import arff
 from sklearn.ensemble import RandomForestClassifier
 
 from vicinal.data import load
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 from vicinal.data.tables.table import load_table
 from vicinal.data.tables.uci import TABLES
 from vicinal.errors import UserError
@@ -50,7 +50,9 @@ def table(tmp_path):
                 (tmp_path / path).write_bytes(raw)
         if test is not None:
             options["test"] = f"test_{name}"
-        wanted = Wanted(tmp_path, 0, fraction, on_bad, max_bytes=max_bytes, preparation=preparation)
+        wanted = LoadOptions(
+            tmp_path, 0, fraction, on_bad, max_bytes=max_bytes, preparation=preparation
+        )
         return load_table(name, options, wanted)
 
     return load
@@ -192,7 +194,7 @@ def test_the_split_is_stratified_and_follows_the_seed(tmp_path):
     rows = "".join(f"{k},{'aaab'[k % 4]}\n" for k in range(80))
     (tmp_path / "t.csv").write_text("x,y\n" + rows)
     one, again, other = (
-        load_table("t.csv", {"label": "y"}, Wanted(tmp_path, seed, 0.25)) for seed in (0, 0, 1)
+        load_table("t.csv", {"label": "y"}, LoadOptions(tmp_path, seed, 0.25)) for seed in (0, 0, 1)
     )
     assert one.test.targets.bincount().tolist() == [15, 5]
     assert one.train.targets.bincount().tolist() == [45, 15]
@@ -241,7 +243,7 @@ def test_parquet_keeps_its_types(tmp_path):
     }
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     data = load_table(
-        "t.parquet", {"label": "y", "test": "t.parquet", "missing": "-1"}, Wanted(tmp_path)
+        "t.parquet", {"label": "y", "test": "t.parquet", "missing": "-1"}, LoadOptions(tmp_path)
     )
     whole, real = data.train.inputs[:, :2].T.tolist()
     assert whole == pytest.approx([-(2**0.5), 0.5**0.5, 0, 0.5**0.5])  # mean 7/3, deviation^2 8/9
@@ -309,7 +311,7 @@ def test_the_first_row_is_the_header_unless_the_user_says_otherwise(table):
 
 def case(name, *, folder="tables", fraction=0.2, on_bad="raise", **options):
     options = {"label": "y", **options}
-    return load_table(name, options, Wanted(CASES / folder, 0, fraction, on_bad))
+    return load_table(name, options, LoadOptions(CASES / folder, 0, fraction, on_bad))
 
 
 def numbers_of(data):
@@ -448,7 +450,7 @@ def test_a_class_too_rare_for_both_splits_can_be_left_out():
     again = load_table(
         "rare.csv",
         {"label": "y", "rare": "drop"},
-        Wanted(CASES / "tables", preparation=data.preparation),
+        LoadOptions(CASES / "tables", preparation=data.preparation),
     )
     assert torch.equal(again.test.inputs, data.test.inputs)
     kept = case("rare.csv", rare="train")
@@ -558,7 +560,7 @@ def test_what_is_wrong_with_a_table_is_said(table, content, options, sentence):
 def test_without_a_label_the_columns_are_listed(tmp_path):
     (tmp_path / "t.csv").write_text(PETS)
     with pytest.raises(UserError, match=r"label=COLUMN; t\.csv has the columns size, color, kind"):
-        load_table("t.csv", {}, Wanted(tmp_path))
+        load_table("t.csv", {}, LoadOptions(tmp_path))
 
 
 def test_paths_that_are_no_tables_are_refused(tmp_path, monkeypatch):
@@ -574,10 +576,10 @@ def test_paths_that_are_no_tables_are_refused(tmp_path, monkeypatch):
         "n" * 300 + ".csv": "is no path|there is no",
     }.items():
         with pytest.raises(UserError, match=sentence):
-            load_table(name, {"label": "0"}, Wanted(tmp_path))
+            load_table(name, {"label": "0"}, LoadOptions(tmp_path))
     (tmp_path / "t.csv").write_text(PETS)
     monkeypatch.chdir(tmp_path)
-    assert load_table("t.csv", {"label": "kind"}, Wanted(tmp_path / "none", 0, 0.5)).classes
+    assert load_table("t.csv", {"label": "kind"}, LoadOptions(tmp_path / "none", 0, 0.5)).classes
 
 
 def test_a_file_without_the_right_to_read_it_is_refused(tmp_path, monkeypatch):
@@ -588,7 +590,7 @@ def test_a_file_without_the_right_to_read_it_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # the tests may run as root
     with pytest.raises(UserError, match=r"t\.csv cannot be read \(Permission denied"):
-        load_table("t.csv", {"label": "kind"}, Wanted(tmp_path))
+        load_table("t.csv", {"label": "kind"}, LoadOptions(tmp_path))
 
 
 def test_a_test_file_has_to_have_the_same_columns(table):
@@ -655,11 +657,11 @@ def with_preparation_of(tmp_path, train, other, *, label="y", preparation=None, 
     """Load one table, and another as the first one's preparation has it."""
     for name, text in {"train.csv": train, "other.csv": other}.items():
         (tmp_path / name).write_text(text)
-    first = load_table("train.csv", {"label": label}, Wanted(tmp_path, 0, 0.5))
+    first = load_table("train.csv", {"label": label}, LoadOptions(tmp_path, 0, 0.5))
     # As a checkpoint keeps it.
     kept = preparation or json.loads(json.dumps(first.preparation))
     options = {"label": label, **more.pop("options", {})}
-    wanted = Wanted(tmp_path, 0, 0.5, preparation=kept, **more)
+    wanted = LoadOptions(tmp_path, 0, 0.5, preparation=kept, **more)
     return first, load_table("other.csv", options, wanted)
 
 
@@ -746,16 +748,16 @@ def test_a_table_that_does_not_fit_the_training_is_refused(tmp_path, other, opti
 )
 def test_what_is_not_the_preparation_of_a_table_is_refused(tmp_path, damage):
     (tmp_path / "t.csv").write_text(TRAIN)
-    whole = load_table("t.csv", {"label": "y"}, Wanted(tmp_path, 0, 0.5)).preparation
-    load_table("t.csv", {}, Wanted(tmp_path, 0, 0.5, preparation=whole))
+    whole = load_table("t.csv", {"label": "y"}, LoadOptions(tmp_path, 0, 0.5)).preparation
+    load_table("t.csv", {}, LoadOptions(tmp_path, 0, 0.5, preparation=whole))
     for damaged in ({**whole, **damage}, {k: v for k, v in whole.items() if k not in damage}):
         with pytest.raises(UserError, match="preparation"):
-            load_table("t.csv", {}, Wanted(tmp_path, 0, 0.5, preparation=damaged))
+            load_table("t.csv", {}, LoadOptions(tmp_path, 0, 0.5, preparation=damaged))
 
 
 def accuracies(train, *others):
     """Train a random forest of scikit-learn on one table, and score it on all rows of others."""
-    wanted = Wanted(CASES / "score-table")
+    wanted = LoadOptions(CASES / "score-table")
     data = load_table(train, {"label": "y"}, wanted)
     learned = RandomForestClassifier(50, random_state=0).fit(
         data.train.inputs.numpy(), data.train.targets.numpy()
@@ -797,15 +799,15 @@ def test_a_set_of_uci_uses_the_preparation_too(tmp_path):
         (tmp_path / folder).mkdir()
         rows = "".join(f"{k + shift},{k % 3},{k % 2}\n" for k in range(20))
         (tmp_path / folder / "HTRU_2.csv").write_text(rows)
-    first = TABLES["htru2"](str(tmp_path / "one"), {}, Wanted(tmp_path))
-    wanted = Wanted(tmp_path, preparation=first.preparation)
+    first = TABLES["htru2"](str(tmp_path / "one"), {}, LoadOptions(tmp_path))
+    wanted = LoadOptions(tmp_path, preparation=first.preparation)
     other = TABLES["htru2"](str(tmp_path / "two"), {}, wanted)
     scale = first.preparation["numbers"]["scale"][0]
     low = first.train.inputs[:, 0].min().item()
     assert len(other.test) == 20
     assert other.test.inputs[:, 0].min().item() > low + 900 / scale
-    iris = TABLES["iris"]("", {}, Wanted(tmp_path))
-    again = TABLES["iris"]("", {}, Wanted(tmp_path, preparation=iris.preparation))
+    iris = TABLES["iris"]("", {}, LoadOptions(tmp_path))
+    again = TABLES["iris"]("", {}, LoadOptions(tmp_path, preparation=iris.preparation))
     assert torch.equal(iris.test.inputs, again.test.inputs)
     with pytest.raises(UserError, match="iris does not have the columns"):
         TABLES["iris"]("", {}, wanted)
@@ -835,9 +837,9 @@ def test_parquet_that_is_wrong_is_refused(table, tmp_path):
             table(content, name="t.parquet")
     parquet.write_table(pa.table({"a": [[1], [2]], "y": ["u", "v"]}), tmp_path / "l.parquet")
     with pytest.raises(UserError, match="column 'a' is of type list"):
-        load_table("l.parquet", {"label": "y"}, Wanted(tmp_path))
+        load_table("l.parquet", {"label": "y"}, LoadOptions(tmp_path))
     with pytest.raises(UserError, match="leave out the option header"):
-        load_table("whole.parquet", {"label": "y", "header": "yes"}, Wanted(tmp_path))
+        load_table("whole.parquet", {"label": "y", "header": "yes"}, LoadOptions(tmp_path))
 
 
 def test_a_parquet_file_whose_checksums_are_wrong_is_refused(tmp_path):
@@ -846,12 +848,12 @@ def test_a_parquet_file_whose_checksums_are_wrong_is_refused(tmp_path):
     parquet.write_table(
         written, name, compression=None, use_dictionary=False, write_page_checksum=True
     )
-    assert load_table("t.parquet", {"label": "y"}, Wanted(tmp_path)).classes == ("u", "v")
+    assert load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path)).classes == ("u", "v")
     content = bytearray(name.read_bytes())
     content[200] ^= 1
     name.write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read as Parquet .*CRC"):
-        load_table("t.parquet", {"label": "y"}, Wanted(tmp_path))
+        load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
 
 
 def test_a_parquet_file_that_would_unpack_beyond_the_limit_is_refused(tmp_path):
@@ -859,7 +861,7 @@ def test_a_parquet_file_that_would_unpack_beyond_the_limit_is_refused(tmp_path):
     parquet.write_table(pa.table({"a": np.zeros(count, np.int8), "y": np.arange(count) % 2}), name)
     assert name.stat().st_size < 8 * 10**6
     with pytest.raises(UserError, match=r"a table of 1,000,000 rows and 2 columns, over the limit"):
-        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path, max_bytes=64 * 10**6))
+        load_table("bomb.parquet", {"label": "y"}, LoadOptions(tmp_path, max_bytes=64 * 10**6))
 
 
 @pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary("i4", "string")])
@@ -869,7 +871,7 @@ def test_a_long_text_that_parquet_keeps_once_is_counted_for_every_row(tmp_path, 
     parquet.write_table(pa.table({"a": long, "y": ["u", "v"] * 1000}), name)
     assert name.stat().st_size < 10**5
     with pytest.raises(UserError, match="text of its columns up to 'a' takes more bytes than it"):
-        load_table("bomb.parquet", {"label": "y"}, Wanted(tmp_path, max_bytes=10**7))
+        load_table("bomb.parquet", {"label": "y"}, LoadOptions(tmp_path, max_bytes=10**7))
 
 
 def test_a_text_file_beyond_the_limit_is_refused(table):
@@ -908,7 +910,7 @@ def test_wide_parquet_takes_about_as_long_as_csv(table, tmp_path):
     seconds, inputs = [], []
     for name in ("t.csv", "t.parquet"):
         start = time.process_time()
-        data = load_table(name, {"label": "y", "test": name}, Wanted(tmp_path))
+        data = load_table(name, {"label": "y", "test": name}, LoadOptions(tmp_path))
         seconds.append(time.process_time() - start)
         inputs.append(data.train.inputs)
     assert torch.equal(*inputs)
@@ -920,7 +922,7 @@ MUTATE = """
 import random, resource, sys, warnings
 from pathlib import Path
 from urllib.parse import quote
-from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.tables.table import load_table
 from vicinal.errors import UserError
 import pyarrow.csv, pyarrow.parquet, scipy.io.arff, sklearn.preprocessing, sklearn.model_selection
@@ -939,7 +941,7 @@ for name in ("t.csv", "t.arff", "t.parquet"):
             content[draw.randrange(len(content))] = draw.randrange(256)
         (root / ("new" + name)).write_bytes(content)
         try:
-            data = load_table("new" + name, {"label": "-1"}, Wanted(root, 0, 0.5,
+            data = load_table("new" + name, {"label": "-1"}, LoadOptions(root, 0, 0.5,
                 draw.choice(["raise", "skip"])))
             assert isinstance(data, DataSet) and data.train.inputs.isfinite().all()
             counts[0] += 1
@@ -998,7 +1000,7 @@ def rows_of(path, delimiter=","):
 )
 def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in_train):
     rows = rows_of(shared / "uci" / file)
-    data = TABLES[name]("", {}, Wanted(shared, seed=3))
+    data = TABLES[name]("", {}, LoadOptions(shared, seed=3))
     balance = Counter(row[-1] for row in rows)
     assert data.classes == tuple(sorted(balance, key=float))
     counts = data.train.targets.bincount(minlength=len(balance)) + data.test.targets.bincount(
@@ -1031,14 +1033,14 @@ def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in
 
 def test_the_sexes_of_abalone_are_one_hot_behind_the_numbers(shared):
     rows = rows_of(shared / "uci" / "abalone.data")
-    data = TABLES["abalone"]("", {}, Wanted(shared))
+    data = TABLES["abalone"]("", {}, LoadOptions(shared))
     sexes = data.train.inputs[:, 7:].sum(dim=0) + data.test.inputs[:, 7:].sum(dim=0)
     assert sexes.tolist() == [sum(row[0] == sex for row in rows) for sex in "FIM"]
 
 
 def test_missing_cells_of_arrhythmia_are_the_mean(shared):
     rows = rows_of(shared / "uci" / "arrhythmia.data")
-    data = TABLES["arrhythmia"]("", {}, Wanted(shared))
+    data = TABLES["arrhythmia"]("", {}, LoadOptions(shared))
     inputs = torch.cat([data.train.inputs, data.test.inputs])
     # Column 13 (the angle of J) is missing in most of them.
     missing = sum(row[13] == "?" for row in rows)
@@ -1050,7 +1052,7 @@ def test_missing_cells_of_arrhythmia_are_the_mean(shared):
 def test_the_two_files_of_arcene_are_its_parts(shared):
     folder = shared / "uci"
     read = {part: np.loadtxt(folder / f"arcene_{part}.data") for part in ("train", "valid")}
-    data = TABLES["arcene"]("", {}, Wanted(shared))
+    data = TABLES["arcene"]("", {}, LoadOptions(shared))
     assert data.classes == ("-1", "1")
     for part, ours in {"train": data.train, "valid": data.test}.items():
         labels = (folder / f"arcene_{part}.labels").read_text().split()
@@ -1066,7 +1068,7 @@ def test_iris_agrees_with_scikit_learn():
     from sklearn.datasets import load_iris
 
     known = load_iris()
-    data = TABLES["iris"]("", {}, Wanted(None, seed=1))
+    data = TABLES["iris"]("", {}, LoadOptions(None, seed=1))
     assert data.classes == ("setosa", "versicolor", "virginica")
     assert data.test.targets.bincount().tolist() == [10, 10, 10]
     assert data.train.inputs.mean(dim=0).tolist() == pytest.approx([0] * 4, abs=1e-6)
@@ -1087,10 +1089,10 @@ def test_a_set_is_found_under_the_names_of_the_archive(tmp_path):
     folder = tmp_path / "uci" / "phishing"
     folder.mkdir(parents=True)
     (folder / "Training Dataset.arff").write_text(f"@relation p\n{attributes}\n@data\n{lines}")
-    packed = TABLES["phishing"]("", {}, Wanted(tmp_path))
+    packed = TABLES["phishing"]("", {}, LoadOptions(tmp_path))
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "phishing.data").write_text(lines)
-    plain = TABLES["phishing"](str(tmp_path / "plain"), {}, Wanted(tmp_path / "none"))
+    plain = TABLES["phishing"](str(tmp_path / "plain"), {}, LoadOptions(tmp_path / "none"))
     assert both(packed) == both(plain)
     assert packed.train.inputs.shape == (16, 2)
 
@@ -1100,22 +1102,22 @@ def test_a_set_that_is_not_there_is_refused_with_the_way_out(tmp_path):
         with pytest.raises(
             UserError, match=rf"{name} needs the file .*{file}.*archive.ics.uci.edu"
         ):
-            TABLES[name]("", {}, Wanted(tmp_path))
+            TABLES[name]("", {}, LoadOptions(tmp_path))
         with pytest.raises(UserError, match=f"{name} has no options"):
-            TABLES[name]("", {"label": "0"}, Wanted(tmp_path))
+            TABLES[name]("", {"label": "0"}, LoadOptions(tmp_path))
 
 
 def test_labels_that_do_not_fit_the_data_are_refused(tmp_path):
     for part in ("train", "valid"):
         (tmp_path / f"arcene_{part}.data").write_text("1 2 \n3 4 \n5 7 \n")
         (tmp_path / f"arcene_{part}.labels").write_text("1\n-1\n1\n")
-    data = TABLES["arcene"]("", {}, Wanted(tmp_path))
+    data = TABLES["arcene"]("", {}, LoadOptions(tmp_path))
     assert data.train.targets.tolist() == [1, 0, 1]
     (tmp_path / "arcene_train.data").write_text("1 2 \n3 \n5 7 \n1 1\n")
     (tmp_path / "arcene_train.labels").write_text("1\n1\n-1\n1\n")
-    data = TABLES["arcene"]("", {}, Wanted(tmp_path, on_bad="skip"))
+    data = TABLES["arcene"]("", {}, LoadOptions(tmp_path, on_bad="skip"))
     assert data.train.targets.tolist() == [1, 0, 1]
     assert len(data.train.skipped) == 1
     (tmp_path / "arcene_train.labels").write_text("1\n-1\n")
     with pytest.raises(UserError, match=r"arcene_train.labels has 2 labels for the 4 rows"):
-        TABLES["arcene"]("", {}, Wanted(tmp_path))
+        TABLES["arcene"]("", {}, LoadOptions(tmp_path))

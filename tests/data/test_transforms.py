@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vicinal.data.transforms import (
-    AUGMENTATIONS,
+    TRANSFORMS,
     CenterCrop,
     HLSJitter,
     RandomCrop,
@@ -138,11 +138,11 @@ def test_a_gpu_makes_the_same_pictures_without_waiting(augmentation):
 
 def test_recipes_name_each_augmentation():
     made = {
-        name: make(size=8) if "resized" in name else make() for name, make in AUGMENTATIONS.items()
+        name: make(size=8) if "resized" in name else make() for name, make in TRANSFORMS.items()
     }
     assert made == {
         "crop": RandomCrop(padding=4, size=None),
-        "flip": RandomHorizontalFlip(rate=0.5),
+        "flip": RandomHorizontalFlip(p=0.5),
         "color": HLSJitter(hue=36, saturation=50, lightness=50),
         "resized-crop": RandomResizedCrop(8, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)),
     }
@@ -394,9 +394,9 @@ def test_the_middle_is_taken_as_often_as_ten_attempts_fail():
         (lambda: RandomCrop(size=0), "RandomCrop needs size.*from 1 to.*got 0"),
         (lambda: CenterCrop(0), "CenterCrop needs size.*from 1 to.*got 0"),
         (lambda: CenterCrop("5"), "CenterCrop needs size.*got '5'"),
-        (lambda: RandomHorizontalFlip(-0.1), "rate to be a number from 0 to 1, got -0.1"),
-        (lambda: RandomHorizontalFlip(1.1), "rate to be a number from 0 to 1, got 1.1"),
-        (lambda: RandomHorizontalFlip(math.nan), "rate to be a number from 0 to 1, got nan"),
+        (lambda: RandomHorizontalFlip(-0.1), "p to be a number from 0 to 1, got -0.1"),
+        (lambda: RandomHorizontalFlip(1.1), "p to be a number from 0 to 1, got 1.1"),
+        (lambda: RandomHorizontalFlip(math.nan), "p to be a number from 0 to 1, got nan"),
         (lambda: HLSJitter(hue=-1), "hue to be a number from 0 to 180, got -1"),
         (lambda: HLSJitter(hue=181), "hue to be a number from 0 to 180, got 181"),
         (lambda: HLSJitter(saturation=256), "saturation.*from 0 to 255, got 256"),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vicinal.data import DataSet, Read, Split, load
+from vicinal.data import DataSet, ReadResult, Split, load
 from vicinal.studies.study import Study
 from vicinal.training.fingerprint import data_facts, network_facts, source_hashes
 from vicinal.training.origin import origin_differs
@@ -170,7 +170,7 @@ class InFiles:
 
     def read(self, rows):
         self.asked += len(rows)
-        return Read(self.values[list(rows)], np.arange(len(rows)), [])
+        return ReadResult(self.values[list(rows)], np.arange(len(rows)), [])
 
 
 def data_of(inputs, targets=None):

@@ -6,7 +6,7 @@ import pytest
 
 from vicinal.cli import data_app
 from vicinal.data import TEST_FRACTION, load
-from vicinal.data.dataset import Wanted
+from vicinal.data.dataset import LoadOptions
 from vicinal.errors import UserError
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
 from vicinal.training.settings import Data
@@ -259,6 +259,6 @@ def test_every_way_to_load_a_data_set_holds_out_the_same_share_by_default():
         *from_cli,
         Data.model_fields["test_fraction"].default,
         signature(load).parameters["test_fraction"].default,
-        Wanted._field_defaults["test_fraction"],
+        LoadOptions._field_defaults["test_fraction"],
     }
     assert defaults == {TEST_FRACTION}

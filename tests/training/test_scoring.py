@@ -187,7 +187,7 @@ HUGE = {
     ("about", "network"): "mlp",
     ("about", "shape"): [10**9],
     ("inputs", "mean"): torch.zeros(1),
-    ("inputs", "deviation"): torch.ones(1),
+    ("inputs", "std"): torch.ones(1),
 }
 HOSTILE = {
     "a negative shape": {("about", "shape"): [-1, 7, 7]},

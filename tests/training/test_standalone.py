@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from vicinal.data import Split, load
-from vicinal.data.dataset import Read
+from vicinal.data.dataset import ReadResult
 from vicinal.errors import UserError
 from vicinal.training.checkpoints import write_tree
 from vicinal.training.recipe import read_recipe, resolved_text
@@ -405,7 +405,7 @@ def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resum
     stored = SimpleNamespace(
         shape=rows.shape,
         dtype=rows.dtype,
-        read=lambda wanted: Read(rows[wanted], np.arange(len(wanted)), []),
+        read=lambda wanted: ReadResult(rows[wanted], np.arange(len(wanted)), []),
     )
     data = dataclasses.replace(digits, train=Split(stored, digits.train.targets))
     monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: data)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vicinal.data import DataSet, Read, Split, load
+from vicinal.data import DataSet, ReadResult, Split, load
 from vicinal.training.recipe import read_recipe
 from vicinal.training.trial import Callbacks, run_trial
 from vicinal.training.trial_result import Trial, read_result
@@ -93,10 +93,10 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
     [
         ({"data.augment": [{"name": "color"}]}, "color is for pictures with values up to 255"),
         ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
-        ({"data.augment": [{"rate": 0.5}]}, "data.augment.0.name is missing"),
+        ({"data.augment": [{"p": 0.5}]}, "data.augment.0.name is missing"),
         (
-            {"data.augment": [{"name": "flip", "ratee": 0.5}]},
-            "there is no field 'ratee'; did you mean 'rate'? (there are: name, rate)",
+            {"data.augment": [{"name": "flip", "pp": 0.5}]},
+            "there is no field 'pp'; did you mean 'p'? (there are: name, p)",
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
         ({"data.source": "iris"}, "small-cnn does not take examples of shape (4,); these do: mlp"),
@@ -201,7 +201,7 @@ class SomeUnreadable:
     def read(self, rows):
         kept = [k for k, row in enumerate(rows) if row not in self.bad]
         sentences = [f"row {row} cannot be read" for row in rows if row in self.bad]
-        return Read(self.inputs[[rows[k] for k in kept]], np.array(kept, np.int64), sentences)
+        return ReadResult(self.inputs[[rows[k] for k in kept]], np.array(kept, np.int64), sentences)
 
 
 def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tmp_path):

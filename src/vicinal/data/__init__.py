@@ -9,28 +9,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-    from vicinal.data.dataset import DataSet, Note, Read, Split, Stored
+    from vicinal.data.dataset import DataSet, Note, ReadResult, Split, StoredInputs
     from vicinal.data.description import describe, majority
     from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
     from vicinal.data.loader import Loader, epoch_order
     from vicinal.data.loading import data_root, load, parse_known
     from vicinal.data.normalize import Normalize, normalization_of
     from vicinal.data.transforms import (
-        AUGMENTATIONS,
-        Augmentation,
+        TRANSFORMS,
         CenterCrop,
         HLSJitter,
         RandomCrop,
         RandomHorizontalFlip,
         RandomResizedCrop,
+        Transform,
     )
 
 __all__ = [
-    "AUGMENTATIONS",
     "MAX_BYTES",
     "SOURCES",
     "TEST_FRACTION",
-    "Augmentation",
+    "TRANSFORMS",
     "CenterCrop",
     "CorruptedLabels",
     "DataSet",
@@ -41,9 +40,10 @@ __all__ = [
     "RandomCrop",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
-    "Read",
+    "ReadResult",
     "Split",
-    "Stored",
+    "StoredInputs",
+    "Transform",
     "corrupt_labels",
     "data_root",
     "describe",

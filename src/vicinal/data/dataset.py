@@ -31,7 +31,7 @@ class Note(NamedTuple):
     doubtful: bool = False
 
 
-class Read(NamedTuple):
+class ReadResult(NamedTuple):
     """What was read.
 
     Args:
@@ -45,7 +45,7 @@ class Read(NamedTuple):
     skipped: list[str]
 
 
-class Stored(Protocol):
+class StoredInputs(Protocol):
     """Inputs that stay in files, and are read when they are asked for.
 
     Has to be picklable, since worker processes read too.
@@ -59,7 +59,7 @@ class Stored(Protocol):
     def dtype(self) -> torch.dtype:
         """Of what is read, such as uint8 for pictures."""
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         """Read the inputs of some rows.
 
         Raises:
@@ -79,7 +79,7 @@ class Split:
         skipped: a sentence for each example that was left out since it could not be read.
     """
 
-    inputs: Tensor | Stored
+    inputs: Tensor | StoredInputs
     targets: Tensor
     skipped: tuple[str, ...] = ()
 
@@ -87,7 +87,7 @@ class Split:
         """Return the number of examples."""
         return len(self.targets)
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         """Return the inputs of some rows, wherever they are.
 
         Raises:
@@ -96,7 +96,7 @@ class Split:
         if not isinstance(self.inputs, Tensor):
             return self.inputs.read(rows)
         chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.inputs.device)
-        return Read(self.inputs[chosen], np.arange(len(rows)), [])
+        return ReadResult(self.inputs[chosen], np.arange(len(rows)), [])
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the same part on a device; inputs in files stay there."""
@@ -114,7 +114,7 @@ class Split:
         if ranks == 1:
             return self
         rows = torch.arange(len(self)).tensor_split(ranks)[rank].to(self.targets.device)
-        inputs: Tensor | Stored
+        inputs: Tensor | StoredInputs
         if isinstance(self.inputs, Tensor):
             inputs = self.inputs[rows.to(self.inputs.device)]
         else:
@@ -126,7 +126,7 @@ class Split:
 class _Rows:
     """Some rows of inputs in files."""
 
-    whole: Stored
+    whole: StoredInputs
     rows: list[int]
 
     @property
@@ -137,7 +137,7 @@ class _Rows:
     def dtype(self) -> torch.dtype:
         return self.whole.dtype
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         return self.whole.read([self.rows[row] for row in rows])
 
 
@@ -171,7 +171,7 @@ class DataSet:
         return {name: part for name, part in named.items() if part is not None}
 
 
-class Wanted(NamedTuple):
+class LoadOptions(NamedTuple):
     """What a caller of ``load`` asks of any source.
 
     Args:
@@ -196,11 +196,11 @@ class Wanted(NamedTuple):
 
 
 @dataclass
-class Skips:
+class SkippedExamples:
     """What is done about an example that cannot be read: raised, or written down and left out.
 
     Example:
-        >>> skips = Skips("skip")
+        >>> skips = SkippedExamples("skip")
         >>> skips(UserError("cat.jpg: stops early"))
         >>> skips.sentences
         ['cat.jpg: stops early']
@@ -217,55 +217,3 @@ class Skips:
                 'on_bad = "skip" in a recipe or in load'
             ) from error
         self.sentences.append(str(error))
-
-
-def split(
-    targets: Tensor, *, fraction: float, seed: int, classes: Sequence[str] = ()
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the rows of a set that comes in one part into rows to train on and to test on.
-
-    Args:
-        targets: ``(n,)`` int64 classes, of which both parts get the same share each; float32 real
-            values are divided without looking at them.
-        fraction: of the rows to test on, in ``(0, 1)``.
-        seed: decides which rows these are.
-        classes: names, for the error.
-
-    Returns:
-        Rows to train on and rows to test on, int64.
-
-    Raises:
-        UserError: if a part would be left without some class, or empty.
-
-    Example:
-        >>> train, test = split(torch.tensor([0, 1] * 5), fraction=0.2, seed=0)
-        >>> len(train), len(test)
-        (8, 2)
-    """
-    from sklearn.model_selection import train_test_split
-
-    stratify = None if targets.is_floating_point() else targets.numpy()  # floats are no classes
-    try:
-        train, test = train_test_split(
-            np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
-        )
-        if stratify is not None:
-            for part in (train, test):
-                if len(np.unique(stratify[part])) < len(np.unique(stratify)):
-                    raise ValueError("a class is too small for its share")
-    except ValueError as error:
-        raise UserError(
-            f"a test fraction of {fraction} cannot divide {len(targets)} examples so that every "
-            f"class is in both parts; {_rarest(targets, classes)}try another fraction, or take "
-            f"that class out ({error})"
-        ) from error
-    return train, test
-
-
-def _rarest(targets: Tensor, classes: Sequence[str]) -> str:
-    if targets.is_floating_point() or not len(targets):
-        return ""
-    counts = targets.bincount()
-    rarest = int(counts.argmin())
-    name = classes[rarest] if rarest < len(classes) else str(rarest)
-    return f"class {name} has {int(counts[rarest])}; "

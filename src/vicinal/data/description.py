@@ -62,15 +62,15 @@ def _part(part: Split, classes: int) -> dict[str, Any]:
 
 
 def _values(found: Statistics, *, channels: bool) -> dict[str, Any]:
-    """Return range, mean and deviation: of each channel, or of all features together."""
-    mean, deviation = found.mean, found.deviation
+    """Return range, mean and std: of each channel, or of all features together."""
+    mean, std = found.mean, found.std
     if not channels:
         whole = mean.mean()
-        deviation = (deviation.square() + (mean - whole).square()).mean().sqrt()[None]
+        std = (std.square() + (mean - whole).square()).mean().sqrt()[None]
         mean = whole[None]
     return {
         "lowest": found.lowest,
         "highest": found.highest,
         "mean": mean.tolist(),
-        "deviation": deviation.tolist(),
+        "std": std.tolist(),
     }

@@ -1,4 +1,4 @@
-"""Mean, deviation and range of the inputs of a part, in pieces that fit in memory."""
+"""Mean, std and range of the inputs of a part, in pieces that fit in memory."""
 
 import math
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ class Statistics(NamedTuple):
     Args:
         looked_at: how many examples it saw.
         mean: ``(channels,)`` float64, or ``(features,)``.
-        deviation: likewise, dividing by the number of values.
+        std: likewise, dividing by the number of values.
         lowest: of all values.
         highest: of all values.
     """
 
     looked_at: int
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     lowest: float
     highest: float
 
@@ -43,7 +43,7 @@ def statistics(part: Split) -> Statistics:
 
     Example:
         >>> found = statistics(Split(torch.tensor([[[0.0, 4.0]]]), torch.zeros(1)))
-        >>> found.mean.item(), found.deviation.item(), found.highest
+        >>> found.mean.item(), found.std.item(), found.highest
         (2.0, 2.0, 4.0)
     """
     looked_at = seen = 0

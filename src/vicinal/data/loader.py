@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vicinal.data.dataset import Read, Split, Stored
+from vicinal.data.dataset import ReadResult, Split, StoredInputs
 from vicinal.data.normalize import Normalize
 from vicinal.data.threads import cpu_threads
-from vicinal.data.transforms import Augmentation
+from vicinal.data.transforms import Transform
 from vicinal.errors import UserError
 from vicinal.mixing import generator_at
 
@@ -66,7 +66,7 @@ class Loader:
         *,
         batch_size: int,
         seed: int,
-        augment: Sequence[Augmentation] = (),
+        augment: Sequence[Transform] = (),
         device: torch.device | str = "cpu",
         shuffle: bool | int = True,
         drop_last: bool = False,
@@ -85,11 +85,11 @@ class Loader:
         self.rank, self.ranks = rank, ranks
         self._targets = part.targets.to(self.device)
         self._inputs = self._reader = None
-        self._here: tuple[Augmentation, ...] = tuple(augment)
+        self._here: tuple[Transform, ...] = tuple(augment)
         if isinstance(part.inputs, Tensor):
             self._inputs = part.inputs.to(self.device)
         else:
-            there: tuple[Augmentation, ...] = ()
+            there: tuple[Transform, ...] = ()
             if self.device.type == "cpu":
                 there, self._here = _divided(self._here)
             batches = _Batches(part.inputs, there, seed)
@@ -161,14 +161,14 @@ class Loader:
     def _there(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self.device, non_blocking=True)
 
-    def _read(self, tasks: Sequence["_Task"]) -> Iterator[Read]:
+    def _read(self, tasks: Sequence["_Task"]) -> Iterator[ReadResult]:
         if self._reader is not None:
             yield from self._reader.read(tasks)
             return
         assert self._inputs is not None
         for task in tasks:
             inputs = self._inputs.index_select(0, self._there(task.rows))
-            yield Read(inputs, np.arange(len(task.rows)), [])
+            yield ReadResult(inputs, np.arange(len(task.rows)), [])
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True) -> Tensor:
@@ -217,7 +217,7 @@ class _Task(NamedTuple):
 
 
 def _augmented(
-    x: Tensor, kept: np.ndarray, task: _Task, steps: Sequence[Augmentation], seed: int
+    x: Tensor, kept: np.ndarray, task: _Task, steps: Sequence[Transform], seed: int
 ) -> Tensor:
     """Augment what was read of a batch as it would be among the whole batch of all ranks."""
     if not steps:
@@ -230,8 +230,8 @@ def _augmented(
 
 
 def _divided(
-    steps: tuple[Augmentation, ...],
-) -> tuple[tuple[Augmentation, ...], tuple[Augmentation, ...]]:
+    steps: tuple[Transform, ...],
+) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
     """Divide augmentation between workers and this process.
 
     What comes last and only makes bytes into floats stays here: four times as much would have to
@@ -260,7 +260,7 @@ class _Reader:
             collate_fn=_as_it_is,
         )
 
-    def read(self, tasks: Sequence[_Task]) -> Iterator[Read]:
+    def read(self, tasks: Sequence[_Task]) -> Iterator[ReadResult]:
         self._tasks.left = tasks
         self._run += 1
         run, batches = self._run, iter(self._loader)
@@ -315,14 +315,14 @@ class _Tasks:
         return len(self.left)
 
 
-class _Batches(Dataset[Read | UserError]):
+class _Batches(Dataset[ReadResult | UserError]):
     """What a worker process does: rows in, a batch or an error out."""
 
-    def __init__(self, stored: Stored, steps: Sequence[Augmentation], seed: int) -> None:
+    def __init__(self, stored: StoredInputs, steps: Sequence[Transform], seed: int) -> None:
         self._stored, self._steps, self._seed = stored, steps, seed
         self._count = 0
 
-    def __getitem__(self, task: _Task) -> Read | UserError:
+    def __getitem__(self, task: _Task) -> ReadResult | UserError:
         self._count += 1
         _give_back(self._count)
         try:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-from vicinal.data.dataset import IN_MEMORY, DataSet, OnBad, Split, Wanted, split
+from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, OnBad, Split
 from vicinal.data.sanity import sanity_notes
 from vicinal.data.saved_preparation import prepared, with_preparation
 from vicinal.data.source_spec import Spec, check_options, parse
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.extras import extras_named
 
@@ -78,7 +79,9 @@ def load(
         raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
     if max_bytes < 1:
         raise UserError(f"max_bytes = {max_bytes}: expected a positive number of bytes")
-    wanted = Wanted(data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation)
+    wanted = LoadOptions(
+        data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation
+    )
     taken = with_preparation(parse_known(spec), preparation)
     data = _function(taken.name)(taken.where, taken.options, wanted)
     data = prepared(data, taken, preparation)
@@ -119,15 +122,15 @@ def parse_known(spec: str) -> Spec:
     return taken
 
 
-def _function(name: str) -> Callable[[str, Mapping[str, str], Wanted], DataSet]:
+def _function(name: str) -> Callable[[str, Mapping[str, str], LoadOptions], DataSet]:
     module, _, function = SOURCES[name].function.partition(":")
-    found: Callable[[str, Mapping[str, str], Wanted], DataSet] = getattr(
+    found: Callable[[str, Mapping[str, str], LoadOptions], DataSet] = getattr(
         import_module(f"vicinal.data.{module}"), function
     )
     return found
 
 
-def _digits(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def _digits(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """The 1,797 8x8 scans that come with scikit-learn: the test part of the UCI set "Optical
     Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), values 0 to 16.
     """
@@ -140,6 +143,8 @@ def _digits(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
     classes = tuple(str(name) for name in digits.target_names)
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))
-    rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+    rows = train_test_rows(
+        targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+    )
     train, test = (Split(inputs[chosen], targets[chosen]) for chosen in rows)
     return DataSet(classes, train, test, brightest=16)

@@ -31,10 +31,10 @@ def print_description(spec: str, described: Mapping[str, Any], console: Console)
     where = "" if inputs["in_memory"] else "; read from files when asked for"
     console.print(Text(f"inputs   {shape} {inputs['dtype']}{where}"))
     means = ", ".join(f"{mean:.4g}" for mean in inputs["mean"])
-    deviations = ", ".join(f"{deviation:.4g}" for deviation in inputs["deviation"])
+    stds = ", ".join(f"{std:.4g}" for std in inputs["std"])
     of = f" (of {inputs['looked_at']} examples)" if not inputs["in_memory"] else ""
     low, high = (f"{inputs[key]:.6g}" for key in ("lowest", "highest"))
-    console.print(Text(f"values   {low} to {high}, mean {means}, deviation {deviations}{of}"))
+    console.print(Text(f"values   {low} to {high}, mean {means}, std {stds}{of}"))
     classes = described["classes"]
     if classes:
         console.print(Text(f"targets  {len(classes)} classes"))

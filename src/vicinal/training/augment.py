@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from vicinal.data import AUGMENTATIONS, Augmentation, CenterCrop
+from vicinal.data import TRANSFORMS, CenterCrop, Transform
 
 
 class _Step(pydantic.BaseModel):
@@ -27,7 +27,7 @@ class FlipStep(_Step):
     """``vicinal.data.RandomHorizontalFlip``."""
 
     name: Literal["flip"]
-    rate: float = Field(0.5, ge=0, le=1, description="share that is flipped, left to right")
+    p: float = Field(0.5, ge=0, le=1, description="share that is flipped, left to right")
 
 
 class ColorStep(_Step):
@@ -57,17 +57,17 @@ STEPS: dict[str, type[_Step]] = {
 Augment = Annotated[CropStep | FlipStep | ColorStep | ResizedCropStep, Field(discriminator="name")]
 
 
-def training_steps(settings: Sequence[Augment]) -> list[Augmentation]:
+def training_steps(settings: Sequence[Augment]) -> list[Transform]:
     """Return what training inputs go through.
 
     Example:
         >>> training_steps([FlipStep(name="flip")])
-        [RandomHorizontalFlip(rate=0.5)]
+        [RandomHorizontalFlip(p=0.5)]
     """
-    return [AUGMENTATIONS[step.name](**step.model_dump(exclude={"name"})) for step in settings]
+    return [TRANSFORMS[step.name](**step.model_dump(exclude={"name"})) for step in settings]
 
 
-def evaluation_steps(settings: Sequence[Augment]) -> list[Augmentation]:
+def evaluation_steps(settings: Sequence[Augment]) -> list[Transform]:
     """Return what test inputs go through: the middle, of the size that training has seen.
 
     Example:

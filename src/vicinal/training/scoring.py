@@ -74,7 +74,7 @@ class _Inputs(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
 
 class _Saved(pydantic.BaseModel):
@@ -89,9 +89,9 @@ class _Saved(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _inputs_fit(self) -> "_Saved":
         shape = self.about.shape
-        for tensor in (self.inputs.mean, self.inputs.deviation):
+        for tensor in (self.inputs.mean, self.inputs.std):
             if torch.broadcast_shapes(tensor.shape, shape) != shape or not tensor.isfinite().all():
-                raise ValueError("mean and deviation do not fit the shape of an example")
+                raise ValueError("mean and std do not fit the shape of an example")
         return self
 
 
@@ -218,7 +218,7 @@ def _opened(path: Path) -> tuple[About, Normalize, dict[str, Tensor]]:
             f"{path} holds no network for use, or was written by an earlier version; name a "
             "checkpoint.safetensors of this one"
         ) from error
-    normalize = Normalize(saved.inputs.mean, saved.inputs.deviation)
+    normalize = Normalize(saved.inputs.mean, saved.inputs.std)
     return saved.about, normalize, saved.weights
 
 

@@ -161,7 +161,7 @@ class TrialCheckpointer:
             "origin": self.origin,
             "versions": versions(),
         }
-        inputs = {"mean": self.normalize.mean, "deviation": self.normalize.deviation}
+        inputs = {"mean": self.normalize.mean, "std": self.normalize.std}
         write_weights(self.folder / WEIGHTS, self.learned.tested, about, inputs)
 
     def _shape(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.formats.labels import fitting
 from vicinal.data.formats.safe_pickle import loads
 from vicinal.data.source_spec import check_options, existing
@@ -51,7 +51,7 @@ _FORMS = {
 }
 
 
-def load_cifar10(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_cifar10(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load CIFAR-10 from its Python archive, or the folder that this unpacks to.
 
     Without a path it is looked for under the root. Pictures are ``(n, 3, 32, 32)`` uint8 in the
@@ -63,12 +63,12 @@ def load_cifar10(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     return _load("cifar10", where, options, wanted)
 
 
-def load_cifar100(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_cifar100(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load CIFAR-100 with its 100 fine labels; all else as for CIFAR-10."""
     return _load("cifar100", where, options, wanted)
 
 
-def _load(name: str, where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def _load(name: str, where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     check_options(name, options, ())
     form = _FORMS[name]
     path = _found(name, form, where, wanted.root)

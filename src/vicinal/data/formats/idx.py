@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.dataset import DataSet, Note, Split, Wanted
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.labels import fitting
 from vicinal.data.source_spec import check_options, existing
 from vicinal.errors import UserError
@@ -36,7 +36,7 @@ _PIECE = 1 << 22
 _DEFLATE_AT_MOST = 1032  # bytes that one compressed byte can stand for
 
 
-def load_mnist(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_mnist(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load MNIST from its four IDX files, compressed by gzip or not.
 
     Without a path they are looked for under the root and its folder ``mnist``. Pictures are
@@ -48,7 +48,7 @@ def load_mnist(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
     return _load("mnist", _DIGITS, where, options, wanted)
 
 
-def load_fashion_mnist(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_fashion_mnist(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Fashion-MNIST, whose files have the names and the form of MNIST's."""
     return _load("fashion-mnist", _FASHION, where, options, wanted)
 
@@ -58,7 +58,7 @@ def _load(
     classes: tuple[str, ...],
     where: str,
     options: Mapping[str, str],
-    wanted: Wanted,
+    wanted: LoadOptions,
 ) -> DataSet:
     check_options(name, options, ())
     # MNIST lies in the root itself only if it is named, since both sets have files of one name.
@@ -80,7 +80,7 @@ def _load(
     return _data_set(folder, classes, parts)
 
 
-def load_emnist(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_emnist(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load EMNIST (Cohen et al., arXiv 1702.05373) from the IDX files of one of its splits.
 
     The files are ``emnist-SPLIT-train-images-idx3-ubyte`` and so on, compressed by gzip or not, and
@@ -148,7 +148,7 @@ def _mapping(path: Path) -> dict[int, str]:
     return {row[0]: "".join(map(chr, row[1:])) for row in rows if row}
 
 
-def _pair(paths: Sequence[Path], wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
+def _pair(paths: Sequence[Path], wanted: LoadOptions) -> tuple[np.ndarray, np.ndarray]:
     pictures_path, labels_path = paths
     pictures, labels = (read_idx(path, max_bytes=wanted.max_bytes) for path in paths)
     if pictures.ndim != 3 or labels.ndim != 1 or len(pictures) != len(labels):

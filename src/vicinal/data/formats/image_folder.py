@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Note, Split, Wanted, split
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.exif import Looked
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
 from vicinal.data.formats.images import (
@@ -21,6 +21,7 @@ from vicinal.data.formats.images import (
     picture_part,
 )
 from vicinal.data.source_spec import check_options, existing
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 
@@ -78,7 +79,7 @@ class PictureFiles:
         return PictureFiles(self.root, self.names[rows])
 
 
-def load_folder(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_folder(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load ``folder:PATH``: a folder a class, any format that Pillow reads.
 
     Where PATH has folders ``train`` and ``test`` (or ``val``, as ImageNet), these are the splits;
@@ -124,7 +125,9 @@ def load_folder(where: str, options: Mapping[str, str], wanted: Wanted) -> DataS
     listed = [(one.files, one.targets) for one in lists.values()]
     if not splits:
         ((files, targets),) = listed
-        rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+        rows = train_test_rows(
+            targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+        )
         listed = [(files.chosen(k), targets[torch.from_numpy(k)]) for k in rows]
     looked = Looked()
     first = StoredPictures.by_options(listed[0][0], options, wanted, looked)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import Note, OnBad, Read, Skips, Split, Wanted
+from vicinal.data.dataset import LoadOptions, Note, OnBad, ReadResult, SkippedExamples, Split
 from vicinal.data.formats.exif import (
     AS_VIEWERS,
     Looked,
@@ -99,7 +99,7 @@ class StoredPictures:
         Raises:
             UserError: if the first cannot be decoded and is not to be skipped, or if none can.
         """
-        skips = Skips(on_bad)
+        skips = SkippedExamples(on_bad)
         for row in range(len(files)):
             try:
                 name = files.name(row)
@@ -119,7 +119,7 @@ class StoredPictures:
 
     @classmethod
     def by_options(
-        cls, files: Files, options: Mapping[str, str], wanted: Wanted, looked: Looked
+        cls, files: Files, options: Mapping[str, str], wanted: LoadOptions, looked: Looked
     ) -> "StoredPictures":
         """Do as ``of``, with the options of a data set's name; count in ``looked``."""
         first = cls.of(
@@ -131,14 +131,14 @@ class StoredPictures:
         )
         return replace(first, looked=looked)
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         """Read and decode some pictures: ``(k, channels, height, width)`` uint8, contiguous."""
         from simplejpeg import decode_jpeg
 
         _, channels, height, width = self.shape
         size = height if self.resized else None
         pixels = np.empty((len(rows), height, width, channels), np.uint8)
-        skips = Skips(self.on_bad)
+        skips = SkippedExamples(self.on_bad)
         kept: list[int] = []
         for row in rows:
             try:
@@ -156,7 +156,7 @@ class StoredPictures:
         self.looked.images += len(kept)
         # Contiguous, as a part in memory is: what comes after may depend on it in the last digit.
         inputs = torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2).contiguous()
-        return Read(inputs, np.array(kept, np.int64), skips.sentences)
+        return ReadResult(inputs, np.array(kept, np.int64), skips.sentences)
 
     def _decode_into(self, out: np.ndarray, data: bytes, size: int | None, row: int) -> None:
         """Decode one picture into ``(height, width, channels)`` uint8, which has to fit."""
@@ -179,7 +179,7 @@ class StoredPictures:
 
 
 def picture_part(
-    stored: StoredPictures, targets: Tensor, wanted: Wanted, skipped: Sequence[str] = ()
+    stored: StoredPictures, targets: Tensor, wanted: LoadOptions, skipped: Sequence[str] = ()
 ) -> Split:
     """Return pictures as a part: in memory if they fit there, else as they are stored.
 
@@ -211,7 +211,7 @@ def picture_part(
 
 
 def picture_notes(
-    looked: Looked, parts: Iterable[Split], options: Mapping[str, str], wanted: Wanted
+    looked: Looked, parts: Iterable[Split], options: Mapping[str, str], wanted: LoadOptions
 ) -> tuple[Note, ...]:
     """Return what was changed in the images, or in the first ones of splits that stay in files."""
     every = True

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from vicinal.data.dataset import Skips, Split, Wanted
+from vicinal.data.dataset import LoadOptions, SkippedExamples, Split
 from vicinal.errors import UserError
 
 
 def fitting(
-    inputs: Tensor, targets: Tensor, classes: int, say: Callable[[int], str], wanted: Wanted
+    inputs: Tensor, targets: Tensor, classes: int, say: Callable[[int], str], wanted: LoadOptions
 ) -> Split:
     """Return a split without the examples whose label is not one of the classes.
 
@@ -31,7 +31,7 @@ def fitting(
         ...     torch.tensor([0, 7, 1]),
         ...     2,
         ...     lambda row: f"row {row}: no class",
-        ...     Wanted(Path(), on_bad="skip"),
+        ...     LoadOptions(Path(), on_bad="skip"),
         ... )
         >>> part.targets.tolist(), part.skipped
         ([0, 1], ('row 1: no class',))
@@ -39,7 +39,7 @@ def fitting(
     fits = (targets >= 0) & (targets < classes)
     if bool(fits.all()):
         return Split(inputs, targets)
-    skips = Skips(wanted.on_bad)
+    skips = SkippedExamples(wanted.on_bad)
     for row in (~fits).nonzero().flatten().tolist():
         skips(UserError(say(row)))
     if not bool(fits.any()):

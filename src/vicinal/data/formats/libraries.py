@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Skips, Split, Wanted, split
+from vicinal.data.dataset import DataSet, LoadOptions, SkippedExamples, Split
 from vicinal.data.formats.exif import Looked, looks_of
 from vicinal.data.formats.images import PICTURE_OPTIONS
 from vicinal.data.formats.map_style import (
@@ -24,6 +24,7 @@ from vicinal.data.formats.map_style import (
     said,
 )
 from vicinal.data.source_spec import channels_option, check_options, positive
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 
 HUGGING_FACE_OPTIONS = (
@@ -55,7 +56,7 @@ class _Columns:
         return found[self.image], found[self.label]
 
 
-def load_hugging_face(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_hugging_face(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load ``hf:NAME``, a data set of Hugging Face's library ``datasets``, which may download it.
 
     The parts are the splits ``train`` and ``test``, with ``validation`` in the place of a test part
@@ -92,7 +93,7 @@ def load_hugging_face(where: str, options: Mapping[str, str], wanted: Wanted) ->
     return _load(parts, getattr(features[label], "names", None), options, wanted)
 
 
-def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_torchvision(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load ``torchvision:NAME``, a class of ``torchvision.datasets`` such as ``SVHN``.
 
     Its files have to be under the root already; nothing is downloaded. Parts come from
@@ -142,7 +143,7 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: Wanted) -> 
     return _load(parts, _classes_of(parts["train"].dataset), options, wanted)
 
 
-def load_imported(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_imported(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load what an import path names: ``MODULE:NAME`` or ``MODULE.NAME``.
 
     That is a map-style data set (``len(d)`` and ``d[row]``, which is ``(input, target)``), a tuple
@@ -253,7 +254,7 @@ def _load(
     parts: Mapping[str, Named],
     names: Iterable[Any] | None,
     options: Mapping[str, str],
-    wanted: Wanted,
+    wanted: LoadOptions,
 ) -> DataSet:
     """Read all parts in one form, and name the classes."""
     size = positive("size", options)
@@ -274,7 +275,7 @@ def _load(
         named = ", ".join(classes[:20])
         for name, part in read.items():
             fits = part.targets < len(classes)
-            skips = Skips(wanted.on_bad)
+            skips = SkippedExamples(wanted.on_bad)
             for row in (~fits).nonzero().flatten().tolist():
                 skips(
                     UserError(
@@ -286,7 +287,7 @@ def _load(
                 kept = _chosen(part, fits.nonzero().flatten().numpy())
                 read[name] = replace(kept, skipped=(*kept.skipped, *skips.sentences))
     if "test" not in read:
-        rows = split(
+        rows = train_test_rows(
             read["train"].targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
         )
         whole = read["train"]
@@ -312,7 +313,7 @@ def _chosen(part: Split, rows: np.ndarray) -> Split:
 
 
 def _read_parts(
-    parts: Mapping[str, Named], form: Form, wanted: Wanted
+    parts: Mapping[str, Named], form: Form, wanted: LoadOptions
 ) -> tuple[dict[str, Split], Form]:
     read = {}
     for part, named in parts.items():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vicinal.data.dataset import OnBad, Read, Skips, Split, Wanted
+from vicinal.data.dataset import LoadOptions, OnBad, ReadResult, SkippedExamples, Split
 from vicinal.data.formats.exif import AS_VIEWERS, Looked, Looks, opaque, upright
 from vicinal.errors import UserError
 
@@ -72,9 +72,9 @@ class StoredItems:
         """Of what is read: uint8 or float32."""
         return torch.uint8 if self.form.dtype == np.uint8 else torch.float32
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         """Read some rows."""
-        skips = Skips(self.on_bad)
+        skips = SkippedExamples(self.on_bad)
         inputs = np.empty((len(rows), *self.shape[1:]), self.form.dtype)
         kept: list[int] = []
         for at, row in enumerate(rows):
@@ -86,7 +86,7 @@ class StoredItems:
                 inputs[len(kept)] = value
                 kept.append(at)
         read = torch.from_numpy(inputs[: len(kept)])
-        return Read(read, np.array(kept, np.int64), skips.sentences)
+        return ReadResult(read, np.array(kept, np.int64), skips.sentences)
 
 
 class Named(NamedTuple):
@@ -106,7 +106,7 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def read_part(named: Named, form: Form, wanted: Wanted) -> tuple[Split, Form]:
+def read_part(named: Named, form: Form, wanted: LoadOptions) -> tuple[Split, Form]:
     """Read every row once: its target, and its input if all of them fit into memory.
 
     Args:
@@ -125,7 +125,7 @@ def read_part(named: Named, form: Form, wanted: Wanted) -> tuple[Split, Form]:
     Example:
         >>> from pathlib import Path
         >>> rows = [(np.full((2, 2), 7, np.uint8), 1), (np.zeros((2, 2), np.uint8), 0)]
-        >>> part, form = read_part(Named("two", rows), Form(None, gray=True), Wanted(Path()))
+        >>> part, form = read_part(Named("two", rows), Form(None, gray=True), LoadOptions(Path()))
         >>> part.inputs.shape, part.targets.tolist(), form.target
         (torch.Size([2, 1, 2, 2]), [1, 0], 'class')
     """
@@ -135,7 +135,7 @@ def read_part(named: Named, form: Form, wanted: Wanted) -> tuple[Split, Form]:
             f"{name} is a {type(dataset).__name__}; wanted a data set with len(d) and d[row]"
         )
     count = len(dataset)
-    skips = Skips(wanted.on_bad)
+    skips = SkippedExamples(wanted.on_bad)
     rows: list[int] = []
     targets = []
     inputs: np.ndarray | None = None
@@ -162,7 +162,7 @@ def read_part(named: Named, form: Form, wanted: Wanted) -> tuple[Split, Form]:
     return Split(torch.from_numpy(inputs), given, tuple(skips.sentences)), form
 
 
-def _first(skips: Skips) -> str:
+def _first(skips: SkippedExamples) -> str:
     return f"; {skips.sentences[0]}" if skips.sentences else ""
 
 

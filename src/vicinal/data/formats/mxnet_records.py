@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Note, Skips, Split, Wanted, split
+from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
 from vicinal.data.formats.exif import Looked
 from vicinal.data.formats.images import (
     PICTURE_OPTIONS,
@@ -19,6 +19,7 @@ from vicinal.data.formats.images import (
 )
 from vicinal.data.formats.recordio import FRAME, HEADER, RecordFile, image_labels, read_index
 from vicinal.data.source_spec import check_options, existing, shape_option
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 OPTIONS = (*PICTURE_OPTIONS, "raw", "classes", "task")
@@ -72,7 +73,7 @@ class RecordPictures:
         return RecordPictures(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])
 
 
-def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_records(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
 
     A third file is the validation split. ``rec:FOLDER`` takes the files ``NAME_train.rec``,
@@ -107,7 +108,7 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     opened = [open_records(path, wanted) for path in paths]
     regression = _task(options) == "regression"
     (pictures, labels, skipped), *rest = opened
-    skips = Skips(wanted.on_bad, skipped)
+    skips = SkippedExamples(wanted.on_bad, skipped)
     classes, targets, rows = _targets(
         pictures, labels, names=given, regression=regression, skips=skips
     )
@@ -119,13 +120,15 @@ def load_records(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
             other_labels,
             names=classes,
             regression=not classes,
-            skips=Skips(wanted.on_bad, other_skipped),
+            skips=SkippedExamples(wanted.on_bad, other_skipped),
             training=paths[0],
         )
         _check_widths([paths[0], path], targets, other_targets)
         files.append((others.chosen(rows), other_targets, other_skipped))
     if not rest:
-        divided = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+        divided = train_test_rows(
+            targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+        )
         files = [
             (pictures.chosen(k), targets[torch.from_numpy(k)], skipped if part == 0 else [])
             for part, k in enumerate(divided)
@@ -177,7 +180,7 @@ def _files_of(folder: Path) -> list[Path]:
     )
 
 
-def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray, list[str]]:
+def open_records(path: Path, wanted: LoadOptions) -> tuple[RecordPictures, np.ndarray, list[str]]:
     """Open a file of image records.
 
     Returns:
@@ -204,7 +207,7 @@ def open_records(path: Path, wanted: Wanted) -> tuple[RecordPictures, np.ndarray
     labels = array("f")
     kept = array("q")
     width = 0
-    skips = Skips(wanted.on_bad)
+    skips = SkippedExamples(wanted.on_bad)
     for row in range(len(pictures)):
         try:
             numbers = _labels(pictures, row)
@@ -257,7 +260,7 @@ def _targets(
     *,
     names: tuple[str, ...],
     regression: bool,
-    skips: Skips,
+    skips: SkippedExamples,
     training: Path | None = None,
 ) -> tuple[tuple[str, ...], Tensor, np.ndarray]:
     """Return the classes and the targets that the labels of a file say, and the rows that fit."""
@@ -300,7 +303,7 @@ def _part(
     *,
     raw: tuple[int, ...] | None,
     options: Mapping[str, str],
-    wanted: Wanted,
+    wanted: LoadOptions,
     looked: Looked,
 ) -> Split:
     if raw is not None:
@@ -319,7 +322,7 @@ def _part(
     return picture_part(stored, targets, wanted, skipped)
 
 
-def _class_names(file: str | None, first: Path, wanted: Wanted) -> tuple[str, ...]:
+def _class_names(file: str | None, first: Path, wanted: LoadOptions) -> tuple[str, ...]:
     if file is None:
         own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
         beside = [path for path in (own, first.with_name("classes.txt")) if path.exists()]

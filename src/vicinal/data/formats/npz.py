@@ -10,7 +10,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Note, Split, Wanted
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.labels import fitting
 from vicinal.data.source_spec import check_options, existing
 from vicinal.errors import UserError
@@ -18,7 +18,7 @@ from vicinal.errors import UserError
 _PIECE = 1 << 22
 
 
-def load_npz(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_npz(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load ``npz:FILE``, as ``vicinal data convert`` and NumPy's ``savez`` write it.
 
     Arrays: ``train_images`` and ``test_images``, ``(n, height, width, channels)`` or

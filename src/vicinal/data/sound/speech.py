@@ -13,11 +13,20 @@ import torch
 from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.dataset import DataSet, Note, OnBad, Read, Skips, Split, Wanted, split
+from vicinal.data.dataset import (
+    DataSet,
+    LoadOptions,
+    Note,
+    OnBad,
+    ReadResult,
+    SkippedExamples,
+    Split,
+)
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, Heard, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.threads import cpu_threads
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 
 NOISE = "_background_noise_"
@@ -75,7 +84,7 @@ class StoredRecordings:
         """Return the name of a recording below the folder, and its size."""
         return file_identity(self.folder, str(self.names[row]))
 
-    def read(self, rows: Sequence[int]) -> Read:
+    def read(self, rows: Sequence[int]) -> ReadResult:
         """Read some recordings: ``(k, *shape[1:])`` float32.
 
         Raises:
@@ -83,7 +92,7 @@ class StoredRecordings:
         """
         features = _FEATURES[self.features]
         inputs = torch.empty(len(rows), *self.shape[1:])
-        skips = Skips(self.on_bad)
+        skips = SkippedExamples(self.on_bad)
         kept: list[int] = []
         for position, row in enumerate(rows):
             path = self.folder / self.names[row]
@@ -103,10 +112,10 @@ class StoredRecordings:
             with cpu_threads(1):
                 inputs[len(kept)] = features(torch.from_numpy(wave)[None], self.rate)[0]
             kept.append(position)
-        return Read(inputs[: len(kept)], np.array(kept, np.int64), skips.sentences)
+        return ReadResult(inputs[: len(kept)], np.array(kept, np.int64), skips.sentences)
 
 
-def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_commands(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     r"""Load spoken words from a folder in the layout of Google's speech commands.
 
     Each folder in it is a class, each file in that a recording, but for names that begin with a
@@ -143,7 +152,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
         ...         path.parent.mkdir(exist_ok=True)
         ...         soundfile.write(path, np.zeros(8000), 8000)
         ...     _ = Path(folder, "testing_list.txt").write_text("no/b.wav\nyes/b.wav\n")
-        ...     words = load_commands(folder, {}, Wanted(Path()))
+        ...     words = load_commands(folder, {}, LoadOptions(Path()))
         >>> words.classes, words.test.targets.tolist(), words.train.inputs.shape
         (('no', 'yes'), [0, 1], torch.Size([2, 1, 64, 101]))
     """
@@ -154,7 +163,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
             f"wanted a folder of spoken words, found none at {where or 'an empty path'!r}, neither "
             f"under {wanted.root} nor as it stands; check the path"
         )
-    skips = {part: Skips(wanted.on_bad) for part in ("train", "validation", "test")}
+    skips = {part: SkippedExamples(wanted.on_bad) for part in ("train", "validation", "test")}
     heard = Heard()
     litter: Counter[str] = Counter()
     words = _recordings(folder, skips["train"], litter)
@@ -253,7 +262,7 @@ def _number(
     return number
 
 
-def _recordings(folder: Path, skips: Skips, litter: Counter[str]) -> list[str]:
+def _recordings(folder: Path, skips: SkippedExamples, litter: Counter[str]) -> list[str]:
     """Return ``word/file`` of all recordings, sorted; count what is skipped."""
     names = []
     for word in _entries(folder, litter):
@@ -301,8 +310,8 @@ def _parts(
     folder: Path,
     names: Sequence[str],
     classes: Sequence[str],
-    wanted: Wanted,
-    skips: Mapping[str, Skips],
+    wanted: LoadOptions,
+    skips: Mapping[str, SkippedExamples],
 ) -> dict[str, np.ndarray]:
     """Return the rows of each part."""
     places = {name: row for row, name in enumerate(names)}
@@ -315,7 +324,7 @@ def _parts(
     rest = np.array([row for row in range(len(names)) if row not in taken], np.int64)
     if "test" not in rows:
         targets = _targets([names[row] for row in rest], classes)
-        train, test = split(
+        train, test = train_test_rows(
             targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
         )
         return rows | {"train": np.sort(rest[train]), "test": np.sort(rest[test])}
@@ -323,7 +332,7 @@ def _parts(
 
 
 def _listed(
-    file: Path, places: Mapping[str, int], taken: dict[int, str], skips: Skips
+    file: Path, places: Mapping[str, int], taken: dict[int, str], skips: SkippedExamples
 ) -> np.ndarray | None:
     """Return the rows of the recordings that a list names, sorted; None where there is no list."""
     try:
@@ -373,8 +382,8 @@ def _part(
     classes: Sequence[str],
     *,
     sound: _Sound,
-    wanted: Wanted,
-    skips: Skips,
+    wanted: LoadOptions,
+    skips: SkippedExamples,
     heard: Heard,
 ) -> Split:
     if 4 * sound.samples > wanted.max_bytes:

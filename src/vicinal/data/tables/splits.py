@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Note, Skips, Split, Wanted, split
+from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
 from vicinal.data.tables.align import aligned, listed
 from vicinal.data.tables.cells import Kind, Table, number
 from vicinal.data.tables.column_notes import column_notes, label_notes, unseen_note
@@ -23,6 +23,7 @@ from vicinal.data.tables.columns import (
     input_bytes,
     understood,
 )
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
@@ -35,7 +36,7 @@ def assembled(
     tables: Sequence[Table],
     *,
     label: int,
-    wanted: Wanted,
+    wanted: LoadOptions,
     categories: Collection[int] = (),
     drop: Collection[int] = (),
     spelling: Spelling = AS_USUAL,
@@ -100,7 +101,7 @@ class _Asked(NamedTuple):
     tables: Sequence[Table]
     features: list[Column]
     target: Column
-    wanted: Wanted
+    wanted: LoadOptions
     rare: Rare
     task: Task | None
     categories: frozenset[str]
@@ -251,7 +252,7 @@ def _check_options(
         raise UserError(f"task={task}: the training was {other}; leave the option out")
 
 
-def _check_size(preparation: Mapping[str, Any], rows: int, wanted: Wanted) -> None:
+def _check_size(preparation: Mapping[str, Any], rows: int, wanted: LoadOptions) -> None:
     size = input_bytes(preparation, rows)
     if size <= wanted.max_bytes:
         return
@@ -394,20 +395,20 @@ def _refuse_foreign_classes(
     return notes
 
 
-def _raised_or_skipped(bad: dict[int, str], wanted: Wanted) -> tuple[str, ...]:
-    skips = Skips(wanted.on_bad)
+def _raised_or_skipped(bad: dict[int, str], wanted: LoadOptions) -> tuple[str, ...]:
+    skips = SkippedExamples(wanted.on_bad)
     for row in sorted(bad):
         skips(UserError(bad[row]))
     return tuple(skips.sentences)
 
 
 def _divided(
-    targets: Tensor, classes: Sequence[str], wanted: Wanted, rare: Rare
+    targets: Tensor, classes: Sequence[str], wanted: LoadOptions, rare: Rare
 ) -> tuple[np.ndarray, np.ndarray]:
     fraction, seed = wanted.test_fraction, wanted.seed
     if rare != "train":
         try:
-            return split(targets, fraction=fraction, seed=seed, classes=classes)
+            return train_test_rows(targets, fraction=fraction, seed=seed, classes=classes)
         except UserError as error:
             counts = targets.bincount() if classes else torch.zeros(0)
             if rare == "drop" or not (counts < _enough(fraction)).any():
@@ -420,5 +421,7 @@ def _divided(
     rest = np.flatnonzero(~few)
     present, packed = np.unique(targets.numpy()[rest], return_inverse=True)
     names = [classes[k] for k in present]
-    train, test = split(torch.from_numpy(packed), fraction=fraction, seed=seed, classes=names)
+    train, test = train_test_rows(
+        torch.from_numpy(packed), fraction=fraction, seed=seed, classes=names
+    )
     return np.concatenate([rest[train], np.flatnonzero(few)]), rest[test]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from vicinal.data.dataset import DataSet, Wanted
+from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.source_spec import check_options, existing, separated_words
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import MISSING, Spelling
@@ -21,7 +21,7 @@ OPTIONS = (
 )
 
 
-def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     r"""Load a table: the data source ``table:FILE?label=COLUMN``.
 
     Columns are named by their header, or else by their number from 0; negative numbers count from
@@ -83,7 +83,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSe
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     rows = "size,color,kind\n1,red,cat\n3,blue,dog\n1,red,cat\n3,red,dog\n"
         ...     _ = Path(folder, "pets.csv").write_text(rows)
-        ...     pets = load_table("pets.csv", {"label": "kind"}, Wanted(Path(folder), 0, 0.5))
+        ...     pets = load_table("pets.csv", {"label": "kind"}, LoadOptions(Path(folder), 0, 0.5))
         >>> pets.classes, pets.train.inputs.dtype, pets.train.inputs[:, 0].sort().values.tolist()
         (('cat', 'dog'), torch.float32, [-1.0, 1.0])
     """
@@ -120,7 +120,7 @@ def _choice(options: Mapping[str, str], name: str, known: Sequence[str]) -> str 
     return options.get(name)
 
 
-def _read(where: str, wanted: Wanted, header: bool | None) -> Table:
+def _read(where: str, wanted: LoadOptions, header: bool | None) -> Table:
     path = existing(where, wanted.root, what="table")
     table = read_table(path, file=where, header=header, max_bytes=wanted.max_bytes)
     if not len(table.rows) and not table.bad:

@@ -7,7 +7,7 @@ either. Numbers are normalized, and what is missing filled in, as
 ``vicinal.data.tables.load_table`` says.
 
 Example:
-    >>> iris = load_iris("", {}, Wanted(Path()))
+    >>> iris = load_iris("", {}, LoadOptions(Path()))
     >>> iris.classes, len(iris.train), len(iris.test)
     (('setosa', 'versicolor', 'virginica'), 120, 30)
 """
@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, Split, Wanted, split
+from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.source_spec import check_options
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import Column, applied, fitted
 from vicinal.data.tables.read import read_table
 from vicinal.data.tables.splits import assembled, check_preparation
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 _FILES = {
@@ -36,7 +37,7 @@ _FILES = {
 _NUMBERS = {"abalone": 1, "arcene": 167, "arrhythmia": 5, "htru2": 372, "phishing": 327}
 
 
-def load_abalone(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_abalone(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Abalone (https://doi.org/10.24432/C55C7W): 4,177 shells, 7 measures and the sex.
 
     The classes are the numbers of rings, 28 of them, as the error of about 74 % in the paper
@@ -46,7 +47,7 @@ def load_abalone(where: str, options: Mapping[str, str], wanted: Wanted) -> Data
     return _one_table("abalone", where, options, wanted)
 
 
-def load_arrhythmia(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_arrhythmia(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Arrhythmia (https://doi.org/10.24432/C5BS32): 452 electrocardiograms, 279 numbers.
 
     Of 16 classes the file has 13, named by their numbers. The rarest has two examples; what is
@@ -55,12 +56,12 @@ def load_arrhythmia(where: str, options: Mapping[str, str], wanted: Wanted) -> D
     return _one_table("arrhythmia", where, options, wanted)
 
 
-def load_htru2(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_htru2(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load HTRU2 (https://doi.org/10.24432/C5DK6R): 17,898 candidates for pulsars, 8 numbers."""
     return _one_table("htru2", where, options, wanted)
 
 
-def load_phishing(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_phishing(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Phishing Websites (https://doi.org/10.24432/C51W2X): 11,055 pages, 30 features.
 
     Features are -1, 0 and 1, from suspicious to legitimate, and taken as numbers. Classes are -1
@@ -69,7 +70,7 @@ def load_phishing(where: str, options: Mapping[str, str], wanted: Wanted) -> Dat
     return _one_table("phishing", where, options, wanted)
 
 
-def load_arcene(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_arcene(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Arcene (https://doi.org/10.24432/C58P55): mass spectra of 10,000 values, two classes.
 
     The 100 training examples are the training part, and the 100 validation examples the test
@@ -85,7 +86,7 @@ def load_arcene(where: str, options: Mapping[str, str], wanted: Wanted) -> DataS
     return assembled(tables, label=-1 % len(tables[0].names), wanted=wanted, task="classification")
 
 
-def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def load_iris(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Iris (https://doi.org/10.24432/C56C76), which comes with scikit-learn: 150 flowers of
     three kinds, 4 measures.
     """
@@ -101,7 +102,9 @@ def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet
     classes = tuple(str(name) for name in flowers.target_names)
     targets = torch.from_numpy(flowers.target.astype(np.int64))
     given = wanted.preparation
-    rows = split(targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes)
+    rows = train_test_rows(
+        targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+    )
     if given is not None:
         check_preparation(given, "iris")
         if list(given["numbers"]["columns"]) != [column.name for column in columns]:
@@ -121,7 +124,7 @@ def load_iris(where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet
     return DataSet(classes, train=train, test=test, preparation=preparation)
 
 
-TABLES: dict[str, Callable[[str, Mapping[str, str], Wanted], DataSet]] = {
+TABLES: dict[str, Callable[[str, Mapping[str, str], LoadOptions], DataSet]] = {
     "abalone": load_abalone,
     "arcene": load_arcene,
     "arrhythmia": load_arrhythmia,
@@ -132,7 +135,7 @@ TABLES: dict[str, Callable[[str, Mapping[str, str], Wanted], DataSet]] = {
 """The sets by their short names."""
 
 
-def _one_table(name: str, where: str, options: Mapping[str, str], wanted: Wanted) -> DataSet:
+def _one_table(name: str, where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     check_options(name, options, ())
     table = _read(_found(name, _FILES[name], where, wanted), wanted)
     return assembled(
@@ -144,7 +147,7 @@ def _one_table(name: str, where: str, options: Mapping[str, str], wanted: Wanted
     )
 
 
-def _found(name: str, files: tuple[str, ...], where: str, wanted: Wanted) -> Path:
+def _found(name: str, files: tuple[str, ...], where: str, wanted: LoadOptions) -> Path:
     """Return the file under one of its names, in one of the folders it may lie in."""
     root = Path(where).expanduser() if where else wanted.root
     folders = [folder for top in (root, root / "uci") for folder in (top, top / name)]
@@ -162,7 +165,7 @@ def _found(name: str, files: tuple[str, ...], where: str, wanted: Wanted) -> Pat
     )
 
 
-def _read(path: Path, wanted: Wanted) -> Table:
+def _read(path: Path, wanted: LoadOptions) -> Table:
     if path.suffix.lower() == ".arff":
         table = read_table(path, file=path.name, max_bytes=wanted.max_bytes)
         # Phishing declares -1, 0 and 1 as names; as numbers they keep their order.
@@ -170,7 +173,7 @@ def _read(path: Path, wanted: Wanted) -> Table:
     return read_table(path, file=path.name, header=False, max_bytes=wanted.max_bytes)
 
 
-def _labels(path: Path, wanted: Wanted) -> Table:
+def _labels(path: Path, wanted: LoadOptions) -> Table:
     labels = read_table(path, file=path.name, header=False, max_bytes=wanted.max_bytes)
     for sentence in labels.bad.values():
         raise UserError(sentence)

@@ -2,18 +2,18 @@
 
 from vicinal.data.transforms.crops import CenterCrop, RandomCrop, RandomResizedCrop
 from vicinal.data.transforms.flip_and_color import (
-    AUGMENTATIONS,
-    Augmentation,
+    TRANSFORMS,
     HLSJitter,
     RandomHorizontalFlip,
+    Transform,
 )
 
 __all__ = [
-    "AUGMENTATIONS",
-    "Augmentation",
+    "TRANSFORMS",
     "CenterCrop",
     "HLSJitter",
     "RandomCrop",
     "RandomHorizontalFlip",
     "RandomResizedCrop",
+    "Transform",
 ]

@@ -53,7 +53,7 @@ class RandomCrop:
 
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Cut ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        """Cut ``(batch, channels, size, size)``; see ``Transform.apply``."""
         check_batch(self, x, drawn, 2)
         return windows(x, drawn, size=self._window(*x.shape[2:]), padding=self.padding)
 
@@ -100,7 +100,7 @@ class CenterCrop:
 
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Cut ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        """Cut ``(batch, channels, size, size)``; see ``Transform.apply``."""
         check_batch(self, x, drawn, 0)
         _check_fits(self, (self.size, self.size), (x.shape[2], x.shape[3]), 0)
         top, left = ((side - self.size) // 2 for side in x.shape[2:])
@@ -151,7 +151,7 @@ class RandomResizedCrop:
 
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Return ``(batch, channels, size, size)``; see ``Augmentation.apply``."""
+        """Return ``(batch, channels, size, size)``; see ``Transform.apply``."""
         check_batch(self, x, drawn, 4)
         return resized(x, drawn, size=(self.size, self.size))
 

@@ -13,7 +13,7 @@ from vicinal.data.transforms.pixels import mapped
 from vicinal.errors import UserError
 
 
-class Augmentation(Protocol):
+class Transform(Protocol):
     """Anything that changes the pictures of a batch, each by a chance of its own."""
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -56,10 +56,10 @@ class RandomHorizontalFlip:
     """Turn pictures over, so that left is right.
 
     Args:
-        rate: chance of each picture, in ``[0, 1]``.
+        p: chance of each picture, in ``[0, 1]``.
 
     Raises:
-        UserError: if ``rate`` is outside of it.
+        UserError: if ``p`` is outside of it.
 
     Example:
         >>> x = torch.tensor([[1, 2, 3], [1, 2, 3]]).view(2, 1, 1, 3)
@@ -67,21 +67,21 @@ class RandomHorizontalFlip:
         [[1, 2, 3], [3, 2, 1]]
     """
 
-    rate: float = 0.5
+    p: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        check_number("RandomHorizontalFlip", "rate", self.rate, high=1)
+        check_number("RandomHorizontalFlip", "p", self.p, high=1)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 1)``: 1 for a picture that is turned over, 0 for others."""
         check_picture(self, shape)
         chance = torch.rand(size, 1, dtype=torch.float64, generator=generator)
-        return (chance < self.rate).double()
+        return (chance < self.p).double()
 
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Turn those over that were drawn; see ``Augmentation.apply``."""
+        """Turn those over that were drawn; see ``Transform.apply``."""
         check_batch(self, x, drawn, 1)
         turned = drawn[:, 0].nonzero()[:, 0]
         source = torch.arange(len(x))
@@ -136,7 +136,7 @@ class HLSJitter:
 
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Change the colors as it was drawn; see ``Augmentation.apply``."""
+        """Change the colors as it was drawn; see ``Transform.apply``."""
         check_batch(self, x, drawn, 3)
         _check_colors(x.shape[1])
         if x.is_floating_point():
@@ -153,7 +153,7 @@ class HLSJitter:
         return mapped(x, (x.shape[2], x.shape[3]), change)
 
 
-AUGMENTATIONS: dict[str, type] = {
+TRANSFORMS: dict[str, type] = {
     "crop": RandomCrop,
     "flip": RandomHorizontalFlip,
     "color": HLSJitter,
