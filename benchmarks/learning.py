@@ -46,7 +46,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
     model = build(network, shape=shape, classes=len(data.classes))
     fabric = engine(accelerator="cpu")
     adamw = AdamW(name="adamw", lr=0.003, weight_decay=0.01)
-    taught = learner(model, partial(optimizers, chosen=adamw, decay="all"), fabric=fabric)
+    taught = learner(model, partial(optimizers, chosen=adamw, weight_decay_on="all"), fabric=fabric)
     cycle = OneCycle(name="one-cycle")
     rate = partial(rate_factor, schedule=cycle, steps_per_epoch=len(loader), epochs=epochs)
     with cpu_threads(1):  # small steps: two threads would wait for each other

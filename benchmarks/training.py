@@ -90,7 +90,7 @@ def bare_step(name: str) -> Callable[[], None]:
     """Return the fastest step that we know, on a batch that is there."""
     model = build(name, shape=(3, 32, 32), classes=CLASSES)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    (optimizer,) = optimizers(model, SETTINGS, decay="weights")
+    (optimizer,) = optimizers(model, SETTINGS, weight_decay_on="weights")
     x, y = fixed_batch()
     x = x.to(memory_format=torch.channels_last)
 
@@ -156,7 +156,7 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
     torch.manual_seed(0)
     taught = loop.learner(
         build(name, shape=(3, 32, 32), classes=CLASSES),
-        partial(optimizers, chosen=SETTINGS, decay="weights"),
+        partial(optimizers, chosen=SETTINGS, weight_decay_on="weights"),
         fabric=fabric,
         policy=MixUp(alpha=1.0) if way.startswith("mixed") else None,
         at=(NETWORKS[name][0] if way == "mixed-features" else "input",),

@@ -31,7 +31,11 @@ def test_the_page_about_data_names_every_source():
 def test_the_recipe_of_the_page_about_data_is_one():
     (text,) = re.findall(r"```toml\n\[data\]\n(.*?)```", PAGE, re.DOTALL)
     data = Data.model_validate(tomllib.loads(text))
-    assert [step.name for step in data.augment] == ["crop", "flip", "color"]
+    assert [step.name for step in data.augment] == [
+        "random-crop",
+        "random-horizontal-flip",
+        "hls-jitter",
+    ]
 
 
 def rows_of(page, head):
@@ -127,7 +131,7 @@ def test_the_recipe_of_the_page_about_training_is_one(tmp_path):
     assert recipe.training_of("mixup").schedule.milestones == (10, 100, 200)
     assert recipe.published[0].accuracy == 91.61
     assert short.training_of("mixup").epochs == 16
-    assert short.training_of("mixup").schedule.rise == 0.2
+    assert short.training_of("mixup").schedule.pct_start == 0.2
 
 
 def test_every_file_that_the_page_about_training_points_to_is_there():

@@ -193,7 +193,7 @@ def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
     spec = "rec:some.rec,some.rec"
     with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
         load(spec, root=tmp_path)
-    assert 'on_bad = "skip" in a recipe' in str(e.value)
+    assert "skip_bad = true in a recipe" in str(e.value)
     part = load(spec, root=tmp_path, on_bad="skip").train
     assert part.targets.tolist() == [0, 1, 3]
     assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]

@@ -185,7 +185,7 @@ def test_a_bad_recording_is_refused_by_name_or_left_out(commands, kind):
     with pytest.raises(UserError, match=sentence) as caught:
         load(commands)
     assert str(Path("yes", "1.wav")) in str(caught.value)
-    assert 'on_bad = "skip"' in str(caught.value)
+    assert "skip_bad = true" in str(caught.value)
     loaded = load(commands, on_bad="skip")
     assert loaded.train.targets.tolist() == [0, 0, 1]
     assert len(loaded.train.inputs) == 3

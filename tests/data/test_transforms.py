@@ -141,10 +141,10 @@ def test_recipes_name_each_augmentation():
         name: make(size=8) if "resized" in name else make() for name, make in TRANSFORMS.items()
     }
     assert made == {
-        "crop": RandomCrop(padding=4, size=None),
-        "flip": RandomHorizontalFlip(p=0.5),
-        "color": HLSJitter(hue=36, saturation=50, lightness=50),
-        "resized-crop": RandomResizedCrop(8, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)),
+        "random-crop": RandomCrop(padding=4, size=None),
+        "random-horizontal-flip": RandomHorizontalFlip(p=0.5),
+        "hls-jitter": HLSJitter(hue=36, saturation=50, lightness=50),
+        "random-resized-crop": RandomResizedCrop(8, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)),
     }
 
 

@@ -126,7 +126,7 @@ def test_what_differs_is_said_below_the_published_rows(copied_study, vicinal):
     path = copied_study / "recipe.toml"
     differs = ["Their loss is <another> one.", "Their *network* has fewer norms."]
     row = published("erm", 2, 94.47)
-    settings = load_resolved(path).model_dump() | {"published": [row], "differs": differs}
+    settings = load_resolved(path).model_dump() | {"published": [row], "known_differences": differs}
     path.write_text(resolved_text(Recipe.model_validate(settings)))
     done = vicinal("study", path, "--out", copied_study)
     assert done.exit_code == 0, done.output

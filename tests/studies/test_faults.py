@@ -12,7 +12,7 @@ TINY = {
     "seeds": 1,
     "data.test_fraction": 0.85,
     "model.name": "mlp",
-    "training.ema": 0.9,
+    "training.ema_decay": 0.9,
     "training.batch_size": 64,
     "training.threads": 1,
     "training.checkpoint_every": 1,

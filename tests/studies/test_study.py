@@ -101,9 +101,12 @@ def test_a_folder_in_use_is_refused(copied_study):
 def test_the_fields_of_a_different_study_are_named(copied_study):
     recipe = load_resolved(copied_study / "recipe.toml")
     other = recipe.model_copy(
-        update={"training": recipe.training.model_copy(update={"epochs": 3, "ema": 0.5})}
+        update={"training": recipe.training.model_copy(update={"epochs": 3, "ema_decay": 0.5})}
     )
-    words = r"training\.ema is not set there and 0\.5 here; training\.epochs is 2 there and 3 here"
+    words = (
+        r"training\.ema_decay is not set there and 0\.5 here; "
+        r"training\.epochs is 2 there and 3 here"
+    )
     with (
         pytest.raises(UserError, match=f"holds a different study: {words}"),
         open_study(other, copied_study),

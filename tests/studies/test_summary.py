@@ -70,7 +70,7 @@ def test_trials_of_different_versions_are_not_passed_off_as_one(study):
 
 def test_the_summary_has_the_names_that_were_promised(study):
     summary = summarize(*study)
-    assert list(summary) == ["study", "rows", "doubts", "settings", "versions"]
+    assert list(summary) == ["study", "rows", "verdict_problems", "settings", "versions"]
     names = "arm condition n accuracy low high difference difference_low difference_high"
     assert (
         " ".join(summary["rows"][0]) == f"{names} verdict withheld memorized seconds failed recall"

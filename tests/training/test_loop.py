@@ -46,7 +46,7 @@ def made(model, policy=None, *, at=("input",), precision="float32", **changes):
     fabric = engine(accelerator="cpu", precision=precision)
     taught = learner(
         model,
-        partial(optimizers, chosen=chosen, decay="all"),
+        partial(optimizers, chosen=chosen, weight_decay_on="all"),
         fabric=fabric,
         policy=policy,
         at=at,
@@ -55,7 +55,7 @@ def made(model, policy=None, *, at=("input",), precision="float32", **changes):
     return taught, fabric
 
 
-HOW_LEARNED = ("lr", "weight_decay", "chosen", "at", "ema", "channels_last", "compiled")
+HOW_LEARNED = ("lr", "weight_decay", "chosen", "at", "ema_decay", "channels_last", "compiled")
 
 
 def run(model, policy=None, *, x=None, y=None, batch_size=8, epochs=3, seed=0, **changes):
@@ -66,7 +66,7 @@ def run(model, policy=None, *, x=None, y=None, batch_size=8, epochs=3, seed=0, *
     own = {name: changes.pop(name) for name in HOW_LEARNED if name in changes}
     taught, fabric = made(model, policy, precision=precision, **own)
     loader = Loader(Split(x, y), batch_size=batch_size, seed=seed)
-    steps = -(-len(loader) // changes.get("accumulate", 1))
+    steps = -(-len(loader) // changes.get("accumulation_steps", 1))
     rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=steps, epochs=epochs)
     settings = {"fabric": fabric, "epochs": epochs, "seed": seed, "rate": rate}
     losses = [reached.mean for reached in train(taught, loader, **settings | changes)]
@@ -226,7 +226,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     whole, parts = network().double(), network().double()
     sgd = SGD(name="sgd", lr=0.1)
     run(whole, batch_size=12, chosen=sgd, precision="float64")
-    run(parts, batch_size=4, accumulate=3, chosen=sgd, precision="float64")
+    run(parts, batch_size=4, accumulation_steps=3, chosen=sgd, precision="float64")
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-12, atol=1e-12)
 
 
@@ -234,7 +234,11 @@ def test_long_gradients_are_shortened():
     model = network()
     before = weights(model)
     run(
-        model, epochs=1, batch_size=20, chosen=SGD(name="sgd", lr=1.0, momentum=0.0), clip_norm=0.01
+        model,
+        epochs=1,
+        batch_size=20,
+        chosen=SGD(name="sgd", lr=1.0, momentum=0.0),
+        max_grad_norm=0.01,
     )
     assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -255,7 +259,7 @@ def test_epochs_outside_the_mixed_ones_are_plain():
 def test_the_average_follows_the_weights_as_by_hand():
     model, (x, y) = network(), problem()
     sgd = SGD(name="sgd", lr=0.5, momentum=0.0)
-    taught, _ = run(model, batch_size=20, epochs=4, chosen=sgd, ema=0.75)
+    taught, _ = run(model, batch_size=20, epochs=4, chosen=sgd, ema_decay=0.75)
     by_hand, average = network(), None
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.5)
     for step in range(4):
@@ -330,7 +334,7 @@ class WithNorm(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("count", "accumulate", "sizes"),
+    ("count", "accumulation_steps", "sizes"),
     [
         (65, 1, [65]),
         (129, 1, [64, 65]),
@@ -339,10 +343,17 @@ class WithNorm(nn.Module):
         (66, 2, [32, 32, 2]),
     ],
 )
-def test_a_batch_norm_is_never_trained_on_a_last_batch_of_one(count, accumulate, sizes):
+def test_a_batch_norm_is_never_trained_on_a_last_batch_of_one(count, accumulation_steps, sizes):
     x, y = torch.randn(count, 3), torch.arange(count) % 2
     model = WithNorm()
-    _, losses = run(model, x=x, y=y, batch_size=64 // accumulate, accumulate=accumulate, epochs=1)
+    _, losses = run(
+        model,
+        x=x,
+        y=y,
+        batch_size=64 // accumulation_steps,
+        accumulation_steps=accumulation_steps,
+        epochs=1,
+    )
     assert model.sizes == sizes
     assert math.isfinite(losses[0])
 
@@ -361,7 +372,7 @@ def test_each_example_of_a_joined_last_step_counts_the_same():
         x=x,
         y=y,
         batch_size=32,
-        accumulate=2,
+        accumulation_steps=2,
         epochs=1,
         precision="float64",
         chosen=chosen,

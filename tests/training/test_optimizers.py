@@ -15,8 +15,8 @@ def network():
     )
 
 
-def one_step(model, chosen, decay="weights"):
-    made = optimizers(model, chosen, decay=decay)
+def one_step(model, chosen, weight_decay_on="weights"):
+    made = optimizers(model, chosen, weight_decay_on=weight_decay_on)
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     model(x).square().sum().backward()
     for optimizer in made:
@@ -37,7 +37,7 @@ def test_every_parameter_is_learned_and_belongs_to_one_optimizer(name):
     before = [p.detach().clone() for p in model.parameters()]
     after = one_step(model, CHOSEN[name])
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    made = optimizers(network(), CHOSEN[name], decay="weights")
+    made = optimizers(network(), CHOSEN[name], weight_decay_on="weights")
     sizes = [p.numel() for o in made for group in o.param_groups for p in group["params"]]
     assert sum(sizes) == sum(p.numel() for p in model.parameters())
 
@@ -53,7 +53,7 @@ def test_norms_and_biases_do_not_decay_unless_all_do(name):
         with torch.no_grad():
             for p in model.parameters():
                 p.fill_(1.0)
-        made = optimizers(model, CHOSEN[name], decay=decay)
+        made = optimizers(model, CHOSEN[name], weight_decay_on=decay)
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         for optimizer in made:
@@ -64,13 +64,13 @@ def test_norms_and_biases_do_not_decay_unless_all_do(name):
 def test_frozen_parameters_are_left_alone():
     model = network()
     model[0].weight.requires_grad_(False)
-    made = optimizers(model, CHOSEN["sgd"], decay="all")
+    made = optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
     held = [p for o in made for group in o.param_groups for p in group["params"]]
     assert not any(p is model[0].weight for p in held)
     for p in model.parameters():
         p.requires_grad_(False)
     with pytest.raises(UserError, match="has no parameter to learn"):
-        optimizers(model, CHOSEN["sgd"], decay="all")
+        optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
 
 
 def test_muon_makes_steps_of_filters_orthogonal_in_either_memory_format():
@@ -123,4 +123,4 @@ def test_muon_keeps_the_size_of_filters():
 
 def test_muon_wants_convolutions():
     with pytest.raises(UserError, match="Linear has none: choose sgd or adamw"):
-        optimizers(nn.Linear(2, 2), CHOSEN["muon"], decay="all")
+        optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")

@@ -34,7 +34,11 @@ def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
     small_recipe, tmp_path, start, vicinal
 ):
     # 1,257 examples: the last batch of 41 is shared unevenly.
-    changes = {"model.name": "mlp", "training.precision": "float64", "training.accumulate": 2}
+    changes = {
+        "model.name": "mlp",
+        "training.precision": "float64",
+        "training.accumulation_steps": 2,
+    }
     changes |= {"arms.mixup-features": None, "training.optimizer.lr": 0.002}
     recipe = small_recipe(changes)
     done(train(start, recipe, tmp_path / "two"))

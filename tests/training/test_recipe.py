@@ -75,9 +75,15 @@ BAD_FIELDS = [
     ({"training.optimizer.name": "adam"}, "training.optimizer.name: there is no name 'adam'; did"),
     ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'; did you mean 'lr'"),
     ({"training.schedule.name": None}, "training.schedule.name is missing"),
-    ({"training.schedule.rise": 2.0}, "training.schedule.rise should be less than or equal to 1"),
+    (
+        {"training.schedule.pct_start": 2.0},
+        "training.schedule.pct_start should be less than or equal to 1",
+    ),
     ({"training.precision": "half"}, "training.precision should be 'float32', 'bfloat16', 'float"),
-    ({"training.clip_norm": 0.0}, "training.clip_norm should be greater than 0, but is 0.0"),
+    (
+        {"training.max_grad_norm": 0.0},
+        "training.max_grad_norm should be greater than 0, but is 0.0",
+    ),
     ({"arms.mixup.training": {"epocs": 3}}, "arms.mixup.training.epocs: there is no field"),
     ({"arms.mixup.training": {"epochs": 0}}, "arms.mixup.training.epochs should be greater"),
     ({"seeds": 10**30}, "seeds should be less than or equal to 10000"),
@@ -155,11 +161,11 @@ def test_all_errors_of_a_recipe_are_reported_at_once_one_a_line(small_recipe):
 
 def test_settings_that_exclude_each_other_are_all_reported(small_recipe):
     muon = {"name": "muon", "lr": 0.1, "rest": {"name": "sgd", "lr": 0.1}}
-    changes = {"optimizer": muon, "clip_norm": 1.0, "precision": "float16", "cuda_graphs": True}
+    changes = {"optimizer": muon, "max_grad_norm": 1.0, "precision": "float16", "cuda_graphs": True}
     path = small_recipe({f"training.{name}": value for name, value in changes.items()})
     with pytest.raises(UserError, match="has 3 errors:") as caught:
         read_recipe(str(path))
-    for field in ("clip_norm", "precision", "cuda_graphs"):
+    for field in ("max_grad_norm", "precision", "cuda_graphs"):
         assert str(caught.value).count(f"\n  training.{field}") == 1
     path = small_recipe({"arms.mixup.training": {"cuda_graphs": True}})
     with pytest.raises(UserError, match=r"arms\.mixup\.training\.cuda_graphs is for"):

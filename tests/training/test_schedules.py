@@ -30,19 +30,21 @@ def ours(schedule, epochs=4, steps_per_epoch=5, warmup_epochs=0.0):
     ]
 
 
-@pytest.mark.parametrize("rise", [0.2, 0.3, 0.7])
-def test_one_cycle_is_that_of_pytorch(rise):
+@pytest.mark.parametrize("pct_start", [0.2, 0.3, 0.7])
+def test_one_cycle_is_that_of_pytorch(pct_start):
     def make(optimizer):
         return OneCycleLR(
-            optimizer, max_lr=1.0, total_steps=20, pct_start=rise, cycle_momentum=False
+            optimizer, max_lr=1.0, total_steps=20, pct_start=pct_start, cycle_momentum=False
         )
 
     # PyTorch refuses to go on behind the last step.
     with pytest.raises(ValueError, match="Tried to step"):
         rates(make, 21)
     expected = rates(make, 19)
-    assert ours(OneCycle(name="one-cycle", rise=rise))[:19] == pytest.approx(expected, rel=1e-6)
-    assert ours(OneCycle(name="one-cycle", rise=rise))[19] == pytest.approx(4e-6)
+    assert ours(OneCycle(name="one-cycle", pct_start=pct_start))[:19] == pytest.approx(
+        expected, rel=1e-6
+    )
+    assert ours(OneCycle(name="one-cycle", pct_start=pct_start))[19] == pytest.approx(4e-6)
 
 
 def test_cosine_is_that_of_pytorch():
@@ -52,7 +54,7 @@ def test_cosine_is_that_of_pytorch():
 
 def test_steps_are_those_of_pytorch():
     expected = rates(lambda optimizer: MultiStepLR(optimizer, [5, 15], gamma=0.2), 20)
-    assert ours(Step(name="step", milestones=(1, 3), factor=0.2)) == pytest.approx(expected)
+    assert ours(Step(name="step", milestones=(1, 3), gamma=0.2)) == pytest.approx(expected)
 
 
 def test_linear_falls_evenly_to_nothing():

@@ -67,9 +67,9 @@ def trained(tmp_path_factory, recipe_text):
 
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "small.toml"
-    changes = {"training.flip_averaged": True, "training.precision": "bfloat16"}
-    changes |= {"training.ema": 0.5, "training.channels_last": True}
-    changes |= {"data.augment": [{"name": "crop", "padding": 1, "size": 7}]}
+    changes = {"training.tta": True, "training.precision": "bfloat16"}
+    changes |= {"training.ema_decay": 0.5, "training.channels_last": True}
+    changes |= {"data.augment": [{"name": "random-crop", "padding": 1, "size": 7}]}
     changes |= {"seed": 5, "data.test_fraction": 0.4}
     recipe.write_text(recipe_text(changes))
     words = ["train", str(recipe), "--arm", "mixup", "--out", str(folder / "run")]

@@ -108,12 +108,12 @@ def test_published_rows_stand_beside_the_network_that_they_were_measured_with(na
 @of_every_recipe
 def test_what_differs_from_published_runs_is_said(name, variant):
     recipe = read_recipe(name, variant=variant)
-    assert bool(recipe.published) == bool(recipe.differs)
-    for sentence in recipe.differs:
+    assert bool(recipe.published) == bool(recipe.known_differences)
+    for sentence in recipe.known_differences:
         assert sentence.endswith(".")
 
 
 def test_the_rows_of_the_mxnet_layer_say_that_its_loss_is_another():
-    said = " ".join(read_recipe("cifar10-resnet50").differs)
+    said = " ".join(read_recipe("cifar10-resnet50").known_differences)
     assert "-log(sum y*p)" in said
     assert "eps 2e-5" in said

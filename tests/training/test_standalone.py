@@ -30,11 +30,11 @@ ALL_AT_ONCE = {
     "data.test_fraction": 0.8,
     "training.epochs": 45,
     "training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3},
-    "training.ema": 0.9,
+    "training.ema_decay": 0.9,
     "training.precision": "float16",
     "training.channels_last": True,
-    "training.accumulate": 2,
-    "training.clip_norm": 1.0,
+    "training.accumulation_steps": 2,
+    "training.max_grad_norm": 1.0,
     "training.checkpoint_every": 1,
     "arms.mixup.at": ["input", "stage1", "stage2"],
 }
@@ -157,7 +157,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_pat
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")
     cases = [
         ({"training.batch_size": 5000}, [], "is more than the 1257 training examples"),
-        ({"training.accumulate": 5}, [], "choose a multiple of 5"),
+        ({"training.accumulation_steps": 5}, [], "choose a multiple of 5"),
         ({}, ["--arm", "mixpu"], "no arm 'mixpu'; did you mean 'mixup'"),
         ({}, ["--logger", "tb"], "no logger 'tb'"),
         ({}, ["--corrupted", "40"], "--corrupted is a fraction from 0 to 1"),

@@ -75,9 +75,9 @@ def pictures_in(folder, *, test=4):
 
 def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, vicinal):
     steps = [
-        {"name": "resized-crop", "size": 8},
-        {"name": "crop", "padding": 1},
-        {"name": "color"},
+        {"name": "random-resized-crop", "size": 8},
+        {"name": "random-crop", "padding": 1},
+        {"name": "hls-jitter"},
     ]
     changes = {"data.source": pictures_in(tmp_path / "few"), "data.augment": steps}
     changes |= {"corrupted_labels": [0.0], "model.name": "mlp", "arms.mixup-features": None}
@@ -91,11 +91,14 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.augment": [{"name": "color"}]}, "color is for pictures with values up to 255"),
+        (
+            {"data.augment": [{"name": "hls-jitter"}]},
+            "hls-jitter is for images with values up to 255",
+        ),
         ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
         ({"data.augment": [{"p": 0.5}]}, "data.augment.0.name is missing"),
         (
-            {"data.augment": [{"name": "flip", "pp": 0.5}]},
+            {"data.augment": [{"name": "random-horizontal-flip", "pp": 0.5}]},
             "there is no field 'pp'; did you mean 'p'? (there are: name, p)",
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
@@ -122,7 +125,7 @@ def test_a_study_of_a_table_runs(small_recipe, tmp_path, vicinal):
 def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vicinal):
     source = pictures_in(tmp_path / "few")
     (tmp_path / "few" / "train" / "b" / "z.png").write_bytes(b"no picture")
-    changes = {"data.source": source, "data.on_bad": "skip", "corrupted_labels": [0.0]}
+    changes = {"data.source": source, "data.skip_bad": True, "corrupted_labels": [0.0]}
     changes |= {"training.batch_size": 4}
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
@@ -148,7 +151,7 @@ def test_alpha_may_be_infinite_from_the_recipe_to_the_summary(
         assert "alpha = inf" in (tmp_path / "out" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["warmup_epochs", "clip_norm"])
+@pytest.mark.parametrize("name", ["warmup_epochs", "max_grad_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_settings_that_make_no_sense_without_an_end_are_refused(
     small_recipe, tmp_path, vicinal, name, value

@@ -101,7 +101,7 @@ def test_a_result_that_cannot_be_right_is_refused_with_what_to_do(tmp_path, chan
 def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_compared():
     there = settings_of(RECIPE, TRIAL)
     there["training"] |= {"gone": 3}
-    del there["training"]["ema"]
+    del there["training"]["ema_decay"]
     moved = RECIPE.model_copy(update={"data": RECIPE.data.model_copy(update={"root": "x"})})
     assert settings_that_differ(there, moved, TRIAL) == ""
 

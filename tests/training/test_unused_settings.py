@@ -24,8 +24,9 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
             "arms.mixup never mixes: mix_rate = 0.007 of a batch of 64 examples is none",
         ),
         (
-            {"arms.mixup.plain_first": 1, "arms.mixup.plain_last": 1},
-            "arms.mixup never mixes: plain_first = 1 and plain_last = 1 leave none of the 2 epochs",
+            {"arms.mixup.unmixed_epochs_at_start": 1, "arms.mixup.unmixed_epochs_at_end": 1},
+            "arms.mixup never mixes: unmixed_epochs_at_start = 1 and unmixed_epochs_at_end = 1 "
+            "leave none of the 2 epochs",
         ),
     ],
 )

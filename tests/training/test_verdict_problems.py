@@ -9,7 +9,7 @@ from vicinal.studies.summary import summarize
 from vicinal.training.fingerprint import data_facts
 from vicinal.training.recipe import read_recipe
 from vicinal.training.trial_result import Result, trials_of
-from vicinal.training.verdict_problems import constant_predictor, doubts
+from vicinal.training.verdict_problems import constant_predictor, verdict_problems
 
 NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
 CLASSES = ("negative", "positive")
@@ -108,21 +108,26 @@ def test_no_verdict_beside_a_baseline_that_learned_nothing():
 )
 def test_data_that_support_no_verdict_are_told(data, words):
     recipe = read_recipe("digits")
-    assert [doubt.text for doubt in doubts(recipe, data_facts(data))] == words
+    assert [problem.text for problem in verdict_problems(recipe, data_facts(data))] == words
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"training.warmup_epochs": 2.5}, "(2.5 epochs) is longer than its training (2)"),
-        ({"arms.mixup.plain_first": 1, "arms.mixup.plain_last": 1}, "input mixup never mixes"),
+        (
+            {"arms.mixup.unmixed_epochs_at_start": 1, "arms.mixup.unmixed_epochs_at_end": 1},
+            "input mixup never mixes",
+        ),
     ],
 )
 def test_trainings_that_support_no_verdict_are_told(small_recipe, changes, words):
-    found = doubts(read_recipe(str(small_recipe(changes))), {})
+    found = verdict_problems(read_recipe(str(small_recipe(changes))), {})
     assert words in found[0].text
-    assert {doubt.arm for doubt in found} <= {"erm", "mixup", "mixup-features"}
-    assert doubts(read_recipe(str(small_recipe({"training.warmup_epochs": 2.0}))), {}) == []
+    assert {problem.arm for problem in found} <= {"erm", "mixup", "mixup-features"}
+    assert (
+        verdict_problems(read_recipe(str(small_recipe({"training.warmup_epochs": 2.0}))), {}) == []
+    )
 
 
 def test_a_study_warns_first_and_shows_its_data_last(small_recipe, tmp_path, vicinal, monkeypatch):

@@ -214,6 +214,6 @@ class SkippedExamples:
         if self.on_bad == "raise":
             raise UserError(
                 f"{error}; to leave such examples out, pass --skip-bad, or set "
-                'on_bad = "skip" in a recipe or in load'
+                "skip_bad = true in a recipe"
             ) from error
         self.sentences.append(str(error))

@@ -90,7 +90,7 @@ def published_lines(summary: Mapping[str, Any]) -> list[PublishedLine]:
 
 def differences(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences on what is known to differ from the published runs."""
-    return list(summary["settings"].get("differs", []))
+    return list(summary["settings"].get("known_differences", []))
 
 
 def title(summary: Mapping[str, Any], arm: str) -> str:
@@ -121,7 +121,7 @@ def caption(summary: Mapping[str, Any]) -> str:
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences that belong under the table: warnings first, then what to compare with."""
-    found = [f"Warning: {text}." for text in summary.get("doubts", ())]
+    found = [f"Warning: {text}." for text in summary.get("verdict_problems", ())]
     for row in summary["rows"]:
         name = f"{title(summary, row['arm'])}, {row['condition']}"
         for one in row.get("failed", ()):

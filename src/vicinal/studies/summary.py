@@ -10,7 +10,12 @@ from vicinal.errors import UserError
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
 from vicinal.training.settings import Published, Recipe
 from vicinal.training.trial_result import Result, Trial, condition_name
-from vicinal.training.verdict_problems import Constant, Doubt, constant_predictor, doubts
+from vicinal.training.verdict_problems import (
+    Constant,
+    VerdictProblem,
+    constant_predictor,
+    verdict_problems,
+)
 
 
 def summarize(
@@ -24,7 +29,7 @@ def summarize(
     A row is about the ``n`` seeds that finished; its difference is about those that finished in
     the baseline too, and ``failed`` lists the others. ``withheld`` says why a verdict is
     ``"withheld"``: a trial failed, the arm or the baseline is not above the constant predictor, or
-    one of ``doubts`` holds. ``recall`` has the accuracy on each class.
+    there are ``verdict_problems``. ``recall`` has the accuracy on each class.
 
     ``data`` and ``constant``, the predictor that always answers the most frequent training class,
     are there where results have recorded their data.
@@ -49,7 +54,7 @@ def summarize(
             f"{next(iter(failures.values()), 'none was run')}"
         )
     facts = next(iter(results.values())).origin.get("data", {})
-    found = doubts(recipe, facts)
+    found = verdict_problems(recipe, facts)
     constant = constant_predictor(facts) if facts else None
     rows = []
     for corrupted in recipe.corrupted_labels:
@@ -78,7 +83,7 @@ def summarize(
         **({"published": alone + published} if published else {}),
         **({"data": {k: v for k, v in facts.items() if k != "preparation"}} if facts else {}),
         **({"constant": _of_constant(constant)} if constant else {}),
-        "doubts": [doubt.text for doubt in found],
+        "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
     }
@@ -128,7 +133,7 @@ def _recall(results: Sequence[Result]) -> list[float | None]:
 def _withhold(
     recipe: Recipe,
     rows: Sequence[dict[str, Any]],
-    found: Sequence[Doubt],
+    found: Sequence[VerdictProblem],
     constant: Constant | None,
 ) -> None:
     """Withhold the verdicts that the numbers of one condition do not support, and say why."""
@@ -136,7 +141,9 @@ def _withhold(
     for row in rows:
         if row is base:
             continue
-        reasons = [doubt.text for doubt in found if doubt.arm in (None, row["arm"], base["arm"])]
+        reasons = [
+            problem.text for problem in found if problem.arm in (None, row["arm"], base["arm"])
+        ]
         for one in (row, base):
             if one["failed"]:
                 whose = "" if one is row else f" of {recipe.arms[one['arm']].title}"

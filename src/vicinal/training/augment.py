@@ -16,7 +16,7 @@ class _Step(pydantic.BaseModel):
 class CropStep(_Step):
     """``vicinal.data.RandomCrop``; tests see the middle."""
 
-    name: Literal["crop"]
+    name: Literal["random-crop"]
     padding: int = Field(4, ge=0, description="pixels of black on each side")
     size: int | None = Field(
         None, ge=1, description="side of the window; the picture's if left out"
@@ -26,14 +26,14 @@ class CropStep(_Step):
 class FlipStep(_Step):
     """``vicinal.data.RandomHorizontalFlip``."""
 
-    name: Literal["flip"]
-    p: float = Field(0.5, ge=0, le=1, description="share that is flipped, left to right")
+    name: Literal["random-horizontal-flip"]
+    p: float = Field(0.5, ge=0, le=1, description="probability of a flip")
 
 
 class ColorStep(_Step):
     """``vicinal.data.HLSJitter``."""
 
-    name: Literal["color"]
+    name: Literal["hls-jitter"]
     hue: float = Field(36, ge=0, le=90, description="most that is added, in steps of 2 degrees")
     saturation: float = Field(50, ge=0, le=255, description="most that is added, in 255ths")
     lightness: float = Field(50, ge=0, le=255, description="most that is added, in 255ths")
@@ -42,15 +42,15 @@ class ColorStep(_Step):
 class ResizedCropStep(_Step):
     """``vicinal.data.RandomResizedCrop``; tests see the middle."""
 
-    name: Literal["resized-crop"]
+    name: Literal["random-resized-crop"]
     size: int = Field(ge=1, description="side of what comes out, in pixels")
 
 
 STEPS: dict[str, type[_Step]] = {
-    "crop": CropStep,
-    "flip": FlipStep,
-    "color": ColorStep,
-    "resized-crop": ResizedCropStep,
+    "random-crop": CropStep,
+    "random-horizontal-flip": FlipStep,
+    "hls-jitter": ColorStep,
+    "random-resized-crop": ResizedCropStep,
 }
 """The settings of each augmentation, by its name."""
 
@@ -61,7 +61,7 @@ def training_steps(settings: Sequence[Augment]) -> list[Transform]:
     """Return what training inputs go through.
 
     Example:
-        >>> training_steps([FlipStep(name="flip")])
+        >>> training_steps([FlipStep(name="random-horizontal-flip")])
         [RandomHorizontalFlip(p=0.5)]
     """
     return [TRANSFORMS[step.name](**step.model_dump(exclude={"name"})) for step in settings]
@@ -71,7 +71,7 @@ def evaluation_steps(settings: Sequence[Augment]) -> list[Transform]:
     """Return what test inputs go through: the middle, of the size that training has seen.
 
     Example:
-        >>> evaluation_steps([CropStep(name="crop", size=28), FlipStep(name="flip")])
+        >>> evaluation_steps([CropStep(name="random-crop", size=28)])
         [CenterCrop(size=28)]
     """
     sizes = [getattr(step, "size", None) for step in settings]

@@ -123,7 +123,7 @@ def troubles_in_words(batch_size: int) -> Iterator[None]:
         ...     raise torch.OutOfMemoryError("CUDA out of memory")
         Traceback (most recent call last):
         vicinal.errors.TrialError: out of memory with training.batch_size = 64: lower it, or raise \
-training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
+training.accumulation_steps, or choose precision "bfloat16" (CUDA out of memory)
     """
     try:
         with dead_workers_named():
@@ -133,7 +133,7 @@ training.accumulate, or choose precision "bfloat16" (CUDA out of memory)
         if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise TrialError(
                 f"out of memory with training.batch_size = {batch_size}: lower it, or raise "
-                f'training.accumulate, or choose precision "bfloat16" ({reason})'
+                f'training.accumulation_steps, or choose precision "bfloat16" ({reason})'
             ) from error
         lost = isinstance(error, torch.distributed.DistError) or any(
             word in reason for word in ("gloo", "NCCL", "Connection", "Timed out")

@@ -29,7 +29,7 @@ def answers(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     fabric: Fabric | None = None,
-    flip_averaged: bool = False,
+    tta: bool = False,
     channels_last: bool = False,
 ) -> Answers:
     """Return what a network answers in eval mode; its mode is left as it was.
@@ -38,7 +38,7 @@ def answers(
         model: ``(batch, ...)`` to ``(batch, classes)``.
         batches: inputs and targets, such as an epoch of a ``Loader``.
         fabric: for the precision of what is computed.
-        flip_averaged: whether to average the logarithms of the probabilities for a picture and for
+        tta: whether to average the logarithms of the probabilities for a picture and for
             its mirror image.
         channels_last: whether the channels of a place of a picture lie together in memory.
 
@@ -56,7 +56,7 @@ def answers(
                 if channels_last and x.dim() == 4:
                     batch = batch.to(memory_format=torch.channels_last)
                 scores = _forward(model, batch, fabric).to(dtype)
-                if flip_averaged and x.dim() == 4:
+                if tta and x.dim() == 4:
                     mirrored = _forward(model, batch.flip(3), fabric).to(dtype)
                     scores = (F.log_softmax(scores, 1) + F.log_softmax(mirrored, 1)) / 2
                 each.append((scores, y))

@@ -79,7 +79,7 @@ def learner(
     fabric: Fabric,
     policy: Policy | None = None,
     at: Sequence[str] = ("input",),
-    ema: float | None = None,
+    ema_decay: float | None = None,
     channels_last: bool = False,
     compiled: bool = False,
     cuda_graphs: bool = False,
@@ -93,7 +93,7 @@ def learner(
         fabric: the engine: device, precision, processes.
         policy: what to draw the mixing from; ``None`` for none.
         at: layers to mix after, one of which is drawn each step: ``"input"`` or names of modules.
-        ema: decay per step of an average of the weights and of the statistics of norms.
+        ema_decay: decay per step of an average of the weights and of the statistics of norms.
         channels_last: whether the channels of a pixel lie together in memory.
         compiled: whether ``torch.compile`` makes a program of it.
         cuda_graphs: whether the compiled program is replayed as a whole.
@@ -111,16 +111,20 @@ def learner(
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     sharded = "FSDP" in type(fabric.strategy).__name__
-    if ema is not None and sharded:
-        raise UserError("training.ema averages whole weights, and fsdp divides them: choose ddp")
+    if ema_decay is not None and sharded:
+        raise UserError(
+            "training.ema_decay averages whole weights, and fsdp divides them: choose ddp"
+        )
     with fabric.init_tensor():
         dtype = torch.get_default_dtype()
     model.to(fabric.device, dtype)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = None
-    if ema is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+    if ema_decay is not None:
+        average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
+        )
     inner = model if policy is None else MixedInside(model, policy, at=at)
     if compiled:
         inner.compile(mode="reduce-overhead" if cuda_graphs else None)
@@ -142,8 +146,8 @@ def train(
     rate: Callable[[int], float] = lambda _step: 1.0,
     mixed_epochs: range | None = None,
     label_smoothing: float = 0.0,
-    accumulate: int = 1,
-    clip_norm: float | None = None,
+    accumulation_steps: int = 1,
+    max_grad_norm: float | None = None,
     channels_last: bool = False,
     start: TrainingProgress | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -159,15 +163,15 @@ def train(
     Args:
         learner: what is trained, as ``learner`` makes it or as a checkpoint has left it.
         loader: of floating point inputs and int64 classes, on Fabric's device. An optimizer step
-            takes ``accumulate`` of its batches.
+            takes ``accumulation_steps`` of its batches.
         fabric: the engine: device, precision, processes.
         epochs: passes over the data, from 1.
         seed: of this run.
         rate: what the learning rate is multiplied by at an optimizer step.
         mixed_epochs: the epochs, from 0, in which batches are mixed; all of them if None.
         label_smoothing: share of each target that is spread over all classes.
-        accumulate: batches of the loader to a step.
-        clip_norm: the longest gradient; longer ones are shortened.
+        accumulation_steps: batches of the loader to a step.
+        max_grad_norm: the longest gradient; longer ones are shortened.
         channels_last: whether the channels of a pixel lie together in memory.
         start: where to begin, if not at the start.
         stopping: says whether to hand over before the epoch is over.
@@ -182,7 +186,7 @@ def train(
     reached = start or TrainingProgress()
     narrow = fabric.device.type == "mps"  # which has no float64
     reached.loss = reached.loss.to(fabric.device, torch.float32 if narrow else torch.float64)
-    steps = math.ceil(len(loader) / accumulate)
+    steps = math.ceil(len(loader) / accumulation_steps)
     criterion = partial(F.cross_entropy, label_smoothing=label_smoothing)
     fresh = True
     while reached.epoch < epochs:
@@ -191,8 +195,8 @@ def train(
         for x, y in loader.epoch(reached.epoch, reached.step):
             k = reached.step
             number = reached.epoch * len(loader) + k
-            closing = (k + 1) % accumulate == 0 or k + 1 == len(loader)
-            if k % accumulate == 0:
+            closing = (k + 1) % accumulation_steps == 0 or k + 1 == len(loader)
+            if k % accumulation_steps == 0:
                 learner.model.zero_grad(set_to_none=True)
             with fabric.no_backward_sync(learner.network, enabled=not closing):
                 loss = _backward(
@@ -203,7 +207,7 @@ def train(
                     y,
                     criterion=criterion,
                     # Of the examples of a step, in all processes and parts: each counts the same.
-                    share=len(y) * fabric.world_size / _examples(loader, k, accumulate),
+                    share=len(y) * fabric.world_size / _examples(loader, k, accumulation_steps),
                     fabric=fabric,
                     mixing=mixing,
                     draws=(seed, number, fabric.global_rank),
@@ -212,21 +216,28 @@ def train(
                 )
             fresh = False
             if closing:
-                _step(learner, fabric, rate(reached.epoch * steps + k // accumulate), clip_norm)
+                _step(
+                    learner,
+                    fabric,
+                    rate(reached.epoch * steps + k // accumulation_steps),
+                    max_grad_norm,
+                )
             reached.loss += loss * len(y)
             reached.seen += len(y)
             reached.step += 1
-            step = reached.epoch * steps + k // accumulate
+            step = reached.epoch * steps + k // accumulation_steps
             if closing and reached.step < len(loader) and _agreed(stopping, step, fabric):
                 yield reached
         _close_epoch(reached, fabric, learner)
         yield reached
 
 
-def _examples(loader: Loader, k: int, accumulate: int) -> int:
+def _examples(loader: Loader, k: int, accumulation_steps: int) -> int:
     """Return how many examples the optimizer step of batch ``k`` has, in all processes."""
-    first = k // accumulate * accumulate
-    return loader.seen_before(min(first + accumulate, len(loader))) - loader.seen_before(first)
+    first = k // accumulation_steps * accumulation_steps
+    return loader.seen_before(min(first + accumulation_steps, len(loader))) - loader.seen_before(
+        first
+    )
 
 
 def _backward(
@@ -286,8 +297,8 @@ def _norms_in_words(size: int) -> Iterator[None]:
             raise
         raise UserError(
             "a batch norm cannot be trained on batches of one example: raise training.batch_size, "
-            "or lower training.accumulate or the number of devices, so that each pass through the "
-            f"network has at least two ({error})"
+            "or lower training.accumulation_steps or the number of devices, so that each pass "
+            f"through the network has at least two ({error})"
         ) from error
 
 
@@ -314,13 +325,13 @@ def _compiled(network: nn.Module, *, forget: bool = False) -> nn.Module | None:
     return None
 
 
-def _step(learner: Learner, fabric: Fabric, factor: float, clip_norm: float | None) -> None:
+def _step(learner: Learner, fabric: Fabric, factor: float, max_grad_norm: float | None) -> None:
     for optimizer in learner.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        if clip_norm is not None:
+        if max_grad_norm is not None:
             fabric.clip_gradients(
-                learner.network, optimizer, max_norm=clip_norm, error_if_nonfinite=False
+                learner.network, optimizer, max_norm=max_grad_norm, error_if_nonfinite=False
             )
         optimizer.step()
     if learner.average is not None:

@@ -15,7 +15,7 @@ def optimizers(
     model: nn.Module,
     chosen: settings.SGD | settings.AdamW | settings.Muon,
     *,
-    decay: str,
+    weight_decay_on: str,
     fused: bool = True,
 ) -> list[Optimizer]:
     """Return the optimizers that learn a network's parameters together, each parameter by one.
@@ -27,8 +27,8 @@ def optimizers(
         model: whose parameters with ``requires_grad`` are learned. Put it on its device, and into
             its memory format, before.
         chosen: what they are learned by.
-        decay: ``"weights"`` leaves parameters with fewer than two dimensions, norms and biases, out
-            of weight decay; ``"all"`` leaves none out.
+        weight_decay_on: ``"weights"`` exempts parameters with fewer than two dimensions, such as
+            norms and biases; ``"all"`` exempts none.
         fused: whether SGD and AdamW are PyTorch's fused ones, which are faster; they undo the scale
             of a float16 loss themselves, so that Fabric cannot clip gradients before.
 
@@ -37,7 +37,7 @@ def optimizers(
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)
-        >>> (optimizer,) = optimizers(nn.Linear(2, 2), sgd, decay="weights")
+        >>> (optimizer,) = optimizers(nn.Linear(2, 2), sgd, weight_decay_on="weights")
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.0005, 0.0]
     """
@@ -45,10 +45,10 @@ def optimizers(
     if not learned:
         raise UserError(f"{type(model).__name__} has no parameter to learn: nothing can be trained")
     if isinstance(chosen, settings.AdamW):
-        groups = _groups(learned.values(), chosen.weight_decay, decay)
+        groups = _groups(learned.values(), chosen.weight_decay, weight_decay_on)
         return [AdamW(groups, lr=chosen.lr, fused=fused)]
     if isinstance(chosen, settings.SGD):
-        return [_sgd(learned.values(), chosen, decay, fused)]
+        return [_sgd(learned.values(), chosen, weight_decay_on, fused)]
     filters = [p for p in learned.values() if p.dim() == 4]
     rest = [p for p in learned.values() if p.dim() != 4]
     if not filters:
@@ -63,14 +63,14 @@ def optimizers(
             "pip install --upgrade torch, or choose sgd or adamw"
         ) from error
     muon = FilterMuon(filters, lr=chosen.lr, momentum=chosen.momentum)
-    return [muon, *([_sgd(rest, chosen.rest, decay, fused)] if rest else [])]
+    return [muon, *([_sgd(rest, chosen.rest, weight_decay_on, fused)] if rest else [])]
 
 
 def _sgd(
-    parameters: Iterable[nn.Parameter], chosen: settings.SGD, decay: str, fused: bool
+    parameters: Iterable[nn.Parameter], chosen: settings.SGD, weight_decay_on: str, fused: bool
 ) -> Optimizer:
     return SGD(
-        _groups(parameters, chosen.weight_decay, decay),
+        _groups(parameters, chosen.weight_decay, weight_decay_on),
         lr=chosen.lr,
         momentum=chosen.momentum,
         nesterov=chosen.nesterov and chosen.momentum > 0,
@@ -79,12 +79,12 @@ def _sgd(
 
 
 def _groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float, decay: str
+    parameters: Iterable[nn.Parameter], weight_decay: float, weight_decay_on: str
 ) -> list[dict[str, Any]]:
     """Divide parameters into those that decay and those that do not."""
     parameters = list(parameters)
-    spared = [p for p in parameters if decay == "weights" and p.dim() < 2]
-    decaying = [p for p in parameters if decay == "all" or p.dim() >= 2]
+    spared = [p for p in parameters if weight_decay_on == "weights" and p.dim() < 2]
+    decaying = [p for p in parameters if weight_decay_on == "all" or p.dim() >= 2]
     groups = (
         {"params": decaying, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},

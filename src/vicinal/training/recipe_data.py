@@ -7,7 +7,7 @@ from vicinal.errors import UserError
 from vicinal.models import imported_module
 from vicinal.training.fingerprint import data_facts
 from vicinal.training.settings import Recipe
-from vicinal.training.verdict_problems import doubts
+from vicinal.training.verdict_problems import verdict_problems
 
 
 def load_data(recipe: Recipe, left_out: Callable[[str, Sequence[str]], None]) -> DataSet:
@@ -26,7 +26,7 @@ def load_data(recipe: Recipe, left_out: Callable[[str, Sequence[str]], None]) ->
         root=settings.root,
         test_fraction=settings.test_fraction,
         seed=recipe.seed,
-        on_bad=settings.on_bad,
+        on_bad="skip" if settings.skip_bad else "raise",
         max_bytes=settings.max_bytes,
     )
     for name, part in data.splits.items():
@@ -86,5 +86,5 @@ def first_lines(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]
         >>> first_lines(read_recipe("digits"), load("digits"), ["erm"])
         []
     """
-    found = [one for one in doubts(recipe, data_facts(data)) if one.arm in (None, *arms)]
+    found = [one for one in verdict_problems(recipe, data_facts(data)) if one.arm in (None, *arms)]
     return told_of(data) + [f"warning: {one.text}, so no verdict will be given" for one in found]

@@ -38,7 +38,7 @@ def rate_factor(
         return (step + 1) / (warmup + 1)
     if isinstance(schedule, settings.Step):
         passed = sum(step >= milestone * steps_per_epoch for milestone in schedule.milestones)
-        return float(schedule.factor**passed)
+        return float(schedule.gamma**passed)
     total = epochs * steps_per_epoch
     share = (step - warmup) / max(total - warmup, 1)
     if isinstance(schedule, settings.Linear):
@@ -46,9 +46,9 @@ def rate_factor(
     if isinstance(schedule, settings.Cosine):
         return _wave(share)
     here, count = step - warmup, total - warmup
-    up = max(schedule.rise * count - 1, 0)
+    up = max(schedule.pct_start * count - 1, 0)
     if here <= up:
-        return 1 - (1 - schedule.start) * _wave(here / up if up else 1)
+        return 1 - (1 - 1 / schedule.div_factor) * _wave(here / up if up else 1)
     # The last step, not the one behind it, has the lowest rate.
     return _FLOOR + (1 - _FLOOR) * _wave((here - up) / max(count - 1 - up, 1))
 

@@ -79,7 +79,7 @@ def score_saved(
         root=root or (about.root if source is None else None),
         seed=seed,
         test_fraction=fraction,
-        on_bad="skip" if skip_bad else about.on_bad if source is None else "raise",
+        on_bad="skip" if skip_bad or (source is None and about.skip_bad) else "raise",
         max_bytes=max_bytes,
         preparation=about.preparation,
     )

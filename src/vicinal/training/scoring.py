@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vicinal.data import CenterCrop, DataSet, Loader, Normalize, Split
-from vicinal.data.dataset import OnBad
 from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
 from vicinal.models import NETWORKS, build, imported_module
@@ -39,7 +38,7 @@ class About(pydantic.BaseModel):
         crops: sizes of the center crops of its tests.
         data: what named the data set.
         root: the folder that it was looked for under; None for the default.
-        on_bad: what was done about examples that cannot be read.
+        skip_bad: whether examples that cannot be read were skipped.
         division: how a data set without a test split was divided.
         preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
         origin: fingerprints of data and network; see ``vicinal.training.origin``.
@@ -53,10 +52,10 @@ class About(pydantic.BaseModel):
     crops: tuple[pydantic.PositiveInt, ...]
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     channels_last: bool
-    flip_averaged: bool
+    tta: bool
     data: str
     root: str | None
-    on_bad: OnBad
+    skip_bad: bool
     division: Division
     preparation: dict[str, Any]
     origin: dict[str, dict[str, Any]]
@@ -203,7 +202,7 @@ def score_checkpoint(
             model,
             loader.epoch(0),
             fabric=fabric,
-            flip_averaged=about.flip_averaged,
+            tta=about.tta,
             channels_last=about.channels_last,
         )
     return scores_of(given, about.classes, pairs=pairs)

@@ -55,8 +55,8 @@ class Data(Settings):
         lt=1,
         description="share of the examples to test on, of a set that comes in one",
     )
-    on_bad: Literal["raise", "skip"] = Field(
-        "raise", description="what is done about an example that cannot be read"
+    skip_bad: bool = Field(
+        False, description="skip and report examples that cannot be read, instead of stopping"
     )
     max_bytes: int = Field(
         MAX_BYTES, ge=1, description="most bytes that one file may take once it is decoded"
@@ -108,14 +108,13 @@ Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
 
 
 class OneCycle(Settings):
-    """From ``start`` of the peak up to it and down to almost nothing: half waves of a cosine.
-
-    Smith and Topin (arXiv 1708.07120).
-    """
+    """Up to the peak and down to almost zero, along half cosine waves (arXiv 1708.07120)."""
 
     name: Literal["one-cycle"]
-    rise: Fraction = Field(0.3, description="share of the steps in which the rate rises")
-    start: Fraction = Field(0.04, description="share of the peak to begin with")
+    pct_start: Fraction = Field(0.3, description="fraction of the steps in which the rate rises")
+    div_factor: float = Field(
+        25.0, ge=1, allow_inf_nan=False, description="the first learning rate is lr / div_factor"
+    )
 
 
 class Cosine(Settings):
@@ -136,8 +135,8 @@ class Step(Settings):
     name: Literal["step"]
     milestones: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)
-    ] = Field(description="numbers of epochs after which the rate is multiplied by factor")
-    factor: float = Field(0.1, gt=0, lt=1, description="what it is multiplied by")
+    ] = Field(description="numbers of epochs after which the rate is multiplied by gamma")
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor at each milestone")
 
 
 Schedule = Annotated[OneCycle | Cosine | Linear | Step, Field(discriminator="name")]
@@ -150,24 +149,26 @@ class Training(Settings):
     batch_size: Count = Field(
         description="examples per step, of all devices together; the last may be smaller"
     )
-    accumulate: Count = Field(1, description="parts that a batch is cut into, to save memory")
+    accumulation_steps: Count = Field(
+        1, description="forward and backward passes that a batch is split into, to save memory"
+    )
     optimizer: Optimizer
     schedule: Schedule
     warmup_epochs: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="epochs of a straight rise from nothing"
     )
-    decay: Literal["weights", "all"] = Field(
-        "weights", description='what decays: "weights" spares norms and biases'
+    weight_decay_on: Literal["weights", "all"] = Field(
+        "weights", description='"weights" exempts norms and biases from weight decay'
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
-    clip_norm: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="longest gradient, in all weights"
+    max_grad_norm: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="gradients with a larger norm are clipped"
     )
-    ema: float | None = Field(
+    ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the average that is tested and kept"
     )
-    flip_averaged: bool = Field(
-        False, description="whether tests average the answers to a picture and its mirror image"
+    tta: bool = Field(
+        False, description="test-time augmentation: average predictions over horizontal flips"
     )
     precision: Literal["float32", "bfloat16", "float16", "float64"] = Field(
         "float32", description="of what is computed; weights stay float32 (or float64)"
@@ -183,9 +184,9 @@ class Training(Settings):
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> "Training":
         problems = []
-        if self.optimizer.name == "muon" and self.clip_norm is not None:
+        if self.optimizer.name == "muon" and self.max_grad_norm is not None:
             problems.append(
-                "training.clip_norm does nothing for muon, whose steps have a length of their own: "
+                "training.max_grad_norm does nothing for muon, whose steps have a fixed norm: "
                 "leave it out, or choose sgd or adamw"
             )
         if self.optimizer.name == "muon" and self.precision == "float16":
@@ -223,8 +224,8 @@ class MixUpArm(Settings):
         ("input",),
         description='layers to mix after, one drawn for each step: "input" or module names',
     )
-    plain_first: int = Field(0, ge=0, description="epochs at the start without mixing")
-    plain_last: int = Field(0, ge=0, description="epochs at the end without mixing")
+    unmixed_epochs_at_start: int = Field(0, ge=0, description="epochs at the start without mixing")
+    unmixed_epochs_at_end: int = Field(0, ge=0, description="epochs at the end without mixing")
     training: dict[str, Any] = Field({}, description="what differs from [training] in this arm")
 
 
@@ -261,7 +262,7 @@ class Recipe(Settings):
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="rows of others to stand beside ours"
     )
-    differs: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+    known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="sentences on what is known to differ from the published runs"
     )
 

@@ -137,7 +137,7 @@ def _run(
     begin -= before
     for row in rows:
         told.epoch(row)
-    steps = math.ceil(len(loaders.train) / settings.accumulate)
+    steps = math.ceil(len(loaders.train) / settings.accumulation_steps)
     for reached in train(
         learned,
         loaders.train,
@@ -153,8 +153,8 @@ def _run(
         ),
         mixed_epochs=_mixed_epochs(arm, settings.epochs),
         label_smoothing=settings.label_smoothing,
-        accumulate=settings.accumulate,
-        clip_norm=settings.clip_norm,
+        accumulation_steps=settings.accumulation_steps,
+        max_grad_norm=settings.max_grad_norm,
         channels_last=settings.channels_last,
         start=start,
         stopping=lambda: stopping.asked,
@@ -203,13 +203,13 @@ def _learner(
             partial(
                 optimizers,
                 chosen=settings.optimizer,
-                decay=settings.decay,
-                fused=settings.clip_norm is None or settings.precision != "float16",
+                weight_decay_on=settings.weight_decay_on,
+                fused=settings.max_grad_norm is None or settings.precision != "float16",
             ),
             fabric=fabric,
             policy=policy_of(arm),
             at=arm.at if isinstance(arm, MixUpArm) else ("input",),
-            ema=settings.ema,
+            ema_decay=settings.ema_decay,
             channels_last=settings.channels_last,
             compiled=settings.compile,
             cuda_graphs=settings.cuda_graphs,
@@ -247,7 +247,7 @@ def _measured(
         answers,
         learned.tested,
         fabric=fabric,
-        flip_averaged=settings.flip_averaged,
+        tta=settings.tta,
         channels_last=settings.channels_last,
     )
     add_up = partial(total, fabric=fabric)
@@ -273,7 +273,7 @@ def _measured(
 def _mixed_epochs(arm: PlainArm | MixUpArm, epochs: int) -> range | None:
     if isinstance(arm, PlainArm):
         return None
-    return range(arm.plain_first, epochs - arm.plain_last)
+    return range(arm.unmixed_epochs_at_start, epochs - arm.unmixed_epochs_at_end)
 
 
 def policy_of(arm: PlainArm | MixUpArm) -> MixUp | None:

@@ -143,11 +143,11 @@ class TrialCheckpointer:
             "crops": [step.size for step in evaluation_steps(self.recipe.data.augment)],  # type: ignore[attr-defined]
             "precision": settings.precision,
             "channels_last": settings.channels_last,
-            "flip_averaged": settings.flip_averaged,
+            "tta": settings.tta,
             "study": self.recipe.name,
             "data": self.recipe.data.source,
             "root": self.recipe.data.root,
-            "on_bad": self.recipe.data.on_bad,
+            "skip_bad": self.recipe.data.skip_bad,
             "preparation": self.data.preparation,
             "division": {
                 "seed": self.recipe.seed,

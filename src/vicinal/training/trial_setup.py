@@ -88,10 +88,9 @@ def loaders_of(
     """Return loaders of a trial, for this process.
 
     Raises:
-        UserError: if the batch size does not fit the data, the devices or ``accumulate``, or an
-            augmentation does not fit the data.
+        UserError: if the batch size or an augmentation does not fit the data or the devices.
     """
-    parts = settings.accumulate * fabric.world_size
+    parts = settings.accumulation_steps * fabric.world_size
     if settings.batch_size > len(data.train):
         raise UserError(
             f"training.batch_size = {settings.batch_size} is more than the "
@@ -100,15 +99,17 @@ def loaders_of(
     if settings.batch_size % parts:
         raise UserError(
             f"training.batch_size = {settings.batch_size} cannot be divided by "
-            f"{fabric.world_size} devices and training.accumulate = {settings.accumulate}: "
+            f"{fabric.world_size} devices and "
+            f"training.accumulation_steps = {settings.accumulation_steps}: "
             f"choose a multiple of {parts}"
         )
     train, test = data.train.to(fabric.device), data.test.to(fabric.device)
     normalize = normalize.to(fabric.device)
     steps = recipe.data.augment
-    if data.brightest != 255 and any(step.name == "color" for step in steps):
+    if data.brightest != 255 and any(step.name == "hls-jitter" for step in steps):
         raise UserError(
-            f"data.augment: color is for pictures with values up to 255, and {recipe.data.source} "
+            f"data.augment: hls-jitter is for images with values up to 255, and "
+            f"{recipe.data.source} "
             f"has {'none' if data.brightest is None else f'values up to {data.brightest}'}"
         )
     loader = Loader(

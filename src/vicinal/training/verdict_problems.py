@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from vicinal.training.settings import MixUpArm, Recipe
 
 
-class Doubt(NamedTuple):
+class VerdictProblem(NamedTuple):
     """A reason to withhold a verdict.
 
     Args:
@@ -30,7 +30,7 @@ class Constant(NamedTuple):
     accuracy: float
 
 
-def doubts(recipe: Recipe, facts: Mapping[str, Any]) -> list[Doubt]:
+def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictProblem]:
     """Return what makes verdicts meaningless before anything is trained.
 
     Args:
@@ -41,7 +41,7 @@ def doubts(recipe: Recipe, facts: Mapping[str, Any]) -> list[Doubt]:
         >>> from vicinal.training.recipe import read_recipe
         >>> split = {"of_each_class": [5, 0]}
         >>> facts = {"classes": ["cat", "dog"], "train": split, "test": split, "constant": False}
-        >>> [doubt.text for doubt in doubts(read_recipe("digits"), facts)]
+        >>> [problem.text for problem in verdict_problems(read_recipe("digits"), facts)]
         ['class dog has no training examples', 'class dog has no test examples']
     """
     found = _about_data(facts) if facts else []
@@ -49,24 +49,24 @@ def doubts(recipe: Recipe, facts: Mapping[str, Any]) -> list[Doubt]:
         training = recipe.training_of(name)
         if training.warmup_epochs > training.epochs:
             found.append(
-                Doubt(
+                VerdictProblem(
                     f"the warm-up of {arm.title} ({training.warmup_epochs:g} epochs) is longer "
                     f"than its training ({training.epochs})",
                     name,
                 )
             )
         if isinstance(arm, MixUpArm) and (reason := plain_throughout(arm, training.epochs)):
-            found.append(Doubt(f"{arm.title} never mixes, since {reason}", name))
+            found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
     return found
 
 
 def plain_throughout(arm: MixUpArm, epochs: int) -> str:
     """Return why an arm mixes in none of its epochs, or ``""``."""
-    if arm.plain_first + arm.plain_last < epochs:
+    if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < epochs:
         return ""
     return (
-        f"plain_first = {arm.plain_first} and plain_last = {arm.plain_last} leave none of the "
-        f"{epochs} epochs"
+        f"unmixed_epochs_at_start = {arm.unmixed_epochs_at_start} and "
+        f"unmixed_epochs_at_end = {arm.unmixed_epochs_at_end} leave none of the {epochs} epochs"
     )
 
 
@@ -84,18 +84,18 @@ def constant_predictor(facts: Mapping[str, Any]) -> Constant:
     return Constant(facts["classes"][most], test["of_each_class"][most] / test["examples"])
 
 
-def _about_data(facts: Mapping[str, Any]) -> list[Doubt]:
+def _about_data(facts: Mapping[str, Any]) -> list[VerdictProblem]:
     classes = facts["classes"]
     if len(classes) == 1:
-        return [Doubt(f"there is only one class, {classes[0]}")]
+        return [VerdictProblem(f"there is only one class, {classes[0]}")]
     found = []
     for split, words in (("train", "training"), ("test", "test")):
         counts = facts[split]["of_each_class"]
         missing = [name for name, count in zip(classes, counts, strict=True) if not count]
         if missing:
-            found.append(Doubt(f"{_classes(missing)} no {words} examples"))
+            found.append(VerdictProblem(f"{_classes(missing)} no {words} examples"))
     if facts["constant"]:
-        found.append(Doubt("all training inputs are the same"))
+        found.append(VerdictProblem("all training inputs are the same"))
     return found
 
 

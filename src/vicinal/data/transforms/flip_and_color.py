@@ -56,10 +56,10 @@ class RandomHorizontalFlip:
     """Turn pictures over, so that left is right.
 
     Args:
-        p: chance of each picture, in ``[0, 1]``.
+        p: probability that an image is flipped.
 
     Raises:
-        UserError: if ``p`` is outside of it.
+        UserError: if ``p`` is not in ``[0, 1]``.
 
     Example:
         >>> x = torch.tensor([[1, 2, 3], [1, 2, 3]]).view(2, 1, 1, 3)
@@ -154,10 +154,10 @@ class HLSJitter:
 
 
 TRANSFORMS: dict[str, type] = {
-    "crop": RandomCrop,
-    "flip": RandomHorizontalFlip,
-    "color": HLSJitter,
-    "resized-crop": RandomResizedCrop,
+    "random-crop": RandomCrop,
+    "random-horizontal-flip": RandomHorizontalFlip,
+    "hls-jitter": HLSJitter,
+    "random-resized-crop": RandomResizedCrop,
 }
 """Augmentations by the names that recipes give them."""
 
