@@ -2,7 +2,7 @@
 # goes into .venv. Both work again without a network.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-COMPILED := hatch_build.py $(wildcard src/vicinal/mixing/kernels/*.[ch])
+COMPILED := hatch_build.py $(wildcard src/vicinal/mixing/kernels/native/*.c)
 
 .PHONY: demo test check clean
 

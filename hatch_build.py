@@ -1,73 +1,66 @@
-"""Compile the CPU kernel into the wheel, where a C compiler is at hand.
+"""Compile the C kernel into the wheel if there is a C compiler.
 
-Without one, or if it fails, vicinal is installed all the same, and mixes by PyTorch operators.
+Without one, or if it fails, vicinal is installed all the same and mixes with PyTorch operators.
 """
 
 import os
 import shlex
 import subprocess
 import sysconfig
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-KERNELS = Path("src/vicinal/mixing/kernels")
-FLAGS = ["-std=c11", "-O3", "-fPIC", "-shared"]
+SOURCE = Path("src/vicinal/mixing/kernels/native/mixing.c")
+FLAGS = ["-std=c11", "-O3", "-mavx2", "-mfma", "-fPIC", "-shared"]
 FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-PROCESSORS = {  # as PyTorch names what a processor can do
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
-}
 
 
 class CompiledKernel(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds ``native-*.so`` to a wheel, and says for which platform that is."""
+    """Adds the compiled kernel to a wheel, and marks the wheel with its platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile before the files are gathered."""
+        """Compile before hatchling collects the files."""
         if self.target_name != "wheel":
             return
         try:
-            libraries = compile_kernel(Path(self.root) / KERNELS)
+            library = compile_kernel(Path(self.root) / SOURCE)
         except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", None) or error
-            self.app.display_warning(f"vicinal goes without its compiled kernel: {why}")
+            reason = getattr(error, "stderr", None) or error
+            self.app.display_warning(f"vicinal is installed without its compiled kernel: {reason}")
             return
-        if libraries:
-            build_data["artifacts"] += [str(KERNELS / one.name) for one in libraries]
+        if library is not None:
+            build_data["artifacts"].append(str(SOURCE.with_name(library.name)))
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"
 
 
-def compile_kernel(folder: Path) -> list[Path]:
-    """Compile the C files of a folder for each kind of processor; return the libraries.
+def compile_kernel(source: Path) -> Path | None:
+    """Compile a C file next to it, and return the library; None on a platform without support.
+
+    Its name holds the checksum of the source, so that a library of another version is not loaded.
 
     Raises:
         OSError: if there is no compiler.
-        subprocess.CalledProcessError: if it fails.
+        subprocess.CalledProcessError: if the compiler fails.
     """
-    for old in folder.glob("native-*.so"):
+    for old in source.parent.glob("*.so"):
         old.unlink(missing_ok=True)
     if sysconfig.get_platform() != "linux-x86_64":
-        return []  # nobody has tried it elsewhere
+        return None
+    library = source.with_name(f"mixing-{zlib.crc32(source.read_bytes()):08x}.so")
+    unfinished = library.with_suffix(f".{os.getpid()}")
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    # What was compiled from another text is not loaded.
-    text = b"".join(one.read_bytes() for one in sorted(folder.glob("*.[ch]")))
-    flags = [*FLAGS, f"-DSOURCE={zlib.crc32(text)}u"]
-    sources = [str(one) for one in sorted(folder.glob("*.c"))]
-    libraries = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix="native-") as fresh:
-        for name, processor in PROCESSORS.items():
-            library = Path(fresh) / f"native-{name}.so"
-            subprocess.run(
-                [*compiler, *flags, *processor, *sources, "-o", str(library), "-lm"],
-                check=True,
-                capture_output=True,
-                text=True,
-                errors="replace",
-            )
-            libraries.append(library.replace(folder / library.name))
-    return libraries
+    try:
+        subprocess.run(
+            [*compiler, *FLAGS, str(source), "-o", str(unfinished), "-lm"],
+            check=True,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        return unfinished.replace(library)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,5 +1,8 @@
+import ast
+import graphlib
 import subprocess
 import sys
+from pathlib import Path
 
 import vicinal
 from vicinal import data
@@ -62,10 +65,71 @@ def test_every_public_name_of_the_data_package_is_there_and_no_other():
     assert not hasattr(data, "Lodaer")
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_can_be_imported_and_has_a_docstring_of_its_own():
     for name in vicinal.__all__:
-        assert getattr(vicinal, name).__doc__
+        found = getattr(vicinal, name)
+        assert found.__doc__, name
+        assert found.__doc__ != type(found).__doc__, name
     assert set(vicinal.__all__) <= set(dir(vicinal))
+    assert set(vicinal.mixing.__all__) <= set(vicinal.__all__)
+
+
+def imports_between(modules):
+    """Return which modules each module imports, anywhere in its text.
+
+    Imports under ``TYPE_CHECKING`` and inside functions count too. ``from a import b`` is an import
+    of ``a.b`` where that is a module.
+
+    Args:
+        modules: the source of each module, by name.
+    """
+    graph = {}
+    for name, source in modules.items():
+        found = graph[name] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{name} uses a relative import"
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in modules else node.module for one in whole}
+        found &= set(modules)
+    return graph
+
+
+def sources():
+    """Return the source of each module of the package, by its name."""
+    folder, found = Path(vicinal.__file__).parent, {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path.read_text("utf-8")
+    return found
+
+
+def cycle_in(graph):
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_another_in_a_cycle():
+    graph = imports_between(sources())
+    assert len(graph) > 50
+    assert "vicinal.mixing.plan" in graph["vicinal.mixing.policies"]
+    assert cycle_in(graph) == []
+
+
+def test_a_cycle_is_found_under_type_checking_and_inside_functions():
+    modules = {
+        "p.a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p import b",
+        "p.b": "def f():\n    import p.c",
+        "p.c": "from p.a import thing",
+    }
+    assert set(cycle_in(imports_between(modules))) == set(modules)
+    assert cycle_in(imports_between(modules | {"p.c": "import os"})) == []
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

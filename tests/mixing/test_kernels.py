@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vicinal.mixing import kernels
 from vicinal.mixing.kernels import blocked, kernel_for, native, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.uint8]
@@ -24,11 +25,20 @@ WAYS = {
 }
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Return the kernels with the C loops used for small batches too."""
+    if not native.is_available():
+        pytest.skip("the C loops are not built here: that needs Linux on x86-64 and a compiler")
+    monkeypatch.setattr(kernels, "SMALL", 0)
+    return kernels
+
+
 @pytest.fixture(params=WAYS)
 def cpu_kernel(request, monkeypatch):
     """Send every case down each way that the CPU has."""
     if request.param == "native":
-        return compiled()
+        return request.getfixturevalue("compiled")
     for name, limit in WAYS[request.param].items():
         monkeypatch.setattr(blocked, name, limit)
     return blocked
@@ -36,13 +46,9 @@ def cpu_kernel(request, monkeypatch):
 
 @pytest.fixture(params=["reference", "blocked", "native"])
 def kernel(request):
-    return {"reference": reference, "blocked": blocked}.get(request.param) or compiled()
-
-
-def compiled():
-    if not native.is_there():
-        pytest.skip("the C loop is not built here: it needs Linux on x86-64, AVX2 and a compiler")
-    return native
+    if request.param == "native":
+        return request.getfixturevalue("compiled")
+    return {"reference": reference, "blocked": blocked}[request.param]
 
 
 def loop(x, other, partner, lam):
@@ -207,8 +213,8 @@ def test_uint8_is_rounded_once_or_left_as_it_is(kernel):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("shape", [(9, 3000), (3, 40_003), (40_000, 13), (1500, 300), (2, 200_000)])
-def test_rows_divided_over_threads_and_tiles_come_out_as_from_one_loop(shape, dtype):
-    chance, kernel = torch.Generator().manual_seed(11), compiled()
+def test_columns_divided_over_threads_and_tiles_equal_one_loop(compiled, shape, dtype):
+    chance, kernel = torch.Generator().manual_seed(11), compiled
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.rand(shape, generator=chance, dtype=wide).mul(255).to(dtype)
     lam = torch.rand(shape[0], generator=chance, dtype=wide)
@@ -234,14 +240,14 @@ def test_rows_divided_over_threads_and_tiles_come_out_as_from_one_loop(shape, dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_two_cpu_kernels_blend_to_the_same_bits(dtype):
+def test_the_two_cpu_kernels_blend_to_the_same_bits(compiled, dtype):
     chance = torch.Generator().manual_seed(12)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(16, 1000, generator=chance, dtype=wide).to(dtype)
     lam = torch.rand(16, generator=chance, dtype=wide)
     partner = torch.randperm(16, generator=chance)
     ours, theirs = torch.empty_like(x), torch.empty_like(x)
-    compiled().mix(ours, x, x, partner, lam)
+    assert native.mix(ours, x, x, partner, lam)
     blocked.mix(theirs, x, x, partner, lam)
     assert torch.equal(ours, theirs)
 
@@ -257,28 +263,19 @@ def test_the_first_rows_of_a_batch_are_mixed_with_rows_of_all_of_it(kernel):
 
 
 @pytest.mark.parametrize("bad", [-1, 4])
-def test_a_partner_that_is_no_row_is_refused_before_anything_is_read_or_written(bad):
+def test_a_partner_that_is_not_a_row_raises_before_anything_is_written(compiled, bad):
     x, partner = torch.rand(4, 8, dtype=torch.float32), torch.tensor([1, 0, bad, 2])
-    before = x.clone()
+    before, out = x.clone(), torch.zeros(4, 8, dtype=torch.float32)
+    lam = torch.full((4,), 0.5, dtype=torch.float32)
     for run in (
-        lambda: compiled().mix(x, x, x, partner, torch.full((4,), 0.5, dtype=torch.float32)),
-        lambda: compiled().mix(
-            torch.empty(4, 8, dtype=torch.float32),
-            x,
-            x,
-            partner,
-            torch.full((4,), 0.5, dtype=torch.float32),
-        ),
-        lambda: compiled().transposed(
-            torch.empty(4, 8, dtype=torch.float32),
-            x,
-            partner,
-            torch.full((4,), 0.5, dtype=torch.float32),
-        ),
+        lambda: compiled.mix(x, x, x, partner, lam),
+        lambda: compiled.mix(out, x, x, partner, lam),
+        lambda: compiled.transposed(out, x, partner, lam),
     ):
-        with pytest.raises(IndexError, match="rows of the batch, which has 4 rows"):
+        with pytest.raises(IndexError, match="rows of a batch of 4"):
             run()
     assert torch.equal(x, before)
+    assert not out.any()
 
 
 @pytest.mark.parametrize(
@@ -290,39 +287,35 @@ def test_a_partner_that_is_no_row_is_refused_before_anything_is_read_or_written(
         {"other": torch.rand(4, 8, dtype=torch.float32).double()},
     ],
 )
-def test_what_does_not_fit_never_reaches_the_compiled_loop(change, monkeypatch):
+def test_tensors_that_do_not_fit_never_reach_the_compiled_loop(change, monkeypatch):
     asked = []
-    loop = SimpleNamespace(mix=lambda *arguments: asked.append(arguments), parallel_for=0)
-    monkeypatch.setattr(native, "_compiled", lambda: loop)
+    loops = SimpleNamespace(vicinal_mix=lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(native, "_library", lambda: native._Library(loops, 0))
     given = {
         "other": torch.rand(4, 8, dtype=torch.float32),
         "partner": torch.arange(4),
         "lam": torch.rand(4, dtype=torch.float32),
     } | change
-    with pytest.raises((RuntimeError, IndexError)):
-        native.mix(
-            torch.empty(4, 8, dtype=torch.float32), torch.rand(4, 8, dtype=torch.float32), **given
-        )
+    x, out = (torch.rand(4, 8, dtype=torch.float32) for _ in range(2))
+    assert not native.mix(out, x, **given)
     assert not asked
 
 
 @pytest.mark.parametrize("columns", [16, 250, 5000])
 @pytest.mark.parametrize("shape_of_chain", ["roll", "down"])
-def test_a_chain_of_rows_that_threads_could_divide_is_mixed_in_place_in_order(
-    columns, shape_of_chain
-):
+def test_a_chain_of_rows_is_mixed_in_place_in_order(compiled, columns, shape_of_chain):
     size = {16: 16_000, 250: 2000, 5000: 400}[columns]
     x = torch.randn(size, columns, generator=torch.Generator().manual_seed(13), dtype=torch.float32)
     partner = torch.arange(size).roll(-1)
     lam = torch.full((size,), 0.25, dtype=torch.float32)
-    lam[-1] = 1  # nobody is kept aside: the chain ends here
+    lam[-1] = 1  # no row is kept aside: the chain ends here
     if shape_of_chain == "down":
         partner[-1] = size - 1
     out, inside = torch.empty_like(x), x.clone()
-    for _ in range(20):
+    for _ in range(5):
         inside.copy_(x)
-        compiled().mix(inside, inside, inside, partner, lam)
-        compiled().mix(out, x, x, partner, lam)
+        compiled.mix(inside, inside, inside, partner, lam)
+        compiled.mix(out, x, x, partner, lam)
         assert torch.equal(inside, out)
 
 
@@ -340,14 +333,14 @@ def negative(values):
     ],
     ids=["negative lam", "negative other", "lam without memory", "int32"],
 )
-def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
+def test_views_whose_memory_holds_other_values_are_mixed_by_their_values(compiled, change):
     given = {
         "other": torch.arange(20, dtype=torch.float32).reshape(4, 5),
         "partner": torch.tensor([1, 0, 3, 3]),
         "lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float32),
     } | change
     x, out = (torch.ones(4, 5, dtype=torch.float32) for _ in range(2))
-    compiled().mix(out, x, **given)
+    compiled.mix(out, x, **given)
     torch.testing.assert_close(out.double(), loop(x, **given))
 
 
@@ -362,25 +355,24 @@ def test_values_that_are_not_what_lies_in_memory_are_mixed_as_they_are(change):
     ],
     ids=["nested", "zero", "meta"],
 )
-def test_what_has_no_memory_is_an_error_of_python(x):
+def test_a_tensor_without_memory_raises_an_error(compiled, x):
     with pytest.raises((RuntimeError, NotImplementedError, TypeError, ValueError)):
-        compiled().mix(
+        compiled.mix(
             x, x, x, torch.tensor([1, 0, 3, 3]), torch.full((4,), 0.5, dtype=torch.float32)
         )
 
 
 def backwards(begin, end, grain, body, context):
-    """Do what PyTorch's threads do, one after the other, and the last part first."""
+    """Run the loop as PyTorch's threads do, but one part after the other and the last one first."""
     for part in reversed(range(begin, end)):
         body(part, part + 1, context)
     return 0
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("rows", ["one ring", "rings", "rings and whole rows", "a path", "readers"])
-def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
-    size, columns = 61, 8000
-    draw = torch.Generator().manual_seed(threads)
+def test_columns_are_mixed_in_place_whichever_thread_is_first(compiled, monkeypatch, rows):
+    size, columns = 61, 800
+    draw = torch.Generator().manual_seed(1)
     x = torch.rand(size, columns, generator=draw, dtype=torch.float32)
     partner = torch.randperm(size, generator=draw)
     lam = torch.rand(size, generator=draw, dtype=torch.float32)
@@ -397,46 +389,36 @@ def test_parts_of_a_batch_are_mixed_in_place_whichever_is_first(rows, threads):
     kind = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, body, ctypes.c_void_p)
     run = kind(backwards)
     expected = loop(x, x, partner, lam)
-    loops = compiled()._compiled()
-    address = ctypes.cast(run, ctypes.c_void_p).value
-    assert loops.at_once(address, loops.tensor_of, threads, x, x, partner, lam) == 0
+    library = native._Library(native._library().loops, ctypes.cast(run, ctypes.c_void_p).value)
+    monkeypatch.setattr(native, "_library", lambda: library)
+    assert native.mix(x, x, x, partner, lam)
     agree(x, expected, torch.float32)
 
 
-def test_bytes_have_no_transposed_map():
+def test_bytes_have_no_transposed_map_in_c(compiled):
     g, partner = torch.ones(4, 6, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
-    expected = torch.empty_like(g)
-    blocked.transposed(
-        expected, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75], dtype=torch.float32)
-    )
-    out = torch.empty_like(g)
-    compiled().transposed(
-        out, g, partner, torch.tensor([0.5, 0.25, 0.5, 0.75], dtype=torch.float32)
-    )
-    assert torch.equal(out, expected)
+    lam = torch.tensor([0.5, 0.25, 0.5, 0.75], dtype=torch.float32)
+    assert not native.transposed(torch.empty_like(g), g, partner, lam)
 
 
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        (0, 0, 1.0, 1.0, 0, 0),
-        (0, 0, 1.0, 1.0, 0, 0, 0, 0),
-        (0, 0, 1.0, "1", 0, 0, 0),
-        (0, 0, 1.0, 1.0, 0.5, 0, 0),
-        ("0", 0, 1.0, 1.0, 0, 0, 0),
-    ],
-)
-def test_a_loop_in_c_starts_only_with_the_numbers_that_it_takes(numbers):
-    with pytest.raises(TypeError):
-        compiled()._compiled().beta(*numbers)
-
-
-def test_a_library_compiled_from_another_text_is_not_loaded(monkeypatch):
-    assert compiled()._compiled() is not None
+def test_a_library_compiled_from_another_source_is_not_loaded(compiled, monkeypatch):
+    assert native._library.__wrapped__() is not None
     monkeypatch.setattr(native.zlib, "crc32", lambda text: 1)
-    assert native._compiled.__wrapped__() is None
+    assert native._library.__wrapped__() is None
 
 
 def test_kernels_are_chosen_by_device():
-    assert kernel_for(torch.device("cpu")) is (native if native.is_there() else blocked)
+    assert kernel_for(torch.device("cpu")) is (native if native.is_available() else blocked)
     assert kernel_for(torch.device("meta")) is reference
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(2, "blocked"), (200, "native")])
+def test_small_batches_are_mixed_with_pytorch_operators(monkeypatch, rows, expected):
+    if not native.is_available():
+        pytest.skip("the C loops are not built here")
+    chosen = []
+    for module, name in ((native, "native"), (blocked, "blocked")):
+        monkeypatch.setattr(module, "mix", lambda *_, name=name: chosen.append(name) or True)
+    x = torch.rand(rows, 200, dtype=torch.float32)
+    kernels.mix(x, x, x, torch.arange(rows), torch.rand(rows, dtype=torch.float32))
+    assert chosen == [expected]

@@ -284,7 +284,7 @@ def test_a_blend_of_which_all_is_ignored_counts_nowhere(batch):
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (torch.full((16,), 5), r"classes from 0 to 4.*got 5 with scores of shape \(16, 5\)"),
+        (torch.full((16,), 5), r"classes from 0 to 4.*got 5 with logits of shape \(16, 5\)"),
         (torch.full((16,), -1), "ignore_index -100, got -1"),
         (torch.zeros(16, 2, dtype=torch.int64), r"got \(16, 5\) and \(16, 2\)"),
     ],
@@ -525,7 +525,7 @@ def test_shares_and_class_weights_get_the_gradient_that_they_ask_for(batch):
     torch.testing.assert_close((by_weight * weight).sum(), loss)
 
 
-def test_no_value_is_looked_at_on_another_device():
+def test_no_value_is_read_on_another_device():
     plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32)).to("meta")
     output = torch.empty(2, 5, device="meta", requires_grad=True, dtype=torch.float32)
     for criterion in (F.cross_entropy, nn.CrossEntropyLoss(ignore_index=3)):
@@ -586,3 +586,33 @@ def test_integer_one_hot_labels_are_refused(dtype):
         plan.targets(torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=dtype), num_classes=3)
     several = torch.tensor([[0, 1, 2], [1, 1, 0]], dtype=dtype)
     assert plan.targets(several[:, :, None], num_classes=3).shape == (2, 3, 3, 1)
+
+
+@pytest.mark.parametrize("scale", [0.1, 8.0, 100.0])
+@pytest.mark.parametrize("shift", [-60.0, 0.0, 60.0])
+def test_extreme_logits_have_the_loss_and_gradient_of_double_precision(scale, shift):
+    chance = torch.Generator().manual_seed(4)
+    logits = torch.randn(6, 9, generator=chance, dtype=torch.float32) * scale + shift
+    y = torch.arange(6)
+    plan = Plan(torch.tensor([1, 0, 3, 2, 5, 5]), torch.linspace(0, 1, 6, dtype=torch.float32))
+    ours, wide = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    loss = plan.loss(F.cross_entropy, ours, y)
+    lam = plan.lam.double()
+    own, met = (F.cross_entropy(wide, t, reduction="none") for t in (y, y[plan.partner]))
+    expected = (lam * own + (1 - lam) * met).mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    found = torch.autograd.grad(loss, ours)[0].double()
+    torch.testing.assert_close(found, torch.autograd.grad(expected, wide)[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_loss_holds_for_other_logits_and_ignored_classes():
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32))
+
+    def loss(logits, y):
+        return plan.loss(F.cross_entropy, logits, y)
+
+    traced = torch.jit.trace(loss, (torch.zeros(2, 3, dtype=torch.float32), torch.tensor([0, 1])))
+    logits = torch.tensor([[0.0, 0.0, 90.0], [0.0, 50.0, 0.0]], dtype=torch.float32)
+    for y in (torch.tensor([2, 1]), torch.tensor([-100, 1])):
+        torch.testing.assert_close(traced(logits, y), loss(logits, y))

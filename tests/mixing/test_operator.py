@@ -245,10 +245,11 @@ def opcheck_cases():
         ("mix", [x.detach().bfloat16(), None, partner, lam.detach().float()]),
         ("mix", [bytes_, None, partner, lam.detach().float(), torch.float32]),
         ("mix_transposed", [x, partner, lam]),
+        ("mix_", [x.detach().float(), other.detach().float(), partner, lam.detach().float()]),
     ]
 
 
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("case", range(6))
 def test_the_operators_pass_the_checks_of_torch_library(case):
     name, arguments = opcheck_cases()[case]
     torch.library.opcheck(getattr(torch.ops.vicinal, name).default, arguments)
@@ -352,7 +353,7 @@ def test_uint8_comes_out_as_a_float_where_that_is_asked_for():
 
 
 def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows(monkeypatch):
-    monkeypatch.setattr(native, "_compiled", lambda: None)  # so it is for blocked
+    monkeypatch.setattr(native, "_library", lambda: None)  # this is about the kernel without C
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -379,14 +380,11 @@ def test_mixing_in_inference_mode_leaves_nothing_behind_that_breaks_training():
     assert torch.equal(plan.mix(x.requires_grad_()), expected)
 
 
-def test_a_kernel_that_writes_behind_autograds_back_is_seen_by_it(monkeypatch):
-    class Behind:
-        @staticmethod
-        def mix(out, x, other, partner, lam):
-            out.numpy()[:] = 0.5
+def test_autograd_notices_a_kernel_that_writes_without_pytorch(monkeypatch):
+    def write(out, x, other, partner, lam):
+        out.numpy()[:] = 0.5
 
-    monkeypatch.setattr("vicinal.mixing.plan.mix_at_once", lambda *tensors, in_place: None)
-    monkeypatch.setattr("vicinal.mixing.operator.kernel_for", lambda device: Behind)
+    monkeypatch.setattr("vicinal.mixing.kernels.mix", write)
     x, weight = (
         torch.rand(4, 3, dtype=torch.float32),
         torch.rand(3, requires_grad=True, dtype=torch.float32),
@@ -397,7 +395,7 @@ def test_a_kernel_that_writes_behind_autograds_back_is_seen_by_it(monkeypatch):
         product.backward()
 
 
-def test_shares_that_are_parameters_are_looked_at_too():
+def test_shares_that_are_parameters_are_checked_too():
     lam = torch.nn.Parameter(torch.tensor([0.5, 2.0], dtype=torch.float32))
     with pytest.raises(ValueError, match=r"from 0 to 1; got 2\.0"):
         mix(torch.rand(2, 3, dtype=torch.float32), partner=torch.tensor([1, 0]), lam=lam)
@@ -495,3 +493,81 @@ def test_a_plan_drawn_in_inference_mode_can_be_trained_with(policy):
     for found, expected in zip(gradient(inferred), gradient(plain), strict=True):
         assert torch.equal(found, expected)
     assert inferred.to("cpu") is inferred.to("cpu")
+
+
+PLAIN = {
+    "x": torch.arange(20, dtype=torch.float32).reshape(4, 5),
+    "partner": torch.tensor([1, 0, 3, 3]),
+    "lam": torch.tensor([0.5, 0.25, 0.0, 1.0], dtype=torch.float32),
+}
+
+
+class RecordingMode(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("how", ["mix", "mix_"])
+@pytest.mark.parametrize("pre_dispatch", [True, False])
+def test_a_traced_function_mixes_when_it_runs(how, pre_dispatch):
+    plan = Plan(PLAIN["partner"], PLAIN["lam"])
+    traced = make_fx(lambda x: getattr(plan, how)(x.clone()), pre_dispatch=pre_dispatch)(
+        torch.rand(4, 5, dtype=torch.float32)
+    )
+    torch.testing.assert_close(traced(PLAIN["x"]), slow_mix(**PLAIN))
+
+
+@pytest.mark.parametrize("how", ["mix", "mix_"])
+def test_dispatch_modes_and_the_profiler_see_the_operator(how):
+    plan, x = Plan(PLAIN["partner"], PLAIN["lam"]), PLAIN["x"].clone()
+    with RecordingMode() as mode:
+        getattr(plan, how)(x)
+    assert f"vicinal.{how}.default" in mode.seen
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        getattr(plan, how)(x)
+    assert f"vicinal::{how}" in {event.key for event in profile.key_averages()}
+
+
+def test_mixing_a_lazy_clone_in_place_leaves_the_original_alone():
+    x = torch.rand(4, 5, dtype=torch.float32)
+    before = x.clone()
+    lazy = torch._lazy_clone(x)
+    Plan(PLAIN["partner"], PLAIN["lam"]).mix_(lazy)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(lazy, slow_mix(before, PLAIN["partner"], PLAIN["lam"]))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(4, dtype=torch.float32).to_sparse(),
+        lambda: torch.eye(4, dtype=torch.float32).to_mkldnn(),
+        lambda: torch.nested.nested_tensor(
+            [torch.ones(k, dtype=torch.float32) for k in (2, 3, 4, 5)]
+        ),
+        lambda: torch.ones(4, 5, dtype=torch.complex64),
+        lambda: torch.ones(4, 5, dtype=torch.int64),
+        lambda: torch.ones(4, 5, dtype=torch.bool),
+        lambda: torch.ones(4, 5, dtype=torch.uint8).view(torch.uint4),
+    ],
+    ids=["sparse", "mkldnn", "nested", "complex", "integers", "booleans", "half bytes"],
+)
+@pytest.mark.parametrize("how", ["mix", "mix_"])
+def test_tensors_that_cannot_be_blended_raise_an_error(make, how):
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        getattr(Plan(PLAIN["partner"], PLAIN["lam"]), how)(make())
+
+
+def test_the_gradient_of_a_leaf_adds_up_over_steps():
+    x, g = torch.rand(4, 5, dtype=torch.float32).requires_grad_(), PLAIN["x"]
+    plan, share = Plan(PLAIN["partner"], PLAIN["lam"]), PLAIN["lam"][:, None]
+    for _ in range(3):
+        plan.mix(x).backward(g)
+    once = (share * g).index_add(0, PLAIN["partner"], (1 - share) * g)
+    torch.testing.assert_close(x.grad, 3 * once)

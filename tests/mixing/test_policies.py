@@ -8,7 +8,6 @@ from scipy import stats
 from torch._subclasses import FakeTensorMode
 
 from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
-from vicinal.mixing.kernels import native
 from vicinal.mixing.sampling import draw_beta
 
 
@@ -16,16 +15,6 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture(params=["loop in C", "operators"])
-def way(request, monkeypatch):
-    """Take the loop that was compiled, and PyTorch's operators."""
-    if request.param == "operators":
-        monkeypatch.setattr(native, "_compiled", lambda: None)
-    elif not native.is_there():
-        pytest.skip("the C loop is not built here: it needs Linux on x86-64, AVX2 and a compiler")
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 8.0, (2.0, 1.0), (0.5, 3.0)])
 def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alpha, dtype):
@@ -56,7 +45,6 @@ def test_shares_of_a_narrow_type_are_those_of_the_wide_one_rounded():
     assert torch.equal(drawn, draw_beta(0.5, 300, seeded()).half())
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_lam_follows_the_beta_distribution(alpha, seed):
@@ -73,7 +61,6 @@ def test_lam_of_a_plan_follows_the_beta_distribution_where_float32_can_tell(alph
     assert stats.kstest(lower, lambda t: 2 * stats.beta(alpha, alpha).cdf(t)).pvalue > 0.01
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e6])
 def test_extreme_alphas_give_finite_shares_of_the_right_spread(alpha):
     drawn = draw_beta(alpha, 4000, seeded()).numpy()
@@ -81,7 +68,6 @@ def test_extreme_alphas_give_finite_shares_of_the_right_spread(alpha):
     assert drawn.std() == pytest.approx(stats.beta(alpha, alpha).std(), rel=0.05)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [1e-310, 1e-200])
 def test_alphas_too_small_to_divide_by_give_whole_shares_of_both_kinds(alpha):
     drawn = draw_beta(alpha, 400, seeded())
@@ -179,7 +165,6 @@ def test_values_out_of_range_are_refused(arguments, words):
         MixUp(**arguments)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("alpha", [(2.0, 1.0), (0.5, 3.0)])
 def test_two_alphas_draw_from_the_asymmetric_beta_distribution(alpha):
     drawn = draw_beta(alpha, 3000, seeded(1)).numpy()

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,9 @@ from torch.utils.hooks import RemovableHandle
 
 from vicinal.errors import unknown
 from vicinal.mixing.passes import Entry, Pass, checkpointed, mixed_entry
+from vicinal.mixing.plan import CleanAndMixed, Plan
+from vicinal.mixing.policies import Policy, RegMixUp
 from vicinal.mixing.randomness import CPU
-
-if TYPE_CHECKING:
-    from vicinal.mixing.plan import CleanAndMixed, Plan
-    from vicinal.mixing.policies import Policy
 
 
 class MixedInside(nn.Module):
@@ -60,7 +58,7 @@ class MixedInside(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, policy: "Policy", *, at: Sequence[str], entry: Entry = None
+        self, model: nn.Module, policy: Policy, *, at: Sequence[str], entry: Entry = None
     ) -> None:
         """Find the layers."""
         super().__init__()
@@ -80,7 +78,7 @@ class MixedInside(nn.Module):
         y: Tensor | None = None,
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
-    ) -> "tuple[str, Plan | CleanAndMixed]":
+    ) -> tuple[str, Plan | CleanAndMixed]:
         """Draw a layer, each with the same chance, then a plan; see ``Policy.draw``."""
         chosen = int(torch.randint(len(self.layers), (), generator=generator, device=CPU))
         plan = self.policy.draw(
@@ -91,7 +89,7 @@ class MixedInside(nn.Module):
     def forward(
         self,
         x: Any = None,
-        plan: "Plan | CleanAndMixed | None" = None,
+        plan: Plan | CleanAndMixed | None = None,
         *args: Any,
         at: str = "input",
         **kwargs: Any,
@@ -150,7 +148,7 @@ class MixedInside(nn.Module):
         self._handles.clear()
 
     def _run_compiled(
-        self, plan: "Plan | CleanAndMixed", at: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, plan: Plan | CleanAndMixed, at: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run the model in what is being compiled, where hooks can be called but not registered."""
         now = self._compiled
@@ -230,12 +228,10 @@ class MixUpLayer(nn.Module):
         (torch.Size([4, 2]), torch.Size([4, 3]))
     """
 
-    def __init__(self, policy: "Policy", num_classes: int | None = None) -> None:
+    def __init__(self, policy: Policy, num_classes: int | None = None) -> None:
         """Keep the policy."""
         super().__init__()
         _check_policy("MixUpLayer", policy)
-        from vicinal.mixing.policies import RegMixUp
-
         if isinstance(policy, RegMixUp):
             raise TypeError(
                 "MixUpLayer hands on blends and labels, and the weight of RegMixUp would be lost; "

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vicinal.mixing.kernels.reference import wide_type
-from vicinal.mixing.likelihood import log_likelihood
-from vicinal.mixing.operator import looked_at
+from vicinal.mixing.plain import is_plain
 from vicinal.mixing.regions import covers
 
 Criterion = Callable[..., Tensor] | nn.Module
@@ -193,16 +192,11 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     wide = wide_type(output.dtype)
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
-    # Where no gradient goes is the place for what has to be done to each: sign, mean and type.
-    if not smoothing and weight is None and not 0 <= settings.ignore_index < output.shape[1]:
-        parts = (factors / (-first.numel() if mean else -1)).to(wide)
-        loss = log_likelihood(output, chosen, parts, each=each)
-        if loss is not None:
-            return loss
-    here = chosen != settings.ignore_index
-    _check_classes(chosen, here, output, settings.ignore_index)
-    chosen = torch.where(here, chosen, 0)
-    factors, counted = _without_ignored(factors, here, dim=1)
+    counted: Tensor | int = first.numel()
+    if _may_be_ignored(chosen, output, settings.ignore_index):
+        here = chosen != settings.ignore_index
+        chosen = torch.where(here, chosen, 0)
+        factors, counted = _without_ignored(factors, here, dim=1)
     factors = (factors / (-counted if mean else -1)).to(wide)
     log_probabilities = F.log_softmax(output, 1, dtype=wide)
     weighted = factors if weight is None else factors * weight[chosen]
@@ -216,15 +210,26 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     return loss.sum(1) if each else loss.sum()
 
 
-def _check_classes(classes: Tensor, here: Tensor, output: Tensor, ignored: int) -> None:
-    # To pick by a mask is a look too: a GPU would make us wait for how many there are.
-    if looked_at(classes):
-        strange = classes[here & ((classes < 0) | (classes >= output.shape[1]))]
-        if len(strange):
-            raise ValueError(
-                f"cross-entropy needs classes from 0 to {output.shape[1] - 1}, or its ignore_index "
-                f"{ignored}, got {int(strange[0])} with scores of shape {tuple(output.shape)}."
-            )
+def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
+    """Return whether some of the classes may be the ignored one; raise if one is out of range.
+
+    On other devices the values are not read, since a GPU would have to be waited for.
+    """
+    if not is_plain(classes):
+        return True
+    count = output.shape[1]
+    if classes.numel() == 0:
+        return False
+    low, high = torch.aminmax(classes)
+    if int(low) >= 0 and int(high) < count:
+        return 0 <= ignored < count
+    wrong = classes[((classes < 0) | (classes >= count)) & (classes != ignored)]
+    if len(wrong):
+        raise ValueError(
+            f"cross-entropy expected classes from 0 to {count - 1}, or its ignore_index {ignored}, "
+            f"got {int(wrong[0])} with logits of shape {tuple(output.shape)}."
+        )
+    return True
 
 
 def _without_ignored(shares: Tensor, here: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
@@ -323,7 +328,7 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
             "num_classes for one-hot labels, or y[:, :, None] for classes."
         )
     y = y.long()
-    if looked_at(y) and bool(((y < 0) | (y >= num_classes)).any()):
+    if is_plain(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
             f"targets needs classes from 0 to {num_classes - 1}, "
             f"got {int(y.min())} to {int(y.max())}."

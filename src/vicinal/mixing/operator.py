@@ -7,12 +7,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 
-from vicinal.mixing.kernels import kernel_for, native
+from vicinal.mixing import kernels
 from vicinal.mixing.kernels.reference import per_row, textbook, wide_type
-from vicinal.mixing.memory import gradient_like, new_like
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-"""What holds values, and not what stands for them."""
+from vicinal.mixing.plain import is_plain
 
 
 def mix(
@@ -66,10 +63,6 @@ def mix(
         [[2.0], [8.0]]
     """
     check_shares(partner, lam)
-    if other is None and dtype is None:
-        mixed = native.mix_at_once(x, partner, lam, in_place=False)
-        if mixed is not None:
-            return mixed
     return blend(x, other, partner, lam, dtype, reach=check_reach(partner))
 
 
@@ -99,22 +92,14 @@ def blend_(
     """Mix into ``x``, otherwise as ``blend``."""
     graded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
     graded = graded and torch.is_grad_enabled()
-    if (
-        torch.compiler.is_compiling()
-        or graded
-        or native.is_recorded()
-        or is_transformed(x, other, lam)
-    ):
+    if torch.compiler.is_compiling() or graded or is_transformed(x, other, lam):
         return x.copy_(blend(x, other, partner, lam, reach=reach))
     _check_rows(x, other, partner, reach, None)
     _check_every_value_has_a_place(x)
-    if other is None:
-        other = x
-    elif _share_memory(x, other):
+    if other is not None and _share_memory(x, other):
         other = other.clone()
-    wide = wide_type(x.dtype)
-    kernel_for(x.device).mix(x, x, other, partner, lam if lam.dtype == wide else lam.to(wide))
-    increment_version(x)  # kernels that are not PyTorch's do not
+    _mixed_in_place(x, other, partner, lam.to(wide_type(x.dtype)))
+    increment_version(x)  # PyTorch does so for its own operators only
     return x
 
 
@@ -133,7 +118,7 @@ def check_shares(partner: Tensor, lam: Tensor) -> None:
             f"mixing needs one lam per example: partner holds {len(partner)}, lam has shape "
             f"{tuple(lam.shape)}. To share one value, pass lam.expand({len(partner)})."
         )
-    if looked_at(lam) and lam.numel() > 0:
+    if is_plain(lam) and lam.numel() > 0:
         low, high = torch.aminmax(lam.detach())  # both are nan where one is
         if not (float(low) >= 0 and float(high) <= 1):
             outside = lam[~((lam >= 0) & (lam <= 1))][0].item()
@@ -146,7 +131,7 @@ def check_reach(partner: Tensor) -> int | None:
     Raises:
         ValueError: if an index is negative.
     """
-    if not looked_at(partner) or len(partner) == 0:
+    if not is_plain(partner) or len(partner) == 0:
         return None
     low, high = torch.aminmax(partner)
     if int(low) < 0:
@@ -217,16 +202,6 @@ def _check_every_value_has_a_place(x: Tensor) -> None:
         )
 
 
-def looked_at(values: Tensor) -> bool:
-    """Say whether the values are at hand: not on another device, nor traced or transformed."""
-    return (
-        type(values) in _PLAIN
-        and values.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
-
-
 def _share_memory(a: Tensor, b: Tensor) -> bool:
     """Say whether their storages overlap; two that NumPy or DLPack lent may begin apart."""
     one, two = a.untyped_storage(), b.untyped_storage()
@@ -265,6 +240,7 @@ _library.define(
     "mix(Tensor x, Tensor? other, Tensor partner, Tensor lam, ScalarType? dtype=None) -> Tensor",
     tags=_tags,
 )
+_library.define("mix_(Tensor(a!) x, Tensor? other, Tensor partner, Tensor lam) -> ()", tags=_tags)
 _library.define("mix_transposed(Tensor g, Tensor partner, Tensor lam) -> Tensor", tags=_tags)
 
 
@@ -272,8 +248,8 @@ _library.define("mix_transposed(Tensor g, Tensor partner, Tensor lam) -> Tensor"
 def _mix(
     x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, dtype: torch.dtype | None = None
 ) -> Tensor:
-    out = new_like(x, dtype or x.dtype)
-    kernel_for(x.device).mix(out, x, x if other is None else other, partner, lam)
+    out = torch.empty_like(x, dtype=dtype or x.dtype)
+    kernels.mix(out, x, x if other is None else other, partner, lam)
     return out
 
 
@@ -284,10 +260,20 @@ def _mix_fake(
     return torch.empty_like(x, dtype=dtype or x.dtype)
 
 
+@torch.library.impl(_library, "mix_", "CompositeExplicitAutograd")
+def _mix_in_place(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> None:
+    kernels.mix(x, x, x if other is None else other, partner, lam)
+
+
+@torch.library.register_fake("vicinal::mix_", lib=_library)  # type: ignore[untyped-decorator]
+def _mix_in_place_fake(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> None:
+    pass
+
+
 @torch.library.impl(_library, "mix_transposed", "CompositeExplicitAutograd")
 def _mix_transposed(g: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
-    out = gradient_like(g)
-    kernel_for(g.device).transposed(out, g, partner, lam)
+    out = torch.empty_like(g)
+    kernels.transposed(out, g, partner, lam)
     return out
 
 
@@ -299,6 +285,7 @@ def _mix_transposed_fake(g: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
 
 
 _mixed: Callable[..., Tensor] = torch.ops.vicinal.mix.default
+_mixed_in_place: Callable[..., None] = torch.ops.vicinal.mix_.default
 _mixed_transposed: Callable[..., Tensor] = torch.ops.vicinal.mix_transposed.default
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vicinal.mixing.kernels.native import mix_at_once
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
 from vicinal.mixing.operator import (
     blend,
@@ -16,9 +15,9 @@ from vicinal.mixing.operator import (
     check_reach,
     check_rows_there,
     check_shares,
-    looked_at,
 )
 from vicinal.mixing.passes import mixing_inside
+from vicinal.mixing.plain import is_plain
 from vicinal.mixing.regions import covers, show_region, shrunk_into
 
 
@@ -141,11 +140,6 @@ class Plan(_Opaque):
         Raises:
             TypeError, ValueError: as ``vicinal.mix``, and if ``x`` has another batch size.
         """
-        simple = self.region is None and self.shares is None and not self._piece
-        if simple and other is None and dtype is None:
-            mixed = mix_at_once(x, self.partner, self.lam, in_place=False)
-            if mixed is not None:
-                return mixed
         self._check_size("x", x)
         self._check_other("x", other)
         check_dtype(x, dtype)
@@ -183,10 +177,6 @@ class Plan(_Opaque):
         """
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
-        if other is None and not self._piece:
-            mixed = mix_at_once(x, self.partner, self.lam, in_place=True)
-            if mixed is not None:
-                return mixed
         self._check_size("x", x)
         self._check_other("x", other)
         here = self.to(x.device)
@@ -539,7 +529,7 @@ def _check_several(partner: Tensor, lam: Tensor, shares: Tensor) -> None:
     for row, share in zip(partner, shares, strict=True):
         check_shares(row, share)
     check_shares(partner[0], lam)
-    if looked_at(lam) and not torch.allclose(lam + shares.sum(0), torch.ones_like(lam), atol=1e-5):
+    if is_plain(lam) and not torch.allclose(lam + shares.sum(0), torch.ones_like(lam), atol=1e-5):
         raise ValueError(
             f"the shares of a blend need to sum to one, got {(lam + shares.sum(0)).tolist()}."
         )

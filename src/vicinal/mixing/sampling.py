@@ -6,7 +6,6 @@ from typing import Any, Literal, NoReturn, get_args
 import torch
 from torch import Tensor
 
-from vicinal.mixing.kernels import native
 from vicinal.mixing.operator import check_reach
 from vicinal.mixing.pairing import OtherBatch, Pairing, Shuffle
 from vicinal.mixing.randomness import CPU
@@ -36,43 +35,26 @@ def draw_beta(
     if alpha == math.inf:
         return torch.full((count,), 0.5, dtype=dtype, device=CPU)
     if isinstance(alpha, tuple):
-        pairs = [_draw(one, (count,), generator) for one in alpha]
-        gamma, uniform = (torch.stack(pair) for pair in zip(*pairs, strict=True))
-        first, second = _one_by(alpha[0]), _one_by(alpha[1])
+        first, second = (draw_log_gamma(one, (count,), generator) for one in alpha)
     else:
-        gamma, uniform = _draw(alpha, (2, count), generator)
-        first = second = _one_by(alpha)
-    drawn = native.beta(gamma, uniform, first, second, dtype)
-    if drawn is None:
-        powers = gamma.new_tensor([[first], [second]])
-        logs = gamma.log_() + uniform.log_() * powers
-        drawn = (logs[0] - logs[1]).sigmoid_().to(dtype)
-    return drawn
+        first, second = draw_log_gamma(alpha, (2, count), generator)
+    return (first - second).sigmoid().to(dtype)
 
 
 def draw_log_gamma(
     alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
 ) -> Tensor:
-    """Draw logarithms of Gamma variables, float64."""
-    gamma, uniform = _draw(alpha, shape, generator)
-    return gamma.log_().add_(uniform.log_(), alpha=_one_by(alpha))
+    """Draw logarithms of Gamma variables, float64.
 
-
-def _draw(
-    alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Draw from ``Gamma(alpha + 1)`` and from 0 to 1, float64.
-
-    torch's Beta takes no generator, so lam comes from Gamma draws. For a small alpha these
-    underflow to 0 / 0: hence logarithms, by Gamma(a) = Gamma(a + 1) * U ** (1 / a).
+    PyTorch's Beta distribution takes no generator, so lam is drawn from two Gamma variables. For a
+    small alpha these underflow to 0 / 0, so their logarithms are drawn instead, by
+    Gamma(a) = Gamma(a + 1) * U ** (1 / a).
     """
     number = torch.full(shape, alpha + 1, dtype=torch.float64, device=CPU)
     gamma = torch._standard_gamma(number, generator)
-    return gamma, torch.rand(shape, dtype=torch.float64, generator=generator, device=CPU)
-
-
-def _one_by(alpha: float) -> float:
-    return 1 / max(alpha, 1e-300)  # below it is infinite; and lam is 0 or 1 long before
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=CPU)
+    # Below 1e-300 the power is infinite; lam is 0 or 1 long before.
+    return gamma.log_().add_(uniform.log_(), alpha=1 / max(alpha, 1e-300))
 
 
 def draw_shares(
