@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 COMPILED := hatch_build.py $(wildcard src/vicinal/mixing/kernels/native/*.c)
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: .venv/study
 	$(BIN)/vicinal study digits --out runs/digits
@@ -19,6 +19,10 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Up to three minutes on two cores. Leave the machine idle meanwhile.
+bench: .venv/dev
+	$(BIN)/python benchmarks/mixing.py --out benchmarks/results
 
 clean:
 	rm -rf .venv runs

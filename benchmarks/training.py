@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vicinal.bench.timing import in_turn
+from timing import order_of_round
 from vicinal.data import Loader, RandomCrop, RandomHorizontalFlip, Split, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.mixing import MixUp, Plan
@@ -131,7 +131,7 @@ def rates_in_turns(name: str) -> dict[str, float]:
         for way in IN_TURNS:
             next(epochs[way])
         for turn in range(TURNS):
-            for way in in_turn(IN_TURNS, turn):
+            for way in order_of_round(IN_TURNS, turn):
                 began = time.perf_counter()
                 next(epochs[way])
                 seconds[way].append(time.perf_counter() - began)

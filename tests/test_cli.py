@@ -214,13 +214,6 @@ def test_the_default_folder_is_named_after_the_study(small_recipe, tmp_path, vic
     assert Path("runs/tiny/report.html").exists()
 
 
-@pytest.mark.parametrize("command", ["show", "bench"])
-def test_help_of_the_other_commands_has_an_example(command, vicinal):
-    done = vicinal(command, "--help")
-    assert done.exit_code == 0
-    assert f"Example: vicinal {command} --" in done.stdout
-
-
 def test_show_draws_a_picture_and_says_where(tmp_path, vicinal):
     picture = tmp_path / "mixed.svg"
     done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", picture)
@@ -237,7 +230,6 @@ def test_show_draws_a_picture_and_says_where(tmp_path, vicinal):
         (("show", "--policy", "cutmx"), "did you mean 'cutmix'"),
         (("show", "--out", "picture.jpg"), ".svg"),
         (("show", "--alpha", "-1"), "alpha"),
-        (("bench", "--device", "tpu"), "cpu or cuda, but is 'tpu'"),
     ],
 )
 def test_what_the_other_commands_refuse_is_one_sentence(words, sentence, vicinal, tmp_path):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from vicinal.cli import app
 from vicinal.data import fetch
-from vicinal.reports import bench_report
 from vicinal.training import recipe
 
 
@@ -23,7 +22,7 @@ def commands(group, *path):
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
 EXAMPLES = [command.epilog.split(": ", 1)[1] for command in COMMANDS.values()]
-ORDER = ["study", "train", "score", "show", "bench", "data"]
+ORDER = ["study", "train", "score", "show", "data"]
 """What is scored has to be trained before."""
 
 
@@ -50,7 +49,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_command_has_an_example_that_is_a_command():
-    assert len(EXAMPLES) == len(COMMANDS) == 11
+    assert len(EXAMPLES) == len(COMMANDS) == 10
     for example in EXAMPLES:
         assert example.startswith("vicinal ")
 
@@ -65,8 +64,7 @@ def test_every_example_runs_as_it_is_written(folder, vicinal, monkeypatch):
         "read_recipe",
         lambda name, **changes: read(name, **{k: short.get(k, v) for k, v in changes.items()}),
     )
-    # Neither a benchmark of minutes nor a download: what the command line asks for has to be right.
-    monkeypatch.setattr(bench_report, "run_bench", run_bench)
+    # Instead of a download, check what the command line asks for.
     monkeypatch.setattr(fetch, "fetch", fetch_nothing)
     for example in sorted(EXAMPLES, key=lambda one: ORDER.index(one.split()[1])):
         _, *words = shlex.split(example)
@@ -75,10 +73,6 @@ def test_every_example_runs_as_it_is_written(folder, vicinal, monkeypatch):
         for option in ("--out", "--picture"):
             if option in words:
                 assert (folder / words[words.index(option) + 1]).exists()
-
-
-def run_bench(*, out, device, quick, json):
-    assert (out, device, quick, json) == (None, None, True, False)
 
 
 def fetch_nothing(name, root, *, progress):

@@ -308,32 +308,6 @@ def show(
             _tell(f"picture: {shown['file']}")
 
 
-@app.command(epilog="Example: vicinal bench --quick")
-def bench(
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for mixing-DEVICE.json, .md and .svg.  [default: no files]"),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda.  [default: cuda if there is a GPU]", show_default=False),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few rounds and small batches: a check that it works.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Time mixing next to other libraries and a plain copy.
-
-    Takes up to three minutes on an otherwise idle machine; a note reports other load.
-    """
-    with _errors_in_words(debug, stopped="stopped; nothing was written"):
-        from vicinal.reports.bench_report import run_bench
-
-        run_bench(out=out, device=device, quick=quick, json=json)
-
-
 data_app = typer.Typer(
     name="data",
     help="List, inspect, fetch and convert data sets.",

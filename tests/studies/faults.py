@@ -153,7 +153,6 @@ def tried(fault, out, job, log):
 
 
 def main():
-    import vicinal.reports.bench_report
     import vicinal.reports.figures
     import vicinal.reports.page
     import vicinal.reports.training_report

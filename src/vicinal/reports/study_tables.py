@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vicinal.escaping import visible, with_text
+from vicinal.reports.markdown import escaped, markdown_table
 from vicinal.reports.wording import (
     DIFFERENCES,
     PUBLISHED,
@@ -112,15 +112,15 @@ def _print_published(summary: Mapping[str, Any], console: Console) -> None:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """Return the answer and the tables of a study as Markdown."""
-    summary = with_text(summary, _as_markdown)
+    summary = with_text(summary, escaped)
     parts = [
         answer(summary),
-        _markdown_table(heading(summary), "-----:::", lines(summary)),
+        markdown_table(heading(summary), "-----:::", lines(summary)),
         caption(summary),
         "\n".join(f"- {sentence}" for sentence in remarks(summary)),
     ]
     if rows := published_lines(summary):
-        table = _markdown_table(PUBLISHED_HEADING, "-::--", rows)
+        table = markdown_table(PUBLISHED_HEADING, "-::--", rows)
         parts += [f"## {PUBLISHED}", table, PUBLISHED_CAPTION]
         if differing := differences(summary):
             parts += [DIFFERENCES, "\n".join(f"- {sentence}" for sentence in differing)]
@@ -130,12 +130,6 @@ def markdown(summary: Mapping[str, Any]) -> str:
         )
         parts.append("\n".join(f"- {sentence}" for sentence in data_notes(summary)))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a column is to the right where ``alignment`` has a colon."""
-    rule = ["--:" if sign == ":" else "---" for sign in alignment]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -150,12 +144,6 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(with_text(rows, _as_cell))
     return text.getvalue()
-
-
-def _as_markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, within a cell of a table too."""
-    escaped = re.sub(r"([\\`*_\[\]<>|~$])", r"\\\1", visible(text))
-    return escaped.replace("&", "&amp;")
 
 
 def _as_cell(text: str) -> str:
