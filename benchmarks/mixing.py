@@ -3,9 +3,9 @@
     make bench                              measure on the GPU if there is one, else on the CPU
     python benchmarks/mixing.py --help      all options
 
-With ``--out``, writes ``mixing-DEVICE.json``, ``.md`` and ``.svg``. Takes up to three minutes on two
-cores; leave the machine idle meanwhile. timm, torchvision and kornia take part if they can be
-imported, timm by the one file that mixes. For a build of PyTorch that torchvision does not support:
+With ``--out``, writes ``mixing-DEVICE.json``, ``.md`` and ``.svg``. Takes up to three minutes on
+two cores; leave the machine idle meanwhile. timm, torchvision and kornia take part if they can be
+imported, timm by the one file that mixes. If torchvision does not support the build of PyTorch:
 
     pip install --no-deps --target peers timm kornia kornia-rs
     PYTHONPATH=peers make bench
