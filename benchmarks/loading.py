@@ -36,7 +36,7 @@ from vicinal.data import (
     normalization_of,
 )
 from vicinal.data.convert import convert
-from vicinal.data.formats.images import StoredPictures
+from vicinal.data.formats.images import StoredImages
 from vicinal.training.environment import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,13 +48,13 @@ ARCHIVE = "cifar-10-python.tar.gz"
 class PlainRecords(Dataset[Any]):
     """What a person writes first: one example at a time, Pillow, NumPy."""
 
-    def __init__(self, part: Any, jitter: bool) -> None:
-        """Take the encoded pictures, or the pixels, of a part."""
-        self.part, self.jitter = part, jitter
+    def __init__(self, split: Any, jitter: bool) -> None:
+        """Take the encoded images, or the pixels, of a split."""
+        self.split, self.jitter = split, jitter
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        return len(self.part)
+        return len(self.split)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
         """Decode, crop, flip, jitter."""
@@ -62,8 +62,8 @@ class PlainRecords(Dataset[Any]):
 
         from PIL import Image
 
-        inputs = self.part.inputs
-        if isinstance(inputs, StoredPictures):
+        inputs = self.split.inputs
+        if isinstance(inputs, StoredImages):
             pixels = np.asarray(Image.open(io.BytesIO(inputs.files.get(row))))
         else:
             pixels = inputs[row].permute(1, 2, 0).numpy()
@@ -81,7 +81,7 @@ class PlainRecords(Dataset[Any]):
             changed = np.clip(moved, 0, 255).astype(np.uint8)
             pixels = np.asarray(Image.fromarray(changed, "HSV").convert("RGB"))
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)
-        return x.sub(0.47).div(0.25), int(self.part.targets[row])
+        return x.sub(0.47).div(0.25), int(self.split.targets[row])
 
 
 def rate(batches: Iterator[Any], most: int) -> float:
@@ -146,7 +146,7 @@ def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], 
 
 
 def stream(records: Path) -> None:
-    """Say when all is imported, wait for a line, then stream 200,000 pictures of a file."""
+    """Say when all is imported, wait for a line, then stream 200,000 images of a file."""
     import vicinal.data.formats.images
     import vicinal.data.formats.mxnet_records  # noqa: F401 - all imports belong to the baseline
 
@@ -305,7 +305,7 @@ def main() -> None:
         for times in (1, 20):
             longer = lengthened(train, times, folder / f"long{times}.rec")
             size = longer.stat().st_size / 1e6
-            title = f"memory while streaming a .rec of {size:,.0f} MB, {50_000 * times:,} pictures"
+            title = f"memory while streaming a .rec of {size:,.0f} MB, {50_000 * times:,} images"
             memory[title] = memory_of_streaming(longer)
     result = {
         "hardware": hardware(),

@@ -9,7 +9,7 @@ from vicinal.data.dataset import LoadOptions
 
 @pytest.fixture(scope="session")
 def shared():
-    """Answer with the folder of real data sets, which is not part of the project."""
+    """Answer with the folder of real data sets, which is not split of the project."""
     root = Path(os.environ.get("VICINAL_SHARED", Path(__file__).parents[3] / "shared"))
     if not (root / "data" / "unpack.py").exists():
         pytest.skip(f"no data sets in {root}; VICINAL_SHARED can name another folder")

@@ -31,9 +31,9 @@ def test_medmnist_s_arrays_are_read_with_their_validation_split():
     data = load(f"npz:{CASES / 'arrays' / 'med.npz'}")
     arrays = np.load(CASES / "arrays" / "med.npz")
     for name, key in (("train", "train"), ("validation", "val"), ("test", "test")):
-        part = data.splits[name]
-        assert np.array_equal(part.inputs.permute(0, 2, 3, 1).numpy(), arrays[f"{key}_images"])
-        assert part.targets.tolist() == arrays[f"{key}_labels"][:, 0].tolist()
+        split = data.splits[name]
+        assert np.array_equal(split.inputs.permute(0, 2, 3, 1).numpy(), arrays[f"{key}_images"])
+        assert split.targets.tolist() == arrays[f"{key}_labels"][:, 0].tolist()
     assert "train_labels of shape (30, 1) are read as (30,)" in texts(data)
 
 
@@ -55,7 +55,7 @@ def test_several_labels_an_example_are_refused_as_what_the_reader_cannot_do(tmp_
     arrays = {f"{name}_images": IMAGES for name in ("train", "test")}
     labels = {f"{name}_labels": np.ones((12, 14), np.uint8) for name in ("train", "test")}
     np.savez(tmp_path / "chest.npz", **arrays, **labels)
-    with pytest.raises(UserError, match=r"\(12, 14\), several labels an example, which vicinal ca"):
+    with pytest.raises(UserError, match=r"one label per example, .* \(12, 14\)\. Several labels"):
         load(f"npz:{tmp_path / 'chest.npz'}")
 
 
@@ -82,10 +82,10 @@ def test_kaggle_s_folders_of_mnist_are_read(tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 def test_emnist_is_read_upright_with_the_names_of_its_mapping(tmp_path, packed):
     labels = (1 + np.arange(12) % 3).astype(np.uint8)  # letters count from one
-    for part, count in (("train", 12), ("test", 4)):
+    for split, count in (("train", 12), ("test", 4)):
         for kind, values in (("images-idx3", IMAGES), ("labels-idx1", labels)):
             content = idx(values[:count])
-            path = tmp_path / f"emnist-letters-{part}-{kind}-ubyte{'.gz' if packed else ''}"
+            path = tmp_path / f"emnist-letters-{split}-{kind}-ubyte{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(content) if packed else content)
     (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n3 67 99\n")
     data = load(f"emnist:{tmp_path}")
@@ -95,10 +95,12 @@ def test_emnist_is_read_upright_with_the_names_of_its_mapping(tmp_path, packed):
     assert any("transposed" in text for text in texts(data))
     assert load(f"emnist:{tmp_path}?split=letters").classes == data.classes
     (tmp_path / "emnist-balanced-train-images-idx3-ubyte").write_bytes(b"")
-    with pytest.raises(UserError, match=r"the splits balanced, letters of EMNIST; .*split=NAME"):
+    with pytest.raises(UserError, match=r"got balanced, letters. Name the split as .split=NAME"):
         load(f"emnist:{tmp_path}")
     (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n")
-    with pytest.raises(UserError, match=r"row 2 at byte 10: label 3 is no class"):
+    with pytest.raises(
+        UserError, match=r"row 2 at byte 10: expected a label of the 2 classes, got 3"
+    ):
         load(f"emnist:{tmp_path}?split=letters")
     assert len(load(f"emnist:{tmp_path}?split=letters", on_bad="skip").train) == 8
 
@@ -161,23 +163,23 @@ def test_labels_out_of_range_are_refused_or_skipped(bad, tmp_path):
 
 
 def bomb_npz(path):
-    """Write a compressed file of 400 kB that takes 400 MB."""
+    """Write a compressed file of 150 kB that takes 150 MB."""
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("train_images.npy", "w") as file,
     ):
-        header = {"descr": "|u1", "fortran_order": False, "shape": (400, 1000, 1000)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (150, 1000, 1000)}
         np.lib.format.write_array_header_1_0(file, header)
-        for _ in range(400):
+        for _ in range(150):
             file.write(bytes(1_000_000))
 
 
 def bomb_idx(path):
     for stem in ("train", "t10k"):
-        (path / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.zeros(400, np.uint8)))
-        with gzip.open(path / f"{stem}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">HBB3I", 0, 8, 3, 400, 1000, 1000))
-            for _ in range(400):
+        (path / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.zeros(150, np.uint8)))
+        with gzip.open(path / f"{stem}-images-idx3-ubyte.gz", "wb", 1) as file:
+            file.write(struct.pack(">HBB3I", 0, 8, 3, 150, 1000, 1000))
+            for _ in range(150):
                 file.write(bytes(1_000_000))
 
 

@@ -16,7 +16,7 @@ from vicinal.errors import UserError
 MXNET = Path(__file__).parent / "mxnet"
 
 
-def pictures(channels=3, count=8):
+def images(channels=3, count=8):
     chance = torch.Generator().manual_seed(0)
     inputs = torch.randint(0, 256, (count, channels, 6, 5), generator=chance, dtype=torch.uint8)
     targets = torch.arange(count) % 2
@@ -24,9 +24,9 @@ def pictures(channels=3, count=8):
     return DataSet(("cat", "dog"), train, test, brightest=255)
 
 
-def sorted_by_content(part):
-    inputs = part.read(range(len(part))).inputs
-    return sorted((int(y), x.numpy().tobytes()) for x, y in zip(inputs, part.targets, strict=True))
+def sorted_by_content(split):
+    inputs = split.read(range(len(split))).inputs
+    return sorted((int(y), x.numpy().tobytes()) for x, y in zip(inputs, split.targets, strict=True))
 
 
 def same(one, other):
@@ -45,7 +45,7 @@ FORMS = {
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_written_reads_back_the_same(tmp_path, form, channels):
-    data = pictures(channels)
+    data = images(channels)
     name, spec = FORMS[form]
     convert(data, tmp_path / name)
     option = f"?channels={channels}" if form != "npz" else ""
@@ -55,7 +55,7 @@ def test_what_is_written_reads_back_the_same(tmp_path, form, channels):
 
 
 def test_from_form_to_form_and_back_nothing_is_lost(tmp_path):
-    data = pictures()
+    data = images()
     convert(data, tmp_path / "a.rec")
     convert(load("rec:a_train.rec,a_test.rec", root=tmp_path), tmp_path / "b")
     convert(load("folder:b", root=tmp_path, in_memory=0), tmp_path / "c.npz")
@@ -106,7 +106,7 @@ def test_jpeg_is_as_good_as_was_asked_for(tmp_path):
 
 
 def test_bad_pictures_are_left_out_of_every_form(tmp_path):
-    convert(pictures(), tmp_path / "set")
+    convert(images(), tmp_path / "set")
     bad = tmp_path / "set" / "train" / "cat" / "00002.png"
     bad.write_bytes(bad.read_bytes()[:50])
     for out, spec in (("a.rec", "rec:a_train.rec,a_test.rec"), ("b.npz", "npz:b.npz")):
@@ -118,7 +118,7 @@ def test_bad_pictures_are_left_out_of_every_form(tmp_path):
 
 
 def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
-    data = pictures()
+    data = images()
     for name in ("set.rec", "set", "set.npz"):
         convert(data, tmp_path / name)
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -126,7 +126,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
             convert(data, tmp_path / name)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
-    def stop(part, done, of):
+    def stop(split, done, of):
         raise KeyboardInterrupt
 
     for name in ("half.rec", "half", "half.npz"):
@@ -142,14 +142,14 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
     [
         ({"out": "missing/set.rec"}, "there is no folder .*missing to write set_train.rec"),
         ({"encoding": "jpg"}, "there is no encoding 'jpg'; did you mean 'jpeg'"),
-        ({"encoding": "raw", "out": "set"}, "a folder holds encoded pictures"),
+        ({"encoding": "raw", "out": "set"}, "a folder holds encoded images"),
         ({"quality": 0}, "quality = 0: wanted 1 to 100"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, options, message):
     out = tmp_path / options.pop("out", "set.rec")
     with pytest.raises(UserError, match=message):
-        convert(pictures(), out, **options)
+        convert(images(), out, **options)
 
 
 def test_tables_go_into_npz_alone(tmp_path):
@@ -163,7 +163,7 @@ def test_tables_go_into_npz_alone(tmp_path):
 
 
 def test_a_class_name_that_leaves_the_folder_is_refused(tmp_path):
-    data = pictures()
+    data = images()
     for name in ("../cat", "", "..", ".hidden", "a\\b"):
         odd = DataSet((name, "dog"), data.train, data.test)
         with pytest.raises(UserError, match=r"cannot name a folder"):
@@ -181,8 +181,8 @@ def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_pat
         archive.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
     batches = load("cifar10", root=tmp_path)
     convert(batches, tmp_path / "own.rec", encoding="png")
-    known = {name: sorted_by_content(part) for name, part in batches.splits.items()}
-    assert {name: len(part) for name, part in known.items()} == {"train": 50_000, "test": 10_000}
+    known = {name: sorted_by_content(split) for name, split in batches.splits.items()}
+    assert {name: len(split) for name, split in known.items()} == {"train": 50_000, "test": 10_000}
     for spec in (
         "cifar10:cifar-10-python.tar.gz",
         "folder:cifar10",
@@ -191,21 +191,21 @@ def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_pat
     ):
         data = load(spec, root=tmp_path)
         assert data.classes == batches.classes
-        for name, part in data.splits.items():
-            assert sorted_by_content(part) == known[name], (spec, name)
+        for name, split in data.splits.items():
+            assert sorted_by_content(split) == known[name], (spec, name)
     mean = normalization_of(batches.train).mean.flatten() / 255
     assert np.round(mean.numpy(), 4).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
 
 
 def renamed(*classes):
-    data = pictures()
+    data = images()
     return DataSet(classes, data.train, data.test, brightest=255)
 
 
 def test_an_index_file_is_not_overwritten(tmp_path):
     (tmp_path / "set_train.idx").write_text("precious")
     with pytest.raises(UserError, match=r"set_train\.idx is there already"):
-        convert(pictures(), tmp_path / "set.rec")
+        convert(images(), tmp_path / "set.rec")
     assert (tmp_path / "set_train.idx").read_text() == "precious"
 
 
@@ -220,14 +220,14 @@ def test_a_class_name_that_would_come_back_as_another_is_refused(tmp_path, name)
 
 
 def test_a_class_that_a_part_has_not_is_refused_for_folders(tmp_path):
-    data = pictures()
+    data = images()
     few = DataSet(("cat", "dog"), data.train, Split(data.test.inputs, torch.zeros(2).long()))
-    with pytest.raises(UserError, match=r"class dog has no example in the part test"):
+    with pytest.raises(UserError, match=r"class dog has no example in the split test"):
         convert(few, tmp_path / "set")
 
 
 def test_a_validation_part_goes_along(tmp_path):
-    data = pictures()
+    data = images()
     three = DataSet(data.classes, data.train, data.test, data.train, brightest=255)
     for out, spec in (
         ("a.rec", "rec:a_train.rec,a_test.rec,a_validation.rec"),
@@ -239,15 +239,15 @@ def test_a_validation_part_goes_along(tmp_path):
 
 
 def test_colored_files_that_were_read_gray_are_written_gray(tmp_path):
-    convert(pictures(), tmp_path / "set")
+    convert(images(), tmp_path / "set")
     gray = load("folder:set?channels=1", root=tmp_path, in_memory=0)
     convert(gray, tmp_path / "gray")
-    with Image.open(next((tmp_path / "gray").rglob("*.png"))) as picture:
-        assert picture.mode == "L"
+    with Image.open(next((tmp_path / "gray").rglob("*.png"))) as image:
+        assert image.mode == "L"
 
 
 def test_large_pictures_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
-    convert(pictures(), tmp_path / "set")
+    convert(images(), tmp_path / "set")
     data = load("folder:set", root=tmp_path, in_memory=0)
     asked = []
     read = type(data.train.inputs).read
@@ -263,8 +263,8 @@ def test_large_pictures_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
 
 
 def test_records_are_numbered_without_gaps(tmp_path):
-    convert(pictures(), tmp_path / "set")
-    (tmp_path / "set" / "train" / "cat" / "00000.png").write_bytes(b"no picture")
+    convert(images(), tmp_path / "set")
+    (tmp_path / "set" / "train" / "cat" / "00000.png").write_bytes(b"no image")
     data = load("folder:set", root=tmp_path, in_memory=0, on_bad="skip")
     convert(data, tmp_path / "a.rec")
     keys = [line.split("\t")[0] for line in (tmp_path / "a_train.idx").read_text().splitlines()]
@@ -287,6 +287,6 @@ def test_files_are_synced_before_they_get_their_names_and_the_folder_after(
             return original(*args)
 
         monkeypatch.setattr(os, name, call)
-    convert(pictures(), tmp_path / out)
+    convert(images(), tmp_path / out)
     before = "sync" if out == "set" else "fsync"
     assert calls == [before, "replace", "fsync"] * renames

@@ -31,10 +31,10 @@ MEMORY = 600 << 20
 
 MXNET = Path(__file__).parent / "mxnet"
 CHANCE = np.random.default_rng(0)
-PICTURES = CHANCE.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+IMAGES = CHANCE.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
 
 
-def encoded(form, pixels=PICTURES[0], **options):
+def encoded(form, pixels=IMAGES[0], **options):
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, form, **options)
     return out.getvalue()
@@ -45,9 +45,9 @@ def npz(save):
     labels = np.arange(6) % 2
     save(
         out,
-        train_images=PICTURES,
+        train_images=IMAGES,
         train_labels=labels,
-        test_images=PICTURES[:2],
+        test_images=IMAGES[:2],
         test_labels=labels[:2],
         classes=np.array(["a", "b"]),
     )
@@ -97,14 +97,14 @@ def turned():
 
 
 def transparent():
-    return encoded("PNG", np.concatenate([PICTURES[0], PICTURES[1][..., :1]], 2))
+    return encoded("PNG", np.concatenate([IMAGES[0], IMAGES[1][..., :1]], 2))
 
 
 def medical():
     out = io.BytesIO()
     arrays = {}
     for split, count in (("train", 6), ("val", 2), ("test", 3)):
-        arrays[f"{split}_images"] = PICTURES[:count]
+        arrays[f"{split}_images"] = IMAGES[:count]
         arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None]
     np.savez_compressed(out, **arrays)
     return out.getvalue()
@@ -129,8 +129,8 @@ def parquet():
 def class_folder(root, name, content):
     """Put one damaged file among good ones; the good ones come first."""
     for label in "ab":
-        for part in ("train", "test"):
-            folder = root / part / label
+        for split in ("train", "test"):
+            folder = root / split / label
             folder.mkdir(parents=True)
             for k in range(2):
                 (folder / f"{k}.png").write_bytes(encoded("PNG"))
@@ -149,7 +149,7 @@ def spoken(root, ending, content):
 
 def mnist(root, name, content):
     for stem in ("train", "t10k"):
-        (root / f"{stem}-images-idx3-ubyte").write_bytes(idx(PICTURES[..., 0]))
+        (root / f"{stem}-images-idx3-ubyte").write_bytes(idx(IMAGES[..., 0]))
         (root / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.arange(6, dtype=np.uint8)))
     (root / "train-images-idx3-ubyte").unlink()
     (root / f"train-images-idx3-ubyte{name}").write_bytes(content)
@@ -157,9 +157,9 @@ def mnist(root, name, content):
 
 
 def emnist(root, name, content):
-    for part in ("train", "test"):
-        stem = f"emnist-letters-{part}"
-        (root / f"{stem}-images-idx3-ubyte").write_bytes(idx(PICTURES[..., 0]))
+    for split in ("train", "test"):
+        stem = f"emnist-letters-{split}"
+        (root / f"{stem}-images-idx3-ubyte").write_bytes(idx(IMAGES[..., 0]))
         (root / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.arange(6, dtype=np.uint8)))
     (root / "emnist-letters-mapping.txt").write_bytes(MAPPING)
     (root / name).write_bytes(content)
@@ -216,8 +216,8 @@ FORMS = {
     "webp": (class_folder, "webp", encoded("WEBP", lossless=True)),
     "cifar-pickle": (cifar, "data_batch_1", cifar_batch()),
     "cifar-archive": (one_file("cifar10:{}"), "a.tar.gz", cifar_archive()),
-    "idx": (mnist, "", idx(PICTURES[..., 0])),
-    "idx-gz": (mnist, ".gz", gzip.compress(idx(PICTURES[..., 0]))),
+    "idx": (mnist, "", idx(IMAGES[..., 0])),
+    "idx-gz": (mnist, ".gz", gzip.compress(idx(IMAGES[..., 0]))),
     "npz": (one_file("npz:{}"), "a.npz", npz(np.savez)),
     "npz-compressed": (one_file("npz:{}"), "a.npz", npz(np.savez_compressed)),
     "npz-medical": (one_file("npz:{}"), "a.npz", medical()),
@@ -276,15 +276,15 @@ CHECKED = {
 
 def is_right(data):
     """Say whether a data set has the form that it promises."""
-    for part in data.splits.values():
-        read = part.read(range(len(part)))
+    for split in data.splits.values():
+        read = split.read(range(len(split)))
         inputs = read.inputs
-        if len(inputs) != len(read.kept) or not len(part):
+        if len(inputs) != len(read.kept) or not len(split):
             return False
         if inputs.dtype != torch.uint8 and not bool(inputs.isfinite().all()):
             return False
         if data.classes and not bool(
-            ((part.targets >= 0) & (part.targets < len(data.classes))).all()
+            ((split.targets >= 0) & (split.targets < len(data.classes))).all()
         ):
             return False
     return True
@@ -293,9 +293,9 @@ def is_right(data):
 def contents(data):
     """Return each example with its label."""
     found = set()
-    for name, part in data.splits.items():
-        read = part.read(range(len(part)))
-        for x, y in zip(read.inputs, part.targets[torch.from_numpy(read.kept)], strict=True):
+    for name, split in data.splits.items():
+        read = split.read(range(len(split)))
+        for x, y in zip(read.inputs, split.targets[torch.from_numpy(read.kept)], strict=True):
             found.add((name, data.classes[int(y)] if data.classes else str(y), x.numpy().tobytes()))
     return found
 
@@ -353,7 +353,7 @@ def main(count, folder, *forms):
 
 GROUPS = {
     "records": ["rec-png", "rec-jpeg", "rec-vectors", "rec-index"],
-    "pictures": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
+    "images": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
     "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"],
     "zipped arrays": ["npz", "npz-compressed", "npz-medical"],
     "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"],

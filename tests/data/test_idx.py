@@ -15,7 +15,7 @@ def idx(values, kind=8):
     return head + values.tobytes()
 
 
-def pictures(count, seed):
+def images(count, seed):
     return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), dtype=np.uint8)
 
 
@@ -26,9 +26,9 @@ def labels(count, seed):
 def written(folder, *, packed=False, dotted=False):
     folder.mkdir(exist_ok=True)
     contents = {
-        "train-images-idx3-ubyte": idx(pictures(30, 1)),
+        "train-images-idx3-ubyte": idx(images(30, 1)),
         "train-labels-idx1-ubyte": idx(labels(30, 1)),
-        "t10k-images-idx3-ubyte": idx(pictures(10, 2)),
+        "t10k-images-idx3-ubyte": idx(images(10, 2)),
         "t10k-labels-idx1-ubyte": idx(labels(10, 2)),
     }
     for name, content in contents.items():
@@ -44,7 +44,7 @@ def written(folder, *, packed=False, dotted=False):
 def test_the_four_files_are_read(tmp_path, name, form):
     written(tmp_path / name, **form)
     for data in (load(name, root=tmp_path), load(f"{name}:{tmp_path / name}")):
-        assert np.array_equal(data.train.inputs[:, 0].numpy(), pictures(30, 1))
+        assert np.array_equal(data.train.inputs[:, 0].numpy(), images(30, 1))
         assert np.array_equal(data.test.targets.numpy(), labels(10, 2))
         assert data.train.inputs.shape == (30, 1, 28, 28)
         assert data.train.targets.dtype == torch.int64
@@ -53,7 +53,9 @@ def test_the_four_files_are_read(tmp_path, name, form):
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"mnist is not in .*mnist: wanted train-images-idx3-ubyte"):
+    with pytest.raises(
+        UserError, match=r"mnist is not in .*mnist: expected train-images-idx3-ubyte"
+    ):
         load("mnist", root=tmp_path)
 
 
@@ -63,33 +65,30 @@ GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "damaged or incomplete .wanted 4 bytes more, found 0"),
-        (GOOD[:7], "damaged or incomplete .wanted 8 bytes more, found 3"),
-        (GOOD[:-1], "header says 2x3 bytes, which a file of 17 bytes cannot hold"),
-        (GOOD + b"x", "more follows behind the 6 bytes"),
-        (idx(np.zeros((2, 2), np.int32), kind=12), "begins 0x00000c02"),
-        (b"\x89PNG\r\n\x1a\n", "wanted an IDX file of unsigned bytes"),
+        (b"", "damaged or incomplete .unpack requires"),
+        (GOOD[:7], "damaged or incomplete .unpack requires"),
+        (GOOD[:-1], "damaged or incomplete .expected 6 bytes behind the header, got 5"),
+        (GOOD + b"x", "expected 6 bytes behind the header, got more"),
+        (idx(np.zeros((2, 2), np.int32), kind=12), "begins with 0x00000c02"),
+        (b"\x89PNG\r\n\x1a\n", "expected an IDX file of unsigned bytes"),
         (
             struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**32 - 1),
-            "4294967295x4294967295 bytes, which a file of",
+            "claims 18446744065119617025 bytes, which",
         ),
-        (struct.pack(">HBB", 0, 8, 255), "wanted an IDX file of unsigned bytes"),
-        (struct.pack(">HBBI", 0, 8, 1, 0), "header says 0 bytes"),
+        (struct.pack(">HBB", 0, 8, 255), "expected an IDX file of unsigned bytes"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_damaged_file_is_refused(tmp_path, content, message, packed):
     path = tmp_path / ("file.gz" if packed else "file")
     path.write_bytes(gzip.compress(content) if packed else content)
-    if packed:
-        message = message.split(", which a file")[0].replace("header says 2x3 bytes", "damaged")
     with pytest.raises(UserError, match=message):
         read_idx(path)
 
 
 def test_a_damaged_compressed_file_is_refused(tmp_path):
     path = tmp_path / "file.gz"
-    whole = gzip.compress(idx(pictures(3, 0)))
+    whole = gzip.compress(idx(images(3, 0)))
     wrong_sum = whole[:-8] + b"\0\0\0\0" + whole[-4:]
     for content in (b"", b"no gzip", whole[:40], whole[:-9], wrong_sum):
         path.write_bytes(content)
@@ -104,12 +103,14 @@ def test_a_label_without_a_class_is_refused_with_its_byte(tmp_path):
     path = tmp_path / "mnist" / "train-labels-idx1-ubyte"
     path.write_bytes(idx(wrong))
     assert path.read_bytes()[12] == 10
-    with pytest.raises(UserError, match=r"row 4 at byte 12: label 10, where there are 10 classes"):
+    with pytest.raises(
+        UserError, match=r"row 4 at byte 12: expected a label of the 10 classes, got 10"
+    ):
         load("mnist", root=tmp_path)
 
 
 def test_pictures_and_labels_have_to_be_as_many(tmp_path):
     written(tmp_path / "mnist")
     (tmp_path / "mnist" / "train-labels-idx1-ubyte").write_bytes(idx(labels(29, 1)))
-    with pytest.raises(UserError, match=r"has shape \(30, 28, 28\), .* has \(29,\)"):
+    with pytest.raises(UserError, match=r"got \(30, 28, 28\) and \(29,\)"):
         load("mnist", root=tmp_path)

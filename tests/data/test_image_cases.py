@@ -23,8 +23,8 @@ def texts(data, *, doubtful=False):
 
 
 def everything(data):
-    parts = [part.read(range(len(part))).inputs for part in data.splits.values()]
-    return torch.cat(parts)
+    splits = [split.read(range(len(split))).inputs for split in data.splits.values()]
+    return torch.cat(splits)
 
 
 def upright(path):
@@ -177,7 +177,7 @@ def test_names_of_splits_are_recognized(tmp_path, train, test, validation):
     for name in (train, test, validation):
         shutil.copytree(CASES / "folders" / "thumbs", tmp_path / name)
     data = load(f"folder:{tmp_path}")
-    assert {name: len(part) for name, part in data.splits.items()} == dict.fromkeys(
+    assert {name: len(split) for name, split in data.splits.items()} == dict.fromkeys(
         ("train", "validation", "test"), 20
     )
     assert f"splits: train from {train}, test from {test}, validation from {validation}" in texts(
@@ -219,7 +219,7 @@ def test_a_jpeg_about_which_libjpeg_only_warns_is_read_and_counted(tmp_path):
             (tmp_path / label / f"{k}.jpg").write_bytes(clean)
     (tmp_path / "a" / "1.jpg").write_bytes(warned)
     data = load(f"folder:{tmp_path}")
-    assert not any(part.skipped for part in data.splits.values())
+    assert not any(split.skipped for split in data.splits.values())
     known = decode(clean, where="").astype(int)
     assert np.abs(everything(data).permute(0, 2, 3, 1).numpy() - known).max() <= 1
     (doubt,) = [text for text in texts(data, doubtful=True) if "damaged" in text]
@@ -264,7 +264,7 @@ def test_a_folder_of_records_is_read(tmp_path):
     data = load(f"rec:{tmp_path}")
     assert len(data.train) + len(data.test) == 30
     shutil.copy(CASES / "recs" / "sh.rec", tmp_path / "set_val.rec")
-    assert [len(part) for part in load(f"rec:{tmp_path}").splits.values()] == [30, 30]
+    assert [len(split) for split in load(f"rec:{tmp_path}").splits.values()] == [30, 30]
     shutil.copy(CASES / "recs" / "sh.rec", tmp_path / "set_test.rec")
     data = load(f"rec:{tmp_path}")
     assert list(data.splits) == ["train", "validation", "test"]

@@ -15,18 +15,18 @@ def put(folder, names, value, *, size=(4, 4)):
         Image.fromarray(np.full((*size, 3), value + k, np.uint8)).save(folder / name)
 
 
-def numbers(part):
-    """The value that each picture is filled with."""
-    return part.read(range(len(part))).inputs[:, 0, 0, 0].tolist()
+def numbers(split):
+    """The value that each image is filled with."""
+    return split.read(range(len(split))).inputs[:, 0, 0, 0].tolist()
 
 
 @pytest.fixture
 def pets(tmp_path):
-    """Two classes in parts of their own, with different formats and a folder within a class."""
-    for base, part in enumerate(("train", "val", "test")):
-        put(tmp_path / "pets" / part / "dog", ["b.png", "a.bmp"], 100 * base + 10)
-        put(tmp_path / "pets" / part / "cat", ["1.png"], 100 * base)
-        put(tmp_path / "pets" / part / "cat" / "more", ["0.png"], 100 * base + 1)
+    """Two classes in splits of their own, with different formats and a folder within a class."""
+    for base, split in enumerate(("train", "val", "test")):
+        put(tmp_path / "pets" / split / "dog", ["b.png", "a.bmp"], 100 * base + 10)
+        put(tmp_path / "pets" / split / "cat", ["1.png"], 100 * base)
+        put(tmp_path / "pets" / split / "cat" / "more", ["0.png"], 100 * base + 1)
     return tmp_path
 
 
@@ -59,14 +59,14 @@ def test_classes_right_away_are_divided_by_the_seed_with_equal_shares(tmp_path):
 
 
 def test_hidden_files_are_passed_over(pets):
-    (pets / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"no picture")
+    (pets / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"no image")
     (pets / "pets" / "train" / ".cache").mkdir()
     assert len(load("folder:pets", root=pets).train) == 4
 
 
 def test_classes_can_be_chosen(pets):
     (pets / "pets" / "train" / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty has no files: a class needs pictures"):
+    with pytest.raises(UserError, match=r"empty has no files: a class needs images"):
         load("folder:pets", root=pets)
     data = load("folder:pets?classes=dog,cat", root=pets)
     assert data.classes == ("dog", "cat")
@@ -90,20 +90,20 @@ def test_a_class_that_the_test_split_leaves_out_is_noted_as_doubtful(pets):
 def test_a_split_that_leaves_a_class_out_is_refused_with_the_class(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(9)], 0)
     put(tmp_path / "rare", ["0.png"], 0)
-    with pytest.raises(UserError, match=r"so that every class is in both parts; class rare has 1"):
+    with pytest.raises(UserError, match=r"so that every class is in both splits; class rare has 1"):
         load(f"folder:{tmp_path}")
 
 
 def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
     bad = pets / "pets" / "train" / "cat" / "2.png"
     bad.write_bytes((pets / "pets" / "train" / "cat" / "1.png").read_bytes()[:40])
-    (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no picture")
+    (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"cat/2\.png: a PNG cannot be decoded"):
         load("folder:pets", root=pets)
-    part = load("folder:pets", root=pets, on_bad="skip").train
-    assert numbers(part) == [0, 1, 11, 10]
-    assert part.targets.tolist() == [0, 0, 1, 1]
-    assert [sentence.split(": ")[0].split("/")[-1] for sentence in part.skipped] == [
+    split = load("folder:pets", root=pets, on_bad="skip").train
+    assert numbers(split) == [0, 1, 11, 10]
+    assert split.targets.tolist() == [0, 0, 1, 1]
+    assert [sentence.split(": ")[0].split("/")[-1] for sentence in split.skipped] == [
         "2.png",
         "notes.txt",
     ]
@@ -112,7 +112,7 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
 def test_pictures_of_many_sizes_need_a_size(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(5)], 0, size=(6, 4))
     put(tmp_path / "b", [f"{k}.png" for k in range(5)], 0, size=(4, 9))
-    with pytest.raises(UserError, match=r"b/.\.png: wanted a picture of 6x4 .* size=N"):
+    with pytest.raises(UserError, match=r"b/.\.png: wanted a image of 6x4 .* size=N"):
         load(f"folder:{tmp_path}")
     data = load(f"folder:{tmp_path}?size=3&channels=1")
     assert data.train.inputs.shape == (8, 1, 3, 3)
@@ -157,14 +157,14 @@ def test_a_class_that_is_chosen_twice_is_refused(pets):
 
 def test_a_part_of_which_nothing_can_be_read_is_refused(pets):
     for path in (pets / "pets" / "test").rglob("*.*"):
-        path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"none of 4 pictures can be read; .*cannot be decoded"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"none of 4 images can be read; .*cannot be decoded"):
         load("folder:pets", root=pets, on_bad="skip")
 
 
 def test_folders_within_a_class_are_gone_through_in_the_order_of_their_names(tmp_path):
-    for part in ("train", "test"):
-        put(tmp_path / part / "b", ["0.png"], 0)
+    for split in ("train", "test"):
+        put(tmp_path / split / "b", ["0.png"], 0)
         for value, name in ((30, "z"), (20, "m"), (10, "c")):
-            put(tmp_path / part / "a" / name, ["0.png"], value)
+            put(tmp_path / split / "a" / name, ["0.png"], value)
     assert numbers(load(f"folder:{tmp_path}").train) == [10, 20, 30, 0]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vicinal.data.dataset import LoadOptions
 from vicinal.data.formats.exif import Looks
-from vicinal.data.formats.images import StoredPictures, decode, picture_part
+from vicinal.data.formats.images import StoredImages, decode, image_split
 from vicinal.errors import UserError
 
 CHANCE = np.random.default_rng(0)
@@ -19,30 +19,30 @@ SMOOTH = np.linspace(0, 250, 12 * 16 * 3).reshape(12, 16, 3).astype(np.uint8)
 
 
 def saved(pixels, form="PNG", mode=None, **options):
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     out = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(out, form, **options)
+    (image.convert(mode) if mode else image).save(out, form, **options)
     return out.getvalue()
 
 
 class Listed:
-    """Encoded pictures in a list."""
+    """Encoded images in a list."""
 
-    def __init__(self, *pictures):
-        self.pictures = pictures
+    def __init__(self, *images):
+        self.images = images
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def get(self, row):
-        return self.pictures[row]
+        return self.images[row]
 
     def name(self, row):
-        return f"picture {row}"
+        return f"image {row}"
 
 
-def stored(*pictures, channels=3, size=None, on_bad="raise"):
-    return StoredPictures.of(Listed(*pictures), channels=channels, size=size, on_bad=on_bad)
+def stored(*images, channels=3, size=None, on_bad="raise"):
+    return StoredImages.of(Listed(*images), channels=channels, size=size, on_bad=on_bad)
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
@@ -133,7 +133,7 @@ def test_a_flipped_bit_in_a_png_is_noticed():
         decode(flipped(saved(COLOR)), where="photo")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not a picture"])
+@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not a image"])
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(UserError, match=r"photo: .*cannot be decoded"):
         decode(data, where="photo")
@@ -158,7 +158,7 @@ def jpeg_of(width, height):
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of])
 def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
-    with pytest.raises(UserError, match=r"photo: a picture of \d+ bytes claims 81000000 pixels"):
+    with pytest.raises(UserError, match=r"photo: a image of \d+ bytes claims 81000000 pixels"):
         decode(make(9_000, 9_000), where="photo")
     with pytest.raises(UserError, match=r"photo: .*3600000000 pixels"):
         decode(make(60_000, 60_000), where="photo")
@@ -166,21 +166,21 @@ def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
 
 def test_stored_pictures_are_read_in_the_order_that_is_asked_for():
     many = [CHANCE.integers(0, 256, (5, 7, 3), dtype=np.uint8) for _ in range(6)]
-    pictures = stored(*map(saved, many))
-    assert pictures.shape == (6, 3, 5, 7)
-    read = pickle.loads(pickle.dumps(pictures)).read([4, 0, 4])
+    images = stored(*map(saved, many))
+    assert images.shape == (6, 3, 5, 7)
+    read = pickle.loads(pickle.dumps(images)).read([4, 0, 4])
     assert read.inputs.dtype == torch.uint8
     for place, row in enumerate([4, 0, 4]):
         assert np.array_equal(read.inputs[place].permute(1, 2, 0).numpy(), many[row])
 
 
 def test_in_memory_or_not_pictures_and_targets_are_the_same():
-    pictures = stored(*(saved(np.full((2, 2, 3), k, np.uint8)) for k in range(5)))
+    images = stored(*(saved(np.full((2, 2, 3), k, np.uint8)) for k in range(5)))
     targets = torch.arange(5)
-    inside = picture_part(pictures, targets, LoadOptions(None, in_memory=60))
-    outside = picture_part(pictures, targets, LoadOptions(None, in_memory=59))
+    inside = image_split(images, targets, LoadOptions(None, in_memory=60))
+    outside = image_split(images, targets, LoadOptions(None, in_memory=59))
     assert isinstance(inside.inputs, torch.Tensor)
-    assert outside.inputs is pictures
+    assert outside.inputs is images
     assert torch.equal(inside.inputs, outside.read(range(5)).inputs)
     assert torch.equal(inside.inputs[:, 0, 0, 0].long(), targets)
 
@@ -190,34 +190,34 @@ def test_a_picture_of_another_size_is_refused_with_both(form):
     larger, smaller = (saved(np.zeros((n, 3, 3), np.uint8), form) for n in (5, 2))
     good = saved(np.zeros((4, 3, 3), np.uint8), form)
     for other, size in ((larger, "5x3"), (smaller, "2x3")):
-        with pytest.raises(UserError, match=rf"picture 1: wanted .* 4x3 .* found {size}; size=N"):
+        with pytest.raises(UserError, match=rf"image 1: wanted .* 4x3 .* found {size}; size=N"):
             stored(good, other).read([0, 1])
 
 
 def test_bad_pictures_are_left_out_with_their_sentences_and_their_targets():
     good = [saved(np.full((4, 4, 3), k, np.uint8)) for k in range(4)]
     bad = stops_early(good[0])
-    pictures = stored(bad, good[1], bad, good[3], on_bad="skip")
-    part = picture_part(pictures, torch.tensor([10, 11, 12, 13]), LoadOptions(None, on_bad="skip"))
-    assert part.targets.tolist() == [11, 13]
-    assert part.inputs[:, 0, 0, 0].tolist() == [1, 3]
-    assert [sentence.split(":")[0] for sentence in part.skipped] == ["picture 0", "picture 2"]
-    read = pictures.read([2, 3, 0, 1])
+    images = stored(bad, good[1], bad, good[3], on_bad="skip")
+    split = image_split(images, torch.tensor([10, 11, 12, 13]), LoadOptions(None, on_bad="skip"))
+    assert split.targets.tolist() == [11, 13]
+    assert split.inputs[:, 0, 0, 0].tolist() == [1, 3]
+    assert [sentence.split(":")[0] for sentence in split.skipped] == ["image 0", "image 2"]
+    read = images.read([2, 3, 0, 1])
     assert read.kept.tolist() == [1, 3]
     assert read.inputs[:, 0, 0, 0].tolist() == [3, 1]
 
 
 def test_if_no_picture_can_be_read_the_first_says_why():
-    with pytest.raises(UserError, match=r"none of 2 pictures can be read; picture 0: "):
+    with pytest.raises(UserError, match=r"none of 2 images can be read; image 0: "):
         stored(b"no", b"no", on_bad="skip")
 
 
 def test_raw_pictures_are_pixels_and_have_to_be_complete():
     pixels = CHANCE.integers(0, 256, (2, 3, 3), dtype=np.uint8)
-    pictures = StoredPictures(Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), raw=True)
-    assert np.array_equal(pictures.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
-    with pytest.raises(UserError, match=r"picture 1: wanted 18 bytes, .* 2x3x3, found 3"):
-        pictures.read([1])
+    images = StoredImages(Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), raw=True)
+    assert np.array_equal(images.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
+    with pytest.raises(UserError, match=r"image 1: wanted 18 bytes, .* 2x3x3, found 3"):
+        images.read([1])
 
 
 def test_sides_of_one_pixel_are_no_channels():

@@ -41,7 +41,7 @@ class Items:
         return self.items[row]
 
 
-def pictures(arrays, labels=LABELS, **more):
+def images(arrays, labels=LABELS, **more):
     return Items(
         ((Image.fromarray(a), label) for a, label in zip(arrays, labels, strict=True)), **more
     )
@@ -76,7 +76,7 @@ def imported(module, tmp_path):
 
 
 def test_a_pair_of_sets_of_pictures_becomes_train_and_test(imported):
-    data = imported((pictures(COLORS), pictures(COLORS[:4], LABELS[:4])))
+    data = imported((images(COLORS), images(COLORS[:4], LABELS[:4])))
     assert torch.equal(data.train.inputs, chw(COLORS))
     assert torch.equal(data.test.inputs, chw(COLORS[:4]))
     assert data.train.targets.tolist() == LABELS
@@ -85,21 +85,21 @@ def test_a_pair_of_sets_of_pictures_becomes_train_and_test(imported):
 
 
 def test_a_third_set_is_the_validation_part(imported):
-    data = imported(tuple(pictures(COLORS[:n], LABELS[:n]) for n in (6, 5, 4)))
-    assert [len(part) for part in (data.train, data.test, data.validation)] == [6, 5, 4]
+    data = imported(tuple(images(COLORS[:n], LABELS[:n]) for n in (6, 5, 4)))
+    assert [len(split) for split in (data.train, data.test, data.validation)] == [6, 5, 4]
 
 
 def test_a_set_that_comes_alone_is_divided(imported):
-    data = imported(pictures(COLORS, classes=["cat", "dog"]), test_fraction=0.4, seed=3)
+    data = imported(images(COLORS, classes=["cat", "dog"]), test_fraction=0.4, seed=3)
     assert (len(data.train), len(data.test), data.classes) == (6, 4, ("cat", "dog"))
     assert data.test.targets.bincount().tolist() == [2, 2]
     known = {
-        picture.numpy().tobytes(): label for picture, label in zip(chw(COLORS), LABELS, strict=True)
+        image.numpy().tobytes(): label for image, label in zip(chw(COLORS), LABELS, strict=True)
     }
     seen = [
-        (picture.numpy().tobytes(), int(label))
-        for part in (data.train, data.test)
-        for picture, label in zip(part.inputs, part.targets, strict=True)
+        (image.numpy().tobytes(), int(label))
+        for split in (data.train, data.test)
+        for image, label in zip(split.inputs, split.targets, strict=True)
     ]
     assert dict(seen) == known
     assert len(seen) == 10
@@ -110,7 +110,7 @@ def test_a_function_or_class_that_makes_a_set_is_called(imported):
         def __init__(self):
             super().__init__(torch.arange(20.0).reshape(10, 2), torch.tensor(LABELS))
 
-    assert imported(lambda: pictures(COLORS)).classes == ("0", "1")
+    assert imported(lambda: images(COLORS)).classes == ("0", "1")
     data = imported(Mine)
     assert data.train.inputs.shape == (8, 2)
     assert data.train.inputs.dtype == torch.float32
@@ -118,7 +118,7 @@ def test_a_function_or_class_that_makes_a_set_is_called(imported):
 
 
 def test_a_name_may_follow_a_dot_or_lie_inside_something(module, tmp_path):
-    module("somebody", data=pictures(COLORS), box=types.SimpleNamespace(data=pictures(COLORS)))
+    module("somebody", data=images(COLORS), box=types.SimpleNamespace(data=images(COLORS)))
     for where in ("somebody.data", "somebody:data", "somebody:box.data"):
         assert len(load_imported(where, {}, LoadOptions(tmp_path)).train) == 8
 
@@ -145,9 +145,9 @@ def test_pictures_are_gray_only_if_all_are(imported):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
 def test_pictures_of_any_mode_are_read(imported, mode):
-    picture = Image.fromarray(COLORS[0]).convert(mode)
-    data = imported((Items([(picture, 0)]),) * 2)
-    wanted = picture.convert("L" if mode in {"1", "L", "LA"} else "RGB")
+    image = Image.fromarray(COLORS[0]).convert(mode)
+    data = imported((Items([(image, 0)]),) * 2)
+    wanted = image.convert("L" if mode in {"1", "L", "LA"} else "RGB")
     assert torch.equal(data.train.inputs[0], chw([np.atleast_3d(np.asarray(wanted))])[0])
 
 
@@ -157,7 +157,7 @@ def test_sixteen_bits_become_eight(imported):
     assert data.train.inputs.flatten().tolist() == [0, 0, 1, 255]
 
 
-def test_arrays_and_tensors_of_bytes_are_pictures(imported):
+def test_arrays_and_tensors_of_bytes_are_images(imported):
     for item in (COLORS[0], chw(COLORS)[0], COLORS[0].transpose(2, 0, 1)):
         data = imported((Items([(item, 0)]),) * 2)
         assert torch.equal(data.train.inputs, chw(COLORS[:1]))
@@ -180,7 +180,7 @@ def test_numbers_become_float32_as_they_are(imported, kind):
 
 
 def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(imported):
-    data = imported((pictures(COLORS),) * 2, {"size": "2"})
+    data = imported((images(COLORS),) * 2, {"size": "2"})
     wanted = ImageOps.fit(Image.fromarray(COLORS[5]), (2, 2), Image.Resampling.BILINEAR)
     assert torch.equal(data.train.inputs[5], chw([np.asarray(wanted)])[0])
     arrays = imported((Items(zip(COLORS, LABELS, strict=True)),) * 2, {"size": "2"})
@@ -232,12 +232,12 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_row_is_named_or_left_out(imported, what):
-    rows = [(picture, label) for picture, label in zip(COLORS, LABELS, strict=True)]
+    rows = [(image, label) for image, label in zip(COLORS, LABELS, strict=True)]
     rows[7] = BAD[what]
     with pytest.raises(UserError) as caught:
         imported((Items(rows), Items(rows[:2])))
     assert what in str(caught.value)
-    assert str(caught.value).startswith("somebody:data, train part, row 7")
+    assert str(caught.value).startswith("somebody:data, train split, row 7")
     data = imported((Items(rows), Items(rows[:2])), on_bad="skip")
     assert torch.equal(data.train.inputs, chw(np.delete(COLORS, 7, 0)))
     assert data.train.targets.tolist() == LABELS[:7] + LABELS[8:]
@@ -251,7 +251,7 @@ def test_pictures_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with (
         Image.open(path) as cut,
-        pytest.raises(UserError, match="row 0: the picture cannot be dec"),
+        pytest.raises(UserError, match="row 0: the image cannot be dec"),
     ):
         imported(Items([(cut, 0)]))
 
@@ -270,7 +270,7 @@ def test_where_no_row_is_left_the_first_reason_is_told(imported):
 
 def test_a_class_without_a_name_is_refused(imported):
     with pytest.raises(UserError, match="class 1 has no name; there are 1 \\(cat\\)"):
-        imported(pictures(COLORS, classes=["cat"]))
+        imported(images(COLORS, classes=["cat"]))
 
 
 @pytest.mark.parametrize("found", [3, None, {1}, (x for x in "ab"), Stream()])
@@ -288,11 +288,11 @@ def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     assert data.train.inputs.dtype == torch.uint8
     assert (len(data.train.skipped), len(data.test.skipped)) == (1, 0)
     known = {
-        picture.numpy().tobytes(): label for picture, label in zip(chw(COLORS), LABELS, strict=True)
+        image.numpy().tobytes(): label for image, label in zip(chw(COLORS), LABELS, strict=True)
     }
     read = pickle.loads(pickle.dumps(data.train.inputs)).read([5, 0])
     assert read.kept.tolist() == [0, 1]
-    assert [known[picture.numpy().tobytes()] for picture in read.inputs] == data.train.targets[
+    assert [known[image.numpy().tobytes()] for image in read.inputs] == data.train.targets[
         [5, 0]
     ].tolist()
     in_memory = imported(Items(rows), in_memory=10 * 72, on_bad="skip", test_fraction=0.3)
@@ -329,7 +329,7 @@ def failing():
     ],
 )
 def test_an_import_path_that_leads_nowhere_says_how_far_it_led(module, tmp_path, where, wanted):
-    module("somebody", data=pictures(COLORS), failing=failing)
+    module("somebody", data=images(COLORS), failing=failing)
     with pytest.raises(UserError) as caught:
         load_imported(where, {}, LoadOptions(tmp_path))
     assert wanted in str(caught.value)
@@ -441,8 +441,8 @@ def test_options_name_config_splits_and_columns(hugging_face):
     options = {"train": "b", "test": "a", "validation": "c", "label": "fine", "config": "big"}
     data = hugging_face(splits, options)
     assert data.classes == ("x", "y", "z")
-    parts = (data.train, data.test, data.validation)
-    assert [part.targets.tolist() for part in parts] == [[0] * 2, [2] * 6, [1]]
+    splits = (data.train, data.test, data.validation)
+    assert [split.targets.tolist() for split in splits] == [[0] * 2, [2] * 6, [1]]
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_a_library_that_is_missing_is_answered_with_the_command(
         load("CIFAR10", {}, LoadOptions(tmp_path))
 
 
-# torchvision's classes take their parts in one of two ways, or have one part only.
+# torchvision's classes take their splits in one of two ways, or have one split only.
 
 
 class ByTrain(Items):
@@ -546,7 +546,7 @@ def test_files_that_are_missing_are_told_with_the_place_they_were_looked_for(tor
     ("name", "options", "wanted"),
     [
         ("ByTrian", {}, "no data set of torchvision 'ByTrian'; did you mean 'ByTrain'"),
-        ("BySplit", {}, "no test part .*Unknown value 'test'.*test=NAME names another split"),
+        ("BySplit", {}, "no test split .*Unknown value 'test'.*test=NAME names another split"),
         ("ByTrain", {"test": "val"}, "has no named splits, got test="),
     ],
 )

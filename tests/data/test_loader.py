@@ -120,9 +120,9 @@ def test_a_shuffle_buffer_gives_every_row_of_it_the_same_chance():
 @pytest.mark.parametrize("shuffle", [True, False, 16])
 def test_from_memory_or_from_files_the_batches_are_the_same(workers, shuffle):
     def batches(in_memory, **options):
-        part = load(SPEC, root=MXNET, in_memory=in_memory).train
-        assert isinstance(part.inputs, torch.Tensor) == (in_memory > 0)
-        loader = Loader(part, batch_size=7, seed=5, augment=AUGMENT, shuffle=shuffle, **options)
+        split = load(SPEC, root=MXNET, in_memory=in_memory).train
+        assert isinstance(split.inputs, torch.Tensor) == (in_memory > 0)
+        loader = Loader(split, batch_size=7, seed=5, augment=AUGMENT, shuffle=shuffle, **options)
         return [batch for epoch in (0, 1) for batch in loader.epoch(epoch)]
 
     inside, outside = batches(10**9), batches(0, workers=workers)
@@ -133,8 +133,8 @@ def test_from_memory_or_from_files_the_batches_are_the_same(workers, shuffle):
 
 
 def test_augmentation_is_drawn_anew_each_step_and_epoch():
-    part = Split(torch.full((4, 1, 6, 6), 9, dtype=torch.uint8), torch.arange(4))
-    loader = Loader(part, batch_size=2, seed=0, augment=[RandomCrop(padding=3)])
+    split = Split(torch.full((4, 1, 6, 6), 9, dtype=torch.uint8), torch.arange(4))
+    loader = Loader(split, batch_size=2, seed=0, augment=[RandomCrop(padding=3)])
     seen = {x.numpy().tobytes() for epoch in range(3) for x, _ in loader.epoch(epoch)}
     assert len(seen) == 6
 
@@ -142,14 +142,14 @@ def test_augmentation_is_drawn_anew_each_step_and_epoch():
 @pytest.mark.parametrize(("ranks", "whole"), [(2, 12), (3, 15)])
 @pytest.mark.parametrize("stored", [False, True])
 def test_ranks_share_the_batches_that_one_process_would_see(ranks, whole, stored):
-    part = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
+    split = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
     size = whole // ranks
     loaders = [
-        Loader(part, batch_size=size, seed=1, augment=AUGMENT, rank=k, ranks=ranks, workers=0)
+        Loader(split, batch_size=size, seed=1, augment=AUGMENT, rank=k, ranks=ranks, workers=0)
         for k in range(ranks)
     ]
     together = zip(*(loader.epoch(1) for loader in loaders), strict=True)
-    alone = Loader(part, batch_size=whole, seed=1, augment=AUGMENT, workers=0).epoch(1)
+    alone = Loader(split, batch_size=whole, seed=1, augment=AUGMENT, workers=0).epoch(1)
     for shares, (x, y) in zip(together, alone, strict=True):
         assert torch.equal(torch.cat([share for share, _ in shares]), x)
         assert torch.equal(torch.cat([share for _, share in shares]), y)
@@ -165,8 +165,8 @@ def test_no_rank_waits_for_an_example_that_is_not_there():
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_run_that_begins_at_a_step_sees_what_the_unbroken_run_saw_there(stored):
-    part = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
-    loader = Loader(part, batch_size=6, seed=2, augment=AUGMENT, shuffle=20, workers=0)
+    split = load(SPEC, root=MXNET, in_memory=0 if stored else 10**9).train
+    loader = Loader(split, batch_size=6, seed=2, augment=AUGMENT, shuffle=20, workers=0)
     unbroken = list(loader.epoch(3))
     resumed = list(loader.epoch(3, start=4))
     assert len(resumed) == 3
@@ -178,9 +178,9 @@ def test_a_run_that_begins_at_a_step_sees_what_the_unbroken_run_saw_there(stored
 STREAM = """
 import sys, hashlib
 from vicinal.data import HLSJitter, RandomHorizontalFlip, Loader, RandomCrop, load
-part = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=sys.argv[1], in_memory=0).train
+split = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=sys.argv[1], in_memory=0).train
 augment = (RandomCrop(padding=2), RandomHorizontalFlip(), HLSJitter())
-loader = Loader(part, batch_size=4, seed=7, augment=augment, shuffle=25, workers=2)
+loader = Loader(split, batch_size=4, seed=7, augment=augment, shuffle=25, workers=2)
 step = int(sys.argv[2])
 for epoch in range(step // len(loader), 3):
     for x, y in loader.epoch(epoch, start=step % len(loader)):
@@ -222,8 +222,8 @@ def test_an_epoch_that_is_left_early_does_not_disturb_the_next():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_examples_make_batches_smaller_and_are_told_of_once(workers):
-    part = Split(Slow(12, bad=[3, 4, 9]), torch.arange(12))
-    loader = Loader(part, batch_size=4, seed=0, shuffle=False, workers=workers)
+    split = Split(Slow(12, bad=[3, 4, 9]), torch.arange(12))
+    loader = Loader(split, batch_size=4, seed=0, shuffle=False, workers=workers)
     for _ in range(2):
         batches = [(x[:, 0].tolist(), y.tolist()) for x, y in loader.epoch(0)]
         assert batches == [([0, 1, 2],) * 2, ([5, 6, 7],) * 2, ([8, 10, 11],) * 2]
@@ -231,15 +231,15 @@ def test_bad_examples_make_batches_smaller_and_are_told_of_once(workers):
 
 
 def test_a_batch_of_which_nothing_is_left_is_passed_over():
-    part = Split(Slow(6, bad=[2, 3]), torch.arange(6))
-    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=0)
+    split = Split(Slow(6, bad=[2, 3]), torch.arange(6))
+    loader = Loader(split, batch_size=2, seed=0, shuffle=False, workers=0)
     assert rows(loader) == [[0, 1], [4, 5]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
-    part = Split(Failing(4), torch.arange(4))
-    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=workers)
+    split = Split(Failing(4), torch.arange(4))
+    loader = Loader(split, batch_size=2, seed=0, shuffle=False, workers=workers)
     with pytest.raises(UserError, match=r"^rows \[0, 1\] cannot be read$"):
         rows(loader)
 
@@ -250,8 +250,8 @@ def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
     ":pytest.PytestUnraisableExceptionWarning"
 )
 def test_a_worker_that_is_killed_is_told_of():
-    part = Split(Slow(4, dies=[2]), torch.arange(4))
-    loader = Loader(part, batch_size=2, seed=0, shuffle=False, workers=1)
+    split = Split(Slow(4, dies=[2]), torch.arange(4))
+    loader = Loader(split, batch_size=2, seed=0, shuffle=False, workers=1)
     with pytest.raises(UserError, match=r"a data-loading worker died"):
         rows(loader)
 
@@ -275,7 +275,7 @@ def test_an_epoch_that_goes_on_when_another_was_begun_is_refused(workers):
 
 
 def test_a_rank_of_whose_batch_nothing_is_left_says_so_and_the_others_do_not_wait():
-    part = Split(Slow(8, bad=[2]), torch.arange(8))
+    split = Split(Slow(8, bad=[2]), torch.arange(8))
     options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
     with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):
-        rows(Loader(part, rank=0, **options))
+        rows(Loader(split, rank=0, **options))

@@ -12,11 +12,11 @@ from vicinal.errors import UserError
 
 def test_the_parts_of_digits_hold_every_scan_once_with_its_label():
     data = load("digits", test_fraction=0.3, seed=0)
-    parts = [data.train, data.test]
+    splits = [data.train, data.test]
     ours = sorted(
         (int(label), image.tobytes())
-        for part in parts
-        for image, label in zip(part.inputs.numpy(), part.targets, strict=True)
+        for split in splits
+        for image, label in zip(split.inputs.numpy(), split.targets, strict=True)
     )
     known = load_digits()
     theirs = sorted(
@@ -41,7 +41,7 @@ def test_the_seed_decides_the_parts():
 def test_normalizing_looks_at_the_training_part_alone():
     data = load("digits", test_fraction=0.3, seed=0)
     by = normalization_of(data.train)
-    train, test = (by.apply(part.inputs, torch.empty(0)) for part in (data.train, data.test))
+    train, test = (by.apply(split.inputs, torch.empty(0)) for split in (data.train, data.test))
     assert train.mean().item() == pytest.approx(0, abs=1e-5)
     assert train.std().item() == pytest.approx(1, abs=1e-3)
     back = test * data.train.inputs.float().std() + data.train.inputs.float().mean()
@@ -89,7 +89,7 @@ def test_the_seed_decides_the_corruption():
 @pytest.mark.parametrize(("rare", "fraction"), [(2, 0.2), (2, 0.8), (1, 0.5)])
 def test_a_class_too_small_for_both_parts_is_refused_by_name(rare, fraction):
     targets = torch.tensor([0] * 50 + [1] * rare)
-    with pytest.raises(UserError, match=rf"both parts; class owl has {rare}; try another"):
+    with pytest.raises(UserError, match=rf"both splits; class owl has {rare}; try another"):
         train_test_rows(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
     train, test = train_test_rows(torch.tensor([0, 1] * 4), fraction=0.5, seed=0)
     assert sorted([*train, *test]) == list(range(8))
@@ -109,8 +109,8 @@ def test_statistics_are_joined_from_pieces(monkeypatch, stored):
             return ReadResult(inputs[rows], np.arange(len(rows)), [])
 
     for values in (inputs, (inputs * 4).remainder(256).byte()):
-        part = Split(Files() if stored and values is inputs else values, torch.zeros(90))
-        found = statistics(part)
+        split = Split(Files() if stored and values is inputs else values, torch.zeros(90))
+        found = statistics(split)
         wide = values.double().numpy()
         np.testing.assert_allclose(found.mean, wide.mean((0, 2, 3)))
         np.testing.assert_allclose(found.std, wide.std((0, 2, 3)))

@@ -45,8 +45,8 @@ def images(folder, name, labels, *, contents=None):
     return written(folder, name, packed)
 
 
-def pixels(part):
-    return part.inputs.permute(0, 2, 3, 1).numpy()
+def pixels(split):
+    return split.inputs.permute(0, 2, 3, 1).numpy()
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
@@ -109,8 +109,8 @@ def test_a_payload_in_parts_is_joined(tmp_path):
     # The id is the magic number itself, so that MXNet divides the header of the record.
     magic = 0xCED7230A
     records = [struct.pack("<IfQQ", 0, float(k), magic, 0) + png(k) for k in range(3)]
-    written(tmp_path, "parts.rec", records)
-    data = load("rec:parts.rec,parts.rec", root=tmp_path)
+    written(tmp_path, "splits.rec", records)
+    data = load("rec:splits.rec,splits.rec", root=tmp_path)
     assert data.train.targets.tolist() == [0, 1, 2]
     assert data.train.inputs[:, 0, 0, 0].tolist() == [0, 1, 2]
 
@@ -154,7 +154,7 @@ def test_class_names_come_from_a_file_beside_or_a_named_one(tmp_path):
 
 def test_raw_payloads_are_pixels(tmp_path):
     known = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 3), dtype=np.uint8)
-    images(tmp_path, "raw.rec", [0, 1, 0], contents=[picture.tobytes() for picture in known])
+    images(tmp_path, "raw.rec", [0, 1, 0], contents=[image.tobytes() for image in known])
     data = load("rec:raw.rec,raw.rec?raw=2x4x3", root=tmp_path)
     assert np.array_equal(pixels(data.train), known)
     with pytest.raises(UserError, match=r"record 0 at byte 0: wanted 48 bytes"):
@@ -194,11 +194,11 @@ def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
     with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
         load(spec, root=tmp_path)
     assert "skip_bad = true in a recipe" in str(e.value)
-    part = load(spec, root=tmp_path, on_bad="skip").train
-    assert part.targets.tolist() == [0, 1, 3]
-    assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]
-    assert len(part.skipped) == 1
-    assert "record 2" in part.skipped[0]
+    split = load(spec, root=tmp_path, on_bad="skip").train
+    assert split.targets.tolist() == [0, 1, 3]
+    assert split.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert len(split.skipped) == 1
+    assert "record 2" in split.skipped[0]
 
 
 def test_a_record_that_is_too_short_for_its_header_can_be_left_out(tmp_path):
@@ -207,9 +207,9 @@ def test_a_record_that_is_too_short_for_its_header_can_be_left_out(tmp_path):
     )
     with pytest.raises(UserError, match=r"record 1 at byte .* wanted an image record of 24 bytes"):
         load("rec:short.rec,short.rec", root=tmp_path)
-    part = load("rec:short.rec,short.rec", root=tmp_path, on_bad="skip").train
-    assert part.targets.tolist() == [0, 1]
-    assert "record 1" in part.skipped[0]
+    split = load("rec:short.rec,short.rec", root=tmp_path, on_bad="skip").train
+    assert split.targets.tolist() == [0, 1]
+    assert "record 1" in split.skipped[0]
 
 
 def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
@@ -242,19 +242,19 @@ def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
 def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
     contents = [png(k, size) for k, size in enumerate([(4, 4), (4, 8)] * 5)]
     images(tmp_path, "two.rec", [0, 0, 1, 1] * 2 + [0, 1], contents=contents)
-    with pytest.raises(UserError, match=r"wanted a picture of 4x4 pixels like the first one"):
+    with pytest.raises(UserError, match=r"wanted a image of 4x4 pixels like the first one"):
         load("rec:two.rec,two.rec", root=tmp_path)
-    part = load("rec:two.rec,two.rec?size=2&channels=1", root=tmp_path).train
-    assert part.inputs.shape == (10, 1, 2, 2)
-    assert part.inputs[:, 0, 0, 0].tolist() == list(range(10))
+    split = load("rec:two.rec,two.rec?size=2&channels=1", root=tmp_path).train
+    assert split.inputs.shape == (10, 1, 2, 2)
+    assert split.inputs[:, 0, 0, 0].tolist() == list(range(10))
 
 
 def test_a_record_with_other_labels_can_be_left_out(tmp_path):
     images(tmp_path, "odd.rec", [0, 1, [1, 2], float("nan"), 1])
-    part = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
-    assert part.targets.tolist() == [0, 1, 1]
-    assert part.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
-    assert [sentence.split(",")[1][:9] for sentence in part.skipped] == [" record 2", " record 3"]
+    split = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
+    assert split.targets.tolist() == [0, 1, 1]
+    assert split.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
+    assert [sentence.split(",")[1][:9] for sentence in split.skipped] == [" record 2", " record 3"]
 
 
 def test_a_third_file_is_the_validation_part(tmp_path):

@@ -97,8 +97,8 @@ def test_images_are_resized_as_in_the_training_whatever_holds_them(tmp_path, mon
 
 def test_gray_training_images_make_gray_test_images(tmp_path):
     root = images(tmp_path / "gray", size=(8, 8))
-    arrays = {f"{part}_images": np.zeros((4, 8, 8), np.uint8) for part in ("train", "test")}
-    labels = {f"{part}_labels": np.arange(4) % 2 for part in ("train", "test")}
+    arrays = {f"{split}_images": np.zeros((4, 8, 8), np.uint8) for split in ("train", "test")}
+    labels = {f"{split}_labels": np.arange(4) % 2 for split in ("train", "test")}
     np.savez(tmp_path / "gray.npz", **arrays, **labels)
     trained = load(f"npz:{tmp_path / 'gray.npz'}")
     again = load(f"folder:{root}", preparation=trained.preparation)

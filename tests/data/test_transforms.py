@@ -35,7 +35,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(batch=12, channels=3, height=9, width=11, dtype=torch.uint8):
+def images(batch=12, channels=3, height=9, width=11, dtype=torch.uint8):
     shape = (batch, channels, height, width)
     return torch.randint(256, shape, generator=seeded(batch + height)).to(dtype)
 
@@ -58,17 +58,17 @@ def test_one_seed_draws_the_same_and_another_seed_something_else(augmentation):
 
 @every_augmentation
 def test_rows_by_themselves_become_what_they_become_in_the_batch(augmentation):
-    x = pictures(batch=140, height=32, width=32)  # more than one block
+    x = images(batch=140, height=32, width=32)  # more than one block
     drawn = drawn_for(augmentation, x)
     whole = augmentation.apply(x, drawn)
-    parts = [augmentation.apply(x[i::3], drawn[i::3]) for i in range(3)]
-    assert all(torch.equal(whole[i::3], part) for i, part in enumerate(parts))
+    splits = [augmentation.apply(x[i::3], drawn[i::3]) for i in range(3)]
+    assert all(torch.equal(whole[i::3], split) for i, split in enumerate(splits))
 
 
 @every_augmentation
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
-    x = pictures(dtype=dtype)
+    x = images(dtype=dtype)
     drawn = drawn_for(augmentation, x)
     before, drawn_before = x.clone(), drawn.clone()
     out = augmentation.apply(x, drawn)
@@ -83,7 +83,7 @@ def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
 @every_augmentation
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_floating_point_pictures_become_what_bytes_become(augmentation, dtype):
-    x = pictures()
+    x = images()
     drawn = drawn_for(augmentation, x)
     expected = augmentation.apply(x, drawn).double()
     out = augmentation.apply(x.to(dtype), drawn).double()
@@ -94,7 +94,7 @@ def test_floating_point_pictures_become_what_bytes_become(augmentation, dtype):
 @every_augmentation
 @pytest.mark.parametrize("batch", [0, 1])
 def test_a_batch_of_none_or_one_has_the_shape_of_any_other(augmentation, batch):
-    x = pictures(batch=2)
+    x = images(batch=2)
     shape = augmentation.apply(x, drawn_for(augmentation, x)).shape[1:]
     x = x[:batch]
     assert augmentation.apply(x, drawn_for(augmentation, x)).shape == (batch, *shape)
@@ -102,7 +102,7 @@ def test_a_batch_of_none_or_one_has_the_shape_of_any_other(augmentation, batch):
 
 @every_augmentation
 def test_the_layout_in_memory_makes_no_difference(augmentation):
-    x = pictures()
+    x = images()
     drawn = drawn_for(augmentation, x)
     expected = augmentation.apply(x, drawn)
     gaps = torch.stack([x, x + 1], dim=-1)[..., 0]
@@ -116,7 +116,7 @@ def test_the_layout_in_memory_makes_no_difference(augmentation):
 
 @every_augmentation
 def test_pictures_of_one_channel_are_welcome(augmentation):
-    x = pictures(channels=1)
+    x = images(channels=1)
     out = augmentation.apply(x, drawn_for(augmentation, x))
     assert out.shape[1] == 1
     assert not torch.equal(out, x)
@@ -125,7 +125,7 @@ def test_pictures_of_one_channel_are_welcome(augmentation):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @every_augmentation
 def test_a_gpu_makes_the_same_pictures_without_waiting(augmentation):
-    x = pictures(batch=70, height=32, width=32)
+    x = images(batch=70, height=32, width=32)
     drawn = drawn_for(augmentation, x)
     there = x.cuda()
     torch.cuda.set_sync_debug_mode("error")
@@ -157,7 +157,7 @@ def test_recipes_name_each_augmentation():
 )
 def test_a_padded_crop_is_what_a_loop_over_padded_pictures_cuts(padding, size, dtype):
     crop = RandomCrop(padding=padding, size=size)
-    x = pictures(batch=40, height=9, width=11, dtype=dtype)
+    x = images(batch=40, height=9, width=11, dtype=dtype)
     drawn = drawn_for(crop, x)
     out = crop.apply(x, drawn)
     height, width = (9, 11) if size is None else (size, size)
@@ -180,13 +180,13 @@ def test_all_places_of_a_window_are_equally_likely():
 
 
 def test_devices_without_numpy_cut_the_same_windows():
-    padded = pictures(batch=30)
+    padded = images(batch=30)
     corners = torch.stack([torch.arange(30) % 5, torch.arange(30) % 6], dim=1)
     places, size = (5, 6), (5, 6)
     expected = torch.stack(
         [
-            picture[:, top : top + 5, left : left + 6]
-            for picture, (top, left) in zip(padded, corners.tolist(), strict=True)
+            image[:, top : top + 5, left : left + 6]
+            for image, (top, left) in zip(padded, corners.tolist(), strict=True)
         ]
     )
     assert torch.equal(boxes._cut_by_torch(padded, corners, places, size), expected)
@@ -206,7 +206,7 @@ def test_a_center_crop_has_as_much_on_either_side(size, rows, columns):
 
 
 def test_a_flip_turns_the_drawn_pictures_and_no_other():
-    x = pictures(batch=20)
+    x = images(batch=20)
     drawn = drawn_for(RandomHorizontalFlip(), x)
     out = RandomHorizontalFlip().apply(x, drawn)
     for i, turned in enumerate(drawn[:, 0].tolist()):
@@ -234,9 +234,9 @@ def by_colorsys(pixel, hue, saturation, lightness):
     return [255 * value for value in shifted]
 
 
-def awkward_pictures():
+def awkward_images():
     """Return random pixels, then black, white, grays, ties of two channels, and pure colors."""
-    x = pictures(batch=24, height=5, width=6)
+    x = images(batch=24, height=5, width=6)
     levels = torch.tensor([0, 1, 2, 127, 128, 253, 254, 255])
     corners = torch.cartesian_prod(levels, levels, levels)
     some = corners[torch.randperm(len(corners), generator=seeded())[: 12 * 30]]
@@ -250,7 +250,7 @@ AMOUNTS = torch.cartesian_prod(*torch.tensor([[-90.0, 17.5, 90.0], [-200, 0, 60]
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
 def test_colors_shift_as_colorsys_says(dtype):
-    x = awkward_pictures().to(dtype)
+    x = awkward_images().to(dtype)
     if dtype != torch.uint8:
         x = x * 0.999
     drawn = AMOUNTS[: len(x)].double()
@@ -263,12 +263,12 @@ def test_colors_shift_as_colorsys_says(dtype):
 
 
 def test_no_amount_changes_no_color():
-    x = awkward_pictures()
+    x = awkward_images()
     assert torch.equal(HLSJitter().apply(x, torch.zeros(len(x), 3)), x)
 
 
 def test_hue_goes_round_the_circle():
-    x = awkward_pictures()
+    x = awkward_images()
     turns = torch.tensor([[180.0, 0, 0], [-180, 0, 0], [360, 0, 0]]).repeat(8, 1)
     assert torch.equal(HLSJitter().apply(x, turns), x)
 
@@ -299,7 +299,7 @@ def test_amounts_are_uniform_on_both_sides_and_independent():
 @pytest.mark.parametrize("size", [1, 5, 9, 24])
 def test_a_resized_crop_is_what_interpolate_makes_of_the_box(size):
     crop = RandomResizedCrop(size)
-    x = pictures(batch=60, height=13, width=9)
+    x = images(batch=60, height=13, width=9)
     drawn = drawn_for(crop, x)
     assert len(drawn[:, 2:].unique(dim=0)) > 10
     floats = crop.apply(x.float(), drawn)
@@ -314,7 +314,7 @@ def test_a_resized_crop_is_what_interpolate_makes_of_the_box(size):
 
 
 def test_a_box_of_the_whole_picture_at_its_own_size_changes_nothing():
-    x = pictures(height=9, width=9)
+    x = images(height=9, width=9)
     whole = torch.tensor([[0.0, 0, 9, 9]]).expand(len(x), 4)
     assert torch.equal(RandomResizedCrop(9).apply(x, whole), x)
 
@@ -345,7 +345,7 @@ def test_places_of_a_box_are_equally_likely_and_inside():
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3, 2, 3), (1, 5, 40), (3, 31, 33)])
-def test_boxes_never_leave_the_picture(shape):
+def test_boxes_never_leave_the_image(shape):
     drawn = RandomResizedCrop(8).draw(3_000, shape, seeded())
     corner, box = drawn[:, :2], drawn[:, 2:]
     assert (corner >= 0).all()
@@ -418,10 +418,10 @@ def test_settings_out_of_range_are_refused(make, sentence):
     ("augmentation", "shape", "sentence"),
     [
         (RandomCrop(1, size=12), (3, 9, 11), "cannot cut 12 x 12.* of 9 x 11 with 1 pixels"),
-        (RandomCrop(4), (3, 3, 11), "pads pictures of 3 x 11 pixels by 4.*less padding"),
-        (RandomCrop(10, size=12), (3, 9, 11), "pictures of 9 x 11 pixels by 10.*less padding"),
+        (RandomCrop(4), (3, 3, 11), "pads images of 3 x 11 pixels by 4.*less padding"),
+        (RandomCrop(10, size=12), (3, 9, 11), "images of 9 x 11 pixels by 10.*less padding"),
         (RandomCrop(4, size=4), (3, 9, 9), "a window of 4 x 4 could miss them.*less padding"),
-        (CenterCrop(10), (3, 9, 11), "cannot cut 10 x 10 pixels out of pictures of 9 x 11;"),
+        (CenterCrop(10), (3, 9, 11), "cannot cut 10 x 10 pixels out of images of 9 x 11;"),
         (HLSJitter(), (2, 9, 11), "3 channels .* or 1, got 2"),
         (HLSJitter(), (4, 9, 11), "3 channels .* or 1, got 4"),
     ],
@@ -439,7 +439,7 @@ def test_pictures_that_do_not_suit_are_refused_when_drawing_and_when_applying(
 
 @every_augmentation
 def test_what_is_no_picture_is_refused(augmentation):
-    with pytest.raises(UserError, match=r"pictures .* an example has the shape \(13,\); leave"):
+    with pytest.raises(UserError, match=r"images .* an example has the shape \(13,\); leave"):
         augmentation.draw(2, (13,), seeded())
     columns = augmentation.draw(2, (3, 40, 40), seeded()).shape[1]
     with pytest.raises(UserError, match=r"an example has the shape \(13,\)"):
@@ -450,26 +450,26 @@ def test_what_is_no_picture_is_refused(augmentation):
 
 @every_augmentation
 def test_numbers_drawn_for_another_batch_are_refused(augmentation):
-    x = pictures()
+    x = images()
     drawn = drawn_for(augmentation, x)
     for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
-        with pytest.raises(ValueError, match="numbers for each of 12 pictures, got the shape"):
+        with pytest.raises(ValueError, match="numbers for each of 12 images, got the shape"):
             augmentation.apply(x, other)
 
 
 @pytest.mark.parametrize("augmentation", [RandomCrop(), RandomResizedCrop(6)], ids=str)
 @pytest.mark.parametrize("wrong", [-1.0, 30.0, math.nan])
 def test_boxes_drawn_for_larger_pictures_are_refused(augmentation, wrong):
-    x = pictures()
+    x = images()
     drawn = drawn_for(augmentation, x)
     drawn[3, 1] = wrong
-    with pytest.raises(ValueError, match="out of it: draw for pictures of this size"):
+    with pytest.raises(ValueError, match="out of it: draw for images of this size"):
         augmentation.apply(x, drawn)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
-    x = awkward_pictures().to(dtype)
+    x = awkward_images().to(dtype)
     x = torch.where(x == 255, 255.001, torch.where(x == 0, -0.001, x))
     out = HLSJitter().apply(x, AMOUNTS[: len(x)].double())
     assert out.min().item() == pytest.approx(0, abs=0.001)
@@ -479,7 +479,7 @@ def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
 @pytest.mark.parametrize("wrong", [-0.5, 256.0, math.nan, math.inf])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_colors_of_normalized_pictures_are_refused(wrong, channels):
-    x = pictures(channels=channels, dtype=torch.float32)
+    x = images(channels=channels, dtype=torch.float32)
     x[5, 0, 2, 2] = wrong
-    with pytest.raises(UserError, match=r"values from 0 to 255, got .* before pictures"):
+    with pytest.raises(UserError, match=r"values from 0 to 255, got .* before images"):
         HLSJitter().apply(x, drawn_for(HLSJitter(), x))

@@ -39,9 +39,7 @@ SOURCES: dict[str, Source] = {
     "emnist": Source(
         "formats.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
     ),
-    "folder": Source(
-        "formats.image_folder:load_folder", "folder:PATH", "pictures, a folder a class"
-    ),
+    "folder": Source("formats.image_folder:load_folder", "folder:PATH", "images, a folder a class"),
     "rec": Source(
         "formats.mxnet_records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"
     ),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, Split
-from vicinal.data.formats.images import StoredPictures
+from vicinal.data.formats.images import StoredImages
 from vicinal.data.formats.recordio import pack_image, write_record
 from vicinal.errors import UserError, unknown
 from vicinal.files import put_in_place, write_whole
@@ -31,8 +31,8 @@ def convert(
     *,
     encoding: str = "same",
     quality: int = 95,
-    progress: Progress = lambda part, done, of: None,
-    left_out: LeftOut = lambda part, sentence: None,
+    progress: Progress = lambda split, done, of: None,
+    left_out: LeftOut = lambda split, sentence: None,
 ) -> list[Path]:
     """Write a data set in another form, which its name decides.
 
@@ -42,14 +42,14 @@ def convert(
     are written beside and renamed when they are whole.
 
     Args:
-        data: what is written. Load it with ``in_memory=0`` to have encoded pictures go over as
+        data: what is written. Load it with ``in_memory=0`` to have encoded images go over as
             they are, byte for byte.
         out: path of what is to be there.
-        encoding: of pictures in records and folders. ``"same"`` keeps the bytes of encoded ones
+        encoding: of images in records and folders. ``"same"`` keeps the bytes of encoded ones
             and makes PNG, which loses nothing, of pixels; ``"raw"`` writes pixels, in records only.
         quality: of JPEG, 1 to 100; colors in half resolution, as MXNet and OpenCV write it.
-        progress: called with the part, how many of it are written, and how many it has.
-        left_out: called with the part and a sentence for each example that cannot be read.
+        progress: called with the split, how many of it are written, and how many it has.
+        left_out: called with the split and a sentence for each example that cannot be read.
 
     Returns:
         What was written: files, or the folder.
@@ -61,38 +61,38 @@ def convert(
         raise UserError(unknown("encoding", encoding, ENCODINGS))
     if not 1 <= quality <= 100:
         raise UserError(f"quality = {quality}: wanted 1 to 100")
-    for name, part in data.splits.items():
-        for sentence in part.skipped:
+    for name, split in data.splits.items():
+        for sentence in split.skipped:
             left_out(name, sentence)
     if out.suffix == ".npz":
         return [_npz(data, out, progress, left_out)]
     if data.train.inputs.dtype != torch.uint8:
         raise UserError(
-            f"records and folders hold pictures, this data set has {data.train.inputs.dtype} "
+            f"records and folders hold images, this data set has {data.train.inputs.dtype} "
             f"{tuple(data.train.inputs.shape[1:])}; convert it to NAME.npz"
         )
     if out.suffix == ".rec":
         return _records(data, out, encoding, quality, progress, left_out=left_out)
     if encoding == "raw":
-        raise UserError("a folder holds encoded pictures; take png, or NAME.rec for raw ones")
+        raise UserError("a folder holds encoded images; take png, or NAME.rec for raw ones")
     return [_folder(data, out, encoding, quality, progress, left_out=left_out)]
 
 
 def _npz(data: DataSet, out: Path, progress: Progress, left_out: LeftOut) -> Path:
     _refuse_to_overwrite(out)
-    pictures = data.train.inputs.dtype == torch.uint8
+    images = data.train.inputs.dtype == torch.uint8
     arrays: dict[str, Any] = {"classes": np.array(data.classes, dtype=str)}
-    for name, part in data.splits.items():
+    for name, split in data.splits.items():
         chunks = []
         kept = []
-        for rows, inputs in _chunks(part, name, left_out):
-            chunks.append(inputs.permute(0, 2, 3, 1).numpy() if pictures else inputs.numpy())
+        for rows, inputs in _chunks(split, name, left_out):
+            chunks.append(inputs.permute(0, 2, 3, 1).numpy() if images else inputs.numpy())
             kept.append(rows)
-            progress(name, int(rows[-1]) + 1, len(part))
+            progress(name, int(rows[-1]) + 1, len(split))
         if not kept:
-            raise UserError(f"no example of the part {name} can be read; nothing was written")
-        arrays[f"{name}_{'images' if pictures else 'inputs'}"] = np.concatenate(chunks)
-        arrays[f"{name}_labels"] = part.targets[torch.cat(kept)].numpy()
+            raise UserError(f"no example of the split {name} can be read; nothing was written")
+        arrays[f"{name}_{'images' if images else 'inputs'}"] = np.concatenate(chunks)
+        arrays[f"{name}_labels"] = split.targets[torch.cat(kept)].numpy()
     beside = out.with_name(f".{out.name}.part")
     with beside.open("wb") as file:
         np.savez(file, **arrays)
@@ -118,19 +118,19 @@ def _records(
             raise UserError(f"the class name {name!r} cannot be a line of {names.name}; rename it")
     _refuse_twins(data.classes)
     written = []
-    for name, part in data.splits.items():
+    for name, split in data.splits.items():
         beside, index = (
             paths[name].with_name(f".{paths[name].stem}{s}.part") for s in (".rec", ".idx")
         )
         with beside.open("wb") as file, index.open("w", encoding="ascii", newline="\n") as lines:
             for number, (row, content, _) in enumerate(
-                _encoded(part, name, encoding, quality, left_out)
+                _encoded(split, name, encoding, quality, left_out)
             ):
                 lines.write(f"{number}\t{file.tell()}\n")
-                labels = part.targets[row].reshape(-1).tolist()
+                labels = split.targets[row].reshape(-1).tolist()
                 write_record(file, pack_image(labels, number, content))
-                if number % _CHUNK == 0 or row == len(part) - 1:
-                    progress(name, row + 1, len(part))
+                if number % _CHUNK == 0 or row == len(split) - 1:
+                    progress(name, row + 1, len(split))
         put_in_place(index, paths[name].with_suffix(".idx"))
         put_in_place(beside, paths[name])
         written += [paths[name], paths[name].with_suffix(".idx")]
@@ -163,46 +163,46 @@ def _folder(
             raise UserError(f"the class name {name!r} cannot name a folder")
     beside = out.with_name(f".{out.name}.part")
     _refuse_twins(data.classes)
-    for name, part in data.splits.items():
-        counts = part.targets.bincount(minlength=len(data.classes))
+    for name, split in data.splits.items():
+        counts = split.targets.bincount(minlength=len(data.classes))
         if (counts == 0).any():
             raise UserError(
-                f"class {data.classes[int(counts.argmin())]} has no example in the part {name}, "
-                "and a folder of pictures is read with all classes in all parts; take NAME.npz"
+                f"class {data.classes[int(counts.argmin())]} has no example in the split {name}, "
+                "and a folder of images is read with all classes in all splits; take NAME.npz"
             )
     if beside.exists():  # of an attempt that was broken off
         shutil.rmtree(beside)
     folders = {"train": "train", "test": "test", "validation": "val"}
-    for name, part in data.splits.items():
+    for name, split in data.splits.items():
         for label in data.classes:
             (beside / folders[name] / label).mkdir(parents=True, exist_ok=True)
-        digits = max(5, len(str(len(part))))
-        for row, content, ending in _encoded(part, name, encoding, quality, left_out):
-            label = data.classes[int(part.targets[row])]
+        digits = max(5, len(str(len(split))))
+        for row, content, ending in _encoded(split, name, encoding, quality, left_out):
+            label = data.classes[int(split.targets[row])]
             path = beside / folders[name] / label / f"{row:0{digits}d}.{ending}"
             path.write_bytes(content)
-            if row % _CHUNK == 0 or row == len(part) - 1:
-                progress(name, row + 1, len(part))
+            if row % _CHUNK == 0 or row == len(split) - 1:
+                progress(name, row + 1, len(split))
     put_in_place(beside, out)
     return out
 
 
 def _encoded(
-    part: Split, name: str, encoding: str, quality: int, left_out: LeftOut
+    split: Split, name: str, encoding: str, quality: int, left_out: LeftOut
 ) -> Iterator[tuple[int, bytes, str]]:
-    """Yield rows, their pictures encoded, and the ending of such a file's name."""
-    stored = part.inputs if isinstance(part.inputs, StoredPictures) else None
-    # Gray pictures may come of colored files.
+    """Yield rows, their images encoded, and the ending of such a file's name."""
+    stored = split.inputs if isinstance(split.inputs, StoredImages) else None
+    # Gray images may come of colored files.
     plain = stored and not stored.resized and not stored.raw and stored.shape[1] == 3
     as_it_is = encoding == "same" and plain
-    for rows, inputs in _chunks(part, name, left_out):
-        for row, picture in zip(rows.tolist(), inputs, strict=True):
+    for rows, inputs in _chunks(split, name, left_out):
+        for row, image in zip(rows.tolist(), inputs, strict=True):
             if as_it_is:
                 assert stored is not None
                 content = stored.files.get(row)
                 yield row, content, _ending(content)
             else:
-                pixels = picture.permute(1, 2, 0).contiguous().numpy()
+                pixels = image.permute(1, 2, 0).contiguous().numpy()
                 yield row, *_encode(pixels, encoding, quality)
 
 
@@ -226,15 +226,15 @@ def _encode(pixels: np.ndarray, encoding: str, quality: int) -> tuple[bytes, str
 def _ending(content: bytes) -> str:
     from PIL import Image
 
-    with Image.open(io.BytesIO(content)) as picture:
-        return {"JPEG": "jpg", "TIFF": "tif"}.get(str(picture.format), str(picture.format).lower())
+    with Image.open(io.BytesIO(content)) as image:
+        return {"JPEG": "jpg", "TIFF": "tif"}.get(str(image.format), str(image.format).lower())
 
 
-def _chunks(part: Split, name: str, left_out: LeftOut) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(split: Split, name: str, left_out: LeftOut) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield rows and their inputs, a thousand at a time; bad ones are raised or left out."""
-    each = max(1, math.prod(part.inputs.shape[1:]) * part.inputs.dtype.itemsize)
-    for rows in torch.arange(len(part)).split(max(1, min(_CHUNK, _PIECE // each))):
-        read = part.read(rows.tolist())
+    each = max(1, math.prod(split.inputs.shape[1:]) * split.inputs.dtype.itemsize)
+    for rows in torch.arange(len(split)).split(max(1, min(_CHUNK, _PIECE // each))):
+        read = split.read(rows.tolist())
         for sentence in read.skipped:
             left_out(name, sentence)
         if len(read.kept):

@@ -1,4 +1,4 @@
-"""What a data set is: parts with inputs and targets, in memory or read when they are asked for."""
+"""What a data set is: splits with inputs and targets, in memory or read when they are asked for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class StoredInputs(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is read, such as uint8 for pictures."""
+        """Of what is read, such as uint8 for images."""
 
     def read(self, rows: Sequence[int]) -> ReadResult:
         """Read the inputs of some rows.
@@ -69,10 +69,10 @@ class StoredInputs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set, such as its training examples.
+    """One split of a data set, such as its training examples.
 
     Args:
-        inputs: ``(n, ...)``: pictures ``(n, channels, height, width)`` uint8, rows of a table
+        inputs: ``(n, ...)``: images ``(n, channels, height, width)`` uint8, rows of a table
             ``(n, features)`` float32, or spectrograms ``(n, 1, bands, frames)`` float32. A tensor
             if it is in memory, else what reads it.
         targets: ``(n,)`` int64 classes, ``(n,)`` float32 real values, or ``(n, k)`` float32.
@@ -99,7 +99,7 @@ class Split:
         return ReadResult(self.inputs[chosen], np.arange(len(rows)), [])
 
     def to(self, device: torch.device | str) -> "Split":
-        """Return the same part on a device; inputs in files stay there."""
+        """Return the same split on a device; inputs in files stay there."""
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
         return Split(inputs, self.targets.to(device), self.skipped)
 
@@ -107,8 +107,8 @@ class Split:
         """Return the share of one of several processes: rows that follow each other.
 
         Example:
-            >>> part = Split(torch.zeros(5, 1), torch.arange(5))
-            >>> [part.share(rank, 2).targets.tolist() for rank in range(2)]
+            >>> split = Split(torch.zeros(5, 1), torch.arange(5))
+            >>> [split.share(rank, 2).targets.tolist() for rank in range(2)]
             [[0, 1, 2], [3, 4]]
         """
         if ranks == 1:
@@ -149,8 +149,8 @@ class DataSet:
         classes: the name of each class; empty where targets are real values.
         train: what is learned from.
         test: what is asked about; never trained on.
-        validation: what settings are chosen by, where the set has such a part.
-        brightest: the value that stands for white, such as 255; None where inputs are no pictures.
+        validation: what settings are chosen by, where the set has such a split.
+        brightest: the value that stands for white, such as 255; None where inputs are no images.
         notes: what the source guessed or changed, in the order in which a user should read it.
         preparation: how raw examples become inputs, in plain values that JSON can hold. Passed to
             ``load`` as ``preparation``, it prepares other data in exactly the same way.
@@ -166,9 +166,9 @@ class DataSet:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The parts that there are, by name."""
+        """The splits that there are, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: part for name, part in named.items() if part is not None}
+        return {name: split for name, split in named.items() if split is not None}
 
 
 class LoadOptions(NamedTuple):
@@ -176,14 +176,14 @@ class LoadOptions(NamedTuple):
 
     Args:
         root: folder that relative paths and downloaded archives are found under.
-        seed: decides the parts of a set that comes in one.
-        test_fraction: share of the examples to test on, of a set that comes in one part.
+        seed: decides the splits of a set that comes in one.
+        test_fraction: share of the examples to test on, of a set that comes in one split.
         on_bad: what is done about an example that cannot be read.
-        in_memory: the most bytes of inputs of a part that are read into memory.
+        in_memory: the most bytes of inputs of a split that are read into memory.
         max_bytes: the most bytes that one file may take once it is decoded; a source checks this
             before it allocates memory.
         preparation: the ``DataSet.preparation`` of an earlier call, to be applied exactly; None to
-            fit a new one to the training part.
+            fit a new one to the training split.
     """
 
     root: Path

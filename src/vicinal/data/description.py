@@ -11,7 +11,7 @@ from vicinal.data.input_statistics import Statistics, statistics
 def describe(data: DataSet) -> dict[str, Any]:
     """Return counts, shapes, class balance and ranges of values, ready for JSON.
 
-    Values are those of the training part; of inputs in files, those of at most 10,000 evenly
+    Values are those of the training split; of inputs in files, those of at most 10,000 evenly
     spaced examples, which ``looked_at`` says.
 
     Example:
@@ -24,7 +24,7 @@ def describe(data: DataSet) -> dict[str, Any]:
     found = statistics(data.train)
     return {
         "classes": list(data.classes),
-        "splits": {name: _part(part, len(data.classes)) for name, part in data.splits.items()},
+        "splits": {name: _split(split, len(data.classes)) for name, split in data.splits.items()},
         "inputs": {
             "shape": list(inputs.shape[1:]),
             "dtype": str(inputs.dtype).removeprefix("torch."),
@@ -54,10 +54,10 @@ def majority(data: DataSet) -> float:
     return float((data.test.targets == most).double().mean())
 
 
-def _part(part: Split, classes: int) -> dict[str, Any]:
-    described: dict[str, Any] = {"count": len(part), "skipped": list(part.skipped)}
+def _split(split: Split, classes: int) -> dict[str, Any]:
+    described: dict[str, Any] = {"count": len(split), "skipped": list(split.skipped)}
     if classes:
-        described["of_each_class"] = part.targets.bincount(minlength=classes).tolist()
+        described["of_each_class"] = split.targets.bincount(minlength=classes).tolist()
     return described
 
 

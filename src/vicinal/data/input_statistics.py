@@ -1,4 +1,4 @@
-"""Mean, std and range of the inputs of a part, in pieces that fit in memory."""
+"""Mean, std and range of the inputs of a split, in pieces that fit in memory."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from vicinal.data.dataset import Split
 
 _SAMPLE = 10_000
 _PIECE = 1 << 24  # bytes that are looked at together
-_MOST = 1 << 30  # bytes that are read of a part in files
+_MOST = 1 << 30  # bytes that are read of a split in files
 
 
 class Statistics(NamedTuple):
@@ -33,13 +33,13 @@ class Statistics(NamedTuple):
     highest: float
 
 
-def statistics(part: Split) -> Statistics:
-    """Look at the inputs of a part: at all if they are in memory, else at a sample.
+def statistics(split: Split) -> Statistics:
+    """Look at the inputs of a split: at all if they are in memory, else at a sample.
 
     A sample is of evenly spaced examples, at most 10,000 and at most 1 GiB.
 
     Args:
-        part: with inputs ``(n, channels, ...)`` or ``(n, features)``.
+        split: with inputs ``(n, channels, ...)`` or ``(n, features)``.
 
     Example:
         >>> found = statistics(Split(torch.tensor([[[0.0, 4.0]]]), torch.zeros(1)))
@@ -49,7 +49,7 @@ def statistics(part: Split) -> Statistics:
     looked_at = seen = 0
     mean = square = torch.zeros((), dtype=torch.float64)
     low, high = math.inf, -math.inf
-    for piece in _pieces(part):
+    for piece in _pieces(split):
         if not piece.numel():
             continue
         count, new_mean, new_square = _moments(piece)
@@ -64,16 +64,16 @@ def statistics(part: Split) -> Statistics:
     return Statistics(looked_at, mean, (square / max(seen, 1)).sqrt(), low, high)
 
 
-def _pieces(part: Split) -> Iterator[Tensor]:
-    each = max(1, math.prod(part.inputs.shape[1:]) * part.inputs.dtype.itemsize)
+def _pieces(split: Split) -> Iterator[Tensor]:
+    each = max(1, math.prod(split.inputs.shape[1:]) * split.inputs.dtype.itemsize)
     together = max(1, _PIECE // each)
-    if isinstance(part.inputs, Tensor):
-        yield from part.inputs.split(together)
+    if isinstance(split.inputs, Tensor):
+        yield from split.inputs.split(together)
         return
-    most = min(_SAMPLE, len(part), max(1, _MOST // each))
-    rows = np.unique(np.linspace(0, len(part) - 1, most).astype(np.int64)).tolist()
+    most = min(_SAMPLE, len(split), max(1, _MOST // each))
+    rows = np.unique(np.linspace(0, len(split) - 1, most).astype(np.int64)).tolist()
     for start in range(0, len(rows), together):
-        yield part.read(rows[start : start + together]).inputs
+        yield split.read(rows[start : start + together]).inputs
 
 
 def _moments(piece: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Loaders: batches of a part, from memory or from files, the same ones for the same seed."""
+"""Loaders: batches of a split, from memory or from files, the same ones for the same seed."""
 
 import ctypes
 import functools
@@ -24,10 +24,10 @@ ORDER, AUGMENTING = 1, 2
 
 
 class Loader:
-    """Batches of one part of a data set, on a device.
+    """Batches of one split of a data set, on a device.
 
-    A part in memory is brought to the device once, and shuffled and augmented there in whole
-    batches. A part in files is read by worker processes ahead of its use; they also augment where
+    A split in memory is brought to the device once, and shuffled and augmented there in whole
+    batches. A split in files is read by worker processes ahead of its use; they also augment where
     the device is the CPU. Which of the two it is decides nothing else, as long as
     no example had to be left out: order and augmentation come from ``seed``, the epoch and the step
     alone, so the batches are the same, and so are those of a run that is resumed at a step.
@@ -40,29 +40,29 @@ class Loader:
     example; so 65 examples in batches of 64 are one batch of 65, and 129 are 64 and 65.
 
     Args:
-        part: what to take batches of.
+        split: what to take batches of.
         batch_size: examples a step and rank.
         seed: decides order and augmentation.
         augment: what is done to the inputs, in this order.
-        device: where batches are wanted.
-        shuffle: True for a fresh order each epoch, False for the order of the part; or the number
+        device: where batches are load_options.
+        shuffle: True for a fresh order each epoch, False for the order of the split; or the number
             of examples in a shuffle buffer, for files that have to be read nearly in their order:
             each example is drawn from the next so many.
         drop_last: whether a last batch that is smaller is left out.
         rank: of this process, from 0.
         ranks: how many there are.
-        workers: processes that read a part in files; as many as there are processor cores, at
+        workers: processes that read a split in files; as many as there are processor cores, at
             most 8, where it is None. 0 reads in this process.
 
     Example:
-        >>> part = Split(torch.arange(6).view(6, 1), torch.arange(6))
-        >>> [y.tolist() for x, y in Loader(part, batch_size=4, seed=0).epoch(0)]
+        >>> split = Split(torch.arange(6).view(6, 1), torch.arange(6))
+        >>> [y.tolist() for x, y in Loader(split, batch_size=4, seed=0).epoch(0)]
         [[1, 5, 3, 0], [2, 4]]
     """
 
     def __init__(
         self,
-        part: Split,
+        split: Split,
         *,
         batch_size: int,
         seed: int,
@@ -74,31 +74,31 @@ class Loader:
         ranks: int = 1,
         workers: int | None = None,
     ) -> None:
-        """Bring a part in memory to the device."""
+        """Bring a split in memory to the device."""
         if batch_size < 1 or not 0 <= rank < ranks or shuffle < 0:
             raise ValueError(
                 f"Loader wants batch_size from 1, rank from 0 below ranks, and shuffle from 0, got "
                 f"batch_size={batch_size}, rank={rank}, ranks={ranks}, shuffle={shuffle}."
             )
-        self.part, self.batch_size, self.seed = part, batch_size, seed
+        self.split, self.batch_size, self.seed = split, batch_size, seed
         self.device, self.shuffle, self.drop_last = torch.device(device), shuffle, drop_last
         self.rank, self.ranks = rank, ranks
-        self._targets = part.targets.to(self.device)
+        self._targets = split.targets.to(self.device)
         self._inputs = self._reader = None
         self._here: tuple[Transform, ...] = tuple(augment)
-        if isinstance(part.inputs, Tensor):
-            self._inputs = part.inputs.to(self.device)
+        if isinstance(split.inputs, Tensor):
+            self._inputs = split.inputs.to(self.device)
         else:
             there: tuple[Transform, ...] = ()
             if self.device.type == "cpu":
                 there, self._here = _divided(self._here)
-            batches = _Batches(part.inputs, there, seed)
+            batches = _Batches(split.inputs, there, seed)
             self._reader = _Reader(batches, _worker_count(workers), self.device.type == "cuda")
         self.skipped: dict[str, None] = {}
 
     def __len__(self) -> int:
         """Return the number of steps of an epoch."""
-        whole, rest = divmod(len(self.part), self.batch_size * self.ranks)
+        whole, rest = divmod(len(self.split), self.batch_size * self.ranks)
         if self.drop_last:
             return whole
         # Each rank needs an example, since others would wait for it, and two for batch norm.
@@ -114,11 +114,11 @@ class Loader:
             (1, 65)
         """
         if step >= len(self) and not self.drop_last:
-            return len(self.part)
+            return len(self.split)
         return step * self.batch_size * self.ranks
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through the part once.
+        """Go through the split once.
 
         Args:
             epoch: which pass this is, from 0.
@@ -132,9 +132,9 @@ class Loader:
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
-            ValueError: if another epoch of a part in files was begun meanwhile.
+            ValueError: if another epoch of a split in files was begun meanwhile.
         """
-        order = epoch_order(len(self.part), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        order = epoch_order(len(self.split), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         tasks = []
         for step in range(start, len(self)):
             batch = order[self.seen_before(step) : self.seen_before(step + 1)]
@@ -172,7 +172,7 @@ class Loader:
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True) -> Tensor:
-    """Return in which order an epoch goes through the rows of a part, ``(count,)`` int64.
+    """Return in which order an epoch goes through the rows of a split, ``(count,)`` int64.
 
     Args:
         count: how many rows there are.
@@ -267,7 +267,7 @@ class _Reader:
         for count in range(1, len(tasks) + 1):
             if run != self._run:  # the processes work for another epoch now
                 raise ValueError(
-                    "another epoch of this Loader was begun, and a part in files is read for "
+                    "another epoch of this Loader was begun, and a split in files is read for "
                     "one at a time; make a second Loader for the second epoch."
                 )
             with dead_workers_named():

@@ -44,12 +44,12 @@ def load(
         root: folder that paths are looked for under before they are taken as they stand; the
             environment variable ``VICINAL_DATA`` where it is None, and where that is not set, the
             folder ``data``.
-        seed: decides the parts of a set that comes in one.
-        test_fraction: of a set that comes in one part the share to test on, in ``(0, 1)``, the
+        seed: decides the splits of a set that comes in one.
+        test_fraction: of a set that comes in one split the share to test on, in ``(0, 1)``, the
             same in every class.
         on_bad: ``"raise"`` stops at the first example that cannot be read, ``"skip"`` leaves it
             out and keeps a sentence about it in ``Split.skipped``.
-        in_memory: the most bytes that the inputs of a part may take in memory; larger ones are
+        in_memory: the most bytes that the inputs of a split may take in memory; larger ones are
             read when they are asked for, where the source can do that.
         max_bytes: the most bytes that one file may take once it is decoded. A larger file raises
             an error before memory is allocated for it.
@@ -58,7 +58,7 @@ def load(
             fits a new one to the training split.
 
     Returns:
-        ``classes`` and the parts ``train``, ``test`` and perhaps ``validation``, each with
+        ``classes`` and the splits ``train``, ``test`` and perhaps ``validation``, each with
         ``inputs`` ``(n, ...)`` and ``targets`` ``(n,)``.
 
     Raises:
@@ -79,11 +79,11 @@ def load(
         raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
     if max_bytes < 1:
         raise UserError(f"max_bytes = {max_bytes}: expected a positive number of bytes")
-    wanted = LoadOptions(
+    load_options = LoadOptions(
         data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation
     )
     taken = with_preparation(parse_known(spec), preparation)
-    data = _function(taken.name)(taken.where, taken.options, wanted)
+    data = _function(taken.name)(taken.where, taken.options, load_options)
     data = prepared(data, taken, preparation)
     return replace(data, notes=(*data.notes, *sanity_notes(data)))
 
@@ -130,8 +130,8 @@ def _function(name: str) -> Callable[[str, Mapping[str, str], LoadOptions], Data
     return found
 
 
-def _digits(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
-    """The 1,797 8x8 scans that come with scikit-learn: the test part of the UCI set "Optical
+def _digits(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
+    """The 1,797 8x8 scans that come with scikit-learn: the test split of the UCI set "Optical
     Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), values 0 to 16.
     """
     from sklearn.datasets import load_digits
@@ -144,7 +144,7 @@ def _digits(where: str, options: Mapping[str, str], wanted: LoadOptions) -> Data
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))
     rows = train_test_rows(
-        targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+        targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
     )
     train, test = (Split(inputs[chosen], targets[chosen]) for chosen in rows)
     return DataSet(classes, train, test, brightest=16)

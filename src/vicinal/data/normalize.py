@@ -36,14 +36,14 @@ class Normalize:
         return Normalize(self.mean.to(device), self.std.to(device))
 
 
-def normalization_of(part: Split) -> Normalize:
-    """Look at a part, which should be the training part, and say how to normalize like it.
+def normalization_of(split: Split) -> Normalize:
+    """Look at a split, which should be the training split, and say how to normalize like it.
 
-    Inputs in memory are counted exactly; of a part in files 10,000 evenly spaced examples are
+    Inputs in memory are counted exactly; of a split in files 10,000 evenly spaced examples are
     read. A channel that is the same everywhere keeps its std.
 
     Args:
-        part: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
+        split: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
 
     Example:
         >>> x = torch.tensor([[[[0, 4]]]], dtype=torch.uint8)
@@ -51,7 +51,7 @@ def normalization_of(part: Split) -> Normalize:
         >>> by.mean.item(), by.std.item()
         (2.0, 2.0)
     """
-    found = statistics(part)
-    shape = (-1, *(1 for _ in range(len(part.inputs.shape) - 2)))
+    found = statistics(split)
+    shape = (-1, *(1 for _ in range(len(split.inputs.shape) - 2)))
     std = torch.where(found.std > 0, found.std, 1.0)
     return Normalize(found.mean.float().view(shape), std.float().view(shape))

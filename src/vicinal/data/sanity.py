@@ -13,16 +13,16 @@ def sanity_notes(data: DataSet) -> tuple[Note, ...]:
 
     Example:
         >>> import torch
-        >>> part = Split(torch.ones(2, 1), torch.tensor([0, 0]))
-        >>> [note.text for note in sanity_notes(DataSet(("cat", "dog"), part, part))]
+        >>> split = Split(torch.ones(2, 1), torch.tensor([0, 0]))
+        >>> [note.text for note in sanity_notes(DataSet(("cat", "dog"), split, split))]
         ['the train split has no example of 1 of 2 classes: dog', \
 'the test split has no example of 1 of 2 classes: dog', \
 'all training examples are of one class, cat', 'all training inputs are the same']
     """
     notes = []
     if data.classes:
-        for name, part in data.splits.items():
-            counts = part.targets.bincount(minlength=len(data.classes))
+        for name, split in data.splits.items():
+            counts = split.targets.bincount(minlength=len(data.classes))
             missing = [data.classes[k] for k in (counts == 0).nonzero().flatten().tolist()]
             if missing:
                 more = ", ..." if len(missing) > 5 else ""
@@ -38,14 +38,14 @@ def sanity_notes(data: DataSet) -> tuple[Note, ...]:
     return tuple(Note(text, doubtful=True) for text in notes)
 
 
-def is_constant(part: Split) -> bool:
+def is_constant(split: Split) -> bool:
     """Return whether all inputs are the same; of inputs in files, a sample is compared."""
-    inputs = part.inputs
+    inputs = split.inputs
     if not isinstance(inputs, Tensor):
         try:
-            inputs = part.read(range(0, len(part), -(-len(part) // _ROWS))).inputs
+            inputs = split.read(range(0, len(split), -(-len(split) // _ROWS))).inputs
         except UserError:  # a damaged example, which training will name
             return False
-    if len(part) < 2 or len(inputs) < 2 or not bool((inputs[0] == inputs[-1]).all()):
+    if len(split) < 2 or len(inputs) < 2 or not bool((inputs[0] == inputs[-1]).all()):
         return False
     return all(bool((piece == inputs[:1]).all()) for piece in inputs.split(1024))

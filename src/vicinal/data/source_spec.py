@@ -138,7 +138,7 @@ def shape_option(name: str, options: Mapping[str, str]) -> tuple[int, ...] | Non
     ):
         raise UserError(f"{name}={options[name]}: wanted HEIGHTxWIDTHxCHANNELS, such as 32x32x3")
     if words[2] not in {"1", "3"}:
-        raise UserError(f"{name}={options[name]}: pictures have 1 or 3 channels")
+        raise UserError(f"{name}={options[name]}: images have 1 or 3 channels")
     return tuple(int(word) for word in words)
 
 
@@ -153,4 +153,4 @@ def channels_option(options: Mapping[str, str]) -> Literal[1, 3]:
         return 1
     if value == "3":
         return 3
-    raise UserError(f"channels={value}: wanted 1 for gray pictures or 3 for colors")
+    raise UserError(f"channels={value}: wanted 1 for gray images or 3 for colors")

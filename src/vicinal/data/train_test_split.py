@@ -11,10 +11,10 @@ from vicinal.errors import UserError
 def train_test_rows(
     targets: Tensor, *, fraction: float, seed: int, classes: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the rows of a set that comes in one part into rows to train on and to test on.
+    """Divide the rows of a set that comes in one split into rows to train on and to test on.
 
     Args:
-        targets: ``(n,)`` int64 classes, of which both parts get the same share each; float32 real
+        targets: ``(n,)`` int64 classes, of which both splits get the same share each; float32 real
             values are divided without looking at them.
         fraction: of the rows to test on, in ``(0, 1)``.
         seed: decides which rows these are.
@@ -24,7 +24,7 @@ def train_test_rows(
         Rows to train on and rows to test on, int64.
 
     Raises:
-        UserError: if a part would be left without some class, or empty.
+        UserError: if a split would be left without some class, or empty.
 
     Example:
         >>> import torch
@@ -40,13 +40,13 @@ def train_test_rows(
             np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
         )
         if stratify is not None:
-            for part in (train, test):
-                if len(np.unique(stratify[part])) < len(np.unique(stratify)):
+            for split in (train, test):
+                if len(np.unique(stratify[split])) < len(np.unique(stratify)):
                     raise ValueError("a class is too small for its share")
     except ValueError as error:
         raise UserError(
             f"a test fraction of {fraction} cannot divide {len(targets)} examples so that every "
-            f"class is in both parts; {_rarest(targets, classes)}try another fraction, or take "
+            f"class is in both splits; {_rarest(targets, classes)}try another fraction, or take "
             f"that class out ({error})"
         ) from error
     return train, test

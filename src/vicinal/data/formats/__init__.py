@@ -1,1 +1,1 @@
-"""The forms that pictures come in, each read by one module; and data sets of other libraries."""
+"""The forms that images come in, each read by one module; and data sets of other libraries."""

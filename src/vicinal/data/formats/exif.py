@@ -119,39 +119,39 @@ class Looked:
         return tuple(notes)
 
 
-def orientation_of(picture: Any) -> int:
+def orientation_of(image: Any) -> int:
     """Return the EXIF orientation of a Pillow image, 1 where there is none or it is damaged."""
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data raise what they like, and viewers pass over them
         return 1
     return orientation if orientation in range(2, 9) else 1
 
 
-def turned(picture: Any, orientation: int) -> Any:
+def turned(image: Any, orientation: int) -> Any:
     """Return a Pillow image turned upright, as ``ImageOps.exif_transpose`` does."""
     from PIL import ImageOps
 
-    picture.getexif()[_ORIENTATION] = orientation
-    return ImageOps.exif_transpose(picture)
+    image.getexif()[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(image)
 
 
-def upright(picture: Any, looks: Looks, looked: Looked) -> Any:
+def upright(image: Any, looks: Looks, looked: Looked) -> Any:
     """Turn a Pillow image as its EXIF data say, and count it."""
-    orientation = orientation_of(picture) if looks.exif else 1
+    orientation = orientation_of(image) if looks.exif else 1
     if orientation == 1:
-        return picture
+        return image
     looked.turned += 1
-    return turned(picture, orientation)
+    return turned(image, orientation)
 
 
-def opaque(picture: Any, mode: str, looks: Looks, looked: Looked) -> Any:
+def opaque(image: Any, mode: str, looks: Looks, looked: Looked) -> Any:
     """Convert a Pillow image to RGB or L; compose a transparent one onto a color, and count it."""
     from PIL import Image
 
-    if not picture.has_transparency_data:
-        return picture.convert(mode)
-    rgba = picture.convert("RGBA")
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    rgba = image.convert("RGBA")
     if looks.alpha == "ignore" or rgba.getextrema()[3][0] == 255:
         return rgba.convert(mode)
     ground = Image.new("RGBA", rgba.size, looks.alpha)

@@ -1,4 +1,4 @@
-"""Pictures in folders, one a class: ImageNet's layout."""
+"""Images in folders, one a class: ImageNet's layout."""
 
 import os
 import stat
@@ -15,17 +15,17 @@ from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.exif import Looked
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
 from vicinal.data.formats.images import (
-    PICTURE_OPTIONS,
-    StoredPictures,
-    picture_notes,
-    picture_part,
+    IMAGE_OPTIONS,
+    StoredImages,
+    image_notes,
+    image_split,
 )
 from vicinal.data.source_spec import check_options, existing
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 
-OPTIONS = (*PICTURE_OPTIONS, "classes", "train", "test", "validation")
+OPTIONS = (*IMAGE_OPTIONS, "classes", "train", "test", "validation")
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -38,8 +38,8 @@ _LARGEST = 1 << 29  # bytes of a file
 
 
 @dataclass(frozen=True, eq=False)
-class PictureFiles:
-    """Encoded pictures, a file each.
+class ImageFiles:
+    """Encoded images, a file each.
 
     Args:
         root: the folder that they are under.
@@ -61,7 +61,7 @@ class PictureFiles:
             if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
                 raise UserError(f"{path} is no file")
             if status.st_size > _LARGEST:
-                raise UserError(f"{path} has more than {_LARGEST} bytes; that is no picture")
+                raise UserError(f"{path} has more than {_LARGEST} bytes; that is no image")
             return path.read_bytes()
         except OSError as error:
             raise UserError(f"{self.name(row)} cannot be read: {error.strerror}") from error
@@ -74,12 +74,12 @@ class PictureFiles:
         """Return the path of a file below the root, and its size."""
         return file_identity(self.root, str(self.names[row]))
 
-    def chosen(self, rows: np.ndarray) -> "PictureFiles":
+    def chosen(self, rows: np.ndarray) -> "ImageFiles":
         """Return some of them."""
-        return PictureFiles(self.root, self.names[rows])
+        return ImageFiles(self.root, self.names[rows])
 
 
-def load_folder(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_folder(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``folder:PATH``: a folder a class, any format that Pillow reads.
 
     Where PATH has folders ``train`` and ``test`` (or ``val``, as ImageNet), these are the splits;
@@ -107,7 +107,7 @@ def load_folder(where: str, options: Mapping[str, str], wanted: LoadOptions) -> 
             rather than classes; for an image that cannot be read.
     """
     check_options("folder", options, OPTIONS)
-    root = existing(where, wanted.root, what="folder of pictures")
+    root = existing(where, load_options.root, what="folder of images")
     if not root.is_dir():
         raise UserError(f"{root} is a file; folder: wants a folder with one folder a class")
     only = options["classes"].split(",") if "classes" in options else None
@@ -126,18 +126,18 @@ def load_folder(where: str, options: Mapping[str, str], wanted: LoadOptions) -> 
     if not splits:
         ((files, targets),) = listed
         rows = train_test_rows(
-            targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+            targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
         )
         listed = [(files.chosen(k), targets[torch.from_numpy(k)]) for k in rows]
     looked = Looked()
-    first = StoredPictures.by_options(listed[0][0], options, wanted, looked)
+    first = StoredImages.by_options(listed[0][0], options, load_options, looked)
     loaded: list[Split] = []
-    for pictures, targets in listed:
-        stored = replace(first, files=pictures, shape=(len(pictures), *first.shape[1:]))
-        loaded.append(picture_part(stored, targets, wanted))
+    for images, targets in listed:
+        stored = replace(first, files=images, shape=(len(images), *first.shape[1:]))
+        loaded.append(image_split(stored, targets, load_options))
     notes = [
         *_layout_notes(root, splits, classes, lists),
-        *picture_notes(looked, loaded, options, wanted),
+        *image_notes(looked, loaded, options, load_options),
     ]
     validation = loaded[2] if len(loaded) > 2 else None
     names = tuple(map(visible, classes))
@@ -211,7 +211,7 @@ class _Listed(NamedTuple):
         skipped: names of files and folders that are no images.
     """
 
-    files: PictureFiles
+    files: ImageFiles
     targets: torch.Tensor
     own: list[int]
     inside: list[list[str]]
@@ -236,7 +236,7 @@ def _listed(folder: Path, classes: Sequence[str]) -> _Listed:
                 names += [os.path.join(os.path.relpath(base, folder), name) for name in files]
         counts.append(len(names) - before)
     targets = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(counts))
-    return _Listed(PictureFiles(folder, np.array(names)), targets, own, inside, skipped)
+    return _Listed(ImageFiles(folder, np.array(names)), targets, own, inside, skipped)
 
 
 def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str], list[str]]]:
@@ -286,7 +286,7 @@ def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nest
     for label, count in zip(classes, counts, strict=True):
         if not count:
             raise UserError(
-                f"{folder / label} has no files: a class needs pictures; put some there, or leave "
+                f"{folder / label} has no files: a class needs images; put some there, or leave "
                 "the class out with classes=NAME,NAME in the data's name"
             )
 

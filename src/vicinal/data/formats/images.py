@@ -1,4 +1,4 @@
-"""Decoding pictures: from the bytes of a file to pixels of one size and one number of channels."""
+"""Decoding images: from the bytes of a file to pixels of one size and one number of channels."""
 
 import io
 import math
@@ -28,30 +28,30 @@ from vicinal.errors import UserError
 
 Channels = Literal[1, 3]
 
-PICTURE_OPTIONS = ("size", "channels", "exif", "alpha")
+IMAGE_OPTIONS = ("size", "channels", "exif", "alpha")
 
 MOST_PIXELS = 1 << 27
-"""Pictures that claim more pixels are refused: damaged headers claim anything."""
+"""Images that claim more pixels are refused: damaged headers claim anything."""
 
 # Deflate and JPEG's Huffman codes cannot do with less than this many bytes, so that a header which
-# claims more lies; small pictures need not be looked at.
+# claims more lies; small images need not be looked at.
 _PIXELS_PER_BYTE = 10_000
 _SMALL = 1 << 16
 
-_PIECE = 1 << 26  # bytes of pictures that are read together
+_PIECE = 1 << 26  # bytes of images that are read together
 
 _FIRST = 100  # images of a split in files that are looked at when it is loaded
 _APP0 = 0xE0
 
 
 class Files(Protocol):
-    """Encoded pictures in files, by number. Has to be picklable."""
+    """Encoded images in files, by number. Has to be picklable."""
 
     def __len__(self) -> int:
         """Return how many there are."""
 
     def get(self, row: int) -> bytes:
-        """Return the bytes of one picture."""
+        """Return the bytes of one image."""
 
     def name(self, row: int) -> str:
         """Return what an error calls it: its file, or file and record."""
@@ -61,16 +61,16 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class StoredPictures:
-    """Pictures that stay in files and are decoded when they are asked for.
+class StoredImages:
+    """Images that stay in files and are decoded when they are asked for.
 
     Args:
         files: what gives their bytes.
         shape: ``(n, channels, height, width)``.
         resized: the shorter side is brought to the size in ``shape``, the middle cut out; else
-            every picture has to have this size.
+            every image has to have this size.
         raw: the bytes are pixels, ``(height, width, channels)`` uint8, and nothing else.
-        on_bad: what is done about a picture that cannot be decoded.
+        on_bad: what is done about a image that cannot be decoded.
         looks: how orientation and transparency are treated.
         looked: what was changed in the images that were read, counted.
     """
@@ -93,8 +93,8 @@ class StoredPictures:
         channels: Channels,
         on_bad: OnBad,
         looks: Looks = AS_VIEWERS,
-    ) -> "StoredPictures":
-        """Look at the first picture that can be decoded to see how large they are.
+    ) -> "StoredImages":
+        """Look at the first image that can be decoded to see how large they are.
 
         Raises:
             UserError: if the first cannot be decoded and is not to be skipped, or if none can.
@@ -104,35 +104,35 @@ class StoredPictures:
             try:
                 name = files.name(row)
                 data = files.get(row)
-                picture = decode(data, channels=channels, size=size, where=name, looks=looks)
+                image = decode(data, channels=channels, size=size, where=name, looks=looks)
             except UserError as error:
                 skips(error)
             else:
-                height, width, _ = picture.shape
+                height, width, _ = image.shape
                 shape = (len(files), channels, height, width)
                 return cls(files, shape, size is not None, on_bad=on_bad, looks=looks)
-        raise UserError(f"none of {len(files)} pictures can be read; {skips.sentences[0]}")
+        raise UserError(f"none of {len(files)} images can be read; {skips.sentences[0]}")
 
     def identity(self, row: int) -> str:
-        """Return what tells a picture from others without reading it."""
+        """Return what tells a image from others without reading it."""
         return self.files.identity(row)
 
     @classmethod
     def by_options(
-        cls, files: Files, options: Mapping[str, str], wanted: LoadOptions, looked: Looked
-    ) -> "StoredPictures":
+        cls, files: Files, options: Mapping[str, str], load_options: LoadOptions, looked: Looked
+    ) -> "StoredImages":
         """Do as ``of``, with the options of a data set's name; count in ``looked``."""
         first = cls.of(
             files,
             size=positive("size", options),
             channels=channels_option(options),
-            on_bad=wanted.on_bad,
-            looks=looks_of(options, wanted.max_bytes),
+            on_bad=load_options.on_bad,
+            looks=looks_of(options, load_options.max_bytes),
         )
         return replace(first, looked=looked)
 
     def read(self, rows: Sequence[int]) -> ReadResult:
-        """Read and decode some pictures: ``(k, channels, height, width)`` uint8, contiguous."""
+        """Read and decode some images: ``(k, channels, height, width)`` uint8, contiguous."""
         from simplejpeg import decode_jpeg
 
         _, channels, height, width = self.shape
@@ -154,15 +154,15 @@ class StoredPictures:
             else:
                 kept.append(len(kept) + len(skips.sentences))
         self.looked.images += len(kept)
-        # Contiguous, as a part in memory is: what comes after may depend on it in the last digit.
+        # Contiguous, as a split in memory is: what comes after may depend on it in the last digit.
         inputs = torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2).contiguous()
         return ReadResult(inputs, np.array(kept, np.int64), skips.sentences)
 
     def _decode_into(self, out: np.ndarray, data: bytes, size: int | None, row: int) -> None:
-        """Decode one picture into ``(height, width, channels)`` uint8, which has to fit."""
+        """Decode one image into ``(height, width, channels)`` uint8, which has to fit."""
         where = self.files.name(row)
         channels: Channels = 3 if out.shape[2] == 3 else 1
-        picture = decode(
+        image = decode(
             data,
             channels=channels,
             size=size,
@@ -170,27 +170,27 @@ class StoredPictures:
             looks=self.looks,
             looked=self.looked,
         )
-        if picture.shape != out.shape:
+        if image.shape != out.shape:
             raise UserError(
-                f"{where}: wanted a picture of {_by(out)} pixels like the first one, found "
-                f"{_by(picture)}; size=N in the data's name makes them all N x N"
+                f"{where}: wanted a image of {_by(out)} pixels like the first one, found "
+                f"{_by(image)}; size=N in the data's name makes them all N x N"
             )
-        out[...] = picture
+        out[...] = image
 
 
-def picture_part(
-    stored: StoredPictures, targets: Tensor, wanted: LoadOptions, skipped: Sequence[str] = ()
+def image_split(
+    stored: StoredImages, targets: Tensor, load_options: LoadOptions, skipped: Sequence[str] = ()
 ) -> Split:
-    """Return pictures as a part: in memory if they fit there, else as they are stored.
+    """Return images as a split: in memory if they fit there, else as they are stored.
 
     Args:
-        stored: ``n`` pictures.
+        stored: ``n`` images.
         targets: ``(n,)`` or ``(n, k)``.
-        wanted: how much may be in memory.
+        load_options: how much may be in memory.
         skipped: what has been left out already.
     """
     count = len(targets)
-    if math.prod(stored.shape) > wanted.in_memory:
+    if math.prod(stored.shape) > load_options.in_memory:
         return Split(stored, targets, tuple(skipped))
     inputs = torch.empty(stored.shape, dtype=torch.uint8)
     sentences = list(skipped)
@@ -204,30 +204,30 @@ def picture_part(
         kept.append(rows[read.kept])
         sentences += read.skipped
     if not done:
-        raise UserError(f"none of {count} pictures can be read; {sentences[-1]}")
+        raise UserError(f"none of {count} images can be read; {sentences[-1]}")
     if done < count:
         inputs, targets = inputs[:done].clone(), targets[torch.cat(kept)]
     return Split(inputs, targets, tuple(sentences))
 
 
-def picture_notes(
-    looked: Looked, parts: Iterable[Split], options: Mapping[str, str], wanted: LoadOptions
+def image_notes(
+    looked: Looked, splits: Iterable[Split], options: Mapping[str, str], load_options: LoadOptions
 ) -> tuple[Note, ...]:
     """Return what was changed in the images, or in the first ones of splits that stay in files."""
     every = True
-    for part in parts:
-        if isinstance(part.inputs, StoredPictures):
+    for split in splits:
+        if isinstance(split.inputs, StoredImages):
             every = False
-            first = replace(part.inputs, on_bad="skip", looked=looked)
-            first.read(range(min(_FIRST, len(part))))
-    looks = looks_of(options, wanted.max_bytes)
+            first = replace(split.inputs, on_bad="skip", looked=looked)
+            first.read(range(min(_FIRST, len(split))))
+    looks = looks_of(options, load_options.max_bytes)
     return looked.notes(looks, positive("size", options), every=every)
 
 
 def _copy_into(out: np.ndarray, data: bytes, files: Files, row: int) -> None:
     if len(data) != out.size:
         raise UserError(
-            f"{files.name(row)}: wanted {out.size} bytes, a raw picture of "
+            f"{files.name(row)}: wanted {out.size} bytes, a raw image of "
             f"{'x'.join(map(str, out.shape))}, found {len(data)}"
         )
     out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
@@ -285,7 +285,7 @@ def decode(
         ``(height, width, channels)`` uint8.
 
     Raises:
-        UserError: if the picture is damaged, incomplete, of an unknown format, of 32 bits a
+        UserError: if the image is damaged, incomplete, of an unknown format, of 32 bits a
             channel, or claims more pixels than its bytes can hold or ``looks`` allows.
 
     Example:
@@ -297,7 +297,7 @@ def decode(
     seen = looked or Looked()
     decoder = _decode_jpeg if data[:2] == b"\xff\xd8" else _decode_other
     try:
-        picture = decoder(data, channels=channels, size=size, where=where, looks=looks, looked=seen)
+        image = decoder(data, channels=channels, size=size, where=where, looks=looks, looked=seen)
     except UserError:
         raise
     except Exception as error:  # decoders of foreign bytes raise what they like
@@ -306,10 +306,10 @@ def decode(
         if "cannot identify" in reason:  # Pillow's words go on with an address in memory
             reason = "of no format that is known"
         raise UserError(
-            f"{where}: {kind} cannot be decoded ({reason}); it is no picture, or damaged or "
+            f"{where}: {kind} cannot be decoded ({reason}); it is no image, or damaged or "
             "incomplete"
         ) from error
-    return picture[:, :, None] if picture.ndim == 2 else picture
+    return image[:, :, None] if image.ndim == 2 else image
 
 
 def _decode_jpeg(
@@ -337,9 +337,9 @@ def _decode_jpeg(
         raise
     except ValueError as error:
         # libjpeg complains. Pillow decodes all the same, unless the image is incomplete.
-        picture = _decode_other(data, **how)
+        image = _decode_other(data, **how)
         looked.warn(f"{where} ({error})")
-        return picture
+        return image
     if inks:  # libjpeg hands out the four inks; Pillow knows that Adobe's are upside down
         return _decode_other(data, **how)
     orientation = 1
@@ -365,13 +365,13 @@ def _decode_other(
 
     if data[:4] == b"\x89PNG":
         _check_sums(data)
-    with Image.open(io.BytesIO(data)) as picture:
-        compact = picture.format in {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"}
-        count = picture.width * picture.height
+    with Image.open(io.BytesIO(data)) as image:
+        compact = image.format in {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"}
+        count = image.width * image.height
         _check_claim(count, len(data) if compact else None, where, looks)
-        picture.load()
+        image.load()
         mode = "RGB" if channels == 3 else "L"
-        whole = upright(picture, looks, looked)
+        whole = upright(image, looks, looked)
         if whole.mode.startswith("I;16"):
             eight = (np.asarray(whole).astype(np.uint32) * 255 + 32767) // 65535
             converted = Image.fromarray(eight.astype(np.uint8)).convert(mode)
@@ -387,13 +387,13 @@ def _decode_other(
     return _fitted(converted, size, converted.size, looked)
 
 
-def _fitted(picture: Any, size: int, before: tuple[int, int], looked: Looked) -> np.ndarray:
-    """Return a Pillow picture with the shorter side resized, the middle cut out."""
+def _fitted(image: Any, size: int, before: tuple[int, int], looked: Looked) -> np.ndarray:
+    """Return a Pillow image with the shorter side resized, the middle cut out."""
     from PIL import Image, ImageOps
 
     if before != (size, size):
         looked.fit(*before)
-    return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
 
 
 def _check_sums(data: bytes) -> None:
@@ -401,8 +401,8 @@ def _check_sums(data: bytes) -> None:
     at = 8
     while at < len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        (wanted,) = struct.unpack_from(">I", data, at + 8 + length)
-        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != wanted:
+        (load_options,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != load_options:
             raise ValueError(f"wrong checksum of {kind!r} at byte {at}")
         if kind == b"IEND":
             return
@@ -416,7 +416,7 @@ def _check_claim(pixels: int, count: int | None, where: str, looks: Looks) -> No
         most = min(most, max(_SMALL, count * _PIXELS_PER_BYTE))
     if not 0 < pixels <= most:
         of = "" if count is None else f" of {count} bytes"
-        raise UserError(f"{where}: a picture{of} claims {pixels} pixels; its header is damaged")
+        raise UserError(f"{where}: a image{of} claims {pixels} pixels; its header is damaged")
     if 4 * pixels > looks.max_bytes:  # as many bytes as Pillow takes
         raise UserError(
             f"{where}: an image of {pixels} pixels takes {4 * pixels} bytes once it is decoded, "
@@ -427,8 +427,8 @@ def _check_claim(pixels: int, count: int | None, where: str, looks: Looks) -> No
 def _kind(data: bytes) -> str:
     kinds = {b"\xff\xd8": "a JPEG", b"\x89PNG": "a PNG", b"GIF8": "a GIF", b"BM": "a BMP"}
     named = [kind for start, kind in kinds.items() if data.startswith(start)]
-    return named[0] if named else f"a picture that begins with {data[:8].hex(' ') or 'nothing'}"
+    return named[0] if named else f"a image that begins with {data[:8].hex(' ') or 'nothing'}"
 
 
-def _by(picture: np.ndarray) -> str:
-    return f"{picture.shape[0]}x{picture.shape[1]}"
+def _by(image: np.ndarray) -> str:
+    return f"{image.shape[0]}x{image.shape[1]}"

@@ -1,47 +1,61 @@
-"""Labels that are no class of the data set: refused, or left out."""
+"""Labels that are not among the classes of a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from vicinal.data.dataset import LoadOptions, SkippedExamples, Split
 from vicinal.errors import UserError
 
 
-def fitting(
-    inputs: Tensor, targets: Tensor, classes: int, say: Callable[[int], str], wanted: LoadOptions
+def split_with_known_labels(
+    inputs: Tensor,
+    targets: Tensor,
+    classes: int,
+    where: Callable[..., str],
+    load_options: LoadOptions,
+    *,
+    stored: Sequence[int] | np.ndarray | None = None,
 ) -> Split:
-    """Return a split without the examples whose label is not one of the classes.
+    """Return a split of the examples whose label is one of the classes.
 
     Args:
         inputs: ``(n, ...)``.
         targets: ``(n,)`` int64.
-        classes: how many there are.
-        say: what is wrong with the label of a row.
-        wanted: whether such examples are left out.
+        classes: number of classes.
+        where: names the file and place of a row, for errors.
+        load_options: whether other examples are skipped.
+        stored: the labels in the file, where they are not the targets.
 
     Raises:
-        UserError: for the first such example, unless they are to be left out; if none is left.
+        UserError: for the first label that is not a class, unless such examples are skipped; if
+            no example is left.
 
     Example:
         >>> import torch
         >>> from pathlib import Path
-        >>> part = fitting(
+        >>> split = split_with_known_labels(
         ...     torch.zeros(3, 1),
         ...     torch.tensor([0, 7, 1]),
         ...     2,
-        ...     lambda row: f"row {row}: no class",
+        ...     "labels.bin, row {}".format,
         ...     LoadOptions(Path(), on_bad="skip"),
         ... )
-        >>> part.targets.tolist(), part.skipped
-        ([0, 1], ('row 1: no class',))
+        >>> split.targets.tolist(), split.skipped
+        ([0, 1], ('labels.bin, row 1: expected a label of the 2 classes, got 7',))
     """
     fits = (targets >= 0) & (targets < classes)
     if bool(fits.all()):
         return Split(inputs, targets)
-    skips = SkippedExamples(wanted.on_bad)
+    skipped = SkippedExamples(load_options.on_bad)
     for row in (~fits).nonzero().flatten().tolist():
-        skips(UserError(say(row)))
+        skipped(
+            UserError(
+                f"{where(row)}: expected a label of the {classes} classes, got "
+                f"{int((targets if stored is None else stored)[row])}"
+            )
+        )
     if not bool(fits.any()):
-        raise UserError(f"no label is that of a class; {skips.sentences[0]}")
-    return Split(inputs[fits], targets[fits], tuple(skips.sentences))
+        raise UserError(f"no label is one of the {classes} classes; {skipped.sentences[0]}")
+    return Split(inputs[fits], targets[fits], tuple(skipped.sentences))

@@ -13,14 +13,14 @@ import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, SkippedExamples, Split
 from vicinal.data.formats.exif import Looked, looks_of
-from vicinal.data.formats.images import PICTURE_OPTIONS
+from vicinal.data.formats.images import IMAGE_OPTIONS
 from vicinal.data.formats.map_style import (
     ColorError,
     Form,
     Named,
     StoredItems,
     map_style,
-    read_part,
+    read_split,
     said,
 )
 from vicinal.data.source_spec import channels_option, check_options, positive
@@ -34,10 +34,10 @@ HUGGING_FACE_OPTIONS = (
     "train",
     "test",
     "validation",
-    *PICTURE_OPTIONS,
+    *IMAGE_OPTIONS,
 )
-TORCHVISION_OPTIONS = ("train", "test", "validation", *PICTURE_OPTIONS)
-IMPORT_OPTIONS = PICTURE_OPTIONS
+TORCHVISION_OPTIONS = ("train", "test", "validation", *IMAGE_OPTIONS)
+IMPORT_OPTIONS = IMAGE_OPTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +56,15 @@ class _Columns:
         return found[self.image], found[self.label]
 
 
-def load_hugging_face(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_hugging_face(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``hf:NAME``, a data set of Hugging Face's library ``datasets``, which may download it.
 
-    The parts are the splits ``train`` and ``test``, with ``validation`` in the place of a test part
-    that is missing; one that comes alone is divided. Pictures are the column of type Image, classes
+    The splits are ``train`` and ``test``, or ``validation`` if there is no test split; a single
+    one is divided. Images are the column of type Image, classes
     the one of type ClassLabel.
 
     Options: ``config=NAME``; ``image=COLUMN`` and ``label=COLUMN``, where types don't tell;
-    ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT``; ``size=N`` makes pictures N x N (the
+    ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT``; ``size=N`` makes images N x N (the
     shorter side resized, the middle cut out); ``channels=1`` makes them gray and ``channels=3``
     RGB, by default gray if all of them are; ``exif`` and ``alpha`` as in ``load_folder``.
 
@@ -83,22 +83,22 @@ def load_hugging_face(where: str, options: Mapping[str, str], wanted: LoadOption
     features = splits[chosen["train"]].features
     image = _column(name, "image", library.Image, options, features)
     label = _column(name, "label", library.ClassLabel, options, features)
-    parts = {
-        part: Named(
+    splits = {
+        split: Named(
             f"{name}, split {word}",
             _Columns(splits[word].select_columns([image, label]), image, label),
         )
-        for part, word in chosen.items()
+        for split, word in chosen.items()
     }
-    return _load(parts, getattr(features[label], "names", None), options, wanted)
+    return _load(splits, getattr(features[label], "names", None), options, load_options)
 
 
-def load_torchvision(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``torchvision:NAME``, a class of ``torchvision.datasets`` such as ``SVHN``.
 
     Its files have to be under the root already; nothing is downloaded. Parts come from
     ``train=True`` and ``False`` or ``split="train"`` and ``"test"``, whichever the class takes; a
-    set of one part is divided.
+    set of one split is divided.
 
     Options: ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT`` where the splits have other
     names (ImageNet's is ``test=val``); ``size``, ``channels``, ``exif`` and ``alpha`` as in
@@ -115,35 +115,37 @@ def load_torchvision(where: str, options: Mapping[str, str], wanted: LoadOptions
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
     takes = inspect.signature(make).parameters
-    named = {key: value for key, value in options.items() if key not in PICTURE_OPTIONS}
+    named = {key: value for key, value in options.items() if key not in IMAGE_OPTIONS}
     arguments: dict[str, dict[str, Any]]
     if "train" in takes and not named:
         arguments = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in takes:
         arguments = {
-            part: {"split": value}
-            for part, value in ({"train": "train", "test": "test"} | named).items()
+            split: {"split": value}
+            for split, value in ({"train": "train", "test": "test"} | named).items()
         }
     elif named:
         raise UserError(f"torchvision:{where} has no named splits, got {next(iter(named))}=")
     else:
         arguments = {"train": {}}
     if "root" in takes:
-        arguments = {part: {"root": str(wanted.root), **some} for part, some in arguments.items()}
-    parts = {}
-    for part, some in arguments.items():
+        arguments = {
+            split: {"root": str(load_options.root), **some} for split, some in arguments.items()
+        }
+    splits = {}
+    for split, some in arguments.items():
         try:
-            parts[part] = Named(f"torchvision:{where}, {part} part", make(**some))
+            splits[split] = Named(f"torchvision:{where}, {split} split", make(**some))
         except Exception as error:  # each class has its own
             raise UserError(
-                f"torchvision:{where}: no {part} part ({said(error)}); its files were looked for "
-                f"under {wanted.root}, where torchvision.datasets.{where}(..., download=True) puts "
-                "them if it can, and test=NAME names another split"
+                f"torchvision:{where}: no {split} split ({said(error)}); its files were looked for "
+                f"under {load_options.root}, where torchvision.datasets.{where}(..., "
+                "download=True) puts them if it can, and test=NAME names another split"
             ) from error
-    return _load(parts, _classes_of(parts["train"].dataset), options, wanted)
+    return _load(splits, _classes_of(splits["train"].dataset), options, load_options)
 
 
-def load_imported(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_imported(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load what an import path names: ``MODULE:NAME`` or ``MODULE.NAME``.
 
     That is a map-style data set (``len(d)`` and ``d[row]``, which is ``(input, target)``), a tuple
@@ -151,13 +153,12 @@ def load_imported(where: str, options: Mapping[str, str], wanted: LoadOptions) -
     without arguments. A single one is divided into train and test. Modules are also looked for in
     the folder that the program was started in.
 
-    Inputs are Pillow pictures of any mode (gray if all are gray, else RGB; ``(channels, height,
+    Inputs are Pillow images of any mode (gray if all are gray, else RGB; ``(channels, height,
     width)`` uint8), uint8 arrays ``(height, width[, channels])`` or tensors ``([channels,] height,
     width)`` of 1 or 3 channels, or floating-point arrays and tensors of any shape, which become
     float32 as they are. Targets are whole numbers (classes, named by the attribute ``classes`` if
     there is one), floating-point numbers, or vectors of these. All rows are read once, to see that
-    they fit together; what is larger than ``wanted.in_memory`` is then read again when it is asked
-    for.
+    they fit together; inputs larger than ``load_options.in_memory`` are read again when needed.
 
     Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_hugging_face``.
 
@@ -173,11 +174,11 @@ def load_imported(where: str, options: Mapping[str, str], wanted: LoadOptions) -
         except Exception as error:  # somebody else's code
             raise UserError(f"{where}() failed ({said(error)})") from error
     several = found if isinstance(found, tuple) and 2 <= len(found) <= 3 else (found,)
-    parts = {
-        part: Named(where if len(several) == 1 else f"{where}, {part} part", one)
-        for part, one in zip(("train", "test", "validation"), several, strict=False)
+    splits = {
+        split: Named(where if len(several) == 1 else f"{where}, {split} split", one)
+        for split, one in zip(("train", "test", "validation"), several, strict=False)
     }
-    return _load(parts, _classes_of(parts["train"].dataset), options, wanted)
+    return _load(splits, _classes_of(splits["train"].dataset), options, load_options)
 
 
 def _library(name: str, source: str) -> Any:
@@ -214,7 +215,9 @@ def _classes_of(dataset: Any) -> Iterable[Any] | None:
 
 
 def _choose_splits(name: str, options: Mapping[str, str], there: list[str]) -> dict[str, str]:
-    chosen = {part: options[part] for part in ("train", "test", "validation") if part in options}
+    chosen = {
+        split: options[split] for split in ("train", "test", "validation") if split in options
+    }
     for word in chosen.values():
         if word not in there:
             raise UserError(unknown(f"split of {name}", word, there))
@@ -223,9 +226,9 @@ def _choose_splits(name: str, options: Mapping[str, str], there: list[str]) -> d
         if "train" not in left and len(there) > 1:
             raise UserError(f"{name} has the splits {', '.join(there)}; train=NAME names one")
         chosen["train"] = "train" if "train" in left else there[0]
-    for part in ("test", "validation"):
-        if part not in chosen and part in left:
-            chosen[part] = part
+    for split in ("test", "validation"):
+        if split not in chosen and split in left:
+            chosen[split] = split
     if "test" not in chosen and "validation" in chosen:
         chosen["test"] = chosen.pop("validation")
     if len(set(chosen.values())) < len(chosen):
@@ -234,69 +237,72 @@ def _choose_splits(name: str, options: Mapping[str, str], there: list[str]) -> d
 
 
 def _column(
-    name: str, part: str, kind: type, options: Mapping[str, str], features: Mapping[str, Any]
+    name: str, split: str, kind: type, options: Mapping[str, str], features: Mapping[str, Any]
 ) -> str:
-    if part in options:
-        if options[part] not in features:
-            raise UserError(unknown(f"column of {name}", options[part], features))
-        return options[part]
+    if split in options:
+        if options[split] not in features:
+            raise UserError(unknown(f"column of {name}", options[split], features))
+        return options[split]
     fitting = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(fitting) == 1:
         return fitting[0]
     columns = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
     raise UserError(
-        f"{name} has {len(fitting) or 'no'} columns of type {kind.__name__}; {part}=COLUMN names "
+        f"{name} has {len(fitting) or 'no'} columns of type {kind.__name__}; {split}=COLUMN names "
         f"the one that is meant (there are: {columns})"
     )
 
 
 def _load(
-    parts: Mapping[str, Named],
+    splits: Mapping[str, Named],
     names: Iterable[Any] | None,
     options: Mapping[str, str],
-    wanted: LoadOptions,
+    load_options: LoadOptions,
 ) -> DataSet:
-    """Read all parts in one form, and name the classes."""
+    """Read all splits in one form, and name the classes."""
     size = positive("size", options)
     forced = channels_option(options) if "channels" in options else None
-    looks = looks_of(options, wanted.max_bytes)
+    looks = looks_of(options, load_options.max_bytes)
     looked = Looked()
     try:
         form = Form(size, gray=forced != 3, forced=forced, looks=looks, looked=looked)
-        read, form = _read_parts(parts, form, wanted)
+        read, form = _read_splits(splits, form, load_options)
     except ColorError:
         looked = Looked()
         form = Form(size, gray=False, looks=looks, looked=looked)
-        read, form = _read_parts(parts, form, wanted)
+        read, form = _read_splits(splits, form, load_options)
     classes: tuple[str, ...] = ()
     if form.target == "class":
-        count = 1 + max(int(part.targets.max()) for part in read.values())
+        count = 1 + max(int(split.targets.max()) for split in read.values())
         classes = tuple(map(_word, names)) if names is not None else tuple(map(str, range(count)))
         named = ", ".join(classes[:20])
-        for name, part in read.items():
-            fits = part.targets < len(classes)
-            skips = SkippedExamples(wanted.on_bad)
+        for name, split in read.items():
+            fits = split.targets < len(classes)
+            skips = SkippedExamples(load_options.on_bad)
             for row in (~fits).nonzero().flatten().tolist():
                 skips(
                     UserError(
-                        f"{parts[name].name}: class {int(part.targets[row])} has no name; there "
+                        f"{splits[name].name}: class {int(split.targets[row])} has no name; there "
                         f"are {len(classes)} ({named})"
                     )
                 )
             if skips.sentences:
-                kept = _chosen(part, fits.nonzero().flatten().numpy())
+                kept = _chosen(split, fits.nonzero().flatten().numpy())
                 read[name] = replace(kept, skipped=(*kept.skipped, *skips.sentences))
     if "test" not in read:
         rows = train_test_rows(
-            read["train"].targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+            read["train"].targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            classes=classes,
         )
         whole = read["train"]
         read = {
             "train": _chosen(whole, rows[0]),
             "test": replace(_chosen(whole, rows[1]), skipped=()),
         }
-    pictures = form.dtype == np.uint8
-    white = 255 if pictures else None
+    images = form.dtype == np.uint8
+    white = 255 if images else None
     notes = looked.notes(looks, size, every=True)
     return DataSet(classes, read["train"], read["test"], read.get("validation"), white, notes)
 
@@ -305,17 +311,17 @@ def _word(name: Any) -> str:
     return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
 
 
-def _chosen(part: Split, rows: np.ndarray) -> Split:
-    targets = part.targets[torch.from_numpy(rows)]
-    if isinstance(part.inputs, StoredItems):
-        return Split(replace(part.inputs, rows=part.inputs.rows[rows]), targets, part.skipped)
-    return Split(part.read(rows.tolist()).inputs, targets, part.skipped)
+def _chosen(split: Split, rows: np.ndarray) -> Split:
+    targets = split.targets[torch.from_numpy(rows)]
+    if isinstance(split.inputs, StoredItems):
+        return Split(replace(split.inputs, rows=split.inputs.rows[rows]), targets, split.skipped)
+    return Split(split.read(rows.tolist()).inputs, targets, split.skipped)
 
 
-def _read_parts(
-    parts: Mapping[str, Named], form: Form, wanted: LoadOptions
+def _read_splits(
+    splits: Mapping[str, Named], form: Form, load_options: LoadOptions
 ) -> tuple[dict[str, Split], Form]:
     read = {}
-    for part, named in parts.items():
-        read[part], form = read_part(named, form, wanted)
+    for split, named in splits.items():
+        read[split], form = read_split(named, form, load_options)
     return read, form

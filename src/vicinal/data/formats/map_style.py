@@ -20,8 +20,8 @@ class Form:
     """What the examples of a set have in common.
 
     Args:
-        size: pictures are made ``(size, size)``, if it is given.
-        gray: pictures have one channel, else three.
+        size: images are made ``(size, size)``, if it is given.
+        gray: images have one channel, else three.
         shape: of each input; None until the first one was read.
         dtype: of inputs, uint8 or float32.
         target: ``"class"``, or the shape of real values.
@@ -41,7 +41,7 @@ class Form:
 
 
 class ColorError(Exception):
-    """A picture has colors where all were taken to be gray."""
+    """A image has colors where all were taken to be gray."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,27 +106,27 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def read_part(named: Named, form: Form, wanted: LoadOptions) -> tuple[Split, Form]:
+def read_split(named: Named, form: Form, load_options: LoadOptions) -> tuple[Split, Form]:
     """Read every row once: its target, and its input if all of them fit into memory.
 
     Args:
         named: gives ``(input, target)`` by number.
-        form: what is known of the rows already, from other parts.
-        wanted: how much may be in memory, and what is done about a bad row.
+        form: what is known of the rows already, from other splits.
+        load_options: how much may be in memory, and what is done about a bad row.
 
     Returns:
-        The part, and the form of its rows.
+        The split, and the form of its rows.
 
     Raises:
         UserError: if this is no map-style data set; if a row raises anything, or differs from the
             first one, and is not to be skipped; if no row is left.
-        ColorError: if a picture has colors where ``form`` is gray.
+        ColorError: if a image has colors where ``form`` is gray.
 
     Example:
         >>> from pathlib import Path
         >>> rows = [(np.full((2, 2), 7, np.uint8), 1), (np.zeros((2, 2), np.uint8), 0)]
-        >>> part, form = read_part(Named("two", rows), Form(None, gray=True), LoadOptions(Path()))
-        >>> part.inputs.shape, part.targets.tolist(), form.target
+        >>> split, form = read_split(Named("two", rows), Form(None, gray=True), LoadOptions(Path()))
+        >>> split.inputs.shape, split.targets.tolist(), form.target
         (torch.Size([2, 1, 2, 2]), [1, 0], 'class')
     """
     name, dataset = named
@@ -135,7 +135,7 @@ def read_part(named: Named, form: Form, wanted: LoadOptions) -> tuple[Split, For
             f"{name} is a {type(dataset).__name__}; wanted a data set with len(d) and d[row]"
         )
     count = len(dataset)
-    skips = SkippedExamples(wanted.on_bad)
+    skips = SkippedExamples(load_options.on_bad)
     rows: list[int] = []
     targets = []
     inputs: np.ndarray | None = None
@@ -145,7 +145,7 @@ def read_part(named: Named, form: Form, wanted: LoadOptions) -> tuple[Split, For
         except UserError as error:
             skips(error)
             continue
-        if not rows and count * value.nbytes <= wanted.in_memory:
+        if not rows and count * value.nbytes <= load_options.in_memory:
             inputs = np.empty((count, *value.shape), value.dtype)
         if inputs is not None:
             inputs[len(rows)] = value
@@ -155,7 +155,7 @@ def read_part(named: Named, form: Form, wanted: LoadOptions) -> tuple[Split, For
         raise UserError(f"{name}: none of {count} rows can be used{_first(skips)}")
     given = torch.from_numpy(np.array(targets, np.int64 if form.target == "class" else np.float32))
     if inputs is None:
-        stored = StoredItems(dataset, name, np.array(rows, np.int64), form, wanted.on_bad)
+        stored = StoredItems(dataset, name, np.array(rows, np.int64), form, load_options.on_bad)
         return Split(stored, given, tuple(skips.sentences)), form
     if len(rows) < count:
         inputs = inputs[: len(rows)].copy()
@@ -185,7 +185,7 @@ def _example(dataset: Any, row: int, name: str, form: Form) -> tuple[np.ndarray,
     if form.shape is None:
         return value, target, replace(form, shape=value.shape, dtype=value.dtype, target=kind)
     if value.shape != form.shape or value.dtype != form.dtype:
-        mend = "; size=N makes all pictures N x N" if form.dtype == np.uint8 else ""
+        mend = "; size=N makes all images N x N" if form.dtype == np.uint8 else ""
         raise UserError(
             f"{where}: its shape is {value.shape} {value.dtype}, the first one's {form.shape} "
             f"{form.dtype}; all have to be alike{mend}"
@@ -220,7 +220,7 @@ def _array(value: Any, where: str) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: {_what(value)} is no array ({error})") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{where}: wanted a picture or numbers, found {_what(value)}")
+        raise UserError(f"{where}: wanted a image or numbers, found {_what(value)}")
     return array
 
 
@@ -228,7 +228,7 @@ def _input(value: Any, form: Form, where: str) -> np.ndarray:
     from PIL import Image
 
     if isinstance(value, Image.Image):
-        return _picture(value, form, where)
+        return _image(value, form, where)
     array = _array(value, where)
     if array.dtype == np.uint8 and array.ndim in (2, 3):
         if array.ndim == 2:
@@ -236,52 +236,52 @@ def _input(value: Any, form: Form, where: str) -> np.ndarray:
         elif isinstance(value, torch.Tensor) or array.shape[2] not in (1, 3):
             array = array.transpose(1, 2, 0)
         if array.shape[2] not in (1, 3):
-            raise UserError(f"{where}: pictures have 1 or 3 channels, found {_what(value)}")
+            raise UserError(f"{where}: images have 1 or 3 channels, found {_what(value)}")
         if form.size is not None or form.forced not in {None, array.shape[2]}:
-            picture = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
-            array = _fit(picture.convert(_MODES.get(form.forced, picture.mode)), form)
+            image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+            array = _fit(image.convert(_MODES.get(form.forced, image.mode)), form)
         return array.transpose(2, 0, 1)
     if form.size is not None:
-        raise UserError(f"{where}: size= is for pictures of 8 bits, found {_what(value)}")
+        raise UserError(f"{where}: size= is for images of 8 bits, found {_what(value)}")
     if array.dtype.kind != "f" and (array.ndim > 1 or (np.abs(array.astype(float)) > 2**24).any()):
         raise UserError(
-            f"{where}: {array.dtype} of shape {array.shape} is neither a picture (uint8) nor "
+            f"{where}: {array.dtype} of shape {array.shape} is neither a image (uint8) nor "
             "numbers that float32 holds; give floating-point numbers"
         )
     return np.atleast_1d(array.astype(np.float32))
 
 
-def _picture(picture: Any, form: Form, where: str) -> np.ndarray:
+def _image(image: Any, form: Form, where: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        picture = upright(picture, form.looks, form.looked)
-        if picture.mode.startswith("I;16"):
-            eight = (np.asarray(picture).astype(np.uint32) * 255 + 32767) // 65535
-            picture = Image.fromarray(eight.astype(np.uint8))
-        elif picture.mode in {"I", "F"}:
+        image = upright(image, form.looks, form.looked)
+        if image.mode.startswith("I;16"):
+            eight = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
+            image = Image.fromarray(eight.astype(np.uint8))
+        elif image.mode in {"I", "F"}:
             raise UserError(f"{where}: images with 32 bits a channel have no defined white level")
-        if form.gray and form.forced is None and picture.mode not in _GRAY:
+        if form.gray and form.forced is None and image.mode not in _GRAY:
             raise ColorError
         mode = "L" if form.gray else "RGB"
-        array = _fit(opaque(picture, mode, form.looks, form.looked), form)
+        array = _fit(opaque(image, mode, form.looks, form.looked), form)
     except UserError:
         raise
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads files late
-        raise UserError(f"{where}: the picture cannot be decoded ({said(error)})") from error
+        raise UserError(f"{where}: the image cannot be decoded ({said(error)})") from error
     return array.transpose(2, 0, 1)
 
 
-def _fit(picture: Any, form: Form) -> np.ndarray:
+def _fit(image: Any, form: Form) -> np.ndarray:
     """Return ``(height, width, channels)``: the shorter side resized, the middle cut out."""
     from PIL import Image, ImageOps
 
     form.looked.images += 1
     if form.size is not None:
-        if picture.size != (form.size, form.size):
-            form.looked.fit(*picture.size)
-        picture = ImageOps.fit(picture, (form.size, form.size), Image.Resampling.BILINEAR)
-    array = np.asarray(picture)
+        if image.size != (form.size, form.size):
+            form.looked.fit(*image.size)
+        image = ImageOps.fit(image, (form.size, form.size), Image.Resampling.BILINEAR)
+    array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
 
 

@@ -12,27 +12,27 @@ from torch import Tensor
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
 from vicinal.data.formats.exif import Looked
 from vicinal.data.formats.images import (
-    PICTURE_OPTIONS,
-    StoredPictures,
-    picture_notes,
-    picture_part,
+    IMAGE_OPTIONS,
+    StoredImages,
+    image_notes,
+    image_split,
 )
 from vicinal.data.formats.recordio import FRAME, HEADER, RecordFile, image_labels, read_index
 from vicinal.data.source_spec import check_options, existing, shape_option
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
-OPTIONS = (*PICTURE_OPTIONS, "raw", "classes", "task")
+OPTIONS = (*IMAGE_OPTIONS, "raw", "classes", "task")
 
 
 @dataclass(frozen=True, eq=False)
-class RecordPictures:
-    """The pictures of a record file, by row.
+class RecordImages:
+    """The images of a record file, by row.
 
     Args:
         file: the open file.
         offsets: ``(n,)`` int64, where each record begins.
-        lengths: ``(n,)`` int64, of its payload; -1 if it has several parts.
+        lengths: ``(n,)`` int64, of its payload; -1 if it has several splits.
         numbers: ``(n,)`` int64, what number the record has in the file.
     """
 
@@ -46,7 +46,7 @@ class RecordPictures:
         return len(self.offsets)
 
     def get(self, row: int) -> bytes:
-        """Return the encoded picture."""
+        """Return the encoded image."""
         payload = self.payload(row)
         if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:
             return payload[HEADER.size :]
@@ -68,12 +68,12 @@ class RecordPictures:
         """Return the number, place and size of a record in its file."""
         return f"{self.numbers[row]} {self.offsets[row]} {self.lengths[row]}"
 
-    def chosen(self, rows: np.ndarray) -> "RecordPictures":
+    def chosen(self, rows: np.ndarray) -> "RecordImages":
         """Return some of them."""
-        return RecordPictures(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])
+        return RecordImages(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])
 
 
-def load_records(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_records(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
 
     A third file is the validation split. ``rec:FOLDER`` takes the files ``NAME_train.rec``,
@@ -95,7 +95,10 @@ def load_records(where: str, options: Mapping[str, str], wanted: LoadOptions) ->
     check_options("rec", options, OPTIONS)
     names = where.split(",")
     notes: list[Note] = []
-    if len(names) == 1 and (folder := existing(where, wanted.root, what="record file")).is_dir():
+    if (
+        len(names) == 1
+        and (folder := existing(where, load_options.root, what="record file")).is_dir()
+    ):
         names = [str(path) for path in _files_of(folder)]
         notes.append(Note(f"{folder}: read {', '.join(Path(name).name for name in names)}"))
     if not 1 <= len(names) <= 3:
@@ -103,53 +106,61 @@ def load_records(where: str, options: Mapping[str, str], wanted: LoadOptions) ->
             f"rec: wants one file, TRAIN.rec,TEST.rec or TRAIN.rec,TEST.rec,VALIDATION.rec, got "
             f"{len(names)} names"
         )
-    paths = [existing(name, wanted.root, what="record file") for name in names]
-    given = _class_names(options.get("classes"), paths[0], wanted)
-    opened = [open_records(path, wanted) for path in paths]
+    paths = [existing(name, load_options.root, what="record file") for name in names]
+    given = _class_names(options.get("classes"), paths[0], load_options)
+    opened = [open_records(path, load_options) for path in paths]
     regression = _task(options) == "regression"
-    (pictures, labels, skipped), *rest = opened
-    skips = SkippedExamples(wanted.on_bad, skipped)
+    (images, labels, skipped), *rest = opened
+    skips = SkippedExamples(load_options.on_bad, skipped)
     classes, targets, rows = _targets(
-        pictures, labels, names=given, regression=regression, skips=skips
+        images, labels, names=given, regression=regression, skips=skips
     )
-    pictures = pictures.chosen(rows)
-    files = [(pictures, targets, skipped)]
+    images = images.chosen(rows)
+    files = [(images, targets, skipped)]
     for path, (others, other_labels, other_skipped) in zip(paths[1:], rest, strict=True):
         _, other_targets, rows = _targets(
             others,
             other_labels,
             names=classes,
             regression=not classes,
-            skips=SkippedExamples(wanted.on_bad, other_skipped),
+            skips=SkippedExamples(load_options.on_bad, other_skipped),
             training=paths[0],
         )
         _check_widths([paths[0], path], targets, other_targets)
         files.append((others.chosen(rows), other_targets, other_skipped))
     if not rest:
         divided = train_test_rows(
-            targets, fraction=wanted.test_fraction, seed=wanted.seed, classes=classes
+            targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
         )
         files = [
-            (pictures.chosen(k), targets[torch.from_numpy(k)], skipped if part == 0 else [])
-            for part, k in enumerate(divided)
+            (images.chosen(k), targets[torch.from_numpy(k)], skipped if split == 0 else [])
+            for split, k in enumerate(divided)
         ]
     raw = shape_option("raw", options)
-    if raw is not None and (unused := sorted(set(PICTURE_OPTIONS) & options.keys())):
+    if raw is not None and (unused := sorted(set(IMAGE_OPTIONS) & options.keys())):
         raise UserError(f"rec: {unused[0]} is for encoded images, and raw= says what raw ones are")
     looked = Looked()
     train, *further = (
-        _part(chosen, labels, sentences, raw=raw, options=options, wanted=wanted, looked=looked)
+        _split(
+            chosen,
+            labels,
+            sentences,
+            raw=raw,
+            options=options,
+            load_options=load_options,
+            looked=looked,
+        )
         for chosen, labels, sentences in files
     )
     for path, other in zip(paths[1:] or paths, further, strict=True):
         if train.inputs.shape[1:] != other.inputs.shape[1:]:
             raise UserError(
-                f"{path} has pictures of {tuple(other.inputs.shape[1:])}, training ones are "
+                f"{path} has images of {tuple(other.inputs.shape[1:])}, training ones are "
                 f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
             )
     validation = further[1] if len(further) > 1 else None
     if not raw:
-        notes += picture_notes(looked, [train, *further], options, wanted)
+        notes += image_notes(looked, [train, *further], options, load_options)
     return DataSet(classes, train, further[0], validation, 255, tuple(notes))
 
 
@@ -180,11 +191,13 @@ def _files_of(folder: Path) -> list[Path]:
     )
 
 
-def open_records(path: Path, wanted: LoadOptions) -> tuple[RecordPictures, np.ndarray, list[str]]:
+def open_records(
+    path: Path, load_options: LoadOptions
+) -> tuple[RecordImages, np.ndarray, list[str]]:
     """Open a file of image records.
 
     Returns:
-        Its pictures, their labels ``(n, k)`` float32, and a sentence for what had to be left out.
+        Its images, their labels ``(n, k)`` float32, and a sentence for what had to be left out.
 
     Raises:
         UserError: if the file or its index is damaged; for a record that is too short for its
@@ -202,19 +215,19 @@ def open_records(path: Path, wanted: LoadOptions) -> tuple[RecordPictures, np.nd
     else:
         frames = np.fromiter(file.scan(), np.dtype([("offset", np.int64), ("length", np.int64)]))
         offsets, lengths = frames["offset"].copy(), frames["length"].copy()
-    pictures = RecordPictures(file, offsets, lengths, np.arange(len(offsets)))
+    images = RecordImages(file, offsets, lengths, np.arange(len(offsets)))
     # Nothing but numbers in arrays, since there may be millions of records.
     labels = array("f")
     kept = array("q")
     width = 0
-    skips = SkippedExamples(wanted.on_bad)
-    for row in range(len(pictures)):
+    skips = SkippedExamples(load_options.on_bad)
+    for row in range(len(images)):
         try:
-            numbers = _labels(pictures, row)
+            numbers = _labels(images, row)
             width = width or len(numbers)
             if len(numbers) != width or not np.isfinite(numbers).all():
                 raise UserError(
-                    f"{pictures.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
+                    f"{images.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
                     f"like the first record, found {numbers.tolist()}"
                 )
         except UserError as error:
@@ -225,7 +238,7 @@ def open_records(path: Path, wanted: LoadOptions) -> tuple[RecordPictures, np.nd
     if not kept:
         raise UserError(f"{path} has no image record that can be read")
     values = np.array(labels, np.float32).reshape(len(kept), width)
-    return pictures.chosen(np.array(kept, np.int64)), values, skips.sentences
+    return images.chosen(np.array(kept, np.int64)), values, skips.sentences
 
 
 def _check_index(file: RecordFile, offsets: np.ndarray, lengths: np.ndarray, index: Path) -> None:
@@ -243,19 +256,19 @@ def _check_index(file: RecordFile, offsets: np.ndarray, lengths: np.ndarray, ind
         )
 
 
-def _labels(pictures: RecordPictures, row: int) -> np.ndarray:
-    file, offset, length = pictures.file, int(pictures.offsets[row]), int(pictures.lengths[row])
+def _labels(images: RecordImages, row: int) -> np.ndarray:
+    file, offset, length = images.file, int(images.offsets[row]), int(images.lengths[row])
     head = file.peek(offset, length, HEADER.size)
     if count := int.from_bytes(head[:4], "little"):
         head = file.peek(offset, length, min(HEADER.size + 4 * count, file.size))
     try:
         return image_labels(head)[0]
     except ValueError as error:
-        raise UserError(f"{pictures.name(row)}: {error}") from error
+        raise UserError(f"{images.name(row)}: {error}") from error
 
 
 def _targets(
-    pictures: RecordPictures,
+    images: RecordImages,
     values: np.ndarray,
     *,
     names: tuple[str, ...],
@@ -278,12 +291,12 @@ def _targets(
         of = f" of {training}" if training else ""
         skips(
             UserError(
-                f"{pictures.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
+                f"{images.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
                 f"{column[row]:g}; task=regression in the data's name takes labels for real values"
             )
         )
     if not fits.any():
-        raise UserError(f"{pictures.file.path} has no record with a label of a class")
+        raise UserError(f"{images.file.path} has no record with a label of a class")
     classes = names or tuple(str(k) for k in range(count))
     return classes, torch.from_numpy(column[fits].astype(np.int64)), every[fits]
 
@@ -292,37 +305,37 @@ def _check_widths(paths: list[Path], train: Tensor, test: Tensor) -> None:
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         raise UserError(
             f"{paths[1]} has targets of shape {tuple(test.shape)} {test.dtype}, those of "
-            f"{paths[0]} are {tuple(train.shape)} {train.dtype}; both parts need the same kind"
+            f"{paths[0]} are {tuple(train.shape)} {train.dtype}; both splits need the same kind"
         )
 
 
-def _part(
-    pictures: RecordPictures,
+def _split(
+    images: RecordImages,
     targets: Tensor,
     skipped: list[str],
     *,
     raw: tuple[int, ...] | None,
     options: Mapping[str, str],
-    wanted: LoadOptions,
+    load_options: LoadOptions,
     looked: Looked,
 ) -> Split:
     if raw is not None:
         height, width, channels = raw
-        first = len(pictures.get(0))
+        first = len(images.get(0))
         if first != height * width * channels:
             raise UserError(
-                f"{pictures.name(0)}: wanted {height * width * channels} bytes, a raw picture of "
+                f"{images.name(0)}: wanted {height * width * channels} bytes, a raw image of "
                 f"{height}x{width}x{channels}, found {first}"
             )
-        stored = StoredPictures(
-            pictures, (len(pictures), channels, height, width), raw=True, on_bad=wanted.on_bad
+        stored = StoredImages(
+            images, (len(images), channels, height, width), raw=True, on_bad=load_options.on_bad
         )
-        return picture_part(stored, targets, wanted, skipped)
-    stored = StoredPictures.by_options(pictures, options, wanted, looked)
-    return picture_part(stored, targets, wanted, skipped)
+        return image_split(stored, targets, load_options, skipped)
+    stored = StoredImages.by_options(images, options, load_options, looked)
+    return image_split(stored, targets, load_options, skipped)
 
 
-def _class_names(file: str | None, first: Path, wanted: LoadOptions) -> tuple[str, ...]:
+def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tuple[str, ...]:
     if file is None:
         own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
         beside = [path for path in (own, first.with_name("classes.txt")) if path.exists()]
@@ -330,7 +343,7 @@ def _class_names(file: str | None, first: Path, wanted: LoadOptions) -> tuple[st
             return ()
         path = beside[0]
     else:
-        path = existing(file, wanted.root, what="file of class names")
+        path = existing(file, load_options.root, what="file of class names")
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

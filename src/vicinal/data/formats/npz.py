@@ -1,4 +1,4 @@
-"""One ``.npz`` file with everything in it: ``npz:FILE``."""
+"""NumPy's ``.npz`` files: ``npz:FILE``."""
 
 import math
 import zipfile
@@ -11,187 +11,172 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
-from vicinal.data.formats.labels import fitting
+from vicinal.data.formats.bounded_read import check_claim, read_rest
+from vicinal.data.formats.labels import split_with_known_labels
 from vicinal.data.source_spec import check_options, existing
 from vicinal.errors import UserError
 
-_PIECE = 1 << 22
 
-
-def load_npz(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``npz:FILE``, as ``vicinal data convert`` and NumPy's ``savez`` write it.
 
     Arrays: ``train_images`` and ``test_images``, ``(n, height, width, channels)`` or
     ``(n, height, width)`` uint8, or ``train_inputs`` and ``test_inputs``, ``(n, ...)`` float32;
-    ``train_labels`` and ``test_labels``, ``(n,)`` integers or floats; ``classes``, names, which
-    may be missing. A split ``validation`` is read too where it is there. The names of MedMNIST
-    (``val_images``, labels ``(n, 1)``) and of Keras (``x_train``, ``y_train``) are known too.
+    ``train_labels`` and ``test_labels``, ``(n,)`` integers or floats; optionally ``classes``, their
+    names, and a split ``validation``. The names of MedMNIST (``val_images``, labels ``(n, 1)``) and
+    of Keras (``x_train``, ``y_train``) are known too.
 
     Raises:
-        UserError: if an array is missing, of another shape or type, if the file is damaged, or if
-            its arrays take more than ``wanted.max_bytes``.
+        UserError: if an array is missing or of another shape or type, if the file is damaged, or
+            if its arrays take more than ``load_options.max_bytes``.
     """
     check_options("npz", options, ())
-    path = existing(where, wanted.root, what="npz file")
-    arrays, unused = _read(path, wanted.max_bytes)
+    path = existing(where, load_options.root, what="npz file")
+    arrays, unused = _read(path, load_options.max_bytes)
     notes: list[Note] = []
-    read = {}
-    for name in ("train", "validation", "test"):
-        if name == "validation" and "validation_labels" not in arrays:
-            continue
-        read[name] = _part(path, arrays, name, notes)
-    known = arrays.get("classes")
+    names = ["train", *(["validation"] if "validation_labels" in arrays else []), "test"]
+    read = {name: _arrays_of(path, arrays, name, notes) for name in names}
     inputs, targets = read["train"]
     classes: tuple[str, ...] = ()
     if not targets.is_floating_point():
+        known = arrays.get("classes")
         count = int(targets.max()) + 1
-        if known is not None and (known.ndim != 1 or known.dtype.kind != "U"):
-            raise UserError(f"{path}: classes is {known.dtype} {known.shape}, wanted names")
-        if known is None and count > len(targets):
-            raise UserError(f"{path}: train_labels has class {count - 1} among {len(targets)}")
-        names = (str(k) for k in range(count)) if known is None else (str(k) for k in known)
-        classes = tuple(names)
         if known is None:
+            if count > len(targets):
+                raise UserError(
+                    f"{path}: expected labels below the number of examples, {len(targets)}, in "
+                    f"train_labels, got {count - 1}"
+                )
+            known = np.arange(count).astype(str)
             notes.append(Note(f"the classes have no names; they are numbered 0 to {count - 1}"))
-    parts = {}
+        if known.ndim != 1 or known.dtype.kind != "U":
+            raise UserError(
+                f"{path}: expected strings (n,) in classes, got {known.dtype} {known.shape}"
+            )
+        classes = tuple(map(str, known))
+    splits = {}
     for name, (own, labels) in read.items():
-        if own.shape[1:] != inputs.shape[1:] or own.dtype != inputs.dtype:
-            raise UserError(f"{path}: {name} and train have examples of different shape or type")
-        if labels.dtype != targets.dtype:
-            raise UserError(f"{path}: {name}_labels and train_labels are of different types")
-
-        def say(row: int, name: str = name, labels: Tensor = labels) -> str:
-            label = int(labels[row])
-            here = f"{path}: {name}_labels has class {label} at row {row}"
-            return f"{here}, where there are {len(classes)} classes; wanted classes from 0"
-
-        parts[name] = (
-            fitting(own, labels, len(classes), say, wanted) if classes else Split(own, labels)
+        for what, found, first in (("inputs", own, inputs), ("labels", labels, targets)):
+            if found.dtype != first.dtype or found.shape[1:] != first.shape[1:]:
+                raise UserError(
+                    f"{path}: expected {what} of {name} like those of train, {first.dtype} "
+                    f"{tuple(first.shape[1:])}, got {found.dtype} {tuple(found.shape[1:])}"
+                )
+        splits[name] = (
+            split_with_known_labels(
+                own,
+                labels,
+                len(classes),
+                lambda row, name=name: f"{path}, {name}_labels, row {row}",
+                load_options,
+            )
+            if classes
+            else Split(own, labels)
         )
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None
-    validation = parts.get("validation")
-    return DataSet(classes, parts["train"], parts["test"], validation, white, tuple(notes))
+    return DataSet(
+        classes, splits["train"], splits["test"], splits.get("validation"), white, tuple(notes)
+    )
 
 
 def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the arrays that are needed, and the names of the others."""
     arrays: dict[str, np.ndarray] = {}
     unused = []
-    taken = 0
+    left = max_bytes
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                name = _known_name(entry.filename.removesuffix(".npy"))
-                if name is None or name in arrays:
-                    unused.append(entry.filename.removesuffix(".npy"))
-                    archive.open(entry).close()  # checks its name, which may be damaged
-                    continue
-                with archive.open(entry) as file:
-                    version = npy.read_magic(file)
-                    read = (
-                        npy.read_array_header_1_0
-                        if version == (1, 0)
-                        else npy.read_array_header_2_0
-                    )
-                    shape, fortran, dtype = read(file)
+                stored_name = entry.filename.removesuffix(".npy")
+                name = _known_name(stored_name)
+                with archive.open(entry) as file:  # this checks the name, which may be damaged
+                    if name is None or name in arrays:
+                        unused.append(stored_name)
+                        continue
+                    old = npy.read_magic(file) == (1, 0)
+                    header = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
+                    shape, fortran, dtype = header(file)
+                    if dtype.hasobject:
+                        raise UserError(
+                            f"{path}: expected numbers in {name}, got {dtype}; Python objects are "
+                            "not read from files"
+                        )
                     size = math.prod(shape) * dtype.itemsize
-                    # Before anything is allocated: does the file hold what the header says?
-                    if dtype.hasobject or size > 1032 * entry.compress_size:
-                        raise UserError(
-                            f"{path}: the header of {name} says {dtype} {shape}, which its "
-                            f"{entry.compress_size} bytes cannot hold"
-                        )
-                    taken += size
-                    if taken > max_bytes:
-                        raise UserError(
-                            f"{path}: its arrays up to {name}, {dtype} {shape}, take {taken} bytes "
-                            f"once they are decoded, more than max_bytes = {max_bytes}; raise "
-                            "max_bytes if the file is genuine"
-                        )
-                    data = np.empty(size, np.uint8)
-                    done = 0
-                    while done < size and (piece := file.read(min(size - done, _PIECE))):
-                        data[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
-                        done += len(piece)
-                    if done < size or file.read(1):
-                        raise UserError(f"{path}: {name} has not the {shape} values of its header")
-                values = np.frombuffer(data, dtype) if size else np.empty(0, dtype)
+                    check_claim(f"{path}, {name}", size, entry.compress_size, left)
+                    left -= size
+                    values = read_rest(file, size).view(dtype) if size else np.empty(0, dtype)
                 arrays[name] = values.reshape(shape, order="F" if fortran else "C")
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # zipfile and the parser of headers raise what they like
-        raise UserError(f"{path}: no npz file, or a damaged one ({error})") from error
+    except Exception as error:  # zipfile and NumPy raise errors of every kind
+        raise UserError(f"{path}: expected an npz file, got a damaged one ({error})") from error
     return arrays, unused
 
 
 def _known_name(name: str) -> str | None:
-    """Return the name of an array as ``convert`` writes it, None for one that is not needed."""
+    """Return the name of an array in our own files, None for one that is not needed."""
     if name == "classes":
         return name
-    if name[:2] in {"x_", "y_"}:  # as Keras names them
+    if name[:2] in {"x_", "y_"}:  # Keras
         name = f"{name[2:]}_{'inputs' if name[0] == 'x' else 'labels'}"
     split, _, kind = name.rpartition("_")
-    split = {"val": "validation"}.get(split, split)  # as MedMNIST names it
+    split = {"val": "validation"}.get(split, split)  # MedMNIST
     known = split in {"train", "validation", "test"} and kind in {"images", "inputs", "labels"}
     return f"{split}_{kind}" if known else None
 
 
-def _part(
+def _arrays_of(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, notes: list[Note]
 ) -> tuple[Tensor, Tensor]:
-    pictures, values = arrays.get(f"{name}_images"), arrays.get(f"{name}_inputs")
-    if pictures is None and values is not None and values.dtype == np.uint8 and values.ndim > 2:
-        pictures = values
-    labels = arrays.get(f"{name}_labels")
-    found = pictures if pictures is not None else values
-    if found is None or labels is None:
-        there = ", ".join(sorted(arrays)) or "nothing"
+    """Return the inputs and targets of a split."""
+    kind = "images" if f"{name}_images" in arrays else "inputs"
+    values, labels = arrays.get(f"{name}_{kind}"), arrays.get(f"{name}_labels")
+    if values is None or labels is None:
         raise UserError(
-            f"{path}: wanted {name}_images (or {name}_inputs) and {name}_labels, found {there}"
+            f"{path}: expected {name}_images (or {name}_inputs) and {name}_labels, got "
+            f"{', '.join(sorted(arrays)) or 'nothing'}"
         )
-    if found.ndim < 2 or not found.size:
-        raise UserError(f"{path}: {name} has inputs of shape {found.shape}, wanted (n, ...)")
-    if labels.ndim not in {1, 2} or len(labels) != len(found) or not len(found):
-        raise UserError(f"{path}: {name} has {len(found)} inputs and labels of {labels.shape}")
+    if values.ndim < 2 or not values.size:
+        raise UserError(f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}")
+    if labels.ndim not in {1, 2} or len(labels) != len(values):
+        raise UserError(
+            f"{path}: expected {name}_labels of shape ({len(values)},), got {labels.shape}"
+        )
     if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "iu":
-        notes.append(
-            Note(f"{name}_labels of shape {labels.shape} are read as {labels[:, 0].shape}")
-        )
         labels = labels[:, 0]
-    if pictures is not None:
-        inputs = _pictures(path, name, pictures)
-    elif found.dtype.kind == "f" and max(-found.min(), found.max()) < np.finfo(np.float32).max:
-        inputs = torch.from_numpy(np.ascontiguousarray(found, np.float32))
+        notes.append(Note(f"{name}_labels of shape ({len(labels)}, 1) are read as {labels.shape}"))
+    if kind == "images" or (values.dtype == np.uint8 and values.ndim > 2):
+        images = values[..., None] if values.ndim == 3 else values
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in {1, 3}:
+            raise UserError(
+                f"{path}: expected {name}_{kind} uint8 (n, height, width, 1 or 3), got "
+                f"{values.dtype} {values.shape}"
+            )
+        inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     else:
-        raise UserError(f"{path}: {name}_inputs is {found.dtype}, wanted finite floats")
-    return inputs, _targets(path, name, labels)
-
-
-def _pictures(path: Path, name: str, pictures: np.ndarray) -> Tensor:
-    if pictures.ndim == 3:
-        pictures = pictures[..., None]
-    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] not in {1, 3}:
-        raise UserError(
-            f"{path}: {name}_images is {pictures.dtype} {pictures.shape}, wanted uint8 "
-            "(n, height, width, 1 or 3)"
+        inputs = _finite(f"{path}: expected finite floats in {name}_inputs", values)
+    if labels.dtype.kind not in "iu":
+        return inputs, _finite(
+            f"{path}: expected classes from 0 or floats in {name}_labels", labels
         )
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
-
-
-def _targets(path: Path, name: str, labels: np.ndarray) -> Tensor:
-    if labels.dtype.kind == "f" and np.isfinite(labels).all():
-        return torch.from_numpy(np.ascontiguousarray(labels, np.float32))
-    if labels.dtype.kind in "iu" and labels.ndim == 2:
+    if labels.ndim == 2:
         raise UserError(
-            f"{path}: {name}_labels is {labels.dtype} {labels.shape}, several labels an example, "
-            "which vicinal cannot learn as classes; give one, (n,), or floats for real values"
+            f"{path}: expected one label per example, ({len(labels)},), in {name}_labels, got "
+            f"{labels.dtype} {labels.shape}. Several labels cannot be learned as classes; give "
+            "floats to learn them as real values"
         )
-    if labels.dtype.kind in "iu":
-        if labels.max() > 2**31:
-            raise UserError(f"{path}: {name}_labels has {labels.max()}; no number of a class")
-        return torch.from_numpy(labels.astype(np.int64))
-    raise UserError(f"{path}: {name}_labels is {labels.dtype}, wanted classes from 0, or floats")
+    if labels.max() > 2**31:
+        raise UserError(f"{path}: expected classes in {name}_labels, got {labels.max()}")
+    return inputs, torch.from_numpy(labels.astype(np.int64))
+
+
+def _finite(expected: str, values: np.ndarray) -> Tensor:
+    """Return floating-point values as float32, if it can hold them."""
+    most = np.finfo(np.float32).max
+    if values.dtype.kind != "f" or not max(-values.min(), values.max()) < most:
+        raise UserError(f"{expected}, got {values.dtype}")
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -91,7 +91,7 @@ class RecordFile:
         Args:
             offset: where the record begins.
             length: of its payload, -1 if it has several parts.
-            count: how many bytes are wanted.
+            count: how many bytes are load_options.
         """
         if length < 0:
             return self.read(offset)[:count]
@@ -228,13 +228,13 @@ def read_index(path: Path) -> np.ndarray:
 
 
 def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> bytes:
-    """Return the payload of an image record: header, labels, picture.
+    """Return the payload of an image record: header, labels, image.
 
     One label goes into the header; several, or none, behind it, counted.
 
     Example:
-        >>> len(pack_image([3.0], 7, b"picture")), len(pack_image([3.0, 0.5], 7, b"picture"))
-        (31, 39)
+        >>> len(pack_image([3.0], 7, b"image")), len(pack_image([3.0, 0.5], 7, b"image"))
+        (29, 37)
     """
     numbers = np.asarray(label, np.float32)
     if len(numbers) == 1:
@@ -243,7 +243,7 @@ def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> 
 
 
 def image_labels(head: bytes) -> tuple[np.ndarray, int]:
-    """Return the labels of an image record, and where in its payload the picture begins.
+    """Return the labels of an image record, and where in its payload the image begins.
 
     Args:
         head: the payload or its beginning, with all labels.
@@ -255,7 +255,7 @@ def image_labels(head: bytes) -> tuple[np.ndarray, int]:
         ValueError: if it is too short for a header and the labels that this announces.
 
     Example:
-        >>> image_labels(pack_image([3.0, 0.5], 7, b"picture"))
+        >>> image_labels(pack_image([3.0, 0.5], 7, b"image"))
         (array([3. , 0.5], dtype=float32), 32)
     """
     if len(head) < HEADER.size:

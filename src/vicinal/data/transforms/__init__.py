@@ -1,4 +1,4 @@
-"""Augmentation of batches of pictures, per example at random, on the device."""
+"""Augmentation of batches of images, per example at random, on the device."""
 
 from vicinal.data.transforms.crops import CenterCrop, RandomCrop, RandomResizedCrop
 from vicinal.data.transforms.flip_and_color import (

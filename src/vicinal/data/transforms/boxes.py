@@ -1,4 +1,4 @@
-"""Boxes in pictures, each picture's own: drawn, cut out as they are, or resized."""
+"""Boxes in images, each image's own: drawn, cut out as they are, or resized."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from vicinal.data.transforms.pixels import mapped
 
 ATTEMPTS = 10
-"""Boxes that are drawn for a picture before its middle is taken, as in torchvision."""
+"""Boxes that are drawn for a image before its middle is taken, as in torchvision."""
 
 _Pair = tuple[int, int]
 
@@ -17,11 +17,11 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int = 0) -> Tensor:
-    """Cut a window out of each picture, after zeros were put around it.
+    """Cut a window out of each image, after zeros were put around it.
 
     Args:
         x: ``(batch, channels, height, width)``. Not modified.
-        corners: ``(batch, 2)`` top and left in the padded picture, on the CPU.
+        corners: ``(batch, 2)`` top and left in the padded image, on the CPU.
         size: (height, width) of the windows.
         padding: pixels of zeros on each of the four sides.
 
@@ -29,7 +29,7 @@ def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int =
         ``(batch, channels, *size)``, contiguous.
 
     Raises:
-        ValueError: if a window does not lie in the padded picture.
+        ValueError: if a window does not lie in the padded image.
 
     Example:
         >>> x = torch.arange(1, 10).view(1, 1, 3, 3)
@@ -41,8 +41,8 @@ def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int =
     corners = corners.to(torch.int64)
     if bool((corners < 0).any()) or bool((corners >= torch.tensor(places)).any()):
         raise ValueError(
-            f"a window of {size} pixels has to lie in a picture of {height} x {width} padded by "
-            f"{padding}, but a corner leads out of it: draw for pictures of this size."
+            f"a window of {size} pixels has to lie in a image of {height} x {width} padded by "
+            f"{padding}, but a corner leads out of it: draw for images of this size."
         )
     padded = x.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     padded[..., padding : padding + height, padding : padding + width] = x
@@ -62,7 +62,7 @@ def _cut_by_numpy(padded: Tensor, corners: Tensor, places: _Pair, size: _Pair) -
     shape, strides = _all_windows(padded, places, size)
     memory = padded.view(_WORDS[padded.element_size()]).numpy()
     strides_in_bytes = [memory.itemsize * one for one in strides]
-    # as_strided leaves a cycle behind, which keeps the padded pictures until Python looks for such.
+    # as_strided leaves a cycle behind, which keeps the padded images until Python looks for such.
     windows = np.ndarray(shape, memory.dtype, memory, strides=strides_in_bytes)
     top, left = corners.numpy().T
     cut = np.ascontiguousarray(windows[np.arange(len(padded)), top, left])
@@ -84,10 +84,10 @@ def draw_boxes(
     ratio: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw a box in each of ``size`` pictures, as ``RandomResizedCrop`` says.
+    """Draw a box in each of ``size`` images, as ``RandomResizedCrop`` says.
 
     Args:
-        size: number of pictures.
+        size: number of images.
         shape: their (height, width).
         scale: least and greatest share of the area.
         ratio: least and greatest width over height.
@@ -123,7 +123,7 @@ def draw_boxes(
 
 
 def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Resize a box of each picture by bilinear interpolation, without smoothing before.
+    """Resize a box of each image by bilinear interpolation, without smoothing before.
 
     As ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` does it with what
     lies in the box; nothing around the box is looked at.
@@ -131,13 +131,13 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
     Args:
         x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
         boxes: ``(batch, 4)`` float64: top, left, height and width in whole pixels, on the CPU.
-        size: (height, width) of what is wanted.
+        size: (height, width) of what is load_options.
 
     Returns:
         ``(batch, channels, *size)``, contiguous, of the type of ``x``.
 
     Raises:
-        ValueError: if a box does not lie in its picture.
+        ValueError: if a box does not lie in its image.
 
     Example:
         >>> x = torch.tensor([0.0, 8.0, 90.0]).view(1, 1, 1, 3)
@@ -150,8 +150,8 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
     limit = torch.tensor(sides)
     if not bool(((corner >= 0) & (box >= 1) & (corner + box <= limit)).all()):
         raise ValueError(
-            f"a box has to lie in a picture of {sides[0]} x {sides[1]} pixels, but one leads out "
-            "of it: draw for pictures of this size."
+            f"a box has to lie in a image of {sides[0]} x {sides[1]} pixels, but one leads out "
+            "of it: draw for images of this size."
         )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     down, right = (

@@ -1,4 +1,4 @@
-"""What augmentations refuse: numbers out of range, and data that are no pictures."""
+"""What augmentations refuse: numbers out of range, and data that are no images."""
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ def check_number(
         )
 
 
-def check_picture(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return channels, height and width of an example, which has to be a picture."""
+def check_image(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return channels, height and width of an example, which has to be a image."""
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(
-            f"{type(owner).__name__} changes pictures (channels, height, width), but an example "
+            f"{type(owner).__name__} changes images (channels, height, width), but an example "
             f"has the shape {tuple(shape)}; leave it out for such data"
         )
     channels, height, width = shape
@@ -30,13 +30,13 @@ def check_picture(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]
 
 
 def check_batch(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
-    """Refuse a batch of anything but pictures, or ``drawn`` of another shape."""
-    check_picture(owner, tuple(x.shape[1:]))
+    """Refuse a batch of anything but images, or ``drawn`` of another shape."""
+    check_image(owner, tuple(x.shape[1:]))
     name = type(owner).__name__
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise UserError(f"{name} needs pictures in uint8 or floating point, got {x.dtype}")
+        raise UserError(f"{name} needs images in uint8 or floating point, got {x.dtype}")
     if drawn.shape != (len(x), columns):
         raise ValueError(
             f"{name} needs what its draw returned, {columns} numbers for each of {len(x)} "
-            f"pictures, got the shape {tuple(drawn.shape)}."
+            f"images, got the shape {tuple(drawn.shape)}."
         )

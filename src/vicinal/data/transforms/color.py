@@ -7,7 +7,7 @@ from vicinal.data.transforms.pixels import mapped
 
 
 def shift_hls(x: Tensor, *, hue: Tensor, saturation: Tensor, lightness: Tensor) -> Tensor:
-    """Add to hue, saturation and lightness of every pixel, an amount for each picture.
+    """Add to hue, saturation and lightness of every pixel, an amount for each image.
 
     Saturation and lightness stop at 0 and 255, hue goes round the circle. HLS is that of Python's
     ``colorsys``, where gray has the hue of red, so that added saturation makes it reddish.

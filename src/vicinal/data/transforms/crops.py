@@ -1,4 +1,4 @@
-"""Augmentations that cut parts out of pictures."""
+"""Augmentations that cut splits out of images."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from vicinal.data.transforms.boxes import draw_boxes, resized, windows
-from vicinal.data.transforms.checks import check_batch, check_number, check_picture
+from vicinal.data.transforms.checks import check_batch, check_image, check_number
 from vicinal.errors import UserError
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Put black around each picture, and cut a window out at a place of its own.
+    """Put black around each image, and cut a window out at a place of its own.
 
     As He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385),
     section 4.2, did with CIFAR: 4 pixels on each side, and a window of the old size. All places are
     equally likely.
 
     Args:
-        padding: pixels of black (zero) on each side, from 0; at most a side of the picture, and
-            fewer than the window has, so that no window misses the picture.
-        size: side of the window, which is square; None for the height and width of the picture.
+        padding: pixels of black (zero) on each side, from 0; at most a side of the image, and
+            fewer than the window has, so that no window misses the image.
+        size: side of the window, which is square; None for the height and width of the image.
 
     Raises:
         UserError: if a number is out of range, or (later) the window larger than what it is cut of.
@@ -42,8 +42,8 @@ class RandomCrop:
             check_number("RandomCrop", "size", self.size, low=1, whole=True)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw ``(size, 2)``: top and left of the window in the padded picture."""
-        _, height, width = check_picture(self, shape)
+        """Draw ``(size, 2)``: top and left of the window in the padded image."""
+        _, height, width = check_image(self, shape)
         window = self._window(height, width)
         corners = [
             torch.randint(side + 2 * self.padding - cut + 1, (size,), generator=generator)
@@ -62,7 +62,7 @@ class RandomCrop:
         _check_fits(self, window, (height, width), self.padding)
         if self.padding > min(height, width) or self.padding >= min(window):
             raise UserError(
-                f"RandomCrop pads pictures of {height} x {width} pixels by {self.padding}, where a "
+                f"RandomCrop pads images of {height} x {width} pixels by {self.padding}, where a "
                 f"window of {window[0]} x {window[1]} could miss them; take less padding"
             )
         return window
@@ -70,7 +70,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut a square out of the middle of each picture, as for evaluation; nothing is drawn.
+    """Cut a square out of the middle of each image, as for evaluation; nothing is drawn.
 
     Where it cannot be in the middle, it is half a pixel up or left of it.
 
@@ -78,7 +78,7 @@ class CenterCrop:
         size: side of the square, in pixels.
 
     Raises:
-        UserError: if it is not 1 or more, or (later) larger than the picture.
+        UserError: if it is not 1 or more, or (later) larger than the image.
 
     Example:
         >>> x = torch.arange(9).view(1, 1, 3, 3)
@@ -94,7 +94,7 @@ class CenterCrop:
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 0)``: nothing."""
-        _, height, width = check_picture(self, shape)
+        _, height, width = check_image(self, shape)
         _check_fits(self, (self.size, self.size), (height, width), 0)
         return torch.empty(size, 0, dtype=torch.float64)
 
@@ -110,7 +110,7 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut a box of random area and shape out of each picture, and resize it to a square.
+    """Cut a box of random area and shape out of each image, and resize it to a square.
 
     Szegedy et al., "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), section 6,
     drawn as torchvision does: area and logarithm of the ratio are uniform, and a box is drawn up to
@@ -119,7 +119,7 @@ class RandomResizedCrop:
 
     Args:
         size: side of the square, in pixels.
-        scale: least and greatest share of the picture's area, above 0 and at most 1.
+        scale: least and greatest share of the image's area, above 0 and at most 1.
         ratio: least and greatest width over height, above 0.
 
     Raises:
@@ -144,7 +144,7 @@ class RandomResizedCrop:
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 4)``: top, left, height and width of the box, in whole pixels."""
-        _, height, width = check_picture(self, shape)
+        _, height, width = check_image(self, shape)
         return draw_boxes(
             size, (height, width), scale=self.scale, ratio=self.ratio, generator=generator
         )
@@ -170,6 +170,6 @@ def _check_fits(owner: object, window: tuple[int, int], side: tuple[int, int], p
     if window[0] > height or window[1] > width:
         padded = f" with {pad} pixels on each side" if pad else ""
         raise UserError(
-            f"{type(owner).__name__} cannot cut {window[0]} x {window[1]} pixels out of pictures "
+            f"{type(owner).__name__} cannot cut {window[0]} x {window[1]} pixels out of images "
             f"of {side[0]} x {side[1]}{padded}; take a smaller size"
         )

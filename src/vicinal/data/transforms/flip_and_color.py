@@ -1,4 +1,4 @@
-"""Augmentation of batches of pictures: all chance is drawn first, then applied on any device."""
+"""Augmentation of batches of images: all chance is drawn first, then applied on any device."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vicinal.data.transforms.checks import check_batch, check_number, check_picture
+from vicinal.data.transforms.checks import check_batch, check_image, check_number
 from vicinal.data.transforms.color import shift_hls
 from vicinal.data.transforms.crops import RandomCrop, RandomResizedCrop
 from vicinal.data.transforms.pixels import mapped
@@ -14,7 +14,7 @@ from vicinal.errors import UserError
 
 
 class Transform(Protocol):
-    """Anything that changes the pictures of a batch, each by a chance of its own."""
+    """Anything that changes the images of a batch, each by a chance of its own."""
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw all the chance of a batch.
@@ -34,18 +34,18 @@ class Transform(Protocol):
         ...
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Change pictures as it was drawn.
+        """Change images as it was drawn.
 
         Args:
             x: ``(batch, channels, height, width)`` uint8 or floating point, on any device, in any
                 memory format. Not modified.
-            drawn: ``(batch, k)`` from ``draw`` for pictures of this shape.
+            drawn: ``(batch, k)`` from ``draw`` for images of this shape.
 
         Returns:
-            Pictures of the type of ``x``, on its device, contiguous, without a gradient.
+            Images of the type of ``x``, on its device, contiguous, without a gradient.
 
         Raises:
-            UserError: if such pictures cannot be changed so.
+            UserError: if such images cannot be changed so.
             ValueError: if ``drawn`` does not belong to them.
         """
         ...
@@ -53,7 +53,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
-    """Turn pictures over, so that left is right.
+    """Turn images over, so that left is right.
 
     Args:
         p: probability that an image is flipped.
@@ -74,8 +74,8 @@ class RandomHorizontalFlip:
         check_number("RandomHorizontalFlip", "p", self.p, high=1)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw ``(size, 1)``: 1 for a picture that is turned over, 0 for others."""
-        check_picture(self, shape)
+        """Draw ``(size, 1)``: 1 for a image that is turned over, 0 for others."""
+        check_image(self, shape)
         chance = torch.rand(size, 1, dtype=torch.float64, generator=generator)
         return (chance < self.p).double()
 
@@ -88,18 +88,18 @@ class RandomHorizontalFlip:
         source[turned] = torch.arange(len(x), len(x) + len(turned))
         turned, source = (one.to(x.device, non_blocking=True) for one in (turned, source))
         x = x.contiguous()
-        # Joined and picked again, as that copies whole pictures, where index_copy_ copies numbers.
+        # Joined and picked again, as that copies whole images, where index_copy_ copies numbers.
         return torch.cat([x, x.index_select(0, turned).flip(3)]).index_select(0, source)
 
 
 @dataclass(frozen=True)
 class HLSJitter:
-    """Add to hue, saturation and lightness, an amount for each picture.
+    """Add to hue, saturation and lightness, an amount for each image.
 
     Each amount is uniform from minus to plus the number given. Units are those of OpenCV's 8-bit
     HLS and of MXNet's ImageRecordIter (``random_h``, ``random_s``, ``random_l``), which, unlike
     this, stops hue at red instead of going round the circle, and draws whole numbers. Saturation
-    and lightness stop at 0 and 255. Pictures of one channel have lightness only.
+    and lightness stop at 0 and 255. Images of one channel have lightness only.
 
     Args:
         hue: in steps of 2 degrees, of which the circle has 180; in ``[0, 180]``.
@@ -107,9 +107,9 @@ class HLSJitter:
         lightness: in 255ths of white; in ``[0, 255]``.
 
     Raises:
-        UserError: if a number is out of range, or (later) pictures have two channels or more than
+        UserError: if a number is out of range, or (later) images have two channels or more than
             three, or numbers that are outside of ``[0, 255]`` or not finite. On other devices than
-            the CPU, where looking would mean waiting, floating-point pictures are clamped instead.
+            the CPU, where looking would mean waiting, floating-point images are clamped instead.
 
     Example:
         >>> red = torch.tensor([200, 0, 0]).view(1, 3, 1, 1)
@@ -130,7 +130,7 @@ class HLSJitter:
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 3)``: what to add to hue, saturation and lightness, in their units."""
-        _check_colors(check_picture(self, shape)[0])
+        _check_colors(check_image(self, shape)[0])
         most = torch.tensor([self.hue, self.saturation, self.lightness], dtype=torch.float64)
         return (torch.rand(size, 3, dtype=torch.float64, generator=generator) * 2 - 1) * most
 
@@ -165,8 +165,8 @@ TRANSFORMS: dict[str, type] = {
 def _check_colors(channels: int) -> None:
     if channels not in (1, 3):
         raise UserError(
-            "HLSJitter needs pictures of 3 channels (red, green, blue) or 1, got "
-            f"{channels}; leave it out for such pictures"
+            "HLSJitter needs images of 3 channels (red, green, blue) or 1, got "
+            f"{channels}; leave it out for such images"
         )
 
 
@@ -179,6 +179,6 @@ def _in_color_range(x: Tensor) -> Tensor:
         if not (low >= -0.01 and high <= 255.01):
             raise UserError(
                 f"HLSJitter needs values from 0 to 255, got {low:g} to {high:g}; change colors "
-                "before pictures are normalized"
+                "before images are normalized"
             )
     return x

@@ -1,4 +1,4 @@
-"""Arithmetic on batches of pictures, done in floating point in blocks that stay in cache."""
+"""Arithmetic on batches of images, done in floating point in blocks that stay in cache."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,14 @@ def mapped(
     *,
     planes: int = 0,
 ) -> Tensor:
-    """Return pictures that were changed in floating point, block by block.
+    """Return images that were changed in floating point, block by block.
 
     All blocks use the same memory, since new memory takes as long to get as arithmetic takes.
 
     Args:
         x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
         size: (height, width) of what ``change`` returns.
-        change: is given a block of pictures to do anything with, float32 (float64 where ``x`` is);
+        change: is given a block of images to do anything with, float32 (float64 where ``x`` is);
             the rows that it came from; and ``(planes, rows, height, width)`` to write on.
         planes: numbers for each pixel that ``change`` needs to write on.
 
