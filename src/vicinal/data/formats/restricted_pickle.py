@@ -33,9 +33,9 @@ def loads(data: bytes, *, origin: str) -> Any:
         >>> import pickle
         >>> loads(pickle.dumps({"labels": [3, 1]}), origin="data_batch_1")
         {'labels': [3, 1]}
-        >>> loads(pickle.dumps(print), origin="evil")
+        >>> loads(pickle.dumps(print), origin="x")
         Traceback (most recent call last):
-        vicinal.errors.UserError: evil: cannot be unpickled safely ('builtins.print' is not allowed)...
+        vicinal.errors.UserError: x: cannot be unpickled safely ('builtins.print' is not ...
     """
     try:
         _check_lengths(data)
@@ -43,7 +43,7 @@ def loads(data: bytes, *, origin: str) -> Any:
     except Exception as error:  # damaged pickles raise errors of every kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{origin}: cannot be unpickled safely ({reason}); download the file again from its "
+            f"{origin}: cannot be unpickled safely ({reason}). Download the file again from its "
             "authors"
         ) from error
 
