@@ -7,12 +7,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from vicinal.files import write_whole
 from vicinal.reports.markdown import markdown_table
-from vicinal.reports.svg import ARMS, LINES, Picture, arm_color, as_picture, standalone, styled
+from vicinal.reports.svg import (
+    ARM_COLORS,
+    LINE_STYLES,
+    SvgFigure,
+    arm_color,
+    figure_style,
+    standalone_svg,
+    to_svg,
+)
 
 Row = Mapping[str, Any]
 
@@ -20,7 +28,7 @@ Row = Mapping[str, Any]
 def write_files(result: Row, folder: Path) -> None:
     """Write the JSON, the Markdown and the figure of a result into a folder."""
     stem = _stem(result)
-    write_whole(folder / f"{stem}.svg", standalone(scaling_figure(result)))
+    write_whole(folder / f"{stem}.svg", standalone_svg(scaling_figure(result)))
     write_whole(folder / f"{stem}.md", markdown(result))
     write_whole(folder / f"{stem}.json", json.dumps(result, indent=2) + "\n")
 
@@ -90,13 +98,13 @@ def markdown(result: Row) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def scaling_figure(result: Row) -> Picture:
+def scaling_figure(result: Row) -> SvgFigure:
     """Plot the time per call by batch size on logarithmic axes: a panel for each shape of a row."""
     panels = _panels(result)
     names = list(dict.fromkeys(row["contender"] for row in result["scaling"]))
     height, words = math.ceil(len(panels) / 2), []
-    with styled():
-        figure = MatplotlibFigure(figsize=(7.2, 3.4 * height + 1.0))
+    with figure_style():
+        figure = Figure(figsize=(7.2, 3.4 * height + 1.0))
         for k, (heading, lines) in enumerate(panels):
             axes = figure.add_subplot(height, 2, k + 1)
             for name, times in lines.items():
@@ -104,10 +112,10 @@ def scaling_figure(result: Row) -> Picture:
                 axes.plot(
                     list(times),
                     list(times.values()),
-                    "-" if ours else LINES[n % len(LINES)],
+                    "-" if ours else LINE_STYLES[n % len(LINE_STYLES)],
                     color=arm_color(n),
                     linewidth=2.6 if ours else 1.3,
-                    marker="o" if n >= len(ARMS) else None,  # the colors repeat from here on
+                    marker="o" if n >= len(ARM_COLORS) else None,  # the colors repeat from here on
                     markersize=3,
                     label=name,
                 )
@@ -125,7 +133,7 @@ def scaling_figure(result: Row) -> Picture:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         text = f"Time per call by batch size on {result['device']}. {' '.join(words)}"
-        return as_picture(_stem(result), text, figure)
+        return to_svg(_stem(result), text, figure)
 
 
 def short(number: float) -> str:

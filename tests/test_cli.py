@@ -81,7 +81,7 @@ def test_a_killed_study_goes_on_to_the_summary_of_an_unbroken_one(
     assert 3 <= len(kept) < 12
     done = vicinal("study", recipe, "--out", out)
     assert done.exit_code == 0, done.output
-    assert f"{len(kept)} of 12 trials are finished, going on" in done.stderr
+    assert f"resuming: {len(kept)} of 12 trials are finished" in done.stderr
     assert all(path.read_text() == text for path, text in kept.items())
     unbroken = (finished_study / "summary.json").read_text()
     assert without_seconds((out / "summary.json").read_text()) == without_seconds(unbroken)
@@ -214,12 +214,12 @@ def test_the_default_folder_is_named_after_the_study(small_recipe, tmp_path, vic
     assert Path("runs/tiny/report.html").exists()
 
 
-def test_show_draws_a_picture_and_says_where(tmp_path, vicinal):
-    picture = tmp_path / "mixed.svg"
-    done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", picture)
-    assert done.stdout == f"picture: {picture}\n"
-    assert picture.read_text().startswith("<?xml")
-    done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", picture, "--json")
+def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):
+    figure = tmp_path / "mixed.svg"
+    done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", figure)
+    assert done.stdout == f"figure: {figure}\n"
+    assert figure.read_text().startswith("<?xml")
+    done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", figure, "--json")
     (row,) = json.loads(done.stdout)["rows"]
     assert len(row["lam"]) == 3
 

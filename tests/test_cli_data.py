@@ -23,7 +23,7 @@ def test_the_list_names_every_source(vicinal):
     assert all(source["spec"] in shown for source in listed.values())
 
 
-def test_info_prints_what_there_is(vicinal):
+def test_info_describes_a_data_set(vicinal):
     shown = vicinal("data", "info", REC, "--root", MXNET)
     assert shown.exit_code == 0
     assert "3 x 16 x 16 uint8" in shown.output
@@ -43,22 +43,22 @@ def test_info_of_a_table_and_of_real_values(vicinal, tmp_path):
     (tmp_path / "cars.csv").write_text("size,doors,price\n" + "".join(lines))
     shown = vicinal("data", "info", "table:cars.csv?label=price", "--root", tmp_path).output
     assert "targets  real values, 0 to 5.57143" in shown
-    shown = vicinal("data", "info", "iris", "--picture", tmp_path / "iris.svg")
+    shown = vicinal("data", "info", "iris", "--figure", tmp_path / "iris.svg")
     assert shown.exit_code == 2
-    assert "iris has examples of shape (4,): no pictures" in shown.stderr
+    assert "iris: expected images or spectrograms to draw, got inputs of (4,)" in shown.stderr
 
 
-def test_a_picture_shows_the_first_examples_of_each_class(vicinal, tmp_path):
+def test_a_figure_shows_the_first_examples_of_each_class(vicinal, tmp_path):
     out = tmp_path / "digits.svg"
-    shown = vicinal("data", "info", "digits", "--picture", out)
-    assert f"picture: {out}" in shown.output
+    shown = vicinal("data", "info", "digits", "--figure", out)
+    assert f"figure: {out}" in shown.output
     root = ElementTree.parse(out).getroot()
     words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert set("0123456789") <= words
     assert len(list(root.iter("{http://www.w3.org/2000/svg}image"))) == 10
 
 
-def test_what_was_left_out_is_told(vicinal, tmp_path):
+def test_skipped_examples_are_reported(vicinal, tmp_path):
     assert vicinal("data", "convert", REC, tmp_path / "out", "--root", MXNET).exit_code == 0
     bad = tmp_path / "out" / "train" / "3" / "00003.png"
     bad.write_bytes(bad.read_bytes()[:30])
@@ -67,7 +67,7 @@ def test_what_was_left_out_is_told(vicinal, tmp_path):
     assert refused.stderr.startswith("vicinal: ")
     assert "3/00003.png: a PNG cannot be decoded" in refused.stderr
     told = vicinal("data", "info", f"folder:{tmp_path / 'out'}", "--skip-bad").output
-    assert "left out of train: 1" in told
+    assert "skipped in train: 1" in told
     assert "3/00003.png" in told.replace("\n", "")
 
 
@@ -86,14 +86,14 @@ def test_convert_writes_what_load_reads(vicinal, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.rec", "b.npz", "c"])
-def test_convert_tells_what_it_left_out(vicinal, tmp_path, name):
+def test_convert_reports_what_it_skipped(vicinal, tmp_path, name):
     vicinal("data", "convert", REC, tmp_path / "out", "--root", MXNET)
     (tmp_path / "out" / "train" / "3" / "00003.png").write_bytes(b"notes, and no picture")
     spec = f"folder:{tmp_path / 'out'}"
     done = vicinal("data", "convert", spec, tmp_path / name, "--skip-bad")
     assert done.exit_code == 0
-    (told,) = [line for line in done.stderr.splitlines() if "left out" in line]
-    assert told.startswith("vicinal: left out of train: ")
+    (told,) = [line for line in done.stderr.splitlines() if "skipped in" in line]
+    assert told.startswith("vicinal: skipped in train: ")
     assert told.endswith("(of no format that is known); it is no picture, or damaged or incomplete")
     assert "3/00003.png" in told
 

@@ -70,7 +70,7 @@ def test_every_example_runs_as_it_is_written(folder, vicinal, monkeypatch):
         _, *words = shlex.split(example)
         done = vicinal(*words)
         assert done.exit_code == 0, f"{example}: {done.output}"
-        for option in ("--out", "--picture"):
+        for option in ("--out", "--figure"):
             if option in words:
                 assert (folder / words[words.index(option) + 1]).exists()
 

@@ -1,4 +1,4 @@
-"""The command line: words to calls, no logic of its own."""
+"""The command line: parses arguments and calls functions."""
 
 import errno
 import io
@@ -22,14 +22,17 @@ from vicinal.extras import extras_named
 if TYPE_CHECKING:
     from vicinal.training.settings import Recipe
 
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
 app = typer.Typer(
     name="vicinal",
-    help="Train networks with mixup and its relatives, and find out whether that helps.",
+    help="Train networks with mixup and related methods, and measure whether that helps.",
     epilog="Start with: vicinal study digits",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_SETTINGS,
 )
 
 
@@ -69,25 +72,19 @@ _Root = Annotated[
         help="Folder of the data sets.  [default: $VICINAL_DATA, or data]", show_default=False
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _Skip = Annotated[
     bool, typer.Option("--skip-bad", help="Skip examples that cannot be read, and report them.")
 ]
 _MaxBytes = Annotated[
-    int,
-    typer.Option(help="Largest size of a decoded file, in bytes.", min=1),
+    int, typer.Option(help="Largest size of a file after decoding, in bytes.", min=1)
 ]
-_Seed = Annotated[
-    int,
-    typer.Option(help="Seed of the train/test split.", min=0, max=_LARGEST_SEED),
-]
+_Seed = Annotated[int, typer.Option(help="Seed of the train/test split.", min=0, max=_LARGEST_SEED)]
 _Fraction = Annotated[
-    float, typer.Option(help="Share held out for testing, if the data set has no test split.")
+    float, typer.Option(help="Fraction for testing, if the data set has no test split.")
 ]
-
-
-_Epochs = Annotated[int | None, typer.Option(help="Epochs, instead of the recipe's.")]
+_Epochs = Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")]
 _Source = Annotated[
     str | None, typer.Option(help="Data set, such as folder:PATH, instead of the recipe's.")
 ]
@@ -96,10 +93,7 @@ _Variant = Annotated[str | None, typer.Option(help="Name of one of the recipe's 
 
 @app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
 def study(
-    recipe: Annotated[
-        str,
-        typer.Argument(help=_RECIPES),
-    ] = "digits",
+    recipe: Annotated[str, typer.Argument(help=_RECIPES)] = "digits",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the study.  [default: runs/NAME]", show_default=False),
@@ -110,16 +104,16 @@ def study(
     epochs: _Epochs = None,
     data: _Source = None,
     variant: _Variant = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: _Json = False,
+    debug: _Debug = False,
 ) -> None:
     """Train every arm with every seed, compare them, and write a report.
 
     Finished trials are kept: run the same command again to resume a study, to show a finished one,
     or, with more --seeds, to add to it.
     """
-    goes_on = "stopped; finished trials are kept: run the same command to resume"
-    with _errors_in_words(debug, stopped=goes_on):
+    stopped = "stopped; finished trials are kept: run the same command to resume"
+    with _errors_reported(debug, stopped=stopped):
         from vicinal.training.recipe import read_recipe
 
         resolved = read_recipe(recipe, variant=variant, seeds=seeds, epochs=epochs, source=data)
@@ -128,10 +122,7 @@ def study(
 
 @app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(help=_RECIPES),
-    ],
+    recipe: Annotated[str, typer.Argument(help=_RECIPES)],
     arm: Annotated[str, typer.Option(help="Name of one of the recipe's arms.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
     resume: Annotated[
@@ -161,24 +152,25 @@ def train(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: _Json = False,
+    debug: _Debug = False,
 ) -> None:
     """Train one arm of a recipe with one seed, and keep the network.
 
     Writes checkpoint.safetensors, metrics.csv and result.json. An interrupted training resumes
     from its last checkpoint with --resume, bit for bit.
     """
-    goes_on = "stopped; the last checkpoint is kept: resume with --resume"
-    with _errors_in_words(debug, stopped=goes_on):
+    stopped = "stopped; the last checkpoint is kept: resume with --resume"
+    with _errors_reported(debug, stopped=stopped):
+        from vicinal.reports.progress import TrainProgress
         from vicinal.reports.terminal import Terminal
-        from vicinal.reports.training_report import TrainProgress, print_result
+        from vicinal.reports.training_report import print_result
         from vicinal.studies import Trial
         from vicinal.training.recipe import read_recipe
         from vicinal.training.standalone import train_one
 
         if not 0 <= corrupted <= 1:
-            raise UserError(f"--corrupted is a fraction from 0 to 1, not {corrupted}")
+            raise UserError(f"--corrupted: expected a fraction from 0 to 1, got {corrupted}")
         resolved = read_recipe(recipe, variant=variant, epochs=epochs, source=data)
         if arm not in resolved.arms:
             raise UserError(unknown("arm", arm, resolved.arms))
@@ -196,7 +188,7 @@ def train(
                 on_epoch=progress.epoch,
                 say=progress.say,
             )
-        if result is None:  # not the first of several processes
+        if result is None:  # only the first of several processes has it
             return
         if json:
             _print_json(result.model_dump(mode="json"))
@@ -214,7 +206,7 @@ def score(
             show_default=False,
         ),
     ] = None,
-    part: Annotated[str, typer.Option(help="Split: test, train or validation.")] = "test",
+    split: Annotated[str, typer.Option(help="test, train or validation.")] = "test",
     root: _Root = None,
     seed: Annotated[
         int | None,
@@ -228,7 +220,7 @@ def score(
     test_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share held out for testing.  [default: that of the training]",
+            help="Fraction for testing.  [default: that of the training]",
             show_default=False,
         ),
     ] = None,
@@ -239,7 +231,7 @@ def score(
     allow_import: Annotated[
         bool,
         typer.Option(
-            "--allow-import", help="Import what the checkpoint names, which runs its code."
+            "--allow-import", help="Import the modules that the checkpoint names, which runs code."
         ),
     ] = False,
     json: _Json = False,
@@ -247,11 +239,11 @@ def score(
 ) -> None:
     """Evaluate a checkpoint on a data set.
 
-    Prints accuracy, top-5, loss, calibration error and the most confused pairs. Inputs are prepared
-    as they were for the tests during training, and never mixed. Without --data the test split of
-    the training is scored.
+    Prints accuracy, top-5 accuracy, loss, calibration error and the most confused pairs of classes.
+    Inputs are prepared as for the tests during training. Without --data, the test split of the
+    training is used.
     """
-    with _errors_in_words(debug, stopped="stopped"):
+    with _errors_reported(debug, stopped="stopped"):
         from vicinal.reports.terminal import Terminal
         from vicinal.reports.training_report import print_scores, scores_as_plain
         from vicinal.training.score import score_saved
@@ -259,7 +251,7 @@ def score(
         scores = score_saved(
             checkpoint,
             source=data,
-            part=part,
+            part=split,
             root=root,
             seed=seed,
             test_fraction=test_fraction,
@@ -268,7 +260,7 @@ def score(
             accelerator=accelerator,
             pairs=pairs,
             allow_import=allow_import,
-            say=_say,
+            say=_report,
         )
         if json:
             _print_json(scores_as_plain(scores))
@@ -293,38 +285,35 @@ def show(
         int, typer.Option(help="Seed of partners, lam and regions.", min=0, max=_LARGEST_SEED)
     ] = 0,
     size: Annotated[int, typer.Option(help="Number of examples, from 2 to 16.")] = 6,
-    out: Annotated[Path, typer.Option(help="Image file: .svg or .png.")] = Path("mixed.svg"),
-    json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write: .svg or .png.")] = Path("mixed.svg"),
+    json: _Json = False,
+    debug: _Debug = False,
 ) -> None:
-    """Draw digits, their partners and their blends."""
-    with _errors_in_words(debug, stopped="stopped; nothing was written"):
-        from vicinal.reports.show import run_show, shown_text
+    """Draw digits, their partners, and their blends by each policy."""
+    with _errors_reported(debug, stopped="stopped; nothing was written"):
+        from vicinal.reports.show import run_show
 
         shown = run_show(policy or (), alpha=alpha, seed=seed, size=size, out=out)
         if json:
-            sys.stdout.write(shown_text(shown))
+            _print_json(shown)
         else:
-            _tell(f"picture: {shown['file']}")
+            _print(f"figure: {shown['file']}")
 
 
 data_app = typer.Typer(
     name="data",
     help="List, inspect, fetch and convert data sets.",
     epilog="Start with: vicinal data info digits",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_SETTINGS,
 )
 app.add_typer(data_app)
 
 
 @data_app.command("list", epilog="Example: vicinal data list")
 def data_list(json: _Json = False, debug: _Debug = False) -> None:
-    """List the kinds of data sets and how to name them."""
-    with _errors_in_words(debug, stopped="stopped"):
-        from vicinal.reports.source_list import print_sources
+    """List the supported data sets and formats, and how to name them."""
+    with _errors_reported(debug, stopped="stopped"):
+        from vicinal.reports.data_report import print_sources
         from vicinal.reports.terminal import Terminal
 
         if json:
@@ -333,12 +322,12 @@ def data_list(json: _Json = False, debug: _Debug = False) -> None:
             print_sources(Terminal())
 
 
-@data_app.command("info", epilog="Example: vicinal data info folder:flowers --picture flowers.svg")
+@data_app.command("info", epilog="Example: vicinal data info folder:flowers --figure flowers.svg")
 def data_info(
     spec: _Spec,
     root: _Root = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw examples of each class into this .svg file.")
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw examples of each class, into this .svg file.")
     ] = None,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -347,13 +336,13 @@ def data_info(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Read a whole data set, and print what is in it.
+    """Read a data set, and describe it.
 
-    Counts, shapes, classes, values, and what was guessed or skipped.
+    Prints counts, shapes, classes and values, and reports what was guessed or skipped.
     """
-    with _errors_in_words(debug, stopped="stopped; nothing was written"):
+    with _errors_reported(debug, stopped="stopped; nothing was written"):
         from vicinal.data import describe, load
-        from vicinal.reports.data_report import print_description, write_strip
+        from vicinal.reports.data_report import print_description, write_examples
         from vicinal.reports.terminal import Terminal
 
         data = load(
@@ -365,14 +354,14 @@ def data_info(
             max_bytes=max_bytes,
         )
         described = describe(data)
-        if picture is not None:
-            write_strip(spec, data, picture)
+        if figure is not None:
+            write_examples(spec, data, figure)
         if json:
             _print_json(described)
         else:
             print_description(spec, described, Terminal())
-            if picture is not None:
-                _tell(f"picture: {picture}")
+            if figure is not None:
+                _print(f"figure: {figure}")
 
 
 @data_app.command("fetch", epilog="Example: vicinal data fetch cifar10 --root data")
@@ -382,12 +371,12 @@ def data_fetch(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Download and verify the archives of a data set.
+    """Download the archives of a data set, and verify them.
 
-    Files that are already there are kept; an interrupted download resumes.
+    Files that exist already are kept, and an interrupted download resumes.
     """
-    goes_on = "stopped; what was downloaded is kept: run the same command to resume"
-    with _errors_in_words(debug, stopped=goes_on):
+    stopped = "stopped; what was downloaded is kept: run the same command to resume"
+    with _errors_reported(debug, stopped=stopped):
         from vicinal.data import data_root
         from vicinal.data.fetch import fetch
         from vicinal.reports.progress import file_progress
@@ -414,11 +403,11 @@ def data_convert(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Convert a data set to RecordIO, folders or NumPy.
+    """Convert a data set to another format.
 
-    MXNet's RecordIO files, a folder for each class, or one .npz file.
+    Writes RecordIO files as MXNet does, a folder for each class, or one .npz file.
     """
-    with _errors_in_words(debug, stopped="stopped; unfinished files have names with .part"):
+    with _errors_reported(debug, stopped="stopped; names of unfinished files contain .part"):
         from vicinal.data import load
         from vicinal.data.convert import convert
         from vicinal.reports.progress import file_progress
@@ -440,7 +429,7 @@ def data_convert(
                 encoding=encoding,
                 quality=quality,
                 progress=progress,
-                left_out=lambda part, sentence: _say(f"left out of {part}: {sentence}"),
+                left_out=lambda part, sentence: _report(f"skipped in {part}: {sentence}"),
             )
         _print_paths(paths, json)
 
@@ -454,7 +443,7 @@ def _print_paths(paths: list[Path], json: bool) -> None:
         _print_json([str(path) for path in paths])
     else:
         for path in paths:
-            _tell(str(path))
+            _print(str(path))
 
 
 def _print_json(value: Any) -> None:
@@ -464,13 +453,13 @@ def _print_json(value: Any) -> None:
 
 
 TRIALS_FAILED = 3
-"""The exit code of a study whose report is written, and some of whose trials failed."""
+"""The exit code of a study with a report, some of whose trials failed."""
 
 
 def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
     from vicinal.reports.progress import StudyProgress
-    from vicinal.reports.report import PAGE, is_current, write_report
-    from vicinal.reports.study_tables import print_table
+    from vicinal.reports.study_report import PAGE, is_current, write_report
+    from vicinal.reports.study_tables import print_study
     from vicinal.reports.terminal import Terminal
     from vicinal.studies import open_study, run_study
     from vicinal.studies.summary import summarize, summary_text
@@ -486,16 +475,16 @@ def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
         sys.stdout.write(summary_text(summary))
     else:
         console = Terminal()
-        print_table(summary, console)
+        print_study(summary, console)
         console.print(f"report: {visible(str(out / PAGE))}", soft_wrap=True)
     if failures:
         raise typer.Exit(TRIALS_FAILED)
 
 
 @contextmanager
-def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
-    """Turn what a person can mend into one sentence and exit code 2; Ctrl-C into 130."""
-    if not debug:  # what fails in a thread, such as a logger's, is reported by the main thread
+def _errors_reported(debug: bool, *, stopped: str) -> Iterator[None]:
+    """Report errors that the user can fix with exit code 2, and Ctrl-C with exit code 130."""
+    if not debug:  # the main thread reports errors of other threads, such as those of loggers
         threading.excepthook = lambda _: None
     try:
         with extras_named(), interrupts.unwinding():
@@ -503,15 +492,15 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        _say(stopped)
+        _report(stopped)
         raise typer.Exit(interrupts.CODE) from None
     except UserError as error:
         if debug:
             raise
-        _say(str(error))
+        _report(str(error))
         raise typer.Exit(2) from None
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at exit.
+        # The reader of our output has closed it; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
     except OSError as error:
@@ -519,27 +508,27 @@ def _errors_in_words(debug: bool, *, stopped: str) -> Iterator[None]:
             raise
         where = f"{error.filename}: " if error.filename else ""
         hints = {errno.ENOSPC: "free some space", errno.ENOMEM: "free some memory"}
-        hint = hints.get(error.errno or 0, "see --debug for where")
-        _say(f"{where}{error.strerror or error}; {hint}, and run the same command again")
+        hint = hints.get(error.errno or 0, "--debug shows where it happened")
+        _report(f"{where}{error.strerror or error}; {hint}; then run the same command again")
         raise typer.Exit(2) from None
     except Exception as error:
         if debug:
             raise
         if out_of_memory(error):
             reason = str(error).strip() or type(error).__name__
-            _say(f"out of memory: free some memory, and run the same command again ({reason})")
+            _report(f"out of memory: free some memory, then run the same command again ({reason})")
             raise typer.Exit(2) from None
-        _say(f"this is a bug in vicinal ({type(error).__name__}: {error}); --debug shows where")
+        _report(f"this is a bug in vicinal: {type(error).__name__}: {error}. --debug shows where.")
         raise typer.Exit(1) from None
 
 
-def _say(sentence: str) -> None:
+def _report(sentence: str) -> None:
     first, *others = visible(sentence, keep_lines=True).splitlines() or [""]
     lines = [f"vicinal: {first}", *(f"  {line.strip()}" for line in others)]
     typer.echo("\n".join(lines), err=True)
 
 
-def _tell(sentence: str) -> None:
+def _print(sentence: str) -> None:
     typer.echo(visible(sentence))
 
 

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from vicinal.reports.figures import examples_picture
+from vicinal.reports.study_figures import examples_figure
 from vicinal.reports.study_tables import csv_text, markdown
-from vicinal.reports.svg import standalone
+from vicinal.reports.svg import standalone_svg
 from vicinal.reports.terminal import Terminal
 
 OBEYED = re.compile(
@@ -95,11 +95,11 @@ def test_every_other_command_shows_it_too(hostile_study, tmp_path, vicinal, host
     drawn = tmp_path / "strip.svg"
     (checkpoint,) = (out / "trials").glob("erm-true*/checkpoint.safetensors")
     commands = [
-        ("data", "info", f"folder:{root}", "--picture", drawn),
-        ("data", "info", f"folder:{root}", "--picture", tmp_path / f"{name}.svg"),
+        ("data", "info", f"folder:{root}", "--figure", drawn),
+        ("data", "info", f"folder:{root}", "--figure", tmp_path / f"{name}.svg"),
         ("data", "info", f"folder:{root}/nowhere"),
         ("data", "convert", f"folder:{root}", tmp_path / f"{name}.npz"),
-        ("score", checkpoint, "--data", f"folder:{root}", "--part", "train"),
+        ("score", checkpoint, "--data", f"folder:{root}", "--split", "train"),
         ("score", tmp_path / name, "--data", "digits"),
         ("study", tmp_path / f"{name}.toml"),
         ("show", "--size", 2, "--policy", "mixup", "--out", tmp_path / f"{name} show.svg"),
@@ -134,7 +134,7 @@ def test_classes_of_any_name_can_be_drawn(tmp_path, hostile):
         met_class=np.array(["猫 ก \ue000"]),
         brightest=np.array(255),
     )
-    root = ElementTree.fromstring(standalone(examples_picture(path)))
+    root = ElementTree.fromstring(standalone_svg(examples_figure(path)))
     assert "猫 ก \ue000" in "".join(root.itertext())
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vicinal.reports.study_tables import csv_text, markdown, print_table
-from vicinal.reports.wording import published_lines
+from vicinal.reports.study_tables import csv_text, markdown, print_study
+from vicinal.reports.study_text import published_rows
 from vicinal.studies.summary import summarize
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text
 from vicinal.training.settings import Recipe
@@ -17,8 +17,8 @@ from vicinal.training.trial_result import Result, trials_of
 
 RESULTS = Path(__file__).parents[2] / "results/digits"
 SENTENCE = (
-    "Published numbers come from other hardware, versions and schedules; only equal numbers of "
-    "epochs are set side by side, with true labels."
+    "Published numbers come from other hardware, versions and schedules. Only equal numbers of "
+    "epochs with true labels are compared."
 )
 
 
@@ -85,10 +85,10 @@ def test_the_epochs_are_those_of_the_arm(summarized):
 
 def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarized):
     summary = summarized(**{"arms.mixup.training": {"epochs": 3}})
-    first, *others = published_lines(summary)
+    first, *others = published_rows(summary)
     ours = "91.00 [78.29, 100.00] (n = 2)"
-    assert first == ("input mixup", "3", "—", ours, "this study")
-    assert [line.ours for line in others] == [ours, "—", "—"]
+    assert first == ["input mixup", "3", "—", ours, "this study"]
+    assert [row[3] for row in others] == [ours, "—", "—"]
     assert ",3,,this study,91.0," in csv_text(summary["published"])
 
 
@@ -100,13 +100,13 @@ def test_without_true_labels_nothing_is_set_beside(summarized):
 def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarized):
     several, one = summarized(), summarized(seeds=1)
     # Mean of 90 and 92; standard error 1, t(0.975, 1) = 12.7062.
-    assert [line.ours for line in published_lines(several)] == [
+    assert [row[3] for row in published_rows(several)] == [
         "91.00 [78.29, 100.00] (n = 2)",
         "91.00 [78.29, 100.00] (n = 2)",
         "—",
     ]
-    assert published_lines(one)[0].ours == "90.00 (n = 1, no interval)"
-    assert [line.published for line in published_lines(one)] == ["94.47", "95.8", "90.0"]
+    assert published_rows(one)[0][3] == "90.00 (n = 1, no interval)"
+    assert [row[2] for row in published_rows(one)] == ["94.47", "95.8", "90.0"]
 
 
 def test_markdown_and_terminal_have_the_table_and_its_sentence(summarized):
@@ -115,9 +115,9 @@ def test_markdown_and_terminal_have_the_table_and_its_sentence(summarized):
     assert "| ERM | 2 | 94.47 | 91.00 [78.29, 100.00] (n = 2) | the erm paper |" in text
     assert text.endswith(f"\n\n{SENTENCE}\n")
     console = Console(file=io.StringIO(), width=80)
-    print_table(summary, console)
+    print_study(summary, console)
     printed = console.file.getvalue()
-    assert "Published, beside ours" in printed
+    assert "Published, next to ours" in printed
     assert "95.8 91.00 [78.29, 100.00] (n = 2) the mixup" in printed
     assert SENTENCE in " ".join(printed.split())
 
@@ -135,7 +135,9 @@ def test_what_differs_is_said_below_the_published_rows(copied_study, vicinal):
     assert "- Their loss is \\<another\\> one.\n- Their \\*network\\* has fewer norms.\n" in text
     page = (copied_study / "report.html").read_text()
     assert "<li>Their loss is &lt;another&gt; one.</li>" in page
-    places = [page.index(words) for words in ("beside ours", "Known differences", "<li>Their loss")]
+    places = [
+        page.index(words) for words in ("next to ours", "Known differences", "<li>Their loss")
+    ]
     assert places == sorted(places)
 
 
@@ -160,10 +162,10 @@ def test_the_folder_and_the_page_have_them_too(study_with_rows):
     summary = json.loads((study_with_rows / "summary.json").read_text())
     assert (study_with_rows / "published.csv").read_text() == csv_text(summary["published"])
     page = (study_with_rows / "report.html").read_text()
-    assert "<h2>Published, beside ours</h2>" in page
+    assert "<h2>Published, next to ours</h2>" in page
     assert SENTENCE in page
-    for line in published_lines(summary):
-        assert f"<span>{line.ours}</span>" in page
+    for row in published_rows(summary):
+        assert f"<span>{row[3]}</span>" in page
 
 
 def test_a_lost_table_of_published_rows_is_written_again(study_with_rows, vicinal):

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 import vicinal
 from vicinal.errors import UserError
 from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, ResizeMix, Shuffle
-from vicinal.reports.show import Batch, mixing_svg, run_show, shown_text
+from vicinal.reports.show import Batch, mixing_svg, run_show
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "policies.md").read_text("utf-8")
@@ -35,7 +35,7 @@ def shown(tmp_path_factory):
     """Draw all policies once; answer with the numbers and the picture, parsed."""
     out = tmp_path_factory.mktemp("shown") / "mixed.svg"
     numbers = run_show(seed=5, size=4, alpha=0.7, out=out)
-    return json.loads(shown_text(numbers)), ElementTree.parse(out).getroot()
+    return json.loads(json.dumps(numbers)), ElementTree.parse(out).getroot()
 
 
 def tiles(picture):
@@ -170,17 +170,17 @@ def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
     ("options", "sentence"),
     [
         ({"policies": ["cutmixx"]}, "there is no policy 'cutmixx'; did you mean 'cutmix'?"),
-        ({"alpha": 0.0}, "--alpha should be .* above 0, but is 0.0; try 1"),
-        ({"alpha": math.nan}, "--alpha should be .* but is nan"),
-        ({"alpha": math.inf}, "--alpha should be a finite .* but is inf"),
+        ({"alpha": 0.0}, "--alpha: expected a positive .*, got 0.0. Try 1"),
+        ({"alpha": math.nan}, "--alpha: expected .* got nan"),
+        ({"alpha": math.inf}, "--alpha: expected a positive finite .* got inf"),
         (
             {"seed": -1},
-            "--seed should be a whole number from 0 to 9223372036854775807, but is -1; try 0",
+            "--seed: expected an integer from 0 to 9223372036854775807, got -1",
         ),
-        ({"seed": 2**70}, "--seed should be"),
-        ({"size": 1}, "--size should be 2 to 16 examples, but is 1; try 6"),
-        ({"size": 17}, "--size should be 2 to 16"),
-        ({"out": Path("mixed.jpg")}, r"--out should be .* \.svg or \.png, but is 'mixed.jpg'"),
+        ({"seed": 2**70}, "--seed: expected"),
+        ({"size": 1}, "--size: expected 2 to 16 examples, got 1"),
+        ({"size": 17}, "--size: expected 2 to 16"),
+        ({"out": Path("mixed.jpg")}, r"--out: expected .* \.svg or \.png, got 'mixed.jpg'"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(tmp_path, options, sentence):
@@ -216,20 +216,20 @@ def test_the_snippets_of_the_page_run():
 def test_every_picture_that_the_page_names_is_there_small_and_in_use():
     named = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", PAGE)
     assert len(named) == PAGE.count("![") == 7
-    assert {DOCS / name for name in named} == set((DOCS / "pictures").iterdir())
+    assert {DOCS / name for name in named} == set((DOCS / "figures").iterdir())
     for name in named:
         assert (DOCS / name).stat().st_size < 150_000
 
 
 def test_the_pictures_of_the_page_show_what_the_script_draws_today():
-    path = DOCS / "draw_pictures.py"
-    spec = importlib.util.spec_from_file_location("draw_pictures", path)
+    path = DOCS / "draw_figures.py"
+    spec = importlib.util.spec_from_file_location("draw_figures", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    drawn = script.pictures()
-    assert {f"{name}.svg" for name in drawn} == {p.name for p in (DOCS / "pictures").iterdir()}
+    drawn = script.figures()
+    assert {f"{name}.svg" for name in drawn} == {p.name for p in (DOCS / "figures").iterdir()}
     for name, svg in drawn.items():
-        kept = (DOCS / "pictures" / f"{name}.svg").read_text("utf-8")
+        kept = (DOCS / "figures" / f"{name}.svg").read_text("utf-8")
         # Words, not bytes: another matplotlib may place them otherwise.
         both = [words(ElementTree.fromstring(text.encode())) for text in (kept, svg)]
         assert both[0] == both[1], name

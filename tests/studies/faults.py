@@ -153,8 +153,7 @@ def tried(fault, out, job, log):
 
 
 def main():
-    import vicinal.reports.figures
-    import vicinal.reports.page
+    import vicinal.reports.study_figures
     import vicinal.reports.training_report
     import vicinal.studies.examples
     import vicinal.training.standalone  # noqa: F401

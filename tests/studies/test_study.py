@@ -5,7 +5,7 @@ from filelock import FileLock
 
 from vicinal.data import load
 from vicinal.errors import UserError
-from vicinal.reports.report import is_current
+from vicinal.reports.study_report import is_current
 from vicinal.studies import Study, open_study, run_study
 from vicinal.studies.summary import summarize
 from vicinal.training.recipe import load_resolved

@@ -94,7 +94,7 @@ def test_data_of_the_training_that_changed_are_refused_unless_they_are_named(
     assert "the test split has the same counts and other contents" in refused.stderr
     assert "--data digits" in refused.stderr
     assert vicinal("score", path, "--data", "digits").exit_code == 0
-    assert vicinal("score", path, "--part", "train").exit_code == 0
+    assert vicinal("score", path, "--split", "train").exit_code == 0
 
 
 def test_a_table_is_not_prepared_by_its_own_columns(changed, vicinal, tmp_path):

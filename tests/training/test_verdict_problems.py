@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vicinal.data import DataSet, Note, Split, majority
-from vicinal.reports.wording import answer, recall_table, remarks
+from vicinal.reports.study_text import answer, recall_table, remarks
 from vicinal.studies.summary import summarize
 from vicinal.training.fingerprint import data_facts
 from vicinal.training.recipe import read_recipe
@@ -63,7 +63,7 @@ def test_no_verdict_where_every_network_answers_one_class():
     rows = [row for row in summary["rows"] if row["arm"] == "mixup"]
     assert [row["verdict"] for row in rows] == ["withheld"] * 2
     told = remarks(summary)
-    missed = "no example of class positive is answered right"
+    missed = "never correct for class positive"
     assert f"Warning: input mixup, true labels: {missed}." in told
     assert any("“negative”, the most frequent training class" in one for one in told)
     assert "there is no verdict on input mixup: input mixup and ERM are not above" in answer(

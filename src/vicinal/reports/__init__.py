@@ -1,1 +1,1 @@
-"""Reports: terminal table, Markdown, CSV, JSON, pictures, one HTML page."""
+"""Reports: terminal output, Markdown, CSV, JSON, figures, and one HTML page."""

@@ -1,4 +1,4 @@
-"""Progress: a live display on a terminal, one quiet line a trial anywhere else."""
+"""Progress: bars on a terminal, and lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -20,30 +21,21 @@ from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result, Trial, condition_name
 from vicinal.training.settings import Recipe
 
-SLOW = 20
-"""Seconds of an epoch from which on it has a line of its own in a log."""
+SLOW_EPOCH = 20
+"""Seconds from which on an epoch of a study gets its own line in a log."""
 
 
-class StudyProgress:
-    """Tells of a study while it runs; see ``vicinal.studies.StudyCallbacks``. A context manager."""
+class _Display:
+    """A context manager that shows bars on a terminal, and removes them at the end."""
 
     def __init__(self, console: Console) -> None:
-        """Write to ``console``: live if it is a terminal."""
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+        self._bars = _bars(
+            console, MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False)
         )
-        self._trials = self._bars.add_task("trials", total=None, note="")
-        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
 
     def __enter__(self) -> Self:
-        """Start the display."""
+        """Show the bars."""
         self._bars.start()
         return self
 
@@ -53,25 +45,58 @@ class StudyProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the display away."""
+        """Remove the bars."""
         self._bars.stop()
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(visible(sentence), soft_wrap=True)
+
+
+class TrainProgress(_Display):
+    """Shows a bar on a terminal, or a line for each epoch in a log.
+
+    Args:
+        console: where to show them.
+        epochs: how many epochs there will be.
+    """
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        """Begin at zero."""
+        super().__init__(console)
+        self._epochs = epochs
+        self._task = self._bars.add_task("epoch", total=epochs, note="")
+
+    def epoch(self, row: EpochRow) -> None:
+        """Show an epoch that is finished."""
+        note = f"{_measured(row, 2)}, {row.seconds:,.0f} s"
+        self._bars.update(self._task, completed=row.epoch, note=note)
+        if not self._console.is_terminal:
+            self.say(f"epoch {row.epoch}/{self._epochs}: {note}")
+
+
+class StudyProgress(_Display):
+    """Shows the progress of a study; see ``vicinal.studies.StudyCallbacks``."""
+
+    def __init__(self, console: Console) -> None:
+        """Show it on ``console``."""
+        super().__init__(console)
+        self._trials = self._bars.add_task("trials", total=None, note="")
+        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
+
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
-        """Note how much there is to do."""
+        """Show how many trials there are, and how many are finished already."""
         self._recipe = recipe
         self._total, self._done, self._trained = total, done, 0
         self._began = time.monotonic()
         self._bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
-            self._console.print(f"{done} of {total} trials are finished, going on")
+            self.say(f"resuming: {done} of {total} trials are finished")
 
     def left_out(self, part: str, sentences: Sequence[str]) -> None:
-        """Say how many examples could not be read, and of the first why."""
+        """Report how many examples of a split were skipped, and why the first was."""
         more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
-        self._console.print(
-            visible(f"left out of {part}: {sentences[0]}{more}"),
-            soft_wrap=True,
-        )
+        self.say(f"skipped in {part}: {sentences[0]}{more}")
 
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
@@ -82,46 +107,39 @@ class StudyProgress:
             visible=True,
         )
 
-    def say(self, sentence: str) -> None:
-        """Print a sentence about the current trial."""
-        self._console.print(visible(sentence), soft_wrap=True)
-
     def epoch(self, row: EpochRow) -> None:
-        """Show epoch and loss of the current trial."""
-        note = f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.1f} %"
+        """Show an epoch of the current trial."""
+        note = _measured(row, 1)
         self._bars.update(self._epochs, completed=row.epoch, note=note)
-        if not self._console.is_terminal and row.seconds / row.epoch > SLOW:
+        if not self._console.is_terminal and row.seconds / row.epoch > SLOW_EPOCH:
             self.say(f"epoch {row.epoch}: {note}, {row.seconds:,.0f} s")
 
     def finish(self, result: Result) -> None:
-        """Count a finished trial, and say so in a line where there is no live display."""
+        """Count a finished trial, and print a line about it in a log."""
         self._done += 1
         self._trained += 1
-        left = self._left()
+        seconds = (time.monotonic() - self._began) / self._trained * (self._total - self._done)
+        hours, minutes = divmod(round(seconds / 60), 60)
+        left = (
+            f"{hours} h {minutes} min left"
+            if hours
+            else f"{minutes} min left"
+            if round(seconds) >= 60
+            else f"{seconds:.0f} s left"
+        )
         self._bars.update(self._trials, completed=self._done, note=left)
         if not self._console.is_terminal:
             name = self._name(result.arm, result.corrupted, result.seed)
-            self._console.print(
+            self.say(
                 f"[{self._done}/{self._total}] {name}: {100 * result.test_accuracy:.1f} % "
-                f"in {result.seconds:.1f} s, {left}",
-                soft_wrap=True,
+                f"in {result.seconds:.1f} s, {left}"
             )
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """Count a trial that failed, and say why."""
+        """Count a failed trial, and report why it failed."""
         self._total -= 1
         self._bars.update(self._trials, total=self._total)
         self.say(f"failed: {self._name(trial.arm, trial.corrupted, trial.seed)}: {reason}")
-
-    def _left(self) -> str:
-        each = (time.monotonic() - self._began) / self._trained
-        seconds = round(each * (self._total - self._done))
-        if seconds < 60:
-            return f"{seconds} s left"
-        minutes = round(seconds / 60)
-        return (
-            f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
-        )
 
     def _name(self, arm: str, corrupted: float, seed: int) -> str:
         title = visible(self._recipe.arms[arm].title)
@@ -130,16 +148,9 @@ class StudyProgress:
 
 @contextmanager
 def file_progress(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Give a function that shows how far a file has come: bars on a terminal, else nothing."""
+    """Yield a function that shows on a terminal how many bytes of a file are done."""
     tasks: dict[str, TaskID] = {}
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(show_speed=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    with _bars(console, TaskProgressColumn(show_speed=True)) as bars:
 
         def show(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
@@ -147,3 +158,18 @@ def file_progress(console: Console) -> Iterator[Callable[[str, int, int | None],
             bars.update(tasks[name], completed=done, total=total)
 
         yield show
+
+
+def _bars(console: Console, *columns: ProgressColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _measured(row: EpochRow, digits: int) -> str:
+    return f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.{digits}f} %"

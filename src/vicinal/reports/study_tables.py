@@ -1,4 +1,4 @@
-"""The tables of a study for the terminal, and as Markdown and CSV."""
+"""The tables of a study for the terminal, as Markdown, and as CSV."""
 
 import csv
 import io
@@ -13,20 +13,20 @@ from rich.text import Text
 
 from vicinal.escaping import visible, with_text
 from vicinal.reports.markdown import escaped, markdown_table
-from vicinal.reports.wording import (
+from vicinal.reports.study_text import (
     DIFFERENCES,
-    PUBLISHED,
     PUBLISHED_CAPTION,
-    PUBLISHED_HEADING,
+    PUBLISHED_HEAD,
+    PUBLISHED_TITLE,
     answer,
     caption,
     data_notes,
-    differences,
-    heading,
-    lines,
-    published_lines,
+    known_differences,
+    published_rows,
     remarks,
-    split_lines,
+    split_rows,
+    study_head,
+    study_rows,
 )
 
 _STYLES = {
@@ -37,19 +37,12 @@ _STYLES = {
 }
 
 
-def print_table(summary: Mapping[str, Any], console: Console) -> None:
-    """Print the tables of a study, and its answer below; made for 80 columns."""
+def print_study(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the tables of a study, and its answer below them, within 80 columns."""
     summary = with_text(summary, visible)
-    head = heading(summary)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        caption=Text(caption(summary)),
-        caption_justify="left",
-    )
-    rows = lines(summary)
-    widest = max(max(len(line.arm), len(line.condition)) for line in rows)
+    head, rows = study_head(summary), study_rows(summary)
+    table = _table(caption(summary))
+    widest = max(max(len(row.arm), len(row.condition)) for row in rows)
     table.add_column(head.arm, overflow="fold", min_width=min(widest, 16))
     table.add_column(_with_interval("test accuracy, %"), no_wrap=True)
     table.add_column(_with_interval(head.difference), no_wrap=True)
@@ -57,57 +50,56 @@ def print_table(summary: Mapping[str, Any], console: Console) -> None:
     table.add_column("wrong\nlearned", justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     previous = None
-    for line in rows:
-        if line.condition != previous:
+    for row in rows:
+        if row.condition != previous:
             if previous is not None:
                 table.add_section()
-            table.add_row(Text(line.condition, "bold"))
-            previous = line.condition
-        style = _STYLES.get(line.verdict, "dim")
-        texts = map(Text, (line.accuracy, line.difference))
-        judged = Text(line.verdict, style)
-        table.add_row(Text(line.arm), *texts, judged, line.memorized, line.seconds)
+            table.add_row(Text(row.condition, "bold"))
+            previous = row.condition
+        verdict = Text(row.verdict, _STYLES.get(row.verdict, "dim"))
+        texts = map(Text, (row.arm, row.accuracy, row.difference))
+        table.add_row(*texts, verdict, row.memorized, row.seconds)
     console.print(table)
-    _print_published(summary, console)
-    for sentence in remarks(summary):
+    if published := published_rows(summary):
+        _print_published(published, known_differences(summary), console)
+    for sentence in (*remarks(summary), answer(summary)):
         console.print(Text(sentence))
-    console.print(Text(answer(summary)))
 
 
-def _with_interval(words: str) -> Text:
-    """Return the head of a column whose cells have an interval."""
-    return Text.assemble(words, "\n", ("95 % interval", "dim"))
-
-
-def _print_published(summary: Mapping[str, Any], console: Console) -> None:
-    rows = published_lines(summary)
-    if not rows:
-        return
-    head = PUBLISHED_HEADING
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        title=PUBLISHED,
-        title_justify="left",
-        title_style="bold",
-        caption=Text(PUBLISHED_CAPTION),
-        caption_justify="left",
-    )
-    table.add_column(head.arm, overflow="fold", min_width=min(max(len(r.arm) for r in rows), 14))
-    table.add_column(head.epochs, justify="right", no_wrap=True)
+def _print_published(rows: list[list[str]], differences: list[str], console: Console) -> None:
+    arm, epochs, _, _, source = PUBLISHED_HEAD
+    table = _table(PUBLISHED_CAPTION, title=PUBLISHED_TITLE, title_style="bold")
+    table.add_column(arm, overflow="fold", min_width=min(max(len(row[0]) for row in rows), 14))
+    table.add_column(epochs, justify="right", no_wrap=True)
     table.add_column("published\n%", justify="right", no_wrap=True)
-    table.add_column(_with_interval(head.ours), no_wrap=True)
-    table.add_column(head.source, overflow="fold")
+    table.add_column(_with_interval("ours, %"), no_wrap=True)
+    table.add_column(source, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print()
     console.print(table)
-    if differing := differences(summary):
+    if differences:
         console.print(Text(DIFFERENCES))
-        for sentence in differing:
+        for sentence in differences:
             console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2), expand=False))
         console.print()
+
+
+def _table(caption: str, **settings: Any) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        title_justify="left",
+        caption=Text(caption),
+        caption_justify="left",
+        **settings,
+    )
+
+
+def _with_interval(text: str) -> Text:
+    """Return the head of a column whose cells have an interval."""
+    return Text.assemble(text, "\n", ("95 % interval", "dim"))
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -115,28 +107,30 @@ def markdown(summary: Mapping[str, Any]) -> str:
     summary = with_text(summary, escaped)
     parts = [
         answer(summary),
-        markdown_table(heading(summary), "-----:::", lines(summary)),
+        markdown_table(study_head(summary), "-----:::", study_rows(summary)),
         caption(summary),
-        "\n".join(f"- {sentence}" for sentence in remarks(summary)),
+        _bullets(remarks(summary)),
     ]
-    if rows := published_lines(summary):
-        table = markdown_table(PUBLISHED_HEADING, "-::--", rows)
-        parts += [f"## {PUBLISHED}", table, PUBLISHED_CAPTION]
-        if differing := differences(summary):
-            parts += [DIFFERENCES, "\n".join(f"- {sentence}" for sentence in differing)]
-    if counted := split_lines(summary):
-        parts.append(
-            "Data: " + ", ".join(f"{line.examples} {line.split} examples" for line in counted) + "."
-        )
-        parts.append("\n".join(f"- {sentence}" for sentence in data_notes(summary)))
+    if rows := published_rows(summary):
+        table = markdown_table(PUBLISHED_HEAD, "-::--", rows)
+        parts += [f"## {PUBLISHED_TITLE}", table, PUBLISHED_CAPTION]
+        if differences := known_differences(summary):
+            parts += [DIFFERENCES, _bullets(differences)]
+    if splits := split_rows(summary):
+        parts.append("Data: " + ", ".join(f"{row[1]} {row[0]} examples" for row in splits) + ".")
+        parts.append(_bullets(data_notes(summary)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of a summary as CSV: plain numbers under the names that the JSON has.
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
-    Lists, such as the recall of each class, are left out. A text that a spreadsheet would take for
-    a formula gets an apostrophe in front.
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of a summary as CSV: plain numbers, with the names of the JSON as the header.
+
+    Lists, such as the recall of each class, are omitted. Text that a spreadsheet would take for a
+    formula gets a leading apostrophe.
     """
     names = [name for name, value in rows[0].items() if not isinstance(value, list)]
     text = io.StringIO()

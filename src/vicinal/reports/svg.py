@@ -1,4 +1,4 @@
-"""How pictures are drawn: SVG that takes its colors from the page around it."""
+"""Figures as SVG that takes its colors from the page around it."""
 
 import io
 import re
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from vicinal.escaping import visible
 
-# Colors that stand for the page's own: each is put into the SVG as var(--name).
+# Placeholders: each becomes var(--name) in the SVG, so that the page decides on the color.
 INK, FAINT = "#010001", "#010002"
-ARMS = ["#010010", "#010011", "#010012", "#010013", "#010014", "#010015", "#010016"]
-LINES = ["-", "--", "-.", ":"]
-_VARIABLES = {INK: "--ink", FAINT: "--faint"} | {c: f"--arm{i}" for i, c in enumerate(ARMS)}
+ARM_COLORS = ["#010010", "#010011", "#010012", "#010013", "#010014", "#010015", "#010016"]
+LINE_STYLES = ["-", "--", "-.", ":"]
+_VARIABLES = {INK: "--ink", FAINT: "--faint"} | {c: f"--arm{i}" for i, c in enumerate(ARM_COLORS)}
 
 COLORS_LIGHT = {
     "--paper": "#ffffff",
@@ -44,18 +44,18 @@ COLORS_DARK = {
     "--arm6": "#a3aefb",
 }
 """Colors after Okabe and Ito's palette for all kinds of color vision, darker on white and lighter
-on black so that lines and words stand out from the page by 4.5 to 1 or more."""
+on black, so that the contrast of lines and text is at least 4.5 to 1."""
 
 
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-class Picture(NamedTuple):
-    """A picture, ready for a page.
+class SvgFigure(NamedTuple):
+    """A figure that a page can embed.
 
     Args:
-        name: small letters and dashes; unique in a report.
-        text: what the picture says, for those who do not see it.
+        name: lowercase letters and dashes; unique in a report.
+        text: the text alternative, for readers who do not see it.
         svg: an ``<svg>`` element whose colors are variables of the page (``COLORS_LIGHT``).
     """
 
@@ -65,13 +65,13 @@ class Picture(NamedTuple):
 
 
 def arm_color(k: int) -> str:
-    """Return the color of the ``k``-th arm, from 0; they come again after the last."""
-    return ARMS[k % len(ARMS)]
+    """Return the color of the ``k``-th arm, from 0; colors repeat after the last."""
+    return ARM_COLORS[k % len(ARM_COLORS)]
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the colors that stand for the page's, with words that stay words."""
+def figure_style() -> Iterator[None]:
+    """Use the placeholders for colors, and keep text as text."""
     settings: Any = {
         "svg.fonttype": "none",
         "text.parse_math": False,  # a class may be called $x$
@@ -100,12 +100,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def as_picture(name: str, text: str, figure: Figure) -> Picture:
-    """Turn a figure into an ``<svg>`` element with a text alternative and names of its own."""
+def to_svg(name: str, text: str, figure: Figure) -> SvgFigure:
+    """Turn a figure into an ``<svg>`` element with a text alternative and ids that are unique."""
     figure.set_layout_engine("constrained")
     file = io.StringIO()
     with warnings.catch_warnings():
-        # Words stay words in the file: whoever shows it brings the letters.
+        # Text stays text in the file, so the fonts of the viewer matter, not those found here.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = _NOT_IN_XML.sub("\ufffd", file.getvalue())
@@ -118,13 +118,13 @@ def as_picture(name: str, text: str, figure: Figure) -> Picture:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-text" ', 1)
     head, _, rest = svg.partition(">")
-    return Picture(
+    return SvgFigure(
         name, text, f'{head}><title id="{name}-text">{escape(visible(text))}</title>{rest}'
     )
 
 
-def standalone(picture: Picture) -> str:
-    """Return the SVG as a file of its own, in light and dark by the reader's setting."""
+def standalone_svg(figure: SvgFigure) -> str:
+    """Return the content of an SVG file, light or dark as the reader prefers."""
     light, dark = (
         "".join(f"{name}:{value};" for name, value in colors.items())
         for colors in (COLORS_LIGHT, COLORS_DARK)
@@ -133,5 +133,5 @@ def standalone(picture: Picture) -> str:
         f"<style>svg{{{light}background:var(--paper)}}"
         f"@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
     )
-    head, _, rest = picture.svg.partition(">")
+    head, _, rest = figure.svg.partition(">")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}>{style}{rest}\n'

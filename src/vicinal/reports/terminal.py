@@ -1,4 +1,4 @@
-"""The terminal, which shows others' words as they are and obeys none of them."""
+"""A terminal that shows foreign text without obeying it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,12 +17,12 @@ class Terminal(Console):
     """
 
     def __init__(self, **settings: Any) -> None:
-        """Write to the standard output, or where the settings say."""
+        """Write to the standard output by default."""
         super().__init__(**{"markup": False, "emoji": False, "highlight": False} | settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render anything; text between styles cannot hold control characters."""
+        """Render anything, with control characters of texts escaped."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else visible(text, keep_lines=True), style, control)

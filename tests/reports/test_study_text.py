@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vicinal.reports.study_tables import csv_text, markdown
-from vicinal.reports.wording import answer, caption, lines
+from vicinal.reports.study_text import answer, caption, study_rows
 
 
 @pytest.fixture
@@ -46,16 +46,18 @@ def summary():
 
 def test_the_answer_puts_the_news_first_and_names_interval_and_difference(summary):
     assert answer(summary) == (
-        "With 40% corrupted labels input mixup is better than ERM: 92.0 % of the test examples "
-        "right against 70.0 %, +22.0 points with a 95 % interval from +21.0 to +23.0; with true "
-        "labels there is no evidence of a difference (the largest, +0.5 points with a 95 % "
-        "interval from −0.5 to +1.5, is that of input mixup)."
+        "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0 % versus "
+        "70.0 %, a difference of +22.0 points (95 % interval +21.0 to +23.0). With true labels, "
+        "there is no evidence of a difference: the largest, of input mixup, is +0.5 points "
+        "(95 % interval −0.5 to +1.5)."
     )
 
 
 def test_the_answer_says_worse_where_it_is_worse(summary):
     summary["rows"][1] |= {"verdict": "worse", "difference": -3.0, "accuracy": 95.0}
-    assert "with true labels input mixup is worse than ERM: 95.0 %" in answer(summary)
+    assert "With true labels, input mixup is worse than ERM: test accuracy 95.0 %" in answer(
+        summary
+    )
 
 
 def test_one_seed_is_said_to_be_one_seed(summary):
@@ -63,9 +65,9 @@ def test_one_seed_is_said_to_be_one_seed(summary):
     for row in summary["rows"]:
         row |= {"difference_low": None, "difference_high": None, "low": None, "high": None}
         row["verdict"] = row["verdict"] and "no evidence"
-    assert "+22.0 points with one seed" in answer(summary)
-    assert caption(summary).startswith("One seed: no interval")
-    assert lines(summary)[1].accuracy == "98.5"
+    assert "+22.0 points (one seed)" in answer(summary)
+    assert caption(summary).startswith("One seed gives no interval")
+    assert study_rows(summary)[1].accuracy == "98.5"
 
 
 def test_markdown_has_the_cells_of_every_row(summary):

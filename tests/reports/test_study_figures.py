@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vicinal.reports import figures
+from vicinal.reports import study_figures
 
 
 @pytest.mark.parametrize("longest", ["9", "automobile", "American Staffordshire terrier"])
 def test_the_words_below_blended_examples_do_not_touch(tmp_path, monkeypatch, longest):
     classes = np.array([longest, longest, "cat"] * 2)
-    pictures = np.zeros((6, 3, 8, 8), dtype=np.uint8)
+    images = np.zeros((6, 3, 8, 8), dtype=np.uint8)
     lam = np.array([0.0, 1.0, 0.25] * 2)
-    own = {"own": pictures, "own_class": classes}
-    met = {"met": pictures, "met_class": classes[[1, 0, 0, 1, 0, 0]]}
-    np.savez(tmp_path / "few.npz", **own, **met, blend=pictures, lam=lam, brightest=255)
+    own = {"own": images, "own_class": classes}
+    met = {"met": images, "met_class": classes[[1, 0, 0, 1, 0, 0]]}
+    np.savez(tmp_path / "few.npz", **own, **met, blend=images, lam=lam, brightest=255)
     drawn = []
-    monkeypatch.setattr(figures, "as_picture", lambda *parts: drawn.append(parts[-1]))
-    figures.examples_picture(tmp_path / "few.npz")
+    monkeypatch.setattr(study_figures, "to_svg", lambda *parts: drawn.append(parts[-1]))
+    study_figures.examples_figure(tmp_path / "few.npz")
     (figure,) = drawn
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)

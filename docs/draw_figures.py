@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/policies.md again: python docs/draw_pictures.py [FOLDER]."""
+"""Draw the figures of docs/policies.md: python docs/draw_figures.py [FOLDER]."""
 
 import sys
 from pathlib import Path
@@ -26,14 +26,14 @@ ALONE = {"per": "example", "pairing": Reverse()}
 
 
 def photographs() -> Batch:
-    """Return four squares: of a temple, a flower, the temple and the flower again."""
+    """Return four squares: the temple, the flower, and each of them again."""
     temple, flower = (Image.fromarray(image) for image in load_sample_images().images)
     squares = [_square(temple, 0), _square(flower, 0), _square(temple, 64), _square(flower, 213)]
     return Batch(torch.stack(squares), torch.tensor([0, 1, 0, 1]), ("temple", "flower"))
 
 
-def pictures() -> dict[str, str]:
-    """Return each picture by its name, as SVG. The seeds were chosen to show different lam."""
+def figures() -> dict[str, str]:
+    """Return each figure by its name, as SVG. The seeds were chosen to show different lam."""
     batch = photographs()
     three, two = (Batch(batch.inputs[:n], batch.targets[:n], batch.classes) for n in (3, 2))
     mixup, cutmix = MixUp(alpha=1.0, **ALONE), CutMix(alpha=1.0, **ALONE)
@@ -55,9 +55,9 @@ def pictures() -> dict[str, str]:
 
 
 def main(folder: Path) -> None:
-    """Write the pictures into a folder."""
+    """Write the figures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, svg in pictures().items():
+    for name, svg in figures().items():
         (folder / f"{name}.svg").write_text(svg, "utf-8")
 
 
@@ -68,4 +68,4 @@ def _square(photo: Image.Image, left: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")

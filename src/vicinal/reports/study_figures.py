@@ -1,0 +1,139 @@
+"""The figures of a study: accuracies, curves over the epochs, and blended examples."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vicinal.escaping import visible
+from vicinal.reports.study_text import title
+from vicinal.reports.svg import LINE_STYLES, SvgFigure, arm_color, figure_style, to_svg
+from vicinal.studies import EpochRow, condition_name
+
+Histories = Mapping[tuple[str, float], Sequence[Sequence[EpochRow]]]
+"""The history of each seed that finished, by arm and fraction of corrupted labels."""
+
+_CURVES = {
+    "train_loss": ("training loss", ""),
+    "test_loss": ("test loss", ""),
+    "test_accuracy": ("test accuracy", ", %"),
+    "memorized": ("wrong labels learned", ", %"),
+}
+
+
+def accuracy_figure(summary: Mapping[str, Any]) -> SvgFigure:
+    """Plot the accuracy of every arm under every condition, with its interval."""
+    arms = list(summary["settings"]["arms"])
+    conditions = list(dict.fromkeys(row["condition"] for row in summary["rows"]))
+    with figure_style():
+        figure = Figure(figsize=(4.4, 0.7 + 0.27 * (len(arms) + 1) * len(conditions)))
+        axes = figure.add_subplot()
+        ticks: list[tuple[float, str]] = []
+        height = 0.0
+        for condition in conditions:
+            axes.text(0, height, condition, transform=axes.get_yaxis_transform(), weight="bold")
+            for row in (row for row in summary["rows"] if row["condition"] == condition):
+                height -= 1
+                color = arm_color(arms.index(row["arm"]))
+                if row["accuracy"] is not None:
+                    axes.plot(row["accuracy"], height, "o", color=color)
+                if row["low"] is not None:
+                    axes.plot([row["low"], row["high"]], [height] * 2, color=color)
+                ticks.append((height, _short(title(summary, row["arm"]), 32)))
+            height -= 1.3
+        axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+        axes.set_ylim(height + 0.6, 0.9)
+        axes.set_xlabel("test accuracy, %")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        values = "; ".join(
+            f"{title(summary, row['arm'])}, {row['condition']}: {row['accuracy']:.1f} %"
+            for row in summary["rows"]
+            if row["accuracy"] is not None
+        )
+        return to_svg("accuracy", f"Test accuracy with 95 % intervals. {values}.", figure)
+
+
+def curve_figure(
+    summary: Mapping[str, Any], histories: Histories, corrupted: float, field: str
+) -> SvgFigure:
+    """Plot a field of ``EpochRow`` over the epochs, under one condition.
+
+    Each arm has a line, the mean over seeds, in a band from the lowest to the highest seed.
+    """
+    name, unit = _CURVES[field]
+    heading, ends = f"{name}, {condition_name(corrupted)}", []
+    with figure_style():
+        figure = Figure(figsize=(4.4, 2.9))
+        axes = figure.add_subplot()
+        for k, arm in enumerate(summary["settings"]["arms"]):
+            seeds = histories[arm, corrupted]
+            if not seeds:  # all of them failed
+                continue
+            epochs = [row.epoch for row in seeds[0]]
+            values = np.array([[getattr(row, field) for row in rows] for rows in seeds])
+            values = 100 * values if unit else values
+            mean, low, high = values.mean(0), values.min(0), values.max(0)
+            axes.plot(
+                epochs,
+                mean,
+                LINE_STYLES[k % len(LINE_STYLES)],
+                marker="o" if len(epochs) == 1 else None,
+                color=arm_color(k),
+                label=_short(title(summary, arm), 32),
+            )
+            axes.fill_between(epochs, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
+            ends.append(f"{title(summary, arm)} ends at {mean[-1]:.3g}")
+        axes.set(title=heading, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        low, high = axes.get_ylim()
+        axes.set_ylim(*((max(low, -2), min(high, 102)) if unit else (0, high)))
+        if axes.lines:
+            axes.legend(frameon=False)
+        text = f"{heading[0].upper()}{heading[1:]}, by epoch: {'; '.join(ends)}."
+        return to_svg(re.sub(r"[^a-z0-9]+", "-", heading.lower()), text, figure)
+
+
+def examples_figure(path: Path) -> SvgFigure:
+    """Draw a strip of blended examples below what they are made of; ``path`` is the .npz."""
+    with np.load(path) as file:
+        stored = {name: file[name] for name in file.files}
+    count = len(stored["lam"])
+    rows = [("own", "own"), ("met", "partner"), ("blend", "blend")]
+    with figure_style():
+        longest = max(len(_short(name)) for name in stored["own_class"])
+        figure = Figure(figsize=(max(4.4, 0.071 * count * (longest + len("+ 0.00 · "))), 2.75))
+        blends = []
+        for k in range(count):
+            lam = float(stored["lam"][k])
+            own, partner = (visible(str(stored[name][k])) for name in ("own_class", "met_class"))
+            captions = (
+                _short(own),
+                _short(partner),
+                f"{lam:.2f} · {_short(own)}\n+ {1 - lam:.2f} · {_short(partner)}",
+            )
+            blends.append(f"{lam:.2f} of a {own} with {1 - lam:.2f} of a {partner}")
+            for r, (name, label) in enumerate(rows):
+                axes = figure.add_subplot(len(rows), count, r * count + k + 1)
+                image = stored[name][k].transpose(1, 2, 0)
+                axes.imshow(
+                    image[..., 0] if image.shape[-1] == 1 else image / stored["brightest"],
+                    cmap="gray",
+                    vmin=0,
+                    vmax=float(stored["brightest"]),
+                    interpolation="nearest",
+                )
+                axes.set(xticks=[], yticks=[])
+                axes.set_xlabel(captions[r], fontsize=7)
+                if k == 0:
+                    axes.set_ylabel(label, fontsize=7)
+        return to_svg("examples", f"Blended examples: {'; '.join(blends)}.", figure)
+
+
+def _short(name: str, most: int = 16) -> str:
+    """Shorten a name: 16 characters fit below a small image."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
