@@ -94,7 +94,7 @@ def test_convert_reports_what_it_skipped(vicinal, tmp_path, name):
     assert done.exit_code == 0
     (told,) = [line for line in done.stderr.splitlines() if "skipped in" in line]
     assert told.startswith("vicinal: skipped in train: ")
-    assert told.endswith("(of no format that is known); it is no picture, or damaged or incomplete")
+    assert told.endswith("(of no format that is known); it is no image, or damaged or incomplete")
     assert "3/00003.png" in told
 
 

@@ -112,7 +112,7 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
 def test_pictures_of_many_sizes_need_a_size(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(5)], 0, size=(6, 4))
     put(tmp_path / "b", [f"{k}.png" for k in range(5)], 0, size=(4, 9))
-    with pytest.raises(UserError, match=r"b/.\.png: wanted a image of 6x4 .* size=N"):
+    with pytest.raises(UserError, match=r"b/.\.png: wanted an image of 6x4 .* size=N"):
         load(f"folder:{tmp_path}")
     data = load(f"folder:{tmp_path}?size=3&channels=1")
     assert data.train.inputs.shape == (8, 1, 3, 3)

@@ -133,7 +133,7 @@ def test_a_flipped_bit_in_a_png_is_noticed():
         decode(flipped(saved(COLOR)), where="photo")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not a image"])
+@pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not an image"])
 def test_what_is_no_picture_is_refused(data):
     with pytest.raises(UserError, match=r"photo: .*cannot be decoded"):
         decode(data, where="photo")
@@ -158,7 +158,7 @@ def jpeg_of(width, height):
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of])
 def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
-    with pytest.raises(UserError, match=r"photo: a image of \d+ bytes claims 81000000 pixels"):
+    with pytest.raises(UserError, match=r"photo: an image of \d+ bytes claims 81000000 pixels"):
         decode(make(9_000, 9_000), where="photo")
     with pytest.raises(UserError, match=r"photo: .*3600000000 pixels"):
         decode(make(60_000, 60_000), where="photo")

@@ -242,7 +242,7 @@ def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
 def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
     contents = [png(k, size) for k, size in enumerate([(4, 4), (4, 8)] * 5)]
     images(tmp_path, "two.rec", [0, 0, 1, 1] * 2 + [0, 1], contents=contents)
-    with pytest.raises(UserError, match=r"wanted a image of 4x4 pixels like the first one"):
+    with pytest.raises(UserError, match=r"wanted an image of 4x4 pixels like the first one"):
         load("rec:two.rec,two.rec", root=tmp_path)
     split = load("rec:two.rec,two.rec?size=2&channels=1", root=tmp_path).train
     assert split.inputs.shape == (10, 1, 2, 2)

@@ -70,7 +70,7 @@ class StoredImages:
         resized: the shorter side is brought to the size in ``shape``, the middle cut out; else
             every image has to have this size.
         raw: the bytes are pixels, ``(height, width, channels)`` uint8, and nothing else.
-        on_bad: what is done about a image that cannot be decoded.
+        on_bad: what is done about an image that cannot be decoded.
         looks: how orientation and transparency are treated.
         looked: what was changed in the images that were read, counted.
     """
@@ -114,7 +114,7 @@ class StoredImages:
         raise UserError(f"none of {len(files)} images can be read; {skips.sentences[0]}")
 
     def identity(self, row: int) -> str:
-        """Return what tells a image from others without reading it."""
+        """Return what tells an image from others without reading it."""
         return self.files.identity(row)
 
     @classmethod
@@ -172,7 +172,7 @@ class StoredImages:
         )
         if image.shape != out.shape:
             raise UserError(
-                f"{where}: wanted a image of {_by(out)} pixels like the first one, found "
+                f"{where}: wanted an image of {_by(out)} pixels like the first one, found "
                 f"{_by(image)}; size=N in the data's name makes them all N x N"
             )
         out[...] = image
@@ -416,7 +416,7 @@ def _check_claim(pixels: int, count: int | None, where: str, looks: Looks) -> No
         most = min(most, max(_SMALL, count * _PIXELS_PER_BYTE))
     if not 0 < pixels <= most:
         of = "" if count is None else f" of {count} bytes"
-        raise UserError(f"{where}: a image{of} claims {pixels} pixels; its header is damaged")
+        raise UserError(f"{where}: an image{of} claims {pixels} pixels; its header is damaged")
     if 4 * pixels > looks.max_bytes:  # as many bytes as Pillow takes
         raise UserError(
             f"{where}: an image of {pixels} pixels takes {4 * pixels} bytes once it is decoded, "
@@ -427,7 +427,7 @@ def _check_claim(pixels: int, count: int | None, where: str, looks: Looks) -> No
 def _kind(data: bytes) -> str:
     kinds = {b"\xff\xd8": "a JPEG", b"\x89PNG": "a PNG", b"GIF8": "a GIF", b"BM": "a BMP"}
     named = [kind for start, kind in kinds.items() if data.startswith(start)]
-    return named[0] if named else f"a image that begins with {data[:8].hex(' ') or 'nothing'}"
+    return named[0] if named else f"an image that begins with {data[:8].hex(' ') or 'nothing'}"
 
 
 def _by(image: np.ndarray) -> str:

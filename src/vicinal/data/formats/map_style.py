@@ -120,7 +120,7 @@ def read_split(named: Named, form: Form, load_options: LoadOptions) -> tuple[Spl
     Raises:
         UserError: if this is no map-style data set; if a row raises anything, or differs from the
             first one, and is not to be skipped; if no row is left.
-        ColorError: if a image has colors where ``form`` is gray.
+        ColorError: if an image has colors where ``form`` is gray.
 
     Example:
         >>> from pathlib import Path
@@ -220,7 +220,7 @@ def _array(value: Any, where: str) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{where}: {_what(value)} is no array ({error})") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{where}: wanted a image or numbers, found {_what(value)}")
+        raise UserError(f"{where}: wanted an image or numbers, found {_what(value)}")
     return array
 
 
@@ -245,7 +245,7 @@ def _input(value: Any, form: Form, where: str) -> np.ndarray:
         raise UserError(f"{where}: size= is for images of 8 bits, found {_what(value)}")
     if array.dtype.kind != "f" and (array.ndim > 1 or (np.abs(array.astype(float)) > 2**24).any()):
         raise UserError(
-            f"{where}: {array.dtype} of shape {array.shape} is neither a image (uint8) nor "
+            f"{where}: {array.dtype} of shape {array.shape} is neither an image (uint8) nor "
             "numbers that float32 holds; give floating-point numbers"
         )
     return np.atleast_1d(array.astype(np.float32))

@@ -9,7 +9,7 @@ from torch import Tensor
 from vicinal.data.transforms.pixels import mapped
 
 ATTEMPTS = 10
-"""Boxes that are drawn for a image before its middle is taken, as in torchvision."""
+"""Boxes that are drawn for an image before its middle is taken, as in torchvision."""
 
 _Pair = tuple[int, int]
 
@@ -41,7 +41,7 @@ def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int =
     corners = corners.to(torch.int64)
     if bool((corners < 0).any()) or bool((corners >= torch.tensor(places)).any()):
         raise ValueError(
-            f"a window of {size} pixels has to lie in a image of {height} x {width} padded by "
+            f"a window of {size} pixels has to lie in an image of {height} x {width} padded by "
             f"{padding}, but a corner leads out of it: draw for images of this size."
         )
     padded = x.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
@@ -150,7 +150,7 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
     limit = torch.tensor(sides)
     if not bool(((corner >= 0) & (box >= 1) & (corner + box <= limit)).all()):
         raise ValueError(
-            f"a box has to lie in a image of {sides[0]} x {sides[1]} pixels, but one leads out "
+            f"a box has to lie in an image of {sides[0]} x {sides[1]} pixels, but one leads out "
             "of it: draw for images of this size."
         )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -19,7 +19,7 @@ def check_number(
 
 
 def check_image(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return channels, height and width of an example, which has to be a image."""
+    """Return channels, height and width of an example, which has to be an image."""
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(
             f"{type(owner).__name__} changes images (channels, height, width), but an example "

@@ -74,7 +74,7 @@ class RandomHorizontalFlip:
         check_number("RandomHorizontalFlip", "p", self.p, high=1)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw ``(size, 1)``: 1 for a image that is turned over, 0 for others."""
+        """Draw ``(size, 1)``: 1 for an image that is turned over, 0 for others."""
         check_image(self, shape)
         chance = torch.rand(size, 1, dtype=torch.float64, generator=generator)
         return (chance < self.p).double()
