@@ -36,7 +36,7 @@ from vicinal.data import (
     normalization_of,
 )
 from vicinal.data.convert import convert
-from vicinal.data.formats.images import StoredImages
+from vicinal.data.formats.stored_images import StoredImages
 from vicinal.training.environment import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -147,9 +147,6 @@ def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], 
 
 def stream(records: Path) -> None:
     """Say when all is imported, wait for a line, then stream 200,000 images of a file."""
-    import vicinal.data.formats.images
-    import vicinal.data.formats.mxnet_records  # noqa: F401 - all imports belong to the baseline
-
     torch.ones(8).sum()
     print("imported", flush=True)
     sys.stdin.readline()

@@ -82,7 +82,7 @@ def test_convert_writes_what_load_reads(vicinal, tmp_path):
     assert np.array_equal(back.train.inputs.numpy(), known.train.inputs.numpy())
     again = vicinal("data", "convert", "digits", tmp_path / "d.rec")
     assert again.exit_code == 2
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
 
 
 @pytest.mark.parametrize("name", ["a.rec", "b.npz", "c"])
@@ -94,7 +94,7 @@ def test_convert_reports_what_it_skipped(vicinal, tmp_path, name):
     assert done.exit_code == 0
     (told,) = [line for line in done.stderr.splitlines() if "skipped in" in line]
     assert told.startswith("vicinal: skipped in train: ")
-    assert told.endswith("(of no format that is known); it is no image, or damaged or incomplete")
+    assert told.endswith("(unknown format); it is damaged, incomplete or not an image")
     assert "3/00003.png" in told
 
 

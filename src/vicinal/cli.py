@@ -429,7 +429,7 @@ def data_convert(
                 encoding=encoding,
                 quality=quality,
                 progress=progress,
-                left_out=lambda part, sentence: _report(f"skipped in {part}: {sentence}"),
+                skipped=lambda part, sentence: _report(f"skipped in {part}: {sentence}"),
             )
         _print_paths(paths, json)
 

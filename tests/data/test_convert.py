@@ -122,7 +122,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
     for name in ("set.rec", "set", "set.npz"):
         convert(data, tmp_path / name)
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        with pytest.raises(UserError, match=r"is there already; choose another name"):
+        with pytest.raises(UserError, match=r"exists already; choose another name"):
             convert(data, tmp_path / name)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -140,10 +140,10 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out": "missing/set.rec"}, "there is no folder .*missing to write set_train.rec"),
+        ({"out": "missing/set.rec"}, "set_train.rec: there is no folder .*missing"),
         ({"encoding": "jpg"}, "there is no encoding 'jpg'; did you mean 'jpeg'"),
         ({"encoding": "raw", "out": "set"}, "a folder holds encoded images"),
-        ({"quality": 0}, "quality = 0: wanted 1 to 100"),
+        ({"quality": 0}, "quality: expected an integer from 1 to 100, got 0"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, options, message):
@@ -154,7 +154,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, options, message):
 
 def test_tables_go_into_npz_alone(tmp_path):
     iris = load("iris")
-    with pytest.raises(UserError, match=r"has torch.float32 \(4,\); convert it to NAME.npz"):
+    with pytest.raises(UserError, match=r"got torch.float32 \(4,\); convert to NAME.npz"):
         convert(iris, tmp_path / "iris.rec")
     convert(iris, tmp_path / "iris.npz")
     back = load("npz:iris.npz", root=tmp_path)
@@ -204,7 +204,7 @@ def renamed(*classes):
 
 def test_an_index_file_is_not_overwritten(tmp_path):
     (tmp_path / "set_train.idx").write_text("precious")
-    with pytest.raises(UserError, match=r"set_train\.idx is there already"):
+    with pytest.raises(UserError, match=r"set_train\.idx exists already"):
         convert(images(), tmp_path / "set.rec")
     assert (tmp_path / "set_train.idx").read_text() == "precious"
 
@@ -222,7 +222,7 @@ def test_a_class_name_that_would_come_back_as_another_is_refused(tmp_path, name)
 def test_a_class_that_a_part_has_not_is_refused_for_folders(tmp_path):
     data = images()
     few = DataSet(("cat", "dog"), data.train, Split(data.test.inputs, torch.zeros(2).long()))
-    with pytest.raises(UserError, match=r"class dog has no example in the split test"):
+    with pytest.raises(UserError, match=r"class dog has no example in the test split"):
         convert(few, tmp_path / "set")
 
 

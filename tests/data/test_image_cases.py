@@ -11,8 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from vicinal.data import load
-from vicinal.data.formats.exif import Looked, Looks
-from vicinal.data.formats.images import decode
+from vicinal.data.formats.images import ImageChanges, ImageOptions, decode
 from vicinal.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -61,7 +60,7 @@ def test_every_orientation_is_turned_as_pillow_turns_it(form, size):
         out, exif = io.BytesIO(), Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(pixels).save(out, form, exif=exif, quality=100)
-        found = decode(out.getvalue(), size=size, where="").astype(int)
+        found = decode(out.getvalue(), ImageOptions(size=size), where="").astype(int)
         known = ImageOps.exif_transpose(Image.open(io.BytesIO(out.getvalue()))).convert("RGB")
         if size:
             known = ImageOps.fit(known, (size, size), Image.Resampling.BILINEAR)
@@ -101,12 +100,12 @@ def test_transparency_can_be_ignored():
 def test_transparency_of_every_mode_is_composed(mode):
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((1, 2), (0, 0, 0, 255))
-    out, looked = io.BytesIO(), Looked()
+    out, changes = io.BytesIO(), ImageChanges()
     image.convert(mode).save(out, "PNG")
-    found = decode(out.getvalue(), where="", looked=looked)
+    found = decode(out.getvalue(), where="", changes=changes)
     assert found[2, 1].tolist() == [0, 0, 0]
     assert found.sum() == 15 * 3 * 255
-    assert looked.composed == 1
+    assert changes.composed == 1
 
 
 def test_kaggle_s_splits_are_not_taken_for_classes():
@@ -150,7 +149,7 @@ def test_hidden_folders_and_system_files_are_skipped_and_counted(name, skipped):
     data = load(f"folder:{CASES / 'folders' / name}")
     assert len(data.train) + len(data.test) == 20
     assert f"skipped 1 hidden or system files and folders: {skipped}" in texts(data)
-    assert "2 classes, a folder each: cat, dog" in texts(data)
+    assert "2 classes, one folder each: cat, dog" in texts(data)
 
 
 def test_linked_folders_are_read_once_and_loops_end(tmp_path):
@@ -223,15 +222,13 @@ def test_a_jpeg_about_which_libjpeg_only_warns_is_read_and_counted(tmp_path):
     known = decode(clean, where="").astype(int)
     assert np.abs(everything(data).permute(0, 2, 3, 1).numpy() - known).max() <= 1
     (doubt,) = [text for text in texts(data, doubtful=True) if "damaged" in text]
-    assert doubt.startswith("1 of 10 images were decoded though they may be damaged, such as")
+    assert doubt.startswith("1 of 10 images were decoded but may be damaged, such as")
     assert "a/1.jpg (Corrupt JPEG data: 5 extraneous bytes" in doubt
 
 
 def test_images_of_files_are_noted_after_a_look_at_the_first_ones(tmp_path):
     data = load(f"folder:{CASES / 'exif'}?size=8", in_memory=0)
-    assert "20 of the first 20 images looked at were resized and cropped from 16x16 to 8x8" in (
-        texts(data)
-    )
+    assert "20 of the first 20 images were resized and cropped from 16x16 to 8x8" in (texts(data))
     again = load(f"folder:{CASES / 'exif'}?size=8")
     assert "20 of 20 images were resized and cropped from 16x16 to 8x8" in texts(again)
 
@@ -242,7 +239,7 @@ def test_images_larger_than_max_bytes_are_refused_before_they_are_decoded():
     with pytest.raises(
         UserError, match=r"takes 64000000 bytes once it is decoded, more than max_b"
     ):
-        decode(out.getvalue(), where="", looks=Looks(max_bytes=10**6))
+        decode(out.getvalue(), ImageOptions(max_bytes=10**6), where="")
 
 
 def test_a_short_index_of_records_is_refused_with_both_counts():
@@ -271,7 +268,7 @@ def test_a_folder_of_records_is_read(tmp_path):
     assert f"{tmp_path}: read set_train.rec, set_test.rec, set_val.rec" in texts(data)
     shutil.copy(CASES / "recs" / "sh.rec", tmp_path / "other_train.rec")
     with pytest.raises(
-        UserError, match=r"several record files for train, such as other_train\.rec"
+        UserError, match=r"expected one record file for train, got other_train\.rec"
     ):
         load(f"rec:{tmp_path}")
 
@@ -281,7 +278,7 @@ def test_records_with_labels_out_of_range_are_skipped_where_this_is_asked_for(tm
     whole = load(f"rec:{tmp_path / 'sh.rec'},{tmp_path / 'sh.rec'}")
     (tmp_path / "classes.txt").write_text("only\n" * 1)
     spec = f"rec:{tmp_path / 'sh.rec'},{tmp_path / 'sh.rec'}"
-    with pytest.raises(UserError, match=r"found the label \d; .*to leave such"):
+    with pytest.raises(UserError, match=r"got the label \d; .*to skip such"):
         load(spec)
     data = load(spec, on_bad="skip")
     assert len(data.train) == int((whole.train.targets == 0).sum())

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from vicinal.data.dataset import LoadOptions
 from vicinal.data.formats.libraries import load_hugging_face, load_imported, load_torchvision
-from vicinal.data.formats.map_style import StoredItems
+from vicinal.data.formats.map_style import StoredRows
 from vicinal.errors import UserError
 
 CHANCE = np.random.default_rng(0)
@@ -208,24 +208,24 @@ def test_targets_that_count_are_classes(imported, target):
 
 BAD = {
     "cannot be read (KeyError: 'lost')": KeyError("lost"),
-    "wanted (input, target), found int": 3,
-    "wanted (input, target), found tuple": (COLORS[0], 1, 2),
-    "found the text 'cat'": (COLORS[0], "cat"),
-    "has no target": (COLORS[0], None),
-    "its class is -1": (COLORS[0], -1),
-    "its target is a real value, the first one's a class": (COLORS[0], 0.5),
-    "wanted a class or real values": (COLORS[0], np.eye(2)),
-    "its target is nan": (COLORS[0], float("nan")),
-    "found dict": ({"bytes": b""}, 0),
-    "found NoneType": (None, 0),
-    "is no array": ([[1, 2], [3]], 0),
-    "1 or 3 channels, found ndarray of shape (4, 6, 2)": (COLORS[0, :, :, :2], 0),
+    "expected (input, target), got int": 3,
+    "expected (input, target), got tuple": (COLORS[0], 1, 2),
+    "got the text 'cat'": (COLORS[0], "cat"),
+    "expected a target, got None": (COLORS[0], None),
+    "expected a class from 0, got -1": (COLORS[0], -1),
+    "expected a class as target like the first row, got a real value": (COLORS[0], 0.5),
+    "expected a class or real values": (COLORS[0], np.eye(2)),
+    "expected finite numbers as target, got nan": (COLORS[0], float("nan")),
+    "got dict": ({"bytes": b""}, 0),
+    "got NoneType": (None, 0),
+    "expected numbers, got list": ([[1, 2], [3]], 0),
+    "1 or 3 channels, got ndarray of shape (4, 6, 2)": (COLORS[0, :, :, :2], 0),
     "int64 of shape (4, 6, 3)": (COLORS[0].astype(np.int64), 0),
-    "(3, 3, 6) uint8, the first one's (3, 4, 6) uint8; all have to be alike; size=N": (
+    "(3, 4, 6) uint8 like the first row, got (3, 3, 6) uint8; size=N": (
         Image.fromarray(COLORS[0, :3]),
         0,
     ),
-    "(4, 6, 3) float32, the first one's (3, 4, 6) uint8": (COLORS[0].astype(float), 0),
+    "(3, 4, 6) uint8 like the first row, got (4, 6, 3) float32": (COLORS[0].astype(float), 0),
     "have no defined white level": (Image.fromarray(COLORS[0, :, :, 0].astype(np.float32)), 0),
 }
 
@@ -262,20 +262,20 @@ def test_integers_that_float32_does_not_hold_are_refused(imported):
 
 
 def test_where_no_row_is_left_the_first_reason_is_told(imported):
-    with pytest.raises(UserError, match=r"none of 2 rows can be used; .*row 0: cannot be read"):
+    with pytest.raises(UserError, match=r"none of 2 rows can be read; .*row 0: cannot be read"):
         imported(Items([ValueError("a"), ValueError("b")]), on_bad="skip")
     with pytest.raises(UserError, match="none of 0 rows"):
         imported(Items([]))
 
 
 def test_a_class_without_a_name_is_refused(imported):
-    with pytest.raises(UserError, match="class 1 has no name; there are 1 \\(cat\\)"):
+    with pytest.raises(UserError, match="one of the 1 classes \\(cat\\), got class 1"):
         imported(images(COLORS, classes=["cat"]))
 
 
 @pytest.mark.parametrize("found", [3, None, {1}, (x for x in "ab"), Stream()])
 def test_what_is_no_data_set_is_refused(imported, found):
-    with pytest.raises(UserError, match=r"wanted a data set with len\(d\) and d\[row\]"):
+    with pytest.raises(UserError, match=r"expected a data set with len\(d\) and d\[row\]"):
         imported(found)
 
 
@@ -283,7 +283,7 @@ def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     rows = [*zip(COLORS, LABELS, strict=True)]
     rows[2] = ValueError("lost")
     data = imported(Items(rows), in_memory=10 * 72 - 1, on_bad="skip", test_fraction=0.3)
-    assert isinstance(data.train.inputs, StoredItems)
+    assert isinstance(data.train.inputs, StoredRows)
     assert data.train.inputs.shape == (6, 3, 4, 6)
     assert data.train.inputs.dtype == torch.uint8
     assert (len(data.train.skipped), len(data.test.skipped)) == (1, 0)
@@ -323,8 +323,8 @@ def failing():
     [
         ("nowhere_at_all:data", "nowhere_at_all cannot be imported (ModuleNotFoundError"),
         ("somebody:dato", "there is no name in somebody 'dato'; did you mean 'data'?"),
-        ("somebody", "wanted MODULE:NAME"),
-        ("somebody:", "wanted MODULE:NAME"),
+        ("somebody", "expected MODULE:NAME"),
+        ("somebody:", "expected MODULE:NAME"),
         ("somebody:failing", "somebody:failing() failed (RuntimeError: no files)"),
     ],
 )
@@ -448,9 +448,9 @@ def test_options_name_config_splits_and_columns(hugging_face):
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        ({}, r"has 2 columns of type ClassLabel; label=COLUMN .*id \(Value\), img \(Image"),
+        ({}, r"column of type ClassLabel, got 2 among id \(Value\), img \(Image.*label=COLUMN"),
         ({"label": "fime"}, "no column of hf:me/flowers 'fime'; did you mean 'fine'"),
-        ({"label": "id"}, "split train, row 0, target: .* found the text '0'"),
+        ({"label": "id"}, "split train, row 0, target: .* got the text '0'"),
         ({"train": "tran"}, "no split of hf:me/flowers 'tran'; did you mean 'train'"),
         ({"train": "train", "test": "train"}, "have to be different splits"),
     ],
@@ -461,7 +461,7 @@ def test_what_cannot_be_told_is_asked_for(hugging_face, options, wanted):
 
 
 def test_several_splits_of_other_names_want_one_to_be_named(hugging_face):
-    with pytest.raises(UserError, match="has the splits a, b; train=NAME names one"):
+    with pytest.raises(UserError, match="expected a split train, got a, b; train=NAME"):
         hugging_face({"a": table(range(6)), "b": table([7, 8])})
 
 
@@ -480,7 +480,7 @@ def test_a_library_that_is_missing_is_answered_with_the_command(
     monkeypatch, tmp_path, load, library
 ):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UserError, match=f"wants the library {library} .*pip install {library} "):
+    with pytest.raises(UserError, match=f"requires the library {library} .*pip install {library}"):
         load("CIFAR10", {}, LoadOptions(tmp_path))
 
 
@@ -538,7 +538,7 @@ def test_a_class_of_one_part_is_divided(torchvision):
 
 
 def test_files_that_are_missing_are_told_with_the_place_they_were_looked_for(torchvision, tmp_path):
-    with pytest.raises(UserError, match=f"not found or corrupted.* under {tmp_path}"):
+    with pytest.raises(UserError, match=f"under {tmp_path} .*not found or corrupted"):
         torchvision("ByTrain")
 
 

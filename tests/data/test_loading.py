@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from vicinal.data import corrupt_labels, load, normalization_of
 from vicinal.data.dataset import ReadResult, Split
-from vicinal.data.input_statistics import statistics
+from vicinal.data.normalize import statistics
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
@@ -54,7 +54,7 @@ def test_an_unknown_source_is_refused_with_the_nearest_name():
 
 
 def test_a_split_that_leaves_a_class_out_is_refused():
-    with pytest.raises(UserError, match=r"test fraction of 0.001 cannot divide 1797"):
+    with pytest.raises(UserError, match=r"test fraction of 0.001 cannot split 1797"):
         load("digits", test_fraction=0.001, seed=0)
 
 
@@ -97,7 +97,7 @@ def test_a_class_too_small_for_both_parts_is_refused_by_name(rare, fraction):
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_statistics_are_joined_from_pieces(monkeypatch, stored):
-    monkeypatch.setattr("vicinal.data.input_statistics._PIECE", 1000)
+    monkeypatch.setattr("vicinal.data.normalize._PIECE", 1000)
     chance = torch.Generator().manual_seed(0)
     inputs = torch.randn(90, 2, 7, 5, generator=chance) * 3 + 1e4
 
@@ -115,11 +115,11 @@ def test_statistics_are_joined_from_pieces(monkeypatch, stored):
         np.testing.assert_allclose(found.mean, wide.mean((0, 2, 3)))
         np.testing.assert_allclose(found.std, wide.std((0, 2, 3)))
         assert (found.lowest, found.highest) == (wide.min(), wide.max())
-        assert found.looked_at == 90
+        assert found.examples == 90
 
 
 def test_large_pictures_in_files_are_sampled_within_a_limit(monkeypatch):
-    monkeypatch.setattr("vicinal.data.input_statistics._MOST", 10 * 48)
+    monkeypatch.setattr("vicinal.data.normalize._MOST", 10 * 48)
     seen = []
 
     class Files:
@@ -129,12 +129,12 @@ def test_large_pictures_in_files_are_sampled_within_a_limit(monkeypatch):
             seen.extend(rows)
             return ReadResult(torch.zeros(len(rows), 3, 4, 4).byte(), np.arange(len(rows)), [])
 
-    assert statistics(Split(Files(), torch.zeros(100))).looked_at == 10
+    assert statistics(Split(Files(), torch.zeros(100))).examples == 10
     assert (seen[0], seen[-1], len(seen)) == (0, 99, 10)
 
 
 def test_a_seed_or_a_home_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match=r"seed = -1: wanted a whole number from 0"):
+    with pytest.raises(UserError, match=r"seed: expected an integer from 0 to .* got -1"):
         load("digits", seed=-1)
-    with pytest.raises(UserError, match=r"the home of somebody who is not here"):
+    with pytest.raises(UserError, match=r"there is no such user"):
         load("cifar10", root="~nobody-of-this-name/data")

@@ -114,15 +114,21 @@ GOOD = framed([b"abcd", b"efg"])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "byte 0: wanted a RecordIO record, found 0x474e5089"),
-        (GOOD[:-4], "byte 12: .* a record of 3 bytes, of which 0 are there"),
+        (b"", "got an empty one"),
+        (b"\x89PNG\r\n\x1a\n", "byte 0: expected a RecordIO record, got 0x474e5089"),
+        (GOOD[:-4], "byte 12: .* a record of 3 bytes, of which the file has 0"),
         (GOOD[:15], "byte 12: .* the end of the file"),
         (GOOD[:-1], "byte 23: .* the end of the file in a record"),
         (GOOD[:4] + struct.pack("<I", 2**29 - 1) + GOOD[8:], "byte 0: .* of 536870911 bytes"),
-        (GOOD[:4] + struct.pack("<I", 5 << 29 | 4) + GOOD[8:], "a record of kind 5"),
-        (GOOD[:4] + struct.pack("<I", 2 << 29 | 4) + GOOD[8:], "byte 0: .* a stray part"),
-        (GOOD[:4] + struct.pack("<I", 1 << 29 | 4) + GOOD[8:], "byte 12: .* another record where"),
+        (GOOD[:4] + struct.pack("<I", 5 << 29 | 4) + GOOD[8:], "a record of the unknown kind 5"),
+        (
+            GOOD[:4] + struct.pack("<I", 2 << 29 | 4) + GOOD[8:],
+            "byte 0: .* a part without a first part",
+        ),
+        (
+            GOOD[:4] + struct.pack("<I", 1 << 29 | 4) + GOOD[8:],
+            "byte 12: .* another record instead",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_with_the_byte(tmp_path, content, message):
@@ -133,7 +139,7 @@ def test_a_damaged_file_is_refused_with_the_byte(tmp_path, content, message):
 
 def test_a_record_that_is_read_at_a_wrong_byte_is_refused(tmp_path):
     file = RecordFile(written(tmp_path / "good.rec", GOOD))
-    with pytest.raises(UserError, match=r"byte 4: wanted a RecordIO record"):
+    with pytest.raises(UserError, match=r"byte 4: expected a RecordIO record"):
         file.read(4)
     with pytest.raises(UserError, match=r"byte 99: .* the end of the file"):
         file.read(99)
@@ -144,13 +150,13 @@ def test_a_record_that_is_read_at_a_wrong_byte_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0\t0\nx\t4\n", "line 2: wanted key, tab, offset, found 'x"),
-        ("0 0\n", "line 1: wanted key"),
-        ("0\t0\n0\t8\n", "line 2: key 0 was there before"),
-        ("0\t8\n1\t8\n", "two keys have the same offset"),
+        ("0\t0\nx\t4\n", "line 2: expected key, tab, offset, got 'x"),
+        ("0 0\n", "line 1: expected key"),
+        ("0\t0\n0\t8\n", "line 2: expected each key once, got 0 again"),
+        ("0\t8\n1\t8\n", "expected different offsets"),
         ("0\t9999999999999999999\n", "larger than any file"),
-        ("0\t" + "9" * 5000, "line 1: wanted key"),
-        ("\u00e9", "byte 0: wanted text"),
+        ("0\t" + "9" * 5000, "line 1: expected key"),
+        ("\u00e9", "byte 0: expected text"),
     ],
 )
 def test_a_damaged_index_is_refused_with_the_line(tmp_path, text, message):
@@ -161,10 +167,10 @@ def test_a_damaged_index_is_refused_with_the_line(tmp_path, text, message):
 
 
 def test_an_image_record_that_is_too_short_is_refused():
-    with pytest.raises(ValueError, match=r"wanted an image record of 24 bytes, found 5"):
+    with pytest.raises(ValueError, match=r"expected an image record of at least 24 bytes, got 5"):
         image_labels(b"short")
     lying = struct.pack("<IfQQ", 2**32 - 1, 0, 0, 0) + b"four"
-    with pytest.raises(ValueError, match=r"28 bytes announces 4294967295 labels"):
+    with pytest.raises(ValueError, match=r"28 bytes claims 4294967295 labels"):
         image_labels(lying)
 
 

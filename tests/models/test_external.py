@@ -161,13 +161,16 @@ def test_networks_of_vicinal_can_be_had_by_their_import_path():
     [
         (
             "nowhere.at_all:net",
-            "wants a module nowhere.at_all that can be imported, but that fails",
+            "nowhere.at_all cannot be imported (ModuleNotFoundError",
         ),
-        ("nowhere.at_all:net", "start where nowhere lies, or install it"),
+        ("nowhere.at_all:net", "Start where nowhere lies, or install it"),
         ("broken_network:net", "No module named 'a_module_that_is_nowhere'"),
-        ("networks_of_mine:wide", "has no callable 'wide'; the nearest of 4 are Wide"),
-        ("networks_of_mine:Family.wide", "has no callable 'Family.wide'; the nearest of 1"),
-        ("networks_of_mine:depth", "but that is of type int; name a function or a class"),
+        ("networks_of_mine:wide", "no name in networks_of_mine 'wide'; did you mean 'Wide'"),
+        ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (there are: narrow)"),
+        (
+            "networks_of_mine:depth",
+            "expected a function or class that makes a network of (shape, classes), got the int",
+        ),
         ("networks_of_mine:failing", "(RuntimeError: no such kernel); call it by itself"),
         ("networks_of_mine:name_of_one", "wants a torch.nn.Module to come out"),
         ("networks_of_mine:name_of_one", "of type str came; return the network itself"),

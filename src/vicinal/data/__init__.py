@@ -1,7 +1,7 @@
-"""Data: sets in the forms that they come in, loaders, augmentation, labels corrupted on purpose.
+"""Data sets in many formats, loaders, transforms, normalization and label noise.
 
-The public names are imported when they are first used, so that listing the data sources does not
-wait for torch.
+Public names are imported when they are first used, so that listing the sources does not import
+torch.
 """
 
 from importlib import import_module
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from vicinal.data.description import describe, majority
     from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
     from vicinal.data.loader import Loader, epoch_order
-    from vicinal.data.loading import data_root, load, parse_known
+    from vicinal.data.loading import data_root, load
     from vicinal.data.normalize import Normalize, normalization_of
+    from vicinal.data.source_spec import parse_spec
     from vicinal.data.transforms import (
         TRANSFORMS,
         CenterCrop,
@@ -51,7 +52,7 @@ __all__ = [
     "load",
     "majority",
     "normalization_of",
-    "parse_known",
+    "parse_spec",
 ]
 
 _MODULES = (
@@ -62,13 +63,14 @@ _MODULES = (
     "normalize",
     "description",
     "label_noise",
+    "source_spec",
     "transforms",
 )
 """The modules that define these names; only the first imports nothing heavy."""
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use."""
+    """Import a public name when it is first used."""
     if name in __all__:
         for module in _MODULES:
             defined = vars(import_module(f"vicinal.data.{module}"))
@@ -79,5 +81,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, used or not."""
+    """List the public names, imported or not."""
     return sorted({*globals(), *__all__})

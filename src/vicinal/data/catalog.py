@@ -1,20 +1,20 @@
-"""The data sources by name, and the defaults of `load`; imports nothing heavy."""
+"""The data sources by name, and defaults of ``load``. Imports nothing heavy."""
 
 from typing import NamedTuple
 
 MAX_BYTES = 2_000_000_000
-"""The most bytes that one file may take once it is decoded, unless the caller allows more."""
+"""Default of ``max_bytes``: the most bytes that one file may take once it is decoded."""
 
 TEST_FRACTION = 0.2
-"""The share held out for testing of a data set that has no test split of its own."""
+"""Default share of test examples of a data set that has no test split."""
 
 
 class Source(NamedTuple):
-    """Where a data set comes from.
+    """A source of data sets.
 
     Args:
-        function: ``module:name`` of the function that reads it, imported when it is used.
-        spec: how it is written.
+        function: ``module:name`` of the function that loads it, in ``vicinal.data``.
+        spec: its syntax.
         holds: what it is, in a few words.
     """
 
@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("loading:_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
+    "digits": Source("loading:load_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
     "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
     "cifar10": Source(
         "formats.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"
@@ -39,15 +39,17 @@ SOURCES: dict[str, Source] = {
     "emnist": Source(
         "formats.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
     ),
-    "folder": Source("formats.image_folder:load_folder", "folder:PATH", "images, a folder a class"),
+    "folder": Source(
+        "formats.image_folder:load_folder", "folder:PATH", "images, one folder per class"
+    ),
     "rec": Source(
         "formats.mxnet_records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"
     ),
-    "npz": Source("formats.npz:load_npz", "npz:FILE", "arrays in one file of NumPy"),
+    "npz": Source("formats.npz:load_npz", "npz:FILE", "arrays in one NumPy file"),
     "commands": Source(
         "sound.speech:load_commands",
         "commands:PATH",
-        "recordings, a folder a word, list files",
+        "recordings, one folder per word, list files",
     ),
     "table": Source(
         "tables.table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
@@ -59,16 +61,14 @@ SOURCES: dict[str, Source] = {
     "phishing": Source(
         "tables.uci:load_phishing", "phishing", "UCI: 11,055 web pages, 30 features"
     ),
-    "hf": Source(
-        "formats.libraries:load_hugging_face", "hf:NAME", "a data set of Hugging Face's library"
-    ),
+    "hf": Source("formats.libraries:load_hugging_face", "hf:NAME", "a data set of Hugging Face"),
     "torchvision": Source(
         "formats.libraries:load_torchvision", "torchvision:NAME", "a data set of torchvision"
     ),
     "import": Source(
         "formats.libraries:load_imported",
         "import:MODULE:NAME",
-        "a map-style data set of your own; or MODULE.PATH:NAME",
+        "your own map-style data set; or MODULE.PATH:NAME",
     ),
 }
 """The data sources by their short names."""

@@ -1,4 +1,4 @@
-"""What a data set is: splits with inputs and targets, in memory or read when they are asked for."""
+"""Data sets: splits of inputs and targets, in memory or in files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from vicinal.errors import UserError
 OnBad = Literal["raise", "skip"]
 
 IN_MEMORY = 2_000_000_000
-"""Inputs of at most as many bytes are read into memory; larger ones when they are asked for."""
+"""Default of ``in_memory``: the most bytes of the inputs of a split that are read into memory."""
 
 
 class Note(NamedTuple):
-    """Something that a source guessed or changed, which its user has to be able to see.
+    """Something that a source guessed or changed, for the user.
 
     Args:
         text: a sentence that names the file, column or folder, such as ``"column 'date' holds 450
@@ -32,12 +32,12 @@ class Note(NamedTuple):
 
 
 class ReadResult(NamedTuple):
-    """What was read.
+    """Inputs that were read.
 
     Args:
-        inputs: ``(k, ...)``, in the order that was asked for.
-        kept: ``(k,)`` int64, for each the position among the rows that were asked for.
-        skipped: a sentence for each row that is missing, where bad examples are skipped.
+        inputs: ``(k, ...)``, in the order of the rows.
+        kept: ``(k,)`` int64, their positions among the rows.
+        skipped: a sentence for each row that was skipped.
     """
 
     inputs: Tensor
@@ -46,37 +46,37 @@ class ReadResult(NamedTuple):
 
 
 class StoredInputs(Protocol):
-    """Inputs that stay in files, and are read when they are asked for.
+    """Inputs that stay in files until they are read.
 
-    Has to be picklable, since worker processes read too.
+    They have to be picklable, since worker processes read too.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of them: ``(n, ...)``."""
+        """Return the shape of all inputs, ``(n, ...)``."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is read, such as uint8 for images."""
+        """Return the type of the inputs, such as uint8 for images."""
 
     def read(self, rows: Sequence[int]) -> ReadResult:
         """Read the inputs of some rows.
 
         Raises:
-            UserError: if one cannot be read, and is not to be skipped.
+            UserError: if one cannot be read and is not to be skipped.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split of a data set, such as its training examples.
+    """A split of a data set, such as its training examples.
 
     Args:
         inputs: ``(n, ...)``: images ``(n, channels, height, width)`` uint8, rows of a table
             ``(n, features)`` float32, or spectrograms ``(n, 1, bands, frames)`` float32. A tensor
-            if it is in memory, else what reads it.
+            if they are in memory, else ``StoredInputs``.
         targets: ``(n,)`` int64 classes, ``(n,)`` float32 real values, or ``(n, k)`` float32.
-        skipped: a sentence for each example that was left out since it could not be read.
+        skipped: a sentence for each example that was skipped because it could not be read.
     """
 
     inputs: Tensor | StoredInputs
@@ -88,10 +88,10 @@ class Split:
         return len(self.targets)
 
     def read(self, rows: Sequence[int]) -> ReadResult:
-        """Return the inputs of some rows, wherever they are.
+        """Return the inputs of some rows, from memory or from files.
 
         Raises:
-            UserError: if one cannot be read, and is not to be skipped.
+            UserError: if one cannot be read and is not to be skipped.
         """
         if not isinstance(self.inputs, Tensor):
             return self.inputs.read(rows)
@@ -99,12 +99,12 @@ class Split:
         return ReadResult(self.inputs[chosen], np.arange(len(rows)), [])
 
     def to(self, device: torch.device | str) -> "Split":
-        """Return the same split on a device; inputs in files stay there."""
+        """Move the split to a device; inputs in files stay in files."""
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
         return Split(inputs, self.targets.to(device), self.skipped)
 
     def share(self, rank: int, ranks: int) -> "Split":
-        """Return the share of one of several processes: rows that follow each other.
+        """Return the share of one of several processes: consecutive rows.
 
         Example:
             >>> split = Split(torch.zeros(5, 1), torch.arange(5))
@@ -143,17 +143,17 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set.
+    """A data set of up to three splits.
 
     Args:
         classes: the name of each class; empty where targets are real values.
-        train: what is learned from.
-        test: what is asked about; never trained on.
-        validation: what settings are chosen by, where the set has such a split.
-        brightest: the value that stands for white, such as 255; None where inputs are no images.
-        notes: what the source guessed or changed, in the order in which a user should read it.
-        preparation: how raw examples become inputs, in plain values that JSON can hold. Passed to
-            ``load`` as ``preparation``, it prepares other data in exactly the same way.
+        train: the training examples.
+        test: the test examples, never used for training.
+        validation: examples to choose settings by, if the data set has this split.
+        brightest: the value of white, such as 255; None if inputs are not images.
+        notes: what the source guessed or changed.
+        preparation: how raw examples become inputs, as JSON values. Passed to ``load``, it
+            prepares other data in the same way.
     """
 
     classes: tuple[str, ...]
@@ -166,25 +166,13 @@ class DataSet:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name."""
+        """The existing splits by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in named.items() if split is not None}
 
 
 class LoadOptions(NamedTuple):
-    """What a caller of ``load`` asks of any source.
-
-    Args:
-        root: folder that relative paths and downloaded archives are found under.
-        seed: decides the splits of a set that comes in one.
-        test_fraction: share of the examples to test on, of a set that comes in one split.
-        on_bad: what is done about an example that cannot be read.
-        in_memory: the most bytes of inputs of a split that are read into memory.
-        max_bytes: the most bytes that one file may take once it is decoded; a source checks this
-            before it allocates memory.
-        preparation: the ``DataSet.preparation`` of an earlier call, to be applied exactly; None to
-            fit a new one to the training split.
-    """
+    """The options of ``load`` that every source gets; see there."""
 
     root: Path
     seed: int = 0
@@ -197,7 +185,7 @@ class LoadOptions(NamedTuple):
 
 @dataclass
 class SkippedExamples:
-    """What is done about an example that cannot be read: raised, or written down and left out.
+    """Raises the errors of examples that cannot be read, or skips them and keeps their messages.
 
     Example:
         >>> skips = SkippedExamples("skip")
@@ -210,10 +198,10 @@ class SkippedExamples:
     sentences: list[str] = field(default_factory=list)
 
     def __call__(self, error: UserError) -> None:
-        """Raise the error, or keep its sentence."""
+        """Raise the error, or keep its message."""
         if self.on_bad == "raise":
             raise UserError(
-                f"{error}; to leave such examples out, pass --skip-bad, or set "
+                f"{error}; to skip such examples, pass --skip-bad, or set "
                 "skip_bad = true in a recipe"
             ) from error
         self.sentences.append(str(error))

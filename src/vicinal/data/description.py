@@ -1,18 +1,21 @@
-"""What there is in a data set, in numbers."""
+"""A data set in numbers, and warnings about what makes results on it doubtful."""
 
 from typing import Any
 
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, Split
-from vicinal.data.input_statistics import Statistics, statistics
+from vicinal.data.dataset import DataSet, Note, Split
+from vicinal.data.normalize import statistics
+from vicinal.errors import UserError
+
+_ROWS = 16  # of inputs in files that are compared
 
 
 def describe(data: DataSet) -> dict[str, Any]:
     """Return counts, shapes, class balance and ranges of values, ready for JSON.
 
-    Values are those of the training split; of inputs in files, those of at most 10,000 evenly
-    spaced examples, which ``looked_at`` says.
+    Values are those of the training split. Inputs in files are sampled: ``looked_at`` is the
+    number of examples that were read.
 
     Example:
         >>> from vicinal.data import load
@@ -22,15 +25,29 @@ def describe(data: DataSet) -> dict[str, Any]:
     """
     inputs, targets = data.train.inputs, data.train.targets
     found = statistics(data.train)
+    mean, std = found.mean, found.std
+    if len(inputs.shape) < 3 or inputs.shape[1] > 4:  # all features together
+        whole = mean.mean()
+        std = (std.square() + (mean - whole).square()).mean().sqrt()[None]
+        mean = whole[None]
+    splits: dict[str, Any] = {}
+    for name, split in data.splits.items():
+        splits[name] = {"count": len(split), "skipped": list(split.skipped)}
+        if data.classes:
+            counts = split.targets.bincount(minlength=len(data.classes))
+            splits[name]["of_each_class"] = counts.tolist()
     return {
         "classes": list(data.classes),
-        "splits": {name: _split(split, len(data.classes)) for name, split in data.splits.items()},
+        "splits": splits,
         "inputs": {
             "shape": list(inputs.shape[1:]),
             "dtype": str(inputs.dtype).removeprefix("torch."),
             "in_memory": isinstance(inputs, Tensor),
-            "looked_at": found.looked_at,
-            **_values(found, channels=len(inputs.shape) > 2 and inputs.shape[1] <= 4),
+            "looked_at": found.examples,
+            "lowest": found.lowest,
+            "highest": found.highest,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
         },
         "notes": [{"text": note.text, "doubtful": note.doubtful} for note in data.notes],
         "targets": {
@@ -43,7 +60,7 @@ def describe(data: DataSet) -> dict[str, Any]:
 
 
 def majority(data: DataSet) -> float:
-    """Return the test accuracy of whoever always says the most frequent training class.
+    """Return the test accuracy of always predicting the most frequent training class.
 
     Example:
         >>> from vicinal.data import load
@@ -54,23 +71,44 @@ def majority(data: DataSet) -> float:
     return float((data.test.targets == most).double().mean())
 
 
-def _split(split: Split, classes: int) -> dict[str, Any]:
-    described: dict[str, Any] = {"count": len(split), "skipped": list(split.skipped)}
-    if classes:
-        described["of_each_class"] = split.targets.bincount(minlength=classes).tolist()
-    return described
+def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
+    """Return notes on classes without examples and on constant inputs.
+
+    Example:
+        >>> import torch
+        >>> split = Split(torch.ones(2, 1), torch.tensor([0, 0]))
+        >>> [note.text for note in doubtful_notes(DataSet(("cat", "dog"), split, split))]
+        ['the train split has no example of 1 of 2 classes: dog', \
+'the test split has no example of 1 of 2 classes: dog', \
+'all training examples are of one class, cat', 'all training inputs are the same']
+    """
+    notes = []
+    if data.classes:
+        for name, split in data.splits.items():
+            counts = split.targets.bincount(minlength=len(data.classes))
+            missing = [data.classes[k] for k in (counts == 0).nonzero().flatten().tolist()]
+            if missing:
+                more = ", ..." if len(missing) > 5 else ""
+                notes.append(
+                    f"the {name} split has no example of {len(missing)} of {len(data.classes)} "
+                    f"classes: {', '.join(missing[:5])}{more}"
+                )
+        present = data.train.targets.unique().tolist()
+        if len(present) == 1:
+            notes.append(f"all training examples are of one class, {data.classes[present[0]]}")
+    if is_constant(data.train):
+        notes.append("all training inputs are the same")
+    return tuple(Note(text, doubtful=True) for text in notes)
 
 
-def _values(found: Statistics, *, channels: bool) -> dict[str, Any]:
-    """Return range, mean and std: of each channel, or of all features together."""
-    mean, std = found.mean, found.std
-    if not channels:
-        whole = mean.mean()
-        std = (std.square() + (mean - whole).square()).mean().sqrt()[None]
-        mean = whole[None]
-    return {
-        "lowest": found.lowest,
-        "highest": found.highest,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-    }
+def is_constant(split: Split) -> bool:
+    """Return whether all inputs are equal; inputs in files are sampled."""
+    inputs = split.inputs
+    if not isinstance(inputs, Tensor):
+        try:
+            inputs = split.read(range(0, len(split), -(-len(split) // _ROWS))).inputs
+        except UserError:  # a damaged example, which training will report
+            return False
+    if len(split) < 2 or len(inputs) < 2 or not bool((inputs[0] == inputs[-1]).all()):
+        return False
+    return all(bool((piece == inputs[:1]).all()) for piece in inputs.split(1024))

@@ -1,4 +1,4 @@
-"""Labels corrupted on purpose, to see who learns them by heart."""
+"""Label noise: labels that are replaced at random."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class CorruptedLabels(NamedTuple):
-    """What ``corrupt_labels`` made.
+    """Labels, some of which are random.
 
     Args:
         labels: ``(n,)`` int64.
-        replaced: ``(n,)`` bool, which ones were drawn anew; by chance some are right all the same.
+        replaced: ``(n,)`` bool, which labels were drawn at random; some are right by chance.
     """
 
     labels: Tensor
@@ -20,18 +20,17 @@ class CorruptedLabels(NamedTuple):
 
 
 def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) -> CorruptedLabels:
-    """Replace a fraction of the labels by random ones, and say which.
+    """Replace a fraction of the labels by random ones.
 
     Symmetric noise as in Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4: the new
-    label is drawn from *all* classes evenly, so one in ``num_classes`` happens to be right again.
-    Compare with the true labels to see which ones are wrong. The same arguments give the same
-    labels, so that the arms of a study share them.
+    label is drawn uniformly from *all* classes, so one in ``num_classes`` is right by chance. The
+    same arguments give the same labels, so that the arms of a study share them.
 
     Args:
         labels: ``(n,)`` int64. Not modified.
-        rate: fraction to replace, in ``[0, 1]``; exactly ``round(rate * n)`` are.
+        rate: fraction to replace, in ``[0, 1]``; exactly ``round(rate * n)`` labels.
         num_classes: number of classes to draw from.
-        seed: decides which labels are replaced, and by what.
+        seed: seed of the rows and of their new labels.
 
     Example:
         >>> zeros = torch.zeros(8, dtype=torch.int64)

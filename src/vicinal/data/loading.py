@@ -1,7 +1,7 @@
-"""Data sources: a short name in, a data set out."""
+"""Loading of data sets by the string that names their source."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +12,11 @@ import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, OnBad, Split
-from vicinal.data.sanity import sanity_notes
-from vicinal.data.saved_preparation import prepared, with_preparation
-from vicinal.data.source_spec import Spec, check_options, parse
+from vicinal.data.description import doubtful_notes
+from vicinal.data.preparation import prepared, with_preparation
+from vicinal.data.source_spec import check_options, parse_spec
 from vicinal.data.train_test_split import train_test_rows
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError
 from vicinal.extras import extras_named
 
 
@@ -32,64 +32,68 @@ def load(
     max_bytes: int = MAX_BYTES,
     preparation: Mapping[str, Any] | None = None,
 ) -> DataSet:
-    """Load a data set by what names it.
+    """Load a data set.
 
-    ``NAME``, ``NAME:WHERE`` or ``NAME:WHERE?option=value&option=value``, where NAME is one of
-    ``SOURCES``; what WHERE and the options mean says the function of the source, such as
+    A source is written ``NAME``, ``NAME:WHERE`` or ``NAME:WHERE?option=value&option=value``, where
+    NAME is one of ``vicinal.data.SOURCES`` (``vicinal data list`` shows them). What WHERE and the
+    options mean is documented at the function that ``SOURCES`` names, such as
     ``vicinal.data.formats.image_folder.load_folder``.
 
     Args:
-        spec: such as ``"cifar10"``, ``"folder:flowers?size=64"``, ``"rec:train.rec,test.rec"`` or
-            ``"table:cars.csv?label=price"``.
-        root: folder that paths are looked for under before they are taken as they stand; the
-            environment variable ``VICINAL_DATA`` where it is None, and where that is not set, the
-            folder ``data``.
-        seed: decides the splits of a set that comes in one.
-        test_fraction: of a set that comes in one split the share to test on, in ``(0, 1)``, the
-            same in every class.
-        on_bad: ``"raise"`` stops at the first example that cannot be read, ``"skip"`` leaves it
-            out and keeps a sentence about it in ``Split.skipped``.
-        in_memory: the most bytes that the inputs of a split may take in memory; larger ones are
-            read when they are asked for, where the source can do that.
-        max_bytes: the most bytes that one file may take once it is decoded. A larger file raises
+        spec: the source, such as ``"cifar10"``, ``"folder:flowers?size=64"``,
+            ``"rec:train.rec,test.rec"`` or ``"table:cars.csv?label=price"``.
+        root: folder of data sets. Relative paths are looked up there first, then in the working
+            directory. The default is the environment variable ``VICINAL_DATA``, or the folder
+            ``data``.
+        seed: seed of the train/test split, where the data set has no test split.
+        test_fraction: share of its examples that become test examples, in ``(0, 1)``; the same
+            share of every class.
+        on_bad: ``"raise"`` raises an error for the first example that cannot be read, ``"skip"``
+            skips such examples and lists them in ``Split.skipped``.
+        in_memory: most bytes of the inputs of a split that are read into memory; larger inputs
+            stay in files, if the source can read them when they are needed.
+        max_bytes: most bytes that one file may take once it is decoded. A larger file raises
             an error before memory is allocated for it.
-        preparation: the ``DataSet.preparation`` of an earlier call, such as that of the data a
-            network was trained on, to be applied exactly: its options are added to ``spec``. None
-            fits a new one to the training split.
+        preparation: ``DataSet.preparation`` of an earlier call, such as that of the data a
+            network was trained on, to be applied exactly. None fits a new one to the training
+            split.
 
     Returns:
-        ``classes`` and the splits ``train``, ``test`` and perhaps ``validation``, each with
-        ``inputs`` ``(n, ...)`` and ``targets`` ``(n,)``.
+        Splits ``train``, ``test`` and perhaps ``validation``, each with ``inputs`` and ``targets``.
+        Inputs are images ``(n, channels, height, width)`` uint8, rows of a table
+        ``(n, features)`` float32, or features of recordings, float32. Targets are ``(n,)`` int64
+        classes, named by ``classes``, or real values, ``(n,)`` or ``(n, k)`` float32.
 
     Raises:
         MissingExtraError: if the source needs a package that is not installed.
-        UserError: if there is no such source, or something is wrong with its files: which, where,
-            and what to try; if the data cannot be prepared as ``preparation`` says.
+        UserError: if there is no such source or option, or a file is missing, damaged, or does not
+            fit the others or ``preparation``. The message names the file and the row.
 
     Example:
         >>> digits = load("digits", test_fraction=0.3)
         >>> len(digits.train), len(digits.test), digits.train.inputs.shape[1:]
         (1257, 540, torch.Size([1, 8, 8]))
     """
-    if not 0 < test_fraction < 1:
-        raise UserError(f"test_fraction = {test_fraction}: wanted a share between 0 and 1")
-    if not 0 <= seed < 1 << 32:
-        raise UserError(f"seed = {seed}: wanted a whole number from 0 below {1 << 32}")
-    if on_bad not in {"raise", "skip"}:
-        raise UserError(f'on_bad = "{on_bad}": wanted "raise" or "skip"')
-    if max_bytes < 1:
-        raise UserError(f"max_bytes = {max_bytes}: expected a positive number of bytes")
+    for fits, name, value, expected in (
+        (0 < test_fraction < 1, "test_fraction", test_fraction, "a share between 0 and 1"),
+        (0 <= seed < 1 << 32, "seed", seed, f"an integer from 0 to {(1 << 32) - 1}"),
+        (on_bad in {"raise", "skip"}, "on_bad", on_bad, '"raise" or "skip"'),
+        (max_bytes > 0, "max_bytes", max_bytes, "a positive number of bytes"),
+    ):
+        if not fits:
+            raise UserError(f"{name}: expected {expected}, got {value!r}")
     load_options = LoadOptions(
         data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation
     )
-    taken = with_preparation(parse_known(spec), preparation)
-    data = _function(taken.name)(taken.where, taken.options, load_options)
-    data = prepared(data, taken, preparation)
-    return replace(data, notes=(*data.notes, *sanity_notes(data)))
+    source = with_preparation(parse_spec(spec), preparation)
+    module, _, name = SOURCES[source.name].function.partition(":")
+    function = getattr(import_module(f"vicinal.data.{module}"), name)
+    data = prepared(function(source.where, source.options, load_options), source, preparation)
+    return replace(data, notes=(*data.notes, *doubtful_notes(data)))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that data sets are looked for under and downloaded to.
+    """Return the folder that data sets are looked up in and downloaded to.
 
     Example:
         >>> data_root("~/sets").is_absolute()
@@ -99,47 +103,21 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path} begins with the home of somebody who is not here") from error
+        raise UserError(f"{path}: there is no such user; write the path in full") from error
 
 
-def parse_known(spec: str) -> Spec:
-    """Take what names a data set apart, and refuse a source that there is not.
+def load_digits(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
+    """Load ``digits``, the 1,797 images of 8x8 pixels in scikit-learn, values 0 to 16.
 
-    Raises:
-        UserError: if there is no such source; the nearest name is shown.
-
-    Example:
-        >>> parse_known("digit")
-        Traceback (most recent call last):
-        vicinal.errors.UserError: there is no data source 'digit'; did you mean 'digits'? ...
+    They are the test split of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and
+    Kaynak, 1998).
     """
-    taken = parse(spec)
-    if "." in taken.name and taken.name not in SOURCES:
-        inside = f"{taken.name}:{taken.where}" if taken.where else taken.name
-        return Spec("import", inside, taken.options)
-    if taken.name not in SOURCES:
-        raise UserError(unknown("data source", taken.name, SOURCES))
-    return taken
-
-
-def _function(name: str) -> Callable[[str, Mapping[str, str], LoadOptions], DataSet]:
-    module, _, function = SOURCES[name].function.partition(":")
-    found: Callable[[str, Mapping[str, str], LoadOptions], DataSet] = getattr(
-        import_module(f"vicinal.data.{module}"), function
-    )
-    return found
-
-
-def _digits(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """The 1,797 8x8 scans that come with scikit-learn: the test split of the UCI set "Optical
-    Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), values 0 to 16.
-    """
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
 
     if where:
         raise UserError(f"digits comes with scikit-learn and has no path, got {where!r}")
     check_options("digits", options, ())
-    digits = load_digits()
+    digits = datasets.load_digits()
     classes = tuple(str(name) for name in digits.target_names)
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))

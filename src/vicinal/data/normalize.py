@@ -1,57 +1,146 @@
-"""Inputs with mean zero and std one, as networks want them."""
+"""Normalization of inputs to mean zero and standard deviation one."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vicinal.data.dataset import Split
-from vicinal.data.input_statistics import statistics
+
+_SAMPLE = 10_000
+_PIECE = 1 << 24  # bytes that are in memory at once
+_MOST = 1 << 30  # bytes that are read of a split in files
 
 
 @dataclass(frozen=True, eq=False)
 class Normalize:
-    """Takes the mean out of each channel and divides by its std.
+    """Subtracts the mean of each channel and divides by its standard deviation.
 
-    Draws nothing; it stands last among the augmentations of a ``Loader``.
+    A transform without randomness, the last one of a ``Loader``.
 
     Args:
         mean: ``(channels, 1, 1)`` or ``(features,)`` float32, in units of the inputs.
         std: likewise.
+
+    Example:
+        >>> transform = Normalize(mean=torch.tensor([2.0]), std=torch.tensor([4.0]))
+        >>> transform.apply(torch.tensor([[6.0], [2.0]]), torch.empty(2, 0)).tolist()
+        [[1.0], [0.0]]
     """
 
     mean: Tensor
     std: Tensor
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Return no numbers, ``(size, 0)``."""
+        """Return no random numbers, ``(size, 0)``."""
         return torch.empty(size, 0, dtype=torch.float64)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Return inputs as float32; ``x`` is not modified."""
+        """Return normalized inputs as float32; ``x`` is not modified."""
         return x.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
     def to(self, device: torch.device | str) -> "Normalize":
-        """Return the same on another device."""
+        """Return the same transform on another device."""
         return Normalize(self.mean.to(device), self.std.to(device))
 
 
 def normalization_of(split: Split) -> Normalize:
-    """Look at a split, which should be the training split, and say how to normalize like it.
+    """Return the transform that normalizes a split, which should be the training split.
 
-    Inputs in memory are counted exactly; of a split in files 10,000 evenly spaced examples are
-    read. A channel that is the same everywhere keeps its std.
+    Statistics are exact for inputs in memory; of inputs in files, 10,000 evenly spaced examples are
+    read. Constant channels are not divided.
 
     Args:
         split: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
 
     Example:
         >>> x = torch.tensor([[[[0, 4]]]], dtype=torch.uint8)
-        >>> by = normalization_of(Split(x, torch.zeros(1)))
-        >>> by.mean.item(), by.std.item()
+        >>> transform = normalization_of(Split(x, torch.zeros(1)))
+        >>> transform.mean.item(), transform.std.item()
         (2.0, 2.0)
     """
     found = statistics(split)
     shape = (-1, *(1 for _ in range(len(split.inputs.shape) - 2)))
     std = torch.where(found.std > 0, found.std, 1.0)
     return Normalize(found.mean.float().view(shape), std.float().view(shape))
+
+
+class Statistics(NamedTuple):
+    """Statistics of the inputs of a split.
+
+    Args:
+        examples: how many were read.
+        mean: ``(channels,)`` float64, or ``(features,)``.
+        std: likewise, dividing by the number of values.
+        lowest: of all values.
+        highest: of all values.
+    """
+
+    examples: int
+    mean: Tensor
+    std: Tensor
+    lowest: float
+    highest: float
+
+
+def statistics(split: Split) -> Statistics:
+    """Return statistics of all inputs in memory, or of a sample of inputs in files.
+
+    A sample has evenly spaced examples, at most 10,000 and at most 1 GiB.
+
+    Args:
+        split: with inputs ``(n, channels, ...)`` or ``(n, features)``.
+
+    Example:
+        >>> found = statistics(Split(torch.tensor([[[0.0, 4.0]]]), torch.zeros(1)))
+        >>> found.mean.item(), found.std.item(), found.highest
+        (2.0, 2.0, 4.0)
+    """
+    examples = values = 0
+    mean = square = torch.zeros((), dtype=torch.float64)
+    low, high = math.inf, -math.inf
+    for piece in _pieces(split):
+        if not piece.numel():
+            continue
+        count, new_mean, new_square = _moments(piece)
+        # Two sums of squares are joined as in Chan, Golub and LeVeque (1983).
+        total = values + count
+        difference = new_mean - mean
+        square = square + new_square + difference.square() * (values * count / total)
+        mean = mean + difference * (count / total)
+        values = total
+        examples += len(piece)
+        low, high = min(low, piece.min().item()), max(high, piece.max().item())
+    return Statistics(examples, mean, (square / max(values, 1)).sqrt(), low, high)
+
+
+def _pieces(split: Split) -> Iterator[Tensor]:
+    each = max(1, math.prod(split.inputs.shape[1:]) * split.inputs.dtype.itemsize)
+    together = max(1, _PIECE // each)
+    if isinstance(split.inputs, Tensor):
+        yield from split.inputs.split(together)
+        return
+    most = min(_SAMPLE, len(split), max(1, _MOST // each))
+    rows = np.unique(np.linspace(0, len(split) - 1, most).astype(np.int64)).tolist()
+    for start in range(0, len(rows), together):
+        yield split.read(rows[start : start + together]).inputs
+
+
+def _moments(piece: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the number of values per channel, their mean, and their squares around it, summed."""
+    count = piece.numel() // piece.shape[1]
+    if piece.dtype == torch.uint8:
+        levels = torch.arange(256, dtype=torch.float64, device=piece.device)
+        channels = [piece[:, k].flatten() for k in range(piece.shape[1])]
+        counts = torch.stack([torch.bincount(c, minlength=256) for c in channels]).double()
+        mean = counts @ levels / count
+        return count, mean, (counts * (levels - mean[:, None]).square()).sum(1)
+    others = [d for d in range(piece.ndim) if d != 1]
+    values = piece.double()
+    mean = values.mean(others)
+    around = values - mean.view(-1, *(1 for _ in range(piece.ndim - 2)))
+    return count, mean, around.square().sum(others)

@@ -1,4 +1,4 @@
-"""How many CPU threads PyTorch works with."""
+"""The number of CPU threads of PyTorch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import torch
 
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Run with ``count`` CPU threads, or with as many as there were if None; then as before.
+    """Run with ``count`` CPU threads, or with the current number if None; then restore it.
 
-    Small operations, and those beside busy processes, are quicker in one: several wait for each
-    other, and the slowest may have to share its core.
+    Small operations, and operations next to busy processes, are faster in one thread: several wait
+    for each other, and the slowest may share its core.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)

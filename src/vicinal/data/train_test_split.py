@@ -11,20 +11,20 @@ from vicinal.errors import UserError
 def train_test_rows(
     targets: Tensor, *, fraction: float, seed: int, classes: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the rows of a set that comes in one split into rows to train on and to test on.
+    """Split the rows of a data set that has no test split.
 
     Args:
-        targets: ``(n,)`` int64 classes, of which both splits get the same share each; float32 real
-            values are divided without looking at them.
-        fraction: of the rows to test on, in ``(0, 1)``.
-        seed: decides which rows these are.
+        targets: ``(n,)`` int64 classes, the same share of which goes to each split; or float32 real
+            values, which are split at random.
+        fraction: share of test rows, in ``(0, 1)``.
+        seed: seed of the random split.
         classes: names, for the error.
 
     Returns:
-        Rows to train on and rows to test on, int64.
+        Training rows and test rows, int64.
 
     Raises:
-        UserError: if a split would be left without some class, or empty.
+        UserError: if a split would be empty or lack a class.
 
     Example:
         >>> import torch
@@ -34,19 +34,19 @@ def train_test_rows(
     """
     from sklearn.model_selection import train_test_split
 
-    stratify = None if targets.is_floating_point() else targets.numpy()  # floats are no classes
+    stratify = None if targets.is_floating_point() else targets.numpy()  # floats are not classes
     try:
         train, test = train_test_split(
             np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
         )
         if stratify is not None:
-            for split in (train, test):
-                if len(np.unique(stratify[split])) < len(np.unique(stratify)):
+            for rows in (train, test):
+                if len(np.unique(stratify[rows])) < len(np.unique(stratify)):
                     raise ValueError("a class is too small for its share")
     except ValueError as error:
         raise UserError(
-            f"a test fraction of {fraction} cannot divide {len(targets)} examples so that every "
-            f"class is in both splits; {_rarest(targets, classes)}try another fraction, or take "
+            f"a test fraction of {fraction} cannot split {len(targets)} examples so that every "
+            f"class is in both splits; {_rarest(targets, classes)}try another fraction, or leave "
             f"that class out ({error})"
         ) from error
     return train, test

@@ -1,8 +1,6 @@
 """Networks of other libraries and of the user, by names with a colon in them."""
 
 import difflib
-import os
-import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vicinal.errors import UserError
+from vicinal.import_path import import_object, one_line
 
 FORMS = "timm:NAME, torchvision:NAME and package.module:callable"
 """The names that networks from elsewhere have, for sentences."""
@@ -147,36 +146,18 @@ def _library(package: str, name: str) -> Any:
 
 def _broken(package: str, name: str, error: Exception) -> UserError:
     return UserError(
-        f"{name} wants the library {package}, which cannot be imported here ({_said(error)}); "
+        f"{name} wants the library {package}, which cannot be imported here ({one_line(error)}); "
         f"pip install --upgrade {package} may mend it"
     )
 
 
 def _imported(name: str) -> Callable[..., Any]:
-    """Return what ``package.module:callable`` stands for."""
-    where, _, what = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # a console script does not have it there
-    try:
-        found: Any = import_module(where)
-    except Exception as error:  # somebody else's code
-        raise UserError(
-            f"{name} wants a module {where} that can be imported, but that fails "
-            f"({_said(error)}); start where {where.partition('.')[0]} lies, or install it"
-        ) from error
-    for word in what.split("."):
-        if not hasattr(found, word):
-            callables = [
-                each
-                for each in dir(found)
-                if not each.startswith("_") and callable(getattr(found, each, None))
-            ]
-            raise UserError(_nearest(where, "callable", what, callables))
-        found = getattr(found, word)
+    """Return what ``package.module:callable`` names."""
+    found = import_object(name)
     if not callable(found):
         raise UserError(
-            f"{name} wants a callable that makes a network of (shape, classes), but that is of "
-            f"type {type(found).__name__}; name a function or a class"
+            f"{name}: expected a function or class that makes a network of (shape, classes), got "
+            f"the {type(found).__name__} {found!r}"
         )
     made: Callable[..., Any] = found
     return made
@@ -187,7 +168,7 @@ def _built(name: str, make: Callable[[], Any]) -> nn.Module:
         network = make()
     except Exception as error:  # somebody else's code
         raise UserError(
-            f"{name} failed to make a network of these examples and classes ({_said(error)}); "
+            f"{name} failed to make a network of these examples and classes ({one_line(error)}); "
             "call it by itself to see where"
         ) from error
     if not isinstance(network, nn.Module):
@@ -204,8 +185,3 @@ def _nearest(owner: str, what: str, name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:5]
     listed = f"the nearest of {len(known)} are {', '.join(near)}" if near else "it has none"
     return f"{owner} has no {what} {name!r}; {listed}"
-
-
-def _said(error: Exception) -> str:
-    """Return in one line what somebody else's error says."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

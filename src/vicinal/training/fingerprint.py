@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.data import DataSet, Split
-from vicinal.data.sanity import is_constant
+from vicinal.data.description import is_constant
 from vicinal.models import imported_module
 from vicinal.training.environment import versions
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from vicinal.data import DataSet, load, parse_known
+from vicinal.data import DataSet, load, parse_spec
 from vicinal.errors import UserError
 from vicinal.models import imported_module
 from vicinal.training.fingerprint import data_facts
@@ -62,7 +62,7 @@ def code_that_runs(recipe: Recipe) -> list[str]:
         []
     """
     named = {"model.name": (recipe.model.name, imported_module(recipe.model.name))}
-    source = parse_known(recipe.data.source)
+    source = parse_spec(recipe.data.source)
     if source.name == "import":
         named["data.source"] = recipe.data.source, source.where.partition(":")[0]
     return [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from vicinal.data import MAX_BYTES, DataSet, load, parse_known
+from vicinal.data import MAX_BYTES, DataSet, load, parse_spec
 from vicinal.errors import UserError
 from vicinal.training.fingerprint import data_facts, source_hashes
 from vicinal.training.origin import Form, origin_differs
@@ -69,7 +69,7 @@ def score_saved(
     seed = about.division.seed if seed is None else seed
     fraction = about.division.test_fraction if test_fraction is None else test_fraction
     named = source or about.data
-    if source is None and parse_known(named).name in _RUN_CODE and not allow_import:
+    if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
             f"{path} was trained on {named!r}, and loading that can run code; name the data with "
             "--data, or allow it with --allow-import if you trust whoever wrote the checkpoint"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_known
+from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name
 from vicinal.training.augment import Augment
@@ -45,7 +45,7 @@ class Settings(pydantic.BaseModel):
 class Data(Settings):
     """What is learned."""
 
-    source: Annotated[str, _checked(parse_known)] = Field(
+    source: Annotated[str, _checked(parse_spec)] = Field(
         description='what names a data set, such as "cifar10" or "folder:PATH"'
     )
     root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")

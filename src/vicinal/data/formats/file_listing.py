@@ -1,4 +1,4 @@
-"""Folders of data files: what does not belong to the data in them, and what identifies a file."""
+"""Files in folders: names to skip, and what identifies a file."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,7 +9,7 @@ _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lo
 
 
 def is_litter(name: str) -> bool:
-    """Say whether a file or folder is hidden or left behind by an operating system.
+    """Return whether a file or folder is hidden or was left behind by an operating system.
 
     Example:
         >>> [is_litter(name) for name in (".ipynb_checkpoints", "Thumbs.db", "cat.jpg")]
@@ -19,7 +19,7 @@ def is_litter(name: str) -> bool:
 
 
 def litter_notes(skipped: Counter[str]) -> list[Note]:
-    """Return a note on what was skipped, by name; none if nothing was.
+    """Return a note that lists skipped names; none if nothing was skipped.
 
     Example:
         >>> litter_notes(Counter({"Thumbs.db": 2}))[0].text
@@ -32,7 +32,7 @@ def litter_notes(skipped: Counter[str]) -> list[Note]:
 
 
 def file_identity(folder: Path, name: str) -> str:
-    """Return the name of a file below a folder and its size, -1 where it cannot be read."""
+    """Return the name of a file below a folder and its size, -1 if it cannot be read."""
     try:
         size = (folder / name).stat().st_size
     except OSError:

@@ -1,45 +1,38 @@
-"""Images in folders, one a class: ImageNet's layout."""
+"""Folders of images with one folder per class, as ImageNet has them: ``folder:PATH``."""
 
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
-from vicinal.data.formats.exif import Looked
+from vicinal.data.dataset import DataSet, LoadOptions, Note
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
-from vicinal.data.formats.images import (
-    IMAGE_OPTIONS,
-    StoredImages,
-    image_notes,
-    image_split,
-)
+from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
+from vicinal.data.formats.stored_images import StoredImages, image_notes, image_split
 from vicinal.data.source_spec import check_options, existing
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
-
-OPTIONS = (*IMAGE_OPTIONS, "classes", "train", "test", "validation")
 
 _SPLITS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation", "dev"),
 }
-_NO_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
+_NOT_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
 
 _LARGEST = 1 << 29  # bytes of a file
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Encoded images, a file each.
+class FilesOfImages:
+    """Encoded images, one file each.
 
     Args:
         root: the folder that they are under.
@@ -55,16 +48,18 @@ class ImageFiles:
 
     def get(self, row: int) -> bytes:
         """Return the bytes of a file."""
+        path = self.root / str(self.names[row])
         try:
-            path = self.root / str(self.names[row])
             status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-                raise UserError(f"{path} is no file")
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
+                raise UserError(f"{path} is not a file")
             if status.st_size > _LARGEST:
-                raise UserError(f"{path} has more than {_LARGEST} bytes; that is no image")
+                raise UserError(
+                    f"{path}: expected an image of at most {_LARGEST} bytes, got {status.st_size}"
+                )
             return path.read_bytes()
         except OSError as error:
-            raise UserError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
     def name(self, row: int) -> str:
         """Return the path of a file."""
@@ -74,42 +69,42 @@ class ImageFiles:
         """Return the path of a file below the root, and its size."""
         return file_identity(self.root, str(self.names[row]))
 
-    def chosen(self, rows: np.ndarray) -> "ImageFiles":
-        """Return some of them."""
-        return ImageFiles(self.root, self.names[rows])
+    def rows(self, rows: np.ndarray) -> "FilesOfImages":
+        """Return some of the files."""
+        return FilesOfImages(self.root, self.names[rows])
 
 
 def load_folder(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load ``folder:PATH``: a folder a class, any format that Pillow reads.
+    """Load ``folder:PATH``: one folder per class, images of any format that Pillow reads.
 
-    Where PATH has folders ``train`` and ``test`` (or ``val``, as ImageNet), these are the splits;
+    If PATH has folders ``train`` and ``test`` (or ``val``, as in ImageNet), these are the splits;
     with all three, ``val`` is the validation split. ``training``, ``testing``, ``valid``,
-    ``validation`` and ``dev`` are known too. Where PATH has classes right away, they are divided:
-    ``test_fraction`` of each class are test examples. Classes are in the order of their names, and
-    so are the files of a class. Folders within a class are read too, also through links; names that
-    begin with a dot and what systems leave behind (``Thumbs.db``) are skipped at every depth.
+    ``validation`` and ``dev`` are known too. If PATH has the classes themselves,
+    ``test_fraction`` of each class become test examples. Classes are in the order of their names,
+    and so are the files of a class. Folders within a class are read too, also through links; hidden
+    files and files of operating systems (``Thumbs.db``) are skipped at every depth.
 
     Options:
 
-    - ``size=N`` makes all images N x N (the shorter side resized, the middle cut out), else all
-      have to be of one size.
+    - ``size=N`` makes all images N x N (the shorter side resized, the middle cut out); without it
+      all have to have one size.
     - ``channels=1`` reads them gray; the default is 3.
     - ``exif=ignore`` does not turn images by the orientation in their EXIF data.
     - ``alpha=black`` composes transparent images onto black instead of white, ``alpha=ignore``
       drops their transparency.
-    - ``classes=A,B`` takes only these folders.
+    - ``classes=A,B`` reads only these folders.
     - ``train=FOLDER``, ``test=FOLDER`` and ``validation=FOLDER`` name splits under PATH that have
       other names.
 
     Raises:
-        UserError: if there is no class, a class without files to train on, or a test class that is
+        UserError: if there is no class, a class without training examples, or a test class that is
             not in the training split; if the folders look like splits, or like images and masks,
-            rather than classes; for an image that cannot be read.
+            rather than classes; if an image cannot be read.
     """
-    check_options("folder", options, OPTIONS)
+    check_options("folder", options, (*IMAGE_OPTIONS, "classes", *_SPLITS))
     root = existing(where, load_options.root, what="folder of images")
     if not root.is_dir():
-        raise UserError(f"{root} is a file; folder: wants a folder with one folder a class")
+        raise UserError(f"{root}: expected a folder with one folder per class, got a file")
     only = options["classes"].split(",") if "classes" in options else None
     splits = _splits(root, options)
     train = splits.get("train", root)
@@ -117,35 +112,42 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     lists = {}
     for name, folder in (splits or {"train": root}).items():
         if more := sorted(set(_folders(folder)) - set(classes)) if only is None else []:
-            raise UserError(f"{folder} has the class {more[0]}, which {train} has not")
-        lists[name] = _listed(folder, classes)
+            raise UserError(f"{folder} has the class {more[0]}, which is not in {train}")
+        lists[name] = _list_files(folder, classes)
         if not len(lists[name].files):
             raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}")
-    _check_layout(train, lists["train"], classes, nested=only is not None or bool(splits))
-    listed = [(one.files, one.targets) for one in lists.values()]
+    _check_layout(train, lists["train"], classes, explicit=only is not None or bool(splits))
+    files = {name: (one.files, one.targets) for name, one in lists.items()}
     if not splits:
-        ((files, targets),) = listed
+        whole, targets = files["train"]
         rows = train_test_rows(
-            targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
+            targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            classes=classes,
         )
-        listed = [(files.chosen(k), targets[torch.from_numpy(k)]) for k in rows]
-    looked = Looked()
-    first = StoredImages.by_options(listed[0][0], options, load_options, looked)
-    loaded: list[Split] = []
-    for images, targets in listed:
-        stored = replace(first, files=images, shape=(len(images), *first.shape[1:]))
-        loaded.append(image_split(stored, targets, load_options))
-    notes = [
-        *_layout_notes(root, splits, classes, lists),
-        *image_notes(looked, loaded, options, load_options),
-    ]
-    validation = loaded[2] if len(loaded) > 2 else None
-    names = tuple(map(visible, classes))
-    return DataSet(names, loaded[0], loaded[1], validation, 255, tuple(notes))
+        for name, chosen in zip(("train", "test"), rows, strict=True):
+            files[name] = whole.rows(chosen), targets[torch.from_numpy(chosen)]
+    stored = StoredImages.of(
+        files["train"][0], image_options(options, load_options.max_bytes), load_options.on_bad
+    )
+    loaded = {
+        name: image_split(stored.of_files(images), targets, load_options)
+        for name, (images, targets) in files.items()
+    }
+    notes = *_layout_notes(root, splits, classes, lists), *image_notes(stored, loaded.values())
+    return DataSet(
+        tuple(map(visible, classes)),
+        loaded["train"],
+        loaded["test"],
+        loaded.get("validation"),
+        255,
+        notes,
+    )
 
 
 def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
-    """Return the folders of the splits: training, test and perhaps validation; {} for none."""
+    """Return the folders of the splits; {} if PATH has the classes themselves."""
     named = {name.lower(): root / name for name in _folders(root)}
     found = {
         name: next(named[word] for word in words if word in named)
@@ -161,15 +163,14 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
         return {}
     if "train" not in found:
         raise UserError(
-            f"{root} has {next(iter(found.values()))} but no folder train beside it; "
-            "train=FOLDER in the data's name names another"
+            f"{root}: expected a folder train next to {next(iter(found.values())).name}; "
+            "train=FOLDER names another"
         )
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
     if "test" not in found:
         raise UserError(
-            f"{root} has a folder train, but neither test nor val beside it; test=FOLDER in the "
-            "data's name names another"
+            f"{root}: expected a folder test or val next to train; test=FOLDER names another"
         )
     return {name: found[name] for name in ("train", "test", "validation") if name in found}
 
@@ -195,31 +196,31 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
     if len(found) < 2:
         there = f" ({found[0]})" if found else ""
         raise UserError(
-            f"{folder} has {len(found)} folders{there}; wanted one a class, two or more"
+            f"{folder}: expected two or more folders, one per class, got {len(found)}{there}"
         )
     return tuple(found)
 
 
-class _Listed(NamedTuple):
-    """What is in the folders of the classes.
+class _FileList(NamedTuple):
+    """The files of all classes.
 
     Args:
         files: in the order of the classes.
         targets: ``(n,)`` int64.
-        own: how many files each class has that are not in folders within it.
-        inside: names of the folders right within each class.
-        skipped: names of files and folders that are no images.
+        own: number of files of each class that are not in folders within it.
+        inside: names of the folders directly within each class.
+        skipped: hidden and system files and folders, counted by name.
     """
 
-    files: ImageFiles
+    files: FilesOfImages
     targets: torch.Tensor
     own: list[int]
     inside: list[list[str]]
     skipped: Counter[str]
 
 
-def _listed(folder: Path, classes: Sequence[str]) -> _Listed:
-    """List the files of all classes; more classes than these are an error."""
+def _list_files(folder: Path, classes: Sequence[str]) -> _FileList:
+    """List the files of all classes."""
     names: list[str] = []
     counts: list[int] = []
     own: list[int] = []
@@ -236,18 +237,18 @@ def _listed(folder: Path, classes: Sequence[str]) -> _Listed:
                 names += [os.path.join(os.path.relpath(base, folder), name) for name in files]
         counts.append(len(names) - before)
     targets = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(counts))
-    return _Listed(ImageFiles(folder, np.array(names)), targets, own, inside, skipped)
+    return _FileList(FilesOfImages(folder, np.array(names)), targets, own, inside, skipped)
 
 
 def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str], list[str]]]:
-    """Walk through a folder as ``os.walk``, by name, through links, each folder once."""
+    """Walk through a folder as ``os.walk``, in order of names, through links, each folder once."""
     above = [os.stat(path) for path in top.resolve().parents]
     seen = {(status.st_dev, status.st_ino) for status in above}
     depths = {str(top): 0}
     try:
         for base, folders, files in os.walk(top, onerror=_raise, followlinks=True):
             status = os.stat(base)
-            if (status.st_dev, status.st_ino) in seen:  # a link that leads up or back
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above or read before
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
@@ -259,22 +260,24 @@ def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nested: bool) -> None:
-    """Refuse folders that are no classes.
+def _check_layout(
+    folder: Path, listed: _FileList, classes: Sequence[str], *, explicit: bool
+) -> None:
+    """Raise if the folders are not classes.
 
     Args:
         folder: of the training split.
         listed: its files.
         classes: names of its folders.
-        nested: whether it is known that the folders are classes, whatever is in them.
+        explicit: whether options or splits say that the folders are classes.
     """
     counts = listed.targets.bincount(minlength=len(classes)).tolist()
-    if not nested and {name.lower() for name in classes} <= _NO_CLASSES:
+    if not explicit and {name.lower() for name in classes} <= _NOT_CLASSES:
         raise UserError(
             f"{folder} has the folders {', '.join(classes)}, which look like images and their "
             f"masks or labels, not like classes; classes={','.join(classes)} reads them as classes"
         )
-    if not nested and not any(listed.own) and any(listed.inside):
+    if not explicit and not any(listed.own) and any(listed.inside):
         some = next(k for k, names in enumerate(listed.inside) if names)
         known = f"; {_as_splits(listed, classes)} names its splits" if len(classes) > 1 else ""
         raise UserError(
@@ -286,13 +289,13 @@ def _check_layout(folder: Path, listed: _Listed, classes: Sequence[str], *, nest
     for label, count in zip(classes, counts, strict=True):
         if not count:
             raise UserError(
-                f"{folder / label} has no files: a class needs images; put some there, or leave "
-                "the class out with classes=NAME,NAME in the data's name"
+                f"{folder / label}: expected images, got no files; add some, or list the other "
+                "classes as classes=NAME,NAME"
             )
 
 
-def _as_splits(listed: _Listed, classes: Sequence[str]) -> str:
-    """Return options that may name the splits, by words in the names of the folders."""
+def _as_splits(listed: _FileList, classes: Sequence[str]) -> str:
+    """Return options that may name the splits, guessed from the names of the folders."""
     options = []
     for word in ("train", "test"):
         fitting = [k for k, name in enumerate(classes) if word in name.lower()]
@@ -305,10 +308,10 @@ def _as_splits(listed: _Listed, classes: Sequence[str]) -> str:
 
 
 def _layout_notes(
-    root: Path, splits: Mapping[str, Path], classes: Sequence[str], lists: Mapping[str, _Listed]
+    root: Path, splits: Mapping[str, Path], classes: Sequence[str], lists: Mapping[str, _FileList]
 ) -> list[Note]:
-    """Return which folders are splits and classes, and what was skipped."""
-    several = f"{len(classes)} classes, a folder each: {', '.join(classes[:10])}"
+    """Return notes on folders and skipped files."""
+    several = f"{len(classes)} classes, one folder each: {', '.join(classes[:10])}"
     notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
     if splits:
         folders = (f"{name} from {path.relative_to(root)}" for name, path in splits.items())

@@ -1,8 +1,6 @@
-"""Data sets of other libraries: Hugging Face's, torchvision's, and whatever can be imported."""
+"""Data sets of Hugging Face, torchvision, and any importable module."""
 
 import inspect
-import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -12,32 +10,21 @@ import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, SkippedExamples, Split
-from vicinal.data.formats.exif import Looked, looks_of
-from vicinal.data.formats.images import IMAGE_OPTIONS
+from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.map_style import (
     ColorError,
-    Form,
-    Named,
-    StoredItems,
-    map_style,
+    NamedDataset,
+    RowFormat,
+    StoredRows,
+    is_map_style,
     read_split,
-    said,
 )
-from vicinal.data.source_spec import channels_option, check_options, positive
+from vicinal.data.source_spec import check_options
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
+from vicinal.import_path import import_object, one_line
 
-HUGGING_FACE_OPTIONS = (
-    "config",
-    "image",
-    "label",
-    "train",
-    "test",
-    "validation",
-    *IMAGE_OPTIONS,
-)
-TORCHVISION_OPTIONS = ("train", "test", "validation", *IMAGE_OPTIONS)
-IMPORT_OPTIONS = IMAGE_OPTIONS
+_SPLITS = ("train", "test", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,125 +47,122 @@ def load_hugging_face(where: str, options: Mapping[str, str], load_options: Load
     """Load ``hf:NAME``, a data set of Hugging Face's library ``datasets``, which may download it.
 
     The splits are ``train`` and ``test``, or ``validation`` if there is no test split; a single
-    one is divided. Images are the column of type Image, classes
-    the one of type ClassLabel.
+    one is split into both. Images are the column of type Image, classes the one of type ClassLabel.
 
-    Options: ``config=NAME``; ``image=COLUMN`` and ``label=COLUMN``, where types don't tell;
+    Options: ``config=NAME``; ``image=COLUMN`` and ``label=COLUMN``, where types are ambiguous;
     ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT``; ``size=N`` makes images N x N (the
     shorter side resized, the middle cut out); ``channels=1`` makes them gray and ``channels=3``
     RGB, by default gray if all of them are; ``exif`` and ``alpha`` as in ``load_folder``.
 
     Raises:
-        UserError: if the library is missing or cannot load the set, a split or column is not there,
-            or a row does not fit; see ``load_imported``.
+        UserError: if the library is missing or cannot load the data set, a split or column is
+            missing, or a row differs from others; see ``load_imported``.
     """
-    check_options("hf", options, HUGGING_FACE_OPTIONS)
+    check_options("hf", options, ("config", "image", "label", *_SPLITS, *IMAGE_OPTIONS))
     library = _library("datasets", "hf")
     name = f"hf:{where}"
     try:
-        splits = library.load_dataset(where, options.get("config"))
-    except Exception as error:  # as many kinds as there are ways to store data
-        raise UserError(f"{name} cannot be loaded ({said(error)}); check its name") from error
-    chosen = _choose_splits(name, options, list(splits))
-    features = splits[chosen["train"]].features
+        tables = library.load_dataset(where, options.get("config"))
+    except Exception as error:  # the library raises errors of every kind
+        raise UserError(f"{name} cannot be loaded ({one_line(error)}); check its name") from error
+    chosen = _choose_splits(name, options, list(tables))
+    features = tables[chosen["train"]].features
     image = _column(name, "image", library.Image, options, features)
     label = _column(name, "label", library.ClassLabel, options, features)
-    splits = {
-        split: Named(
+    sources = {
+        split: NamedDataset(
             f"{name}, split {word}",
-            _Columns(splits[word].select_columns([image, label]), image, label),
+            _Columns(tables[word].select_columns([image, label]), image, label),
         )
         for split, word in chosen.items()
     }
-    return _load(splits, getattr(features[label], "names", None), options, load_options)
+    return _load(sources, getattr(features[label], "names", None), options, load_options)
 
 
 def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load ``torchvision:NAME``, a class of ``torchvision.datasets`` such as ``SVHN``.
 
-    Its files have to be under the root already; nothing is downloaded. Parts come from
+    Its files have to be under the root already; nothing is downloaded. Splits come from
     ``train=True`` and ``False`` or ``split="train"`` and ``"test"``, whichever the class takes; a
-    set of one split is divided.
+    single split is split into both.
 
     Options: ``train=SPLIT``, ``test=SPLIT`` and ``validation=SPLIT`` where the splits have other
     names (ImageNet's is ``test=val``); ``size``, ``channels``, ``exif`` and ``alpha`` as in
     ``load_folder``.
 
     Raises:
-        UserError: if the library is missing, there is no such class, its files are not there, or a
-            row does not fit; see ``load_imported``.
+        UserError: if the library, the class or its files are missing, or a row differs from
+            others; see ``load_imported``.
     """
-    check_options("torchvision", options, TORCHVISION_OPTIONS)
+    check_options("torchvision", options, (*_SPLITS, *IMAGE_OPTIONS))
     _library("torchvision", "torchvision")
     library = _library("torchvision.datasets", "torchvision")
     if where not in library.__all__:
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
     takes = inspect.signature(make).parameters
-    named = {key: value for key, value in options.items() if key not in IMAGE_OPTIONS}
-    arguments: dict[str, dict[str, Any]]
+    named = {key: value for key, value in options.items() if key in _SPLITS}
+    arguments: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in takes and not named:
         arguments = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in takes:
-        arguments = {
-            split: {"split": value}
-            for split, value in ({"train": "train", "test": "test"} | named).items()
-        }
+        words = {"train": "train", "test": "test"} | named
+        arguments = {split: {"split": word} for split, word in words.items()}
     elif named:
         raise UserError(f"torchvision:{where} has no named splits, got {next(iter(named))}=")
-    else:
-        arguments = {"train": {}}
-    if "root" in takes:
-        arguments = {
-            split: {"root": str(load_options.root), **some} for split, some in arguments.items()
-        }
-    splits = {}
+    root = {"root": str(load_options.root)} if "root" in takes else {}
+    sources = {}
     for split, some in arguments.items():
         try:
-            splits[split] = Named(f"torchvision:{where}, {split} split", make(**some))
+            sources[split] = NamedDataset(
+                f"torchvision:{where}, {split} split", make(**root, **some)
+            )
         except Exception as error:  # each class has its own
             raise UserError(
-                f"torchvision:{where}: no {split} split ({said(error)}); its files were looked for "
-                f"under {load_options.root}, where torchvision.datasets.{where}(..., "
-                "download=True) puts them if it can, and test=NAME names another split"
+                f"torchvision:{where}: no {split} split under {load_options.root} "
+                f"({one_line(error)}). torchvision.datasets.{where}(..., download=True) downloads "
+                f"it if it can; {split}=NAME names another split"
             ) from error
-    return _load(splits, _classes_of(splits["train"].dataset), options, load_options)
+    return _load(sources, getattr(sources["train"].dataset, "classes", None), options, load_options)
 
 
 def load_imported(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load what an import path names: ``MODULE:NAME`` or ``MODULE.NAME``.
+    """Load ``import:MODULE:NAME`` or ``MODULE.NAME``.
 
-    That is a map-style data set (``len(d)`` and ``d[row]``, which is ``(input, target)``), a tuple
-    of two or three (train, test, validation), or a function or class that makes one of these
-    without arguments. A single one is divided into train and test. Modules are also looked for in
-    the folder that the program was started in.
+    This names a map-style data set (``len(d)`` and ``d[row]``, which is ``(input, target)``), a
+    tuple of two or three (train, test, validation), or a function or class that makes one of these
+    without arguments. A single one is split into train and test. Modules are also searched in the
+    working directory.
 
     Inputs are Pillow images of any mode (gray if all are gray, else RGB; ``(channels, height,
     width)`` uint8), uint8 arrays ``(height, width[, channels])`` or tensors ``([channels,] height,
     width)`` of 1 or 3 channels, or floating-point arrays and tensors of any shape, which become
-    float32 as they are. Targets are whole numbers (classes, named by the attribute ``classes`` if
-    there is one), floating-point numbers, or vectors of these. All rows are read once, to see that
-    they fit together; inputs larger than ``load_options.in_memory`` are read again when needed.
+    float32. Targets are integers (classes, named by the attribute ``classes`` if there is one),
+    floating-point numbers, or vectors of these. All rows are read once to check that they have one
+    shape; inputs larger than ``load_options.in_memory`` are read again when they are needed.
 
     Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_hugging_face``.
 
     Raises:
-        UserError: if the path cannot be imported or does not name a data set; if a row raises
-            anything, or differs from the first one in shape or kind, with the row's number.
+        UserError: if the path cannot be imported or does not name a data set; if a row raises an
+            error, or differs from the first one in shape or type.
     """
-    check_options("import", options, IMPORT_OPTIONS)
-    found = _imported(where)
-    if isinstance(found, type) or (callable(found) and not map_style(found)):
+    check_options("import", options, IMAGE_OPTIONS)
+    module, _, name = where.partition(":") if ":" in where else where.rpartition(".")
+    if not module or not name:
+        raise UserError(f"import:{where}: expected MODULE:NAME, such as import:mydata:train")
+    found = import_object(f"{module}:{name}")
+    if isinstance(found, type) or (callable(found) and not is_map_style(found)):
         try:
             found = found()
-        except Exception as error:  # somebody else's code
-            raise UserError(f"{where}() failed ({said(error)})") from error
+        except Exception as error:  # code of the user
+            raise UserError(f"{where}() failed ({one_line(error)})") from error
     several = found if isinstance(found, tuple) and 2 <= len(found) <= 3 else (found,)
-    splits = {
-        split: Named(where if len(several) == 1 else f"{where}, {split} split", one)
-        for split, one in zip(("train", "test", "validation"), several, strict=False)
+    sources = {
+        split: NamedDataset(where if len(several) == 1 else f"{where}, {split} split", one)
+        for split, one in zip(_SPLITS, several, strict=False)
     }
-    return _load(splits, _classes_of(splits["train"].dataset), options, load_options)
+    return _load(sources, getattr(sources["train"].dataset, "classes", None), options, load_options)
 
 
 def _library(name: str, source: str) -> Any:
@@ -187,48 +171,25 @@ def _library(name: str, source: str) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         raise UserError(
-            f"{source}: wants the library {package} ({error}); pip install {package} adds it"
+            f"{source}: requires the library {package} ({error}); install it with "
+            f"pip install {package}"
         ) from error
 
 
-def _imported(where: str) -> Any:
-    module, _, name = where.partition(":") if ":" in where else where.rpartition(".")
-    if not module or not name:
-        raise UserError(f"import:{where}: wanted MODULE:NAME, such as import:mydata:train")
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())  # a console script does not have it there
-    try:
-        found = import_module(module)
-    except Exception as error:  # importing runs somebody else's code
-        raise UserError(f"{where}: {module} cannot be imported ({said(error)})") from error
-    for word in name.split("."):
-        if not hasattr(found, word):
-            names = [each for each in dir(found) if not each.startswith("_")]
-            raise UserError(unknown(f"name in {module}", word, names))
-        found = getattr(found, word)
-    return found
-
-
-def _classes_of(dataset: Any) -> Iterable[Any] | None:
-    classes: Iterable[Any] | None = getattr(dataset, "classes", None)
-    return classes
-
-
-def _choose_splits(name: str, options: Mapping[str, str], there: list[str]) -> dict[str, str]:
-    chosen = {
-        split: options[split] for split in ("train", "test", "validation") if split in options
-    }
+def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> dict[str, str]:
+    """Return which split of the library each of our splits is."""
+    chosen = {split: options[split] for split in _SPLITS if split in options}
     for word in chosen.values():
-        if word not in there:
-            raise UserError(unknown(f"split of {name}", word, there))
-    left = [word for word in there if word not in chosen.values()]
+        if word not in found:
+            raise UserError(unknown(f"split of {name}", word, found))
+    left = [word for word in found if word not in chosen.values()]
     if "train" not in chosen:
-        if "train" not in left and len(there) > 1:
-            raise UserError(f"{name} has the splits {', '.join(there)}; train=NAME names one")
-        chosen["train"] = "train" if "train" in left else there[0]
-    for split in ("test", "validation"):
-        if split not in chosen and split in left:
-            chosen[split] = split
+        if "train" not in left and len(found) > 1:
+            raise UserError(
+                f"{name}: expected a split train, got {', '.join(found)}; train=NAME names it"
+            )
+        chosen["train"] = "train" if "train" in left else found[0]
+    chosen |= {s: s for s in ("test", "validation") if s not in chosen and s in left}
     if "test" not in chosen and "validation" in chosen:
         chosen["test"] = chosen.pop("validation")
     if len(set(chosen.values())) < len(chosen):
@@ -237,91 +198,84 @@ def _choose_splits(name: str, options: Mapping[str, str], there: list[str]) -> d
 
 
 def _column(
-    name: str, split: str, kind: type, options: Mapping[str, str], features: Mapping[str, Any]
+    name: str, what: str, kind: type, options: Mapping[str, str], features: Mapping[str, Any]
 ) -> str:
-    if split in options:
-        if options[split] not in features:
-            raise UserError(unknown(f"column of {name}", options[split], features))
-        return options[split]
+    """Return the column that an option names, or the only one of a type."""
+    if what in options:
+        if options[what] not in features:
+            raise UserError(unknown(f"column of {name}", options[what], features))
+        return options[what]
     fitting = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(fitting) == 1:
         return fitting[0]
     columns = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
     raise UserError(
-        f"{name} has {len(fitting) or 'no'} columns of type {kind.__name__}; {split}=COLUMN names "
-        f"the one that is meant (there are: {columns})"
+        f"{name}: expected one column of type {kind.__name__}, got {len(fitting)} among {columns}; "
+        f"{what}=COLUMN names it"
     )
 
 
 def _load(
-    splits: Mapping[str, Named],
+    sources: Mapping[str, NamedDataset],
     names: Iterable[Any] | None,
     options: Mapping[str, str],
     load_options: LoadOptions,
 ) -> DataSet:
-    """Read all splits in one form, and name the classes."""
-    size = positive("size", options)
-    forced = channels_option(options) if "channels" in options else None
-    looks = looks_of(options, load_options.max_bytes)
-    looked = Looked()
+    """Read all splits in one format, and name the classes."""
+    images = image_options(options, load_options.max_bytes)
+    forced = "channels" in options
+    gray = images if forced else images._replace(channels=1)
     try:
-        form = Form(size, gray=forced != 3, forced=forced, looks=looks, looked=looked)
-        read, form = _read_splits(splits, form, load_options)
+        splits, format = _read_splits(sources, RowFormat(gray, forced), load_options)
     except ColorError:
-        looked = Looked()
-        form = Form(size, gray=False, looks=looks, looked=looked)
-        read, form = _read_splits(splits, form, load_options)
+        splits, format = _read_splits(sources, RowFormat(images, forced), load_options)
     classes: tuple[str, ...] = ()
-    if form.target == "class":
-        count = 1 + max(int(split.targets.max()) for split in read.values())
-        classes = tuple(map(_word, names)) if names is not None else tuple(map(str, range(count)))
-        named = ", ".join(classes[:20])
-        for name, split in read.items():
+    if format.target == "class":
+        count = 1 + max(int(split.targets.max()) for split in splits.values())
+        classes = tuple(map(str, range(count))) if names is None else tuple(map(_class_name, names))
+        for name, split in splits.items():
             fits = split.targets < len(classes)
-            skips = SkippedExamples(load_options.on_bad)
+            skipped = SkippedExamples(load_options.on_bad)
             for row in (~fits).nonzero().flatten().tolist():
-                skips(
+                skipped(
                     UserError(
-                        f"{splits[name].name}: class {int(split.targets[row])} has no name; there "
-                        f"are {len(classes)} ({named})"
+                        f"{sources[name].name}: expected one of the {len(classes)} classes "
+                        f"({', '.join(classes[:20])}), got class {int(split.targets[row])}"
                     )
                 )
-            if skips.sentences:
-                kept = _chosen(split, fits.nonzero().flatten().numpy())
-                read[name] = replace(kept, skipped=(*kept.skipped, *skips.sentences))
-    if "test" not in read:
-        rows = train_test_rows(
-            read["train"].targets,
+            if skipped.sentences:
+                kept = _rows_of(split, fits.nonzero().flatten().numpy())
+                splits[name] = replace(kept, skipped=(*kept.skipped, *skipped.sentences))
+    if "test" not in splits:
+        whole = splits["train"]
+        train, test = train_test_rows(
+            whole.targets,
             fraction=load_options.test_fraction,
             seed=load_options.seed,
             classes=classes,
         )
-        whole = read["train"]
-        read = {
-            "train": _chosen(whole, rows[0]),
-            "test": replace(_chosen(whole, rows[1]), skipped=()),
-        }
-    images = form.dtype == np.uint8
-    white = 255 if images else None
-    notes = looked.notes(looks, size, every=True)
-    return DataSet(classes, read["train"], read["test"], read.get("validation"), white, notes)
+        splits = {"train": _rows_of(whole, train), "test": _rows_of(whole, test)}
+        splits["test"] = replace(splits["test"], skipped=())
+    white = 255 if format.dtype == np.uint8 else None
+    notes = format.changes.notes(images, all_read=True)
+    return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), white, notes)
 
 
-def _word(name: Any) -> str:
+def _class_name(name: Any) -> str:
     return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
 
 
-def _chosen(split: Split, rows: np.ndarray) -> Split:
+def _rows_of(split: Split, rows: np.ndarray) -> Split:
     targets = split.targets[torch.from_numpy(rows)]
-    if isinstance(split.inputs, StoredItems):
+    if isinstance(split.inputs, StoredRows):
         return Split(replace(split.inputs, rows=split.inputs.rows[rows]), targets, split.skipped)
     return Split(split.read(rows.tolist()).inputs, targets, split.skipped)
 
 
 def _read_splits(
-    splits: Mapping[str, Named], form: Form, load_options: LoadOptions
-) -> tuple[dict[str, Split], Form]:
-    read = {}
-    for split, named in splits.items():
-        read[split], form = read_split(named, form, load_options)
-    return read, form
+    sources: Mapping[str, NamedDataset], format: RowFormat, load_options: LoadOptions
+) -> tuple[dict[str, Split], RowFormat]:
+    splits = {}
+    for name, source in sources.items():
+        splits[name], format = read_split(source, format, load_options)
+    return splits, format

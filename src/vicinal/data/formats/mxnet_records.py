@@ -1,4 +1,4 @@
-"""Image records of MXNet as a data set: ``rec:TRAIN.rec,TEST.rec``."""
+"""Data sets of MXNet's image records: ``rec:TRAIN.rec,TEST.rec``."""
 
 from array import array
 from collections.abc import Mapping
@@ -10,19 +10,12 @@ import torch
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
-from vicinal.data.formats.exif import Looked
-from vicinal.data.formats.images import (
-    IMAGE_OPTIONS,
-    StoredImages,
-    image_notes,
-    image_split,
-)
+from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.recordio import FRAME, HEADER, RecordFile, image_labels, read_index
-from vicinal.data.source_spec import check_options, existing, shape_option
+from vicinal.data.formats.stored_images import StoredImages, image_notes, image_split
+from vicinal.data.source_spec import check_options, choice, existing, shape_option
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
-
-OPTIONS = (*IMAGE_OPTIONS, "raw", "classes", "task")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +25,8 @@ class RecordImages:
     Args:
         file: the open file.
         offsets: ``(n,)`` int64, where each record begins.
-        lengths: ``(n,)`` int64, of its payload; -1 if it has several splits.
-        numbers: ``(n,)`` int64, what number the record has in the file.
+        lengths: ``(n,)`` int64, of its payload; -1 if it has several parts.
+        numbers: ``(n,)`` int64, the number of the record in the file.
     """
 
     file: RecordFile
@@ -47,52 +40,57 @@ class RecordImages:
 
     def get(self, row: int) -> bytes:
         """Return the encoded image."""
-        payload = self.payload(row)
-        if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:
-            return payload[HEADER.size :]
+        offset, length = int(self.offsets[row]), int(self.lengths[row])
+        payload = self.file.read(offset) if length < 0 else self.file.read_whole(offset, length)
         try:
             return payload[image_labels(payload)[1] :]
         except ValueError as error:
             raise UserError(f"{self.name(row)}: {error}") from error
 
-    def payload(self, row: int) -> bytes:
-        """Return all that is in the record."""
+    def labels(self, row: int) -> np.ndarray:
+        """Return the labels of a record, ``(k,)`` float32, without reading the image."""
         offset, length = int(self.offsets[row]), int(self.lengths[row])
-        return self.file.read(offset) if length < 0 else self.file.read_whole(offset, length)
+        head = self.file.peek(offset, length, HEADER.size)
+        if count := int.from_bytes(head[:4], "little"):
+            head = self.file.peek(offset, length, min(HEADER.size + 4 * count, self.file.size))
+        try:
+            return image_labels(head)[0]
+        except ValueError as error:
+            raise UserError(f"{self.name(row)}: {error}") from error
 
     def name(self, row: int) -> str:
-        """Return file, record and byte."""
+        """Return file, record and byte, for errors."""
         return f"{self.file.path}, record {self.numbers[row]} at byte {self.offsets[row]}"
 
     def identity(self, row: int) -> str:
-        """Return the number, place and size of a record in its file."""
+        """Return the number, offset and size of a record in its file."""
         return f"{self.numbers[row]} {self.offsets[row]} {self.lengths[row]}"
 
-    def chosen(self, rows: np.ndarray) -> "RecordImages":
-        """Return some of them."""
+    def rows(self, rows: np.ndarray) -> "RecordImages":
+        """Return some of the records."""
         return RecordImages(self.file, self.offsets[rows], self.lengths[rows], self.numbers[rows])
 
 
 def load_records(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec`` that is divided.
+    """Load ``rec:TRAIN.rec,TEST.rec``, or ``rec:ALL.rec``, which is split.
 
-    A third file is the validation split. ``rec:FOLDER`` takes the files ``NAME_train.rec``,
+    A third file is the validation split. ``rec:FOLDER`` reads the files ``NAME_train.rec``,
     ``NAME_test.rec`` and ``NAME_validation.rec`` of a folder (also ``train``, ``test`` and ``val``
     without a NAME), or its only ``.rec`` file.
 
-    A ``.idx`` file beside a ``.rec`` has to list all records; without one the file is walked
-    through. Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_folder``;
-    ``raw=HEIGHTxWIDTHxCHANNELS`` takes payloads for pixels; ``classes=FILE`` names the classes, a
-    line each (else ``NAME_classes.txt`` beside ``NAME_train.rec``, or ``classes.txt``, is taken);
-    ``task=regression`` takes whole-numbered labels for real values.
+    A ``.idx`` file next to a ``.rec`` file has to list all records; without one the file is
+    scanned. Options: ``size``, ``channels``, ``exif`` and ``alpha`` as in ``load_folder``;
+    ``raw=HEIGHTxWIDTHxCHANNELS`` reads payloads as pixels; ``classes=FILE`` names the classes, one
+    per line (by default ``NAME_classes.txt`` next to ``NAME_train.rec``, or ``classes.txt``);
+    ``task=regression`` reads integer labels as real values.
 
-    Labels: one number a record, whole in all of them, is a class; one number, not whole, a real
-    value; vectors are ``(n, k)`` float32.
+    Labels: one number per record is a class if all are integers, else a real value; vectors are
+    ``(n, k)`` float32.
 
     Raises:
-        UserError: for a damaged file, with its byte; for labels that fit no class.
+        UserError: for a damaged file, with the byte; for labels that are not classes.
     """
-    check_options("rec", options, OPTIONS)
+    check_options("rec", options, (*IMAGE_OPTIONS, "raw", "classes", "task"))
     names = where.split(",")
     notes: list[Note] = []
     if (
@@ -103,73 +101,74 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
         notes.append(Note(f"{folder}: read {', '.join(Path(name).name for name in names)}"))
     if not 1 <= len(names) <= 3:
         raise UserError(
-            f"rec: wants one file, TRAIN.rec,TEST.rec or TRAIN.rec,TEST.rec,VALIDATION.rec, got "
+            f"rec: expected one file, TRAIN.rec,TEST.rec or TRAIN.rec,TEST.rec,VALIDATION.rec, got "
             f"{len(names)} names"
         )
     paths = [existing(name, load_options.root, what="record file") for name in names]
-    given = _class_names(options.get("classes"), paths[0], load_options)
-    opened = [open_records(path, load_options) for path in paths]
-    regression = _task(options) == "regression"
-    (images, labels, skipped), *rest = opened
-    skips = SkippedExamples(load_options.on_bad, skipped)
-    classes, targets, rows = _targets(
-        images, labels, names=given, regression=regression, skips=skips
-    )
-    images = images.chosen(rows)
-    files = [(images, targets, skipped)]
-    for path, (others, other_labels, other_skipped) in zip(paths[1:], rest, strict=True):
-        _, other_targets, rows = _targets(
-            others,
-            other_labels,
-            names=classes,
-            regression=not classes,
-            skips=SkippedExamples(load_options.on_bad, other_skipped),
-            training=paths[0],
-        )
-        _check_widths([paths[0], path], targets, other_targets)
-        files.append((others.chosen(rows), other_targets, other_skipped))
-    if not rest:
-        divided = train_test_rows(
-            targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
-        )
-        files = [
-            (images.chosen(k), targets[torch.from_numpy(k)], skipped if split == 0 else [])
-            for split, k in enumerate(divided)
-        ]
+    classes = _class_names(options.get("classes"), paths[0], load_options)
+    regression = choice("task", options, ("classification", "regression")) == "regression"
     raw = shape_option("raw", options)
     if raw is not None and (unused := sorted(set(IMAGE_OPTIONS) & options.keys())):
-        raise UserError(f"rec: {unused[0]} is for encoded images, and raw= says what raw ones are")
-    looked = Looked()
-    train, *further = (
-        _split(
-            chosen,
-            labels,
-            sentences,
-            raw=raw,
-            options=options,
-            load_options=load_options,
-            looked=looked,
+        raise UserError(f"rec: {unused[0]} is for encoded images, and raw= is for raw ones")
+    files: list[tuple[RecordImages, Tensor, list[str]]] = []
+    for path in paths:
+        images, values, skipped = open_records(path, load_options)
+        classes, targets, rows = _targets(
+            images,
+            values,
+            names=classes,
+            regression=regression,
+            skips=SkippedExamples(load_options.on_bad, skipped),
+            training=paths[0] if files else None,
         )
-        for chosen, labels, sentences in files
-    )
-    for path, other in zip(paths[1:] or paths, further, strict=True):
-        if train.inputs.shape[1:] != other.inputs.shape[1:]:
+        regression = not classes
+        first = files[0][1] if files else targets
+        if targets.shape[1:] != first.shape[1:] or targets.dtype != first.dtype:
             raise UserError(
-                f"{path} has images of {tuple(other.inputs.shape[1:])}, training ones are "
-                f"{tuple(train.inputs.shape[1:])}; size=N in the data's name makes them all N x N"
+                f"{path}: expected targets of shape {tuple(first.shape[1:])} {first.dtype} like "
+                f"{paths[0]}, got {tuple(targets.shape[1:])} {targets.dtype}"
             )
-    validation = further[1] if len(further) > 1 else None
-    if not raw:
-        notes += image_notes(looked, [train, *further], options, load_options)
-    return DataSet(classes, train, further[0], validation, 255, tuple(notes))
+        files.append((images.rows(rows), targets, skipped))
+    if len(files) == 1:
+        ((images, targets, skipped),) = files
+        divided = train_test_rows(
+            targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            classes=classes,
+        )
+        files = [
+            (images.rows(k), targets[torch.from_numpy(k)], own)
+            for k, own in zip(divided, (skipped, []), strict=True)
+        ]
+    if raw is not None:
+        stored = _raw_images(files[0][0], raw, load_options)
+    else:
+        decoding = image_options(options, load_options.max_bytes)
+        stored = StoredImages.of(files[0][0], decoding, load_options.on_bad)
+    splits: list[Split] = []
+    for path, (images, targets, skipped) in zip([*paths, *paths], files, strict=False):
+        own = (
+            StoredImages.of(images, stored.options, load_options.on_bad) if raw is None else stored
+        )
+        if own.shape[1:] != stored.shape[1:]:
+            raise UserError(
+                f"{path}: expected images of shape {stored.shape[1:]} like the training images, "
+                f"got {own.shape[1:]}; size=N resizes all images to N x N"
+            )
+        splits.append(image_split(stored.of_files(images), targets, load_options, skipped))
+    if raw is None:
+        notes += image_notes(stored, splits)
+    return DataSet(
+        classes, splits[0], splits[1], splits[2] if len(splits) > 2 else None, 255, tuple(notes)
+    )
 
 
 def _files_of(folder: Path) -> list[Path]:
     """Return the record files of a folder: training, test and perhaps validation."""
     found = sorted(folder.glob("*.rec"))
-    names = ("train", "training"), ("test", "val", "validation"), ("val", "validation")
     chosen: list[Path] = []
-    for words in names:
+    for words in ("train", "training"), ("test", "val", "validation"), ("val", "validation"):
         fitting = [
             path
             for word in words
@@ -178,16 +177,16 @@ def _files_of(folder: Path) -> list[Path]:
         ]
         if [path.stem.lower().rpartition("_")[2] for path in fitting[:2]] == [words[0]] * 2:
             raise UserError(
-                f"{folder} has several record files for {words[0]}, such as {fitting[0].name} and "
-                f"{fitting[1].name}; name the files: rec:TRAIN.rec,TEST.rec"
+                f"{folder}: expected one record file for {words[0]}, got {fitting[0].name} and "
+                f"{fitting[1].name}; name the files as rec:TRAIN.rec,TEST.rec"
             )
         chosen += fitting[:1]
-    if found and (len(found) == 1 or len(chosen) > 1):
+    if len(chosen) > 1 or len(found) == 1:
         return chosen if len(chosen) > 1 else found
-    there = ", ".join(path.name for path in found[:20]) or "no .rec file"
     raise UserError(
-        f"{folder} has {there}; expected NAME_train.rec and NAME_test.rec, or one file; name the "
-        "files: rec:TRAIN.rec,TEST.rec"
+        f"{folder}: expected NAME_train.rec and NAME_test.rec, or one file, got "
+        f"{', '.join(path.name for path in found[:20]) or 'no .rec file'}; name the files as "
+        "rec:TRAIN.rec,TEST.rec"
     )
 
 
@@ -197,11 +196,11 @@ def open_records(
     """Open a file of image records.
 
     Returns:
-        Its images, their labels ``(n, k)`` float32, and a sentence for what had to be left out.
+        Its images, their labels ``(n, k)`` float32, and a sentence for each skipped record.
 
     Raises:
         UserError: if the file or its index is damaged; for a record that is too short for its
-            header, or has other labels than the first, unless such are to be skipped.
+            header or has another number of labels than the first, unless such records are skipped.
     """
     file = RecordFile(path)
     index = path.with_suffix(".idx")
@@ -210,25 +209,25 @@ def open_records(
         try:
             lengths = np.fromiter(file.lengths(offsets.tolist()), np.int64, len(offsets))
         except UserError as error:
-            raise UserError(f"{error}; it is {index} that sends there") from error
+            raise UserError(f"{error}. {index} lists this offset") from error
         _check_index(file, offsets, lengths, index)
     else:
         frames = np.fromiter(file.scan(), np.dtype([("offset", np.int64), ("length", np.int64)]))
         offsets, lengths = frames["offset"].copy(), frames["length"].copy()
     images = RecordImages(file, offsets, lengths, np.arange(len(offsets)))
-    # Nothing but numbers in arrays, since there may be millions of records.
+    # Arrays of numbers, since there may be millions of records.
     labels = array("f")
     kept = array("q")
     width = 0
     skips = SkippedExamples(load_options.on_bad)
     for row in range(len(images)):
         try:
-            numbers = _labels(images, row)
+            numbers = images.labels(row)
             width = width or len(numbers)
             if len(numbers) != width or not np.isfinite(numbers).all():
                 raise UserError(
-                    f"{images.name(row)}: wanted {width} finite label{'s' if width > 1 else ''} "
-                    f"like the first record, found {numbers.tolist()}"
+                    f"{images.name(row)}: expected {width} finite label{'s' if width > 1 else ''} "
+                    f"like the first record, got {numbers.tolist()}"
                 )
         except UserError as error:
             skips(error)
@@ -236,13 +235,13 @@ def open_records(
             labels.extend(numbers.tolist())
             kept.append(row)
     if not kept:
-        raise UserError(f"{path} has no image record that can be read")
+        raise UserError(f"{path} has no readable image record")
     values = np.array(labels, np.float32).reshape(len(kept), width)
-    return images.chosen(np.array(kept, np.int64)), values, skips.sentences
+    return images.rows(np.array(kept, np.int64)), values, skips.sentences
 
 
 def _check_index(file: RecordFile, offsets: np.ndarray, lengths: np.ndarray, index: Path) -> None:
-    """Refuse an index that leaves records out."""
+    """Raise if an index does not list all records."""
     order = np.argsort(offsets)
     ends = np.append(offsets[order][1:], file.size) - offsets[order]
     whole = lengths[order] == ends - FRAME.size - np.mod(-lengths[order], 4)
@@ -252,19 +251,8 @@ def _check_index(file: RecordFile, offsets: np.ndarray, lengths: np.ndarray, ind
     if count != len(offsets):
         raise UserError(
             f"{index} lists {len(offsets)} of the {count} records in {file.path}; delete the index "
-            "to read them all, or make it anew"
+            "to read them all, or write it again"
         )
-
-
-def _labels(images: RecordImages, row: int) -> np.ndarray:
-    file, offset, length = images.file, int(images.offsets[row]), int(images.lengths[row])
-    head = file.peek(offset, length, HEADER.size)
-    if count := int.from_bytes(head[:4], "little"):
-        head = file.peek(offset, length, min(HEADER.size + 4 * count, file.size))
-    try:
-        return image_labels(head)[0]
-    except ValueError as error:
-        raise UserError(f"{images.name(row)}: {error}") from error
 
 
 def _targets(
@@ -276,7 +264,7 @@ def _targets(
     skips: SkippedExamples,
     training: Path | None = None,
 ) -> tuple[tuple[str, ...], Tensor, np.ndarray]:
-    """Return the classes and the targets that the labels of a file say, and the rows that fit."""
+    """Return classes, targets, and the rows whose labels are among the classes."""
     every = np.arange(len(values))
     if values.shape[1] > 1:
         return (), torch.from_numpy(values), every
@@ -291,48 +279,28 @@ def _targets(
         of = f" of {training}" if training else ""
         skips(
             UserError(
-                f"{images.name(row)}: wanted {known}{of}, 0 to {count - 1}, found the label "
-                f"{column[row]:g}; task=regression in the data's name takes labels for real values"
+                f"{images.name(row)}: expected {known}{of}, 0 to {count - 1}, got the label "
+                f"{column[row]:g}; task=regression reads labels as real values"
             )
         )
     if not fits.any():
-        raise UserError(f"{images.file.path} has no record with a label of a class")
+        raise UserError(f"{images.file.path} has no record whose label is a class")
     classes = names or tuple(str(k) for k in range(count))
     return classes, torch.from_numpy(column[fits].astype(np.int64)), every[fits]
 
 
-def _check_widths(paths: list[Path], train: Tensor, test: Tensor) -> None:
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+def _raw_images(
+    images: RecordImages, raw: tuple[int, ...], load_options: LoadOptions
+) -> StoredImages:
+    height, width, channels = raw
+    if (got := len(images.get(0))) != height * width * channels:
         raise UserError(
-            f"{paths[1]} has targets of shape {tuple(test.shape)} {test.dtype}, those of "
-            f"{paths[0]} are {tuple(train.shape)} {train.dtype}; both splits need the same kind"
+            f"{images.name(0)}: expected {height * width * channels} bytes, a raw image of "
+            f"{height}x{width}x{channels}, got {got}"
         )
-
-
-def _split(
-    images: RecordImages,
-    targets: Tensor,
-    skipped: list[str],
-    *,
-    raw: tuple[int, ...] | None,
-    options: Mapping[str, str],
-    load_options: LoadOptions,
-    looked: Looked,
-) -> Split:
-    if raw is not None:
-        height, width, channels = raw
-        first = len(images.get(0))
-        if first != height * width * channels:
-            raise UserError(
-                f"{images.name(0)}: wanted {height * width * channels} bytes, a raw image of "
-                f"{height}x{width}x{channels}, found {first}"
-            )
-        stored = StoredImages(
-            images, (len(images), channels, height, width), raw=True, on_bad=load_options.on_bad
-        )
-        return image_split(stored, targets, load_options, skipped)
-    stored = StoredImages.by_options(images, options, load_options, looked)
-    return image_split(stored, targets, load_options, skipped)
+    return StoredImages(
+        images, (len(images), channels, height, width), raw=True, on_bad=load_options.on_bad
+    )
 
 
 def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tuple[str, ...]:
@@ -347,14 +315,7 @@ def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tu
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: wanted class names, a line each ({error})") from error
+        raise UserError(f"{path}: expected class names, one per line ({error})") from error
     if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"{path}: a class name is empty, or comes twice")
+        raise UserError(f"{path}: expected different class names, got an empty or repeated one")
     return names
-
-
-def _task(options: Mapping[str, str]) -> str:
-    task = options.get("task", "classification")
-    if task not in {"classification", "regression"}:
-        raise UserError(f"task={task}: wanted classification or regression")
-    return task

@@ -1,4 +1,4 @@
-"""MXNet's RecordIO: payloads in a row in one file, each behind a magic number and its length."""
+"""MXNet's RecordIO: one file of payloads, each behind a magic number and its length."""
 
 import os
 import struct
@@ -26,8 +26,8 @@ HEADER = struct.Struct("<IfQQ")
 class RecordFile:
     """A file of records, read at any offset, in any process.
 
-    It holds no position and maps nothing into memory, so that reading a large file costs no more
-    than the records that are asked for.
+    It has no position and is not mapped into memory, so that only the records that are read take
+    memory.
 
     Args:
         path: of a ``.rec`` file.
@@ -45,10 +45,10 @@ class RecordFile:
             raise UserError(f"{path} cannot be read: {error.strerror}; check the path") from error
         self.size = os.fstat(self._file).st_size
         if not self.size:
-            raise UserError(f"{path} is empty: a RecordIO file has a record at least")
+            raise UserError(f"{path}: expected a RecordIO file, got an empty one")
 
     def __reduce__(self) -> tuple[type["RecordFile"], tuple[Path]]:
-        """Hand over to another process, which opens the file itself."""
+        """Let another process open the file itself."""
         return RecordFile, (self.path,)
 
     def __del__(self) -> None:
@@ -57,7 +57,7 @@ class RecordFile:
             os.close(self._file)
 
     def read(self, offset: int) -> bytes:
-        """Return the payload of the record that begins at a byte, its parts joined again.
+        """Return the payload of the record that begins at an offset, with its parts joined.
 
         Raises:
             UserError: if no whole record begins there.
@@ -67,22 +67,22 @@ class RecordFile:
         if kind == _WHOLE:
             return payload
         if kind != _FIRST:
-            raise self._broken(offset, "a part of a record whose beginning is missing")
+            raise self._broken(offset, "a part of a record whose first part is missing")
         parts = [payload]
         at = offset
         while kind != _LAST:
             at += FRAME.size + _padded(length)
             kind, length = self._frame(at, self._bytes(at, FRAME.size))
             if kind not in {_MIDDLE, _LAST}:
-                raise self._broken(at, "another record where a further part should be")
+                raise self._broken(at, "another record instead of a further part")
             parts.append(self._bytes(at + FRAME.size, length))
         return _MAGIC_BYTES.join(parts)
 
     def read_whole(self, offset: int, length: int) -> bytes:
-        """Return the payload of a record that has one part of a known length, in one look."""
+        """Return the payload of a record that has one part of a known length, in one read."""
         data = os.pread(self._file, FRAME.size + length, offset)
         if len(data) < FRAME.size + length or FRAME.unpack_from(data) != (MAGIC, length):
-            return self.read(offset)  # which tells what is the matter
+            return self.read(offset)  # which names the error
         return data[FRAME.size :]
 
     def peek(self, offset: int, length: int, count: int) -> bytes:
@@ -98,13 +98,12 @@ class RecordFile:
         return os.pread(self._file, min(count, length), offset + FRAME.size)
 
     def scan(self) -> Iterator[tuple[int, int]]:
-        """Walk through the file: for each record its offset and, if it has one part, its length.
+        """Yield the offset of each record and, if it has one part, its length.
 
-        The length of a record in several parts is -1. Only the neighborhood of each frame is
-        read, so a file of large records costs little.
+        The length of a record in several parts is -1. Large payloads are not read.
 
         Raises:
-            UserError: where something else than a record begins, or the file ends within one.
+            UserError: if anything but a record begins after one, or the file ends within one.
         """
         block, start = b"", 0
         offset, inside, begin = 0, False, 0
@@ -114,7 +113,11 @@ class RecordFile:
                 block, start, at = os.pread(self._file, _BLOCK, offset), offset, 0
             kind, length = self._frame(offset, block[at : at + FRAME.size])
             if inside != (kind in {_MIDDLE, _LAST}):
-                what = "another record where a further part should be" if inside else "a stray part"
+                what = (
+                    "another record instead of a further part"
+                    if inside
+                    else "a part without a first part"
+                )
                 raise self._broken(offset, what)
             if kind == _WHOLE:
                 yield offset, length
@@ -128,7 +131,7 @@ class RecordFile:
             raise self._broken(begin if inside else self.size, "the end of the file in a record")
 
     def lengths(self, offsets: Iterable[int]) -> Iterator[int]:
-        """Return for each offset the length of its record, -1 if it has several parts.
+        """Yield the length of the record at each offset, -1 if it has several parts.
 
         Raises:
             UserError: if no record begins there.
@@ -138,7 +141,7 @@ class RecordFile:
                 raise self._broken(offset, f"nothing, since the file has {self.size} bytes")
             kind, length = self._frame(offset, self._bytes(offset, FRAME.size))
             if kind in {_MIDDLE, _LAST}:
-                raise self._broken(offset, "a part of a record whose beginning is missing")
+                raise self._broken(offset, "a part of a record whose first part is missing")
             yield length if kind == _WHOLE else -1
 
     def _frame(self, offset: int, data: bytes) -> tuple[int, int]:
@@ -149,22 +152,22 @@ class RecordFile:
             raise self._broken(offset, f"0x{magic:08x} instead of 0x{MAGIC:08x}")
         kind, length = word >> _LENGTH_BITS, word & _LONGEST
         if kind > _LAST:
-            raise self._broken(offset, f"a record of kind {kind}, where 0 to 3 are known")
+            raise self._broken(offset, f"a record of the unknown kind {kind}")
         if offset + FRAME.size + length > self.size:
             left = self.size - offset - FRAME.size
-            raise self._broken(offset, f"a record of {length} bytes, of which {left} are there")
+            raise self._broken(offset, f"a record of {length} bytes, of which the file has {left}")
         return kind, length
 
     def _bytes(self, offset: int, count: int) -> bytes:
         data = os.pread(self._file, count, offset)
-        if len(data) < count:  # or the file has shrunk, or a disk gives less at once
+        if len(data) < count:  # the file has become shorter
             raise self._broken(offset, "the end of the file")
         return data
 
     def _broken(self, offset: int, found: str) -> UserError:
         return UserError(
-            f"{self.path}, byte {offset}: wanted a RecordIO record, found {found}; "
-            "the file is damaged, incomplete or of another kind"
+            f"{self.path}, byte {offset}: expected a RecordIO record, got {found}; "
+            "the file is damaged, incomplete or of another format"
         )
 
 
@@ -175,14 +178,14 @@ def _padded(length: int) -> int:
 def write_record(file: BinaryIO, payload: bytes) -> None:
     """Append a record, framed byte for byte as MXNet does.
 
-    A payload that holds the magic number at a multiple of four bytes is divided there, and the
-    number left out, so that it begins records only.
+    A payload that has the magic number at a multiple of four bytes is divided there and the number
+    is omitted, so that it only begins records.
 
     Raises:
         UserError: if the payload has 512 MiB or more.
     """
     if len(payload) > _LONGEST:
-        raise UserError(f"a record holds less than {_LONGEST + 1} bytes, got {len(payload)}")
+        raise UserError(f"a record has to have less than {_LONGEST + 1} bytes, got {len(payload)}")
     done = 0
     at = payload.find(_MAGIC_BYTES)
     while at >= 0:
@@ -209,19 +212,21 @@ def read_index(path: Path) -> np.ndarray:
     try:
         lines = path.read_text("ascii").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, byte {error.start}: wanted text, a key and an offset") from error
+        raise UserError(
+            f"{path}, byte {error.start}: expected text, a key and an offset"
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         key, _, offset = line.partition("\t")
         if not (key.isdigit() and offset.isdigit() and len(offset) < 20):
-            raise UserError(f"{path}, line {number}: wanted key, tab, offset, found {line[:80]!r}")
+            raise UserError(f"{path}, line {number}: expected key, tab, offset, got {line[:80]!r}")
         if key in seen:
-            raise UserError(f"{path}, line {number}: key {key} was there before")
+            raise UserError(f"{path}, line {number}: expected each key once, got {key} again")
         seen[key] = int(offset)
     if len(set(seen.values())) < len(seen):
-        raise UserError(f"{path}: two keys have the same offset; delete it to read without it")
+        raise UserError(f"{path}: expected different offsets, got one twice; delete the index")
     if max(seen.values(), default=0) >= 1 << 63:
         raise UserError(f"{path}: an offset is larger than any file")
     return np.array(list(seen.values()), np.int64)
@@ -230,7 +235,7 @@ def read_index(path: Path) -> np.ndarray:
 def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> bytes:
     """Return the payload of an image record: header, labels, image.
 
-    One label goes into the header; several, or none, behind it, counted.
+    One label goes into the header; none or several are counted there and follow it.
 
     Example:
         >>> len(pack_image([3.0], 7, b"image")), len(pack_image([3.0, 0.5], 7, b"image"))
@@ -243,27 +248,29 @@ def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> 
 
 
 def image_labels(head: bytes) -> tuple[np.ndarray, int]:
-    """Return the labels of an image record, and where in its payload the image begins.
+    """Return the labels of an image record, and the offset of the image in its payload.
 
     Args:
         head: the payload or its beginning, with all labels.
 
     Returns:
-        ``(k,)`` float32, one number where the record has no vector of labels; and a byte.
+        ``(k,)`` float32, one number if the record has no vector of labels; and the offset.
 
     Raises:
-        ValueError: if it is too short for a header and the labels that this announces.
+        ValueError: if it is too short for a header and its labels.
 
     Example:
         >>> image_labels(pack_image([3.0, 0.5], 7, b"image"))
         (array([3. , 0.5], dtype=float32), 32)
     """
     if len(head) < HEADER.size:
-        raise ValueError(f"wanted an image record of {HEADER.size} bytes, found {len(head)}")
+        raise ValueError(
+            f"expected an image record of at least {HEADER.size} bytes, got {len(head)}"
+        )
     count, label, _, _ = HEADER.unpack_from(head)
     if not count:
         return np.array([label], np.float32), HEADER.size
     end = HEADER.size + 4 * count
     if len(head) < end:
-        raise ValueError(f"a record of {len(head)} bytes announces {count} labels; it is damaged")
+        raise ValueError(f"a record of {len(head)} bytes claims {count} labels; it is damaged")
     return np.frombuffer(head, "<f4", count, HEADER.size).astype(np.float32), end

@@ -88,7 +88,9 @@ def test_images_are_resized_as_in_the_training_whatever_holds_them(tmp_path, mon
         test_images=pixels[:, :8, :8],
         test_labels=np.arange(8) % 2,
     )
-    with pytest.raises(UserError, match=r"npz:.*shape 3x8x8, and the network.* shape 1x8x8"):
+    with pytest.raises(
+        UserError, match=r"npz:.*expected images with shape 1x8x8 as in the training, got 3x8x8"
+    ):
         load(f"npz:{tmp_path / 'other.npz'}", preparation=trained.preparation)
     colored = load(f"folder:{root}?size=8")
     fitting = load(f"npz:{tmp_path / 'other.npz'}", preparation=colored.preparation)
@@ -108,11 +110,13 @@ def test_gray_training_images_make_gray_test_images(tmp_path):
 def test_inputs_of_another_kind_or_range_are_refused(words, tmp_path):
     digits = load("digits")  # white is 16
     root = images(tmp_path / "small", size=(8, 8))
-    with pytest.raises(UserError, match=r"white 255, and the network was trained on white 16"):
+    with pytest.raises(
+        UserError, match=r"expected images with white 16 as in the training, got 255"
+    ):
         load(f"folder:{root}", preparation=digits.preparation)
-    with pytest.raises(UserError, match=r"has images, and the network was trained on recordings"):
+    with pytest.raises(UserError, match=r"expected recordings as in the training, got images"):
         load(f"folder:{root}", preparation=load(words).preparation)
-    with pytest.raises(UserError, match=r"has recordings, and the network was trained on images"):
+    with pytest.raises(UserError, match=r"expected images as in the training, got recordings"):
         load(words, preparation=digits.preparation)
     with pytest.raises(UserError, match=r"^iris has rows of a table, and .* trained on images"):
         load("iris", preparation=digits.preparation)

@@ -1,4 +1,4 @@
-"""How raw images and recordings become inputs, as plain values, and how to do it again."""
+"""The preparation of images and recordings as plain values, to repeat it on other data."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,83 +8,79 @@ from vicinal.data.dataset import DataSet
 from vicinal.data.source_spec import Spec
 from vicinal.errors import UserError
 
-TABLES = ("table", "iris", "abalone", "arcene", "arrhythmia", "htru2", "phishing")
+_TABLES = ("table", "iris", "abalone", "arcene", "arrhythmia", "htru2", "phishing")
 """Sources that prepare columns, and keep their own preparation."""
 
 _IMAGE = ("size", "channels", "exif", "alpha")
+_SOUND = ("features", "rate", "seconds")
 _OPTIONS = {
     **dict.fromkeys(("folder", "rec", "hf", "torchvision", "import"), _IMAGE),
-    "commands": ("features", "rate", "seconds"),
+    "commands": _SOUND,
 }
-"""The options of each source that shape its inputs. Other sources have none."""
+"""The options of each source that decide the shape of its inputs. Other sources have none."""
 
 _KINDS = {"image": "images", "sound": "recordings", "values": "arrays"}
 
 
 def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
-    """Add the options of an earlier preparation to a data set's name.
+    """Add the options of a preparation to a source.
 
     Args:
-        spec: of the data set.
+        spec: the source.
         preparation: of the training, or None.
 
     Raises:
-        UserError: if the name has another value for one of them, or is that of a table and the
-            preparation is none of a table.
+        UserError: if the source has another value for one of them, or is a table and the
+            preparation is not of a table.
 
     Example:
         >>> with_preparation(Spec("commands", "words", {}), {"kind": "sound", "rate": 8000}).options
         {'rate': '8000'}
     """
-    if spec.name in TABLES and preparation and preparation.get("kind") in _KINDS:
-        raise _unfit(spec, "rows of a table", preparation)
+    if spec.name in _TABLES and preparation and preparation.get("kind") in _KINDS:
+        raise _other_kind(spec, "rows of a table", preparation)
     options = dict(spec.options)
-    if not preparation or "raw" in options:  # raw pixels have the shape that the option says
+    if not preparation or "raw" in options:  # raw pixels have the shape in the option
         return spec
     for name in _OPTIONS.get(spec.name, ()):
         known = preparation.get(name)
-        if known is None:
-            continue
-        if not _equal(options.setdefault(name, str(known)), known):
+        if known is not None and not _equal(options.setdefault(name, str(known)), known):
             raise UserError(
-                f"{_named(spec)}: {name}={options[name]} contradicts the training, which "
-                f"had {name}={known}; leave {name} out to prepare the data as in the training"
+                f"{_named(spec)}: {name}={options[name]} contradicts the training, which had "
+                f"{name}={known}; omit {name} to prepare the data as in the training"
             )
     return spec._replace(options=options)
 
 
 def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -> DataSet:
-    """Return the data set with its preparation, which is the earlier one if there is any.
+    """Return the data set with its preparation, or the given one if there is one.
 
     Args:
         data: as its source loaded it, with the options of ``with_preparation``.
-        spec: which named it.
+        spec: the source.
         preparation: of the training, or None.
 
     Raises:
         UserError: if the inputs are not what this preparation makes.
     """
-    if spec.name in TABLES:
+    if spec.name in _TABLES:
         return data
     made = dict(data.preparation) or _of_inputs(data, spec)
     if not preparation:
         return replace(data, preparation=made)
-    kind, known = made["kind"], preparation.get("kind")
-    if kind != known:
-        raise _unfit(spec, _KINDS[kind], preparation)
+    kind = made["kind"]
+    if kind != preparation.get("kind"):
+        raise _other_kind(spec, _KINDS[kind], preparation)
     for name in ("white", "shape"):
         if name in made and made[name] != preparation.get(name):
+            resizable = name == "shape" and "size" in _OPTIONS.get(spec.name, ())
             raise UserError(
-                f"{_named(spec)} has {_KINDS[kind]} with {name} {_written(made[name])}, "
-                f"and the network was trained on {name} {_written(preparation.get(name))}"
-                + (
-                    "; try size=N"
-                    if name == "shape" and "size" in _OPTIONS.get(spec.name, ())
-                    else ""
-                )
+                f"{_named(spec)}: expected {_KINDS[kind]} with {name} "
+                f"{_written(preparation.get(name))} as in the training, got {_written(made[name])}"
+                + ("; try size=N" if resizable else "")
             )
-    if any(made.get(k) != preparation.get(k) for k in _OPTIONS["commands"] if kind == "sound"):
-        raise _unfit(spec, "recordings prepared in another way", preparation)
+    if kind == "sound" and any(made.get(name) != preparation.get(name) for name in _SOUND):
+        raise _other_kind(spec, "recordings prepared in another way", preparation)
     return replace(data, preparation=dict(preparation))
 
 
@@ -104,11 +100,11 @@ def _of_inputs(data: DataSet, spec: Spec) -> dict[str, Any]:
     }
 
 
-def _equal(word: str, known: object) -> bool:
+def _equal(option: str, known: object) -> bool:
     try:
-        return float(word) == float(str(known))
+        return float(option) == float(str(known))
     except ValueError:
-        return word == str(known)
+        return option == str(known)
 
 
 def _named(spec: Spec) -> str:
@@ -119,9 +115,6 @@ def _written(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _unfit(spec: Spec, found: str, preparation: Mapping[str, Any]) -> UserError:
+def _other_kind(spec: Spec, got: str, preparation: Mapping[str, Any]) -> UserError:
     known = _KINDS.get(str(preparation.get("kind")), "rows of a table")
-    return UserError(
-        f"{_named(spec)} has {found}, and the network was trained on {known}; choose "
-        "data of the same kind"
-    )
+    return UserError(f"{_named(spec)}: expected {known} as in the training, got {got}")
