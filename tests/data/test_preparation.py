@@ -118,7 +118,9 @@ def test_inputs_of_another_kind_or_range_are_refused(words, tmp_path):
         load(f"folder:{root}", preparation=load(words).preparation)
     with pytest.raises(UserError, match=r"expected images as in the training, got recordings"):
         load(words, preparation=digits.preparation)
-    with pytest.raises(UserError, match=r"^iris: expected images as in the training, got rows of a table"):
+    with pytest.raises(
+        UserError, match=r"^iris: expected images as in the training, got rows of a table"
+    ):
         load("iris", preparation=digits.preparation)
 
 

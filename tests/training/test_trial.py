@@ -130,7 +130,7 @@ def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vici
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
     assert "skipped in train: " in done.stderr
-    assert "b/z.png: an image that begins with" in done.stderr
+    assert "b/z.png: a file that begins with" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["study", "train"])

@@ -1,4 +1,4 @@
-"""Boxes in images, each image's own: drawn, cut out as they are, or resized."""
+"""Boxes in images: drawing, cutting out and resizing them."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from vicinal.data.transforms.pixels import mapped
 
 ATTEMPTS = 10
-"""Boxes that are drawn for an image before its middle is taken, as in torchvision."""
+"""Boxes that are drawn for an image before its middle is used, as in torchvision."""
 
 _Pair = tuple[int, int]
 
@@ -17,7 +17,7 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int = 0) -> Tensor:
-    """Cut a window out of each image, after zeros were put around it.
+    """Pad images with zeros, and cut a window out of each.
 
     Args:
         x: ``(batch, channels, height, width)``. Not modified.
@@ -41,8 +41,8 @@ def windows(x: Tensor, corners: Tensor, *, size: tuple[int, int], padding: int =
     corners = corners.to(torch.int64)
     if bool((corners < 0).any()) or bool((corners >= torch.tensor(places)).any()):
         raise ValueError(
-            f"a window of {size} pixels has to lie in an image of {height} x {width} padded by "
-            f"{padding}, but a corner leads out of it: draw for images of this size."
+            f"expected windows of {size} pixels inside images of {height} x {width} padded by "
+            f"{padding}, got one that leaves its image; draw for images of this size."
         )
     padded = x.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
     padded[..., padding : padding + height, padding : padding + width] = x
@@ -58,11 +58,11 @@ def _cut_by_torch(padded: Tensor, corners: Tensor, places: _Pair, size: _Pair) -
 
 
 def _cut_by_numpy(padded: Tensor, corners: Tensor, places: _Pair, size: _Pair) -> Tensor:
-    # NumPy copies a window row by row, five times as fast as PyTorch's CPU, pixel by pixel.
+    # NumPy copies windows row by row, five times as fast as PyTorch, which copies pixels.
     shape, strides = _all_windows(padded, places, size)
     memory = padded.view(_WORDS[padded.element_size()]).numpy()
     strides_in_bytes = [memory.itemsize * one for one in strides]
-    # as_strided leaves a cycle behind, which keeps the padded images until Python looks for such.
+    # as_strided makes a reference cycle, which keeps the padded images until garbage collection.
     windows = np.ndarray(shape, memory.dtype, memory, strides=strides_in_bytes)
     top, left = corners.numpy().T
     cut = np.ascontiguousarray(windows[np.arange(len(padded)), top, left])
@@ -84,13 +84,13 @@ def draw_boxes(
     ratio: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw a box in each of ``size`` images, as ``RandomResizedCrop`` says.
+    """Draw a box in each of ``size`` images, as documented at ``RandomResizedCrop``.
 
     Args:
         size: number of images.
         shape: their (height, width).
-        scale: least and greatest share of the area.
-        ratio: least and greatest width over height.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width over height.
         generator: on the CPU.
 
     Returns:
@@ -110,7 +110,7 @@ def draw_boxes(
     fits = ((boxes >= 1) & (boxes <= sides)).all(2)
     first = fits.int().argmax(1)
     box = boxes[torch.arange(size), first]
-    # The largest box in the middle that has the nearest ratio, where none was drawn that fits.
+    # If no drawn box fits: the largest box in the middle with the nearest ratio.
     height, width = shape
     nearest = min(max(width / height, ratio[0]), ratio[1])
     middle = torch.tensor([min(height, width / nearest), min(width, height * nearest)])
@@ -123,10 +123,10 @@ def draw_boxes(
 
 
 def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Resize a box of each image by bilinear interpolation, without smoothing before.
+    """Resize a box of each image by bilinear interpolation, without smoothing.
 
-    As ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` does it with what
-    lies in the box; nothing around the box is looked at.
+    Equals ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` of each box;
+    pixels outside of it have no influence.
 
     Args:
         x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
@@ -150,8 +150,8 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
     limit = torch.tensor(sides)
     if not bool(((corner >= 0) & (box >= 1) & (corner + box <= limit)).all()):
         raise ValueError(
-            f"a box has to lie in an image of {sides[0]} x {sides[1]} pixels, but one leads out "
-            "of it: draw for images of this size."
+            f"expected boxes inside images of {sides[0]} x {sides[1]}, got one that leaves its "
+            "image; draw for images of this size."
         )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     down, right = (
@@ -171,7 +171,7 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
 
 
 def _places(start: Tensor, length: Tensor, count: int, side: int) -> Tensor:
-    """Return ``(batch, count)`` where to look along one side, from -1 to 1 as grid_sample wants."""
+    """Return ``(batch, count)`` positions along a side, from -1 to 1 as for grid_sample."""
     middles = (torch.arange(count, dtype=torch.float64) + 0.5) * (length[:, None] / count) - 0.5
     within = torch.minimum(middles.clamp_min_(0), length[:, None] - 1)
     return (2 * (start[:, None] + within) + 1) / side - 1

@@ -1,30 +1,30 @@
-"""Augmentations that cut splits out of images."""
+"""Crops of images."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vicinal.data.transforms.base import check_batch, check_image, check_number
 from vicinal.data.transforms.boxes import draw_boxes, resized, windows
-from vicinal.data.transforms.checks import check_batch, check_image, check_number
 from vicinal.errors import UserError
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Put black around each image, and cut a window out at a place of its own.
+    """Pad images with black, and cut a window out of each at a random position.
 
     As He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385),
-    section 4.2, did with CIFAR: 4 pixels on each side, and a window of the old size. All places are
-    equally likely.
+    section 4.2, for CIFAR: 4 pixels on each side, and a window of the original size. All positions
+    are equally likely.
 
     Args:
-        padding: pixels of black (zero) on each side, from 0; at most a side of the image, and
-            fewer than the window has, so that no window misses the image.
+        padding: pixels of black (zero) on each side; at most the side of the image, and less than
+            the window, so that every window overlaps the image.
         size: side of the window, which is square; None for the height and width of the image.
 
     Raises:
-        UserError: if a number is out of range, or (later) the window larger than what it is cut of.
+        UserError: if a setting is out of range; on use, if the window is larger than the image.
 
     Example:
         >>> x = torch.full((1, 1, 2, 2), 9)
@@ -36,7 +36,7 @@ class RandomCrop:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
+        """Check the settings."""
         check_number("RandomCrop", "padding", self.padding, whole=True)
         if self.size is not None:
             check_number("RandomCrop", "size", self.size, low=1, whole=True)
@@ -61,24 +61,25 @@ class RandomCrop:
         window = (height, width) if self.size is None else (self.size, self.size)
         _check_fits(self, window, (height, width), self.padding)
         if self.padding > min(height, width) or self.padding >= min(window):
+            most = min(height, width, *(side - 1 for side in window))
             raise UserError(
-                f"RandomCrop pads images of {height} x {width} pixels by {self.padding}, where a "
-                f"window of {window[0]} x {window[1]} could miss them; take less padding"
+                f"RandomCrop: expected padding of at most {most} for images of {height} x {width} "
+                f"and windows of {window[0]} x {window[1]}, got {self.padding}"
             )
         return window
 
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut a square out of the middle of each image, as for evaluation; nothing is drawn.
+    """Cut a square out of the middle of each image, as for evaluation; not random.
 
-    Where it cannot be in the middle, it is half a pixel up or left of it.
+    If it cannot be centered, it is half a pixel up or left of the center.
 
     Args:
         size: side of the square, in pixels.
 
     Raises:
-        UserError: if it is not 1 or more, or (later) larger than the image.
+        UserError: if it is less than 1; on use, if it is larger than the image.
 
     Example:
         >>> x = torch.arange(9).view(1, 1, 3, 3)
@@ -89,11 +90,11 @@ class CenterCrop:
     size: int
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
+        """Check the settings."""
         check_number("CenterCrop", "size", self.size, low=1, whole=True)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw ``(size, 0)``: nothing."""
+        """Return no random numbers, ``(size, 0)``."""
         _, height, width = check_image(self, shape)
         _check_fits(self, (self.size, self.size), (height, width), 0)
         return torch.empty(size, 0, dtype=torch.float64)
@@ -110,20 +111,20 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut a box of random area and shape out of each image, and resize it to a square.
+    """Cut a box of random area and aspect ratio out of each image, and resize it to a square.
 
     Szegedy et al., "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), section 6,
-    drawn as torchvision does: area and logarithm of the ratio are uniform, and a box is drawn up to
-    10 times until it fits; then the largest of a fitting ratio in the middle is taken. Bilinear,
-    without smoothing before (torchvision's ``antialias=False``).
+    drawn as in torchvision: area and logarithm of the ratio are uniform, and a box is drawn up to
+    10 times until it fits; then the largest fitting box in the middle is used. Bilinear, without
+    smoothing (torchvision's ``antialias=False``).
 
     Args:
         size: side of the square, in pixels.
-        scale: least and greatest share of the image's area, above 0 and at most 1.
-        ratio: least and greatest width over height, above 0.
+        scale: smallest and largest share of the image's area, above 0 and at most 1.
+        ratio: smallest and largest width over height, above 0.
 
     Raises:
-        UserError: if a number is out of range, or two are in the wrong order.
+        UserError: if a setting is out of range, or the larger number comes first.
 
     Example:
         >>> x = torch.tensor([0, 100, 200]).view(1, 1, 1, 3)
@@ -137,7 +138,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
+        """Check the settings."""
         check_number("RandomResizedCrop", "size", self.size, low=1, whole=True)
         _check_range("scale", self.scale, most=1)
         _check_range("ratio", self.ratio, most=1e6)
@@ -160,8 +161,8 @@ def _check_range(name: str, ends: tuple[float, float], *, most: float) -> None:
     numbers = [end for end in ends if isinstance(end, int | float)]
     if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1] <= most:
         raise UserError(
-            f"RandomResizedCrop needs {name} to be two numbers above 0 and at most {most:g}, the "
-            f"smaller one first, got {ends!r}"
+            f"RandomResizedCrop: expected {name} to be two numbers above 0 and at most {most:g}, "
+            f"the smaller one first, got {ends!r}"
         )
 
 
@@ -170,6 +171,6 @@ def _check_fits(owner: object, window: tuple[int, int], side: tuple[int, int], p
     if window[0] > height or window[1] > width:
         padded = f" with {pad} pixels on each side" if pad else ""
         raise UserError(
-            f"{type(owner).__name__} cannot cut {window[0]} x {window[1]} pixels out of images "
-            f"of {side[0]} x {side[1]}{padded}; take a smaller size"
+            f"{type(owner).__name__}: expected a window that fits in images of {side[0]} x "
+            f"{side[1]}{padded}, got {window[0]} x {window[1]}; choose a smaller size"
         )

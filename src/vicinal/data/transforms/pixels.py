@@ -1,4 +1,4 @@
-"""Arithmetic on batches of images, done in floating point in blocks that stay in cache."""
+"""Floating-point arithmetic on batches of images, in blocks that fit in the cache."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 ON_CPU = 2**16
-"""Pixels that are worked on together on the CPU: what its cache holds."""
+"""Pixels of a block on the CPU, which fit in its cache."""
 
 ELSEWHERE = 2**22
-"""The same for other devices, where an operation takes longer to start."""
+"""Pixels of a block on other devices, where launching an operation takes longer."""
 
 
 def mapped(
@@ -19,20 +19,20 @@ def mapped(
     *,
     planes: int = 0,
 ) -> Tensor:
-    """Return images that were changed in floating point, block by block.
+    """Change images in floating point, block by block.
 
-    All blocks use the same memory, since new memory takes as long to get as arithmetic takes.
+    All blocks use the same memory, since allocating takes as long as the arithmetic.
 
     Args:
         x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
         size: (height, width) of what ``change`` returns.
-        change: is given a block of images to do anything with, float32 (float64 where ``x`` is);
-            the rows that it came from; and ``(planes, rows, height, width)`` to write on.
-        planes: numbers for each pixel that ``change`` needs to write on.
+        change: called with a block of images that it may modify, float32 (float64 if ``x`` is); its
+            rows; and scratch memory ``(planes, rows, height, width)``.
+        planes: scratch numbers per pixel that ``change`` needs.
 
     Returns:
         ``(batch, channels, *size)``, contiguous, of the type of ``x``; for uint8 rounded to the
-        nearest, half to even. ``change`` has to keep to 0..255 there.
+        nearest, half to even, which requires that ``change`` returns 0 to 255.
 
     Example:
         >>> x = torch.full((2, 1, 1, 1), 100, dtype=torch.uint8)
@@ -46,8 +46,8 @@ def mapped(
     blocks = x.new_empty(step, channels, height, width, dtype=working)
     memory = blocks.new_empty(planes, step, height, width)
     out = x.new_empty(batch, channels, *size)
-    # From float to uint8 by way of int16, since PyTorch's CPU takes both steps with vector
-    # instructions, but the direct one number by number.
+    # Converted through int16, since PyTorch vectorizes both steps on the CPU, but not the direct
+    # conversion to uint8.
     whole = (
         x.new_empty(step, channels, *size, dtype=torch.int16) if x.dtype == torch.uint8 else None
     )
