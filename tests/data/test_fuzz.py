@@ -22,7 +22,7 @@ from vicinal.data import load
 from vicinal.data.formats.recordio import RecordFile
 from vicinal.errors import UserError
 
-MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "3000"))
+MUTATIONS = int(os.environ.get("VICINAL_MUTATIONS", "1500"))
 """Of all forms together; more can be asked for, such as 20,000."""
 
 SLOWEST = 2.0
@@ -133,7 +133,7 @@ def class_folder(root, name, content):
             folder = root / split / label
             folder.mkdir(parents=True)
             for k in range(2):
-                (folder / f"{k}.png").write_bytes(encoded("PNG"))
+                (folder / f"{k}.png").write_bytes(GOOD_PNG)
     (root / "train" / "a" / f"2.{name}").write_bytes(content)
     return f"folder:{root}"
 
@@ -197,6 +197,7 @@ def records(name, count):
     return path.read_bytes()[: [at for at, _ in RecordFile(path).scan()][count]]
 
 
+GOOD_PNG = encoded("PNG")
 WAV = encoded_sound("WAV")
 MAPPING = b"".join(b"%d %d\n" % (k, 65 + k) for k in range(6))
 MP3 = Path(__file__).parents[1] / "cases" / "audio" / "quiet_then_loud_noxing.mp3"

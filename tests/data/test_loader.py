@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -176,31 +177,38 @@ def test_a_run_that_begins_at_a_step_sees_what_the_unbroken_run_saw_there(stored
 
 
 STREAM = """
-import sys, hashlib
-from vicinal.data import HLSJitter, RandomHorizontalFlip, Loader, RandomCrop, load
-split = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=sys.argv[1], in_memory=0).train
-augment = (RandomCrop(padding=2), RandomHorizontalFlip(), HLSJitter())
-loader = Loader(split, batch_size=4, seed=7, augment=augment, shuffle=25, workers=2)
-step = int(sys.argv[2])
-for epoch in range(step // len(loader), 3):
-    for x, y in loader.epoch(epoch, start=step % len(loader)):
-        digest = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
-        print(step, digest, flush=True)
-        step += 1
-        if len(sys.argv) > 3:
-            sys.stdin.readline()
+import sys
+from tests.data.test_loader import stream
+for step, digest in stream(int(sys.argv[1])):
+    print(step, digest, flush=True)
+    if len(sys.argv) > 2:
+        sys.stdin.readline()
 """
 
 
-def test_a_stream_that_was_killed_goes_on_with_the_same_batches_bit_for_bit():
-    def start(step, *words):
-        command = [sys.executable, "-c", STREAM, str(MXNET), str(step), *words]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def stream(step):
+    """Yield the numbers and digests of the batches of three epochs, from a step on."""
+    split = load("rec:digits_40_jpg.rec,digits_40_jpg.rec", root=MXNET, in_memory=0).train
+    loader = Loader(split, batch_size=4, seed=7, augment=AUGMENT, shuffle=25, workers=2)
+    for epoch in range(step // len(loader), 3):
+        for x, y in loader.epoch(epoch, start=step % len(loader)):
+            yield step, hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
+            step += 1
 
-    with start(0) as unbroken:
-        known = unbroken.stdout.read().splitlines()
-    assert len(known) == 30
-    assert len({line.split()[1] for line in known}) == 30
+
+def test_a_stream_that_was_killed_resumes_with_the_same_batches_bit_for_bit():
+    def start(step, *words):
+        command = [sys.executable, "-c", STREAM, str(step), *words]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    known = [f"{step} {digest}" for step, digest in stream(0)]
+    assert len({line.split()[1] for line in known}) == len(known) == 30
     with start(0, "wait") as killed:
         for line in known[:13]:
             assert killed.stdout.readline().strip() == line
@@ -221,7 +229,7 @@ def test_an_epoch_that_is_left_early_does_not_disturb_the_next():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_examples_make_batches_smaller_and_are_told_of_once(workers):
+def test_bad_examples_make_batches_smaller_and_are_reported_once(workers):
     split = Split(Slow(12, bad=[3, 4, 9]), torch.arange(12))
     loader = Loader(split, batch_size=4, seed=0, shuffle=False, workers=workers)
     for _ in range(2):
@@ -244,12 +252,12 @@ def test_an_error_in_a_worker_comes_out_as_one_sentence(workers):
         rows(loader)
 
 
-# PyTorch may hear of the death once more while it clears up, where nobody can be told.
+# PyTorch may notice the death again during cleanup, where nothing can catch it.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <function _MultiProcessingDataLoaderIter.__del__"
     ":pytest.PytestUnraisableExceptionWarning"
 )
-def test_a_worker_that_is_killed_is_told_of():
+def test_a_worker_that_is_killed_is_reported():
     split = Split(Slow(4, dies=[2]), torch.arange(4))
     loader = Loader(split, batch_size=2, seed=0, shuffle=False, workers=1)
     with pytest.raises(UserError, match=r"a data-loading worker died"):
@@ -263,7 +271,7 @@ def test_nonsense_is_refused():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_that_goes_on_when_another_was_begun_is_refused(workers):
+def test_an_epoch_that_continues_after_another_began_is_refused(workers):
     loader = Loader(Split(Slow(12), torch.arange(12)), batch_size=2, seed=0, workers=workers)
     first = loader.epoch(0)
     next(first)
@@ -274,7 +282,7 @@ def test_an_epoch_that_goes_on_when_another_was_begun_is_refused(workers):
     assert all(torch.equal(x[:, 0], y) for x, y in second)
 
 
-def test_a_rank_of_whose_batch_nothing_is_left_says_so_and_the_others_do_not_wait():
+def test_a_rank_of_whose_batch_nothing_is_left_raises_and_the_others_do_not_wait():
     split = Split(Slow(8, bad=[2]), torch.arange(8))
     options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
     with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):
