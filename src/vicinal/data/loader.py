@@ -1,4 +1,4 @@
-"""Loaders: batches of a split, from memory or from files, the same ones for the same seed."""
+"""Batches of a split, from memory or from files; the same batches for the same seed."""
 
 import ctypes
 import functools
@@ -26,33 +26,35 @@ ORDER, AUGMENTING = 1, 2
 class Loader:
     """Batches of one split of a data set, on a device.
 
-    A split in memory is brought to the device once, and shuffled and augmented there in whole
-    batches. A split in files is read by worker processes ahead of its use; they also augment where
-    the device is the CPU. Which of the two it is decides nothing else, as long as
-    no example had to be left out: order and augmentation come from ``seed``, the epoch and the step
-    alone, so the batches are the same, and so are those of a run that is resumed at a step.
+    A split in memory is moved to the device once, and shuffled and augmented there in whole
+    batches. A split in files is read ahead by worker processes, which also augment if the device
+    is the CPU. The batches are the same in both cases, unless examples are skipped: order and
+    augmentation depend only on ``seed``, the epoch and the step, so a resumed run sees them too.
 
-    Several ranks take their shares of the batch that one process would see: ``batch_size`` times
-    ``ranks`` examples, augmented as they would be there.
+    Several ranks divide the batch that one process would see: ``batch_size`` times ``ranks``
+    examples, augmented in the same way.
 
-    The last batch is smaller where the examples run out. If it would leave some rank with one
-    example, or none, it is joined to the batch before it, since batch norm cannot be trained on one
-    example; so 65 examples in batches of 64 are one batch of 65, and 129 are 64 and 65.
+    The last batch is smaller if examples run out. If a rank would get one example or none, it is
+    joined to the batch before it, since batch norm cannot be trained on one example: 65 examples in
+    batches of 64 are one batch of 65, and 129 are 64 and 65.
 
     Args:
-        split: what to take batches of.
-        batch_size: examples a step and rank.
-        seed: decides order and augmentation.
-        augment: what is done to the inputs, in this order.
+        split: the examples.
+        batch_size: number of examples per step and rank.
+        seed: seed of order and augmentation.
+        augment: transforms of the inputs, in this order.
         device: where batches are load_options.
-        shuffle: True for a fresh order each epoch, False for the order of the split; or the number
-            of examples in a shuffle buffer, for files that have to be read nearly in their order:
-            each example is drawn from the next so many.
-        drop_last: whether a last batch that is smaller is left out.
+        shuffle: True for a new order in each epoch, False for the order of the split; or the size
+            of a shuffle buffer, for files that have to be read nearly in order: each example is
+            drawn from the next ``shuffle`` ones.
+        drop_last: whether a smaller last batch is omitted.
         rank: of this process, from 0.
-        ranks: how many there are.
-        workers: processes that read a split in files; as many as there are processor cores, at
-            most 8, where it is None. 0 reads in this process.
+        ranks: number of processes.
+        workers: number of processes that read a split in files; None for the number of processor
+            cores, at most 8; 0 reads in this process.
+
+    Raises:
+        ValueError: if a number is out of range.
 
     Example:
         >>> split = Split(torch.arange(6).view(6, 1), torch.arange(6))
@@ -74,10 +76,10 @@ class Loader:
         ranks: int = 1,
         workers: int | None = None,
     ) -> None:
-        """Bring a split in memory to the device."""
+        """Move a split in memory to the device."""
         if batch_size < 1 or not 0 <= rank < ranks or shuffle < 0:
             raise ValueError(
-                f"Loader wants batch_size from 1, rank from 0 below ranks, and shuffle from 0, got "
+                f"Loader expects batch_size >= 1, 0 <= rank < ranks and shuffle >= 0, got "
                 f"batch_size={batch_size}, rank={rank}, ranks={ranks}, shuffle={shuffle}."
             )
         self.split, self.batch_size, self.seed = split, batch_size, seed
@@ -85,28 +87,28 @@ class Loader:
         self.rank, self.ranks = rank, ranks
         self._targets = split.targets.to(self.device)
         self._inputs = self._reader = None
-        self._here: tuple[Transform, ...] = tuple(augment)
+        self._own_transforms: tuple[Transform, ...] = tuple(augment)
         if isinstance(split.inputs, Tensor):
             self._inputs = split.inputs.to(self.device)
         else:
             there: tuple[Transform, ...] = ()
             if self.device.type == "cpu":
-                there, self._here = _divided(self._here)
+                there, self._own_transforms = _divided(self._own_transforms)
             batches = _Batches(split.inputs, there, seed)
             self._reader = _Reader(batches, _worker_count(workers), self.device.type == "cuda")
         self.skipped: dict[str, None] = {}
 
     def __len__(self) -> int:
-        """Return the number of steps of an epoch."""
+        """Return the number of steps per epoch."""
         whole, rest = divmod(len(self.split), self.batch_size * self.ranks)
         if self.drop_last:
             return whole
-        # Each rank needs an example, since others would wait for it, and two for batch norm.
+        # Each rank needs an example, since the others wait for it, and two for batch norm.
         enough = self.ranks * min(2, self.batch_size)
         return whole + (rest >= (enough if whole else self.ranks))
 
     def seen_before(self, step: int) -> int:
-        """Return how many examples all ranks together have seen before a step of an epoch.
+        """Return the number of examples that all ranks have seen before a step of an epoch.
 
         Example:
             >>> loader = Loader(Split(torch.zeros(65, 1), torch.zeros(65)), batch_size=64, seed=0)
@@ -118,21 +120,21 @@ class Loader:
         return step * self.batch_size * self.ranks
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go through the split once.
+        """Yield the batches of one epoch.
 
         Args:
-            epoch: which pass this is, from 0.
-            start: step to begin with, from 0: a resumed run goes on there.
+            epoch: number of the epoch, from 0.
+            start: first step, from 0, for resuming.
 
         Yields:
-            Inputs ``(b, ...)`` as augmentation leaves them, and targets ``(b, ...)``. ``b`` is
-            ``batch_size``, except in the last batch, and less by those that had to be skipped,
-            whose sentences are the keys of ``skipped``; a batch of which nothing is left is passed
-            over (an error with several ranks, of which the others would wait).
+            Augmented inputs ``(b, ...)`` and targets ``(b, ...)`` on the device. ``b`` is
+            ``batch_size``, except in the last batch, minus the number of skipped examples, which
+            the keys of ``skipped`` describe. An empty batch is omitted, or an error with several
+            ranks, since the others would wait for it.
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
-            ValueError: if another epoch of a split in files was begun meanwhile.
+            ValueError: if another epoch of a split in files has begun.
         """
         order = epoch_order(len(self.split), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         tasks = []
@@ -148,14 +150,14 @@ class Loader:
             if not len(read.kept):
                 if self.ranks > 1:
                     raise UserError(
-                        f"no example of a batch of rank {self.rank} can be read, and the other "
+                        f"no example in a batch of rank {self.rank} can be read, and the other "
                         f"ranks would wait for it; {read.skipped[0]}"
                     )
                 continue
-            # Worker processes have the other cores.
+            # The other cores belong to the worker processes.
             with cpu_threads(1 if beside_workers else None):
                 x = read.inputs.to(self.device, non_blocking=True)
-                x = _augmented(x, read.kept, task, self._here, self.seed)
+                x = _augmented(x, read.kept, task, self._own_transforms, self.seed)
             yield x, self._targets[self._there(task.rows[read.kept])]
 
     def _there(self, rows: np.ndarray) -> Tensor:
@@ -172,12 +174,12 @@ class Loader:
 
 
 def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True) -> Tensor:
-    """Return in which order an epoch goes through the rows of a split, ``(count,)`` int64.
+    """Return the order of the rows of a split in an epoch, ``(count,)`` int64.
 
     Args:
-        count: how many rows there are.
-        seed: of the run.
-        epoch: which pass, from 0.
+        count: number of rows.
+        seed: as for ``Loader``.
+        epoch: number of the epoch, from 0.
         shuffle: as for ``Loader``.
 
     Example:
@@ -189,7 +191,7 @@ def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True
     generator = generator_at(seed, epoch, stream=ORDER)
     if shuffle is True or shuffle >= count:
         return torch.randperm(count, generator=generator)
-    # A buffer of the next rows, one of which is drawn and replaced by the row behind them.
+    # A buffer of the next rows: one is drawn and replaced by the row that follows the buffer.
     buffer = list(range(shuffle))
     drawn = torch.randint(shuffle, (count - shuffle,), generator=generator).tolist()
     order = []
@@ -201,13 +203,13 @@ def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True
 
 
 class _Task(NamedTuple):
-    """One batch to be made.
+    """One batch to read.
 
     Args:
-        rows: of this rank, ``(b,)`` int64; of NumPy, which are cheaper to send than tensors.
-        first: place of the first of them in what one process would see.
-        whole: how many that would be.
-        number: of the step, over all epochs.
+        rows: rows of this rank, ``(b,)`` int64; NumPy arrays are cheaper to send than tensors.
+        first: position of the first of them in the batch of all ranks.
+        whole: size of the batch of all ranks.
+        number: number of the step, over all epochs.
     """
 
     rows: np.ndarray
@@ -219,7 +221,7 @@ class _Task(NamedTuple):
 def _augmented(
     x: Tensor, kept: np.ndarray, task: _Task, steps: Sequence[Transform], seed: int
 ) -> Tensor:
-    """Augment what was read of a batch as it would be among the whole batch of all ranks."""
+    """Augment the examples of a rank as in the batch of all ranks."""
     if not steps:
         return x
     generator = generator_at(seed, task.number, stream=AUGMENTING)
@@ -232,10 +234,10 @@ def _augmented(
 def _divided(
     steps: tuple[Transform, ...],
 ) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
-    """Divide augmentation between workers and this process.
+    """Return the transforms for the workers, and those for this process.
 
-    What comes last and only makes bytes into floats stays here: four times as much would have to
-    be handed over.
+    Normalization at the end stays in this process, since floats are four times as many bytes to
+    send.
     """
     count = len(steps)
     while count and isinstance(steps[count - 1], Normalize):
@@ -244,7 +246,7 @@ def _divided(
 
 
 class _Reader:
-    """Makes batches ahead of their use, in processes that stay for the next epoch."""
+    """Reads batches ahead, in processes that are kept for the next epoch."""
 
     def __init__(self, batches: "_Batches", workers: int, pinned: bool) -> None:
         self._tasks = _Tasks()
@@ -257,7 +259,7 @@ class _Reader:
             prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
             pin_memory=pinned,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
         )
 
     def read(self, tasks: Sequence[_Task]) -> Iterator[ReadResult]:
@@ -265,25 +267,25 @@ class _Reader:
         self._run += 1
         run, batches = self._run, iter(self._loader)
         for count in range(1, len(tasks) + 1):
-            if run != self._run:  # the processes work for another epoch now
+            if run != self._run:  # the processes read another epoch now
                 raise ValueError(
-                    "another epoch of this Loader was begun, and a split in files is read for "
-                    "one at a time; make a second Loader for the second epoch."
+                    "another epoch of this Loader has begun, and a split in files is read for one "
+                    "epoch at a time; use a second Loader for it."
                 )
             with dead_workers_named():
                 read = next(batches)
             if isinstance(read, UserError):
                 raise read
             yield read
-            _give_back(count)
+            _trim_memory(count)
 
 
 @contextmanager
 def dead_workers_named() -> Iterator[None]:
     """Raise a ``UserError`` if a data-loading worker dies.
 
-    PyTorch notices it in a signal handler, so the error is raised by whatever code runs then: put
-    this around all of the work on the batches.
+    PyTorch notices it in a signal handler, which interrupts any code: put this around all work on
+    the batches.
 
     Example:
         >>> with dead_workers_named():
@@ -304,7 +306,7 @@ free memory or lower training.batch_size (DataLoader worker (pid 7) is killed by
 
 
 class _Tasks:
-    """The batches to come."""
+    """The remaining batches."""
 
     left: Sequence[_Task] = ()
 
@@ -316,7 +318,7 @@ class _Tasks:
 
 
 class _Batches(Dataset[ReadResult | UserError]):
-    """What a worker process does: rows in, a batch or an error out."""
+    """Reads and augments a batch in a worker process; returns it, or the error."""
 
     def __init__(self, stored: StoredInputs, steps: Sequence[Transform], seed: int) -> None:
         self._stored, self._steps, self._seed = stored, steps, seed
@@ -324,20 +326,20 @@ class _Batches(Dataset[ReadResult | UserError]):
 
     def __getitem__(self, task: _Task) -> ReadResult | UserError:
         self._count += 1
-        _give_back(self._count)
+        _trim_memory(self._count)
         try:
             read = self._stored.read(task.rows.tolist())
             inputs = _augmented(read.inputs, read.kept, task, self._steps, self._seed)
             return read._replace(inputs=inputs)
         except UserError as error:
-            return UserError(str(error))  # without the traceback, which is of another process
+            return UserError(str(error))  # without the traceback, which belongs to another process
 
 
-def _give_back(count: int) -> None:
-    """Return freed memory to the system, now and then.
+def _trim_memory(count: int) -> None:
+    """Return freed memory to the system every 64 batches.
 
-    PyTorch asks glibc for aligned memory, and of what was freed little fits the next batch: without
-    this a process grew by some megabytes a batch, up to several hundred.
+    glibc seldom reuses the aligned memory of PyTorch for the next batch: without this, a process
+    grew by some megabytes per batch, up to several hundred.
     """
     if count % 64 == 0 and (trim := _malloc_trim()) is not None:
         trim(0)
@@ -345,14 +347,14 @@ def _give_back(count: int) -> None:
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Return glibc's function; None where the C library has none."""
+    """Return the function of glibc, None for other C libraries."""
     try:
         return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
     except (AttributeError, OSError, TypeError):
         return None
 
 
-def _as_it_is(read: Any) -> Any:
+def _identity(read: Any) -> Any:
     return read
 
 
