@@ -10,7 +10,6 @@ most frequent class. About two minutes on two cores.
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ import torch
 from vicinal.data import Loader, load, majority, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.models import build
-from vicinal.training.engine import engine
+from vicinal.training.engine import make_fabric
 from vicinal.training.environment import hardware, versions
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import learner, train
-from vicinal.training.optimizers import optimizers
-from vicinal.training.schedules import rate_factor
-from vicinal.training.settings import AdamW, OneCycle
+from vicinal.training.loop import make_learner, train
+from vicinal.training.settings import AdamW, OneCycle, Training
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = ("abalone", "arcene", "arrhythmia", "htru2", "iris", "phishing")
@@ -44,13 +41,17 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
     torch.manual_seed(SEED)
     shape = tuple(data.train.inputs.shape[1:])
     model = build(network, shape=shape, classes=len(data.classes))
-    fabric = engine(accelerator="cpu")
-    adamw = AdamW(name="adamw", lr=0.003, weight_decay=0.01)
-    taught = learner(model, partial(optimizers, chosen=adamw, weight_decay_on="all"), fabric=fabric)
-    cycle = OneCycle(name="one-cycle")
-    rate = partial(rate_factor, schedule=cycle, steps_per_epoch=len(loader), epochs=epochs)
+    fabric = make_fabric(accelerator="cpu")
+    settings = Training(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=AdamW(name="adamw", lr=0.003, weight_decay=0.01),
+        schedule=OneCycle(name="one-cycle"),
+        weight_decay_on="all",
+    )
+    learner = make_learner(model, settings, fabric=fabric)
     with cpu_threads(1):  # small steps: two threads would wait for each other
-        for _ in train(taught, loader, fabric=fabric, epochs=epochs, seed=SEED, rate=rate):
+        for _ in train(learner, loader, seed=SEED):
             pass
     return {
         "data": spec,

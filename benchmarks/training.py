@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,18 +31,25 @@ from vicinal.data.threads import cpu_threads
 from vicinal.mixing import MixUp, Plan
 from vicinal.models import build
 from vicinal.training import loop
-from vicinal.training.engine import engine
+from vicinal.training.engine import make_fabric
 from vicinal.training.environment import hardware, versions
 from vicinal.training.memory import memory_kept
-from vicinal.training.optimizers import optimizers
-from vicinal.training.settings import SGD
+from vicinal.training.optimizers import make_optimizers
+from vicinal.training.settings import SGD, Linear, Training
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, STEPS, TURNS, CLASSES = 128, 8, 6, 10
 NETWORKS = {"preact-resnet-18": ("stages.stage1", 2.3), "preact-resnet-50-small": ("stem", 2.4)}
 """The networks, a layer of each, and how many times the plain step vicinal has to be."""
 
-SETTINGS = SGD(name="sgd", lr=0.01, weight_decay=1e-4)
+SETTINGS = Training(
+    epochs=9,
+    batch_size=BATCH,
+    optimizer=SGD(name="sgd", lr=0.01, weight_decay=1e-4),
+    schedule=Linear(name="linear"),
+    precision="bfloat16",
+    channels_last=True,
+)
 WAYS = ("plain", "bare", "loop", "mixed", "mixed-features", "compiled")
 IN_TURNS = ("loop", "mixed", "mixed-features")
 TITLES = {
@@ -90,7 +96,7 @@ def bare_step(name: str) -> Callable[[], None]:
     """Return the fastest step that we know, on a batch that is there."""
     model = build(name, shape=(3, 32, 32), classes=CLASSES)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    (optimizer,) = optimizers(model, SETTINGS, weight_decay_on="weights")
+    (optimizer,) = make_optimizers(model, SETTINGS)
     x, y = fixed_batch()
     x = x.to(memory_format=torch.channels_last)
 
@@ -141,7 +147,7 @@ def rates_in_turns(name: str) -> dict[str, float]:
 def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Iterator[Any]:
     """Return vicinal's training, an epoch at a time; with ``spent``, its parts are timed."""
     ranks = 2 if way == "two-ranks" else 1
-    fabric = engine(accelerator="cpu", precision="bfloat16", devices=ranks)
+    fabric = make_fabric(accelerator="cpu", precision="bfloat16", devices=ranks)
     if ranks > 1:
         torch.set_num_threads(1)
     part = pictures(BATCH * STEPS)
@@ -154,21 +160,19 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
         ranks=ranks,
     )
     torch.manual_seed(0)
-    taught = loop.learner(
+    learner = loop.make_learner(
         build(name, shape=(3, 32, 32), classes=CLASSES),
-        partial(optimizers, chosen=SETTINGS, weight_decay_on="weights"),
+        SETTINGS.model_copy(update={"compile": way == "compiled"}),
         fabric=fabric,
         policy=MixUp(alpha=1.0) if way.startswith("mixed") else None,
         at=(NETWORKS[name][0] if way == "mixed-features" else "input",),
-        channels_last=True,
-        compiled=way == "compiled",
     )
     if spent is not None:
-        time_parts(taught, loader, fabric, spent)
-    return loop.train(taught, loader, fabric=fabric, epochs=9, seed=0, channels_last=True)
+        time_parts(learner, loader, fabric, spent)
+    return loop.train(learner, loader, seed=0)
 
 
-def time_parts(taught: loop.Learner, loader: Loader, fabric: Any, spent: dict[str, float]) -> None:
+def time_parts(learner: loop.Learner, loader: Loader, fabric: Any, spent: dict[str, float]) -> None:
     """Count what is spent where; what runs inside something else counts there, too."""
 
     def timed(owner: Any, name: str, what: str) -> None:
@@ -201,10 +205,10 @@ def time_parts(taught: loop.Learner, loader: Loader, fabric: Any, spent: dict[st
     def after(*_: Any) -> None:
         spent["forward"] = spent.get("forward", 0.0) + time.perf_counter() - begun.pop()
 
-    taught.model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
-    taught.model.register_forward_hook(after)
+    learner.model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    learner.model.register_forward_hook(after)
     timed(fabric, "backward", "backward")
-    for optimizer in taught.optimizers:
+    for optimizer in learner.optimizers:
         timed(optimizer, "step", "optimizer")
     timed(Plan, "mix", "mixing")
     timed(MixUp, "draw", "mixing")

@@ -62,7 +62,7 @@ def told(call):
 told(lambda: vicinal.data.load("digits"))
 told(lambda: vicinal.data.load("iris"))
 told(lambda: __import__("vicinal.training.recipe"))
-told(lambda: __import__("vicinal.training.standalone"))
+told(lambda: __import__("vicinal.training.single_trial"))
 """
     )
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vicinal.api import study
     from vicinal.mixing import (
         CleanAndMixed,
         CutMix,
@@ -72,6 +73,7 @@ __all__ = [
     "generator_at",
     "mix",
     "rows_of_another_rank",
+    "study",
 ]
 
 
@@ -91,9 +93,9 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use."""
     if name not in __all__:
         raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
-    from vicinal import mixing
+    from vicinal import api, mixing
 
-    value: object = getattr(mixing, name)
+    value: object = getattr(api if name == "study" else mixing, name)
     globals()[name] = value
     return value
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,9 +18,6 @@ from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.errors import UserError, out_of_memory, unknown
 from vicinal.escaping import visible
 from vicinal.extras import extras_named
-
-if TYPE_CHECKING:
-    from vicinal.training.settings import Recipe
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -114,10 +111,21 @@ def study(
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with _errors_reported(debug, stopped=stopped):
-        from vicinal.training.recipe import read_recipe
+        from vicinal import api
+        from vicinal.reports.study_report import PAGE
+        from vicinal.reports.study_tables import print_study
+        from vicinal.reports.terminal import Terminal
+        from vicinal.studies.summary import summary_text
 
-        resolved = read_recipe(recipe, variant=variant, seeds=seeds, epochs=epochs, source=data)
-        _study(resolved, out=out or Path("runs") / resolved.name, json=json)
+        done = api.study(recipe, seeds=seeds, epochs=epochs, data=data, variant=variant, out=out)
+        if json:
+            sys.stdout.write(summary_text(done.summary))
+        else:
+            console = Terminal()
+            print_study(done.summary, console)
+            console.print(f"report: {visible(str(done.folder / PAGE))}", soft_wrap=True)
+        if done.failures:
+            raise typer.Exit(TRIALS_FAILED)
 
 
 @app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
@@ -167,7 +175,8 @@ def train(
         from vicinal.reports.training_report import print_result
         from vicinal.studies import Trial
         from vicinal.training.recipe import read_recipe
-        from vicinal.training.standalone import train_one
+        from vicinal.training.single_trial import train_one
+        from vicinal.training.trial import Callbacks
 
         if not 0 <= corrupted <= 1:
             raise UserError(f"--corrupted: expected a fraction from 0 to 1, got {corrupted}")
@@ -185,8 +194,7 @@ def train(
                 nodes=nodes,
                 strategy=strategy,
                 loggers=[name for name in logger or ["tensorboard"] if name != "none"],
-                on_epoch=progress.epoch,
-                say=progress.say,
+                callbacks=Callbacks(progress.epoch, progress.log),
             )
         if result is None:  # only the first of several processes has it
             return
@@ -251,16 +259,16 @@ def score(
         scores = score_saved(
             checkpoint,
             source=data,
-            part=split,
+            split=split,
             root=root,
             seed=seed,
             test_fraction=test_fraction,
             skip_bad=skip_bad,
             max_bytes=max_bytes,
             accelerator=accelerator,
-            pairs=pairs,
+            confusions=pairs,
             allow_import=allow_import,
-            say=_report,
+            log=_report,
         )
         if json:
             _print_json(scores_as_plain(scores))
@@ -454,31 +462,6 @@ def _print_json(value: Any) -> None:
 
 TRIALS_FAILED = 3
 """The exit code of a study with a report, some of whose trials failed."""
-
-
-def _study(recipe: "Recipe", *, out: Path, json: bool) -> None:
-    from vicinal.reports.progress import StudyProgress
-    from vicinal.reports.study_report import PAGE, is_current, write_report
-    from vicinal.reports.study_tables import print_study
-    from vicinal.reports.terminal import Terminal
-    from vicinal.studies import open_study, run_study
-    from vicinal.studies.summary import summarize, summary_text
-
-    with open_study(recipe, out) as opened:
-        with StudyProgress(Terminal(stderr=True)) as progress:
-            run_study(opened, progress)
-        failures = opened.failures()
-        summary = summarize(recipe, opened.results(), failures)
-        if not is_current(opened, summary):
-            write_report(opened, summary)
-    if json:
-        sys.stdout.write(summary_text(summary))
-    else:
-        console = Terminal()
-        print_study(summary, console)
-        console.print(f"report: {visible(str(out / PAGE))}", soft_wrap=True)
-    if failures:
-        raise typer.Exit(TRIALS_FAILED)
 
 
 @contextmanager

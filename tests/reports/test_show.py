@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
 
 
 def test_the_page_names_every_public_policy_and_pairing():
-    others = {"MixUpLayer", "MixedInside", "generator_at", "mix", "rows_of_another_rank"}
+    others = {"MixUpLayer", "MixedInside", "generator_at", "mix", "rows_of_another_rank", "study"}
     for name in set(vicinal.__all__) - others:
         assert f"`{name}" in PAGE, name
     assert others <= set(vicinal.__all__)

@@ -156,7 +156,7 @@ def main():
     import vicinal.reports.study_figures
     import vicinal.reports.training_report
     import vicinal.studies.examples
-    import vicinal.training.standalone  # noqa: F401
+    import vicinal.training.single_trial  # noqa: F401
 
     job = json.load(sys.stdin)
     base, kind = Path(job["folder"]), job["kind"]

@@ -19,8 +19,8 @@ class Record:
         self.total = self.done = None
         self.started, self.finished, self.epochs = [], [], 0
 
-    def left_out(self, part, sentences):
-        raise AssertionError(f"nothing of {part} is left out here: {sentences}")
+    def skipped(self, split, sentences):
+        raise AssertionError(f"nothing of {split} is skipped here: {sentences}")
 
     def begin(self, recipe, total, done):
         self.total, self.done = total, done
@@ -28,7 +28,7 @@ class Record:
     def start(self, trial):
         self.started.append(trial)
 
-    def say(self, sentence):
+    def log(self, sentence):
         raise AssertionError(sentence)
 
     def epoch(self, row):
@@ -93,7 +93,7 @@ def test_trials_run_in_the_order_of_the_study_and_a_ledger_of_earlier_versions_i
 def test_a_folder_in_use_is_refused(copied_study):
     with (
         FileLock(copied_study / ".lock"),
-        pytest.raises(UserError, match="another vicinal is at work"),
+        pytest.raises(UserError, match="is in use by another vicinal"),
     ):
         run_again(copied_study)
 
@@ -104,11 +104,11 @@ def test_the_fields_of_a_different_study_are_named(copied_study):
         update={"training": recipe.training.model_copy(update={"epochs": 3, "ema_decay": 0.5})}
     )
     words = (
-        r"training\.ema_decay is not set there and 0\.5 here; "
-        r"training\.epochs is 2 there and 3 here"
+        r"training\.ema_decay was not set and is 0\.5; "
+        r"training\.epochs was 2 and is 3"
     )
     with (
-        pytest.raises(UserError, match=f"holds a different study: {words}"),
+        pytest.raises(UserError, match=f"holds a study with other settings: {words}"),
         open_study(other, copied_study),
     ):
         pass
@@ -118,7 +118,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(finished_study, tm
     (tmp_path / "thesis.txt").write_text("mine")
     recipe = load_resolved(finished_study / "recipe.toml")
     with (
-        pytest.raises(UserError, match="something else than a study"),
+        pytest.raises(UserError, match="expected a study or an empty folder"),
         open_study(recipe, tmp_path),
     ):
         pass
@@ -134,7 +134,10 @@ def test_a_result_of_other_data_is_never_averaged(copied_study, vicinal):
     for more in ([], ["--seeds", 3]):
         refused = vicinal("study", recipe, "--out", copied_study, *more)
         assert refused.exit_code == 2
-        assert "mixup-true-labels-seed1 was trained with something else" in refused.stderr
+        assert (
+            "mixup-true-labels-seed1 was trained with other data, code or versions"
+            in refused.stderr
+        )
         assert "the test split had 540 examples" in refused.stderr
         assert "and has 450 examples" in refused.stderr
 
@@ -143,7 +146,7 @@ def test_data_with_another_number_of_test_examples_than_the_results_are_refused(
     copied_study, vicinal, monkeypatch
 ):
     fewer = load("digits", test_fraction=0.2, seed=0)
-    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: fewer)
+    monkeypatch.setattr("vicinal.training.trial_setup.load", lambda *_, **__: fewer)
     recipe = copied_study / "recipe.toml"
     refused = vicinal("study", recipe, "--out", copied_study, "--seeds", 3)
     assert refused.exit_code == 2
@@ -156,7 +159,7 @@ def test_a_trial_copied_from_another_recipe_is_refused(copied_study, small_recip
     (copied_study / "recipe.toml").write_text(recipe.read_text())
     refused = vicinal("study", recipe, "--out", copied_study)
     assert refused.exit_code == 2
-    assert "training.label_smoothing is 0.0 there and 0.1 here" in refused.stderr
+    assert "training.label_smoothing was 0.0 and is 0.1" in refused.stderr
     assert f"delete the folder {trials / 'erm-true-labels-seed0'}" in refused.stderr
 
 
@@ -207,7 +210,7 @@ def test_damaged_examples_are_written_again(copied_study, vicinal, content):
         (("origin", "data", "test", "of_each_class"), [-1] * 10),
         (("origin", "network", "source"), []),
         (("tested",), [54] * 9),
-        (("right",), [10**6] * 10),
+        (("correct",), [10**6] * 10),
     ],
 )
 def test_a_result_whose_origin_or_counts_are_damaged_is_refused(copied_study, vicinal, path, value):
@@ -221,4 +224,4 @@ def test_a_result_whose_origin_or_counts_are_damaged_is_refused(copied_study, vi
     file.write_text(json.dumps(result))
     refused = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
     assert refused.exit_code == 2
-    assert "result.json cannot be right" in refused.stderr
+    assert "result.json is invalid" in refused.stderr

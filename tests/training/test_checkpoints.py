@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vicinal.errors import UserError
-from vicinal.training.checkpoints import put_weights, read_tree, write_tree
+from vicinal.training.checkpoints import load_weights
+from vicinal.training.tensor_tree import read_tree, write_tree
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
@@ -40,7 +41,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
 
 
 def test_what_is_no_plain_value_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="a checkpoint holds no set: /a/b"):
+    with pytest.raises(TypeError, match="/a/b: a checkpoint cannot hold a set"):
         write_tree(tmp_path / "tree", {"a": {"b": {1}}})
     assert not (tmp_path / "tree").exists()
 
@@ -58,18 +59,21 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (nn.Linear(3, 4), r"weight is \(4, 3\) there, and \(2, 3\) is wanted|bias is \(4,\) there"),
-        (nn.Linear(3, 2, bias=False), r"bias is nothing there, and \(2,\) is wanted"),
-        (nn.Sequential(nn.Linear(3, 2)), r"0.bias is \(2,\) there, and nothing is wanted"),
+        (
+            nn.Linear(3, 4),
+            r"expected \(2, 3\) for weight, got \(4, 3\)|expected \(2,\) for bias, got \(4,\)",
+        ),
+        (nn.Linear(3, 2, bias=False), r"expected \(2,\) for bias, got nothing"),
+        (nn.Sequential(nn.Linear(3, 2)), r"expected nothing for 0.bias, got \(2,\)"),
     ],
 )
 def test_weights_of_another_network_are_refused_before_any_is_taken(other, words):
     model = nn.Linear(3, 2)
     before = model.weight.detach().clone()
     with pytest.raises(
-        UserError, match=f"old.safetensors is of another network than Linear: .*{words}"
+        UserError, match=f"old.safetensors belongs to another network than Linear: .*{words}"
     ):
-        put_weights(model, other.state_dict(), "old.safetensors")
+        load_weights(model, other.state_dict(), "old.safetensors")
     assert torch.equal(model.weight, before)
 
 
@@ -91,7 +95,9 @@ def test_weights_of_another_network_are_refused_before_any_is_taken(other, words
 )
 def test_a_header_that_is_too_deep_long_or_strange_is_refused(text, words, tmp_path):
     save_file({}, tmp_path / "evil.safetensors", {"vicinal": text})
-    with pytest.raises(UserError, match=f"evil.safetensors is no checkpoint of vicinal.*({words})"):
+    with pytest.raises(
+        UserError, match=f"evil.safetensors: expected an undamaged checkpoint of vicinal.*({words})"
+    ):
         read_tree(tmp_path / "evil.safetensors")
 
 

@@ -5,31 +5,36 @@ import pytest
 import torch
 
 from vicinal.errors import UserError
-from vicinal.training.engine import engine, troubles_in_words
+from vicinal.training.engine import hardware_errors_explained, make_fabric
 
 
 def test_out_of_memory_says_what_to_lower():
     # More than any machine has; the system's own words are in the sentence.
     with (
         pytest.raises(UserError, match=r"out of memory with training\.batch_size = 64: lower it"),
-        troubles_in_words(64),
+        hardware_errors_explained(64),
     ):
         torch.empty(1 << 60, dtype=torch.uint8)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), troubles_in_words(64):
+    with (
+        pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
+        hardware_errors_explained(64),
+    ):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_what_is_not_to_be_had_is_refused_in_words():
-    with pytest.raises(UserError, match=r'"cuda" is not to be had .* try "cpu" or "auto"'):
-        engine(accelerator="cuda")
-    with pytest.raises(UserError, match="fsdp wants GPUs"):
-        engine(accelerator="cpu", devices=2, strategy="fsdp")
+def test_unavailable_devices_and_strategies_raise():
+    with pytest.raises(
+        UserError, match=r'training.accelerator: "cuda" is not available .* try "cpu" or "auto"'
+    ):
+        make_fabric(accelerator="cuda")
+    with pytest.raises(UserError, match="fsdp requires GPUs"):
+        make_fabric(accelerator="cpu", devices=2, strategy="fsdp")
     with pytest.raises(UserError, match="no strategy 'dpp'; did you mean 'ddp'"):
-        engine(accelerator="cpu", strategy="dpp")
+        make_fabric(accelerator="cpu", strategy="dpp")
 
 
 FAULTS = """

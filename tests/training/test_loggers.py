@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vicinal.errors import UserError
-from vicinal.training.loggers import loggers_named
+from vicinal.training.loggers import make_loggers
 
 
 def test_tensorboard_is_told_each_epoch_of_a_training(small_recipe, tmp_path, vicinal):
@@ -42,7 +42,7 @@ class Heard(types.ModuleType):
 def test_other_loggers_are_told_settings_numbers_and_the_end(name, tmp_path, monkeypatch):
     package = Heard(name)
     monkeypatch.setitem(sys.modules, name, package)
-    (logger,) = loggers_named([name], tmp_path, run="erm-seed0", settings={"epochs": 3})
+    (logger,) = make_loggers([name], tmp_path, run="erm-seed0", settings={"epochs": 3})
     logger.log_metrics({"test_accuracy": 0.5}, 7)
     logger.finalize("failed")
     told = repr(package.heard)
@@ -54,10 +54,10 @@ def test_other_loggers_are_told_settings_numbers_and_the_end(name, tmp_path, mon
 
 def test_a_logger_that_is_not_installed_or_not_known_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="wants its package: pip install wandb"):
-        loggers_named(["wandb"], tmp_path, run="x", settings={})
+    with pytest.raises(UserError, match="requires its package: pip install wandb"):
+        make_loggers(["wandb"], tmp_path, run="x", settings={})
     with pytest.raises(UserError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
-        loggers_named(["tensorbord"], tmp_path, run="x", settings={})
+        make_loggers(["tensorbord"], tmp_path, run="x", settings={})
 
 
 def test_a_logger_that_fails_is_named_with_what_lies_at_the_bottom(tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_a_logger_that_fails_is_named_with_what_lies_at_the_bottom(tmp_path, mon
         except OSError as error:
             raise ValueError("you tried to log 1 which is not supported") from error
 
-    (logger,) = loggers_named(["tensorboard"], tmp_path, run="erm", settings={})
+    (logger,) = make_loggers(["tensorboard"], tmp_path, run="erm", settings={})
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
-    with pytest.raises(UserError, match=r"logger tensorboard failed .*No space.*another --logger"):
+    with pytest.raises(UserError, match=r"--logger: tensorboard failed .*No space.*choose another"):
         logger.log_metrics({"loss": 1.0}, 1)

@@ -1,6 +1,5 @@
 import copy
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -12,12 +11,11 @@ from vicinal.data import Loader, Split, load, normalization_of
 from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
-from vicinal.training.engine import engine
+from vicinal.training.engine import make_fabric
 from vicinal.training.evaluation import evaluate
-from vicinal.training.loop import TrainingProgress, learner, train
-from vicinal.training.optimizers import optimizers
+from vicinal.training.loop import TrainingProgress, make_learner, train
 from vicinal.training.schedules import rate_factor
-from vicinal.training.settings import SGD, AdamW, OneCycle
+from vicinal.training.settings import SGD, AdamW, Linear, OneCycle, Training
 
 ORDER = 1
 CYCLE = OneCycle(name="one-cycle")
@@ -37,40 +35,27 @@ def network():
     return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def made(model, policy=None, *, at=("input",), precision="float32", **changes):
-    """A learner by AdamW, and its engine."""
-    chosen = AdamW(
-        name="adamw", lr=changes.pop("lr", 0.01), weight_decay=changes.pop("weight_decay", 0.0)
+def learner_of(
+    model, policy=None, *, at=("input",), mixed_epochs=None, lr=0.01, weight_decay=0.0, **changes
+):
+    """Return a learner with AdamW and one cycle."""
+    adamw = AdamW(name="adamw", lr=lr, weight_decay=weight_decay)
+    settings = {"epochs": 3, "batch_size": 8, "weight_decay_on": "all"}
+    settings |= {"optimizer": adamw, "schedule": CYCLE} | changes
+    fabric = make_fabric(accelerator="cpu", precision=changes.get("precision", "float32"))
+    return make_learner(
+        model, Training(**settings), fabric=fabric, policy=policy, at=at, mixed_epochs=mixed_epochs
     )
-    chosen = changes.pop("chosen", chosen)
-    fabric = engine(accelerator="cpu", precision=precision)
-    taught = learner(
-        model,
-        partial(optimizers, chosen=chosen, weight_decay_on="all"),
-        fabric=fabric,
-        policy=policy,
-        at=at,
-        **changes,
-    )
-    return taught, fabric
 
 
-HOW_LEARNED = ("lr", "weight_decay", "chosen", "at", "ema_decay", "channels_last", "compiled")
-
-
-def run(model, policy=None, *, x=None, y=None, batch_size=8, epochs=3, seed=0, **changes):
-    """Train under one cycle; answer with the learner and the mean losses."""
+def run(model, policy=None, *, x=None, y=None, batch_size=8, seed=0, log=None, **changes):
+    """Train a network; return the learner and the mean losses."""
     if x is None:
         x, y = problem()
-    precision = changes.pop("precision", "float32")
-    own = {name: changes.pop(name) for name in HOW_LEARNED if name in changes}
-    taught, fabric = made(model, policy, precision=precision, **own)
+    learner = learner_of(model, policy, **changes)
     loader = Loader(Split(x, y), batch_size=batch_size, seed=seed)
-    steps = -(-len(loader) // changes.get("accumulation_steps", 1))
-    rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=steps, epochs=epochs)
-    settings = {"fabric": fabric, "epochs": epochs, "seed": seed, "rate": rate}
-    losses = [reached.mean for reached in train(taught, loader, **settings | changes)]
-    return taught, losses
+    options = {} if log is None else {"log": log}
+    return learner, [progress.mean for progress in train(learner, loader, seed=seed, **options)]
 
 
 def trained(policy=None, **changes):
@@ -195,29 +180,26 @@ def dropping():
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
     whole = dropping()
-    run(whole, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
+    run(whole, MixUp(1.0), optimizer=SGD(name="sgd", lr=0.1, momentum=0.0))
     # Without momentum the weights are all that there is of the past.
     model, (x, y) = dropping(), problem()
-    taught, fabric = made(model, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
-    rate = partial(rate_factor, schedule=CYCLE, steps_per_epoch=3, epochs=3)
-    settings = {"fabric": fabric, "epochs": 3, "seed": 0, "rate": rate}
+    learner = learner_of(model, MixUp(1.0), optimizer=SGD(name="sgd", lr=0.1, momentum=0.0))
     asked = []
 
-    def stopping():
+    def should_stop():
         asked.append(None)
         return len(asked) == (stop if stop < 3 else 2 * (stop // 3) + stop % 3)
 
-    for reached in train(
-        taught, Loader(Split(x, y), batch_size=8, seed=0), stopping=stopping, **settings
-    ):
-        if reached.step:
+    loader = Loader(Split(x, y), batch_size=8, seed=0)
+    for progress in train(learner, loader, seed=0, should_stop=should_stop):
+        if progress.step:
             break
-    assert 3 * reached.epoch + reached.step == stop
+    assert 3 * progress.epoch + progress.step == stop
     again = dropping()
     again.load_state_dict(model.state_dict())
-    taught, fabric = made(again, MixUp(1.0), chosen=SGD(name="sgd", lr=0.1, momentum=0.0))
-    there = TrainingProgress(reached.epoch, reached.step, reached.loss, reached.seen)
-    list(train(taught, Loader(Split(x, y), batch_size=8, seed=0), start=there, **settings))
+    learner = learner_of(again, MixUp(1.0), optimizer=SGD(name="sgd", lr=0.1, momentum=0.0))
+    start = TrainingProgress(progress.epoch, progress.step, progress.loss, progress.seen)
+    list(train(learner, loader, seed=0, start=start))
     assert torch.equal(weights(again), weights(whole))
 
 
@@ -225,8 +207,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     # 20 examples in batches of 12: parts of 4, the last step has two of them.
     whole, parts = network().double(), network().double()
     sgd = SGD(name="sgd", lr=0.1)
-    run(whole, batch_size=12, chosen=sgd, precision="float64")
-    run(parts, batch_size=4, accumulation_steps=3, chosen=sgd, precision="float64")
+    run(whole, batch_size=12, optimizer=sgd, precision="float64")
+    run(parts, batch_size=4, accumulation_steps=3, optimizer=sgd, precision="float64")
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-12, atol=1e-12)
 
 
@@ -237,7 +219,7 @@ def test_long_gradients_are_shortened():
         model,
         epochs=1,
         batch_size=20,
-        chosen=SGD(name="sgd", lr=1.0, momentum=0.0),
+        optimizer=SGD(name="sgd", lr=1.0, momentum=0.0),
         max_grad_norm=0.01,
     )
     assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -259,7 +241,7 @@ def test_epochs_outside_the_mixed_ones_are_plain():
 def test_the_average_follows_the_weights_as_by_hand():
     model, (x, y) = network(), problem()
     sgd = SGD(name="sgd", lr=0.5, momentum=0.0)
-    taught, _ = run(model, batch_size=20, epochs=4, chosen=sgd, ema_decay=0.75)
+    learner, _ = run(model, batch_size=20, epochs=4, optimizer=sgd, ema_decay=0.75)
     by_hand, average = network(), None
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.5)
     for step in range(4):
@@ -270,8 +252,8 @@ def test_the_average_follows_the_weights_as_by_hand():
         optimizer.step()
         now = weights(by_hand).clone()
         average = now if average is None else 0.75 * average + 0.25 * now
-    torch.testing.assert_close(weights(taught.tested), average, rtol=1e-4, atol=1e-6)
-    assert taught.tested is not model
+    torch.testing.assert_close(weights(learner.trained), average, rtol=1e-4, atol=1e-6)
+    assert learner.trained is not model
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -309,12 +291,12 @@ def test_compiled_training_agrees_and_a_broken_compiler_is_told_of(monkeypatch):
     plain, compiled, broken = small_convolution(), small_convolution(), small_convolution()
     said = []
     run(plain, MixUp(1.0), x=x, y=y, at=("input", "0"))
-    run(compiled, MixUp(1.0), x=x, y=y, at=("input", "0"), compiled=True, tell=said.append)
+    run(compiled, MixUp(1.0), x=x, y=y, at=("input", "0"), compile=True, log=said.append)
     torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
     assert said == []
     torch.compiler.reset()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    run(broken, MixUp(1.0), x=x, y=y, at=("input", "0"), compiled=True, tell=said.append)
+    run(broken, MixUp(1.0), x=x, y=y, at=("input", "0"), compile=True, log=said.append)
     assert len(said) == 1
     assert said[0].startswith("torch.compile does not work here")
     assert torch.equal(weights(broken), weights(plain))
@@ -375,12 +357,14 @@ def test_each_example_of_a_joined_last_step_counts_the_same():
         accumulation_steps=2,
         epochs=1,
         precision="float64",
-        chosen=chosen,
-        rate=lambda _step: 1.0,
+        optimizer=chosen,
+        schedule=Linear(name="linear"),
     )
     torch.testing.assert_close(weights(model), weights(expected))
 
 
 def test_batches_of_one_that_a_batch_norm_cannot_take_are_an_error_in_words():
-    with pytest.raises(UserError, match=r"batches of one example: raise training\.batch_size"):
+    with pytest.raises(
+        UserError, match=r"training\.batch_size: batch norms expect at least two examples"
+    ):
         run(WithNorm(), batch_size=1, epochs=1)

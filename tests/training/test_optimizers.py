@@ -4,14 +4,28 @@ from torch import nn
 
 from vicinal.errors import UserError
 from vicinal.training.muon import FilterMuon
-from vicinal.training.optimizers import optimizers
-from vicinal.training.settings import SGD, AdamW, Muon
+from vicinal.training.optimizers import make_optimizers
+from vicinal.training.settings import SGD, AdamW, Linear, Muon, Training
 
 
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2)
+    )
+
+
+def optimizers(model, chosen, *, weight_decay_on):
+    linear = Linear(name="linear")
+    return make_optimizers(
+        model,
+        Training(
+            epochs=1,
+            batch_size=8,
+            optimizer=chosen,
+            schedule=linear,
+            weight_decay_on=weight_decay_on,
+        ),
     )
 
 
@@ -69,7 +83,7 @@ def test_frozen_parameters_are_left_alone():
     assert not any(p is model[0].weight for p in held)
     for p in model.parameters():
         p.requires_grad_(False)
-    with pytest.raises(UserError, match="has no parameter to learn"):
+    with pytest.raises(UserError, match="expected a network with parameters to train"):
         optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
 
 
@@ -122,5 +136,5 @@ def test_muon_keeps_the_size_of_filters():
 
 
 def test_muon_wants_convolutions():
-    with pytest.raises(UserError, match="Linear has none: choose sgd or adamw"):
+    with pytest.raises(UserError, match="Linear has none; choose sgd or adamw"):
         optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")

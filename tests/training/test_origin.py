@@ -11,8 +11,7 @@ from torch import nn
 
 from vicinal.data import DataSet, ReadResult, Split, load
 from vicinal.studies.study import Study
-from vicinal.training.fingerprint import data_facts, network_facts, source_hashes
-from vicinal.training.origin import origin_differs
+from vicinal.training.origin import data_facts, network_facts, origin_differences, source_hashes
 from vicinal.training.recipe import load_resolved
 
 TABLE = "x,y,label\n" + "".join(
@@ -63,7 +62,7 @@ def test_a_study_refuses_more_seeds_once_a_package_changed(
     _, recipe = table_recipe
     assert vicinal("study", recipe, "--out", tmp_path / "s").exit_code == 0
     changed = {"torch": "99.0", "python": "4"}
-    monkeypatch.setattr("vicinal.training.fingerprint.versions", lambda: changed)
+    monkeypatch.setattr("vicinal.training.origin.versions", lambda: changed)
     words = add_seeds(vicinal, recipe, tmp_path / "s")
     assert "versions: torch was" in words
     assert "is 99.0" in words
@@ -125,7 +124,7 @@ def test_a_training_does_not_resume_with_flipped_labels(
     recipe.write_text(recipe.read_text().replace("epochs = 1", "epochs = 3"))
     words = ["train", recipe, "--arm", "erm", "--out", tmp_path / "t", "--logger", "none"]
     with monkeypatch.context() as broken:
-        broken.setattr("vicinal.training.trial._measured", stop_at(2))
+        broken.setattr("vicinal.training.trial._measure", stop_at(2))
         assert vicinal(*words).exit_code == 1
     assert (tmp_path / "t" / "state.safetensors").exists()
     table.write_text(TABLE.replace("even", "?").replace("odd", "even").replace("?", "odd"))
@@ -138,26 +137,26 @@ def test_a_training_does_not_resume_with_flipped_labels(
 
 
 def stop_at(epoch):
-    from vicinal.training.trial import _measured
+    from vicinal.training.trial import _measure
 
-    def measured(learned, loaders, reached, *others, **settings):
-        if reached.epoch == epoch:
+    def measure(learner, loaders, training, *others, **settings):
+        if training.epoch == epoch:
             raise RuntimeError("stopped by the test")
-        return _measured(learned, loaders, reached, *others, **settings)
+        return _measure(learner, loaders, training, *others, **settings)
 
-    return measured
+    return measure
 
 
 def test_every_result_and_checkpoint_records_what_it_was_made_from(finished_study):
-    from vicinal.training.checkpoints import read_tree
+    from vicinal.training.tensor_tree import read_tree
 
     study = Study(load_resolved(finished_study / "recipe.toml"), finished_study)
     for trial, result in study.results().items():
         facts = result.origin["data"]
         assert (facts["train"]["examples"], facts["test"]["examples"]) == (1257, 540)
         assert facts["classes"] == [str(k) for k in range(10)]
-        assert sum(result.right) == round(540 * result.test_accuracy)
-        about = read_tree(study.trial_folder(trial) / "checkpoint.safetensors")["about"]
+        assert sum(result.correct) == round(540 * result.test_accuracy)
+        about = read_tree(study.trial_folder(trial) / "checkpoint.safetensors")["info"]
         assert json.loads(json.dumps(about["origin"])) == result.origin
 
 
@@ -232,8 +231,8 @@ def test_the_source_of_a_network_in_a_package_has_what_it_imports_from_there(tmp
 
 
 def test_a_result_that_recorded_nothing_is_not_mixed_with_one_that_did():
-    assert origin_differs({}, {}) == ""
-    assert "only one of them" in origin_differs({}, {"data": {}})
+    assert origin_differences({}, {}) == ""
+    assert "only one of them" in origin_differences({}, {"data": {}})
 
 
 @pytest.mark.parametrize("count", [600, 3])

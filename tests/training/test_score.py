@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from vicinal.data import Note, load
-from vicinal.training.checkpoints import read_tree, write_tree
+from vicinal.training.tensor_tree import read_tree, write_tree
 
 PREPARATION = {"columns": ["x", "y"], "means": [0.5, 1.5], "rate": None}
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory, recipe_text):
     recipe = folder / "small.toml"
     recipe.write_text(recipe_text({"training.epochs": 1, "data.test_fraction": 0.3}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vicinal.training.recipe_data.load", prepared)
+        patch.setattr("vicinal.training.trial_setup.load", prepared)
         words = ["train", str(recipe), "--arm", "erm", "--out", str(folder / "run")]
         done = CliRunner().invoke(app, [*words, "--logger", "none"])
     assert done.exit_code == 0, done.stderr
@@ -42,7 +42,7 @@ def changed(trained, tmp_path):
 
     def write(**changes):
         tree = read_tree(trained)
-        tree["about"] |= changes
+        tree["info"] |= changes
         write_tree(tmp_path / "changed.safetensors", tree)
         return tmp_path / "changed.safetensors"
 
@@ -79,14 +79,14 @@ def test_data_that_ignore_the_preparation_are_refused(trained, vicinal, monkeypa
     for more in ([], ["--data", "digits"]):
         refused = vicinal("score", trained, *more)
         assert refused.exit_code == 2
-        assert "digits cannot be prepared as the data that" in refused.stderr
+        assert "got data that cannot be prepared in the same way" in refused.stderr
 
 
 def test_data_of_the_training_that_changed_are_refused_unless_they_are_named(
     changed, vicinal, monkeypatch
 ):
     monkeypatch.setattr("vicinal.training.score.load", prepared)
-    origin = read_tree(changed())["about"]["origin"]
+    origin = read_tree(changed())["info"]["origin"]
     origin["data"]["test"]["sha256"] = "0" * 64
     path = changed(origin=origin)
     refused = vicinal("score", path)
@@ -145,7 +145,7 @@ def test_a_checkpoint_imports_its_data_only_where_that_is_allowed(
 ):
     refused = vicinal("score", changed(data=source))
     assert refused.exit_code == 2
-    assert "loading that can run code; name the data with --data" in refused.stderr
+    assert "loading that can run code; choose the data with --data" in refused.stderr
     assert not stranger.exists()
 
 
@@ -159,7 +159,7 @@ def with_stranger(stranger, monkeypatch):
 def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_data(
     small_recipe, tmp_path, vicinal, with_stranger, command
 ):
-    with_stranger.setattr("vicinal.training.recipe_data.load", prepared)
+    with_stranger.setattr("vicinal.training.trial_setup.load", prepared)
     changes = {"model.name": "weights27:net", "training.epochs": 1, "seeds": 1}
     changes |= {"arms": {"erm": {"title": "ERM", "policy": "none"}}, "corrupted_labels": [0.0]}
     words = [command, small_recipe(changes), "--out", tmp_path / "out"]
@@ -191,4 +191,4 @@ def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_d
 def test_a_checkpoint_with_a_damaged_origin_is_refused(changed, vicinal, origin):
     refused = vicinal("score", changed(origin=origin))
     assert refused.exit_code == 2
-    assert "does not say properly what it was made from (origin." in refused.stderr
+    assert "the record of its training is invalid (origin." in refused.stderr

@@ -7,9 +7,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 
 from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
-from vicinal.training.checkpoints import read_tree, write_tree
-from vicinal.training.evaluation import Answers
-from vicinal.training.scoring import Pair, score_checkpoint, scores_of
+from vicinal.training.evaluation import Predictions
+from vicinal.training.score import Confusion, score_checkpoint, scores_of
+from vicinal.training.tensor_tree import read_tree, write_tree
 
 NAMES = tuple("abcdefg")
 
@@ -18,13 +18,13 @@ def some_answers(count=300):
     chance = torch.Generator().manual_seed(0)
     y = torch.randint(7, (count,), generator=chance)
     scores = torch.randn(count, 7, generator=chance) + 2 * torch.nn.functional.one_hot(y, 7)
-    return Answers(scores, y)
+    return Predictions(scores, y)
 
 
 def test_the_scores_are_those_of_scikit_learn():
     given = some_answers()
-    found = scores_of(given, NAMES, pairs=42)
-    chances, y = given.scores.double().softmax(1).numpy(), given.targets.numpy()
+    found = scores_of(given, NAMES, confusions=42)
+    chances, y = given.logits.double().softmax(1).numpy(), given.targets.numpy()
     assert found.examples == 300
     assert found.accuracy == accuracy_score(y, chances.argmax(1))
     assert found.majority == pytest.approx(np.bincount(y).max() / 300)
@@ -35,12 +35,12 @@ def test_the_scores_are_those_of_scikit_learn():
     assert sum(pair.examples for pair in found.worst) == confused.sum()
     worst = found.worst[0]
     assert worst.examples == confused.max()
-    assert confused[NAMES.index(worst.true), NAMES.index(worst.answered)] == confused.max()
+    assert confused[NAMES.index(worst.true), NAMES.index(worst.predicted)] == confused.max()
 
 
 def test_the_calibration_error_is_that_of_a_slow_loop():
     given = some_answers()
-    chances = given.scores.double().softmax(1)
+    chances = given.logits.double().softmax(1)
     sure, answered = chances.max(1)
     right = (answered == given.targets).double()
     error = 0.0
@@ -53,7 +53,7 @@ def test_the_calibration_error_is_that_of_a_slow_loop():
 
 
 def test_few_classes_have_no_five_highest_and_no_errors_no_pairs():
-    given = Answers(torch.eye(3) * 9, torch.arange(3))
+    given = Predictions(torch.eye(3) * 9, torch.arange(3))
     found = scores_of(given, ("x", "y", "z"))
     assert (found.top5, found.worst, found.accuracy) == (None, [], 1)
 
@@ -104,7 +104,7 @@ def test_a_set_in_one_part_is_divided_as_it_was_for_the_training_unless_told_oth
 def test_scores_are_printed_as_tables(trained, vicinal):
     done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits")
     assert done.exit_code == 0
-    for words in ("accuracy", "among the five highest", "calibration error (ECE)", "taken for"):
+    for words in ("accuracy", "top-5 accuracy", "calibration error (ECE)", "predicted"):
         assert words in done.stdout
 
 
@@ -133,16 +133,16 @@ def test_what_does_not_fit_is_refused_in_words(trained, tmp_path):
     path, digits = trained / "checkpoint.safetensors", load("digits", test_fraction=0.3, seed=0)
     iris = load("iris", test_fraction=0.3, seed=0)
     assert "such as 'setosa'" in refused(path, iris)
-    assert "no part 'validation'; they have: train, test" in refused(
-        path, digits, part="validation"
+    assert "--split: expected one of train, test, got 'validation'" in refused(
+        path, digits, split="validation"
     )
     larger = DataSet(
         digits.classes, digits.train, Split(torch.zeros(2, 3, 9, 9), torch.zeros(2).long())
     )
-    assert "takes examples of shape (1, 7, 7), and the data have (3, 7, 7)" in refused(path, larger)
-    assert "there is no checkpoint" in refused(tmp_path / "nothing.safetensors", digits)
-    assert "is a folder: name the file in it" in refused(trained, digits)
-    assert "holds no network for use" in refused(_state(tmp_path), digits)
+    assert "expected examples of shape (1, 7, 7), got (3, 7, 7)" in refused(path, larger)
+    assert "there is no such checkpoint" in refused(tmp_path / "nothing.safetensors", digits)
+    assert "expected a file, got a folder" in refused(trained, digits)
+    assert "expected a trained network of this version" in refused(_state(tmp_path), digits)
 
 
 def _state(folder):
@@ -155,7 +155,7 @@ def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(
     whole = (trained / "checkpoint.safetensors").read_bytes()
     for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.safetensors").write_bytes(whole[:length])
-        assert "is no checkpoint of vicinal, or it is damaged" in refused(
+        assert "expected an undamaged checkpoint of vicinal" in refused(
             tmp_path / "cut.safetensors", digits
         )
     done = tmp_path / "done"
@@ -165,41 +165,41 @@ def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(
             return (done.touch, ())
 
     torch.save({"weights": Code()}, tmp_path / "code.pt")
-    assert "files that can hold code" in refused(tmp_path / "code.pt", digits)
+    assert "which can hold code" in refused(tmp_path / "code.pt", digits)
     assert not done.exists()
 
 
 def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp_path):
     tree = read_tree(trained / "checkpoint.safetensors")
-    tree["about"]["network"] = "mlp"
+    tree["info"]["network"] = "mlp"
     write_tree(tmp_path / "other.safetensors", tree)
     digits = load("digits", test_fraction=0.3, seed=0)
     message = refused(tmp_path / "other.safetensors", digits)
-    assert "is of another network than MLP: " in message
-    assert "is nothing there, and (128," in message or "is (10,) there" in message
+    assert "belongs to another network than MLP: " in message
+    assert "got nothing" in message or "got (10,)" in message
 
 
 def test_pairs_are_plain():
-    assert Pair("a", "b", 3)._asdict() == {"true": "a", "answered": "b", "examples": 3}
+    assert Confusion("a", "b", 3)._asdict() == {"true": "a", "predicted": "b", "examples": 3}
 
 
 HUGE = {
-    ("about", "network"): "mlp",
-    ("about", "shape"): [10**9],
+    ("info", "network"): "mlp",
+    ("info", "shape"): [10**9],
     ("inputs", "mean"): torch.zeros(1),
     ("inputs", "std"): torch.ones(1),
 }
 HOSTILE = {
-    "a negative shape": {("about", "shape"): [-1, 7, 7]},
-    "a crop of nothing": {("about", "crops"): [0]},
+    "a negative shape": {("info", "shape"): [-1, 7, 7]},
+    "a crop of nothing": {("info", "crops"): [0]},
     "no tensor as mean": {("inputs", "mean"): 3.5},
     "a mean of another shape": {("inputs", "mean"): torch.zeros(3)},
     "a mean that is not finite": {("inputs", "mean"): torch.tensor([[[float("nan")]]])},
     "a tensor as inputs": {("inputs",): torch.zeros(3)},
     "no weights": {("weights",): None},
     "a weight that is no tensor": {("weights", "head.weight"): "x"},
-    "an origin of numbers": {("about", "origin"): {"network": 3}},
-    "a source of numbers": {("about", "origin"): {"network": {"source": 3.5}}},
+    "an origin of numbers": {("info", "origin"): {"network": 3}},
+    "a source of numbers": {("info", "origin"): {"network": {"source": 3.5}}},
     "a network of 512 GB": HUGE,
 }
 
@@ -215,5 +215,9 @@ def test_a_hostile_checkpoint_is_refused_in_words(kind, trained, tmp_path, vicin
     write_tree(tmp_path / "hostile.safetensors", tree)
     done = vicinal("score", tmp_path / "hostile.safetensors", "--data", "digits")
     assert done.exit_code == 2, done.output
-    words = "of another network than MLP" if "512" in kind else "holds no network for use"
+    words = (
+        "belongs to another network than MLP"
+        if "512" in kind
+        else "expected a trained network of this version"
+    )
     assert words in done.stderr

@@ -26,7 +26,7 @@ def rows_of(tmp_path_factory):
     def run(recipe, trial, data, **settings):
         rows = []
         told = Callbacks(epoch=rows.append)
-        run_trial(recipe, trial, data, tmp_path_factory.mktemp("trial"), told=told, **settings)
+        run_trial(recipe, trial, data, tmp_path_factory.mktemp("trial"), callbacks=told, **settings)
         return [row._replace(seconds=0.0) for row in rows]
 
     return run
@@ -93,7 +93,7 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
     [
         (
             {"data.augment": [{"name": "hls-jitter"}]},
-            "hls-jitter is for images with values up to 255",
+            "hls-jitter expects images with values up to 255",
         ),
         ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
         ({"data.augment": [{"p": 0.5}]}, "data.augment.0.name is missing"),
@@ -103,7 +103,7 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
         ({"data.source": "iris"}, "small-cnn does not take examples of shape (4,); these do: mlp"),
-        ({"seed": 1 << 32}, "seed should be less than 4294967296"),
+        ({"seed": 1 << 32}, "seed: expected a number less than 4294967296"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_in_a_sentence(
@@ -129,7 +129,7 @@ def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vici
     changes |= {"training.batch_size": 4}
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
-    assert "skipped in train: " in done.stderr
+    assert "skipped in the train split: " in done.stderr
     assert "b/z.png: a file that begins with" in done.stderr
 
 
@@ -158,7 +158,7 @@ def test_settings_that_make_no_sense_without_an_end_are_refused(
 ):
     refused = vicinal("study", small_recipe({f"training.{name}": value}), "--out", tmp_path / "out")
     assert refused.exit_code == 2
-    assert f"training.{name} should be a finite number, but is {value}" in refused.stderr
+    assert f"training.{name}: expected a finite number, got {value}" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["study", "train"])
@@ -167,7 +167,7 @@ def test_a_last_step_that_explodes_is_no_result(
 ):
     # 20 steps an epoch: the loss of the last one is measured before its step.
     monkeypatch.setattr(
-        "vicinal.training.trial.rate_factor", lambda step, **_: 1e30 if step == 39 else 1.0
+        "vicinal.training.loop.rate_factor", lambda step, **_: 1e30 if step == 39 else 1.0
     )
     changes = {"arms.mixup-features": None, "corrupted_labels": [0.0], "seeds": 1}
     recipe = small_recipe(changes | {"training.checkpoint_every": 1})
@@ -216,7 +216,7 @@ def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tm
     left = [row for row in range(540) if row not in bad]
     assert result.test_examples == 537
     assert result.tested == tuple(digits.test.targets[left].bincount().tolist())
-    assert sum(result.right) == round(537 * result.test_accuracy)
+    assert sum(result.correct) == round(537 * result.test_accuracy)
     assert read_result(tmp_path, trial, recipe) == result
 
 
@@ -226,7 +226,7 @@ def test_a_training_that_is_not_above_the_most_frequent_class_is_warned_of(
     y = (torch.arange(200) % 20 == 0).long()
     part = Split(torch.ones(200, 1, 8, 8), y)
     data = DataSet(("no", "yes"), part, part)
-    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: data)
+    monkeypatch.setattr("vicinal.training.trial_setup.load", lambda *_, **__: data)
     words = ["--arm", "erm", "--out", tmp_path / "run", "--logger", "none"]
     done = vicinal("train", small_recipe({"training.epochs": 2}), *words)
     assert done.exit_code == 0, done.output

@@ -9,11 +9,11 @@ from vicinal.training.trial_result import (
     EpochRow,
     Result,
     Trial,
+    changed_settings,
     condition_name,
     read_metrics,
     read_result,
     settings_of,
-    settings_that_differ,
     trials_of,
     write_result,
 )
@@ -68,22 +68,28 @@ def test_half_a_file_is_no_result(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 2}, "it is of mixup-40-corrupted-seed2"),
-        ({"arm": "erm"}, "it is of erm-40-corrupted-seed1"),
-        ({"corrupted": 0.0}, "it is of mixup-true-labels-seed1"),
-        ({"test_accuracy": 95.0}, "test_accuracy: Input should be less than or equal to 1"),
-        ({"test_accuracy": -1.0}, "test_accuracy: Input should be greater than or equal to 0"),
+        ({"seed": 2}, "it belongs to mixup-40-corrupted-seed2"),
+        ({"arm": "erm"}, "it belongs to erm-40-corrupted-seed1"),
+        ({"corrupted": 0.0}, "it belongs to mixup-true-labels-seed1"),
+        (
+            {"test_accuracy": 95.0},
+            "test_accuracy: Input should be less than or equal to 1",
+        ),
+        (
+            {"test_accuracy": -1.0},
+            "test_accuracy: Input should be greater than or equal to 0",
+        ),
         ({"test_accuracy": 0.5}, "test_accuracy is 0.5, and 0.75 in the last row of metrics.csv"),
         ({"test_loss": 0.1}, "test_loss is 0.1, and 0.25 in the last row"),
         ({"test_loss": None}, "test_loss: Input should be a valid number"),
         ({"memorized": None}, "memorized is None, and 0.125 in the last row"),
         ({"test_examples": -5}, "test_examples: Input should be greater than 0"),
-        ({"epochs": 1}, "2 epochs are expected, it has 1 and metrics.csv 2"),
+        ({"epochs": 1}, "expected 2 epochs, got 1, and 2 in metrics.csv"),
         ({"seconds": "soon"}, "seconds: Input should be a valid number"),
         ({"more": 1}, "more: Extra inputs are not permitted"),
         (
             {"settings": settings_of(OTHER, TRIAL)},
-            "training.optimizer.lr is 0.5 there and 0.01 here",
+            "training.optimizer.lr was 0.5 and is 0.01",
         ),
     ],
 )
@@ -103,7 +109,7 @@ def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_co
     there["training"] |= {"gone": 3}
     del there["training"]["ema_decay"]
     moved = RECIPE.model_copy(update={"data": RECIPE.data.model_copy(update={"root": "x"})})
-    assert settings_that_differ(there, moved, TRIAL) == ""
+    assert changed_settings(there, moved, TRIAL) == ""
 
 
 @pytest.mark.parametrize(
@@ -113,12 +119,12 @@ def test_metrics_out_of_range_are_named(tmp_path, change):
     write_result(tmp_path, a_result(), ROWS)
     path = tmp_path / "metrics.csv"
     path.write_text(path.read_text().replace(*change))
-    with pytest.raises(UserError, match=r"metrics\.csv is not readable"):
+    with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged"):
         read_metrics(tmp_path)
 
 
 def test_metrics_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"metrics\.csv is not readable"):
+    with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged"):
         read_metrics(tmp_path)
 
 

@@ -6,10 +6,10 @@ import torch
 from vicinal.data import DataSet, Note, Split, majority
 from vicinal.reports.study_text import answer, recall_table, remarks
 from vicinal.studies.summary import summarize
-from vicinal.training.fingerprint import data_facts
+from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe_warnings import constant_predictor, verdict_problems
 from vicinal.training.trial_result import Result, trials_of
-from vicinal.training.verdict_problems import constant_predictor, verdict_problems
 
 NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
 CLASSES = ("negative", "positive")
@@ -42,7 +42,7 @@ def summary_of(right, data):
             seconds=1.0,
             origin={"data": facts, "network": NETWORK, "versions": {}},
             tested=facts["test"]["of_each_class"],
-            right=right[trial.arm],
+            correct=right[trial.arm],
             versions={},
             hardware={},
         )
@@ -89,7 +89,7 @@ def test_a_verdict_where_both_arms_are_above_the_constant_predictor():
 def test_no_verdict_beside_a_baseline_that_learned_nothing():
     right = {"erm": (340, 0), "mixup": (341, 10), "mixup-features": (341, 12)}
     row = summary_of(right, SPARSE)["rows"][1]
-    assert row["withheld"].startswith("ERM is not above always answering “negative”")
+    assert row["withheld"].startswith("ERM is not above always predicting “negative”")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_trainings_that_support_no_verdict_are_told(small_recipe, changes, words
 def test_a_study_warns_first_and_shows_its_data_last(small_recipe, tmp_path, vicinal, monkeypatch):
     notes = (Note("column id looks like a number of the row", doubtful=True),)
     constant = data_of([60, 20], [20, 10], inputs=torch.ones(1, 8, 8), notes=notes)
-    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: constant)
+    monkeypatch.setattr("vicinal.training.trial_setup.load", lambda *_, **__: constant)
     changes = {"corrupted_labels": [0.0], "training.epochs": 1, "arms.mixup-features": None}
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.output

@@ -1,5 +1,5 @@
-"""Probes: questions put to a trained network."""
+"""Probes: questions to a trained network."""
 
-from vicinal.probes.memorization import reproduced
+from vicinal.probes.memorization import memorized_fraction
 
-__all__ = ["reproduced"]
+__all__ = ["memorized_fraction"]

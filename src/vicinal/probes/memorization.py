@@ -1,4 +1,4 @@
-"""Memorization: which wrong labels has a network learned by heart?"""
+"""Memorization: how many wrong labels has a network learned?"""
 
 from collections.abc import Callable
 
@@ -6,33 +6,33 @@ import torch
 from torch import Tensor
 
 
-def reproduced(
-    answers: Tensor,
+def memorized_fraction(
+    predictions: Tensor,
     *,
     given: Tensor,
     true: Tensor,
-    total: Callable[[Tensor], Tensor] = lambda counts: counts,
+    all_reduce_sum: Callable[[Tensor], Tensor] = lambda counts: counts,
 ) -> float | None:
-    """Return the share of the wrong training labels that a network answers with.
+    """Return the fraction of the wrong training labels that a network predicts.
 
-    Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4, ask the same of the training
-    error on corrupted labels. A label that corruption left right, by chance, is not counted.
+    Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4, measure the same as the training
+    error on corrupted labels. Labels that corruption happened to leave correct are not counted.
 
     Args:
-        answers: ``(n,)`` int64, the network's classes for the training inputs.
-        given: ``(n,)`` int64, the labels that it was trained with.
+        predictions: ``(n,)`` int64, the predicted classes of the training inputs.
+        given: ``(n,)`` int64, the labels that the network was trained with.
         true: ``(n,)`` int64, the labels before corruption.
-        total: adds up numbers over all processes, where each has its share of the labels.
+        all_reduce_sum: sums counts over processes, if each has some of the examples.
 
     Returns:
-        A fraction, or ``None`` where no label is wrong.
+        A fraction, or ``None`` if no label is wrong.
 
     Example:
         >>> given, true = torch.tensor([1, 2, 3, 4]), torch.tensor([1, 0, 0, 0])
-        >>> reproduced(torch.tensor([1, 2, 0, 0]), given=given, true=true)
+        >>> memorized_fraction(torch.tensor([1, 2, 0, 0]), given=given, true=true)
         0.3333333333333333
     """
     wrong = given != true
-    counts = torch.stack([((answers == given) & wrong).sum(), wrong.sum()]).double()
-    right, all_of_them = total(counts).tolist()
-    return right / all_of_them if all_of_them else None
+    counts = torch.stack([((predictions == given) & wrong).sum(), wrong.sum()]).double()
+    memorized, total = all_reduce_sum(counts).tolist()
+    return memorized / total if total else None

@@ -48,7 +48,7 @@ class _Display:
         """Remove the bars."""
         self._bars.stop()
 
-    def say(self, sentence: str) -> None:
+    def log(self, sentence: str) -> None:
         """Print a sentence."""
         self._console.print(visible(sentence), soft_wrap=True)
 
@@ -72,7 +72,7 @@ class TrainProgress(_Display):
         note = f"{_measured(row, 2)}, {row.seconds:,.0f} s"
         self._bars.update(self._task, completed=row.epoch, note=note)
         if not self._console.is_terminal:
-            self.say(f"epoch {row.epoch}/{self._epochs}: {note}")
+            self.log(f"epoch {row.epoch}/{self._epochs}: {note}")
 
 
 class StudyProgress(_Display):
@@ -91,12 +91,12 @@ class StudyProgress(_Display):
         self._began = time.monotonic()
         self._bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
-            self.say(f"resuming: {done} of {total} trials are finished")
+            self.log(f"resuming: {done} of {total} trials are finished")
 
-    def left_out(self, part: str, sentences: Sequence[str]) -> None:
+    def skipped(self, split: str, sentences: Sequence[str]) -> None:
         """Report how many examples of a split were skipped, and why the first was."""
         more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
-        self.say(f"skipped in {part}: {sentences[0]}{more}")
+        self.log(f"skipped in the {split} split: {sentences[0]}{more}")
 
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
@@ -112,7 +112,7 @@ class StudyProgress(_Display):
         note = _measured(row, 1)
         self._bars.update(self._epochs, completed=row.epoch, note=note)
         if not self._console.is_terminal and row.seconds / row.epoch > SLOW_EPOCH:
-            self.say(f"epoch {row.epoch}: {note}, {row.seconds:,.0f} s")
+            self.log(f"epoch {row.epoch}: {note}, {row.seconds:,.0f} s")
 
     def finish(self, result: Result) -> None:
         """Count a finished trial, and print a line about it in a log."""
@@ -130,7 +130,7 @@ class StudyProgress(_Display):
         self._bars.update(self._trials, completed=self._done, note=left)
         if not self._console.is_terminal:
             name = self._name(result.arm, result.corrupted, result.seed)
-            self.say(
+            self.log(
                 f"[{self._done}/{self._total}] {name}: {100 * result.test_accuracy:.1f} % "
                 f"in {result.seconds:.1f} s, {left}"
             )
@@ -139,7 +139,7 @@ class StudyProgress(_Display):
         """Count a failed trial, and report why it failed."""
         self._total -= 1
         self._bars.update(self._trials, total=self._total)
-        self.say(f"failed: {self._name(trial.arm, trial.corrupted, trial.seed)}: {reason}")
+        self.log(f"failed: {self._name(trial.arm, trial.corrupted, trial.seed)}: {reason}")
 
     def _name(self, arm: str, corrupted: float, seed: int) -> str:
         title = visible(self._recipe.arms[arm].title)

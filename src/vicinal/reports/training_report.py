@@ -9,8 +9,8 @@ from rich.text import Text
 
 from vicinal.escaping import visible
 from vicinal.studies import Result
-from vicinal.training.scoring import Scores
-from vicinal.training.verdict_problems import constant_predictor
+from vicinal.training.recipe_warnings import constant_predictor
+from vicinal.training.score import Scores
 
 
 def print_result(result: Result, checkpoint: str, console: Console) -> None:
@@ -55,6 +55,6 @@ def print_scores(scores: Scores, console: Console) -> None:
         worst.add_column("examples", justify="right")
         for pair in scores.worst:
             worst.add_row(
-                Text(visible(pair.true)), Text(visible(pair.answered)), str(pair.examples)
+                Text(visible(pair.true)), Text(visible(pair.predicted)), str(pair.examples)
             )
         console.print(worst)

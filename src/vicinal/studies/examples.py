@@ -1,4 +1,4 @@
-"""A few blended examples, kept for the report's picture of what mixing does."""
+"""A few blended examples, for a figure of the report."""
 
 import dataclasses
 import io
@@ -17,16 +17,15 @@ COUNT = 6
 
 
 def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
-    """Write some examples, their partners and their blends, by the first arm that mixes.
+    """Write some examples, their partners and their blends, by the policy of the first mixing arm.
 
-    Nothing is written where no arm mixes, or where the data are no pictures. Every example has a
-    lam of its own, so that they differ.
+    Nothing is written if no arm mixes, or if the inputs are not images. Every example has its own
+    lam, so that they differ.
     """
     arms = [arm for arm in recipe.arms.values() if isinstance(arm, MixUpArm)]
     if not arms or data.brightest is None:
         return
     policy = policy_of(arms[0])
-    assert policy is not None
     generator = generator_at(recipe.seed, 0)
     read = data.train.read(range(min(COUNT, len(data.train))))
     own, labels = read.inputs, data.train.targets[torch.from_numpy(read.kept)]

@@ -1,4 +1,4 @@
-"""Statistics over seeds: means, paired differences, and what may be said of them."""
+"""Statistics over seeds: means, paired differences and verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Verdict = Literal["better", "worse", "no evidence", "withheld"]
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval; the interval is None where one value is all there is."""
+    """A mean with its 95 % interval, which is None if there is only one value."""
 
     mean: float
     low: float | None
@@ -21,16 +21,16 @@ class Estimate(NamedTuple):
 def estimate(values: Sequence[float], *, step: float) -> Estimate:
     """Return the mean of measurements with its 95 % interval, by Student's t.
 
-    The interval covers the chance of training (weights, order, mixing); not that of the choice
-    of test examples, which are the same for every seed.
+    The interval covers the randomness of training (weights, order, mixing), not that of the test
+    examples, which are the same for every seed.
 
-    Accuracies come in steps: one test example more or less. When all seeds land on the same step
-    their spread is 0, which knows more than was measured; so it is never taken for less than what
-    rounding to such steps alone would cause, ``step / sqrt(12)`` (Sheppard's correction, reversed).
+    Accuracies are multiples of one test example. If all seeds have the same accuracy, their
+    standard deviation is 0, which is too optimistic; so it is at least that of rounding to such
+    steps, ``step / sqrt(12)`` (Sheppard's correction, reversed).
 
     Args:
-        values: one measurement a seed.
-        step: smallest difference that one measurement can show.
+        values: one measurement for each seed.
+        step: the resolution of a measurement.
 
     Example:
         >>> estimate([1.0, 2.0, 3.0], step=0.0)
@@ -48,11 +48,11 @@ def estimate(values: Sequence[float], *, step: float) -> Estimate:
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], *, step: float
 ) -> Estimate:
-    """Return the mean difference to a baseline, seed by seed, with its 95 % interval.
+    """Return the mean paired difference to a baseline, with its 95 % interval.
 
     Args:
-        values: one measurement a seed.
-        baseline: the same seeds' measurements of the baseline, in the same order.
+        values: one measurement for each seed.
+        baseline: the measurements of the baseline with the same seeds, in the same order.
         step: as for ``estimate``; a difference of two rounded values has twice the variance.
     """
     differences = np.subtract(values, baseline).tolist()
@@ -60,7 +60,7 @@ def paired_difference(
 
 
 def verdict(difference: Estimate) -> Verdict:
-    """Say what a difference allows to be said: its interval has to exclude zero.
+    """Return the verdict on a difference, whose interval has to exclude zero.
 
     Example:
         >>> verdict(Estimate(2.0, 0.5, 3.5)), verdict(Estimate(2.0, None, None))

@@ -1,4 +1,4 @@
-"""A study: its folder, and running what is not finished in it."""
+"""A study: its folder, and its unfinished trials."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +8,10 @@ from typing import Protocol
 
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
-from vicinal.training.origin import check_origin, origin_differs
+from vicinal.training.origin import check_origin, data_facts, origin_differences
 from vicinal.training.recipe import load_resolved, resolved_text
-from vicinal.training.run_folder import LOCK, alone_in, differences
+from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
+from vicinal.training.run_folder import LOCK, differences, locked
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import (
     FAILURE,
@@ -25,19 +26,18 @@ from vicinal.training.trial_result import (
     trials_with_results,
     write_failure,
 )
-from vicinal.training.unused_settings import idle_settings
 
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe in a folder; the trials that are finished there, and those that are left."""
+    """A recipe with its folder, and the results in it."""
 
     recipe: Recipe
     folder: Path
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial of the study, in the order in which they are run."""
+        """All trials, in the order in which they run."""
         return trials_of(self.recipe)
 
     def trial_folder(self, trial: Trial) -> Path:
@@ -48,7 +48,7 @@ class Study:
         """Read the results of all finished trials.
 
         Raises:
-            UserError: if one of them cannot be right, or if two were tested on other examples.
+            UserError: if one of them is invalid, or if two have other data, code or versions.
         """
         results: dict[Trial, Result] = {}
         for trial in self.trials:
@@ -56,19 +56,19 @@ class Study:
             if result is not None:
                 results[trial] = result
         if results:
-            first, of_first = next(iter(results.items()))
+            first, reference = next(iter(results.items()))
             for trial, result in results.items():
-                other = origin_differs(of_first.origin, result.origin)
-                if not other and of_first.test_examples != result.test_examples:
-                    other = (
-                        f"data: the test split had {of_first.test_examples} examples, and has "
-                        f"{result.test_examples}"
+                changed = origin_differences(reference.origin, result.origin)
+                if not changed and reference.test_examples != result.test_examples:
+                    changed = (
+                        f"data: the test split had {reference.test_examples} examples, and has "
+                        f"{result.test_examples} examples"
                     )
-                if other:
+                if changed:
                     raise UserError(
-                        f"{self.folder}: {trial.folder} was trained with something else than "
-                        f"{first.folder}, so they cannot be compared ({other}); delete the folders "
-                        "in trials/ that do not belong to the study"
+                        f"{self.folder}: {trial.folder} was trained with other data, code or "
+                        f"versions than {first.folder}, so they cannot be compared ({changed}); "
+                        "delete the folders in trials/ that do not belong to the study"
                     )
         return results
 
@@ -83,172 +83,169 @@ class Study:
 
 
 class StudyCallbacks(Protocol):
-    """What is told of a study while it runs."""
+    """What is called while a study runs."""
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
         """The study has ``total`` trials, of which ``done`` are finished."""
         ...
 
-    def left_out(self, part: str, sentences: Sequence[str]) -> None:
-        """Examples of a part could not be read; a sentence for each."""
+    def skipped(self, split: str, sentences: Sequence[str]) -> None:
+        """Examples of a split cannot be read, with a sentence for each of them."""
         ...
 
     def start(self, trial: Trial) -> None:
         """A trial starts."""
         ...
 
-    def say(self, sentence: str) -> None:
-        """There is something to know about the current trial."""
+    def log(self, sentence: str) -> None:
+        """There is something to report to the user."""
         ...
 
     def epoch(self, row: EpochRow) -> None:
-        """An epoch of the current trial is over."""
+        """An epoch of the current trial has ended."""
         ...
 
     def finish(self, result: Result) -> None:
-        """The current trial is finished and written."""
+        """The current trial is finished, and its result is written."""
         ...
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """The current trial failed, and the study goes on with the next."""
+        """The current trial failed, and the study continues with the next."""
         ...
 
 
 @contextmanager
 def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
-    """Open a study's folder, alone; create it if it does not exist.
+    """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
 
-    What is finished in the folder counts. Seeds, arms, conditions, titles and published rows can be
-    added to the recipe later, and whatever changes no finished trial can be changed.
+    Finished trials are kept. Seeds, arms, conditions, titles and published rows can be added to the
+    recipe later, and anything that does not affect a finished trial can be changed.
 
     Raises:
-        UserError: if the folder cannot be written, holds something else, holds finished trials
-            whose settings differ (they are named), or if another process works in it.
+        UserError: if the folder cannot be written, is in use, holds something else, or holds
+            finished trials with other settings.
     """
-    with alone_in(folder):
+    with locked(folder):
         _settle(recipe, folder)
         yield Study(recipe, folder)
 
 
 def _settle(recipe: Recipe, folder: Path) -> None:
-    """Make sure that what is finished in a folder belongs to a recipe, and write the recipe.
+    """Make sure that the finished trials in a folder belong to a recipe, and write the recipe.
 
-    States of trials whose settings changed are deleted: these trials start anew.
+    States of trials whose settings have changed are deleted, so that these trials start again.
     """
     path, text = folder / "recipe.toml", resolved_text(recipe)
     if path.exists():
-        there = load_resolved(path)
+        old = load_resolved(path)
         finished = trials_with_results(folder)
-        differing = _changed_for(finished, there, recipe)
-        if not finished and path.read_text("utf-8") != resolved_text(there):
-            # A file that the user wrote: nothing says that it may be replaced.
-            differing = differences(there.model_dump(), recipe.model_dump())
-        if differing:
+        changed = _changes_to_finished(finished, old, recipe)
+        if not finished and path.read_text("utf-8") != resolved_text(old):
+            # The user wrote this file, so only the same recipe may replace it.
+            changed = differences(old.model_dump(), recipe.model_dump())
+        if changed:
             raise UserError(
-                f"{folder} holds a different study: {'; '.join(differing)}; choose another folder "
-                "with --out, or delete this one"
+                f"{folder} holds a study with other settings: {'; '.join(changed)}; choose another "
+                "folder with --out, or delete this one"
             )
-        for trial in trials_of(there):
+        for trial in trials_of(old):
             state = folder / "trials" / trial.folder / STATE
-            if state.exists() and _differences(trial, there, recipe):
+            if state.exists() and _changes(trial, old, recipe):
                 state.unlink()
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
-            f"{folder} holds something else than a study (there is no recipe.toml in it); choose "
-            "another folder with --out"
+            f"{folder}: expected a study or an empty folder, got other files (without "
+            "recipe.toml); choose another folder with --out"
         )
     if not path.exists() or path.read_text("utf-8") != text:
         write_whole(path, text)
 
 
-def _changed_for(finished: Sequence[Trial], there: Recipe, here: Recipe) -> list[str]:
-    """Say what differs between two recipes for finished trials, a phrase for each setting."""
+def _changes_to_finished(finished: Sequence[Trial], old: Recipe, new: Recipe) -> list[str]:
+    """Return a clause for each change of a recipe that affects finished trials."""
     if not finished:
         return []
-    names = ("name", "baseline")
-    phrases = differences(*({name: getattr(one, name) for name in names} for one in (there, here)))
+    fields = ("name", "baseline")
+    clauses = differences(*({name: getattr(one, name) for name in fields} for one in (old, new)))
     for trial in finished:
-        phrases += _differences(trial, there, here)
-    return list(dict.fromkeys(phrases))
+        clauses += _changes(trial, old, new)
+    return list(dict.fromkeys(clauses))
 
 
-def _differences(trial: Trial, there: Recipe, here: Recipe) -> list[str]:
-    if trial.arm not in there.arms:  # of a recipe before: its result says with what it was trained
+def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
+    if trial.arm not in old.arms:  # of an earlier recipe: its result has its settings
         return []
-    if trial.arm not in here.arms:
-        return [f"arms.{trial.arm} is there and not here"]
-    if trial.corrupted not in here.corrupted_labels:
-        return [f"corrupted_labels has {trial.corrupted} there and not here"]
-    phrases = differences(*(settings_of(one, trial) for one in (there, here)))
+    if trial.arm not in new.arms:
+        return [f"arms.{trial.arm} was removed"]
+    if trial.corrupted not in new.corrupted_labels:
+        return [f"{trial.corrupted} was removed from corrupted_labels"]
     own = f"{trial.arm}."
     return [
-        f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.") for one in phrases
+        f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.")
+        for one in differences(settings_of(old, trial), settings_of(new, trial))
     ]
 
 
-def run_study(study: Study, progress: StudyCallbacks) -> bool:
-    """Run the trials that are left, one after the other; say whether there were any.
+def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
+    """Run the unfinished trials one after the other; return whether there were any.
 
-    Each result is written as soon as it is there. A study that was stopped, in whatever way, goes
-    on here with the trials that have no result yet. A trial that fails, since its loss is not
-    finite or memory runs out, does not stop the others; it is tried again once its settings have
-    changed or its ``failed.json`` is deleted.
+    Each result is written as soon as its trial ends, so an interrupted study resumes with the
+    trials that have no result. A trial that fails, because its loss is not finite or memory runs
+    out, does not stop the others; it runs again after its settings have changed or its
+    ``failed.json`` is deleted.
 
     Raises:
-        UserError: if a result cannot be written, a trial cannot begin, or every trial failed.
+        UserError: if a result cannot be written, a trial cannot start, or data, code or versions
+            have changed.
     """
+    recipe = study.recipe
     finished, failed = study.results(), study.failures()
-    left = [trial for trial in study.trials if trial not in finished and trial not in failed]
-    for trial in finished:  # if it was killed right after its result was written
+    unfinished = [trial for trial in study.trials if trial not in finished and trial not in failed]
+    for trial in finished:  # in case the process was killed right after writing the result
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
-    from vicinal.training.recipe_data import code_that_runs, first_lines, load_data
-
-    for sentence in code_that_runs(study.recipe) if left else ():
-        progress.say(sentence)
-    progress.begin(study.recipe, len(study.trials), len(finished))
-    for sentence in idle_settings(study.recipe, study.recipe.arms):
-        progress.say(sentence)
+    for sentence in code_warnings(recipe) if unfinished else ():
+        callbacks.log(sentence)
+    callbacks.begin(recipe, len(study.trials), len(finished))
+    for sentence in unused_settings(recipe, recipe.arms):
+        callbacks.log(sentence)
     examples = study.folder / "examples.npz"
-    if not left and examples_are_whole(examples):
+    if not unfinished and examples_are_whole(examples):
         return False
-    if not left:
-        progress.say(f"{examples} is damaged, and is written again")
-    # Heavy imports, which a finished study can do without.
+    if not unfinished:
+        callbacks.log(f"{examples} is damaged, and is written again")
+    # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
-    from vicinal.training.fingerprint import data_facts
     from vicinal.training.trial import Callbacks, run_trial
-    from vicinal.training.trial_setup import given_labels
+    from vicinal.training.trial_setup import load_data, training_labels
 
-    data = load_data(study.recipe, progress.left_out)
-    for sentence in first_lines(study.recipe, data, study.recipe.arms):
-        progress.say(sentence)
+    data = load_data(recipe, callbacks.skipped)
+    for sentence in data_warnings(recipe, data, recipe.arms):
+        callbacks.log(sentence)
     expected = next((result.origin for result in finished.values()), None)
     if expected is not None:
-        there = {"data": expected["data"]} if expected else {}
-        check_origin(there, {"data": data_facts(data)}, study.folder)
-    for corrupted in study.recipe.corrupted_labels:
-        given_labels(study.recipe, corrupted, data)
-    write_examples(examples, study.recipe, data)
-    if not left:
-        return False
-    for trial in left:
-        progress.start(trial)
+        recorded = {"data": expected["data"]} if expected else {}
+        check_origin(recorded, {"data": data_facts(data)}, study.folder)
+    for corrupted in recipe.corrupted_labels:
+        training_labels(recipe, corrupted, data)
+    write_examples(examples, recipe, data)
+    for trial in unfinished:
+        callbacks.start(trial)
         folder = study.trial_folder(trial)
         (folder / FAILURE).unlink(missing_ok=True)
         try:
             result = run_trial(
-                study.recipe,
+                recipe,
                 trial,
                 data,
                 folder,
-                told=Callbacks(progress.epoch, progress.say),
+                callbacks=Callbacks(callbacks.epoch, callbacks.log),
                 expected=expected,
             )
         except TrialError as error:
-            write_failure(folder, str(error), study.recipe, trial)
+            write_failure(folder, str(error), recipe, trial)
             (folder / STATE).unlink(missing_ok=True)
-            progress.fail(trial, str(error))
+            callbacks.fail(trial, str(error))
             continue
         expected = result.origin
-        progress.finish(result)
-    return True
+        callbacks.finish(result)
+    return bool(unfinished)

@@ -8,40 +8,40 @@ import numpy as np
 
 from vicinal.errors import UserError
 from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
-from vicinal.training.settings import Published, Recipe
-from vicinal.training.trial_result import Result, Trial, condition_name
-from vicinal.training.verdict_problems import (
+from vicinal.training.recipe_warnings import (
     Constant,
     VerdictProblem,
     constant_predictor,
     verdict_problems,
 )
+from vicinal.training.settings import Published, Recipe
+from vicinal.training.trial_result import Result, Trial, condition_name
 
 
 def summarize(
     recipe: Recipe, results: Mapping[Trial, Result], failures: Mapping[Trial, str] | None = None
 ) -> dict[str, Any]:
-    """Return the answer of a study: plain values, ready for JSON.
+    """Return the summary of a study as plain values for JSON.
 
-    Accuracies, differences, recalls and the share of reproduced labels are in percent. ``seconds``,
-    the median time of a trial, is all that another run on the same machine may change.
+    Accuracies, differences, recalls and ``memorized`` are in percent. A repeated run on the same
+    machine changes only ``seconds``, the median duration of a trial.
 
-    A row is about the ``n`` seeds that finished; its difference is about those that finished in
-    the baseline too, and ``failed`` lists the others. ``withheld`` says why a verdict is
+    A row covers the ``n`` seeds that finished; its difference covers those that also finished in
+    the baseline, and ``failed`` lists the others. ``withheld`` is the reason for the verdict
     ``"withheld"``: a trial failed, the arm or the baseline is not above the constant predictor, or
-    there are ``verdict_problems``. ``recall`` has the accuracy on each class.
+    there are ``verdict_problems``. ``recall`` is the accuracy on each class.
 
-    ``data`` and ``constant``, the predictor that always answers the most frequent training class,
-    are there where results have recorded their data.
+    ``data`` and ``constant``, the predictor of the most frequent training class, are present if
+    the results have recorded their data.
 
-    ``published`` is there where the recipe has such rows: each with the accuracy that was measured
-    under true labels after as many epochs, its interval and its number of seeds, or with None for
-    them. Before them come arms of which nothing is published for as many epochs, with None for that
-    accuracy.
+    ``published`` is present if the recipe has published rows: each with the accuracy that was
+    measured with true labels and the same number of epochs, its interval and its number of seeds,
+    or None. Arms without a published row for their number of epochs come first, with None as the
+    published accuracy.
 
     Args:
         recipe: of the study.
-        results: of the trials that finished.
+        results: of the finished trials.
         failures: why others failed.
 
     Raises:
@@ -51,7 +51,7 @@ def summarize(
     if not results:
         raise UserError(
             "every trial failed, so there is nothing to report; the first: "
-            f"{next(iter(failures.values()), 'none was run')}"
+            f"{next(iter(failures.values()), 'no trial was run')}"
         )
     facts = next(iter(results.values())).origin.get("data", {})
     found = verdict_problems(recipe, facts)
@@ -76,11 +76,11 @@ def summarize(
             rows.append(row | {"recall": _recall(measured[arm])})
         _withhold(recipe, rows[-len(recipe.arms) :], found, constant)
     published = [_published(recipe, row, rows) for row in recipe.published]
-    alone = [_alone(recipe, row) for row in rows if _stands_alone(recipe, row)]
+    measured_only = [_measured_only(recipe, row) for row in rows if _is_unpublished(recipe, row)]
     return {
         "study": recipe.name,
         "rows": rows,
-        **({"published": alone + published} if published else {}),
+        **({"published": measured_only + published} if published else {}),
         **({"data": {k: v for k, v in facts.items() if k != "preparation"}} if facts else {}),
         **({"constant": _of_constant(constant)} if constant else {}),
         "verdict_problems": [problem.text for problem in found],
@@ -123,10 +123,10 @@ def _recall(results: Sequence[Result]) -> list[float | None]:
     """Return the accuracy on each class, in percent; None for classes without test examples."""
     if not results or not results[0].tested:
         return []
-    right = np.mean([result.right for result in results], axis=0)
+    correct = np.mean([result.correct for result in results], axis=0)
     return [
         round(100 * float(one / count), 4) if count else None
-        for one, count in zip(right, results[0].tested, strict=True)
+        for one, count in zip(correct, results[0].tested, strict=True)
     ]
 
 
@@ -136,7 +136,7 @@ def _withhold(
     found: Sequence[VerdictProblem],
     constant: Constant | None,
 ) -> None:
-    """Withhold the verdicts that the numbers of one condition do not support, and say why."""
+    """Withhold the verdicts that the results of one condition do not support."""
     base = next(row for row in rows if row["arm"] == recipe.baseline)
     for row in rows:
         if row is base:
@@ -155,8 +155,8 @@ def _withhold(
         ]
         if constant and below:
             reasons.append(
-                f"{' and '.join(below)} {'are' if below[1:] else 'is'} not above always answering "
-                f"“{constant.name}”, which is right for {100 * constant.accuracy:.1f} %"
+                f"{' and '.join(below)} {'are' if below[1:] else 'is'} not above always predicting "
+                f"“{constant.name}”, whose accuracy is {100 * constant.accuracy:.1f} %"
             )
         if reasons:
             row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
@@ -169,7 +169,7 @@ def _of_constant(constant: Constant) -> dict[str, Any]:
 def _published(
     recipe: Recipe, published: Published, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return a row of others, and what was measured after as many epochs."""
+    """Return a published row, with what was measured for the same number of epochs."""
     arm, epochs = published.arm, published.epochs
     ours: Mapping[str, Any] = {}
     if recipe.training_of(arm).epochs == epochs:
@@ -188,15 +188,15 @@ def _published(
     }
 
 
-def _stands_alone(recipe: Recipe, row: Mapping[str, Any]) -> bool:
-    """Say whether others have published about this arm, but for other numbers of epochs."""
+def _is_unpublished(recipe: Recipe, row: Mapping[str, Any]) -> bool:
+    """Return whether the published rows of this arm are all for other numbers of epochs."""
     epochs = {one.epochs for one in recipe.published if one.arm == row["arm"]}
     here = recipe.training_of(row["arm"]).epochs
     return row["condition"] == condition_name(0) and bool(epochs) and here not in epochs
 
 
-def _alone(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of what was measured, beside which nothing is published."""
+def _measured_only(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of what was measured, without a published accuracy."""
     epochs = recipe.training_of(row["arm"]).epochs
     nothing = Published(arm=row["arm"], epochs=epochs, accuracy=0.0, source="this study")
     return _published(recipe, nothing, [row]) | {"accuracy": None}
@@ -207,7 +207,7 @@ def _percent(results: Sequence[Result]) -> list[float]:
 
 
 def _within_bounds(percent: Estimate) -> Estimate:
-    """Cut an interval at 0 and 100 %: Student's t knows no bounds, an accuracy has them."""
+    """Clip an interval to 0 and 100 %, since Student's t ignores the bounds of an accuracy."""
     if percent.low is None or percent.high is None:
         return percent
     return Estimate(percent.mean, max(percent.low, 0.0), min(percent.high, 100.0))
@@ -222,6 +222,6 @@ def _rounded(value: Estimate | None, names: tuple[str, str, str]) -> dict[str, f
 
 
 def _merged(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return one mapping; where trials ran with different versions, all of them are named."""
+    """Merge the versions of all trials; different versions of a package are joined."""
     names = sorted({name for one in several for name in one})
     return {n: ", ".join(sorted({one[n] for one in several if n in one})) for n in names}

@@ -1,4 +1,4 @@
-"""The engine: devices, precision and processes, which Lightning Fabric looks after."""
+"""Devices, precision and processes, which Lightning Fabric manages."""
 
 import contextlib
 import logging
@@ -18,12 +18,12 @@ from vicinal.data.loader import dead_workers_named
 from vicinal.errors import TrialError, UserError, out_of_memory, unknown
 
 PATIENCE = timedelta(seconds=50)
-"""How long a process waits for the others before it takes them for dead."""
+"""How long a process waits for the others before it assumes that they died."""
 
 _PRECISIONS = {"float32": "32-true", "float64": "64-true", "bfloat16": "bf16-mixed"}
 
 
-def engine(
+def make_fabric(
     *,
     accelerator: str = "auto",
     precision: str = "float32",
@@ -33,25 +33,25 @@ def engine(
 ) -> Fabric:
     """Return Fabric for these devices, with its processes started.
 
-    Under torchrun and SLURM the processes are there already; else Fabric starts those of this
+    Torchrun and SLURM have started the processes already; otherwise Fabric starts those of this
     machine, as copies of this command.
 
     Args:
-        accelerator: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best that there is.
-        precision: ``"float32"``, ``"float64"``, or with float32 weights ``"bfloat16"`` and
-            ``"float16"``, whose loss is scaled so that small gradients survive.
-        devices: of each node.
-        nodes: machines.
-        strategy: of several devices: ``"ddp"`` has all weights on each, ``"fsdp"`` a share of them.
+        accelerator: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best one available.
+        precision: ``"float32"`` or ``"float64"``; or ``"bfloat16"`` or ``"float16"`` with float32
+            weights, where the loss of float16 is scaled so that small gradients do not underflow.
+        devices: number of devices per machine.
+        nodes: number of machines.
+        strategy: for several devices: ``"ddp"``, or ``"fsdp"`` (sharded weights).
 
     Raises:
-        UserError: if there are no such devices here, or the precision is not for them.
+        UserError: if the devices are not available, or do not support the precision.
 
     Example:
-        >>> engine(accelerator="cpu").world_size
+        >>> make_fabric(accelerator="cpu").world_size
         1
     """
-    # Quiet, but for what it says when a process has died.
+    # Fabric reports only processes that died.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger(subprocess_script.__name__).setLevel(logging.INFO)
     if strategy not in ("ddp", "fsdp"):
@@ -59,8 +59,8 @@ def engine(
     started = os.environ.get("WORLD_SIZE")
     if started is not None and int(started) != devices * nodes:
         raise UserError(
-            f"{started} processes were started (WORLD_SIZE), but devices = {devices} times nodes = "
-            f"{nodes} was asked for: give --devices as the processes of a machine, and --nodes"
+            f"--devices, --nodes: expected WORLD_SIZE = {started} processes in all, got {devices} "
+            f"devices on {nodes} machines; set --devices to the number of processes per machine"
         )
     several = devices * nodes > 1
     settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision, "16-mixed")}
@@ -72,22 +72,22 @@ def engine(
         how = DDPStrategy(timeout=PATIENCE)
     elif several:
         if not torch.cuda.is_available():
-            raise UserError("the strategy fsdp wants GPUs, and there is none here; try ddp")
+            raise UserError("--strategy: fsdp requires GPUs, and there is none; try ddp")
         how = "fsdp"
     try:
         fabric = Fabric(
             accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=how, **settings
         )
         fabric.launch()
-    except Exception as error:  # each accelerator of Fabric has an exception of its own
+    except Exception as error:  # each accelerator of Fabric has its own exceptions
         if several:
             raise UserError(
-                f'devices = {devices} "{accelerator}" on nodes = {nodes} are not to be had here: '
-                f"{str(error).splitlines()[0]}"
+                f"training.accelerator: {devices} devices {accelerator!r} on each of {nodes} "
+                f"machines are not available; lower --devices ({str(error).splitlines()[0]})"
             ) from error
         raise UserError(
-            f'training.accelerator = "{accelerator}" is not to be had on this machine with '
-            f'precision {precision}; try "cpu" or "auto" ({str(error).splitlines()[0]})'
+            f'training.accelerator: "{accelerator}" is not available with precision {precision}; '
+            f'try "cpu" or "auto" ({str(error).splitlines()[0]})'
         ) from error
     return fabric
 
@@ -96,11 +96,11 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def total(values: Tensor, *, fabric: Fabric) -> Tensor:
-    """Add up numbers over all processes.
+def all_reduce_sum(values: Tensor, *, fabric: Fabric) -> Tensor:
+    """Return the sum of a tensor over all processes.
 
     Example:
-        >>> total(torch.ones(2), fabric=engine(accelerator="cpu"))
+        >>> all_reduce_sum(torch.ones(2), fabric=make_fabric(accelerator="cpu"))
         tensor([1., 1.])
     """
     if fabric.world_size == 1:
@@ -109,17 +109,18 @@ def total(values: Tensor, *, fabric: Fabric) -> Tensor:
 
 
 @contextlib.contextmanager
-def troubles_in_words(batch_size: int) -> Iterator[None]:
-    """Turn memory that runs out, and processes that die, into one sentence.
+def hardware_errors_explained(batch_size: int) -> Iterator[None]:
+    """Explain errors of memory and of communication between processes.
 
     Args:
-        batch_size: for the sentence.
+        batch_size: for the message.
 
     Raises:
-        UserError: in place of errors of memory and of communication.
+        TrialError: if memory ran out.
+        UserError: if another process died.
 
     Example:
-        >>> with troubles_in_words(64):
+        >>> with hardware_errors_explained(64):
         ...     raise torch.OutOfMemoryError("CUDA out of memory")
         Traceback (most recent call last):
         vicinal.errors.TrialError: out of memory with training.batch_size = 64: lower it, or raise \
@@ -141,7 +142,7 @@ training.accumulation_steps, or choose precision "bfloat16" (CUDA out of memory)
         if lost and torch.distributed.is_initialized():
             rank = torch.distributed.get_rank()
             raise UserError(
-                f"rank {rank} stops, since another rank has died or does not answer: look for its "
-                f"message, then go on with --resume ({reason})"
+                f"rank {rank} stops, since another rank has died or does not respond: see its "
+                f"message, then resume with --resume ({reason})"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""What a trial ran on."""
+"""Versions and hardware that a trial ran with."""
 
 import functools
 import os
@@ -6,12 +6,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on.
+    """Return the versions of Python and of the packages that results depend on.
 
     Example:
         >>> sorted(versions())
@@ -22,7 +20,9 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str]:
-    """Return the processor, its cores, the memory and the GPU of this machine, in words."""
+    """Return the processor, its cores, the memory and the GPU of this machine."""
+    import torch
+
     found = {"processor": _processor(), "cores": str(os.cpu_count())}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Loggers: what is told the numbers of each epoch, beside the files of a run."""
+"""Loggers, which receive the metrics of each epoch."""
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,48 +10,50 @@ from vicinal.errors import UserError, unknown
 
 
 class Logger(Protocol):
-    """What is told numbers."""
+    """The methods of Lightning's loggers that are used."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Take the numbers of an epoch."""
+        """Record the metrics of an epoch."""
         ...
 
     def finalize(self, status: str) -> None:
-        """Take note of the end, ``"success"`` or ``"failed"``."""
+        """Finish with the status ``"success"`` or ``"failed"``."""
         ...
 
 
-def loggers_named(
+def make_loggers(
     names: Sequence[str], folder: Path, *, run: str, settings: Mapping[str, Any]
 ) -> list[Logger]:
     """Return loggers.
 
     Args:
-        names: of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
-        folder: of the run; TensorBoard's events go into ``tensorboard`` in it. Weights & Biases
-            writes into it, and MLflow too where its own variables say nothing.
-        run: what the run is called.
-        settings: what the run is done with.
+        names: any of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
+        folder: of the trial. TensorBoard writes into ``tensorboard`` in it, Weights & Biases into
+            it, and MLflow too, unless its environment variables name another place.
+        run: the name of the run.
+        settings: the settings of the run.
 
     Raises:
         UserError: if there is no such logger, or its package is not installed.
 
     Example:
-        >>> loggers_named([], Path("."), run="erm", settings={})
+        >>> make_loggers([], Path("."), run="erm", settings={})
         []
     """
     check_loggers(names)
-    return [_InWords(name, _MAKERS[name](folder, run, settings)) for name in names]
+    return [_ExplainedErrors(name, _MAKERS[name](folder, run, settings)) for name in names]
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """See whether loggers can be made, before anything is written.
+    """Raise if a logger is not available, before anything is written.
 
     Raises:
         UserError: if there is no such logger, or its package is not installed.
 
     Example:
-        >>> check_loggers(["tensorboard"])
+        >>> check_loggers(["tensorbord"])
+        Traceback (most recent call last):
+        vicinal.errors.UserError: there is no logger 'tensorbord'; did you mean 'tensorboard'? ...
     """
     for name in names:
         if name not in _MAKERS:
@@ -60,26 +62,26 @@ def check_loggers(names: Sequence[str]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f"the logger {name} wants its package: pip install {name} ({error})"
+                f"--logger: {name} requires its package: pip install {name} ({error})"
             ) from error
 
 
-class _InWords:
-    """A logger whose failures, such as a full disk, name it and what to try."""
+class _ExplainedErrors:
+    """A logger whose errors, such as a full disk, name it and say what to try."""
 
     def __init__(self, name: str, logger: Logger) -> None:
         self._name, self._logger = name, logger
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with self._in_words():
+        with self._explained():
             self._logger.log_metrics(metrics, step=step)
 
     def finalize(self, status: str) -> None:
-        with self._in_words():
+        with self._explained():
             self._logger.finalize(status)
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -87,8 +89,8 @@ class _InWords:
             while cause.__cause__ or cause.__context__:
                 cause = cause.__cause__ or cause.__context__ or cause
             raise UserError(
-                f"the logger {self._name} failed ({cause}); mend that, or choose another --logger, "
-                "and resume: the last checkpoint is kept"
+                f"--logger: {self._name} failed ({cause}); fix that or choose another, and resume: "
+                "the last checkpoint is kept"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Memory that stays with the process between one step and the next."""
+"""Keeps freed memory in the process between training steps."""
 
 import contextlib
 import ctypes
@@ -11,16 +11,19 @@ _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _MMAP_MAX
 
 @contextlib.contextmanager
 def memory_kept() -> Iterator[None]:
-    """Let freed memory stay with the process inside the ``with`` block, and return it after that.
+    """Keep freed memory in the process inside the ``with`` block, and return it afterwards.
 
-    By default glibc asks the system anew for each large tensor and gives it back when it is freed,
-    so that each step writes into pages which the system has to find and to clear first. Steps of
-    training need the same memory again and again; kept, it makes them faster by a tenth to a
-    quarter on CPUs. Where the C library is another, nothing happens.
+    By default glibc returns each large tensor to the system when it is freed, and asks for new
+    memory, which the system has to clear, for the next one. A training needs the same memory in
+    each step; keeping it makes steps on CPUs 10 to 25 % faster. Nothing happens with other C
+    libraries.
 
     Example:
+        >>> import torch
         >>> with memory_kept():
-        ...     pass
+        ...     step = [float(torch.ones(1 << 20).sum()) for _ in range(3)]
+        >>> step
+        [1048576.0, 1048576.0, 1048576.0]
     """
     mallopt = _function("mallopt")
     if mallopt is None:

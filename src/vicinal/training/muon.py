@@ -1,4 +1,4 @@
-"""Muon for convolutions."""
+"""The Muon optimizer for convolutions."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,21 +9,21 @@ from torch.optim import Muon
 
 
 class FilterMuon(Muon):
-    """``torch.optim.Muon`` for the filters of convolutions, which are seen as matrices.
+    """``torch.optim.Muon`` for the filters of convolutions, viewed as matrices.
 
     Jordan et al., "Muon: An optimizer for hidden layers" (https://kellerjordan.github.io/posts/muon).
-    A row is a filter. Its entries may come in any order, since what makes a matrix orthogonal does
-    not depend on it: so the view exists in each memory format, without a copy.
+    Each row is a filter. The order of its entries does not matter for orthogonalization, so there
+    is a view for each memory format, without a copy.
 
-    There is no weight decay: before each step the filters of a layer are scaled back to a root
-    mean square length of 1, as in Jordan's program for CIFAR-10
-    (github.com/KellerJordan/cifar10-airbench). A norm behind a layer undoes the scale of its
-    filters; their size only says how far a step turns them.
+    There is no weight decay: before each step the filters of a layer are scaled to a root mean
+    square norm of 1, as in Jordan's program for CIFAR-10
+    (github.com/KellerJordan/cifar10-airbench). A norm after the layer undoes the scale of its
+    filters; it only decides how far a step turns them.
 
     Args:
         filters: parameters ``(out, in, height, width)``.
         lr: step size of the orthogonal update.
-        momentum: with Nesterov.
+        momentum: Nesterov momentum.
 
     Example:
         >>> layer = nn.Conv2d(3, 8, 3, bias=False)
@@ -44,18 +44,18 @@ class FilterMuon(Muon):
         lr: float,
         momentum: float = 0.6,
     ) -> None:
-        """Take views of the filters."""
+        """Make views of the filters."""
         self._filters = filters
         matrices = [_matrix(one.detach()) for one in filters]
         super().__init__(matrices, lr=lr, momentum=momentum, nesterov=True, weight_decay=0.0)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the filters."""
+        """Reset the gradients of the filters."""
         for one in self._filters:
             one.grad = None
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Take a step along the gradients of the filters."""
+        """Perform a step with the gradients of the filters."""
         matrices: Iterator[Tensor] = iter(self.param_groups[0]["params"])
         for one, matrix in zip(self._filters, matrices, strict=True):
             matrix.grad = None if one.grad is None else _matrix(one.grad)
@@ -65,10 +65,10 @@ class FilterMuon(Muon):
 
 
 _TINY = 1e-12
-"""Least length that filters are divided by."""
+"""The smallest norm that filters are divided by."""
 
 
 def _matrix(filters: Tensor) -> Tensor:
-    """Return (out, in, height, width) as (out, everything else), sharing memory."""
+    """Return (out, in, height, width) as a view (out, rest)."""
     channels_last = filters.is_contiguous(memory_format=torch.channels_last)
     return (filters.permute(0, 2, 3, 1) if channels_last else filters).flatten(1)

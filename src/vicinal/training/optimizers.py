@@ -1,6 +1,6 @@
-"""Optimizers: which parameter is learned how."""
+"""The optimizers of a network's parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,84 +9,77 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from vicinal.errors import UserError
 from vicinal.training import settings
+from vicinal.training.settings import Training
 
 
-def optimizers(
-    model: nn.Module,
-    chosen: settings.SGD | settings.AdamW | settings.Muon,
-    *,
-    weight_decay_on: str,
-    fused: bool = True,
-) -> list[Optimizer]:
-    """Return the optimizers that learn a network's parameters together, each parameter by one.
+def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
+    """Return optimizers that together train all parameters of a network, each parameter once.
 
-    Muon takes the convolutions, as matrices of
-    (filters, weights of a filter), and SGD what is left.
+    Muon trains the filters of convolutions, and SGD what is left.
 
     Args:
-        model: whose parameters with ``requires_grad`` are learned. Put it on its device, and into
-            its memory format, before.
-        chosen: what they are learned by.
-        weight_decay_on: ``"weights"`` exempts parameters with fewer than two dimensions, such as
-            norms and biases; ``"all"`` exempts none.
-        fused: whether SGD and AdamW are PyTorch's fused ones, which are faster; they undo the scale
-            of a float16 loss themselves, so that Fabric cannot clip gradients before.
+        model: on its device and in its memory format. Parameters without ``requires_grad`` are
+            not trained.
+        training: chooses the optimizer, and the parameters with weight decay.
 
     Raises:
-        UserError: if nothing is left to learn, or this PyTorch has no Muon.
+        UserError: if there is no parameter to train, or this PyTorch has no Muon.
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)
-        >>> (optimizer,) = optimizers(nn.Linear(2, 2), sgd, weight_decay_on="weights")
+        >>> cosine = settings.Cosine(name="cosine")
+        >>> training = Training(epochs=1, batch_size=8, optimizer=sgd, schedule=cosine)
+        >>> (optimizer,) = make_optimizers(nn.Linear(2, 2), training)
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.0005, 0.0]
     """
-    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not learned:
-        raise UserError(f"{type(model).__name__} has no parameter to learn: nothing can be trained")
-    if isinstance(chosen, settings.AdamW):
-        groups = _groups(learned.values(), chosen.weight_decay, weight_decay_on)
-        return [AdamW(groups, lr=chosen.lr, fused=fused)]
-    if isinstance(chosen, settings.SGD):
-        return [_sgd(learned.values(), chosen, weight_decay_on, fused)]
-    filters = [p for p in learned.values() if p.dim() == 4]
-    rest = [p for p in learned.values() if p.dim() != 4]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError(
+            f"model.name: expected a network with parameters to train, {type(model).__name__} has "
+            "none; choose another"
+        )
+    chosen = training.optimizer
+    if not isinstance(chosen, settings.Muon):
+        return [_make(parameters, chosen, training)]
+    filters = [p for p in parameters if p.dim() == 4]
+    rest = [p for p in parameters if p.dim() != 4]
     if not filters:
         raise UserError(
-            f"muon learns convolutions, and {type(model).__name__} has none: choose sgd or adamw"
+            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none; "
+            "choose sgd or adamw"
         )
     try:
         from vicinal.training.muon import FilterMuon
     except ImportError as error:
         raise UserError(
-            f"muon is in PyTorch from 2.9 on, and this is {torch.__version__}: "
+            f"training.optimizer: muon expects PyTorch 2.9 or later, got {torch.__version__}: "
             "pip install --upgrade torch, or choose sgd or adamw"
         ) from error
     muon = FilterMuon(filters, lr=chosen.lr, momentum=chosen.momentum)
-    return [muon, *([_sgd(rest, chosen.rest, weight_decay_on, fused)] if rest else [])]
+    return [muon, *([_make(rest, chosen.rest, training)] if rest else [])]
 
 
-def _sgd(
-    parameters: Iterable[nn.Parameter], chosen: settings.SGD, weight_decay_on: str, fused: bool
+def _make(
+    parameters: Sequence[nn.Parameter], chosen: settings.SGD | settings.AdamW, training: Training
 ) -> Optimizer:
+    def decays(p: nn.Parameter) -> bool:
+        return training.weight_decay_on == "all" or p.dim() >= 2
+
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if decays(p)], "weight_decay": chosen.weight_decay},
+        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    # Fused optimizers undo the scaling of a float16 loss themselves, so that Fabric cannot clip
+    # gradients before.
+    fused = training.max_grad_norm is None or training.precision != "float16"
+    if isinstance(chosen, settings.AdamW):
+        return AdamW(groups, lr=chosen.lr, fused=fused)
     return SGD(
-        _groups(parameters, chosen.weight_decay, weight_decay_on),
+        groups,
         lr=chosen.lr,
         momentum=chosen.momentum,
         nesterov=chosen.nesterov and chosen.momentum > 0,
         fused=fused,
     )
-
-
-def _groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float, weight_decay_on: str
-) -> list[dict[str, Any]]:
-    """Divide parameters into those that decay and those that do not."""
-    parameters = list(parameters)
-    spared = [p for p in parameters if weight_decay_on == "weights" and p.dim() < 2]
-    decaying = [p for p in parameters if weight_decay_on == "all" or p.dim() >= 2]
-    groups = (
-        {"params": decaying, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]

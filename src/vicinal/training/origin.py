@@ -1,19 +1,36 @@
-"""Comparing what trials were made from: data, network, and versions of packages.
+"""The origin of a trial: fingerprints of its data and network, and versions of packages.
 
-Trials can be compared, and a trial can resume, only where these agree. ``fingerprint.py`` works
-them out.
+Every result, state and checkpoint records its origin. Trials are compared, and a trial resumes,
+only if their origins agree. PyTorch is imported late: a finished study is shown without it.
 """
 
-from collections.abc import Mapping
+import ast
+import hashlib
+import json
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
+from vicinal.models import imported_module
+from vicinal.training.environment import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Origin = Mapping[str, Any]
-"""Plain values for JSON, in the form of ``Form``."""
+"""An origin as plain values for JSON, in the form of ``OriginRecord``."""
+
+SAMPLE = 256
+"""How many evenly spaced examples are hashed of a split whose inputs stay in files."""
+
+_KNOWN: "weakref.WeakKeyDictionary[DataSet, dict[str, Any]]" = weakref.WeakKeyDictionary()
 
 
 class _Facts(pydantic.BaseModel):
@@ -40,9 +57,9 @@ class _Data(_Facts):
     def _count_each_class(self) -> "_Data":
         for split in (self.train, self.test, self.validation):
             if split is not None and len(split.of_each_class) != len(self.classes):
-                raise ValueError("each split should count each class")
+                raise ValueError("expected a count for each class in each split")
         if not self.test.examples or not self.train.examples:
-            raise ValueError("the train and test splits should have examples")
+            raise ValueError("expected examples in the train and test splits")
         return self
 
 
@@ -53,88 +70,260 @@ class _Network(_Facts):
     source: dict[str, str]
 
 
-class Form(_Facts):
-    """The form of an origin that was read from a file, to be checked before it is used."""
+class OriginRecord(_Facts):
+    """The schema of an origin, which validates what was read from a file."""
 
     data: _Data
     network: _Network
     versions: dict[str, str]
 
 
-_SPLITS = ("train", "validation", "test")
-_WORDS = {
-    "preparation": "the preparation of the inputs is another",
-    "tensors": "its parameters or buffers have other names, shapes or dtypes",
-}
-
-
-def origin_differs(there: Origin, here: Origin) -> str:
-    """Say in words what differs between two origins, or ``""``.
+def origin_of(data: DataSet, network: "nn.Module", name: str) -> dict[str, Any]:
+    """Return the origin of a trial.
 
     Args:
-        there: of a trial that was trained; {} if it recorded none.
-        here: of a trial to be compared with it, or of one about to be trained.
+        data: the data set, as it was loaded.
+        network: the network, as it was built.
+        name: the name of the network in the recipe.
 
     Example:
-        >>> origin_differs({"versions": {"torch": "2.6"}}, {"versions": {"torch": "2.7"}})
-        'versions: torch was 2.6 and is 2.7'
+        >>> from vicinal.data import load
+        >>> from vicinal.models import build
+        >>> network = build("mlp", shape=(4,), classes=3)
+        >>> origin = origin_of(load("iris"), network, "mlp")
+        >>> origin["data"]["test"]["of_each_class"], origin["network"]["parameters"]
+        ([10, 10, 10], 17539)
     """
-    if not there or not here:
-        return "" if there == here else "only one of them recorded its data and network"
-    phrases = []
-    for kind in ("data", "network", "versions"):
-        old, new = there.get(kind, {}), here.get(kind, {})
-        for name in sorted((old.keys() | new.keys()) - {"notes"}):
-            if old.get(name) != new.get(name):
-                phrases.append(f"{kind}: {_phrase(name, old.get(name), new.get(name))}")
-    return "; ".join(phrases)
+    return {
+        "data": data_facts(data),
+        "network": network_facts(network, name),
+        "versions": _deciding_versions(name),
+    }
 
 
-def check_origin(there: Origin, here: Origin, where: Path) -> None:
-    """Refuse to continue with other data, another network or other versions.
+def data_facts(data: DataSet) -> dict[str, Any]:
+    """Return the counts, classes and hashes of a data set, as plain values for JSON.
+
+    The hash of a split covers its targets and inputs as they were read. For inputs that stay in
+    files it covers ``SAMPLE`` evenly spaced examples, and the ``identity`` of each (such as its
+    name and size), where the source has one. Notes are recorded, but not compared.
+
+    Example:
+        >>> from vicinal.data import load
+        >>> facts = data_facts(load("iris"))
+        >>> facts["train"]["examples"], facts["train"]["skipped"], len(facts["train"]["sha256"])
+        (120, 0, 64)
+    """
+    from vicinal.data.description import is_constant
+
+    if data not in _KNOWN:
+        count = len(data.classes)
+        _KNOWN[data] = {
+            "classes": list(data.classes),
+            **{name: _split_facts(split, count) for name, split in data.splits.items()},
+            "preparation": _sha256(json.dumps(data.preparation, sort_keys=True).encode()),
+            "constant": is_constant(data.train),
+            "notes": [[note.text, note.doubtful] for note in data.notes],
+        }
+    return _KNOWN[data]
+
+
+def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
+    """Return the number of parameters and hashes of a network, as plain values for JSON.
+
+    ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers. ``source`` has
+    a hash of each source file of an imported network: its module, and what that imports from the
+    same folder.
+
+    Example:
+        >>> from torch import nn
+        >>> network_facts(nn.Linear(2, 1), "mlp")["parameters"]
+        3
+    """
+    tensors = [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in network.state_dict().items()]
+    return {
+        "name": name,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "tensors": _sha256("\n".join(tensors).encode()),
+        "source": source_hashes(name),
+    }
+
+
+def source_hashes(name: str) -> dict[str, str]:
+    """Return a hash of each source file of a network ``module:callable``; {} for other networks.
+
+    Example:
+        >>> source_hashes("small-cnn")
+        {}
+    """
+    module = imported_module(name)
+    file = getattr(sys.modules.get(module or ""), "__file__", None)
+    if module is None or file is None:
+        return {}
+    files = _imports_nearby(Path(file).resolve(), module)
+    return {path: _sha256(at.read_bytes()) for path, at in files.items()}
+
+
+def origin_differences(old: Origin, new: Origin) -> str:
+    """Return the differences between two origins as one clause, or ``""``.
 
     Args:
-        there: what was recorded.
-        here: what would be trained with now.
+        old: of a trained trial; {} if it recorded none.
+        new: of a trial to compare with it, or of one that is about to start.
+
+    Example:
+        >>> origin_differences({"versions": {"torch": "2.6"}}, {"versions": {"torch": "2.7"}})
+        'versions: torch was 2.6 and is 2.7'
+    """
+    if not old or not new:
+        return "" if old == new else "only one of them recorded its data and network"
+    clauses = []
+    for kind in ("data", "network", "versions"):
+        before, after = old.get(kind, {}), new.get(kind, {})
+        for name in sorted((before.keys() | after.keys()) - {"notes"}):
+            if before.get(name) != after.get(name):
+                clauses.append(f"{kind}: {_clause(name, before.get(name), after.get(name))}")
+    return "; ".join(clauses)
+
+
+def check_origin(old: Origin, new: Origin, where: Path) -> None:
+    """Raise if two origins differ.
+
+    Args:
+        old: what was recorded.
+        new: what would be used now.
         where: the folder or file that recorded it, for the error.
 
     Raises:
-        UserError: if they differ; everything that differs is named.
+        UserError: with everything that differs.
     """
-    if differing := origin_differs(there, here):
+    if changed := origin_differences(old, new):
         raise UserError(
-            f"{where} was trained with something else than there is now ({differing}); bring it "
-            "back to continue, or start anew in another folder with --out"
+            f"{where} was trained with other data, code or versions ({changed}); restore them to "
+            "continue, or start again in another folder with --out"
         )
 
 
-def _phrase(name: str, old: Any, new: Any) -> str:
-    if name in _WORDS:
-        return _WORDS[name]
-    if name in _SPLITS:
-        return _split_phrase(name, old, new)
-    if name == "classes":
-        old, new = old or (), new or ()
-        gone, added = ([x for x in a if x not in b][:5] for a, b in ((old, new), (new, old)))
-        words = [f"without {', '.join(gone)}"] if gone else []
-        words += [f"with {', '.join(added)}"] if added else []
-        return f"the classes are others ({' and '.join(words) or 'in another order'})"
-    if name == "source":
-        old, new = old or {}, new or {}
-        return f"{', '.join(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))} changed"
+def _clause(name: str, old: Any, new: Any) -> str:
+    match name:
+        case "preparation":
+            return "the preparation of the inputs has changed"
+        case "tensors":
+            return "its parameters or buffers have other names, shapes or dtypes"
+        case "train" | "validation" | "test":
+            return _split_clause(name, old, new)
+        case "classes":
+            old, new = old or (), new or ()
+            gone, added = ([x for x in a if x not in b][:5] for a, b in ((old, new), (new, old)))
+            words = [f"without {', '.join(gone)}"] if gone else []
+            words += [f"with {', '.join(added)}"] if added else []
+            return f"the classes have changed ({' and '.join(words) or 'in another order'})"
+        case "source":
+            old, new = old or {}, new or {}
+            changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+            return f"{', '.join(changed)} changed"
     return f"{name} was {old} and is {new}"
 
 
-def _split_phrase(name: str, old: Any, new: Any) -> str:
+def _split_clause(name: str, old: Any, new: Any) -> str:
     if not old or not new:
-        return f"the {name} split is only {'there' if old else 'here'}"
-    before, after = (_split_words(one) for one in (old, new))
+        return f"there {'was' if old else 'is'} a {name} split only {'before' if old else 'now'}"
+    before, after = _split_size(old), _split_size(new)
     if before == after:
         return f"the {name} split has the same counts and other contents"
     return f"the {name} split had {before}, and has {after}"
 
 
-def _split_words(split: Mapping[str, Any]) -> str:
+def _split_size(split: Mapping[str, Any]) -> str:
     counts = split.get("of_each_class", [])
     each = f" ({', '.join(map(str, counts))} of each class)" if 0 < len(counts) <= 10 else ""
     return f"{split['examples']} examples{each}"
+
+
+def _split_facts(split: Split, classes: int) -> dict[str, Any]:
+    from torch import Tensor
+
+    digest = hashlib.sha256()
+    _add(digest, split.targets)
+    digest.update(repr(tuple(split.inputs.shape)).encode())
+    if isinstance(split.inputs, Tensor):
+        _add(digest, split.inputs)
+    else:
+        if identity := getattr(split.inputs, "identity", None):
+            for row in range(len(split)):
+                digest.update(f"{identity(row)}\n".encode("utf-8", "surrogateescape"))
+        read = split.read(range(0, len(split), max(1, -(-len(split) // SAMPLE))))
+        digest.update(read.kept.tobytes())
+        _add(digest, read.inputs)
+    return {
+        "examples": len(split),
+        "of_each_class": split.targets.bincount(minlength=classes).tolist() if classes else [],
+        "skipped": len(split.skipped),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _add(digest: Any, tensor: "Tensor") -> None:
+    import torch
+
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _deciding_versions(name: str) -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
+    deciding = {k: v for k, v in versions().items() if k != "python"}
+    library = name.partition(":")[0]
+    if library in ("timm", "torchvision") and ":" in name:
+        deciding[library] = metadata.version(library)
+    return deciding
+
+
+def _imports_nearby(start: Path, module: str) -> dict[str, Path]:
+    """Return the file of a module, and the files that it imports from nearby, by relative path.
+
+    Imports are followed within its top-level package, or for a plain module within its folder.
+    Paths are relative to the folder that holds the top-level module.
+    """
+    top, *inner = module.split(".")
+    package = bool(inner) or start.name == "__init__.py"
+    root = start.parents[len(inner) + (start.name == "__init__.py")]
+    alone = not package and root.name in ("site-packages", "dist-packages")
+    found = {start, *(one for one in _candidates(root, module.split(".")) if one.is_file())}
+    found = {one for one in found if one.is_relative_to(root / top) or one == start}
+    left = list(found)
+    while left and not alone and start.suffix == ".py":
+        path = left.pop()
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for base, words in _imported_names(tree, root, path.parent):
+            near = {one for one in _candidates(base, words) if one.is_file()}
+            near = {one for one in near if one.is_relative_to(root / top if package else root)}
+            left += near - found
+            found |= near
+    return {path.relative_to(root).as_posix(): path for path in sorted(found)}
+
+
+def _imported_names(tree: ast.AST, root: Path, folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each import of a module: the folder to search, and the parts of the dotted name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((root, alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = folder.joinpath(*[".."] * (node.level - 1)).resolve() if node.level else root
+            module = node.module.split(".") if node.module else []
+            yield from ((base, [*module, alias.name]) for alias in node.names)
+
+
+def _candidates(base: Path, words: list[str]) -> list[Path]:
+    """Return the files that the import of a dotted name runs, if they exist."""
+    paths = [base.joinpath(*words[:k]) for k in range(1, len(words) + 1)]
+    return [
+        one for path in paths for one in (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    ] + [base / "__init__.py"]

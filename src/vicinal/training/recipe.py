@@ -1,4 +1,4 @@
-"""Recipes: TOML read into settings, with complaints in words that name the field."""
+"""Reading and writing recipes."""
 
 import re
 import tomllib
@@ -11,20 +11,17 @@ import pydantic
 import tomli_w
 
 from vicinal.errors import UserError, unknown
-from vicinal.training.recipe_errors import complaints, mismatches
+from vicinal.training.recipe_errors import inconsistencies, invalid_fields
 from vicinal.training.settings import Recipe, merged
 
 _MAX_BYTES = 200_000
-"""The largest recipe that is read; those that come with vicinal have 6,000 bytes at most."""
+"""The largest size of a recipe."""
 
 _MAX_DEPTH = 32
-"""The most tables or lists inside each other, and the most names joined by dots."""
+"""The deepest nesting of tables or lists, and the longest dotted name."""
 
-_MOST_PROBLEMS = 20
-"""The most errors that are printed of one recipe."""
-
-_LONGEST = 1_000
-"""The most characters that are printed of one error."""
+_MAX_ERRORS, _MAX_CHARACTERS = 20, 1_000
+"""How many errors of a recipe are printed, and how many characters of each."""
 
 _NAME = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
 _DOTTED = re.compile(rf"(?:{_NAME}[ \t]*+\.[ \t]*+){{{_MAX_DEPTH}}}")
@@ -58,19 +55,19 @@ def read_recipe(
     epochs: int | None = None,
     source: str | None = None,
 ) -> Recipe:
-    """Read a recipe that comes with vicinal, by its name, or anybody's, by a path ending in .toml.
+    """Read a recipe.
 
     Args:
-        name_or_path: such as ``digits`` or ``my/recipe.toml``.
-        variant: one of the recipe's ``[variants]``, whose fields take the place of its own; it is
-            added to the recipe's name.
-        seeds: takes the place of the recipe's own ``seeds``, if given.
-        epochs: takes the place of the recipe's own ``training.epochs``, if given.
-        source: takes the place of the recipe's own ``data.source``, if given.
+        name_or_path: a recipe that comes with vicinal, such as ``digits``, or the path of a
+            ``.toml`` file.
+        variant: one of the recipe's ``[variants]``, which is merged into it; its name is added to
+            the recipe's name.
+        seeds: replaces ``seeds``.
+        epochs: replaces ``training.epochs``.
+        source: replaces ``data.source``.
 
     Raises:
-        UserError: if it is not there, not readable, not TOML, or if a field is missing, unknown
-            or out of range: the field is named.
+        UserError: if the file cannot be read, or if a field is missing, unknown or invalid.
 
     Example:
         >>> read_recipe("digits", seeds=1).seeds
@@ -82,22 +79,41 @@ def read_recipe(
         text = (resources.files("vicinal") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
     else:
         sentence = unknown("recipe", name_or_path, shipped())
-        raise UserError(f"{sentence}; for a file of your own, give a path that ends in .toml")
+        raise UserError(f"{sentence}; the path of a recipe file ends in .toml")
     settings = _varied(_parse(text, name_or_path), variant, name_or_path)
+    changed = _changed(settings, seeds=seeds, epochs=epochs, source=source)
+    return _check(changed, name_or_path)
+
+
+def changed_recipe(
+    recipe: Recipe, *, seeds: int | None, epochs: int | None, source: str | None
+) -> Recipe:
+    """Return a recipe with other seeds, epochs or data, as far as they are given.
+
+    Raises:
+        UserError: if one of them is invalid.
+    """
+    changed = _changed(recipe.model_dump(), seeds=seeds, epochs=epochs, source=source)
+    return _check(changed, recipe.name)
+
+
+def _changed(
+    settings: dict[str, Any], *, seeds: int | None, epochs: int | None, source: str | None
+) -> dict[str, Any]:
     changes: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
     if epochs is not None and isinstance(settings.get("training"), dict):
         changes["training"] = {"epochs": epochs}
     if source is not None and isinstance(settings.get("data"), dict):
         changes["data"] = {"source": source}
-    return _check(merged(settings, changes), name_or_path)
+    return merged(settings, changes)
 
 
 def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[str, Any]:
-    """Return the settings of one variant, or of none."""
+    """Merge a variant, if there is one, into the settings of a recipe."""
     variants = settings.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise UserError(
-            f"the recipe {origin}: variants should be tables, such as [variants.short.training]"
+            f"the recipe {origin}: variants: expected tables, such as [variants.short.training]"
         )
     if variant is None:
         return settings
@@ -108,12 +124,12 @@ def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[
 
 
 def load_resolved(path: Path) -> Recipe:
-    """Read the ``recipe.toml`` that ``resolved_text`` made."""
+    """Read a ``recipe.toml`` with the text of ``resolved_text``."""
     return _check(_parse(_read(path), str(path)), str(path))
 
 
 def resolved_text(recipe: Recipe) -> str:
-    """Return the recipe as TOML with every default filled in.
+    """Return a recipe as TOML, with all defaults.
 
     Example:
         >>> "mix_rate = 1.0" in resolved_text(read_recipe("digits"))
@@ -129,30 +145,30 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         names = ", ".join(shipped())
         raise UserError(
-            f"there is no recipe file {path}; check the path, or name a recipe that comes with "
-            f"vicinal ({names})"
+            f"{path}: there is no such recipe file; check the path, or use a recipe that comes "
+            f"with vicinal: {names}"
         ) from error
     except OSError as error:
-        raise UserError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}") from error
     if len(content) > _MAX_BYTES:
         raise UserError(
-            f"the recipe {path} has more than {_MAX_BYTES:,} bytes, the most that a recipe may "
-            "have; check that it is the right file"
+            f"{path}: expected a recipe of at most {_MAX_BYTES:,} bytes, got more; check that it "
+            "is the right file"
         )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"the recipe {path} cannot be read: it is not UTF-8 text (byte {error.start}); save "
-            "it as UTF-8"
+            f"{path}: expected UTF-8 text, got an invalid byte at offset {error.start}; save the "
+            "recipe as UTF-8"
         ) from error
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
     too_deep = UserError(
-        f"the recipe {origin} has more than {_MAX_DEPTH} tables or lists inside each other"
+        f"the recipe {origin}: expected at most {_MAX_DEPTH} nested tables or lists, got more"
     )
-    if _DOTTED.search(text):  # tomllib takes memory by the square of their number
+    if _DOTTED.search(text):  # tomllib needs memory quadratic in the length of a dotted name
         raise too_deep
     try:
         settings = tomllib.loads(text)
@@ -162,7 +178,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         raise too_deep from error
     except UserError:
         raise
-    except ValueError as error:  # also of integers with too many digits
+    except ValueError as error:  # also for integers with too many digits
         raise UserError(f"the recipe {origin} is not valid TOML: {error}") from error
     return settings
 
@@ -174,18 +190,20 @@ def _deeper(value: Any, most: int) -> bool:
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
-    problems = mismatches(settings)
+    errors = inconsistencies(settings)
     try:
         recipe = Recipe.model_validate(settings)
     except pydantic.ValidationError as error:
-        problems = complaints(error, settings) + problems
-    if not problems:
+        errors = invalid_fields(error, settings) + errors
+    if not errors:
         return recipe
-    problems = [one if len(one) <= _LONGEST else f"{one[:_LONGEST]}..." for one in problems]
-    if len(problems) == 1:
-        raise UserError(f"the recipe {origin}: {problems[0]}")
-    shown = problems[:_MOST_PROBLEMS]
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    lines = "".join(f"\n  {problem}" for problem in shown)
-    raise UserError(f"the recipe {origin} has {len(problems)} errors:{lines}")
+    shown = [
+        one if len(one) <= _MAX_CHARACTERS else f"{one[:_MAX_CHARACTERS]}..."
+        for one in errors[:_MAX_ERRORS]
+    ]
+    if len(errors) == 1:
+        raise UserError(f"the recipe {origin}: {shown[0]}")
+    if len(errors) > len(shown):
+        shown.append(f"and {len(errors) - len(shown)} more")
+    lines = "".join(f"\n  {line}" for line in shown)
+    raise UserError(f"the recipe {origin} has {len(errors)} errors:{lines}")

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a recipe, one sentence for each problem."""
+"""Error messages for the settings of a recipe, one line for each problem."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,30 +9,29 @@ import pydantic
 from vicinal.errors import UserError, unknown
 from vicinal.models import mixing_layers
 from vicinal.training import settings as tables
-from vicinal.training.augment import STEPS
 from vicinal.training.settings import Recipe, Settings, Training, merged
 
 
-def complaints(error: pydantic.ValidationError, settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each of pydantic's complaints, which names the field as TOML does."""
+def invalid_fields(error: pydantic.ValidationError, settings: Mapping[str, Any]) -> list[str]:
+    """Return a line for each of pydantic's errors, which names the field as TOML does."""
     found = error.errors(include_url=False)
-    return [line for one in found for line in _complaint(one, settings).splitlines()]
+    return [line for one in found for line in _message(one, settings).splitlines()]
 
 
-def mismatches(settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each name that refers to nothing, and for each setting of an arm.
+def inconsistencies(settings: Mapping[str, Any]) -> list[str]:
+    """Return a line for each unknown reference, repetition and invalid change of an arm.
 
     Args:
-        settings: of a recipe, as read; what is not of the right type is passed over, since pydantic
-            complains about it.
+        settings: of a recipe, as read. Values of the wrong type are ignored, since pydantic
+            reports them.
     """
     arms = {
         name: arm for name, arm in _table(settings.get("arms")).items() if isinstance(arm, Mapping)
     }
     return [
         *_unknown_arms(settings, arms),
-        *_unknown_places(settings, arms),
-        *_wrong_training(settings, arms),
+        *_unknown_layers(settings, arms),
+        *_invalid_changes(settings, arms),
         *_repeated(settings, arms),
     ]
 
@@ -46,7 +45,7 @@ def _unknown_arms(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Itera
             yield f"{field}: {unknown('arm', name, arms)}"
 
 
-def _unknown_places(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
+def _unknown_layers(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
     network = _table(settings.get("model")).get("name")
     try:
         layers = mixing_layers(network) if isinstance(network, str) else None
@@ -58,8 +57,8 @@ def _unknown_places(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Ite
                 yield f"arms.{name}.at: {unknown(f'layer of {network}', layer, layers)}"
 
 
-def _wrong_training(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
-    """Say what an arm's own [training] gets wrong that the recipe's gets right."""
+def _invalid_changes(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
+    """Report errors of an arm's own ``training`` that the recipe's does not have."""
     shared = _table(settings.get("training"))
     known = [(one["loc"], one["type"]) for one in _errors(shared)]
     for name, arm in arms.items():
@@ -67,7 +66,7 @@ def _wrong_training(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Ite
         for one in _errors(own) if shared else []:
             if (one["loc"], one["type"]) not in known:
                 one["loc"] = ("training", *one["loc"])
-                for line in _complaint(one, {"training": own}).splitlines():
+                for line in _message(one, {"training": own}).splitlines():
                     yield f"arms.{name}.{line}"
 
 
@@ -82,10 +81,10 @@ def _errors(training: Mapping[str, Any]) -> list[Any]:
 def _repeated(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> Iterator[str]:
     rates = [r for r in _list(settings.get("corrupted_labels")) if isinstance(r, int | float)]
     if len(set(rates)) < len(rates):
-        yield "corrupted_labels: each condition can be there only once"
+        yield "corrupted_labels: expected different fractions, got one twice"
     titles = [arm["title"] for arm in arms.values() if isinstance(arm.get("title"), str)]
     if len(set(titles)) < len(titles):
-        yield "arms: each needs a title of its own"
+        yield "arms: expected a different title for each arm, got one twice"
 
 
 def _table(value: Any) -> Mapping[str, Any]:
@@ -97,49 +96,46 @@ def _list(value: Any) -> list[Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message: short, whatever it is."""
+    """Return a short text for any value."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not print integers of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits.
         return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _complaint(complaint: Any, settings: Mapping[str, Any]) -> str:
-    location = tuple(word for word in complaint["loc"] if word != "[key]")
-    field = _field(location, settings)
-    context, value = complaint.get("ctx", {}), complaint["input"]
-    match complaint["type"]:
+def _message(error: Any, settings: Mapping[str, Any]) -> str:
+    field = _field(tuple(word for word in error["loc"] if word != "[key]"), settings)
+    context, got = error.get("ctx", {}), _shown(error["input"])
+    tag = str(context.get("discriminator", "")).strip("'")  # policy or name
+    match error["type"]:
         case "value_error":  # from a validator of ours
             text = str(context["error"])
-            sentence = text if text.startswith(f"{field}.") else f"{field}: {text}"
+            line = text if text.startswith(f"{field}.") else f"{field}: {text}"
         case "missing":
-            sentence = f"{field} is missing"
+            line = f"{field} is missing"
         case "extra_forbidden":
-            known = _siblings(complaint["loc"])
-            sentence = f"{field}: {unknown('field', str(complaint['loc'][-1]), known)}"
+            known = _known_fields(error["loc"])
+            line = f"{field}: {unknown('field', str(error['loc'][-1]), known)}"
         case "union_tag_not_found":
-            sentence = f"{field}.{_tag(complaint)} is missing"
+            line = f"{field}.{tag} is missing"
         case "union_tag_invalid":
-            tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-            tag = _tag(complaint)
-            sentence = f"{field}.{tag}: {unknown(tag, str(context['tag']), tags)}"
+            tags = [one.strip(" '") for one in str(context["expected_tags"]).split(",")]
+            line = f"{field}.{tag}: {unknown(tag, str(context['tag']), tags)}"
         case "string_pattern_mismatch":  # of names, in settings.py
-            sentence = (
-                f"{field} should consist of lowercase letters, digits and dashes, but is "
-                f"{_shown(value)}"
-            )
+            line = f"{field}: expected lowercase letters, digits and dashes, got {got}"
         case "too_short":
-            least = context["min_length"]
-            sentence = f"{field} should have at least {least} entry, but is {_shown(value)}"
+            line = f"{field}: expected at least {context['min_length']} entry, got {got}"
         case _:
-            wanted = re.sub("^(Input|String) should ", "", complaint["msg"])
-            sentence = f"{field} should {wanted}, but is {_shown(value)}"
-    return sentence
+            words = re.sub("^(Input|String) should (be |have )?", "", error["msg"])
+            words = re.sub("^(greater|less) than", r"a number \g<0>", words)
+            words = {"a valid dictionary": "a table", "a valid tuple": "a list"}.get(words, words)
+            line = f"{field}: expected {words}, got {got}"
+    return line
 
 
 def _field(location: tuple[int | str, ...], settings: Any) -> str:
-    """Return the dotted name of a field; leave out the tags that pydantic adds for unions."""
+    """Return the dotted name of a field, without the tags that pydantic adds for unions."""
     words: list[str] = []
     here: Any = settings
     for position, word in enumerate(location):
@@ -152,23 +148,15 @@ def _field(location: tuple[int | str, ...], settings: Any) -> str:
     return ".".join(words)
 
 
-def _tag(complaint: Any) -> str:
-    """Return the field that tells the members of a union apart: policy, or name."""
-    return str(complaint["ctx"]["discriminator"]).strip("'")
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """Return the fields that there are beside an unknown one."""
-    if location[:2] == ("data", "augment"):
-        step = STEPS.get(str(location[-2]))
-        return [] if step is None else list(step.model_fields)
-    here: type[Settings] = Recipe
+def _known_fields(location: tuple[int | str, ...]) -> list[str]:
+    """Return the fields of the table that has an unknown one."""
+    table: type[Settings] = Recipe
     for word in location[:-1]:
-        here = _INNER.get(str(word), here)
-    return list(here.model_fields)
+        table = _TABLES.get(str(word), table)
+    return list(table.model_fields)
 
 
-_INNER: dict[str, Any] = {
+_TABLES: dict[str, Any] = {
     "data": tables.Data,
     "model": tables.Model,
     "training": tables.Training,
@@ -178,6 +166,7 @@ _INNER: dict[str, Any] = {
     "rest": tables.SGD,
 } | {
     str(get_args(table.model_fields["name"].annotation)[0]): table
-    for table in get_args(get_args(tables.Optimizer)[0]) + get_args(get_args(tables.Schedule)[0])
+    for union in (tables.Optimizer, tables.Schedule, tables.Transform)
+    for table in get_args(get_args(union)[0])
 }
-"""The tables of a recipe by the words that pydantic has for where they are."""
+"""The tables of a recipe by the words of pydantic's locations."""

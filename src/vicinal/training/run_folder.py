@@ -1,4 +1,4 @@
-"""Folders that belong to one process at a time, and to one set of settings."""
+"""The folder of a study or training: its lock, and differences between settings."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Lock a folder inside the ``with`` block, and create it if it does not exist.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder inside the ``with`` block; create it if it does not exist.
 
-    Temporary files that a killed process left in it are deleted.
+    Temporary files of killed processes are deleted.
 
     Raises:
-        UserError: if it cannot be written, or another process is at work in it.
+        UserError: if it cannot be written, or another process has locked it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,13 +29,13 @@ def alone_in(folder: Path) -> Iterator[None]:
         sweep(folder)
     except Timeout as error:
         raise UserError(
-            f"another vicinal is at work in {folder}; wait for it, or choose another folder "
+            f"{folder} is in use by another vicinal process; wait for it, or choose another folder "
             "with --out"
         ) from error
     except OSError as error:
         raise UserError(
-            f"the folder {folder} cannot be written: {error.strerror}; choose another one "
-            "with --out"
+            f"{folder}: the folder cannot be written: {error.strerror}; choose another one with "
+            "--out"
         ) from error
     try:
         yield
@@ -43,23 +43,23 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Say which settings differ, a phrase for each.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return a clause for each setting that differs.
 
     Example:
         >>> differences({"training": {"epochs": 3}}, {"training": {"epochs": 5}})
-        ['training.epochs is 3 there and 5 here']
+        ['training.epochs was 3 and is 5']
     """
-    old, new = flat(there), flat(here)
+    before, after = flat(old), flat(new)
     return [
-        f"{field} is {_shown(old.get(field))} there and {_shown(new.get(field))} here"
-        for field in sorted(old.keys() | new.keys())
-        if old.get(field) != new.get(field)
+        f"{field} was {_shown(before.get(field))} and is {_shown(after.get(field))}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
     ]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under their dotted names.
+    """Return nested settings by their dotted names.
 
     Example:
         >>> flat({"training": {"epochs": 3}})
@@ -67,11 +67,8 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for name, value in settings.items():
-        fields |= (
-            flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{name}": value}
-        )
+        nested = isinstance(value, Mapping)
+        fields |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return fields
 
 

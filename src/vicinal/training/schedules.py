@@ -1,4 +1,4 @@
-"""Schedules: what the learning rate is multiplied by at each step, in closed form."""
+"""Learning rate schedules, as functions of the step."""
 
 import math
 
@@ -13,20 +13,17 @@ def rate_factor(
     epochs: int,
     warmup_epochs: float = 0.0,
 ) -> float:
-    """Return the share of the peak learning rate at a step.
+    """Return the learning rate at a step, as a fraction of its peak.
 
-    It depends on nothing but these numbers, so that a resumed run has no state of it to bring back.
+    There is no state, so a resumed training needs none.
 
     Args:
-        step: from 0, over all epochs.
-        schedule: the form.
-        steps_per_epoch: optimizer steps of an epoch.
-        epochs: of the whole run.
-        warmup_epochs: how long a straight rise from nothing stands before the schedule, which has
-            the epochs that are left; for ``step`` the milestones still count from the start.
-
-    Returns:
-        A factor from 0 to 1.
+        step: optimizer step from 0, over all epochs.
+        schedule: the schedule.
+        steps_per_epoch: optimizer steps per epoch.
+        epochs: of the whole training.
+        warmup_epochs: length of a linear rise from zero before the schedule, which takes the
+            remaining epochs. Milestones of ``Step`` still count from the start.
 
     Example:
         >>> cosine = settings.Cosine(name="cosine")
@@ -49,12 +46,12 @@ def rate_factor(
     up = max(schedule.pct_start * count - 1, 0)
     if here <= up:
         return 1 - (1 - 1 / schedule.div_factor) * _wave(here / up if up else 1)
-    # The last step, not the one behind it, has the lowest rate.
+    # The lowest rate is that of the last step, as in PyTorch.
     return _FLOOR + (1 - _FLOOR) * _wave((here - up) / max(count - 1 - up, 1))
 
 
 _FLOOR = 4e-6
-"""What is left at the end of one cycle: the start, by default, divided by 10,000."""
+"""The last factor of one cycle: that of PyTorch with its defaults, 1 / 25 / 10,000."""
 
 
 def _wave(share: float) -> float:

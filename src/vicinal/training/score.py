@@ -1,121 +1,306 @@
-"""Scoring a checkpoint on data that are prepared as in its training: ``vicinal score``."""
+"""Evaluation of a checkpoint on a data set: ``vicinal score``."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
+import torch
+from torch import Tensor
 
-from vicinal.data import MAX_BYTES, DataSet, load, parse_spec
+from vicinal.data import MAX_BYTES, CenterCrop, DataSet, Loader, Split, load, parse_spec
+from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
-from vicinal.training.fingerprint import data_facts, source_hashes
-from vicinal.training.origin import Form, origin_differs
-from vicinal.training.recipe_data import told_of
-from vicinal.training.scoring import About, Scores, read_about, score_checkpoint
+from vicinal.models import NETWORKS, build, imported_module
+from vicinal.training.checkpoints import (
+    CheckpointInfo,
+    check_weights,
+    load_weights,
+    read_checkpoint,
+)
+from vicinal.training.engine import make_fabric
+from vicinal.training.evaluation import Predictions, predict, score_of
+from vicinal.training.origin import (
+    OriginRecord,
+    data_facts,
+    origin_differences,
+    source_hashes,
+)
+from vicinal.training.recipe_warnings import note_lines
+
+BINS = 15
+"""Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
 
 _RUN_CODE = ("import", "hf", "torchvision")
-"""Data sources of other libraries, which can run code that lies next to the data."""
+"""Sources of other libraries, which can run code that lies next to the data."""
+
+
+class Confusion(NamedTuple):
+    """Examples of class ``true`` that were predicted as class ``predicted``."""
+
+    true: str
+    predicted: str
+    examples: int
+
+
+class Scores(NamedTuple):
+    """The scores of a network; accuracies are fractions, the loss is in nats.
+
+    Args:
+        examples: number of examples.
+        accuracy: fraction of correct predictions.
+        majority: fraction of the most frequent class, the accuracy of a constant prediction.
+        top5: fraction whose class is among the five largest logits; None for up to five classes.
+        loss: mean negative log-likelihood.
+        calibration_error: expected calibration error, with 15 bins of equal width.
+        worst: the most frequent confusions, in descending order.
+    """
+
+    examples: int
+    accuracy: float
+    majority: float
+    top5: float | None
+    loss: float
+    calibration_error: float
+    worst: list[Confusion]
 
 
 def score_saved(
     path: Path,
     *,
     source: str | None = None,
-    part: str = "test",
+    split: str = "test",
     root: Path | None = None,
     seed: int | None = None,
     test_fraction: float | None = None,
     skip_bad: bool = False,
     max_bytes: int = MAX_BYTES,
     accelerator: str = "auto",
-    pairs: int = 5,
+    confusions: int = 5,
     allow_import: bool = False,
-    say: Callable[[str], None] = lambda _sentence: None,
+    log: Callable[[str], None] = lambda _sentence: None,
 ) -> Scores:
-    """Measure a network that ``vicinal train`` or ``vicinal study`` saved.
+    """Load data as a checkpoint needs them, and score it.
 
-    The data are prepared as in its training: with the columns, categories and means, or the size
-    and rate, that were found there.
+    The data are prepared as they were for the training: with the same columns, categories and
+    statistics, or the same size or rate.
 
     Args:
-        path: of the checkpoint.
-        source: what names a data set; None for that of the training.
-        part: ``"test"``, ``"train"`` or ``"validation"``.
-        root: folder to look for the data under; None for that of the training.
-        seed: of the division of a set without a test split; None for that of the training.
-        test_fraction: likewise.
-        skip_bad: whether examples that cannot be read are left out.
-        max_bytes: most bytes that one file may take once it is decoded.
-        accelerator: device.
-        pairs: how many confusions are wanted.
-        allow_import: whether what the checkpoint names may be imported, which runs code.
-        say: takes a sentence for people, such as the notes of the data.
+        path: the checkpoint.
+        source: the data set; None for that of the training.
+        split: ``"test"``, ``"train"`` or ``"validation"``.
+        root: folder of the data sets; None for that of the training.
+        seed: of the train/test split; None for that of the training.
+        test_fraction: fraction held out for testing; None for that of the training.
+        skip_bad: skip examples that cannot be read.
+        max_bytes: largest size of a decoded file, in bytes.
+        accelerator: the device.
+        confusions: how many of the most frequent confusions to return.
+        allow_import: import what the checkpoint names, which runs its code.
+        log: reports to the user, such as notes on the data.
 
     Raises:
         UserError: if the checkpoint cannot be read or needs an import that is not allowed, if the
-            data cannot be prepared as in the training, or if the data or the source of the network
-            are not those of the training any more.
+            data cannot be prepared as for the training, or if the data or the source code of the
+            network have changed since.
     """
-    about = read_about(path)
+    info = read_checkpoint(path).info
     try:
-        Form.model_validate(about.origin)
+        OriginRecord.model_validate(info.origin)
     except pydantic.ValidationError as error:
-        field = ".".join(map(str, ("origin", *error.errors()[0]["loc"])))
+        first = error.errors()[0]
+        field = ".".join(map(str, ("origin", *first["loc"])))
         raise UserError(
-            f"{path} does not say properly what it was made from ({field}: "
-            f"{error.errors()[0]['msg']}); it is damaged, or was written by something else"
+            f"{path}: the record of its training is invalid ({field}: {first['msg']}); the file is "
+            "damaged, or not from vicinal"
         ) from error
-    seed = about.division.seed if seed is None else seed
-    fraction = about.division.test_fraction if test_fraction is None else test_fraction
-    named = source or about.data
+    seed = info.split.seed if seed is None else seed
+    fraction = info.split.test_fraction if test_fraction is None else test_fraction
+    named = source or info.data
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
-            f"{path} was trained on {named!r}, and loading that can run code; name the data with "
-            "--data, or allow it with --allow-import if you trust whoever wrote the checkpoint"
+            f"{path} was trained on {named!r}, and loading that can run code; choose the data with "
+            "--data, or, if you trust the author of the checkpoint, pass --allow-import"
         )
     data = load(
         named,
-        root=root or (about.root if source is None else None),
+        root=root or (info.root if source is None else None),
         seed=seed,
         test_fraction=fraction,
-        on_bad="skip" if skip_bad or (source is None and about.skip_bad) else "raise",
+        on_bad="skip" if skip_bad or (source is None and info.skip_bad) else "raise",
         max_bytes=max_bytes,
-        preparation=about.preparation,
+        preparation=info.preparation,
     )
-    for sentence in told_of(data):
-        say(sentence)
-    if about.preparation and _plain(data.preparation) != about.preparation:
+    for sentence in note_lines(data):
+        log(sentence)
+    if info.preparation and _plain(data.preparation) != info.preparation:
         raise UserError(
-            f"{named} cannot be prepared as the data that {path} was trained on ({about.data}); "
-            "score it on data of the same kind"
+            f"{named}: expected data like those that {path} was trained on ({info.data}), got data "
+            "that cannot be prepared in the same way; choose others"
         )
-    if source is None and (seed, fraction) == (about.division.seed, about.division.test_fraction):
-        _check_part(about, data, part, path)
+    if source is None and (seed, fraction) == (info.split.seed, info.split.test_fraction):
+        _check_unchanged(info, data, split, path)
     scores = score_checkpoint(
-        path, data, part=part, accelerator=accelerator, pairs=pairs, allow_import=allow_import
+        path,
+        data,
+        split=split,
+        accelerator=accelerator,
+        confusions=confusions,
+        allow_import=allow_import,
     )
-    there = {"network": {"source": about.origin.get("network", {}).get("source", {})}}
-    here = {"network": {"source": source_hashes(about.network)}}
-    if differing := origin_differs(there, here):
+    # After the network was imported, since only then its files are known.
+    old = {"network": {"source": info.origin.get("network", {}).get("source", {})}}
+    new = {"network": {"source": source_hashes(info.network)}}
+    if changed := origin_differences(old, new):
         raise UserError(
-            f"{path} was trained with another source of its network ({differing}), so the scores "
-            "would mean nothing; bring the source back, or train anew"
+            f"{path} was trained with other source code of its network ({changed}), so its scores "
+            "would be meaningless; restore the code, or train again"
         )
     return scores
 
 
-def _check_part(about: About, data: DataSet, part: str, path: Path) -> None:
-    """Refuse the data of the training if they are not what they were."""
-    known = about.origin.get("data", {})
+def _check_unchanged(info: CheckpointInfo, data: DataSet, split: str, path: Path) -> None:
+    """Raise if the data of the training have changed."""
+    recorded = info.origin.get("data", {})
     facts = _plain(data_facts(data))
-    there, here = ({"data": {part: one[part]} if part in one else {}} for one in (known, facts))
-    if differing := origin_differs(there, here):
+    old, new = ({"data": {split: one[split]} if split in one else {}} for one in (recorded, facts))
+    if changed := origin_differences(old, new):
         raise UserError(
-            f"{about.data} is not what {path} was trained on any more ({differing}); to score it "
-            f"all the same, name it: --data {about.data}"
+            f"{info.data} has changed since {path} was trained ({changed}); to score it anyway, "
+            f"pass --data {info.data}"
         )
 
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+def score_checkpoint(
+    path: Path,
+    data: DataSet,
+    *,
+    split: str = "test",
+    accelerator: str = "auto",
+    confusions: int = 5,
+    allow_import: bool = False,
+) -> Scores:
+    """Score a checkpoint on a data set that is prepared as for its training.
+
+    The same examples give the same accuracy as during training.
+
+    Args:
+        path: the checkpoint.
+        data: with the classes of the network, in any order.
+        split: ``"test"``, ``"train"`` or ``"validation"``.
+        accelerator: the device.
+        confusions: how many of the most frequent confusions to return.
+        allow_import: import the module that the checkpoint names, which runs its code.
+
+    Raises:
+        UserError: if the file is no checkpoint, needs an import that is not allowed, has weights
+            of another network than it says, or does not fit the data.
+    """
+    info, normalize, weights = read_checkpoint(path)
+    module = imported_module(info.network)
+    if module is not None and not allow_import:
+        raise UserError(
+            f"{path} uses the network {info.network!r}, and importing {module} runs code; if you "
+            "trust the author of the checkpoint and that module, pass --allow-import"
+        )
+    rows = data.splits.get(split)
+    if rows is None:
+        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}")
+    targets = _targets_as(info.classes, data.classes, rows.targets)
+    if info.network in NETWORKS:
+        # Compare shapes first: a hostile file may describe a network that needs all the memory.
+        with torch.device("meta"):
+            shapes = build(info.network, shape=info.shape, classes=len(info.classes))
+        check_weights(shapes, weights, str(path))
+    model = build(info.network, shape=info.shape, classes=len(info.classes))
+    load_weights(model, weights, str(path))
+    fabric = make_fabric(accelerator=accelerator, precision=info.precision)
+    model.to(fabric.device, torch.float64 if info.precision == "float64" else torch.float32)
+    if info.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(
+        Split(rows.inputs, targets),
+        batch_size=1024,
+        seed=0,
+        augment=(*(CenterCrop(size) for size in info.crops), normalize.to(fabric.device)),
+        device=fabric.device,
+        shuffle=False,
+    )
+    shape = tuple(rows.inputs.shape[1:])
+    shape = (*shape[:-2], info.crops[-1], info.crops[-1]) if info.crops else shape
+    if shape != info.shape:
+        raise UserError(
+            f"{path}: expected examples of shape {info.shape}, got {shape}; choose data like those "
+            "that it was trained on"
+        )
+    with dead_workers_named():
+        predictions = predict(
+            model,
+            loader.epoch(0),
+            fabric=fabric,
+            tta=info.tta,
+            channels_last=info.channels_last,
+        )
+    return scores_of(predictions, info.classes, confusions=confusions)
+
+
+def _targets_as(known: tuple[str, ...], classes: tuple[str, ...], targets: Tensor) -> Tensor:
+    """Return targets as indices of the classes of the network."""
+    if not classes:
+        raise UserError("expected data with classes, got real-valued targets; choose other data")
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise UserError(
+            f"expected data with classes of the network ({', '.join(known[:20])}), got "
+            f"{len(missing)} others of {len(classes)}, such as {missing[0]!r}; choose other data"
+        )
+    return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]
+
+
+def scores_of(predictions: Predictions, classes: tuple[str, ...], *, confusions: int = 5) -> Scores:
+    """Return the scores of predictions.
+
+    Args:
+        predictions: logits ``(n, classes)`` and int64 targets ``(n,)``.
+        classes: their names.
+        confusions: how many of the most frequent confusions to return.
+
+    Example:
+        >>> predictions = Predictions(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
+        >>> scores_of(predictions, ("cat", "dog")).worst
+        [Confusion(true='dog', predicted='cat', examples=1)]
+    """
+    from torchmetrics.functional.classification import (
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+    )
+
+    logits, targets = predictions.logits.double(), predictions.targets
+    count = len(classes)
+    score = score_of(predictions)
+    # torchmetrics computes this fraction in float32: 0.9307 would become 0.9307000041.
+    in_top5 = (logits.topk(min(5, count)).indices == targets[:, None]).any(1)
+    confused = multiclass_confusion_matrix(logits, targets, count).fill_diagonal_(0)
+    worst = confused.flatten().sort(descending=True, stable=True)
+    return Scores(
+        examples=len(targets),
+        accuracy=score.accuracy,
+        majority=int(targets.bincount().max()) / len(targets),
+        top5=float(in_top5.double().mean()) if count > 5 else None,
+        loss=score.loss,
+        calibration_error=float(
+            multiclass_calibration_error(logits.softmax(1), targets, count, n_bins=BINS)
+        ),
+        worst=[
+            Confusion(classes[index // count], classes[index % count], number)
+            for number, index in zip(
+                worst.values[:confusions].tolist(), worst.indices[:confusions].tolist(), strict=True
+            )
+            if number
+        ],
+    )

@@ -1,4 +1,4 @@
-"""The settings of a study: every field with its unit, checked by pydantic."""
+"""The settings of a study: every field of a recipe, checked by pydantic."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -9,7 +9,6 @@ from pydantic import Field
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name
-from vicinal.training.augment import Augment
 
 
 def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
@@ -29,48 +28,84 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
 
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 class Settings(pydantic.BaseModel):
-    """What all tables of a recipe have in common."""
+    """The base of all tables of a recipe."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings"
     )
 
 
+class RandomCrop(Settings):
+    """``vicinal.data.RandomCrop``; evaluation uses the center if ``size`` is given."""
+
+    name: Literal["random-crop"]
+    padding: int = Field(4, ge=0, description="black pixels added on each side")
+    size: int | None = Field(None, ge=1, description="side of the crop in pixels; default: kept")
+
+
+class RandomHorizontalFlip(Settings):
+    """``vicinal.data.RandomHorizontalFlip``."""
+
+    name: Literal["random-horizontal-flip"]
+    p: float = Field(0.5, ge=0, le=1, description="probability of a flip")
+
+
+class HLSJitter(Settings):
+    """``vicinal.data.HLSJitter``."""
+
+    name: Literal["hls-jitter"]
+    hue: float = Field(36, ge=0, le=90, description="largest shift, in steps of 2 degrees")
+    saturation: float = Field(50, ge=0, le=255, description="largest shift, in 255ths")
+    lightness: float = Field(50, ge=0, le=255, description="largest shift, in 255ths")
+
+
+class RandomResizedCrop(Settings):
+    """``vicinal.data.RandomResizedCrop``; evaluation uses the center."""
+
+    name: Literal["random-resized-crop"]
+    size: int = Field(ge=1, description="side of the output in pixels")
+
+
+Transform = Annotated[
+    RandomCrop | RandomHorizontalFlip | HLSJitter | RandomResizedCrop, Field(discriminator="name")
+]
+
+
 class Data(Settings):
-    """What is learned."""
+    """The data set."""
 
     source: Annotated[str, _checked(parse_spec)] = Field(
-        description='what names a data set, such as "cifar10" or "folder:PATH"'
+        description='the data set, such as "cifar10" or "folder:PATH"'
     )
-    root: str | None = Field(None, description="folder to look for it under; $VICINAL_DATA or data")
+    root: str | None = Field(
+        None, description="folder of the data sets; default: $VICINAL_DATA, or data"
+    )
     test_fraction: float = Field(
         TEST_FRACTION,
         gt=0,
         lt=1,
-        description="share of the examples to test on, of a set that comes in one",
+        description="fraction held out for testing, if the data set has no test split",
     )
     skip_bad: bool = Field(
         False, description="skip and report examples that cannot be read, instead of stopping"
     )
-    max_bytes: int = Field(
-        MAX_BYTES, ge=1, description="most bytes that one file may take once it is decoded"
-    )
-    augment: Annotated[tuple[Augment, ...], Field(strict=False)] = Field(
-        (), description="what is done to training inputs, in this order"
+    max_bytes: int = Field(MAX_BYTES, ge=1, description="largest size of a decoded file, in bytes")
+    augment: Annotated[tuple[Transform, ...], Field(strict=False)] = Field(
+        (), description="transforms of training inputs, in this order"
     )
 
 
 class Model(Settings):
-    """What learns it."""
+    """The network."""
 
     name: Annotated[str, _checked(check_name)] = Field(
-        description="short name of a network, timm:NAME, torchvision:NAME, or a path"
+        description="a network of vicinal, timm:NAME, torchvision:NAME, or module:callable"
     )
 
 
@@ -78,30 +113,30 @@ class SGD(Settings):
     """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
 
     name: Literal["sgd"]
-    lr: Rate = Field(description="peak learning rate, per step, for the mean loss of a batch")
-    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step that is kept")
-    nesterov: bool = Field(True, description="whether momentum looks ahead")
-    weight_decay: Decay = Field(0.0, description="times the weights, added to the gradient")
+    lr: Positive = Field(description="peak learning rate, for the mean loss of a batch")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum factor")
+    nesterov: bool = Field(True, description="use Nesterov momentum")
+    weight_decay: NotNegative = Field(0.0, description="weight decay, added to the gradient")
 
 
 class AdamW(Settings):
-    """Loshchilov and Hutter (arXiv 1711.05101); weight decay is decoupled, times lr."""
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101); weight decay is decoupled."""
 
     name: Literal["adamw"]
-    lr: Rate = Field(description="peak learning rate, per step")
-    weight_decay: Decay = Field(0.0, description="decoupled, multiplied by the learning rate")
+    lr: Positive = Field(description="peak learning rate")
+    weight_decay: NotNegative = Field(0.0, description="decoupled, multiplied by the learning rate")
 
 
 class Muon(Settings):
-    """Jordan et al. 2024: the momentum of each filter bank is made orthogonal before the step.
+    """Muon (Jordan et al. 2024) for convolutions, whose filters keep their norm; SGD for the rest.
 
-    For convolutions, whose filters keep their size; what else can be learned is left to SGD.
+    The momentum of each filter bank is made orthogonal before the step.
     """
 
     name: Literal["muon"]
-    lr: Rate = Field(description="peak learning rate of convolutions, per step")
-    momentum: float = Field(0.6, ge=0, lt=1, description="of convolutions, with Nesterov")
-    rest: SGD = Field(description="for everything but convolutions")
+    lr: Positive = Field(description="peak learning rate of convolutions")
+    momentum: float = Field(0.6, ge=0, lt=1, description="Nesterov momentum of convolutions")
+    rest: SGD = Field(description="optimizer of all other parameters")
 
 
 Optimizer = Annotated[SGD | AdamW | Muon, Field(discriminator="name")]
@@ -118,24 +153,24 @@ class OneCycle(Settings):
 
 
 class Cosine(Settings):
-    """From the peak to nothing along half a cosine wave (arXiv 1608.03983)."""
+    """From the peak to zero along half a cosine wave (arXiv 1608.03983)."""
 
     name: Literal["cosine"]
 
 
 class Linear(Settings):
-    """From the peak to nothing along a straight line."""
+    """From the peak to zero along a straight line."""
 
     name: Literal["linear"]
 
 
 class Step(Settings):
-    """The peak, divided at each milestone."""
+    """The peak, multiplied by ``gamma`` at each milestone."""
 
     name: Literal["step"]
     milestones: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)
-    ] = Field(description="numbers of epochs after which the rate is multiplied by gamma")
+    ] = Field(description="epochs after which the learning rate is multiplied by gamma")
     gamma: float = Field(0.1, gt=0, lt=1, description="factor at each milestone")
 
 
@@ -143,59 +178,59 @@ Schedule = Annotated[OneCycle | Cosine | Linear | Step, Field(discriminator="nam
 
 
 class Training(Settings):
-    """How it is learned."""
+    """How a network is trained."""
 
-    epochs: Count = Field(description="passes over the training examples")
+    epochs: Count = Field(description="number of epochs")
     batch_size: Count = Field(
-        description="examples per step, of all devices together; the last may be smaller"
+        description="examples per optimizer step, over all devices; the last may have fewer"
     )
     accumulation_steps: Count = Field(
         1, description="forward and backward passes that a batch is split into, to save memory"
     )
     optimizer: Optimizer
     schedule: Schedule
-    warmup_epochs: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="epochs of a straight rise from nothing"
+    warmup_epochs: NotNegative = Field(
+        0.0, description="epochs of a linear rise of the learning rate from zero"
     )
     weight_decay_on: Literal["weights", "all"] = Field(
         "weights", description='"weights" exempts norms and biases from weight decay'
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share spread over all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="as in torch.nn.CrossEntropyLoss")
     max_grad_norm: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="gradients with a larger norm are clipped"
     )
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay per step of the average that is tested and kept"
+        None, gt=0, lt=1, description="decay per step of a moving average of the weights"
     )
     tta: bool = Field(
         False, description="test-time augmentation: average predictions over horizontal flips"
     )
     precision: Literal["float32", "bfloat16", "float16", "float64"] = Field(
-        "float32", description="of what is computed; weights stay float32 (or float64)"
+        "float32", description="dtype of the computation; weights are float32, or float64"
     )
-    channels_last: bool = Field(False, description="whether channels lie together in memory")
-    compile: bool = Field(False, description="whether torch.compile makes one program of a network")
-    cuda_graphs: bool = Field(False, description="whether a compiled step is replayed as a whole")
-    sync_batch_norm: bool = Field(False, description="whether norms see the batch of all devices")
-    checkpoint_every: Count = Field(1, description="epochs from one checkpoint to the next")
+    channels_last: bool = Field(False, description="use the channels_last memory format")
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    cuda_graphs: bool = Field(False, description="replay compiled steps as CUDA graphs")
+    sync_batch_norm: bool = Field(False, description="synchronize batch norms over devices")
+    checkpoint_every: Count = Field(1, description="epochs between checkpoints")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
-    threads: Count | None = Field(None, description="CPU threads; all cores where left out")
+    threads: Count | None = Field(None, description="CPU threads; default: all cores")
 
     @pydantic.model_validator(mode="after")
-    def _fit_together(self) -> "Training":
+    def _check_combinations(self) -> "Training":
         problems = []
         if self.optimizer.name == "muon" and self.max_grad_norm is not None:
             problems.append(
-                "training.max_grad_norm does nothing for muon, whose steps have a fixed norm: "
-                "leave it out, or choose sgd or adamw"
+                "training.max_grad_norm: muon ignores it, since its steps have a fixed norm; leave "
+                "it out, or choose sgd or adamw"
             )
         if self.optimizer.name == "muon" and self.precision == "float16":
             problems.append(
-                'training.precision = "float16" scales the loss, which muon does not know of: '
-                'choose "bfloat16"'
+                'training.precision: muon cannot undo the loss scaling of "float16"; choose '
+                '"bfloat16"'
             )
         if self.cuda_graphs and not self.compile:
-            problems.append("training.cuda_graphs is for compiled networks: set training.compile")
+            problems.append("training.cuda_graphs: expected training.compile = true; set it too")
         if problems:
             raise ValueError("\n".join(problems))  # one problem a line
         return self
@@ -204,21 +239,21 @@ class Training(Settings):
 class PlainArm(Settings):
     """An arm without mixing: empirical risk minimization."""
 
-    title: str = Field(min_length=1, description="what tables and pictures call it")
+    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["none"]
-    training: dict[str, Any] = Field({}, description="what differs from [training] in this arm")
+    training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
 
 
 class MixUpArm(Settings):
     """An arm with ``vicinal.MixUp``."""
 
-    title: str = Field(min_length=1, description="what tables and pictures call it")
+    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["mixup"]
-    alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf is half and half")
+    alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf means lam = 0.5")
     mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
-    per: Literal["batch", "pair", "example"] = Field("batch", description="who shares a lam")
+    per: Literal["batch", "pair", "example"] = Field("batch", description="one lam for each of")
     pairing: Literal["shuffle", "halves"] = Field(
-        "shuffle", description='who meets whom; "halves" is the MXNet layer\'s way, with per pair'
+        "shuffle", description='how partners are chosen; "halves" is the rule of the MXNet layer'
     )
     at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         ("input",),
@@ -226,70 +261,71 @@ class MixUpArm(Settings):
     )
     unmixed_epochs_at_start: int = Field(0, ge=0, description="epochs at the start without mixing")
     unmixed_epochs_at_end: int = Field(0, ge=0, description="epochs at the end without mixing")
-    training: dict[str, Any] = Field({}, description="what differs from [training] in this arm")
+    training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
 
 
 Arm = Annotated[PlainArm | MixUpArm, Field(discriminator="policy")]
 
 
 class Published(Settings):
-    """A row that others have published, to stand beside ours."""
+    """A published row that the report shows next to ours."""
 
-    arm: str = Field(description="which arm it is about")
-    epochs: Count = Field(description="passes over the training examples")
-    accuracy: float = Field(ge=0, le=100, description="of the test part, in percent")
-    source: str = Field(min_length=1, description="where it stands")
+    arm: str = Field(description="the arm that it belongs to")
+    epochs: Count = Field(description="number of epochs")
+    accuracy: float = Field(ge=0, le=100, description="test accuracy in percent")
+    source: str = Field(min_length=1, description="where it was published")
 
 
 class Recipe(Settings):
-    """A study, whole: arms x conditions x seeds over one data set, network and training."""
+    """A whole study: arms x conditions x seeds over one data set, network and training."""
 
-    name: Name = Field(description="small letters, digits and dashes; names the folder in runs/")
+    name: Name = Field(description="lowercase letters, digits and dashes; the folder in runs/")
     baseline: str = Field(description="the arm that the others are compared with")
     seeds: int = Field(
-        3, ge=1, le=10_000, description="repetitions: weights, order of the data, mixing"
+        3, ge=1, le=10_000, description="repetitions with other weights, data order and mixing"
     )
     seed: int = Field(
-        0, ge=0, lt=1 << 32, description="draws the test part and the corrupted labels"
+        0, ge=0, lt=1 << 32, description="seed of the test split and of corrupted labels"
     )
     corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
-        (0.0,), description="conditions: fractions of the training labels replaced by random ones"
+        (0.0,), description="conditions: fractions of the training labels to replace at random"
     )
     data: Data
     model: Model
     training: Training
     arms: dict[Name, Arm] = Field(min_length=1)
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
-        (), description="rows of others to stand beside ours"
+        (), description="published rows to show next to ours"
     )
     known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="sentences on what is known to differ from the published runs"
+        (), description="sentences on known differences from the published runs"
     )
 
     def training_of(self, arm: str) -> Training:
-        """Return how an arm is trained: ``training``, and what differs in the arm."""
+        """Return how an arm is trained: ``training`` with the changes of the arm."""
         changes = self.arms[arm].training
         return Training.model_validate(merged(self.training.model_dump(), changes))
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with others in their place; tables are merged field by field.
+    """Return settings with changes; tables are merged field by field.
 
-    A table that changes its ``name`` is another thing, and takes the place of the whole table.
+    A table whose ``name`` changes replaces the whole table.
 
     Example:
-        >>> there = {"lr": 1, "schedule": {"name": "step", "milestones": [5]}}
-        >>> merged(there, {"schedule": {"milestones": [8]}})
+        >>> settings = {"lr": 1, "schedule": {"name": "step", "milestones": [5]}}
+        >>> merged(settings, {"schedule": {"milestones": [8]}})
         {'lr': 1, 'schedule': {'name': 'step', 'milestones': [8]}}
-        >>> merged(there, {"schedule": {"name": "cosine"}})
+        >>> merged(settings, {"schedule": {"name": "cosine"}})
         {'lr': 1, 'schedule': {'name': 'cosine'}}
     """
     result = dict(settings)
     for field, value in changes.items():
-        there = result.get(field)
-        both = isinstance(there, Mapping) and isinstance(value, Mapping)
-        if both and value.get("name", there.get("name")) == there.get("name"):  # type: ignore[union-attr]
-            result[field] = merged(there, value)  # type: ignore[arg-type]
-        else:
-            result[field] = value
+        old = result.get(field)
+        same_kind = (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        )
+        result[field] = merged(old, value) if same_kind else value  # type: ignore[arg-type]
     return result

@@ -1,4 +1,4 @@
-"""Signals to stop: SIGTERM from schedulers before they kill, SIGHUP when a terminal closes."""
+"""Signals that ask to stop: SIGTERM from a scheduler, SIGHUP from a closed terminal."""
 
 import signal
 import threading
@@ -10,26 +10,26 @@ SIGNALS = [
 ]
 
 
-class Stopping:
-    """Records SIGTERM and SIGHUP inside a ``with`` block instead of dying of them.
+class StopSignals:
+    """Records SIGTERM and SIGHUP inside a ``with`` block, instead of ending the process.
 
     A signal that the process ignores, such as SIGHUP under ``nohup``, stays ignored. Outside the
     main thread, where Python cannot handle signals, nothing is recorded.
 
     Example:
-        >>> with Stopping() as stopping:
+        >>> with StopSignals() as signals:
         ...     signal.raise_signal(signal.SIGTERM)
-        ...     stopping.asked, stopping.name
+        ...     signals.received, signals.name
         (True, 'SIGTERM')
     """
 
     def __init__(self) -> None:
         """Start without a signal."""
-        self.asked, self.name = False, "a signal to another process"
+        self.received, self.name = False, "a signal to another process"
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -37,9 +37,9 @@ class Stopping:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the handlers from before."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.asked, self.name = True, signal.Signals(number).name
+        self.received, self.name = True, signal.Signals(number).name

@@ -1,6 +1,5 @@
 """One trial: train one arm under one condition with one seed, and measure it."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,40 +15,37 @@ from vicinal.data import DataSet, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
-from vicinal.probes import reproduced
-from vicinal.training.engine import engine, total, troubles_in_words
-from vicinal.training.evaluation import answers, counted, score_of
-from vicinal.training.fingerprint import origin_of
+from vicinal.probes import memorized_fraction
+from vicinal.training.engine import all_reduce_sum, hardware_errors_explained, make_fabric
+from vicinal.training.evaluation import class_counts, predict, score_of
 from vicinal.training.loggers import Logger
-from vicinal.training.loop import Learner, TrainingProgress, check_finite, learner, train
+from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
 from vicinal.training.memory import memory_kept
-from vicinal.training.optimizers import optimizers
-from vicinal.training.origin import Origin, check_origin
-from vicinal.training.schedules import rate_factor
+from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import MixUpArm, PlainArm, Recipe, Training
-from vicinal.training.signals import Stopping
+from vicinal.training.signals import StopSignals
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial
-from vicinal.training.trial_setup import Loaders, given_labels, loaders_of, network_of
+from vicinal.training.trial_setup import Loaders, build_network, make_loaders, training_labels
 
 
 class Callbacks(NamedTuple):
-    """Who is told what, while a trial runs.
+    """What is called while a trial runs.
 
     Args:
-        epoch: takes the row of each epoch.
-        say: takes a sentence for people.
-        loggers: take the numbers of each epoch.
+        epoch: with the metrics of each epoch.
+        log: with a sentence for the user.
+        loggers: with the metrics of each epoch.
     """
 
     epoch: Callable[[EpochRow], None] = lambda _row: None
-    say: Callable[[str], None] = lambda _sentence: None
+    log: Callable[[str], None] = lambda _sentence: None
     loggers: Sequence[Logger] = ()
 
 
 def fabric_for(settings: Training, **processes: Any) -> Fabric:
-    """Return the engine of a trial; see ``vicinal.training.engine``."""
-    return engine(accelerator=settings.accelerator, precision=settings.precision, **processes)
+    """Return Fabric for a training; see ``vicinal.training.engine.make_fabric``."""
+    return make_fabric(accelerator=settings.accelerator, precision=settings.precision, **processes)
 
 
 def run_trial(
@@ -59,226 +55,175 @@ def run_trial(
     folder: Path,
     *,
     fabric: Fabric | None = None,
-    told: Callbacks = Callbacks(),  # noqa: B008 - a tuple, which nobody can change
+    callbacks: Callbacks = Callbacks(),  # noqa: B008 - a tuple, which does not change
     expected: Origin | None = None,
 ) -> Result:
-    """Train, measure, and write all of it into a folder.
+    """Train one arm with one seed, and write metrics, checkpoint and result into a folder.
 
     All arms of a seed start from the same weights and see the examples in the same order, so that
-    their differences are paired. A trial that was stopped goes on from its last checkpoint there.
+    their differences are paired. An interrupted trial resumes from its last state.
 
     Args:
         recipe: of the study.
-        trial: which of its trials.
-        data: what the recipe names, loaded.
-        folder: of this trial, for ``metrics.csv``, the checkpoint, and in the end ``result.json``.
-        fabric: the engine; by default one device, as the recipe wants it.
-        told: who is told what.
-        expected: the origin of the other trials of a study, which has to be that of this one.
+        trial: one of its trials.
+        data: the data set of the recipe.
+        folder: of this trial.
+        fabric: by default one device, as the recipe chooses it.
+        callbacks: what is called while it runs.
+        expected: the origin of the other trials of the study, which has to be that of this one.
 
     Raises:
-        UserError: if the accelerator is not there, the training diverges, memory runs out, the
-            process is asked to stop (SIGTERM, SIGHUP), or data, network or versions are other ones
-            than expected.
+        TrialError: if the training diverges, or memory runs out.
+        UserError: if the device is not available, a signal asks to stop, or data, code or versions
+            are not the expected ones.
     """
     settings = recipe.training_of(trial.arm)
     fabric = fabric or fabric_for(settings)
     threads = settings.threads
     if threads is None and fabric.device.type == "cpu" and fabric.world_size > 1:
-        here = getattr(fabric.strategy, "num_processes", 1)  # on this machine
-        threads = max(1, len(os.sched_getaffinity(0)) // here)
+        processes = getattr(fabric.strategy, "num_processes", 1)  # on this machine
+        threads = max(1, len(os.sched_getaffinity(0)) // processes)
     with (
         cpu_threads(threads),
         memory_kept(),
-        troubles_in_words(settings.batch_size),
-        Stopping() as stopping,
+        hardware_errors_explained(settings.batch_size),
+        StopSignals() as signals,
     ):
-        return _run(
+        start = time.perf_counter()
+        labels = training_labels(recipe, trial.corrupted, data)
+        normalize = normalization_of(data.train)
+        loaders = make_loaders(
             recipe,
             trial,
             data,
-            folder,
             settings=settings,
+            labels=labels,
+            normalize=normalize,
             fabric=fabric,
-            told=told,
-            stopping=stopping,
-            expected=expected,
         )
+        model = build_network(recipe, trial, data, loaders, normalize)
+        origin = origin_of(data, model, recipe.model.name)
+        if expected is not None:
+            check_origin(expected, origin, folder.parent)
+        learner = _make_learner(model, trial.arm, recipe.arms[trial.arm], settings, fabric)
+        checkpointer = TrialCheckpointer(recipe, trial, data, normalize, folder, learner, origin)
+        progress = checkpointer.resume()
+        start -= progress.seconds
+        for row in progress.rows:
+            callbacks.epoch(row)
+        for training in train(
+            learner,
+            loaders.train,
+            seed=trial.seed,
+            start=progress.training,
+            should_stop=lambda: signals.received,
+            log=callbacks.log,
+        ):
+            epoch_ended = training.step == 0
+            progress.training = training
+            if epoch_ended:
+                row, progress.class_counts = _measure(
+                    learner,
+                    loaders,
+                    training,
+                    data=data,
+                    corrupted=labels if trial.corrupted else None,
+                    start=start,
+                )
+                progress.rows.append(row)
+            # Not all processes may have received the signal.
+            received = torch.tensor(float(signals.received), device=fabric.device)
+            stop = bool(all_reduce_sum(received, fabric=fabric) > 0)
+            last = training.epoch == settings.epochs
+            due = epoch_ended and training.epoch % settings.checkpoint_every == 0
+            progress.seconds = time.perf_counter() - start
+            if stop or last or due:
+                checkpointer.save(progress)
+            if epoch_ended:  # after saving, since a closed terminal cannot be written to
+                callbacks.epoch(row)
+                for logger in callbacks.loggers if fabric.is_global_zero else ():
+                    metrics = {k: v for k, v in row._asdict().items() if v is not None}
+                    logger.log_metrics(metrics, row.epoch)
+            if stop and not last:
+                raise UserError(
+                    f"stopped by {signals.name} in epoch {training.epoch + 1} of "
+                    f"{settings.epochs}; the state is saved: run the same command to resume "
+                    "(train: with --resume)"
+                )
+        progress.seconds = time.perf_counter() - start
+        return checkpointer.finish(progress)
 
 
-def _run(
-    recipe: Recipe,
-    trial: Trial,
-    data: DataSet,
-    folder: Path,
-    *,
-    settings: Training,
-    fabric: Fabric,
-    told: Callbacks,
-    stopping: Stopping,
-    expected: Origin | None,
-) -> Result:
-    begin = time.perf_counter()
-    given = given_labels(recipe, trial.corrupted, data)
-    normalize = normalization_of(data.train)
-    loaders = loaders_of(
-        recipe, trial, data, settings=settings, given=given, normalize=normalize, fabric=fabric
-    )
-    model = network_of(recipe, trial, data, loaders, normalize)
-    origin = origin_of(data, model, recipe.model.name)
-    if expected is not None:
-        check_origin(expected, origin, folder.parent)
-    arm = recipe.arms[trial.arm]
-    learned = _learner(model, trial.arm, arm, settings, fabric)
-    run = TrialCheckpointer(
-        recipe, trial, settings, data, normalize, folder, learned, fabric, origin
-    )
-    start, rows, counts, before = run.begin()
-    begin -= before
-    for row in rows:
-        told.epoch(row)
-    steps = math.ceil(len(loaders.train) / settings.accumulation_steps)
-    for reached in train(
-        learned,
-        loaders.train,
-        fabric=fabric,
-        epochs=settings.epochs,
-        seed=trial.seed,
-        rate=partial(
-            rate_factor,
-            schedule=settings.schedule,
-            steps_per_epoch=steps,
-            epochs=settings.epochs,
-            warmup_epochs=settings.warmup_epochs,
-        ),
-        mixed_epochs=_mixed_epochs(arm, settings.epochs),
-        label_smoothing=settings.label_smoothing,
-        accumulation_steps=settings.accumulation_steps,
-        max_grad_norm=settings.max_grad_norm,
-        channels_last=settings.channels_last,
-        start=start,
-        stopping=lambda: stopping.asked,
-        tell=told.say,
-    ):
-        measured = reached.step == 0
-        if measured:
-            row, counts = _measured(
-                learned,
-                loaders,
-                reached,
-                settings,
-                fabric,
-                given=given if trial.corrupted else None,
-                true=data.train.targets,
-                classes=len(data.classes),
-                begin=begin,
-            )
-            rows.append(row)
-        # The signal may have reached some processes and not yet others.
-        asked = torch.tensor(float(stopping.asked), device=fabric.device)
-        stop = bool(total(asked, fabric=fabric) > 0)
-        last = reached.epoch == settings.epochs
-        if stop or last or (measured and reached.epoch % settings.checkpoint_every == 0):
-            run.keep(reached, rows, counts, time.perf_counter() - begin)
-        if measured:  # after it was saved: a terminal that was closed cannot be written to
-            told.epoch(rows[-1])
-            for logger in told.loggers if fabric.is_global_zero else ():
-                numbers = {k: v for k, v in rows[-1]._asdict().items() if v is not None}
-                logger.log_metrics(numbers, rows[-1].epoch)
-        if stop and not last:
-            raise UserError(
-                f"stopped by {stopping.name} in epoch {reached.epoch + 1} of {settings.epochs}; "
-                "the state is saved: run the same command to resume (train: with --resume)"
-            )
-    return run.finish(rows, counts, time.perf_counter() - begin)
-
-
-def _learner(
+def _make_learner(
     model: nn.Module, name: str, arm: PlainArm | MixUpArm, settings: Training, fabric: Fabric
 ) -> Learner:
-    """Put around a network what learns it in an arm."""
+    if isinstance(arm, PlainArm):
+        return make_learner(model, settings, fabric=fabric)
+    mixed = range(arm.unmixed_epochs_at_start, settings.epochs - arm.unmixed_epochs_at_end)
     try:
-        return learner(
-            model,
-            partial(
-                optimizers,
-                chosen=settings.optimizer,
-                weight_decay_on=settings.weight_decay_on,
-                fused=settings.max_grad_norm is None or settings.precision != "float16",
-            ),
-            fabric=fabric,
-            policy=policy_of(arm),
-            at=arm.at if isinstance(arm, MixUpArm) else ("input",),
-            ema_decay=settings.ema_decay,
-            channels_last=settings.channels_last,
-            compiled=settings.compile,
-            cuda_graphs=settings.cuda_graphs,
-            sync_batch_norm=settings.sync_batch_norm,
+        return make_learner(
+            model, settings, fabric=fabric, policy=policy_of(arm), at=arm.at, mixed_epochs=mixed
         )
     except UserError:
         raise
-    except (
-        ValueError
-    ) as error:  # layers of networks that recipes do not know cannot be checked before
+    except ValueError as error:  # a layer that an external network does not have
         raise UserError(f"arms.{name}.at: {error}") from error
 
 
-def _measured(
-    learned: Learner,
-    loaders: Loaders,
-    reached: TrainingProgress,
-    settings: Training,
-    fabric: Fabric,
-    *,
-    given: Tensor | None,
-    true: Tensor,
-    classes: int,
-    begin: float,
-) -> tuple[EpochRow, list[list[int]]]:
-    """Measure after an epoch; what was memorized only where labels are corrupted.
+def policy_of(arm: MixUpArm) -> MixUp:
+    """Return the policy of an arm."""
+    pairing = Halves() if arm.pairing == "halves" else Shuffle()
+    return MixUp(alpha=arm.alpha, mix_rate=arm.mix_rate, per=arm.per, pairing=pairing)
 
-    Returns:
-        The row, and for each class the examples that were tested, and the right answers.
+
+def _measure(
+    learner: Learner,
+    loaders: Loaders,
+    training: TrainingProgress,
+    *,
+    data: DataSet,
+    corrupted: Tensor | None,
+    start: float,
+) -> tuple[EpochRow, list[list[int]]]:
+    """Return the metrics of an epoch, and the class counts of the test.
+
+    Args:
+        learner: the network.
+        loaders: of the trial.
+        training: its progress.
+        data: the data set.
+        corrupted: the labels that it was trained with, if some are corrupted.
+        start: when the trial began.
     """
-    if fabric.world_size > 1:  # each process has seen other batches: the first one's count
-        for buffer in learned.tested.buffers():
+    settings, fabric = learner.settings, learner.fabric
+    if fabric.world_size > 1:  # running statistics differ: use those of the first process
+        for buffer in learner.trained.buffers():
             torch.distributed.broadcast(buffer, 0)
-    ask = partial(
-        answers,
-        learned.tested,
+    predict_ = partial(
+        predict,
+        learner.trained,
         fabric=fabric,
         tta=settings.tta,
         channels_last=settings.channels_last,
     )
-    add_up = partial(total, fabric=fabric)
-    tested = ask(loaders.tested.epoch(0))
-    score = score_of(tested, total=add_up)
-    counts = add_up(counted(tested, classes)).tolist()
+    all_sum = partial(all_reduce_sum, fabric=fabric)
+    predictions = predict_(loaders.test.epoch(0))
+    score = score_of(predictions, all_reduce_sum=all_sum)
+    counts = all_sum(class_counts(predictions, len(data.classes))).tolist()
     memorized = None
-    if given is not None:
-        scores, seen = ask(loaders.looked_at.epoch(0))
-        seen = seen.cpu()
-        memorized = reproduced(
-            scores.argmax(1).cpu(), given=given[seen], true=true[seen], total=add_up
+    if corrupted is not None:
+        logits, rows = predict_(loaders.memorized.epoch(0))
+        rows = rows.cpu()
+        memorized = memorized_fraction(
+            logits.argmax(1).cpu(),
+            given=corrupted[rows],
+            true=data.train.targets[rows],
+            all_reduce_sum=all_sum,
         )
-    check_finite("test", score.loss, reached.epoch, learned)
-    rate = max(group["lr"] for engine in learned.optimizers for group in engine.param_groups)
-    seconds = round(time.perf_counter() - begin, 2)
+    check_finite("test", score.loss, training.epoch, learner)
+    lr = max(group["lr"] for optimizer in learner.optimizers for group in optimizer.param_groups)
+    seconds = round(time.perf_counter() - start, 2)
     row = EpochRow(
-        reached.epoch, rate, reached.mean, score.loss, score.accuracy, memorized, seconds
+        training.epoch, lr, training.mean, score.loss, score.accuracy, memorized, seconds
     )
     return row, counts
-
-
-def _mixed_epochs(arm: PlainArm | MixUpArm, epochs: int) -> range | None:
-    if isinstance(arm, PlainArm):
-        return None
-    return range(arm.unmixed_epochs_at_start, epochs - arm.unmixed_epochs_at_end)
-
-
-def policy_of(arm: PlainArm | MixUpArm) -> MixUp | None:
-    """Return the policy of an arm; None where it does not mix."""
-    if isinstance(arm, PlainArm):
-        return None
-    pairing = Halves() if arm.pairing == "halves" else Shuffle()
-    return MixUp(alpha=arm.alpha, mix_rate=arm.mix_rate, per=arm.per, pairing=pairing)

@@ -1,4 +1,4 @@
-"""Trials and what came out of them, as files in a study's folder."""
+"""Trials and their results, as files in the folder of a study."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ import pydantic
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
-from vicinal.training.origin import Form
+from vicinal.training.origin import OriginRecord
 from vicinal.training.run_folder import differences, flat
 from vicinal.training.settings import Recipe
 
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
 
 
 def condition_name(corrupted: float) -> str:
-    """Return what a condition is called.
+    """Return the name of a condition.
 
     Example:
         >>> condition_name(0.0), condition_name(0.4)
@@ -47,12 +47,12 @@ def condition_name(corrupted: float) -> str:
     """
     if not corrupted:
         return "true labels"
-    percent = Decimal(repr(float(corrupted))).scaleb(2).normalize()  # exact, so that names differ
+    percent = Decimal(repr(float(corrupted))).scaleb(2).normalize()  # exact: names are unique
     return f"{percent:f}% corrupted"
 
 
 def trials_of(recipe: Recipe) -> list[Trial]:
-    """Return every trial of a study; the arms of one seed stand together, to be compared early."""
+    """Return all trials of a study, seed by seed, so that arms can be compared early."""
     return [
         Trial(arm, corrupted, seed)
         for seed in range(recipe.seeds)
@@ -62,11 +62,11 @@ def trials_of(recipe: Recipe) -> list[Trial]:
 
 
 class EpochRow(NamedTuple):
-    """What is measured after an epoch. Losses in nats, shares as fractions.
+    """The metrics of an epoch. Losses are in nats; ``memorized`` and accuracies are fractions.
 
-    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that was
-    minimized: of blended batches, where an arm blends. ``memorized`` is None where no label is
-    wrong. ``seconds`` have passed since the trial began, tests included.
+    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the minimized loss, that
+    of blended batches if the arm mixes. ``memorized`` is None if no label is wrong. ``seconds`` is
+    the time since the trial began, with evaluation.
     """
 
     epoch: int
@@ -78,45 +78,45 @@ class EpochRow(NamedTuple):
     seconds: float
 
 
-_Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+_Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
 _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
 
 class Result(pydantic.BaseModel):
-    """The end of a trial; accuracies and shares are fractions, time is in seconds.
+    """The result of a trial; accuracies and ``memorized`` are fractions.
 
-    ``settings`` are those that the trial depends on, ``origin`` says what it was made from (see
-    ``vicinal.training.origin``), ``tested`` counts the test examples of each class, without those
-    that could not be read, and ``right`` those that were answered right. Results of earlier
-    versions have none of them.
+    ``settings`` are those that the result depends on, ``origin`` describes data, network and
+    versions (see ``vicinal.training.origin``), ``tested`` counts the test examples of each class,
+    without skipped ones, and ``correct`` the correctly predicted ones. Results of earlier versions
+    have none of these four fields.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     arm: str
-    corrupted: _Share
+    corrupted: _Fraction
     seed: int
     epochs: pydantic.PositiveInt
     test_examples: pydantic.PositiveInt
-    test_accuracy: _Share
+    test_accuracy: _Fraction
     test_loss: _Finite
-    memorized: _Share | None
+    memorized: _Fraction | None
     seconds: _Finite
     settings: dict[str, Any] = {}
     origin: dict[str, Any] = {}
     tested: tuple[pydantic.NonNegativeInt, ...] = ()
-    right: tuple[pydantic.NonNegativeInt, ...] = ()
+    correct: tuple[pydantic.NonNegativeInt, ...] = ()
     versions: dict[str, str]
     hardware: dict[str, str]
 
     @pydantic.model_validator(mode="after")
     def _counts_fit(self) -> "Result":
         if self.origin:
-            classes = len(Form.model_validate(self.origin).data.classes)
-            if not classes == len(self.tested) == len(self.right):
-                raise ValueError(f"tested and right should count {classes} classes")
-        if any(right > tested for right, tested in zip(self.right, self.tested, strict=False)):
-            raise ValueError("right counts more answers than there were examples")
+            classes = len(OriginRecord.model_validate(self.origin).data.classes)
+            if not classes == len(self.tested) == len(self.correct):
+                raise ValueError(f"tested, correct: expected {classes} counts")
+        if any(correct > all_ for correct, all_ in zip(self.correct, self.tested, strict=False)):
+            raise ValueError("correct: expected at most the counts of tested")
         return self
 
 
@@ -133,22 +133,22 @@ FAILURE = "failed.json"
 
 
 def write_failure(folder: Path, reason: str, recipe: Recipe, trial: Trial) -> None:
-    """Write ``failed.json``; while it is there, a study does not try the trial again."""
+    """Write ``failed.json``, because of which a study does not try the trial again."""
     failure = Failure(reason=reason, settings=settings_of(recipe, trial))
     write_whole(folder / FAILURE, failure.model_dump_json(indent=2) + "\n")
 
 
 def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
-    """Return why a trial failed; None if it did not, or did with other settings."""
+    """Return the failure of a trial; None if there is none, or it had other settings."""
     try:
         failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    return None if settings_that_differ(failure.settings, recipe, trial) else failure
+    return None if changed_settings(failure.settings, recipe, trial) else failure
 
 
 def trials_with_results(folder: Path) -> list[Trial]:
-    """Return the finished trials in the folder of a study, whatever its recipe says now."""
+    """Return the finished trials in the folder of a study, also of earlier recipes."""
     found = []
     for path in sorted(folder.glob("trials/*/result.json")):
         try:
@@ -160,32 +160,32 @@ def trials_with_results(folder: Path) -> list[Trial]:
 
 
 def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
-    """Return the settings that decide what comes out of a trial, as plain values for JSON."""
-    where = {"data": {"root", "max_bytes"}}  # where data lies changes nothing
+    """Return the settings that the result of a trial depends on, as plain values for JSON."""
+    where: Any = {"data": {"root", "max_bytes"}}  # has no effect on the result
     plain = json.loads(recipe.model_dump_json(include={"seed", "data", "model"}, exclude=where))
     training = json.loads(recipe.training_of(trial.arm).model_dump_json())
     arm = json.loads(recipe.arms[trial.arm].model_dump_json(exclude={"title", "training"}))
     return {**trial._asdict(), "recipe": plain, "training": training, trial.arm: arm}
 
 
-def settings_that_differ(there: Mapping[str, Any], recipe: Recipe, trial: Trial) -> str:
-    """Say in words which settings a trial was trained with that are others now, or ``""``.
+def changed_settings(before: Mapping[str, Any], recipe: Recipe, trial: Trial) -> str:
+    """Return the settings of a trial that have changed as one clause, or ``""``.
 
     Settings that only one version of vicinal has are not compared.
     """
-    old, new = flat(there), flat(settings_of(recipe, trial))
+    old, new = flat(before), flat(settings_of(recipe, trial))
     both = old.keys() & new.keys()
     return "; ".join(differences({k: old[k] for k in both}, {k: new[k] for k in both}))
 
 
 def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
-    """Write ``metrics.csv``, then ``result.json``, whose being there says that all is."""
+    """Write ``metrics.csv``, and then ``result.json``, which marks the trial as finished."""
     write_metrics(folder, epochs)
     write_whole(folder / "result.json", result.model_dump_json(indent=2) + "\n")
 
 
 def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
-    """Write ``metrics.csv``: a line for each epoch."""
+    """Write ``metrics.csv``, with a row for each epoch."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(EpochRow._fields)
@@ -194,10 +194,10 @@ def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
 
 
 def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
-    """Return the result of a trial; None if it has none, or if a file of it was cut short.
+    """Return the result of a trial; None if it has none, or if a file is truncated.
 
     Raises:
-        UserError: if the result is impossible, or disagrees with the recipe or the metrics.
+        UserError: if the result is invalid, or disagrees with the recipe or the metrics.
     """
     path = folder / "result.json"
     try:
@@ -218,41 +218,41 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         wrong = _disagreement(result, rows, trial, recipe)
     if wrong:
         raise UserError(
-            f"{path} cannot be right ({wrong}); delete the folder {folder} to train it again"
+            f"{path} is invalid ({wrong}); delete the folder {folder} to train it again"
         )
     return result
 
 
 def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Recipe) -> str:
-    """Say in words what a result disagrees with, or ``""``."""
+    """Return the first disagreement of a result, or ``""``."""
     own = Trial(result.arm, result.corrupted, result.seed)
     if own != trial:
-        return f"it is of {own.folder}"
+        return f"it belongs to {own.folder}"
     epochs = recipe.training_of(trial.arm).epochs
     if not epochs == result.epochs == len(rows):
-        return f"{epochs} epochs are expected, it has {result.epochs} and metrics.csv {len(rows)}"
+        return f"expected {epochs} epochs, got {result.epochs}, and {len(rows)} in metrics.csv"
     for name in ("test_accuracy", "test_loss", "memorized"):
-        here, there = getattr(result, name), getattr(rows[-1], name)
-        if here != there:
-            return f"{name} is {here}, and {there} in the last row of metrics.csv"
-    share = result.test_accuracy * result.test_examples
-    counts = sum(result.tested), sum(result.right)
-    if result.tested and counts != (result.test_examples, round(share)):
+        own_value, in_row = getattr(result, name), getattr(rows[-1], name)
+        if own_value != in_row:
+            return f"{name} is {own_value}, and {in_row} in the last row of metrics.csv"
+    correct = result.test_accuracy * result.test_examples
+    counts = sum(result.tested), sum(result.correct)
+    if result.tested and counts != (result.test_examples, round(correct)):
         return (
-            f"tested and right count {counts[1]} right answers of {counts[0]}, while test_accuracy "
-            f"says {share:g} of {result.test_examples}"
+            f"tested and correct count {counts[1]} of {counts[0]} examples, and test_accuracy "
+            f"{correct:g} of {result.test_examples}"
         )
-    return settings_that_differ(result.settings, recipe, trial)
+    return changed_settings(result.settings, recipe, trial)
 
 
 def examples_are_whole(path: Path) -> bool:
-    """Say whether the examples for the page can be read, or there are none."""
+    """Return whether the examples for the report are undamaged, or there are none."""
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             return all(file[name].size for name in file.files)
     except FileNotFoundError:
         return True
-    except Exception:  # a damaged archive raises all kinds
+    except Exception:  # a damaged archive raises errors of many types
         return False
 
 
@@ -260,7 +260,7 @@ def read_metrics(folder: Path) -> list[EpochRow]:
     """Read the ``metrics.csv`` of a trial.
 
     Raises:
-        UserError: if it is not what ``write_result`` wrote.
+        UserError: if it is missing or damaged.
     """
     path = folder / "metrics.csv"
     try:
@@ -282,7 +282,9 @@ def read_metrics(folder: Path) -> list[EpochRow]:
             row.epoch != k or not 0 <= row.test_accuracy <= 1 or not 0 <= (row.memorized or 0) <= 1
             for k, row in enumerate(read, 1)
         ):
-            raise ValueError("epochs or shares out of range")
+            raise ValueError("epochs or fractions out of range")
         return read
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is not readable; delete its folder to train it again") from error
+        raise UserError(
+            f"{path} is missing or damaged; delete its folder to train it again"
+        ) from error

@@ -1,21 +1,78 @@
-"""What a trial needs before it can be trained: loaders and a network."""
+"""What a trial needs before training: data, labels, loaders and a network."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from vicinal.data import DataSet, Loader, Normalize, Split, corrupt_labels
+from vicinal.data import (
+    TRANSFORMS,
+    CenterCrop,
+    DataSet,
+    Loader,
+    Normalize,
+    Split,
+    corrupt_labels,
+    load,
+)
 from vicinal.errors import UserError
 from vicinal.models import FastCNN, build
-from vicinal.training.augment import evaluation_steps, training_steps
-from vicinal.training.settings import Recipe, Training
+from vicinal.training.settings import Data, Recipe, Training
 from vicinal.training.trial_result import Trial, condition_name
 
+WHITENING_EXAMPLES = 5000
+"""About how many training examples the whitening layer of a network is fitted to."""
 
-def given_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
-    """Return the labels to train with, of which a fraction is corrupted.
+
+class Loaders(NamedTuple):
+    """The loaders of a trial.
+
+    Args:
+        train: of random batches for training.
+        memorized: of the training inputs without augmentation; targets are row numbers.
+        test: of the test split.
+    """
+
+    train: Loader
+    memorized: Loader
+    test: Loader
+
+
+def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) -> DataSet:
+    """Load the data set of a recipe.
+
+    Args:
+        recipe: the recipe.
+        on_skipped: is called with the name of each split that has skipped examples, and a
+            sentence for each of them.
+
+    Raises:
+        UserError: if the data set cannot be loaded, or has no classes.
+    """
+    settings = recipe.data
+    data = load(
+        settings.source,
+        root=settings.root,
+        test_fraction=settings.test_fraction,
+        seed=recipe.seed,
+        on_bad="skip" if settings.skip_bad else "raise",
+        max_bytes=settings.max_bytes,
+    )
+    for name, split in data.splits.items():
+        if split.skipped:
+            on_skipped(name, split.skipped)
+    if not data.classes:
+        raise UserError(
+            f"data.source: expected a data set with classes, got real-valued targets in "
+            f"{settings.source}; a study compares accuracies, so choose another data set"
+        )
+    return data
+
+
+def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
+    """Return the labels to train with, a fraction of which is corrupted.
 
     Raises:
         UserError: if that fraction changes no label.
@@ -26,110 +83,113 @@ def given_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
     ).labels
     if corrupted and torch.equal(given, true):
         raise UserError(
-            f"{condition_name(corrupted)} changes none of the {len(true)} training labels; choose "
-            "a larger fraction, or 0 for the true labels"
+            f"corrupted_labels: {condition_name(corrupted)} changes none of the {len(true)} "
+            "training labels; choose a larger fraction, or 0 for the true labels"
         )
     return given
 
 
-class Loaders(NamedTuple):
-    """What is trained on, the same to be looked at (its targets are rows), and the test."""
+def center_crops(settings: Data) -> list[CenterCrop]:
+    """Return the transforms of evaluation: a crop to the size that training uses, if it crops.
 
-    train: Loader
-    looked_at: Loader
-    tested: Loader
-
-
-def network_of(
-    recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders, normalize: Normalize
-) -> nn.Module:
-    """Build the network, the same for all arms of a seed, and try it on two examples.
-
-    Raises:
-        UserError: if it cannot be built, or its answers do not fit the classes.
+    Example:
+        >>> from vicinal.training.settings import RandomCrop
+        >>> augment = (RandomCrop(name="random-crop", size=28),)
+        >>> center_crops(Data(source="cifar10", augment=augment))
+        [CenterCrop(size=28)]
     """
-    torch.manual_seed(trial.seed)
-    x, _ = next(loaders.tested.epoch(0), (None, None))
-    if x is None:
-        raise UserError("none of the examples to test on can be read; see vicinal data info")
-    model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
-    if isinstance(model, FastCNN):
-        rows = range(0, len(data.train), max(1, len(data.train) // WHITENED_BY))
-        read = data.train.read(rows)
-        model.whiten_by(normalize.apply(read.inputs, torch.empty(len(read.inputs), 0)))
-    model.eval()
-    with torch.inference_mode():
-        scores = model(x[:2].cpu())
-    model.train()
-    wanted = (len(x[:2]), len(data.classes))
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted:
-        came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores)
-        raise UserError(
-            f"model.name: {recipe.model.name} should answer with scores of shape {wanted} to two "
-            f"examples, one for each class, but answers with {came}; mend its last layer"
-        )
-    return model
+    sizes = [getattr(one, "size", None) for one in settings.augment]
+    return [CenterCrop(size) for size in [size for size in sizes if size is not None][-1:]]
 
 
-WHITENED_BY = 5000
-"""How many training examples a network looks at that whitens its inputs."""
-
-
-def loaders_of(
+def make_loaders(
     recipe: Recipe,
     trial: Trial,
     data: DataSet,
     *,
     settings: Training,
-    given: Tensor,
+    labels: Tensor,
     normalize: Normalize,
     fabric: Fabric,
 ) -> Loaders:
-    """Return loaders of a trial, for this process.
+    """Return the loaders of this process.
 
     Raises:
         UserError: if the batch size or an augmentation does not fit the data or the devices.
     """
-    parts = settings.accumulation_steps * fabric.world_size
-    if settings.batch_size > len(data.train):
+    batch, steps = settings.batch_size, settings.accumulation_steps
+    if batch > len(data.train):
         raise UserError(
-            f"training.batch_size = {settings.batch_size} is more than the "
-            f"{len(data.train)} training examples that there are: lower it"
+            f"training.batch_size: expected at most {len(data.train)}, the number of training "
+            f"examples, got {batch}; lower it"
         )
-    if settings.batch_size % parts:
+    if batch % (steps * fabric.world_size):
         raise UserError(
-            f"training.batch_size = {settings.batch_size} cannot be divided by "
-            f"{fabric.world_size} devices and "
-            f"training.accumulation_steps = {settings.accumulation_steps}: "
-            f"choose a multiple of {parts}"
+            f"training.batch_size: expected a multiple of {steps * fabric.world_size} "
+            f"(training.accumulation_steps = {steps} times {fabric.world_size} devices), "
+            f"got {batch}"
         )
-    train, test = data.train.to(fabric.device), data.test.to(fabric.device)
-    normalize = normalize.to(fabric.device)
-    steps = recipe.data.augment
-    if data.brightest != 255 and any(step.name == "hls-jitter" for step in steps):
+    augment = recipe.data.augment
+    if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
         raise UserError(
-            f"data.augment: hls-jitter is for images with values up to 255, and "
-            f"{recipe.data.source} "
-            f"has {'none' if data.brightest is None else f'values up to {data.brightest}'}"
+            f"data.augment: hls-jitter expects images with values up to 255, got "
+            f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
+            f"{recipe.data.source}; remove it"
         )
-    loader = Loader(
-        Split(train.inputs, given),
-        batch_size=settings.batch_size // parts,
+    device, normalize = fabric.device, normalize.to(fabric.device)
+    train, test = data.train.to(device), data.test.to(device)
+    transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
+    train_loader = Loader(
+        Split(train.inputs, labels),
+        batch_size=batch // (steps * fabric.world_size),
         seed=trial.seed,
-        augment=(*training_steps(steps), normalize),
-        device=fabric.device,
+        augment=(*transforms, normalize),
+        device=device,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
     )
-    looked_at, tested = (
+    memorized, tested = (
         Loader(
-            part.share(fabric.global_rank, fabric.world_size),
+            split.share(fabric.global_rank, fabric.world_size),
             batch_size=1024,
             seed=trial.seed,
-            augment=(*evaluation_steps(steps), normalize),
-            device=fabric.device,
+            augment=(*center_crops(recipe.data), normalize),
+            device=device,
             shuffle=False,
         )
-        for part in (Split(train.inputs, torch.arange(len(train))), test)
+        for split in (Split(train.inputs, torch.arange(len(train))), test)
     )
-    return Loaders(loader, looked_at, tested)
+    return Loaders(train_loader, memorized, tested)
+
+
+def build_network(
+    recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders, normalize: Normalize
+) -> nn.Module:
+    """Build the network, the same for all arms of a seed, and try it on two examples.
+
+    Raises:
+        UserError: if it cannot be built, or its logits do not fit the classes.
+    """
+    torch.manual_seed(trial.seed)
+    x, _ = next(loaders.test.epoch(0), (None, None))
+    if x is None:
+        raise UserError(
+            f"{recipe.data.source}: no test example can be read; vicinal data info shows why"
+        )
+    model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
+    if isinstance(model, FastCNN):
+        rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
+        inputs = data.train.read(rows).inputs
+        model.whiten_by(normalize.apply(inputs, torch.empty(len(inputs), 0)))
+    model.eval()
+    with torch.inference_mode():
+        logits = model(x[:2].cpu())
+    model.train()
+    expected = (len(x[:2]), len(data.classes))
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
+        raise UserError(
+            f"model.name: expected logits of shape {expected} from {recipe.model.name}, one for "
+            f"each example and class, got {got}; change its last layer"
+        )
+    return model

@@ -1,7 +1,7 @@
 import pytest
 
 from vicinal.training.recipe import read_recipe, shipped
-from vicinal.training.unused_settings import idle_settings
+from vicinal.training.recipe_warnings import unused_settings
 
 STEP = {"name": "step", "milestones": [1, 2, 90]}
 
@@ -11,11 +11,11 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
     [
         (
             {"training.schedule": STEP},
-            "training.schedule.milestones: 2, 90 never comes in 2 epochs",
+            "training.schedule.milestones: 2, 90 is not reached in 2 epochs",
         ),
         (
             {"training.sync_batch_norm": True},
-            "training.sync_batch_norm changes nothing: there is one device",
+            "training.sync_batch_norm has no effect: there is one device",
         ),
         ({"arms.mixup.alpha": 0.0}, "arms.mixup never mixes: alpha = 0"),
         ({"arms.mixup.mix_rate": 0.0}, "arms.mixup never mixes: mix_rate = 0"),
@@ -32,7 +32,7 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
 )
 def test_a_setting_that_changes_nothing_is_reported_once(small_recipe, changes, sentence):
     recipe = read_recipe(str(small_recipe(changes)))
-    assert idle_settings(recipe, recipe.arms) == [sentence]
+    assert unused_settings(recipe, recipe.arms) == [sentence]
 
 
 def test_a_strategy_for_one_device_is_reported(small_recipe, tmp_path, vicinal):
@@ -40,7 +40,7 @@ def test_a_strategy_for_one_device_is_reported(small_recipe, tmp_path, vicinal):
     words = ["train", recipe, "--arm", "erm", "--out", out, "--strategy", "fsdp"]
     done = vicinal(*words, "--logger", "none")
     assert done.exit_code == 0, done.stderr
-    assert "--strategy fsdp changes nothing: there is one device" in done.stderr
+    assert "--strategy fsdp has no effect: there is one device" in done.stderr
 
 
 def test_a_study_reports_settings_that_change_nothing(small_recipe, tmp_path, vicinal):
@@ -55,10 +55,10 @@ def test_a_milestone_before_the_training_is_refused(small_recipe, tmp_path, vici
     recipe = small_recipe({"training.schedule": STEP | {"milestones": [milestone, 1]}})
     done = vicinal("study", recipe, "--out", tmp_path / "study")
     assert done.exit_code == 2
-    assert "milestones.0 should be greater than or equal to 1" in done.stderr
+    assert "milestones.0: expected a number greater than or equal to 1" in done.stderr
 
 
 def test_every_setting_of_the_shipped_recipes_changes_something():
     for name in shipped():
         recipe = read_recipe(name)
-        assert idle_settings(recipe, recipe.arms) == []
+        assert unused_settings(recipe, recipe.arms) == []

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from vicinal.data import Split, load
 from vicinal.data.dataset import ReadResult
 from vicinal.errors import UserError
-from vicinal.training.checkpoints import write_tree
 from vicinal.training.recipe import read_recipe, resolved_text
-from vicinal.training.standalone import train_one
+from vicinal.training.single_trial import train_one
+from vicinal.training.tensor_tree import write_tree
+from vicinal.training.trial import Callbacks
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import Trial, read_metrics
 
@@ -87,7 +88,7 @@ from pathlib import Path
 
 import rich.console, torch, torchmetrics
 
-import vicinal.data, vicinal.reports.training_report, vicinal.training.standalone
+import vicinal.data, vicinal.reports.training_report, vicinal.training.single_trial
 from vicinal import cli
 
 kills, metrics, words = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
@@ -127,15 +128,15 @@ def test_a_folder_is_resumed_only_when_asked_and_only_with_its_settings(
     files = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
     again = vicinal(*words)
     assert again.exit_code == 2
-    assert "holds a training already: add --resume" in again.stderr
+    assert "already holds a training: resume it with --resume" in again.stderr
     for more, words_of in (
-        (["--epochs", "3"], "training.epochs is 2 there and 3 here"),
-        (["--seed", "1"], "seed is 0 there and 1 here"),
-        (["--corrupted", "0.4"], "corrupted is 0.0 there and 0.4 here"),
+        (["--epochs", "3"], "training.epochs was 2 and is 3"),
+        (["--seed", "1"], "seed was 0 and is 1"),
+        (["--corrupted", "0.4"], "corrupted was 0.0 and is 0.4"),
     ):
         other = vicinal(*words, "--resume", *more)
         assert other.exit_code == 2
-        assert f"holds a different training: {words_of};" in other.stderr
+        assert f"holds a training with other settings: {words_of};" in other.stderr
     finished = vicinal(*words, "--resume", "--json")
     assert finished.exit_code == 0
     assert json.loads(finished.stdout) == json.loads((out / "result.json").read_text())
@@ -156,14 +157,14 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_pat
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")
     cases = [
-        ({"training.batch_size": 5000}, [], "is more than the 1257 training examples"),
-        ({"training.accumulation_steps": 5}, [], "choose a multiple of 5"),
+        ({"training.batch_size": 5000}, [], "training.batch_size: expected at most 1257"),
+        ({"training.accumulation_steps": 5}, [], "training.batch_size: expected a multiple of 5"),
         ({}, ["--arm", "mixpu"], "no arm 'mixpu'; did you mean 'mixup'"),
         ({}, ["--logger", "tb"], "no logger 'tb'"),
         ({}, ["--corrupted", "40"], "--corrupted is a fraction from 0 to 1"),
         ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),
         ({}, ["--devices", "1", "--strategy", "dpp"], "no strategy 'dpp'"),
-        ({}, ["--out", tmp_path / "thesis"], "something else than a training"),
+        ({}, ["--out", tmp_path / "thesis"], "expected a training or an empty folder"),
     ]
     for number, (changes, more, message) in enumerate(cases):
         words = train_words(small_recipe(changes), tmp_path / str(number))
@@ -185,8 +186,8 @@ def test_a_head_that_does_not_fit_the_classes_is_refused(
     changes = {"model.name": "headless:network", "arms.mixup-features": None}
     done = vicinal(*train_words(small_recipe(changes), tmp_path / "run"))
     assert done.exit_code == 2
-    assert "should answer with scores of shape (2, 10) to two examples" in done.stderr
-    assert "shape (2, 3); mend its last layer" in done.stderr
+    assert "expected logits of shape (2, 10) from headless:network" in done.stderr
+    assert "got shape (2, 3); change its last layer" in done.stderr
 
 
 def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
@@ -194,7 +195,7 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
 ):
     # 20 steps an epoch: the second one comes to grief.
     monkeypatch.setattr(
-        "vicinal.training.trial.rate_factor", lambda step, **_: 1.0 if step < 30 else 1e30
+        "vicinal.training.loop.rate_factor", lambda step, **_: 1.0 if step < 30 else 1e30
     )
     recipe, out = (
         small_recipe({"training.epochs": 3, "training.checkpoint_every": 1}),
@@ -242,11 +243,11 @@ def test_processes_that_were_not_asked_for_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "4")
     done = vicinal(*train_words(small_recipe(), tmp_path / "run"))
     assert done.exit_code == 2
-    assert "4 processes were started (WORLD_SIZE), but devices = 1 times nodes = 1" in done.stderr
+    assert "expected WORLD_SIZE = 4 processes in all, got 1 devices on 1 machines" in done.stderr
 
 
-class AskedLater:
-    """Stands for ``Stopping``: asked to stop once it was looked at so many times."""
+class ReceivedLater:
+    """Replaces ``StopSignals``: receives a signal after it was asked so many times."""
 
     name = "SIGTERM"
 
@@ -263,7 +264,7 @@ class AskedLater:
         pass
 
     @property
-    def asked(self):
+    def received(self):
         self.looks -= 1
         return self.looks < 0
 
@@ -275,7 +276,9 @@ def test_stopped_within_an_epoch_the_checkpoint_is_still_the_network_of_its_own_
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert vicinal(*train_words(recipe, whole)).exit_code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("vicinal.training.trial.Stopping", AskedLater(30))  # an epoch has 20 steps
+        patch.setattr(
+            "vicinal.training.trial.StopSignals", ReceivedLater(30)
+        )  # an epoch has 20 steps
         stopped = vicinal(*train_words(recipe, out))
     assert stopped.exit_code == 2, stopped.stderr
     assert "in epoch 2 of 3" in stopped.stderr
@@ -318,7 +321,7 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
             out.rename(there)
 
     with pytest.raises(UserError, match=r"run was moved or deleted during the training"):
-        train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], on_epoch=move)
+        train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=move))
     assert not (out / "state.safetensors").exists()
     result = train_one(recipe, Trial("mixup", 0.0, 0), there, resume=True)
     assert result.epochs == len(read_metrics(there)) == 3
@@ -327,7 +330,7 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
 def test_a_damaged_state_is_named_with_the_way_out(small_recipe, tmp_path, vicinal, monkeypatch):
     recipe, out = small_recipe(), tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("vicinal.training.trial.Stopping", AskedLater(30))
+        patch.setattr("vicinal.training.trial.StopSignals", ReceivedLater(30))
         assert vicinal(*train_words(recipe, out)).exit_code == 2
     state = out / "state.safetensors"
     other = tmp_path / "other"
@@ -346,7 +349,7 @@ def test_a_trial_file_that_is_too_deep_is_refused(small_recipe, tmp_path):
     (tmp_path / "recipe.toml").write_text(resolved_text(recipe))
     (tmp_path / "trial.json").write_text("[" * 100_000)
     (tmp_path / "metrics.csv").touch()
-    with pytest.raises(UserError, match="holds no training"):
+    with pytest.raises(UserError, match="so the folder holds no training"):
         train_one(recipe, Trial("erm", 0.0, 0), tmp_path, resume=True)
 
 
@@ -359,7 +362,7 @@ def test_a_signal_to_stop_is_named_and_the_training_resumes_from_there(
     train_one(recipe, trial, whole, loggers=[])
     stop = partial(signal.raise_signal, getattr(signal, name))
     with pytest.raises(UserError, match=f"stopped by {name} in epoch 2 of 3; the state is saved"):
-        train_one(recipe, trial, out, loggers=[], on_epoch=lambda _row: stop())
+        train_one(recipe, trial, out, loggers=[], callbacks=Callbacks(epoch=lambda _row: stop()))
     assert (out / "state.safetensors").exists()
     train_one(recipe, trial, out, loggers=[], resume=True)
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
@@ -375,7 +378,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing(small_recipe, tmp_path):
             Trial("mixup", 0.0, 0),
             tmp_path / "run",
             loggers=[],
-            on_epoch=lambda _row: signal.raise_signal(signal.SIGHUP),
+            callbacks=Callbacks(epoch=lambda _row: signal.raise_signal(signal.SIGHUP)),
         )
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -390,7 +393,9 @@ def test_a_terminal_that_was_closed_costs_no_epoch(small_recipe, tmp_path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.raises(OSError, match="Input/output error"):
-        train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], on_epoch=closed)
+        train_one(
+            recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=closed)
+        )
     assert [row.epoch for row in read_metrics(out)] == [1]
     assert (out / "state.safetensors").exists()
 
@@ -408,7 +413,7 @@ def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resum
         read=lambda wanted: ReadResult(rows[wanted], np.arange(len(wanted)), []),
     )
     data = dataclasses.replace(digits, train=Split(stored, digits.train.targets))
-    monkeypatch.setattr("vicinal.training.recipe_data.load", lambda *_, **__: data)
+    monkeypatch.setattr("vicinal.training.trial_setup.load", lambda *_, **__: data)
     train_one(recipe, trial, whole, loggers=[])
 
     def kill(_row):
@@ -417,7 +422,7 @@ def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resum
             worker.join()
 
     with pytest.raises(UserError, match=r"a data-loading worker died.*lower training\.batch_size"):
-        train_one(recipe, trial, out, loggers=[], on_epoch=kill)
+        train_one(recipe, trial, out, loggers=[], callbacks=Callbacks(epoch=kill))
     train_one(recipe, trial, out, loggers=[], resume=True)
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
     assert ends[0] == ends[1]

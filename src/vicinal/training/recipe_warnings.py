@@ -1,0 +1,204 @@
+"""Warnings before a training: code to import, notes on the data, useless settings, no verdict."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vicinal.data import DataSet, parse_spec
+from vicinal.models import imported_module
+from vicinal.training.origin import data_facts
+from vicinal.training.settings import MixUpArm, Recipe, Step, Training
+
+
+class VerdictProblem(NamedTuple):
+    """A reason to withhold a verdict.
+
+    Args:
+        text: a clause, such as ``"class cat has no test examples"``.
+        arm: the only arm that it affects; None if it affects the whole study.
+    """
+
+    text: str
+    arm: str | None = None
+
+
+class Constant(NamedTuple):
+    """The predictor that always predicts the most frequent training class.
+
+    Args:
+        name: the class.
+        accuracy: its fraction of the test split.
+    """
+
+    name: str
+    accuracy: float
+
+
+def code_warnings(recipe: Recipe) -> list[str]:
+    """Return a warning for each field of a recipe that imports code.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> code_warnings(read_recipe("digits"))
+        []
+    """
+    named = {"model.name": (recipe.model.name, imported_module(recipe.model.name))}
+    source = parse_spec(recipe.data.source)
+    if source.name == "import":
+        named["data.source"] = recipe.data.source, source.where.partition(":")[0]
+    return [
+        f"this recipe imports and runs code: {field} = {value!r} imports {module}"
+        for field, (value, module) in named.items()
+        if module is not None
+    ]
+
+
+def note_lines(data: DataSet) -> list[str]:
+    """Return the notes on a data set; doubtful ones are warnings.
+
+    Example:
+        >>> from vicinal.data import Note, load
+        >>> import dataclasses
+        >>> notes = (Note("the first row is a header"), Note("column id is unique", True))
+        >>> note_lines(dataclasses.replace(load("digits"), notes=notes))
+        ['the first row is a header', 'warning: column id is unique']
+    """
+    return [f"{'warning: ' * note.doubtful}{note.text}" for note in data.notes]
+
+
+def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
+    """Return the notes on the data, and why there will be no verdict on some arms.
+
+    Example:
+        >>> from vicinal.data import load
+        >>> from vicinal.training.recipe import read_recipe
+        >>> data_warnings(read_recipe("digits"), load("digits"), ["erm"])
+        []
+    """
+    found = verdict_problems(recipe, data_facts(data))
+    return note_lines(data) + [
+        f"warning: {one.text}, so no verdict will be given"
+        for one in found
+        if one.arm in (None, *arms)
+    ]
+
+
+def unused_settings(
+    recipe: Recipe, arms: Iterable[str], *, devices: int = 1, strategy: str = "ddp"
+) -> list[str]:
+    """Return a sentence for each setting that has no effect.
+
+    Args:
+        recipe: the recipe.
+        arms: the arms that are trained.
+        devices: number of devices, over all machines.
+        strategy: strategy for several devices.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> unused_settings(read_recipe("digits"), ["erm"], strategy="fsdp")
+        ['--strategy fsdp has no effect: there is one device']
+    """
+    found = []
+    if devices == 1 and strategy != "ddp":
+        found.append(f"--strategy {strategy} has no effect: there is one device")
+    for name in arms:
+        arm, training = recipe.arms[name], recipe.training_of(name)
+        if training.sync_batch_norm and devices == 1:
+            found.append("training.sync_batch_norm has no effect: there is one device")
+        if isinstance(training.schedule, Step):
+            late = [str(m) for m in training.schedule.milestones if m >= training.epochs]
+            if late:
+                found.append(
+                    f"training.schedule.milestones: {', '.join(late)} is not reached in "
+                    f"{training.epochs} epochs"
+                )
+        if isinstance(arm, MixUpArm) and (reason := _why_never_mixed(arm, training)):
+            found.append(f"arms.{name} never mixes: {reason}")
+    return list(dict.fromkeys(found))
+
+
+def _why_never_mixed(arm: MixUpArm, training: Training) -> str:
+    if reason := _why_no_mixed_epoch(arm, training):
+        return reason
+    for field in ("alpha", "mix_rate"):
+        if getattr(arm, field) == 0:
+            return f"{field} = 0"
+    batch = training.batch_size
+    if round(arm.mix_rate * batch) == 0:
+        return f"mix_rate = {arm.mix_rate} of a batch of {batch} examples is none"
+    return ""
+
+
+def _why_no_mixed_epoch(arm: MixUpArm, training: Training) -> str:
+    if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < training.epochs:
+        return ""
+    return (
+        f"unmixed_epochs_at_start = {arm.unmixed_epochs_at_start} and unmixed_epochs_at_end = "
+        f"{arm.unmixed_epochs_at_end} leave none of the {training.epochs} epochs"
+    )
+
+
+def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictProblem]:
+    """Return why verdicts would be meaningless, as far as that is known before training.
+
+    Args:
+        recipe: of the study.
+        facts: of its data, as in ``vicinal.training.origin.data_facts``; {} if unknown.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> split = {"of_each_class": [5, 0]}
+        >>> facts = {"classes": ["cat", "dog"], "train": split, "test": split, "constant": False}
+        >>> [problem.text for problem in verdict_problems(read_recipe("digits"), facts)]
+        ['class dog has no training examples', 'class dog has no test examples']
+    """
+    found = _data_problems(facts) if facts else []
+    for name, arm in recipe.arms.items():
+        training = recipe.training_of(name)
+        if training.warmup_epochs > training.epochs:
+            found.append(
+                VerdictProblem(
+                    f"the warm-up of {arm.title} ({training.warmup_epochs:g} epochs) is longer "
+                    f"than its training ({training.epochs})",
+                    name,
+                )
+            )
+        if isinstance(arm, MixUpArm) and (reason := _why_no_mixed_epoch(arm, training)):
+            found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
+    return found
+
+
+def _data_problems(facts: Mapping[str, Any]) -> list[VerdictProblem]:
+    classes = facts["classes"]
+    if len(classes) == 1:
+        return [VerdictProblem(f"there is only one class, {classes[0]}")]
+    found = []
+    for split, words in (("train", "training"), ("test", "test")):
+        counts = facts[split]["of_each_class"]
+        missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+        if missing:
+            found.append(VerdictProblem(f"{_classes_have(missing)} no {words} examples"))
+    if facts["constant"]:
+        found.append(VerdictProblem("all training inputs are the same"))
+    return found
+
+
+def _classes_have(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"class {names[0]} has"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"classes {', '.join(names[:5])}{more} have"
+
+
+def constant_predictor(facts: Mapping[str, Any]) -> Constant:
+    """Return the accuracy of always predicting the most frequent training class.
+
+    Example:
+        >>> train, test = ({"examples": n, "of_each_class": [n - 5, 5]} for n in (20, 10))
+        >>> constant_predictor({"classes": ["no", "yes"], "train": train, "test": test})
+        Constant(name='no', accuracy=0.5)
+    """
+    counts = facts["train"]["of_each_class"]
+    most = counts.index(max(counts))
+    test = facts["test"]
+    return Constant(facts["classes"][most], test["of_each_class"][most] / test["examples"])

@@ -1,0 +1,131 @@
+"""Trees of tensors and plain values as safetensors files, loading which runs no code."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vicinal.errors import UserError
+from vicinal.escaping import is_utf8
+from vicinal.files import WEIGHTS, write_whole
+
+_MAX_HEADER = 1 << 24
+"""The longest header in characters; that of 10,000 tensors has about a million."""
+
+_KEY = "vicinal"
+"""The entry of the file's metadata that holds the tree without its tensors, as JSON."""
+
+
+def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree of mappings, lists, plain values and tensors as one safetensors file.
+
+    Args:
+        path: the file, which is replaced as a whole.
+        tree: its keys are strings or integers. The memory formats contiguous and channels_last
+            are kept.
+
+    Raises:
+        UserError: if it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "tree.safetensors"
+        >>> write_tree(path, {"step": 3, "weights": [torch.ones(2)]})
+        >>> read_tree(path)
+        {'step': 3, 'weights': [tensor([1., 1.])]}
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _extract(tree, "", tensors)
+    skeleton["crc32"] = zlib.crc32(json.dumps(skeleton).encode())
+    write_whole(path, save(tensors, {_KEY: json.dumps(skeleton)}))
+
+
+def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a file of ``write_tree``.
+
+    Raises:
+        UserError: if the file does not exist, is damaged, or is no such file.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: expected a file, got a folder; try {path / WEIGHTS}")
+    if not is_utf8(str(path)):
+        raise UserError(
+            f"{path} has a name that is not UTF-8, and safetensors cannot open it; rename the file "
+            "or its folder"
+        )
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            text = (file.metadata() or {})[_KEY]
+            if len(text) > _MAX_HEADER:
+                raise ValueError(f"its header describes a tree in {len(text):,} characters")
+            skeleton = json.loads(text)
+            if isinstance(skeleton, dict) and "crc32" in skeleton:  # not in early versions
+                _check(skeleton.pop("crc32"), json.dumps(skeleton).encode(), "its header")
+            tree = _restore(skeleton, file)
+            if not isinstance(tree, dict):
+                raise TypeError(f"its header describes a {type(tree).__name__}, not a mapping")
+            return tree
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is no such checkpoint; vicinal train writes {WEIGHTS} into its folder"
+        ) from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected an undamaged checkpoint of vicinal, got something else ({error}). "
+            "Pickles (.pt, .pth), which can hold code, are not read."
+        ) from error
+
+
+def _extract(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a tree as JSON values, and move its tensors to ``tensors``, under their paths."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        channels_last = (
+            value.dim() == 4
+            and not value.is_contiguous()
+            and value.is_contiguous(memory_format=torch.channels_last)
+        )
+        # safetensors refuses tensors that share memory.
+        tensors[name] = value = value.cpu().contiguous().clone()
+        crc32 = zlib.crc32(_bytes_of(value))
+        return {"tensor": name, "channels_last": channels_last, "crc32": crc32}
+    if isinstance(value, Mapping):
+        # Keys of JSON are strings, but optimizers number their parameters: use a list of pairs.
+        pairs = [[key, _extract(one, f"{name}/{key}", tensors)] for key, one in value.items()]
+        return {"mapping": pairs}
+    if isinstance(value, list | tuple):
+        items = [_extract(one, f"{name}/{k}", tensors) for k, one in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}: a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _check(crc32: int, content: bytes | memoryview, what: str) -> None:
+    if crc32 != zlib.crc32(content):
+        raise ValueError(f"the checksum of {what} is wrong")
+
+
+def _restore(value: Any, file: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        tensor = file.get_tensor(value["tensor"])
+        if "crc32" in value:
+            _check(value["crc32"], _bytes_of(tensor.cpu()), value["tensor"])
+        last = torch.channels_last if value["channels_last"] else torch.contiguous_format
+        return tensor.to(memory_format=last)
+    if "mapping" in value:
+        return {key: _restore(one, file) for key, one in value["mapping"]}
+    items = [_restore(one, file) for one in value["tuple" if "tuple" in value else "list"]]
+    return tuple(items) if "tuple" in value else items
