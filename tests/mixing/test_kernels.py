@@ -370,8 +370,11 @@ def backwards(begin, end, grain, body, context):
 
 
 @pytest.mark.parametrize("rows", ["one ring", "rings", "rings and whole rows", "a path", "readers"])
-def test_columns_are_mixed_in_place_whichever_thread_is_first(compiled, monkeypatch, rows):
-    size, columns = 61, 800
+@pytest.mark.parametrize(("columns", "threads"), [(800, 2), (8000, 2), (8000, 3), (8000, 7)])
+@pytest.mark.usefixtures("compiled")
+def test_threads_mix_in_place_whichever_is_first(monkeypatch, rows, columns, threads):
+    size = 61
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     draw = torch.Generator().manual_seed(1)
     x = torch.rand(size, columns, generator=draw, dtype=torch.float32)
     partner = torch.randperm(size, generator=draw)

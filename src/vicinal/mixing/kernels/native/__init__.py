@@ -73,7 +73,7 @@ def _run(name: str, tensors: tuple[Tensor, ...], partner: Tensor, lam: Tensor, *
     partner, lam = partner.contiguous(), lam.contiguous()
     rows = [number for one in views for number in (one.data_ptr(), one.stride(0))]
     status = getattr(library.loops, name)(
-        *(library.parallel_for, kind, *views[0].shape),
+        *(library.parallel_for, torch.get_num_threads(), kind, *views[0].shape),
         *(partner.data_ptr(), lam.data_ptr(), *rows, *more),
     )
     if status == _NO_MEMORY:
@@ -96,7 +96,7 @@ def _library() -> _Library | None:
         parallel_for = ctypes.cast(torch_cpu.torch_parallel_for, c_void_p).value
     except (OSError, AttributeError):
         return None
-    shared: tuple[Any, ...] = (c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p)
+    shared: tuple[Any, ...] = (c_void_p, c_int64, c_int, c_int64, c_int64, c_void_p, c_void_p)
     loops.vicinal_mix.argtypes = (*shared, *(c_void_p, c_int64) * 3, c_int64)
     loops.vicinal_transposed.argtypes = (*shared, *(c_void_p, c_int64) * 2)
     return _Library(loops, parallel_for or 0)

@@ -2,7 +2,8 @@
 
    Every row is followed by its partner, which is then still in cache. In place, a row is overwritten
    after its last reader. Where every row still has a reader, as in a permutation, the rows form rings;
-   the first row of a ring is copied aside. Each thread works on some of the columns of all rows.
+   the first row of a ring is copied aside. Each thread takes some columns of all rows. Threads would
+   share cache lines too often where rows are short, so there each takes some of the rows instead.
 
    The file needs no headers of Python or PyTorch: `__init__.py` passes addresses, and the function of
    PyTorch that runs a loop on its threads. */
@@ -115,33 +116,25 @@ static const struct kind {
     {blend_byte_to_float, NULL, 1, 4, 0},
 };
 
-/* The rows of a tensor: the address of the first one, and the bytes from one to the next. */
+/* A step writes one row: a blend of two rows, or in the transposed map, a sum of several. */
 
-struct rows {
-    char *start;
-    int64_t stride;
-};
-
-static inline char *row_of(struct rows rows, int64_t i) { return rows.start + i * rows.stride; }
-
-/* A step computes one row of the result, or in the transposed map, one row from several. */
-
-enum { ALONE = -1, ASIDE = -2 }; /* no partner; the row that was copied aside */
+enum { ALONE = -1 }; /* a row without a partner */
+enum { COPY, BLEND_ROW, BLEND_ASIDE }; /* no partner; a partner; the row that was copied aside */
 
 struct step {
-    int64_t own, partner;
+    char *out, *own, *partner;
     double keep;
+    int8_t how, opens; /* `opens`: the first step of a ring, whose row is copied aside */
 };
 
 struct job {
     const struct kind *kind;
-    int64_t count, columns; /* of rows; of values in a row */
-    struct rows out, x, other;
-    const struct step *steps; /* of mixing */
-    int64_t rings;            /* the first step that belongs to a ring, if in place */
-    const int64_t *begin, *offsets; /* of the transposed map: where the terms of each row begin */
+    int64_t count, columns, per; /* steps; values in a row; steps for each thread */
+    struct step *steps;
+    const char *rows; /* of the transposed map, with where the terms of each row begin */
+    const int64_t *begin, *offsets;
     const double *shares;
-    void (*run)(const struct job *job, int64_t column, int64_t n);
+    void (*run)(const struct job *job, int64_t first, int64_t last, int64_t column, int64_t n);
 };
 
 static void run_columns(int64_t begin, int64_t end, void *context)
@@ -150,167 +143,204 @@ static void run_columns(int64_t begin, int64_t end, void *context)
     int64_t line = LINE / job->kind->in, tile = TILE / job->kind->in;
     int64_t last = end * line < job->columns ? end * line : job->columns;
     for (int64_t column = begin * line; column < last; column += tile)
-        job->run(job, column, last - column < tile ? last - column : tile);
+        job->run(job, 0, job->count, column, last - column < tile ? last - column : tile);
+}
+
+static void run_steps(int64_t begin, int64_t end, void *context)
+{
+    const struct job *job = context;
+    int64_t last = end * job->per < job->count ? end * job->per : job->count;
+    for (int64_t first = begin * job->per; first < last; first += job->per)
+        job->run(job, first, first + job->per < last ? first + job->per : last, 0, job->columns);
 }
 
 static void run_job(parallel_for run, struct job *job)
 {
     int64_t lines = (job->columns * job->kind->in + LINE - 1) / LINE;
-    run(0, lines, 1 + GRAIN / (job->count * LINE + 1), run_columns, job);
+    if (job->per > 0)
+        run(0, (job->count + job->per - 1) / job->per, 1, run_steps, job);
+    else
+        run(0, lines, 1 + GRAIN / (job->count * LINE + 1), run_columns, job);
 }
 
-static void mix_columns(const struct job *job, int64_t column, int64_t n)
+/* The steps for each thread, if there are enough short rows to divide; otherwise 0. */
+static int64_t steps_for_each(const struct job *job, int64_t threads)
+{
+    int64_t bytes = job->columns * job->kind->in, most = job->count * bytes / GRAIN;
+    int64_t parts = threads < most ? threads : most;
+    return bytes > TILE || parts < 2 ? 0 : (job->count + parts - 1) / parts;
+}
+
+static void mix_rows(const struct job *job, int64_t first, int64_t last, int64_t column, int64_t n)
 {
     const struct kind *kind = job->kind;
-    int64_t in = column * kind->in, out = column * kind->out, bytes = n * kind->in;
+    int64_t in = column * kind->in, out = column * kind->out;
     char aside[TILE];
-    int open = 0; /* whether a ring was entered, whose first row is aside */
-    for (int64_t s = 0; s < job->count; s++) {
-        struct step step = job->steps[s];
-        char *own = row_of(job->x, step.own) + in, *new = row_of(job->out, step.own) + out;
-        if (s >= job->rings) {
-            if (!open)
-                memcpy(aside, own, (size_t)bytes);
-            open = step.partner != ASIDE;
-        }
-        if (step.partner == ASIDE)
-            kind->blend(aside, own, step.keep, new, n);
-        else if (step.partner != ALONE)
-            kind->blend(row_of(job->other, step.partner) + in, own, step.keep, new, n);
+    for (const struct step *step = job->steps + first; step < job->steps + last; step++) {
+        char *own = step->own + in, *new = step->out + out;
+        if (step->opens)
+            memcpy(aside, own, (size_t)(n * kind->in));
+        if (step->how != COPY)
+            kind->blend(step->how == BLEND_ASIDE ? aside : step->partner + in, own, step->keep, new, n);
         else if (kind->in != kind->out)
             kind->blend(own, own, 1, new, n);
         else if (new != own)
-            memcpy(new, own, (size_t)bytes);
+            memcpy(new, own, (size_t)(n * kind->in));
     }
 }
 
 /* Read the partners and shares, once: another thread may change them meanwhile. */
-static int read_steps(struct step *steps, const int64_t *partner, const void *lam, int64_t count,
-                      int64_t rows, int wide, int itself)
+static int read_partners(int64_t *partner, double *keep, const int64_t *partners, const void *lam,
+                         int64_t count, int64_t rows, int wide, int itself)
 {
     for (int64_t i = 0; i < count; i++) {
-        double keep = wide ? ((const double *)lam)[i] : (double)((const float *)lam)[i];
-        steps[i] = (struct step){i, partner[i], keep};
-        if (steps[i].partner < 0 || steps[i].partner >= rows)
+        keep[i] = wide ? ((const double *)lam)[i] : (double)((const float *)lam)[i];
+        partner[i] = partners[i];
+        if (partner[i] < 0 || partner[i] >= rows)
             return NO_SUCH_ROW;
-        if (keep == 1 || (itself && steps[i].partner == i))
-            steps[i].partner = ALONE;
+        if (keep[i] == 1 || (itself && partner[i] == i))
+            partner[i] = ALONE;
     }
     return DONE;
 }
 
-/* Put the steps into an order in which no row is written before it was read; return the first step of
-   those that form rings, whose last one reads the row aside. */
-static int64_t sort_steps(struct step *ordered, const struct step *steps, int64_t count,
-                          int64_t *readers, char *left)
+/* List the rows in an order in which none is written before it was read: first those outside of rings.
+   Set the number of these. Return whether a row has several readers. */
+static int sort_rows(int64_t *order, int64_t *rings, const int64_t *partner, int64_t count,
+                     int64_t *readers)
 {
-    int64_t done = 0;
+    int64_t done = 0, left = -1; /* readers of a row that is in order */
+    int several = 0;
     memset(readers, 0, (size_t)count * sizeof *readers);
-    for (int64_t i = 0; i < count; i++) {
-        left[i] = steps[i].partner != ALONE;
-        if (left[i])
-            readers[steps[i].partner]++;
-        else
-            ordered[done++] = steps[i];
-    }
+    for (int64_t i = 0; i < count; i++)
+        if (partner[i] != ALONE)
+            several |= readers[partner[i]]++ > 0;
     for (int64_t start = 0; start < count; start++)
-        for (int64_t i = start; left[i] && readers[i] == 0; readers[i]--) {
-            left[i] = 0;
-            ordered[done++] = steps[i];
-            i = steps[i].partner;
+        for (int64_t i = start; i != ALONE && readers[i] == 0; i = partner[i]) {
+            readers[i] = left;
+            order[done++] = i;
+            if (partner[i] != ALONE)
+                readers[partner[i]]--;
         }
-    int64_t rings = done;
+    *rings = done;
     for (int64_t start = 0; start < count; start++)
-        for (int64_t i = start; left[i]; i = steps[i].partner) {
-            left[i] = 0;
-            ordered[done] = steps[i];
-            if (steps[i].partner == start)
-                ordered[done].partner = ASIDE;
-            done++;
+        for (int64_t i = start; readers[i] != left; i = partner[i]) {
+            readers[i] = left;
+            order[done++] = i;
         }
-    return rings;
+    return several;
 }
 
-int vicinal_mix(parallel_for run, int kind, int64_t count, int64_t columns, const int64_t *partner,
-                const void *lam, void *out, int64_t out_stride, void *x, int64_t x_stride, void *other,
-                int64_t other_stride, int64_t other_rows)
+/* Copy the first row of each ring aside, and, if threads divide the steps, the rows that one thread
+   reads and another one overwrites: to `saved`. */
+static void close_rings(const struct job *job, int64_t rings, char *saved)
+{
+    struct step *steps = job->steps;
+    size_t bytes = (size_t)(job->columns * job->kind->in);
+    for (int64_t first = rings, s = rings; s < job->count; s++) {
+        if (steps[s].partner != steps[first].own)
+            continue;
+        if (job->per > 0 && first / job->per != s / job->per) {
+            steps[s].partner = memcpy(saved, steps[first].own, bytes);
+            saved += bytes;
+        } else {
+            steps[first].opens = 1;
+            steps[s].how = BLEND_ASIDE;
+        }
+        first = s + 1;
+    }
+    for (int64_t cut = job->per; job->per > 0 && cut < job->count; cut += job->per)
+        if (steps[cut - 1].how == BLEND_ROW && steps[cut - 1].partner == steps[cut].own) {
+            steps[cut - 1].partner = memcpy(saved, steps[cut].own, bytes);
+            saved += bytes;
+        }
+}
+
+int vicinal_mix(parallel_for run, int64_t threads, int kind, int64_t count, int64_t columns,
+                const int64_t *partners, const void *lam, char *out, int64_t out_stride, char *x,
+                int64_t x_stride, char *other, int64_t other_stride, int64_t other_rows)
 {
     /* The first rows of a larger batch begin at the same address as the batch. */
-    int itself = other == x && other_rows == count && other_stride == x_stride;
-    struct job job = {.kind = KINDS + kind, .count = count, .columns = columns, .rings = count,
-                      .out = {out, out_stride * KINDS[kind].out},
-                      .x = {x, x_stride * KINDS[kind].in},
-                      .other = {other, other_stride * KINDS[kind].in},
-                      .run = mix_columns};
-    struct step *steps = malloc((size_t)(count + 1) * (2 * sizeof *steps + sizeof(int64_t) + 1));
-    if (steps == NULL)
+    int itself = other == x && other_rows == count && other_stride == x_stride, several = 0;
+    struct job job = {.kind = KINDS + kind, .count = count, .columns = columns, .run = mix_rows};
+    int64_t in = job.kind->in, rings = count;
+    job.per = steps_for_each(&job, threads);
+    size_t lists = (size_t)count * (sizeof *job.steps + 4 * sizeof(int64_t));
+    size_t copies = job.per > 0 ? (size_t)(2 * threads * columns * in) : 0;
+    char *memory = malloc(lists + copies);
+    if (memory == NULL)
         return NO_MEMORY;
-    job.steps = steps;
-    int status = read_steps(steps, partner, lam, count, other_rows, KINDS[kind].wide, itself);
-    if (status == DONE && itself) {
-        struct step *ordered = steps + count;
-        int64_t *readers = (int64_t *)(ordered + count);
-        job.rings = sort_steps(ordered, steps, count, readers, (char *)(readers + count));
-        job.steps = ordered;
-    }
-    if (status == DONE)
+    job.steps = (struct step *)memory;
+    int64_t *order = (int64_t *)(job.steps + count), *partner = order + count;
+    double *keep = (double *)(partner + count);
+    int status = read_partners(partner, keep, partners, lam, count, other_rows, job.kind->wide, itself);
+    if (status == DONE) {
+        if (itself)
+            several = sort_rows(order, &rings, partner, count, (int64_t *)(keep + count));
+        for (int64_t s = 0; s < count; s++) {
+            int64_t i = itself ? order[s] : s;
+            job.steps[s] = (struct step){.out = out + i * out_stride * job.kind->out,
+                                         .own = x + i * x_stride * in,
+                                         .partner = other + partner[i] * other_stride * in,
+                                         .keep = keep[i],
+                                         .how = partner[i] == ALONE ? COPY : BLEND_ROW};
+        }
+        if (out == x && several)
+            job.per = 0;
+        if (out == x && itself)
+            close_rings(&job, rings, memory + lists);
         run_job(run, &job);
-    free(steps);
+    }
+    free(memory);
     return status;
 }
 
-static void gather_columns(const struct job *job, int64_t column, int64_t n)
+static void sum_rows_of(const struct job *job, int64_t first, int64_t last, int64_t column, int64_t n)
 {
     const struct kind *kind = job->kind;
-    int64_t bytes = column * kind->in;
-    for (int64_t i = 0; i < job->count; i++) {
+    for (int64_t i = first; i < last; i++) {
         int64_t at = job->begin[i], terms = job->begin[i + 1] - at;
-        char *new = row_of(job->out, i) + bytes;
-        if (terms == 1 && job->shares[at] == 1)
-            memcpy(new, row_of(job->x, i) + bytes, (size_t)(n * kind->in));
-        else
-            kind->sum(job->x.start + bytes, job->offsets + at, job->shares + at, terms, new, n);
+        kind->sum(job->rows + column * kind->in, job->offsets + at, job->shares + at, terms,
+                  job->steps[i].out + column * kind->out, n);
     }
 }
 
 /* The transposed map: each row gets its own share, and what its readers give to it. */
-int vicinal_transposed(parallel_for run, int kind, int64_t count, int64_t columns,
-                       const int64_t *partner, const void *lam, void *out, int64_t out_stride,
-                       void *g, int64_t g_stride)
+int vicinal_transposed(parallel_for run, int64_t threads, int kind, int64_t count, int64_t columns,
+                       const int64_t *partners, const void *lam, char *out, int64_t out_stride,
+                       char *g, int64_t g_stride)
 {
-    struct job job = {.kind = KINDS + kind, .count = count, .columns = columns,
-                      .out = {out, out_stride * KINDS[kind].out},
-                      .x = {g, g_stride * KINDS[kind].in},
-                      .run = gather_columns};
-    struct step *steps = malloc((size_t)(count + 1) * (sizeof *steps + 6 * sizeof(int64_t)));
-    if (steps == NULL)
+    struct job job = {
+        .kind = KINDS + kind, .count = count, .columns = columns, .rows = g, .run = sum_rows_of};
+    job.per = steps_for_each(&job, threads);
+    job.steps = malloc((size_t)(count + 1) * (sizeof *job.steps + 8 * sizeof(int64_t)));
+    if (job.steps == NULL)
         return NO_MEMORY;
-    int64_t *begin = (int64_t *)(steps + count), *next = begin + count + 1;
-    int64_t *offsets = next + count;
-    double *shares = (double *)(offsets + 2 * count);
-    int status = read_steps(steps, partner, lam, count, count, KINDS[kind].wide, 1);
+    int64_t *begin = (int64_t *)(job.steps + count), *next = begin + count + 1;
+    int64_t *offsets = next + count, *partner = offsets + 2 * count;
+    double *keep = (double *)(partner + count), *shares = keep + count;
+    int status = read_partners(partner, keep, partners, lam, count, count, job.kind->wide, 1);
     if (status == DONE) {
+        memset(next, 0, (size_t)count * sizeof *next);
         for (int64_t i = 0; i < count; i++)
-            next[i] = 1;
-        for (int64_t i = 0; i < count; i++)
-            if (steps[i].partner != ALONE)
-                next[steps[i].partner]++;
+            if (partner[i] != ALONE)
+                next[partner[i]]++;
         begin[0] = 0;
         for (int64_t i = 0; i < count; i++) {
-            begin[i + 1] = begin[i] + next[i];
+            begin[i + 1] = begin[i] + 1 + next[i];
             next[i] = begin[i] + 1;
-            offsets[begin[i]] = i * job.x.stride;
-            shares[begin[i]] = steps[i].partner == ALONE ? 1 : steps[i].keep;
+            offsets[begin[i]] = i * g_stride * job.kind->in;
+            shares[begin[i]] = partner[i] == ALONE ? 1 : keep[i];
+            job.steps[i].out = out + i * out_stride * job.kind->out;
         }
         for (int64_t i = 0; i < count; i++)
-            if (steps[i].partner != ALONE) {
-                int64_t at = next[steps[i].partner]++;
-                offsets[at] = i * job.x.stride;
-                shares[at] = 1 - steps[i].keep;
+            if (partner[i] != ALONE) {
+                offsets[next[partner[i]]] = i * g_stride * job.kind->in;
+                shares[next[partner[i]]++] = 1 - keep[i];
             }
         job.begin = begin, job.offsets = offsets, job.shares = shares;
         run_job(run, &job);
     }
-    free(steps);
+    free(job.steps);
     return status;
 }
