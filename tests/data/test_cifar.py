@@ -95,7 +95,7 @@ def test_a_path_names_the_folder_the_archive_or_what_they_are_in(tmp_path):
         assert len(load(f"cifar10:{tmp_path}{where}").train) == 20
 
 
-def test_where_it_is_not_the_sentence_says_what_is_wanted(tmp_path):
+def test_a_missing_data_set_raises_with_the_files_that_are_expected(tmp_path):
     with pytest.raises(
         UserError, match=r"cifar10 is not under .*: expected cifar-10-batches-py/ or"
     ):
@@ -136,7 +136,7 @@ def pickled(value):
         ({"batches.meta": pickled({b"label_names": "cat"})}, "a list of label_names"),
     ],
 )
-def test_what_is_no_cifar_is_refused_with_its_file(tmp_path, put, changed, message):
+def test_files_that_are_not_cifars_raise_with_their_name(tmp_path, put, changed, message):
     put(tmp_path, files(**changed))
     with pytest.raises(UserError, match=message) as error:
         load("cifar10", root=tmp_path)

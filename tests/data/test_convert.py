@@ -64,7 +64,7 @@ def test_from_form_to_form_and_back_nothing_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["png", "jpg"])
-def test_encoded_pictures_go_over_byte_for_byte_and_the_file_is_mxnets_own(tmp_path, form):
+def test_encoded_images_are_copied_byte_for_byte_and_the_file_is_mxnets_own(tmp_path, form):
     spec = f"rec:digits_40_{form}.rec,digits_40_{form}.rec"
     convert(load(spec, root=MXNET, in_memory=0), tmp_path / "own.rec")
     for ending in ("rec", "idx"):
@@ -105,7 +105,7 @@ def test_jpeg_is_as_good_as_was_asked_for(tmp_path):
     assert Image.open(io.BytesIO(content)).format == "JPEG"
 
 
-def test_bad_pictures_are_left_out_of_every_form(tmp_path):
+def test_bad_images_are_skipped_of_every_form(tmp_path):
     convert(images(), tmp_path / "set")
     bad = tmp_path / "set" / "train" / "cat" / "00002.png"
     bad.write_bytes(bad.read_bytes()[:50])
@@ -174,7 +174,7 @@ def test_a_class_name_that_leaves_the_folder_is_refused(tmp_path):
 @pytest.mark.skipif(
     os.environ.get("VICINAL_SLOW") != "1", reason="takes a minute; VICINAL_SLOW=1 runs it"
 )
-def test_cifar_is_the_same_sixty_thousand_pictures_in_every_form(unpack, tmp_path):
+def test_cifar_is_the_same_sixty_thousand_images_in_every_form(unpack, tmp_path):
     for write in (unpack.write_batches, unpack.write_folder, unpack.write_npz):
         write(tmp_path)
     with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
@@ -246,7 +246,7 @@ def test_colored_files_that_were_read_gray_are_written_gray(tmp_path):
         assert image.mode == "L"
 
 
-def test_large_pictures_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
+def test_large_images_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
     convert(images(), tmp_path / "set")
     data = load("folder:set", root=tmp_path, in_memory=0)
     asked = []

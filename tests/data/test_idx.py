@@ -109,7 +109,7 @@ def test_a_label_without_a_class_is_refused_with_its_byte(tmp_path):
         load("mnist", root=tmp_path)
 
 
-def test_pictures_and_labels_have_to_be_as_many(tmp_path):
+def test_images_and_labels_have_to_have_one_length(tmp_path):
     written(tmp_path / "mnist")
     (tmp_path / "mnist" / "train-labels-idx1-ubyte").write_bytes(idx(labels(29, 1)))
     with pytest.raises(UserError, match=r"got \(30, 28, 28\) and \(29,\)"):

@@ -31,7 +31,7 @@ def upright(path):
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
-def test_images_are_turned_by_their_exif_orientation_unless_told_otherwise(in_memory):
+def test_images_are_turned_by_their_exif_orientation_unless_disabled(in_memory):
     spec = f"folder:{CASES / 'exif'}"
     data = load(spec, in_memory=in_memory)
     left, up = (

@@ -94,7 +94,7 @@ def test_a_split_that_leaves_a_class_out_is_refused_with_the_class(tmp_path):
         load(f"folder:{tmp_path}")
 
 
-def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
+def test_images_that_cannot_be_read_are_named_or_skipped(pets):
     bad = pets / "pets" / "train" / "cat" / "2.png"
     bad.write_bytes((pets / "pets" / "train" / "cat" / "1.png").read_bytes()[:40])
     (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no image")
@@ -109,7 +109,7 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(pets):
     ]
 
 
-def test_pictures_of_many_sizes_need_a_size(tmp_path):
+def test_images_of_many_sizes_need_a_size(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(5)], 0, size=(6, 4))
     put(tmp_path / "b", [f"{k}.png" for k in range(5)], 0, size=(4, 9))
     with pytest.raises(UserError, match=r"b/.\.png: expected an image of 6x4x3 .* size=N"):
@@ -130,7 +130,7 @@ def test_pictures_of_many_sizes_need_a_size(tmp_path):
         (lambda root: (root / "test").mkdir(), "expected a folder train next to test"),
     ],
 )
-def test_what_is_no_layout_of_classes_is_refused(tmp_path, make, message):
+def test_folders_that_are_not_classes_raise(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(UserError, match=message):
         load(f"folder:{tmp_path}")
@@ -154,7 +154,7 @@ def test_a_pipe_is_not_waited_for(pets):
 
 
 def test_a_class_that_is_chosen_twice_is_refused(pets):
-    with pytest.raises(UserError, match=r"classes=cat,dog,cat: cat comes twice"):
+    with pytest.raises(UserError, match=r"classes=cat,dog,cat: cat is repeated"):
         load("folder:pets?classes=cat,dog,cat", root=pets)
 
 

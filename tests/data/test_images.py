@@ -63,7 +63,7 @@ def test_jpeg_comes_out_as_pillow_decodes_it(options):
     assert np.abs(decode(data, where="").astype(int) - known).max() <= 1
 
 
-def test_gray_is_repeated_and_color_made_gray_as_wanted():
+def test_gray_is_repeated_and_color_becomes_gray_on_request():
     gray = COLOR[..., 0]
     for data in (saved(gray), saved(gray, "JPEG", quality=100)):
         known = np.asarray(Image.open(io.BytesIO(data)))
@@ -127,7 +127,7 @@ def flipped(data):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
-def test_a_picture_that_stops_early_is_refused(form):
+def test_a_image_that_stops_early_is_refused(form):
     with pytest.raises(
         UserError, match=r"^photo: .*cannot be decoded .*damaged, incomplete or not an image"
     ):
@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_a_png_is_noticed():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 100, b"\xff\xd8", b"plain text, not an image"])
-def test_what_is_no_picture_is_refused(data):
+def test_inputs_that_are_not_images_raise(data):
     with pytest.raises(UserError, match=r"photo: .*cannot be decoded"):
         decode(data, where="photo")
 
@@ -170,7 +170,7 @@ def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
         decode(make(60_000, 60_000), where="photo")
 
 
-def test_stored_pictures_are_read_in_the_order_that_is_asked_for():
+def test_stored_images_are_read_in_the_order_of_the_rows():
     many = [CHANCE.integers(0, 256, (5, 7, 3), dtype=np.uint8) for _ in range(6)]
     images = stored(*map(saved, many))
     assert images.shape == (6, 3, 5, 7)
@@ -180,7 +180,7 @@ def test_stored_pictures_are_read_in_the_order_that_is_asked_for():
         assert np.array_equal(read.inputs[place].permute(1, 2, 0).numpy(), many[row])
 
 
-def test_in_memory_or_not_pictures_and_targets_are_the_same():
+def test_in_memory_or_not_images_and_targets_are_the_same():
     images = stored(*(saved(np.full((2, 2, 3), k, np.uint8)) for k in range(5)))
     targets = torch.arange(5)
     inside = image_split(images, targets, LoadOptions(None, in_memory=60))
@@ -192,7 +192,7 @@ def test_in_memory_or_not_pictures_and_targets_are_the_same():
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_picture_of_another_size_is_refused_with_both(form):
+def test_a_image_of_another_size_is_refused_with_both(form):
     larger, smaller = (saved(np.zeros((n, 3, 3), np.uint8), form) for n in (5, 2))
     good = saved(np.zeros((4, 3, 3), np.uint8), form)
     for other, size in ((larger, "5x3"), (smaller, "2x3")):
@@ -200,7 +200,7 @@ def test_a_picture_of_another_size_is_refused_with_both(form):
             stored(good, other).read([0, 1])
 
 
-def test_bad_pictures_are_left_out_with_their_sentences_and_their_targets():
+def test_bad_images_are_skipped_with_their_targets_and_reported():
     good = [saved(np.full((4, 4, 3), k, np.uint8)) for k in range(4)]
     bad = stops_early(good[0])
     images = stored(bad, good[1], bad, good[3], on_bad="skip")
@@ -213,12 +213,12 @@ def test_bad_pictures_are_left_out_with_their_sentences_and_their_targets():
     assert read.inputs[:, 0, 0, 0].tolist() == [3, 1]
 
 
-def test_if_no_picture_can_be_read_the_first_says_why():
+def test_if_no_image_can_be_read_the_first_error_is_shown():
     with pytest.raises(UserError, match=r"none of 2 images can be read; image 0: "):
         stored(b"no", b"no", on_bad="skip")
 
 
-def test_raw_pictures_are_pixels_and_have_to_be_complete():
+def test_raw_images_are_pixels_and_have_to_be_complete():
     pixels = CHANCE.integers(0, 256, (2, 3, 3), dtype=np.uint8)
     images = StoredImages(Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), raw=True)
     assert np.array_equal(images.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)

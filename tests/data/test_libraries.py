@@ -75,7 +75,7 @@ def imported(module, tmp_path):
     return load
 
 
-def test_a_pair_of_sets_of_pictures_becomes_train_and_test(imported):
+def test_a_pair_of_sets_of_images_becomes_train_and_test(imported):
     data = imported((images(COLORS), images(COLORS[:4], LABELS[:4])))
     assert torch.equal(data.train.inputs, chw(COLORS))
     assert torch.equal(data.test.inputs, chw(COLORS[:4]))
@@ -84,7 +84,7 @@ def test_a_pair_of_sets_of_pictures_becomes_train_and_test(imported):
     assert (data.classes, data.brightest, data.validation) == (("0", "1"), 255, None)
 
 
-def test_a_third_set_is_the_validation_part(imported):
+def test_a_third_set_is_the_validation_split(imported):
     data = imported(tuple(images(COLORS[:n], LABELS[:n]) for n in (6, 5, 4)))
     assert [len(split) for split in (data.train, data.test, data.validation)] == [6, 5, 4]
 
@@ -132,7 +132,7 @@ def test_modules_are_found_in_the_folder_that_the_program_was_started_in(tmp_pat
     assert data.test.inputs.tolist() == [[0.5, 1.0]] * 2
 
 
-def test_pictures_are_gray_only_if_all_are(imported):
+def test_images_are_gray_only_if_all_are(imported):
     gray = [Image.fromarray(a[:, :, 0]) for a in COLORS]
     data = imported((Items(zip(gray, LABELS, strict=True)),) * 2)
     assert torch.equal(data.train.inputs[:, 0], torch.from_numpy(COLORS[:, :, :, 0]))
@@ -144,7 +144,7 @@ def test_pictures_are_gray_only_if_all_are(imported):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
-def test_pictures_of_any_mode_are_read(imported, mode):
+def test_images_of_any_mode_are_read(imported, mode):
     image = Image.fromarray(COLORS[0]).convert(mode)
     data = imported((Items([(image, 0)]),) * 2)
     wanted = image.convert("L" if mode in {"1", "L", "LA"} else "RGB")
@@ -231,7 +231,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_row_is_named_or_left_out(imported, what):
+def test_a_bad_row_is_named_or_skipped(imported, what):
     rows = [(image, label) for image, label in zip(COLORS, LABELS, strict=True)]
     rows[7] = BAD[what]
     with pytest.raises(UserError) as caught:
@@ -245,7 +245,7 @@ def test_a_bad_row_is_named_or_left_out(imported, what):
     assert what in data.train.skipped[0]
 
 
-def test_pictures_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
+def test_images_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
     path = tmp_path / "cut.png"
     Image.fromarray(CHANCE.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -261,7 +261,7 @@ def test_integers_that_float32_does_not_hold_are_refused(imported):
         imported(Items([([2**24 + 1], 0)]))
 
 
-def test_where_no_row_is_left_the_first_reason_is_told(imported):
+def test_if_no_row_is_left_the_first_error_is_shown(imported):
     with pytest.raises(UserError, match=r"none of 2 rows can be read; .*row 0: cannot be read"):
         imported(Items([ValueError("a"), ValueError("b")]), on_bad="skip")
     with pytest.raises(UserError, match="none of 0 rows"):
@@ -274,7 +274,7 @@ def test_a_class_without_a_name_is_refused(imported):
 
 
 @pytest.mark.parametrize("found", [3, None, {1}, (x for x in "ab"), Stream()])
-def test_what_is_no_data_set_is_refused(imported, found):
+def test_objects_that_are_not_data_sets_raise(imported, found):
     with pytest.raises(UserError, match=r"expected a data set with len\(d\) and d\[row\]"):
         imported(found)
 
@@ -299,7 +299,7 @@ def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     assert torch.equal(in_memory.train.inputs[[5, 0]], read.inputs)
 
 
-def test_a_stored_row_that_goes_bad_later_is_skipped_or_told(imported):
+def test_a_stored_row_that_goes_bad_later_is_skipped_or_raises(imported):
     for on_bad in ("skip", "raise"):
         rows = Items(zip(COLORS, LABELS, strict=True))
         data = imported((rows, rows), in_memory=0, on_bad=on_bad)
@@ -328,7 +328,9 @@ def failing():
         ("somebody:failing", "somebody:failing() failed (RuntimeError: no files)"),
     ],
 )
-def test_an_import_path_that_leads_nowhere_says_how_far_it_led(module, tmp_path, where, wanted):
+def test_an_import_path_that_does_not_exist_raises_with_its_last_existing_part(
+    module, tmp_path, where, wanted
+):
     module("somebody", data=images(COLORS), failing=failing)
     with pytest.raises(UserError) as caught:
         load_imported(where, {}, LoadOptions(tmp_path))
@@ -455,7 +457,7 @@ def test_options_name_config_splits_and_columns(hugging_face):
         ({"train": "train", "test": "train"}, "have to be different splits"),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(hugging_face, options, wanted):
+def test_ambiguous_columns_and_splits_raise_with_the_option(hugging_face, options, wanted):
     with pytest.raises(UserError, match=wanted):
         hugging_face({"train": table(range(6), fine=1), "test": table([7], fine=1)}, options)
 
@@ -465,7 +467,7 @@ def test_several_splits_of_other_names_want_one_to_be_named(hugging_face):
         hugging_face({"a": table(range(6)), "b": table([7, 8])})
 
 
-def test_a_failure_of_the_library_is_told_in_one_line(hugging_face):
+def test_an_error_of_the_library_is_shown_in_one_line(hugging_face):
     with pytest.raises(
         UserError,
         match=r"^hf:me/flowers cannot be loaded \(ValueError: no such config",
@@ -537,7 +539,7 @@ def test_a_class_of_one_part_is_divided(torchvision):
     assert (len(data.train), len(data.test), data.train.inputs.shape[2:]) == (8, 2, (2, 2))
 
 
-def test_files_that_are_missing_are_told_with_the_place_they_were_looked_for(torchvision, tmp_path):
+def test_missing_files_raise_with_the_folder(torchvision, tmp_path):
     with pytest.raises(UserError, match=f"under {tmp_path} .*not found or corrupted"):
         torchvision("ByTrain")
 
@@ -550,6 +552,6 @@ def test_files_that_are_missing_are_told_with_the_place_they_were_looked_for(tor
         ("ByTrain", {"test": "val"}, "has no named splits, got test="),
     ],
 )
-def test_what_torchvision_has_not_is_told(torchvision, name, options, wanted):
+def test_unknown_names_of_torchvision_raise(torchvision, name, options, wanted):
     with pytest.raises(UserError, match=wanted):
         torchvision(name, options)

@@ -73,19 +73,19 @@ def test_inputs_stay_with_their_targets():
         assert torch.equal(x[:, 0], y)
 
 
-def test_a_smaller_last_batch_can_be_left_out():
+def test_a_smaller_last_batch_can_be_skipped():
     loader = Loader(numbered(10), batch_size=4, seed=0, drop_last=True)
     assert [len(batch) for batch in rows(loader)] == [4, 4]
     assert len(loader) == 2
 
 
-def test_without_shuffling_the_order_is_that_of_the_part():
+def test_without_shuffling_the_order_is_that_of_the_split():
     assert rows(Loader(numbered(6), batch_size=4, seed=0, shuffle=False)) == [[0, 1, 2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-def test_no_rank_ever_gets_a_batch_of_one_and_no_example_is_left_out(batch_size, ranks):
+def test_no_rank_ever_gets_a_batch_of_one_and_no_example_is_lost(batch_size, ranks):
     for count in range(batch_size * ranks, 5 * batch_size * ranks + 2):
         settings = {"batch_size": batch_size, "seed": 0, "ranks": ranks}
         loaders = [Loader(numbered(count), rank=rank, **settings) for rank in range(ranks)]
@@ -284,7 +284,7 @@ def test_an_epoch_that_continues_after_another_began_is_refused(workers):
     assert all(torch.equal(x[:, 0], y) for x, y in second)
 
 
-def test_a_rank_of_whose_batch_nothing_is_left_raises_and_the_others_do_not_wait():
+def test_an_empty_batch_of_one_rank_raises_so_that_the_others_do_not_wait():
     split = Split(Slow(8, bad=[2]), torch.arange(8))
     options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
     with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):

@@ -10,7 +10,7 @@ from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 
-def test_the_parts_of_digits_hold_every_scan_once_with_its_label():
+def test_the_splits_of_digits_hold_every_scan_once_with_its_label():
     data = load("digits", test_fraction=0.3, seed=0)
     splits = [data.train, data.test]
     ours = sorted(
@@ -32,13 +32,13 @@ def test_every_class_has_the_same_share_of_test_examples():
     assert bool((data.test.targets.bincount() / whole - 0.3).abs().max() < 0.005)
 
 
-def test_the_seed_decides_the_parts():
+def test_the_seed_decides_the_split():
     first, again, other = (load("digits", test_fraction=0.3, seed=s).test.inputs for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_normalizing_looks_at_the_training_part_alone():
+def test_normalization_depends_on_the_training_split_only():
     data = load("digits", test_fraction=0.3, seed=0)
     by = normalization_of(data.train)
     train, test = (by.apply(split.inputs, torch.empty(0)) for split in (data.train, data.test))
@@ -87,7 +87,7 @@ def test_the_seed_decides_the_corruption():
 
 
 @pytest.mark.parametrize(("rare", "fraction"), [(2, 0.2), (2, 0.8), (1, 0.5)])
-def test_a_class_too_small_for_both_parts_is_refused_by_name(rare, fraction):
+def test_a_class_too_small_for_both_splits_is_refused_by_name(rare, fraction):
     targets = torch.tensor([0] * 50 + [1] * rare)
     with pytest.raises(UserError, match=rf"both splits; class owl has {rare}; try another"):
         train_test_rows(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
@@ -118,7 +118,7 @@ def test_statistics_are_joined_from_pieces(monkeypatch, stored):
         assert found.examples == 90
 
 
-def test_large_pictures_in_files_are_sampled_within_a_limit(monkeypatch):
+def test_large_images_in_files_are_sampled_within_a_limit(monkeypatch):
     monkeypatch.setattr("vicinal.data.normalize._MOST", 10 * 48)
     seen = []
 

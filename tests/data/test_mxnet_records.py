@@ -81,7 +81,7 @@ def test_label_vectors_become_targets_of_real_values():
 
 
 @pytest.mark.parametrize("form", ["jpg", "png"])
-def test_five_hundred_pictures_of_cifar_from_mxnet(shared, form):
+def test_five_hundred_images_of_cifar_from_mxnet(shared, form):
     name = shared / "mxnet" / f"cifar10_500_{form}"
     truth = truth_of(shared / "mxnet" / "cifar10_500_truth.npz")
     data = load(f"rec:{name}.rec,{name}.rec")
@@ -186,7 +186,7 @@ def test_a_test_label_that_training_does_not_know_is_refused(tmp_path):
         load("rec:train.rec,test.rec", root=tmp_path)
 
 
-def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
+def test_a_bad_record_is_refused_with_its_offset_or_skipped(tmp_path):
     contents = [png(k) for k in range(4)]
     contents[2] = contents[2][:40]
     images(tmp_path, "some.rec", [0, 1, 2, 3], contents=contents)
@@ -201,7 +201,7 @@ def test_a_bad_record_is_refused_with_its_place_or_left_out(tmp_path):
     assert "record 2" in split.skipped[0]
 
 
-def test_a_record_that_is_too_short_for_its_header_can_be_left_out(tmp_path):
+def test_a_record_that_is_too_short_for_its_header_can_be_skipped(tmp_path):
     written(
         tmp_path, "short.rec", [pack_image([0], 0, png(0)), b"short", pack_image([1], 2, png(2))]
     )
@@ -232,7 +232,7 @@ def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
         ("rec:all.rec?channels=2", "no value of the option channels '2'"),
         ("rec:all.rec?task=guess", "no value of the option task 'guess'"),
         ("rec:all.rec?size", "expected option=value after the question mark, got 'size'"),
-        ("rec:all.rec?size=3&size=4", "the option size comes twice"),
+        ("rec:all.rec?size=3&size=4", "the option size is repeated"),
     ],
 )
 def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
@@ -241,7 +241,7 @@ def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
         load(spec, root=tmp_path)
 
 
-def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
+def test_images_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
     contents = [png(k, size) for k, size in enumerate([(4, 4), (4, 8)] * 5)]
     images(tmp_path, "two.rec", [0, 0, 1, 1] * 2 + [0, 1], contents=contents)
     with pytest.raises(UserError, match=r"expected an image of 4x4x3 like the first one"):
@@ -251,7 +251,7 @@ def test_pictures_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
     assert split.inputs[:, 0, 0, 0].tolist() == list(range(10))
 
 
-def test_a_record_with_other_labels_can_be_left_out(tmp_path):
+def test_a_record_with_other_labels_can_be_skipped(tmp_path):
     images(tmp_path, "odd.rec", [0, 1, [1, 2], float("nan"), 1])
     split = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
     assert split.targets.tolist() == [0, 1, 1]
@@ -259,7 +259,7 @@ def test_a_record_with_other_labels_can_be_left_out(tmp_path):
     assert [sentence.split(",")[1][:9] for sentence in split.skipped] == [" record 2", " record 3"]
 
 
-def test_a_third_file_is_the_validation_part(tmp_path):
+def test_a_third_file_is_the_validation_split(tmp_path):
     for k, name in enumerate(("a", "b", "c")):
         images(tmp_path, f"{name}.rec", [0, 1], contents=[png(10 * k), png(10 * k + 1)])
     data = load("rec:a.rec,b.rec,c.rec", root=tmp_path)

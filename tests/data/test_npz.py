@@ -25,7 +25,7 @@ def loaded(folder, arrays, save=np.savez):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_arrays_of_pictures_are_read(tmp_path, save):
+def test_arrays_of_images_are_read(tmp_path, save):
     data = loaded(tmp_path, GOOD, save)
     assert np.array_equal(data.train.inputs.permute(0, 2, 3, 1).numpy(), IMAGES)
     assert data.train.targets.tolist() == [0, 1, 2, 0, 1, 2]
@@ -33,7 +33,7 @@ def test_arrays_of_pictures_are_read(tmp_path, save):
     assert data.brightest == 255
 
 
-def test_gray_pictures_in_the_order_of_fortran_get_a_channel(tmp_path):
+def test_gray_images_in_the_order_of_fortran_get_a_channel(tmp_path):
     gray = np.asfortranarray(IMAGES[..., 0])
     data = loaded(tmp_path, GOOD | {"train_images": gray, "test_images": gray[:2]})
     assert np.array_equal(data.train.inputs[:, 0].numpy(), gray)

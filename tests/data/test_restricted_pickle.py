@@ -131,7 +131,7 @@ def test_a_real_batch_reads_as_the_standard_library_reads_it(python2_pickle):
     assert ours[b"labels"] == labels
 
 
-def test_parts_that_appear_twice_are_one_part():
+def test_values_that_appear_twice_are_one_object():
     part = [1, 2]
     ours = loads(pickle.dumps([part, part]), origin="shared")
     assert ours == [part, part]

@@ -82,7 +82,7 @@ def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
 
 @every_augmentation
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_floating_point_pictures_become_what_bytes_become(augmentation, dtype):
+def test_floating_point_images_agree_with_bytes(augmentation, dtype):
     x = images()
     drawn = drawn_for(augmentation, x)
     expected = augmentation.apply(x, drawn).double()
@@ -115,7 +115,7 @@ def test_the_layout_in_memory_makes_no_difference(augmentation):
 
 
 @every_augmentation
-def test_pictures_of_one_channel_are_welcome(augmentation):
+def test_images_of_one_channel_are_accepted(augmentation):
     x = images(channels=1)
     out = augmentation.apply(x, drawn_for(augmentation, x))
     assert out.shape[1] == 1
@@ -124,7 +124,7 @@ def test_pictures_of_one_channel_are_welcome(augmentation):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @every_augmentation
-def test_a_gpu_makes_the_same_pictures_without_waiting(augmentation):
+def test_a_gpu_makes_the_same_images_without_waiting(augmentation):
     x = images(batch=70, height=32, width=32)
     drawn = drawn_for(augmentation, x)
     there = x.cuda()
@@ -155,7 +155,7 @@ def test_recipes_name_each_augmentation():
 @pytest.mark.parametrize(
     ("padding", "size"), [(4, None), (0, 5), (3, 8), (1, 11), (5, 13), (0, None)]
 )
-def test_a_padded_crop_is_what_a_loop_over_padded_pictures_cuts(padding, size, dtype):
+def test_a_padded_crop_is_what_a_loop_over_padded_images_cuts(padding, size, dtype):
     crop = RandomCrop(padding=padding, size=size)
     x = images(batch=40, height=9, width=11, dtype=dtype)
     drawn = drawn_for(crop, x)
@@ -205,7 +205,7 @@ def test_a_center_crop_has_as_much_on_either_side(size, rows, columns):
 # Flips.
 
 
-def test_a_flip_turns_the_drawn_pictures_and_no_other():
+def test_a_flip_turns_the_drawn_images_and_no_other():
     x = images(batch=20)
     drawn = drawn_for(RandomHorizontalFlip(), x)
     out = RandomHorizontalFlip().apply(x, drawn)
@@ -249,7 +249,7 @@ AMOUNTS = torch.cartesian_prod(*torch.tensor([[-90.0, 17.5, 90.0], [-200, 0, 60]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
-def test_colors_shift_as_colorsys_says(dtype):
+def test_colors_shift_as_in_colorsys(dtype):
     x = awkward_images().to(dtype)
     if dtype != torch.uint8:
         x = x * 0.999
@@ -313,7 +313,7 @@ def test_a_resized_crop_is_what_interpolate_makes_of_the_box(size):
         assert (rounded[i] - expected[0]).abs().max() <= 0.51
 
 
-def test_a_box_of_the_whole_picture_at_its_own_size_changes_nothing():
+def test_a_box_of_the_whole_image_at_its_own_size_changes_nothing():
     x = images(height=9, width=9)
     whole = torch.tensor([[0.0, 0, 9, 9]]).expand(len(x), 4)
     assert torch.equal(RandomResizedCrop(9).apply(x, whole), x)
@@ -431,7 +431,7 @@ def test_settings_out_of_range_are_refused(make, sentence):
     ],
     ids=str,
 )
-def test_pictures_that_do_not_suit_are_refused_when_drawing_and_when_applying(
+def test_images_of_an_unfit_size_raise_when_drawing_and_when_applying(
     augmentation, shape, sentence
 ):
     with pytest.raises(UserError, match=sentence):
@@ -442,7 +442,7 @@ def test_pictures_that_do_not_suit_are_refused_when_drawing_and_when_applying(
 
 
 @every_augmentation
-def test_what_is_no_picture_is_refused(augmentation):
+def test_inputs_that_are_not_images_raise(augmentation):
     with pytest.raises(UserError, match=r"expected images .* got examples of shape \(13,\)"):
         augmentation.draw(2, (13,), seeded())
     columns = augmentation.draw(2, (3, 40, 40), seeded()).shape[1]
@@ -463,7 +463,7 @@ def test_numbers_drawn_for_another_batch_are_refused(augmentation):
 
 @pytest.mark.parametrize("augmentation", [RandomCrop(), RandomResizedCrop(6)], ids=str)
 @pytest.mark.parametrize("wrong", [-1.0, 30.0, math.nan])
-def test_boxes_drawn_for_larger_pictures_are_refused(augmentation, wrong):
+def test_boxes_drawn_for_larger_images_are_refused(augmentation, wrong):
     x = images()
     drawn = drawn_for(augmentation, x)
     drawn[3, 1] = wrong
@@ -482,7 +482,7 @@ def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
 
 @pytest.mark.parametrize("wrong", [-0.5, 256.0, math.nan, math.inf])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colors_of_normalized_pictures_are_refused(wrong, channels):
+def test_colors_of_normalized_images_are_refused(wrong, channels):
     x = images(channels=channels, dtype=torch.float32)
     x[5, 0, 2, 2] = wrong
     with pytest.raises(UserError, match=r"values from 0 to 255, got .* before Normalize"):

@@ -182,7 +182,7 @@ class _Writer:
             if not fits(name):
                 raise UserError(f"the class name {name!r} cannot {purpose}; rename it")
             if self.data.classes.count(name) > 1:
-                raise UserError(f"the class name {name!r} comes twice; rename one")
+                raise UserError(f"the class name {name!r} is repeated; rename one")
 
     def _encoded(self, name: str, split: Split) -> Iterator[tuple[int, bytes, str]]:
         """Yield rows, their encoded images, and the suffix of such a file."""

@@ -115,7 +115,7 @@ def load_digits(where: str, options: Mapping[str, str], load_options: LoadOption
     from sklearn import datasets
 
     if where:
-        raise UserError(f"digits comes with scikit-learn and has no path, got {where!r}")
+        raise UserError(f"digits is part of scikit-learn and has no path, got {where!r}")
     check_options("digits", options, ())
     digits = datasets.load_digits()
     classes = tuple(str(name) for name in digits.target_names)

@@ -27,7 +27,7 @@ def parse_spec(spec: str) -> Spec:
     sources decode paths and values.
 
     Raises:
-        UserError: if an option has no value or comes twice, or if there is no such source.
+        UserError: if an option has no value or is repeated, or if there is no such source.
 
     Example:
         >>> parse_spec("rec:train.rec,test.rec?size=32&channels=1")
@@ -51,7 +51,7 @@ def parse_spec(spec: str) -> Spec:
                 "%3F in a path, and & as %26"
             )
         if key in options:
-            raise UserError(f"{spec}: the option {key} comes twice")
+            raise UserError(f"{spec}: the option {key} is repeated")
         options[key] = value
     if name in SOURCES:
         return Spec(name, where, options)

@@ -1,4 +1,4 @@
-"""The split of a data set that comes without a test split."""
+"""The train/test split of a data set that has no test split."""
 
 from collections.abc import Sequence
 

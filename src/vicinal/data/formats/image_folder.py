@@ -191,7 +191,7 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
             if name not in shown:
                 raise UserError(f"{folder} has no class {name} (it has: {', '.join(shown[:20])})")
             if only.count(name) > 1:
-                raise UserError(f"classes={','.join(only)}: {name} comes twice")
+                raise UserError(f"classes={','.join(only)}: {name} is repeated")
         return tuple(found[shown.index(name)] for name in only)
     if len(found) < 2:
         there = f" ({found[0]})" if found else ""

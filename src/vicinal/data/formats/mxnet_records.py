@@ -306,10 +306,10 @@ def _raw_images(
 def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tuple[str, ...]:
     if file is None:
         own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
-        beside = [path for path in (own, first.with_name("classes.txt")) if path.exists()]
-        if not beside:
+        nearby = [path for path in (own, first.with_name("classes.txt")) if path.exists()]
+        if not nearby:
             return ()
-        path = beside[0]
+        path = nearby[0]
     else:
         path = existing(file, load_options.root, what="file of class names")
     try:

@@ -31,7 +31,7 @@ class ImageFiles(Protocol):
         """Return the file, or file and record, of one image, for errors."""
 
     def identity(self, row: int) -> str:
-        """Return what tells one image from others without reading it: its name and size."""
+        """Return the name and size of one image, to notice changes without reading it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class StoredImages:
         return replace(self, files=files, shape=(len(files), *self.shape[1:]))
 
     def identity(self, row: int) -> str:
-        """Return what tells one image from others without reading it."""
+        """Return the name and size of one image, to notice changes without reading it."""
         return self.files.identity(row)
 
     def read(self, rows: Sequence[int]) -> ReadResult:

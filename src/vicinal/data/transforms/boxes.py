@@ -131,7 +131,7 @@ def resized(x: Tensor, boxes: Tensor, *, size: tuple[int, int]) -> Tensor:
     Args:
         x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
         boxes: ``(batch, 4)`` float64: top, left, height and width in whole pixels, on the CPU.
-        size: (height, width) of what is load_options.
+        size: (height, width) of the result.
 
     Returns:
         ``(batch, channels, *size)``, contiguous, of the type of ``x``.
