@@ -1,9 +1,8 @@
+import contextlib
+import io
 import json
-import os
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from vicinal import __version__
 from vicinal.cli import main
 from vicinal.training.recipe import read_recipe, resolved_text
 
-FOLDERS = ["report.html", "summary.json", "table.csv", "table.md"]
+FILES = ["report.html", "summary.json", "table.csv", "table.md"]
 
 
 def without_seconds(text):
@@ -23,14 +22,14 @@ def without_seconds(text):
     return json.dumps(summary)
 
 
-def wait_for_line(process, words):
-    """Read what a process says until some words come; the process goes on meanwhile."""
-    said = ""
+def wait_for_line(process, text):
+    """Read the stderr of a process until a line contains some text, while the process runs."""
+    lines = []
     for line in process.stderr:
-        said += line
-        if words in line:
+        lines.append(line)
+        if text in line:
             return
-    pytest.fail(f"{words!r} never came, but {said!r}")
+    pytest.fail(f"expected a line with {text!r}, got {lines}")
 
 
 def test_a_study_prints_the_answer_and_writes_the_report(finished_study, vicinal):
@@ -39,7 +38,7 @@ def test_a_study_prints_the_answer_and_writes_the_report(finished_study, vicinal
     assert "40% corrupted" in done.stdout
     assert "ERM" in done.stdout
     assert done.stdout.endswith(f"report: {finished_study / 'report.html'}\n")
-    for name in FOLDERS:
+    for name in FILES:
         assert (finished_study / name).stat().st_size > 0
     assert (finished_study / "trials" / "mixup-40-corrupted-seed1" / "metrics.csv").exists()
 
@@ -59,17 +58,21 @@ def test_json_is_the_summary_and_nothing_else(finished_study, vicinal):
     assert {row["arm"] for row in rows} == {"erm", "mixup", "mixup-features"}
 
 
-def test_one_seed_gives_no_interval_and_no_verdict(small_recipe, tmp_path, vicinal):
-    recipe = small_recipe({"corrupted_labels": [0.4]})
-    done = vicinal("study", recipe, "--seeds", 1, "--epochs", 1, "--out", tmp_path / "o", "--json")
+def test_one_seed_gives_no_verdict_and_the_default_folder_has_the_name_of_the_study(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = small_recipe({"name": "tiny", "corrupted_labels": [0.4]})
+    done = vicinal("study", recipe, "--seeds", 1, "--epochs", 1, "--json")
     assert done.exit_code == 0
+    assert Path("runs/tiny/report.html").exists()
     row = json.loads(done.stdout)["rows"][1]
     assert (row["n"], row["low"], row["difference_low"]) == (1, None, None)
     assert row["verdict"] == "no evidence"
     assert "Infinity" not in done.stdout
 
 
-def test_a_killed_study_goes_on_to_the_summary_of_an_unbroken_one(
+def test_a_killed_study_resumes_to_the_summary_of_an_unbroken_one(
     finished_study, tmp_path, start, vicinal
 ):
     recipe, out = finished_study / "recipe.toml", tmp_path / "killed"
@@ -87,7 +90,7 @@ def test_a_killed_study_goes_on_to_the_summary_of_an_unbroken_one(
     assert without_seconds((out / "summary.json").read_text()) == without_seconds(unbroken)
 
 
-def test_ctrl_c_however_often_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
+def test_ctrl_c_pressed_three_times_stops_with_a_sentence_and_130(finished_study, tmp_path, start):
     process = start("study", finished_study / "recipe.toml", "--out", tmp_path / "stopped")
     wait_for_line(process, "[1/12]")
     for _ in range(3):
@@ -124,7 +127,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, vicinal, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_a_different_study_is_refused_and_left_alone(finished_study, vicinal):
+def test_a_folder_with_a_different_study_is_an_error_and_stays_unchanged(finished_study, vicinal):
     before = {path: path.stat().st_mtime_ns for path in finished_study.rglob("*")}
     recipe = finished_study / "recipe.toml"
     done = vicinal("study", recipe, "--epochs", 3, "--out", finished_study)
@@ -136,27 +139,35 @@ def test_a_folder_with_a_different_study_is_refused_and_left_alone(finished_stud
     }
 
 
-def test_a_device_that_is_not_there_is_named(small_recipe, tmp_path, vicinal):
+def test_a_missing_device_is_named(small_recipe, tmp_path, vicinal):
     recipe = small_recipe({"training.accelerator": "mps"})
     done = vicinal("study", recipe, "--out", tmp_path / "o")
     assert done.exit_code == 2
     assert 'training.accelerator: "mps" is not available' in done.stderr
 
 
+@contextlib.contextmanager
 def files_up_to(size):
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    """Let this process write no larger files."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_up_costs_nothing_that_is_finished(copied_study, start, vicinal):
+def test_a_full_disk_loses_nothing_that_is_finished(copied_study, vicinal):
     # The page is larger than 50 kB, everything that is written before it is smaller.
-    for name in FOLDERS:
+    for name in FILES:
         (copied_study / name).unlink()
     recipe = copied_study / "recipe.toml"
-    process = start("study", recipe, "--out", copied_study, preexec_fn=files_up_to(50_000))
-    said = process.communicate()[1]
-    assert process.returncode == 2
-    assert said.count("\n") == 1
-    assert f"vicinal: {copied_study / 'report.html'} cannot be written: File too large" in said
+    with files_up_to(50_000):
+        done = vicinal("study", recipe, "--out", copied_study)
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    page = copied_study / "report.html"
+    assert f"vicinal: {page} cannot be written: File too large" in done.stderr
     assert not (copied_study / "summary.json").exists()
     done = vicinal("study", recipe, "--out", copied_study)
     assert done.exit_code == 0
@@ -164,22 +175,16 @@ def test_a_disk_that_fills_up_costs_nothing_that_is_finished(copied_study, start
     assert (copied_study / "report.html").exists()
 
 
-def test_a_disk_too_small_for_the_state_of_a_trial_is_named(finished_study, tmp_path, start):
-    process = start(
-        "study",
-        finished_study / "recipe.toml",
-        "--out",
-        tmp_path / "o",
-        preexec_fn=files_up_to(20_000),
-    )
-    said = process.communicate()[1]
-    assert process.returncode == 2
-    assert said.count("\n") == 1
-    assert "state.safetensors cannot be written: File too large" in said
+def test_a_disk_too_small_for_the_state_of_a_trial_is_named(finished_study, tmp_path, vicinal):
+    with files_up_to(20_000):
+        done = vicinal("study", finished_study / "recipe.toml", "--out", tmp_path / "o")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "state.safetensors cannot be written: File too large" in done.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(finished_study, start):
-    # Not even the first character finds a reader.
+def test_a_reader_that_closes_the_pipe_is_no_error(finished_study, start):
+    # Nobody reads even the first character.
     process = start("study", finished_study / "recipe.toml", "--out", finished_study, "--json")
     process.stdout.close()
     process.stdout = None
@@ -210,13 +215,6 @@ def test_help_has_an_example(vicinal):
     assert "Example: vicinal study digits" in done.stdout
 
 
-def test_the_default_folder_is_named_after_the_study(small_recipe, tmp_path, vicinal, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = small_recipe({"name": "tiny", "corrupted_labels": [0.0], "seeds": 1})
-    assert vicinal("study", recipe, "--epochs", 1).exit_code == 0
-    assert Path("runs/tiny/report.html").exists()
-
-
 def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):
     figure = tmp_path / "mixed.svg"
     done = vicinal("show", "--policy", "mixup", "--size", 3, "--out", figure)
@@ -235,7 +233,7 @@ def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):
         (("show", "--alpha", "-1"), "alpha"),
     ],
 )
-def test_what_the_other_commands_refuse_is_one_sentence(words, sentence, vicinal, tmp_path):
+def test_errors_of_the_other_commands_are_one_sentence(words, sentence, vicinal, tmp_path):
     done = vicinal(*words)
     assert done.exit_code == 2
     assert done.stderr.startswith("vicinal: ")
@@ -243,22 +241,19 @@ def test_what_the_other_commands_refuse_is_one_sentence(words, sentence, vicinal
     assert sentence in done.stderr
 
 
-def test_a_terminal_that_is_not_utf_8_gets_words_that_can_be_read(
-    finished_study, small_recipe, tmp_path
-):
+def test_a_terminal_that_is_not_utf_8_gets_readable_text(copied_study, small_recipe, monkeypatch):
     recipe = small_recipe({"arms.mixup.title": "mixup, α → ∞ … 猫"})
-    shutil.copytree(finished_study, tmp_path / "out")
-    (tmp_path / "out" / "recipe.toml").write_text(resolved_text(read_recipe(str(recipe))), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "vicinal", "study", recipe, "--out", tmp_path / "out"],
-        capture_output=True,
-        env=os.environ | {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-        check=False,
-    )
-    shown = done.stdout.decode("ascii")
-    assert done.returncode == 0, done.stderr
+    (copied_study / "recipe.toml").write_text(resolved_text(read_recipe(str(recipe))), "utf-8")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "argv", ["vicinal", "study", str(recipe), "--out", str(copied_study)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    terminal.flush()
+    shown = terminal.buffer.getvalue().decode("ascii")
     assert "baseline" in shown
-    assert f"report: {tmp_path}" in shown
+    assert f"report: {copied_study}" in shown
     assert r"mixup, \u03b1 \u2192 \u221e ... \u732b" in " ".join(shown.split())
 
 
@@ -277,7 +272,7 @@ def test_the_version_is_printed(vicinal):
     ],
 )
 @pytest.mark.parametrize("seed", [-1, 1 << 32, 1 << 64, 10**4000])
-def test_a_seed_out_of_range_is_refused_by_name(words, seed, vicinal, tmp_path, monkeypatch):
+def test_an_error_names_the_option_of_a_bad_seed(words, seed, vicinal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = vicinal(*words, "--seed", seed)
     assert done.exit_code == 2

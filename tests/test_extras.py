@@ -1,4 +1,4 @@
-"""What happens where only the core is installed: torch and numpy."""
+"""Errors if only the core is installed: PyTorch and NumPy."""
 
 import subprocess
 import sys
@@ -28,18 +28,19 @@ def run(code):
 
 
 def test_the_modules_are_those_of_the_packages_that_the_extra_installs():
-    wanted = {
+    expected = {
         line.partition(">")[0].lower()
         for line in metadata.requires("vicinal")
         if "extra ==" in line and "study" in line.partition(";")[2]
     }
     packages = metadata.packages_distributions()
-    assert {packages[module][0].lower().replace("_", "-") for module in MODULES} == wanted
+    assert {packages[module][0].lower().replace("_", "-") for module in MODULES} == expected
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["study", "digits"]])
-def test_the_command_line_is_a_sentence_with_the_pip_command(words):
-    done = run(f"from vicinal.__main__ import main; sys.argv[1:] = {words}; main()")
+def test_the_command_line_prints_the_pip_command(words):
+    # Named as the command, the process does not wait for PyTorch.
+    done = run(f"sys.argv = ['vicinal', *{words}]; from vicinal.__main__ import main; main()")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("vicinal: the Python package typer is not installed; ")
@@ -53,16 +54,16 @@ def test_the_library_raises_an_import_error_with_the_pip_command():
 import vicinal, vicinal.data, vicinal.models, vicinal.mixing
 from vicinal.data import Loader, SOURCES
 
-def told(call):
+def report(call):
     try:
         call()
     except ImportError as error:
         print(type(error).__mro__[1].__name__, error)
 
-told(lambda: vicinal.data.load("digits"))
-told(lambda: vicinal.data.load("iris"))
-told(lambda: __import__("vicinal.training.recipe"))
-told(lambda: __import__("vicinal.training.single_trial"))
+report(lambda: vicinal.data.load("digits"))
+report(lambda: vicinal.data.load("iris"))
+report(lambda: __import__("vicinal.training.recipe"))
+report(lambda: __import__("vicinal.training.single_trial"))
 """
     )
     assert done.returncode == 0, done.stderr
@@ -73,9 +74,10 @@ told(lambda: __import__("vicinal.training.single_trial"))
         assert COMMAND in line
 
 
-def test_a_package_that_is_missing_later_is_named_by_the_command_line():
+def test_the_command_line_names_a_package_that_is_missing_later():
     code = BLOCKED.replace(str(sorted(MODULES)), "['sklearn']")
-    code += "from vicinal.__main__ import main; sys.argv[1:] = ['data', 'info', 'digits']; main()"
+    code += "sys.argv = ['vicinal', 'data', 'info', 'digits']; "
+    code += "from vicinal.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("vicinal: the Python package sklearn is not installed; ")

@@ -68,15 +68,18 @@ main()
 
 @pytest.mark.parametrize("code", [EARLY, TWICE, LATE, CAUSED])
 def test_ctrl_c_at_any_moment_is_one_sentence_and_130(code):
-    # Whoever runs the tests in the background may let them ignore Ctrl-C.
-    code = f"import signal; signal.signal(2, signal.default_int_handler)\n{code}"
+    # Tests that run in the background may ignore Ctrl-C. Named as the command, the process does
+    # not wait for PyTorch.
+    start = "import signal, sys; signal.signal(2, signal.default_int_handler)"
+    code = f"{start}; sys.argv = ['vicinal']\n{code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "vicinal: stopped\n")
 
 
 def test_a_process_that_ignores_ctrl_c_still_does():
     code = (
-        "import signal; signal.signal(2, signal.SIG_IGN); from vicinal import interrupts;"
+        "import signal, sys; sys.argv = ['vicinal']; signal.signal(2, signal.SIG_IGN);"
+        "from vicinal import interrupts;"
         "interrupts.listen(); signal.raise_signal(2); print('on')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

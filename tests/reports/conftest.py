@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,15 +16,19 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def study_with_rows(copied_study, vicinal):
-    """Answer with a finished study to whose recipe published rows were added."""
-    path = copied_study / "recipe.toml"
-    settings = load_resolved(path).model_dump() | {"published": ROWS}
-    path.write_text(resolved_text(Recipe.model_validate(settings)))
-    done = vicinal("study", path, "--out", copied_study)
+DIFFERENCES = ["Their loss is <another> one.", "Their *network* has fewer norms."]
+
+
+@pytest.fixture(scope="session")
+def study_with_rows(finished_study, tmp_path_factory):
+    """Return a finished study with published rows and known differences, and its output."""
+    folder = Path(shutil.copytree(finished_study, tmp_path_factory.mktemp("rows") / "study"))
+    path = folder / "recipe.toml"
+    added = {"published": ROWS, "known_differences": DIFFERENCES}
+    path.write_text(resolved_text(Recipe.model_validate(load_resolved(path).model_dump() | added)))
+    done = CliRunner().invoke(app, ["study", str(path), "--out", str(folder)])
     assert done.exit_code == 0, done.output
-    return copied_study
+    return folder, done.stdout
 
 
 HOSTILE = (

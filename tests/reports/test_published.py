@@ -1,4 +1,4 @@
-"""Published rows, beside what was measured: in the summary, and in every form of a report."""
+"""Published rows next to measured ones, in the summary and in every form of the report."""
 
 import csv
 import io
@@ -11,8 +11,7 @@ from rich.console import Console
 from vicinal.reports.study_tables import csv_text, markdown, print_study
 from vicinal.reports.study_text import published_rows
 from vicinal.studies.summary import summarize
-from vicinal.training.recipe import load_resolved, read_recipe, resolved_text
-from vicinal.training.settings import Recipe
+from vicinal.training.recipe import read_recipe
 from vicinal.training.trial_result import Result, trials_of
 
 RESULTS = Path(__file__).parents[2] / "results/digits"
@@ -92,7 +91,7 @@ def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summariz
     assert ",3,,this study,91.0," in csv_text(summary["published"])
 
 
-def test_without_true_labels_nothing_is_set_beside(summarized):
+def test_without_true_labels_nothing_is_compared(summarized):
     summary = summarized(corrupted_labels=[0.4])
     assert [row["measured"] for row in summary["published"]] == [None] * 3
 
@@ -122,22 +121,15 @@ def test_markdown_and_terminal_have_the_table_and_its_sentence(summarized):
     assert SENTENCE in " ".join(printed.split())
 
 
-def test_what_differs_is_said_below_the_published_rows(copied_study, vicinal):
-    path = copied_study / "recipe.toml"
-    differs = ["Their loss is <another> one.", "Their *network* has fewer norms."]
-    row = published("erm", 2, 94.47)
-    settings = load_resolved(path).model_dump() | {"published": [row], "known_differences": differs}
-    path.write_text(resolved_text(Recipe.model_validate(settings)))
-    done = vicinal("study", path, "--out", copied_study)
-    assert done.exit_code == 0, done.output
-    assert "  - Their loss is <another> one.\n" in done.stdout
-    text = (copied_study / "table.md").read_text()
+def test_known_differences_are_listed_below_the_published_rows(study_with_rows):
+    folder, shown = study_with_rows
+    assert "  - Their loss is <another> one.\n" in shown
+    text = (folder / "table.md").read_text()
     assert "- Their loss is \\<another\\> one.\n- Their \\*network\\* has fewer norms.\n" in text
-    page = (copied_study / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "<li>Their loss is &lt;another&gt; one.</li>" in page
-    places = [
-        page.index(words) for words in ("next to ours", "Known differences", "<li>Their loss")
-    ]
+    parts = ("next to ours", "Known differences", "<li>Their loss")
+    places = [page.index(text) for text in parts]
     assert places == sorted(places)
 
 
@@ -151,7 +143,7 @@ def test_csv_has_the_numbers(summarized):
     assert [row["accuracy"] for row in rows] == ["94.47", "95.8", "90.0"]
 
 
-def test_where_nothing_is_published_nothing_is_said_of_it():
+def test_a_report_without_published_rows_does_not_mention_them():
     summary = json.loads((RESULTS / "summary.json").read_text())
     assert "published" not in summary
     assert markdown(summary) == (RESULTS / "table.md").read_text()
@@ -159,20 +151,22 @@ def test_where_nothing_is_published_nothing_is_said_of_it():
 
 
 def test_the_folder_and_the_page_have_them_too(study_with_rows):
-    summary = json.loads((study_with_rows / "summary.json").read_text())
-    assert (study_with_rows / "published.csv").read_text() == csv_text(summary["published"])
-    page = (study_with_rows / "report.html").read_text()
+    folder, _ = study_with_rows
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (folder / "published.csv").read_text() == csv_text(summary["published"])
+    page = (folder / "report.html").read_text()
     assert "<h2>Published, next to ours</h2>" in page
     assert SENTENCE in page
     for row in published_rows(summary):
         assert f"<span>{row[3]}</span>" in page
 
 
-def test_a_lost_table_of_published_rows_is_written_again(study_with_rows, vicinal):
-    before = (study_with_rows / "published.csv").read_text()
-    (study_with_rows / "published.csv").unlink()
-    vicinal("study", study_with_rows / "recipe.toml", "--out", study_with_rows)
-    assert (study_with_rows / "published.csv").read_text() == before
+def test_a_deleted_table_of_published_rows_is_written_again(study_with_rows, vicinal):
+    folder, _ = study_with_rows
+    before = (folder / "published.csv").read_text()
+    (folder / "published.csv").unlink()
+    vicinal("study", folder / "recipe.toml", "--out", folder)
+    assert (folder / "published.csv").read_text() == before
 
 
 def test_a_study_without_them_has_no_such_file(finished_study):

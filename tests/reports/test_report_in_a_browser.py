@@ -106,7 +106,7 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_published_rows_stand_whole_within_the_page(browser, study_with_rows, width):
     page = browser.new_page(viewport={"width": width, "height": 844})
-    page.goto((study_with_rows / "report.html").as_uri())
+    page.goto((study_with_rows[0] / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     table = page.locator("table.published")
     assert table.locator("tbody tr").count() == 3
