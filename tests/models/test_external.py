@@ -12,7 +12,7 @@ NAMES = ["resnet18", "resnet18d", "resnet34", "vit_tiny_patch16_224"]
 
 
 class Made(nn.Linear):
-    """Remembers what it was asked for."""
+    """Records its arguments."""
 
     def __init__(self, name, **settings):
         super().__init__(2, settings["num_classes"])
@@ -21,7 +21,7 @@ class Made(nn.Linear):
 
 @pytest.fixture
 def timm(monkeypatch):
-    """Put a stand-in for timm in its place, with the functions that are called of it."""
+    """Replace timm by a module with the functions that vicinal calls."""
     module = ModuleType("timm")
     module.is_model = lambda name: name.partition(".")[0] in NAMES
     module.list_models = lambda: NAMES
@@ -32,7 +32,7 @@ def timm(monkeypatch):
 
 @pytest.fixture
 def torchvision(monkeypatch):
-    """Put a stand-in for torchvision in its place."""
+    """Replace torchvision by a module with the functions that vicinal calls."""
     module, models = ModuleType("torchvision"), ModuleType("torchvision.models")
     module.models = models
     everything = ["googlenet", "resnet18", "resnet50", "fasterrcnn_resnet50_fpn"]
@@ -85,62 +85,62 @@ def test_a_network_of_torchvision_is_built_for_the_classes_without_weights(torch
     assert network.asked == ("resnet18", {"weights": None, "num_classes": 7})
 
 
-def test_a_network_of_torchvision_puts_out_nothing_but_scores_while_it_trains(torchvision):
+def test_a_network_of_torchvision_returns_only_logits_in_training_mode(torchvision):
     _, settings = build("torchvision:googlenet", shape=(3, 96, 96), classes=7).asked
     assert settings["aux_logits"] is False
 
 
-def test_torchvision_takes_three_channels_alone(torchvision):
+def test_torchvision_takes_only_three_channels(torchvision):
     message = refused("torchvision:resnet18", (1, 28, 28))
-    assert "takes 3 channels, and the examples have 1; timm:resnet18" in message
+    assert "expects 3 channels, got 1. Try timm:resnet18" in message
 
 
-def test_libraries_take_no_rows_of_tables(timm, torchvision):
+def test_libraries_do_not_take_rows_of_tables(timm, torchvision):
     for name in ("timm:resnet18", "torchvision:resnet18"):
-        assert "not examples of shape (30,)" in refused(name, (30,))
+        assert "got examples of shape (30,)" in refused(name, (30,))
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_a_library_that_is_missing_is_named_with_the_command_that_adds_it(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     message = refused(f"{library}:resnet18")
-    assert message.startswith(f"{library}:resnet18 wants the library {library}, which is not")
-    assert f"pip install {library} adds it" in message
+    assert message.startswith(f"{library}:resnet18 requires the library {library}, which is not")
+    assert f"Run pip install {library}." in message
 
 
-def test_a_library_that_lacks_something_itself_is_not_called_missing(monkeypatch, tmp_path):
+def test_a_library_with_a_missing_dependency_is_called_broken(monkeypatch, tmp_path):
     (tmp_path / "timm.py").write_text("import a_module_that_is_nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     message = refused("timm:resnet18")
-    assert "cannot be imported here (ModuleNotFoundError: No module named 'a_module" in message
+    assert "which is broken (ModuleNotFoundError: No module named 'a_module" in message
     assert "pip install --upgrade timm" in message
 
 
-def test_a_library_that_fits_another_torch_is_refused_with_what_it_says(monkeypatch, tmp_path):
+def test_the_error_of_a_library_for_another_torch_is_shown(monkeypatch, tmp_path):
     (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert "(RuntimeError: operator nms does not exist)" in refused("timm:resnet18")
 
 
-def test_a_network_that_is_not_there_is_refused_with_the_nearest_names(timm, torchvision):
+def test_an_unknown_network_of_a_library_raises_an_error_with_the_nearest_names(timm, torchvision):
     assert refused("timm:resnet81") == (
         "timm has no network 'resnet81'; the nearest of 4 are resnet18, resnet18d, resnet34"
     )
     assert "'resnet5'; the nearest of 3 are resnet50, resnet18" in refused("torchvision:resnet5")
 
 
-def test_a_network_of_torchvision_for_another_task_is_refused(torchvision):
+def test_a_network_of_torchvision_for_another_task_raises_an_error(torchvision):
     message = refused("torchvision:fasterrcnn_resnet50_fpn")
     assert "no network for classification 'fasterrcnn_resnet50_fpn'" in message
 
 
-def test_a_network_that_a_library_fails_to_build_is_refused_with_what_it_says(timm):
+def test_the_error_of_a_library_that_fails_to_build_a_network_is_shown(timm):
     def create_model(name, **settings):
         raise TypeError("unexpected keyword argument 'in_chans'")
 
     timm.create_model = create_model
     message = refused("timm:resnet18")
-    assert "timm:resnet18 failed to make" in message
+    assert "timm:resnet18 failed to build" in message
     assert "(TypeError: unexpected keyword argument 'in_chans')" in message
 
 
@@ -150,7 +150,7 @@ def test_a_callable_of_the_current_folder_gets_the_shape_and_the_classes():
     assert build("networks_of_mine:Family.narrow", shape=(4,), classes=2).asked == ((4,), 2)
 
 
-def test_networks_of_vicinal_can_be_had_by_their_import_path():
+def test_networks_of_vicinal_can_be_built_by_their_import_path():
     network = build("vicinal.models.small_cnn:SmallCNN", shape=(1, 8, 8), classes=10)
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
@@ -169,19 +169,22 @@ def test_networks_of_vicinal_can_be_had_by_their_import_path():
         ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (there are: narrow)"),
         (
             "networks_of_mine:depth",
-            "expected a function or class that makes a network of (shape, classes), got the int",
+            "expected a function or class that builds a network from (shape, classes), got the int",
         ),
-        ("networks_of_mine:failing", "(RuntimeError: no such kernel); call it by itself"),
-        ("networks_of_mine:name_of_one", "wants a torch.nn.Module to come out"),
-        ("networks_of_mine:name_of_one", "of type str came; return the network itself"),
+        ("networks_of_mine:failing", "(RuntimeError: no such kernel). Call it by itself"),
+        (
+            "networks_of_mine:name_of_one",
+            "expected a torch.nn.Module from the call with (shape, classes)",
+        ),
+        ("networks_of_mine:name_of_one", "got str. Return the network itself"),
     ],
 )
-def test_a_callable_that_makes_no_network_is_refused_in_one_sentence(name, words):
+def test_a_callable_that_builds_no_network_raises_an_error_in_one_line(name, words):
     assert words in refused(name)
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "nowhere.at_all:net"])
-def test_names_of_others_are_checked_before_anything_is_imported(monkeypatch, name):
+def test_external_names_are_checked_without_importing_anything(monkeypatch, name):
     for library in ("timm", "torchvision"):
         monkeypatch.setitem(sys.modules, library, None)
     check_name(name)
@@ -191,17 +194,17 @@ def test_names_of_others_are_checked_before_anything_is_imported(monkeypatch, na
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("timm:", "timm: lacks the name of a network, such as timm:resnet18"),
-        ("torchvision: ", "such as torchvision:resnet18"),
-        (":net", "':net' names no network: names with a colon are timm:NAME, torchvision:NAME"),
+        ("timm:", "timm: lacks the name of a network. Try timm:resnet18."),
+        ("torchvision: ", "Try torchvision:resnet18"),
+        (":net", "network ':net': names with a colon are timm:NAME, torchvision:NAME"),
         ("my networks:net", "and package.module:callable"),
-        ("networks:", "names no network"),
-        ("networks:a:b", "names no network"),
+        ("networks:", "names with a colon are"),
+        ("networks:a:b", "names with a colon are"),
         ("smal-cnn", "'smal-cnn'; did you mean 'small-cnn'"),
-        ("smal-cnn", "networks from elsewhere: timm:NAME, torchvision:NAME and package.module:"),
+        ("smal-cnn", "external networks: timm:NAME, torchvision:NAME and package.module:"),
     ],
 )
-def test_a_name_that_no_network_can_have_is_refused_before_anything_is_built(name, words):
+def test_an_invalid_name_raises_an_error_before_anything_is_built(name, words):
     for asked in (check_name, mixing_layers):
         with pytest.raises(UserError) as caught:
             asked(name)

@@ -9,7 +9,7 @@ from vicinal.models.fast_cnn import FastCNN
 
 
 def pictures(count=300, channels=3, side=10):
-    """Return pictures whose neighboring pixels and channels are alike, of mean nought."""
+    """Return pictures whose neighboring pixels and channels are alike, of mean zero."""
     noise = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     x = noise.cumsum(2).cumsum(3) + noise.sum(1, keepdim=True)
     return (x - x.mean()) / x.std()
@@ -142,7 +142,7 @@ def test_inputs_without_any_contrast_whiten_to_finite_filters():
     ],
     ids=["recordings", "channels", "a row", "none", "raw bytes"],
 )
-def test_inputs_that_cannot_whiten_are_refused_with_what_to_pass(x):
+def test_unsuitable_inputs_to_whiten_by_raise_an_error(x):
     model = FastCNN((3, 10, 10), 10)
-    with pytest.raises(ValueError, match=r"shape \(n, 3, height, width\).* got \(.*pass a part"):
+    with pytest.raises(ValueError, match=r"shape \(n, 3, height, width\).* got \(.*Pass some"):
         model.whiten_by(x)

@@ -71,7 +71,7 @@ def by_hand(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_weights_are_as_many_as_elsewhere(name):
+def test_the_number_of_weights_is_the_published_one(name):
     shape, classes, known = COUNTS[name]
     with torch.device("meta"):
         network = build(name, shape=shape, classes=classes)
@@ -149,7 +149,7 @@ def test_the_small_network_of_the_mxnet_layer_normalizes_its_input_without_weigh
     assert first(x).std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_an_unknown_network_is_refused_with_the_nearest_name():
+def test_an_unknown_network_raises_an_error_with_the_nearest_name():
     with pytest.raises(UserError, match=r"'smal-cnn'; did you mean 'small-cnn'"):
         build("smal-cnn", shape=(1, 8, 8), classes=10)
 
@@ -157,11 +157,11 @@ def test_an_unknown_network_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("small-cnn", (30,), r"small-cnn does not take .* \(30,\); these do: mlp$"),
+        ("small-cnn", (30,), r"small-cnn does not take .* \(30,\); these networks do: mlp$"),
         (
             "resnet-50",
             (3, 28, 28),
-            r"\(3, 28, 28\); these do: small-cnn, fast-cnn, mlp, lenet, preact",
+            r"\(3, 28, 28\); these networks do: small-cnn, fast-cnn, mlp, lenet, preact",
         ),
     ],
 )

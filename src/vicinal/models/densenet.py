@@ -8,18 +8,18 @@ from vicinal.models.weights import initialize
 
 
 class DenseNet(nn.Module):
-    """DenseNet-BC for pictures of about 32x32 pixels.
+    """DenseNet-BC for images of about 32x32 pixels.
 
     Huang et al., "Densely Connected Convolutional Networks" (https://arxiv.org/abs/1608.06993),
-    section 4.1: a 3x3 convolution to twice the growth, three blocks of equally many layers, each of
-    a 1x1 convolution to four times the growth and a 3x3 one, whose outcome is put behind what came
-    in; between blocks half of the channels and half of the size.
+    section 4.1: a 3x3 convolution to ``2 * growth`` channels and three blocks of equally many
+    layers. Each layer is a 1x1 convolution to ``4 * growth`` channels and a 3x3 convolution, whose
+    output is concatenated to its input. Transitions between blocks halve channels and size.
 
     Args:
         shape: of one example, (channels, height, width).
-        classes: number of scores that come out.
-        depth: layers with weights, 4 more than a multiple of 6.
-        growth: channels that each layer adds.
+        classes: number of logits.
+        depth: number of layers with weights, a multiple of 6 plus 4.
+        growth: number of channels that each layer adds.
 
     Example:
         >>> sum(p.numel() for p in DenseNet((3, 32, 32), 10, depth=100, growth=12).parameters())
@@ -27,7 +27,7 @@ class DenseNet(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, *, depth: int, growth: int) -> None:
-        """Build the network, with weights after He et al. (arXiv 1502.01852)."""
+        """Build the network, with the initialization of He et al. (arXiv 1502.01852)."""
         super().__init__()
         channels = 2 * growth
         self.stem = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)
@@ -46,10 +46,10 @@ class DenseNet(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
         x = F.relu(self.norm(self.blocks(self.stem(x))))
-        scores: Tensor = self.head(x.mean((2, 3)))
-        return scores
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 class _Dense(nn.Module):

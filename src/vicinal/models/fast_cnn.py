@@ -7,23 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 12.64**0.5
-"""By how much scores are multiplied, and first weights of the head divided."""
+"""Factor of the logits, and divisor of the head's initial weights."""
 
 
 class FastCNN(nn.Module):
-    """Whitened 2x2 patches, three blocks of two 3x3 convolutions, and the maximum over places.
+    """Whitened 2x2 patches, three blocks of two 3x3 convolutions, and global max pooling.
 
     Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (https://arxiv.org/abs/2404.00498),
-    with the head of its author's later program: its weights begin with standard deviation 1, and
-    scores are divided by the number of its inputs. The first convolution, of 2x2 without padding to
-    eight filters a channel, does not learn: ``whiten_by`` sets it from inputs, and until then it is
-    as PyTorch draws it. Filters of the 3x3 convolutions begin by passing their inputs on, as far as
-    there are inputs. Norms learn a bias alone, and soon forget old batches. Where 32x32 pixels come
-    in, the maximum is over 3x3 places.
+    with the head of its author's later code: its initial weights have std 1, and the logits are
+    divided by the number of its inputs. The first convolution (2x2, no padding, eight filters for
+    each input channel) is frozen: ``whiten_by`` computes it from inputs, and until then it has
+    PyTorch's default initialization. The 3x3 convolutions start as the identity on as many
+    channels as they have inputs. Batch norms learn only a bias and use a momentum of 0.4.
 
     Args:
-        shape: of one example, (channels, height, width), 9 or more pixels each way.
-        classes: number of scores that come out.
+        shape: of one example, (channels, height, width), at least 9x9 pixels.
+        classes: number of logits.
         widths: channels of each block.
 
     Example:
@@ -34,7 +33,7 @@ class FastCNN(nn.Module):
     def __init__(
         self, shape: tuple[int, ...], classes: int, widths: Sequence[int] = (64, 256, 256)
     ) -> None:
-        """Build the network, with PyTorch's default draw where nothing else is said above."""
+        """Build the network; unless noted above, with PyTorch's default initialization."""
         super().__init__()
         channels = 2 * shape[0] * 4
         self.whiten = nn.Conv2d(shape[0], channels, 2)
@@ -47,26 +46,26 @@ class FastCNN(nn.Module):
             self.head.weight /= HEAD * self.head.weight.std()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
         x = self.block3(self.block2(self.block1(F.gelu(self.whiten(x)))))
-        scores: Tensor = self.head(x.amax((2, 3))) * (HEAD / self.head.in_features)
-        return scores
+        logits: Tensor = self.head(x.amax((2, 3))) * (HEAD / self.head.in_features)
+        return logits
 
     @torch.no_grad()
     def whiten_by(self, x: Tensor) -> None:
-        """Set the first convolution, so that what comes out of it is uncorrelated on such inputs.
+        """Set the first convolution so that its outputs on these inputs are uncorrelated.
 
-        Its filters are the eigenvectors of the second moments of all 2x2 patches, each divided by
-        the square root of its eigenvalue and 5e-4, the largest eigenvalue last; then all of them
-        with the other sign. The same inputs give the same filters on any device and with any number
-        of threads, to rounding: it is worked out on the CPU, in float64.
+        Its filters are the eigenvectors of the second moments of all 2x2 patches, in ascending
+        order, each divided by the square root of its eigenvalue plus 5e-4; then their negatives.
+        They are computed on the CPU in float64, so that the same inputs give the same filters on
+        any device and with any number of threads, up to rounding.
 
         Args:
-            x: ``(n, channels, height, width)``, normalized inputs; 5,000 of CIFAR-10 do. Not
-                modified.
+            x: ``(n, channels, height, width)``, normalized inputs; 5,000 are enough for CIFAR-10.
+                Not modified.
 
         Raises:
-            ValueError: if that is not their shape, or if they are not floating point.
+            ValueError: if the inputs have another shape or are not floating point.
 
         Example:
             >>> network = FastCNN((1, 9, 9), 2)
@@ -81,14 +80,14 @@ class FastCNN(nn.Module):
         fits = x.dim() == 4 and x.shape[1] == channels and len(x) > 0 and min(x.shape[2:]) >= 2
         if not (fits and x.is_floating_point()):
             raise ValueError(
-                f"whiten_by needs normalized inputs of shape (n, {channels}, height, width) with "
-                f"2x2 pixels or more; got {tuple(x.shape)}, {x.dtype}: pass a part of the training "
+                f"whiten_by expects normalized inputs of shape (n, {channels}, height, width) with "
+                f"at least 2x2 pixels, got {tuple(x.shape)}, {x.dtype}. Pass some of the training "
                 "inputs as the network gets them."
             )
         size, count = 4 * channels, 0
         moments = torch.zeros(size, size, dtype=torch.float64)
-        for part in x.split(256):
-            patches = F.unfold(part.cpu().double(), 2).transpose(0, 1).flatten(1)
+        for chunk in x.split(256):
+            patches = F.unfold(chunk.cpu().double(), 2).transpose(0, 1).flatten(1)
             moments += patches @ patches.T
             count += patches.shape[1]
         values, vectors = torch.linalg.eigh(moments / count)
@@ -98,10 +97,10 @@ class FastCNN(nn.Module):
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """Return what makes the first large entry of each row positive.
+    """Return the signs that make the first large entry of each row positive.
 
-    An eigenvector may come out with either sign. The largest entry of all is no guide: others are
-    often as large, and rounding decides.
+    An eigenvector may come out with either sign. The largest entry cannot decide: several are often
+    equally large up to rounding.
     """
     large = vectors.abs() > vectors.abs().amax(1, keepdim=True) / 2
     return vectors.gather(1, large.int().argmax(1, keepdim=True)).sign()

@@ -10,7 +10,7 @@ class MLP(nn.Module):
 
     Args:
         shape: of one example; all of its values are features.
-        classes: number of scores that come out.
+        classes: number of logits.
 
     Example:
         >>> import torch
@@ -26,6 +26,6 @@ class MLP(nn.Module):
         self.head = nn.Linear(128, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, ...)`` to scores ``(batch, classes)``."""
-        scores: Tensor = self.head(self.layer2(self.layer1(x)))
-        return scores
+        """Map ``(batch, ...)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.layer2(self.layer1(x)))
+        return logits

@@ -1,4 +1,4 @@
-"""Residual networks whose units begin with normalization, narrow and wide."""
+"""Pre-activation residual networks, narrow and wide."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,30 @@ from vicinal.models.weights import initialize
 
 
 class PreActResNet(nn.Module):
-    """Pre-activation ResNet for pictures of about 32x32 pixels, without a first pooling.
+    """Pre-activation ResNet for images of about 32x32 pixels, without initial pooling.
 
     He et al., "Identity Mappings in Deep Residual Networks" (https://arxiv.org/abs/1603.05027): a
-    3x3 convolution, stages of units, normalization, ReLU, the mean over places, a linear layer.
-    From the second on, stages have stride 2. With wider stages it is the Wide ResNet of Zagoruyko
-    and Komodakis (https://arxiv.org/abs/1605.07146).
+    3x3 convolution, stages of units, batch norm, ReLU, global average pooling, a linear layer. All
+    stages but the first have stride 2. With wider stages it is the Wide ResNet of Zagoruyko and
+    Komodakis (https://arxiv.org/abs/1605.07146).
 
     Args:
         shape: of one example, (channels, height, width).
-        classes: number of scores that come out.
-        units: of each stage.
-        widths: channels within the units of each stage.
-        stem: channels of the first convolution.
-        bottleneck: units of three convolutions with four times the channels at their ends, as from
-            50 layers on; else of two.
-        projected: whether the first unit has a convolution on its way around, though the channels
-            are the same.
-        normalize_input: whether a batch norm without weights stands before everything.
+        classes: number of logits.
+        units: number of units in each stage.
+        widths: number of channels within the units of each stage.
+        stem: number of channels of the first convolution.
+        bottleneck: whether units have three convolutions, and four times as many output channels,
+            as ResNets of 50 and more layers do; otherwise they have two.
+        projected: whether the shortcut of the very first unit is a convolution, even if the number
+            of channels stays the same.
+        normalize_input: whether a batch norm without weights precedes the first convolution.
         normalize_stem: whether the first convolution is followed by a batch norm and ReLU.
         activated_identity: whether the identity shortcut of a unit starts after the unit's first
             norm and ReLU, and not before them.
         normalize_output: whether the last stage is followed by a batch norm and ReLU.
-        he: whether convolutions begin with weights after He et al. (arXiv 1502.01852); otherwise
-            with PyTorch's default.
+        he: whether convolutions are initialized after He et al. (arXiv 1502.01852), rather than by
+            PyTorch's default.
 
     Example:
         >>> network = PreActResNet((3, 32, 32), 10)
@@ -79,16 +79,16 @@ class PreActResNet(nn.Module):
             initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
         x = self.stages(self.stem(x))
         if self.norm is not None:
             x = F.relu(self.norm(x))
-        scores: Tensor = self.head(x.mean((2, 3)))
-        return scores
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 class _Basic(nn.Module):
-    """Normalization, ReLU and a 3x3 convolution, twice."""
+    """Batch norm, ReLU and a 3x3 convolution, twice."""
 
     def __init__(
         self, channels: int, width: int, stride: int, around: bool, activated: bool
@@ -110,7 +110,7 @@ class _Basic(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """The same with 1x1, 3x3 and 1x1 convolutions, the last to four times the channels."""
+    """Batch norm, ReLU and a convolution three times: 1x1, 3x3, 1x1."""
 
     def __init__(
         self, channels: int, width: int, stride: int, around: bool, activated: bool

@@ -8,7 +8,12 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
-from vicinal.models.external import FORMS, build_foreign, check_foreign, is_foreign
+from vicinal.models.external import (
+    EXTERNAL_NAMES,
+    build_external,
+    check_external,
+    is_external,
+)
 from vicinal.models.fast_cnn import FastCNN
 from vicinal.models.mlp import MLP
 from vicinal.models.preact_resnet import PreActResNet
@@ -21,10 +26,10 @@ class Network(NamedTuple):
     """How a network is built.
 
     Args:
-        make: from the shape of one example and the number of classes.
+        make: builds it from the shape of one example and the number of classes.
         layers: the modules after which it can be mixed.
-        smallest: (height, width) that a picture or spectrogram has to have at the least; None for
-            networks that take examples of any shape.
+        smallest: the smallest height and width of an image or spectrogram; None for networks that
+            take examples of any shape.
     """
 
     make: Callable[[tuple[int, ...], int], nn.Module]
@@ -80,17 +85,17 @@ NETWORKS = {
 
 
 def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Build a network with fresh weights, drawn from torch's global generator.
+    """Build a network with initial weights from torch's global generator.
 
     Args:
         name: one of ``NETWORKS``; or ``timm:NAME`` or ``torchvision:NAME``, a network of these
             libraries; or ``package.module:callable``, which is called with ``(shape, classes)``.
         shape: of one example, such as (channels, height, width).
-        classes: number of scores that come out.
+        classes: number of logits.
 
     Raises:
-        UserError: if there is no network of that name, if what it comes from cannot be imported or
-            makes no module, or if it does not take such examples.
+        UserError: if the name is unknown, if an external network cannot be imported or built, or
+            if the network does not take examples of this shape.
 
     Example:
         >>> sum(p.numel() for p in build("small-cnn", shape=(1, 8, 8), classes=10).parameters())
@@ -99,48 +104,50 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
         'MLP'
     """
     check_name(name)
-    if is_foreign(name):
-        return build_foreign(name, shape=tuple(shape), classes=classes)
+    if is_external(name):
+        return build_external(name, shape=tuple(shape), classes=classes)
     network = NETWORKS[name]
     if not _takes(network, shape):
         takers = ", ".join(n for n, other in NETWORKS.items() if _takes(other, shape))
         raise UserError(
-            f"{name} does not take examples of shape {tuple(shape)}; these do: {takers}"
+            f"{name} does not take examples of shape {tuple(shape)}; these networks do: {takers}"
         )
     return network.make(tuple(shape), classes)
 
 
 def check_name(name: str) -> None:
-    """Raise where ``build`` can make nothing of a name, whatever is installed; imports nothing.
+    """Check the name of a network, without importing anything.
 
     Args:
-        name: as for ``build``. Of a network from elsewhere only the form is looked at.
+        name: as for ``build``. Only the form of an external name is checked.
 
     Raises:
-        UserError: if it is neither one of ``NETWORKS`` nor of a form that others' networks have.
+        UserError: if it is neither one of ``NETWORKS`` nor the name of an external network.
 
     Example:
         >>> check_name("small-cnn")
         >>> check_name("timm:resnet18")
     """
-    if is_foreign(name):
-        check_foreign(name)
+    if is_external(name):
+        check_external(name)
     elif name not in NETWORKS:
-        raise UserError(f"{unknown('network', name, NETWORKS)}; networks from elsewhere: {FORMS}")
+        raise UserError(
+            f"{unknown('network', name, NETWORKS)}; external networks: {EXTERNAL_NAMES}"
+        )
 
 
 def mixing_layers(name: str) -> tuple[str, ...] | None:
-    """Return the layers where a network can be mixed: its input, then modules of it by name.
+    """Return the layers after which a network can be mixed: its input, then modules by name.
 
     Args:
         name: as for ``build``.
 
     Returns:
-        The layers, or None for networks from elsewhere: there is no list of theirs before they are
-        built. Their input can be mixed, and any module that ``named_modules()`` has.
+        The layers, or None for external networks, whose layers are unknown until they are built:
+        their input and any module in ``named_modules()`` can be mixed.
 
     Raises:
-        UserError: if there can be no network of that name.
+        UserError: if the name is not that of a network.
 
     Example:
         >>> mixing_layers("small-cnn")
@@ -149,7 +156,7 @@ def mixing_layers(name: str) -> tuple[str, ...] | None:
         True
     """
     check_name(name)
-    return None if is_foreign(name) else ("input", *NETWORKS[name].layers)
+    return None if is_external(name) else ("input", *NETWORKS[name].layers)
 
 
 def _takes(network: Network, shape: tuple[int, ...]) -> bool:

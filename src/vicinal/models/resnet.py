@@ -1,4 +1,4 @@
-"""Residual networks for pictures of about 224x224 pixels."""
+"""Residual networks for images of about 224x224 pixels."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,17 @@ class ResNet(nn.Module):
     """ResNet with bottlenecks, and ResNeXt, for ImageNet.
 
     He et al., "Deep Residual Learning" (https://arxiv.org/abs/1512.03385), with the stride at the
-    3x3 convolution, as is usual since; Xie et al. (https://arxiv.org/abs/1611.05431) for groups. A
-    7x7 convolution with stride 2, max pooling, four stages, the mean over places, a linear layer.
-    The last norm of each unit begins with nought (Goyal et al., https://arxiv.org/abs/1706.02677).
+    3x3 convolution, as is common since; groups as in Xie et al. (https://arxiv.org/abs/1611.05431).
+    A 7x7 convolution with stride 2, max pooling, four stages, global average pooling, and a linear
+    layer. The last batch norm of each unit starts with weight zero (Goyal et al.,
+    https://arxiv.org/abs/1706.02677).
 
     Args:
         shape: of one example, (channels, height, width).
-        classes: number of scores that come out.
-        units: of each stage.
-        groups: of the 3x3 convolutions.
-        group_width: channels of a group in the first stage; 64 in one group for a plain ResNet.
+        classes: number of logits.
+        units: number of units in each stage.
+        groups: number of groups of the 3x3 convolutions.
+        group_width: number of channels of a group in the first stage.
 
     Example:
         >>> network = ResNet((3, 224, 224), 1000, units=(3, 4, 6, 3))
@@ -38,7 +39,7 @@ class ResNet(nn.Module):
         groups: int = 1,
         group_width: int = 64,
     ) -> None:
-        """Build the network, with weights after He et al. (arXiv 1502.01852)."""
+        """Build the network, with the initialization of He et al. (arXiv 1502.01852)."""
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False),
@@ -62,9 +63,9 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.norm3.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
-        scores: Tensor = self.head(self.stages(self.stem(x)).mean((2, 3)))
-        return scores
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.stages(self.stem(x)).mean((2, 3)))
+        return logits
 
 
 class _Bottleneck(nn.Module):

@@ -1,4 +1,4 @@
-"""A small convolutional network for small pictures."""
+"""A small convolutional network for small images."""
 
 from torch import Tensor, nn
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 class SmallCNN(nn.Module):
     """Three convolutions of 16, 32 and 32 channels, the second with stride 2, and a linear head.
 
-    Made for pictures of about 8x8 pixels: with 10 classes of 8x8 digits it has 19,258 weights,
-    enough to learn 1,257 random labels by heart, and a step takes milliseconds.
+    Made for images of about 8x8 pixels: for 10 classes of digits it has 19,258 weights, enough to
+    memorize 1,257 random labels, and a training step takes milliseconds.
 
     Args:
         shape: of one example, (channels, height, width).
-        classes: number of scores that come out.
+        classes: number of logits.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
@@ -25,9 +25,9 @@ class SmallCNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
-        scores: Tensor = self.head(self.stage3(self.stage2(self.stage1(x))))
-        return scores
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.stage3(self.stage2(self.stage1(x))))
+        return logits
 
 
 def _stage(channels: int, out: int, *, stride: int) -> nn.Sequential:

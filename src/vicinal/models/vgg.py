@@ -1,4 +1,4 @@
-"""Plain convolutional networks, for spectrograms as for pictures."""
+"""Plain convolutional networks for images and spectrograms."""
 
 from torch import Tensor, nn
 
@@ -6,15 +6,15 @@ from vicinal.models.weights import initialize
 
 
 class VGG(nn.Module):
-    """VGG-11 with batch norm: eight 3x3 convolutions in five stages, each with pooling behind it.
+    """VGG-11 with batch norm: eight 3x3 convolutions in five stages that end with max pooling.
 
-    Configuration A of Simonyan and Zisserman (https://arxiv.org/abs/1409.1556). The mean over what
-    is left of the places takes the place of the first linear layer's 7x7, so that spectrograms of
-    any size do; one linear layer follows, as is usual with batch norm.
+    Configuration A of Simonyan and Zisserman (https://arxiv.org/abs/1409.1556), except that global
+    average pooling and one linear layer replace its three linear layers, so that it takes
+    spectrograms of any size.
 
     Args:
-        shape: of one example, (channels, height, width), 32 or more each.
-        classes: number of scores that come out.
+        shape: of one example, (channels, height, width), at least 32x32 pixels.
+        classes: number of logits.
 
     Example:
         >>> sum(p.numel() for p in VGG((1, 160, 101), 30).parameters())
@@ -22,7 +22,7 @@ class VGG(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        """Build the network, with weights after He et al. (arXiv 1502.01852)."""
+        """Build the network, with the initialization of He et al. (arXiv 1502.01852)."""
         super().__init__()
         channels, self.stages = shape[0], nn.Sequential()
         for k, widths in enumerate([(64,), (128,), (256, 256), (512, 512), (512, 512)]):
@@ -42,19 +42,19 @@ class VGG(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
-        scores: Tensor = self.head(self.stages(x).mean((2, 3)))
-        return scores
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.stages(x).mean((2, 3)))
+        return logits
 
 
 class LeNet(nn.Module):
     """LeNet-5 with ReLU and max pooling (LeCun et al., 1998), for any size of input.
 
-    Two 5x5 convolutions of 20 and 50 channels with pooling behind each, a hidden layer of 500.
+    Two 5x5 convolutions to 20 and 50 channels, each with pooling, and a hidden layer of 500 units.
 
     Args:
-        shape: of one example, (channels, height, width), 16 or more each.
-        classes: number of scores that come out.
+        shape: of one example, (channels, height, width), at least 16x16 pixels.
+        classes: number of logits.
 
     Example:
         >>> sum(p.numel() for p in LeNet((1, 28, 28), 10).parameters())
@@ -71,6 +71,6 @@ class LeNet(nn.Module):
         self.head = nn.Linear(500, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to scores ``(batch, classes)``."""
-        scores: Tensor = self.head(self.hidden(self.stage2(self.stage1(x))))
-        return scores
+        """Map ``(batch, channels, height, width)`` to logits ``(batch, classes)``."""
+        logits: Tensor = self.head(self.hidden(self.stage2(self.stage1(x))))
+        return logits

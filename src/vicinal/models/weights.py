@@ -1,12 +1,12 @@
-"""First weights."""
+"""Initialization of weights."""
 
 from torch import nn
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw the weights of convolutions after He et al. (arXiv 1502.01852), by their outputs.
+    """Initialize convolutions after He et al. (arXiv 1502.01852), with ``mode="fan_out"``.
 
-    Norms begin as they are made, with one and nought; linear layers as PyTorch draws them.
+    Other layers keep PyTorch's default initialization.
 
     Example:
         >>> layer = nn.Conv2d(8, 64, 3)
