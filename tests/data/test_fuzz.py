@@ -141,10 +141,10 @@ def class_folder(root, name, content):
 def spoken(root, ending, content):
     for label in "ab":
         (root / label).mkdir()
-        for k in range(4):
+        for k in range(3):
             (root / label / f"{k}.wav").write_bytes(WAV)
     (root / "a" / f"9.{ending}").write_bytes(content)
-    return f"commands:{root}?rate=8000&seconds=0.2"
+    return f"commands:{root}?rate=8000&seconds=0.2&features=wave"
 
 
 def mnist(root, name, content):

@@ -476,12 +476,12 @@ def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
     inputs, label = [note.text for note in data.notes if not note.doubtful][-2:]
     assert inputs == "inputs: 'size' (numbers from 1 to 5), 'color' (2 categories)"
     assert label == "label 'kind': 2 classes, 'cat', 'dog'"
-    names = ",".join(f"c{k}" for k in range(10_000))
-    text = f"{names},y\n" + "".join("1," * 10_000 + f"{'uv'[k % 2]}\n" for k in range(4))
+    names = ",".join(f"c{k}" for k in range(2000))
+    text = f"{names},y\n" + "".join("1," * 2000 + f"{'uv'[k % 2]}\n" for k in range(4))
     wide = table(text, test=text, label="y")
     assert sum(len(note.text) for note in wide.notes) < 2000
-    assert any("and 9,988 more (9,988 of numbers" in note.text for note in wide.notes)
-    assert any("and 9,995 more hold one value" in note.text for note in wide.notes)
+    assert any("and 1,988 more (1,988 of numbers" in note.text for note in wide.notes)
+    assert any("and 1,995 more hold one value" in note.text for note in wide.notes)
 
 
 def test_a_column_that_counts_the_rows_is_warned_of(table):
@@ -900,7 +900,7 @@ def test_a_table_of_too_many_columns_is_refused_before_it_takes_memory(table, na
 
 
 def test_wide_parquet_takes_about_as_long_as_csv(table, tmp_path):
-    count = 4000  # quadratic, it took 15 s for 0.8 s
+    count = 2500  # 4,000 columns took 15 s for 0.8 s where the time was quadratic
     row = {f"g{k}": [float(k), k + 1.5, k - 2.5, k] for k in range(count)}
     row["y"] = ["u", "v"] * 2
     parquet.write_table(pa.table(row), tmp_path / "t.parquet")
@@ -933,7 +933,7 @@ used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 for name in ("t.csv", "t.arff", "t.parquet"):
     whole, draw, counts = (root / name).read_bytes(), random.Random(name), [0, 0]
-    for _ in range(500):
+    for _ in range(250):
         content = bytearray(whole)
         if draw.random() < 0.2:
             del content[draw.randrange(len(content)):]
@@ -976,7 +976,7 @@ def test_damaged_files_are_refused_or_read_and_never_anything_else(tmp_path):
     }
     assert set(counts) == {"t.csv", "t.arff", "t.parquet"}
     for read, refused in counts.values():
-        assert read + refused == 500
+        assert read + refused == 250
         assert min(read, refused) > 10
 
 

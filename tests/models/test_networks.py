@@ -79,8 +79,8 @@ def trained(model):
 @pytest.mark.parametrize("name", networks(LARGE))
 def test_every_weight_that_learns_is_changed_by_a_step_and_no_other(name):
     model, (x, y) = fresh(name), batch(name, 8)
-    # The last norm of a unit of a ResNet begins with nought, and lets nothing back in the first
-    # step: one that is not nought stands for it.
+    # The last norm of a unit of a ResNet starts at zero, so that the layers before it get no
+    # gradient in the first step: use another value.
     for unit in model.modules():
         if isinstance(model, ResNet) and hasattr(unit, "norm3"):
             torch.nn.init.constant_(unit.norm3.weight, 0.1)
@@ -97,8 +97,8 @@ def test_every_weight_that_learns_is_changed_by_a_step_and_no_other(name):
 
 
 @pytest.mark.parametrize("name", networks(LARGE))
-def test_64_random_labels_are_learned_by_heart(name):
-    model, (x, y) = fresh(name), batch(name, 64)
+def test_32_random_labels_are_memorized(name):
+    model, (x, y) = fresh(name), batch(name, 32)
     optimizer = torch.optim.AdamW(trained(model).values(), lr=RATES.get(name, 0.002))
     for _ in range(100):
         loss = F.cross_entropy(model(x), y)
@@ -174,7 +174,7 @@ def test_made_into_one_program_by_inductor_a_step_is_the_same(name, shape):
     ("make", "side"),
     [
         (lambda: DenseNet((3, 8, 8), 10, depth=10, growth=12), 8),
-        (lambda: ResNet((3, 32, 32), 10, units=(1, 1, 1, 1), groups=32, group_width=4), 32),
+        (lambda: ResNet((3, 32, 32), 10, units=(1, 1), groups=8, group_width=4), 32),
         (
             lambda: PreActResNet(
                 (3, 8, 8),
