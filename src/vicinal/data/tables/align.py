@@ -1,4 +1,4 @@
-"""Columns of one table in the order of another, by name."""
+"""Select the columns of a table by the names of another."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ _SHOWN = 5
 def aligned(
     table: Table, names: Sequence[str], *, of: str, label: int | None = None
 ) -> tuple[Table, list[Note]]:
-    """Return a table that has certain columns, in a certain order.
+    """Select and order the columns of a table by name.
 
-    Where several columns have one name, the first of them is the first of the names, and so on.
+    Columns of the same name keep their order among themselves.
 
     Args:
-        table: with these columns, and perhaps others.
-        names: of the columns wanted.
-        of: what has these columns, for errors and notes.
-        label: place in ``table`` of a column to append; no name may mean this one.
+        table: has these columns, and maybe others.
+        names: names of the columns to select.
+        of: the owner of these names, for errors and notes.
+        label: index in ``table`` of the label, which is appended and matches no name.
 
     Returns:
-        The table, and a note where columns were left out.
+        The table, and a note if columns were ignored.
 
     Raises:
         UserError: if columns are missing.
@@ -35,17 +35,17 @@ def aligned(
         >>> table = Table("t.csv", ("b", "c", "a"), [1, 2, 3], (None,) * 3, np.arange(0), {})
         >>> chosen, notes = aligned(table, ["a", "b"], of="the training")
         >>> chosen.columns, notes[0].text
-        ([3, 1], "t.csv: left out the column 'c', which the training does not have")
+        ([3, 1], "t.csv: ignored the column 'c', which the training does not have")
     """
     if label is None and tuple(names) == table.names:
         return table, []
-    places = {key: i for i, key in enumerate(_numbered(table.names)) if i != label}
-    chosen = [places.get(key, -1) for key in _numbered(names)]
-    missing = [name for name, place in zip(names, chosen, strict=True) if place < 0]
+    indices = {key: i for i, key in enumerate(_numbered(table.names)) if i != label}
+    chosen = [indices.get(key, -1) for key in _numbered(names)]
+    missing = [name for name, index in zip(names, chosen, strict=True) if index < 0]
     if missing:
         raise UserError(
             f"{table.file} has no column {listed(missing)}, which {of} has; it has "
-            f"{listed(table.names)}: give it the same header and columns, in any order"
+            f"{listed(table.names)}. Give it the same header and columns, in any order."
         )
     chosen += [] if label is None else [label]
     surplus = [table.names[i] for i in sorted(set(range(len(table.names))) - set(chosen))]
@@ -53,7 +53,7 @@ def aligned(
     if surplus:
         word = "column" if len(surplus) == 1 else "columns"
         notes = [
-            Note(f"{table.file}: left out the {word} {listed(surplus)}, which {of} does not have")
+            Note(f"{table.file}: ignored the {word} {listed(surplus)}, which {of} does not have")
         ]
     return (
         replace(
@@ -76,7 +76,7 @@ def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return some names for a sentence, the first five of them.
+    """Return the first five names as text.
 
     Example:
         >>> listed([str(k) for k in range(1000)])

@@ -1,4 +1,4 @@
-"""Cells of text, read strictly from what is divided by commas, tabs and the like."""
+"""The cells of text files whose columns are separated by commas, tabs and the like."""
 
 import csv
 import io
@@ -17,17 +17,17 @@ Kind = Literal["number", "category"]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What a file holds, before anything is made of it.
+    """The columns of a file, as text.
 
     Args:
-        file: its name, as errors give it.
-        names: of the columns, their numbers from "0" where the file names none.
-        columns: a ``pyarrow.LargeStringArray`` ``(n,)`` each; null where the file itself says so.
-        kinds: what the file declares of each column; None where it declares nothing.
-        rows: ``(n,)`` int64, where each row is in the file, counted from 1. A header counts too.
-        bad: a sentence for rows of the file that cannot be used.
-        headed: whether the first row gave the names.
-        notes: what was guessed in reading it.
+        file: its name in errors and notes.
+        names: names of the columns; their numbers from "0" if the file has no names.
+        columns: a ``pyarrow.LargeStringArray`` ``(n,)`` each, with nulls of the file itself.
+        kinds: the kind of each column that the file declares, or None.
+        rows: ``(n,)`` int64, the number of each row in the file, from 1. A header counts too.
+        bad: an error message for each row of the file that cannot be used.
+        has_header: whether the first row gave the names.
+        notes: what was guessed.
     """
 
     file: str
@@ -36,12 +36,12 @@ class Table:
     kinds: tuple[Kind | None, ...]
     rows: np.ndarray
     bad: dict[int, str]
-    headed: bool = False
+    has_header: bool = False
     notes: tuple[Note, ...] = ()
 
 
 CELL, COLUMN = 32, 10_000
-"""About how many bytes of memory a cell takes while a table is parsed, and a column by itself."""
+"""Approximate bytes of memory for each cell and each column while a table is parsed."""
 
 
 def check_size(rows: int, columns: int, content: int, *, file: str, max_bytes: int) -> None:
@@ -51,20 +51,20 @@ def check_size(rows: int, columns: int, content: int, *, file: str, max_bytes: i
         >>> check_size(4, 10**6, 0, file="wide.csv", max_bytes=2 * 10**9)
         Traceback (most recent call last):
         vicinal.errors.UserError: wide.csv would take about 10,128,000,000 bytes of memory as a \
-table of 4 rows and 1,000,000 columns, over the limit of 2,000,000,000; divide it, drop columns, \
-or raise max_bytes (--max-bytes)
+table of 4 rows and 1,000,000 columns, over the limit of 2,000,000,000. Divide it, drop columns, \
+or raise max_bytes (--max-bytes).
     """
     size = content + CELL * rows * columns + COLUMN * columns
     if size > max_bytes:
         raise UserError(
             f"{file} would take about {size:,} bytes of memory as a table of {rows:,} rows and "
-            f"{columns:,} columns, over the limit of {max_bytes:,}; divide it, drop columns, or "
-            "raise max_bytes (--max-bytes)"
+            f"{columns:,} columns, over the limit of {max_bytes:,}. Divide it, drop columns, or "
+            "raise max_bytes (--max-bytes)."
         )
 
 
 def separated(text: str, file: str, header: bool | None, *, max_bytes: int) -> Table:
-    """Read text whose first line says by what it is divided, as ``read_table`` tells."""
+    """Read delimited text, as ``read_table`` describes."""
     delimiter = _delimiter(next(line for line in text.split("\n") if line.strip()))
     if delimiter == " ":
         text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
@@ -75,7 +75,7 @@ def separated(text: str, file: str, header: bool | None, *, max_bytes: int) -> T
     except csv.Error as error:
         raise UserError(damaged(file, "a table", error)) from error
     if first is None:
-        raise UserError(f"{file} has no cell that holds anything; a table needs rows")
+        raise UserError(f"{file} has only empty cells")
     check_size(text.count("\n"), len(first), len(text), file=file, max_bytes=max_bytes)
     table = cells(text, file, [str(i) for i in range(len(first))], delimiter=delimiter)
     named = _named_by_its_first_row(table) if header is not False else table
@@ -90,7 +90,7 @@ def _delimiter(line: str) -> str:
 
 
 def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"', above: int = 0) -> None:
-    """Raise where a quoted cell has no end: pyarrow would take what follows for its text."""
+    """Raise if a quoted cell does not end, where pyarrow would read the rest of the file."""
     if quote not in text:
         return
     escape = "\\" if quote == "'" else None
@@ -102,8 +102,8 @@ def check_quotes(text: str, file: str, *, delimiter: str, quote: str = '"', abov
             pass
     except csv.Error as error:
         raise UserError(
-            f"{file} line {above + reader.line_num}: {error}; check the quotes {quote} there and "
-            "above"
+            f"{file} line {above + reader.line_num}: {error}. Check the quotes {quote} there and "
+            "above."
         ) from error
 
 
@@ -170,7 +170,7 @@ def cells(
 
 
 def whole(column: Any) -> Any:
-    """Return the one array of a column that may come in several."""
+    """Return the chunks of a column as one array."""
     import pyarrow as pa
 
     return pa.concat_arrays([*column.chunks, pa.array([], column.type)])
@@ -189,7 +189,7 @@ def _guesses(table: Table, named: Table, how: str, *, guessed: bool) -> list[Not
     import pyarrow.compute as pc
 
     count = len(table.names)
-    notes = [Note(f"{table.file}: {len(named.rows):,} rows of {count:,} cells, divided by {how}")]
+    notes = [Note(f"{table.file}: {len(named.rows):,} rows of {count:,} cells, separated by {how}")]
     if not guessed or not len(table.rows):
         return notes
     numbers = [name for name in named.names if number(name) is not None]
@@ -198,9 +198,9 @@ def _guesses(table: Table, named: Table, how: str, *, guessed: bool) -> list[Not
         for name, column in zip(named.names, named.columns, strict=True)
         if name and pc.index(column, name).as_py() >= 0
     ]
-    why = "numbers such as" if numbers else "words that come again below, such as"
+    why = "numbers such as" if numbers else "words that occur again below, such as"
     if numbers or again:
-        text = f"has {why} {(numbers or again)[0][:40]!r}, and was taken for the header; pass "
+        text = f"has {why} {(numbers or again)[0][:40]!r}, and was read as the header; pass "
         text = f"{table.file}: the first row {text}header=no if it is data, else header=yes"
         notes.append(Note(text, doubtful=True))
     else:
@@ -212,11 +212,11 @@ def _named_by_its_first_row(table: Table) -> Table:
     if not len(table.rows):
         return table
     names = tuple(column[0].as_py() for column in table.columns)
-    return replace(_some(table, np.arange(len(table.rows)) > 0), names=names, headed=True)
+    return replace(_some(table, np.arange(len(table.rows)) > 0), names=names, has_header=True)
 
 
 def number(text: str) -> float | None:
-    """Return the number that a cell holds, None if it holds none. ``inf`` and ``nan`` are none.
+    """Return the number in a cell, or None; ``inf`` and ``nan`` are not numbers.
 
     Example:
         >>> number("-1.5e3"), number("1_000"), number("inf")
@@ -227,6 +227,6 @@ def number(text: str) -> float | None:
 
 
 def damaged(file: str, wanted: str, error: Exception) -> str:
-    """Return the sentence for a file that a library does not make sense of."""
+    """Return the error message for a file that a library cannot parse."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{file} cannot be read as {wanted} ({reason}); it may be cut short, damaged or foreign"
+    return f"{file} cannot be read as {wanted} ({reason}). It may be damaged or in another format."

@@ -1,4 +1,4 @@
-"""From columns of text to inputs: numbers standardized, categories one-hot."""
+"""Turn columns of text into inputs: normalized numbers and one-hot categories."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ class Spelling(NamedTuple):
     """How the cells of a table are written.
 
     Args:
-        missing: the texts that stand for a missing value, apart from the empty one.
+        missing: the marks of a missing value, besides the empty cell.
         decimal: the decimal mark.
-        thousands: what groups digits by three; empty for nothing.
+        thousands: the separator of groups of three digits, or the empty string.
     """
 
     missing: tuple[str, ...] = MISSING
@@ -32,12 +32,12 @@ class Column(NamedTuple):
     """A parsed column.
 
     Args:
-        name: of the column.
-        kind: what it holds.
+        name: its name.
+        kind: whether it has numbers or categories.
         values: ``(n,)`` float64: the numbers, NaN where missing; or the index of each category in
             ``levels``, and ``len(levels)`` where missing.
         missing: ``(n,)`` bool.
-        bad: ``(n,)`` bool, cells of a number column that are not numbers in the range of float32.
+        bad: ``(n,)`` bool, cells of a number column that are not numbers within float32.
         text: a ``pyarrow.LargeStringArray`` ``(n,)``, null where missing.
         levels: the categories, sorted; empty for numbers.
     """
@@ -51,23 +51,23 @@ class Column(NamedTuple):
     levels: tuple[str, ...] = ()
 
 
-def understood(
+def parse_column(
     name: str, text: Any, kind: Kind | None, *, spelling: Spelling, deciding: int
 ) -> Column:
     """Parse a column of text.
 
     Args:
-        name: of the column.
+        name: its name.
         text: a ``pyarrow.LargeStringArray`` ``(n,)``.
-        kind: what it holds; by default numbers if more than half of the cells that are not
-            missing do, and categories otherwise.
+        kind: its kind; by default numbers if more than half of the cells that are not missing are
+            numbers, and categories otherwise.
         spelling: how cells are written.
-        deciding: how many rows, from the first, decide the kind.
+        deciding: the number of first rows that decide the kind.
 
     Example:
         >>> import pyarrow as pa
         >>> text = pa.array(["1", "?", "x", "3", "4"], pa.large_string())
-        >>> sizes = understood("size", text, None, spelling=Spelling(), deciding=5)
+        >>> sizes = parse_column("size", text, None, spelling=Spelling(), deciding=5)
         >>> sizes.kind, sizes.values.tolist(), sizes.bad.tolist()
         ('number', [1.0, nan, nan, 3.0, 4.0], [False, False, True, False, False])
     """
@@ -113,7 +113,7 @@ def _plain(text: Any, spelling: Spelling) -> Any:
 
 
 def _numbers(text: Any) -> np.ndarray:
-    """Return ``(n,)`` float64, NaN for what is not a number in the range of float32."""
+    """Return ``(n,)`` float64, NaN for cells that are not numbers within float32."""
     import pyarrow as pa
 
     try:
@@ -126,17 +126,17 @@ def _numbers(text: Any) -> np.ndarray:
     return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
-def fitted(columns: Sequence[Column], train: np.ndarray) -> dict[str, Any]:
-    """Return how columns become inputs, as plain values, from the training rows alone.
+def fit_columns(columns: Sequence[Column], train: np.ndarray) -> dict[str, Any]:
+    """Fit the preparation of columns to the training rows, as plain values.
 
     Args:
-        columns: ``(n,)`` each; no cell may be bad among the rows that are used.
+        columns: ``(n,)`` each, without bad cells in the rows that are used.
         train: ``(k,)`` int64, rows of the training split.
 
     Example:
         >>> none = np.zeros(2, dtype=bool)
         >>> size = Column("size", "number", np.array([1.0, 3.0]), none, none, None)
-        >>> fitted([size], np.array([0, 1]))["numbers"]
+        >>> fit_columns([size], np.array([0, 1]))["numbers"]
         {'columns': ['size'], 'mean': [2.0], 'scale': [1.0]}
     """
     numbers = [column for column in columns if column.kind == "number"]
@@ -156,7 +156,7 @@ def fitted(columns: Sequence[Column], train: np.ndarray) -> dict[str, Any]:
 
 
 def _mean_and_scale(columns: Sequence[Column], train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays ``(columns,)`` float64; the scale of a constant column is 0."""
+    """Return mean and std, ``(columns,)`` float64 each; the std of a constant column is 0."""
     from sklearn.preprocessing import StandardScaler
 
     mean, scale = np.zeros((2, len(columns)))
@@ -165,7 +165,7 @@ def _mean_and_scale(columns: Sequence[Column], train: np.ndarray) -> tuple[np.nd
     known = np.stack([column.values[train] for column in columns], axis=1)
     least = np.where(np.isnan(known), np.inf, known).min(axis=0)
     most = np.where(np.isnan(known), -np.inf, known).max(axis=0)
-    varies = least < most  # neither constant nor missing altogether
+    varies = least < most  # neither constant nor all missing
     if varies.any():
         scaler = StandardScaler().fit(known[:, varies])
         mean[varies], scale[varies] = scaler.mean_, scaler.scale_
@@ -180,28 +180,28 @@ def _seen(column: Column, rows: np.ndarray) -> list[str | None]:
 
 
 def input_bytes(preparation: Mapping[str, Any], rows: int) -> int:
-    """Return how many bytes the inputs of some rows take."""
+    """Return the bytes that the inputs of some rows take."""
     values = preparation["categories"]["values"]
     return 4 * rows * (len(preparation["numbers"]["columns"]) + sum(map(len, values)))
 
 
-def applied(
+def apply_columns(
     columns: Sequence[Column], preparation: Mapping[str, Any], rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Turn rows into inputs, in the way that ``fitted`` found.
+    """Turn rows into inputs by the preparation of ``fit_columns``.
 
     Args:
-        columns: those of the preparation, in any order; of the same name in its order.
+        columns: the columns of the preparation, in its order within each kind.
         preparation: ``numbers`` and ``categories``.
         rows: ``(k,)`` int64.
 
     Returns:
-        Inputs ``(k, features)`` float32, the numbers first; for each number column whether a value
-        is too far from the mean for float32, ``(k, numbers)`` bool; and by category column how
-        many of the cells hold a category that the preparation lacks, where there are any.
+        Inputs ``(k, features)`` float32, the numbers first; whether a number is too far from the
+        mean for float32, ``(k, numbers)`` bool; and for each category column with categories that
+        the preparation does not have, the number of such cells.
 
     Raises:
-        UserError: if the preparation is not one of these columns.
+        UserError: if the preparation does not fit the columns.
     """
     numbers = [column for column in columns if column.kind == "number"]
     others = [column for column in columns if column.kind == "category"]

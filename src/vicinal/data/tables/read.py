@@ -1,4 +1,4 @@
-"""Files of tables: columns of text, read strictly from CSV and its kin, ARFF and Parquet."""
+"""Read tables from CSV and similar text files, ARFF and Parquet, as columns of text."""
 
 import io
 import re
@@ -22,41 +22,40 @@ from vicinal.data.tables.cells import (
 )
 from vicinal.errors import UserError
 
-TEXT_FORMS = (".csv", ".tsv", ".txt", ".data", ".labels")
+TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data", ".labels")
 _ATTRIBUTE = re.compile(r"\s*@attribute\s", re.IGNORECASE)
 
-FORMS = (*TEXT_FORMS, ".arff", ".parquet")
+FORMATS = (*TEXT_FORMATS, ".arff", ".parquet")
 
 
 def read_table(
     path: Path, *, file: str, header: bool | None = None, max_bytes: int = MAX_BYTES
 ) -> Table:
-    """Read a file by its ending: one of ``FORMS``.
+    """Read a file in the format of its extension, one of ``FORMATS``.
 
-    CSV and its kin are divided by the most frequent of comma, semicolon and tab in their first
-    line, or by white space if it has none of them; cells may stand in ``"``. Rows without any
-    text are passed over, and white space around cells is.
+    The delimiter of text files is the most frequent of comma, semicolon and tab in the first line,
+    or white space if there is none of them. Cells may be quoted with ``"``. Empty rows and white
+    space around cells are ignored.
 
     Args:
-        path: of the file.
-        file: what errors call it.
-        header: whether the first row holds names. It does if None, with a note, which is doubtful
-            if a cell of it is a number or comes again further down in its column.
-
+        path: path of the file.
+        file: its name in errors and notes.
+        header: whether the first row has the column names. If None it has, with a note, which is a
+            warning if one of its cells is a number or occurs again in its column.
         max_bytes: the most bytes of memory that the table may take.
 
     Raises:
-        UserError: if the file cannot be read, is too large, or is not what its ending says. Rows
-            with too few or too many cells are no error yet; they are in ``bad``.
+        UserError: if the file cannot be read, is too large, or is not in the format of its
+            extension. Rows with too few or too many cells do not raise; they are in ``bad``.
     """
     form = path.suffix.lower()
-    if form not in FORMS:
+    if form not in FORMATS:
         raise UserError(
-            f"{file} has the ending {path.suffix!r}; a table is read by its ending, one of "
-            f"{' '.join(FORMS)}: rename the file if it holds one of these"
+            f"{file}: expected the extension {' '.join(FORMATS)}, got {path.suffix!r}. Rename the "
+            "file if it is in one of these formats."
         )
-    if header is not None and form not in TEXT_FORMS:
-        raise UserError(f"{file} names its columns itself; leave out the option header")
+    if header is not None and form not in TEXT_FORMATS:
+        raise UserError(f"{file} has column names of its own. Remove the option header.")
     data = _bytes(path, file, max_bytes)
     if form == ".parquet":
         return _parquet(data, file, max_bytes)
@@ -70,24 +69,24 @@ def _bytes(path: Path, file: str, max_bytes: int) -> bytes:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise UserError(f"{file} is no file; give the path of a table such as data.csv")
+            raise UserError(f"{file} is not a file. Give the path of a table such as data.csv.")
         if about.st_size > max_bytes:
             raise UserError(
-                f"{file} has {about.st_size:,} bytes, and tables are read whole, up to "
-                f"{max_bytes:,} bytes; divide it, or raise max_bytes (--max-bytes)"
+                f"{file} has {about.st_size:,} bytes, over the limit of {max_bytes:,}. Divide it, "
+                "or raise max_bytes (--max-bytes)."
             )
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {file}; check its path and spelling") from error
+        raise UserError(f"there is no file {file}. Check its path and spelling.") from error
     except UserError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{file} cannot be read ({reason}); check the path and its rights"
+            f"{file} cannot be read ({reason}). Check its path and permissions."
         ) from error
     if not data:
-        raise UserError(f"{file} is empty; a table needs rows")
+        raise UserError(f"{file} is empty. Expected a table with rows.")
     return data
 
 
@@ -96,15 +95,15 @@ def _text(data: bytes, file: str) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} is no UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            "save it as UTF-8"
+            f"{file} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}. "
+            "Save it as UTF-8."
         ) from error
     if "\0" in text:
         raise UserError(
-            f"{file} is no text: byte 0x00 at offset {data.index(0)}; save it as UTF-8 text"
+            f"{file} is not text: byte 0x00 at offset {data.index(0)}. Save it as UTF-8 text."
         )
     if not text.strip():
-        raise UserError(f"{file} is empty; a table needs rows")
+        raise UserError(f"{file} is empty. Expected a table with rows.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -117,7 +116,7 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
     lines = text.split("\n")
     head = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
     if head is None:
-        raise UserError(f"{file} has no line @data, so it is no ARFF file or was cut short")
+        raise UserError(f"{file} has no line @data. It is not an ARFF file, or it was cut short.")
     try:
         declared_count = sum(bool(_ATTRIBUTE.match(line)) for line in lines[:head])
         check_size(len(lines) - head, declared_count, len(text), file=file, max_bytes=max_bytes)
@@ -138,11 +137,11 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
             lines[i] = ""
         elif line.lstrip().startswith("{"):
             raise UserError(
-                f"{file} row {above + i + 1} is sparse ARFF; save it with all its cells"
+                f"{file} row {above + i + 1} is sparse ARFF. Save the file in the dense format."
             )
     body = "\n".join(lines)
     if not body.strip():
-        raise UserError(f"{file} has a header and no rows; a table needs rows")
+        raise UserError(f"{file} has a header and no rows")
     quote = "'" if "'" in body else '"'
     body = re.sub(rf",[ \t]+(?={quote})", ",", body)
     body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)
@@ -158,7 +157,7 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
                 row = int(table.rows[place])
                 table.bad[row] = (
                     f"{file} row {row}: column {name!r} has {column[place].as_py()[:40]!r}, which "
-                    "the header does not declare; correct either"
+                    "the header does not declare. Correct either."
                 )
     return replace(table, kinds=tuple(known.get(kind) for kind, _ in types))
 
@@ -183,7 +182,7 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
     try:
         source = pa.BufferReader(data)
         about = parquet.read_metadata(source)
-        # The lengths are the file's own word, and decide what pyarrow would allocate.
+        # Check the lengths that the file claims before pyarrow allocates memory for them.
         groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
         size = sum(map(abs, groups))
         check_size(about.num_rows, about.num_columns, size, file=file, max_bytes=max_bytes)
@@ -191,12 +190,12 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
         texts = [
             f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
         ]
-        # A few bytes of a dictionary may stand for long texts in every row.
+        # Keep dictionaries encoded: a few bytes may stand for a long text in every row.
         table = parquet.ParquetFile(
             source, page_checksum_verification=True, read_dictionary=texts
         ).read(use_threads=False)
         table.validate(full=True)
-        # A row index that pandas wrote by the way is no column of the table.
+        # pandas writes its row index as a column.
         named = enumerate(table.column_names)
         used = [(i, name) for i, name in named if not name.startswith("__index_level_")]
         typed = []
@@ -206,8 +205,8 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
                 max_bytes -= _length(column)
                 if max_bytes < 0:
                     raise UserError(
-                        f"{file}: the text of its columns up to {name!r} takes more bytes than it "
-                        "may; drop columns, or raise max_bytes (--max-bytes)"
+                        f"{file}: the text of its columns up to {name!r} takes more than "
+                        "max_bytes. Drop columns, or raise max_bytes (--max-bytes)."
                     )
             typed.append(_typed(column, file, name))
     except UserError:
@@ -220,7 +219,7 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
 
 
 def _length(column: Any) -> int:
-    """Return how many bytes the texts of a dictionary-encoded column take."""
+    """Return the bytes that the texts of a dictionary-encoded column take once decoded."""
     import pyarrow.compute as pc
 
     try:
@@ -231,7 +230,7 @@ def _length(column: Any) -> int:
 
 
 def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:
-    """Return a column as text, since labels keep their spelling, and what its type makes of it."""
+    """Return a column as text, since labels keep their spelling, and its kind."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -246,8 +245,8 @@ def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:
     numbers = (is_a.is_integer, is_a.is_floating, is_a.is_decimal)
     if not any(fits(column.type) for fits in (*text, *numbers)):
         raise UserError(
-            f"{file}: column {name!r} is of type {column.type}, neither numbers nor text; "
-            "turn it into one of them, or save the table without it"
+            f"{file}: column {name!r} is of type {column.type}, neither numbers nor text. "
+            "Convert it, or save the table without it."
         )
     kind: Kind = "number" if any(fits(column.type) for fits in numbers) else "category"
     return pc.utf8_trim_whitespace(column.cast(pa.large_string())), kind

@@ -1,4 +1,4 @@
-"""From tables to the splits of a data set: bad rows, targets, and which rows train and test."""
+"""Turn tables into a data set: bad rows, targets, and the training and test splits."""
 
 import hashlib
 import math
@@ -14,15 +14,15 @@ from torch import Tensor
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
 from vicinal.data.tables.align import aligned, listed
 from vicinal.data.tables.cells import Kind, Table, number
-from vicinal.data.tables.column_notes import column_notes, label_notes, unseen_note
 from vicinal.data.tables.columns import (
     Column,
     Spelling,
-    applied,
-    fitted,
+    apply_columns,
+    fit_columns,
     input_bytes,
-    understood,
+    parse_column,
 )
+from vicinal.data.tables.notes import column_notes, label_notes, unseen_note
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
@@ -43,26 +43,26 @@ def assembled(
     task: Task | None = None,
     rare: Rare = "refuse",
 ) -> DataSet:
-    """Make a data set of one table, which is divided, or of two, the second to test on.
+    """Make a data set of one table, which is split, or of a training and a test table.
 
     Args:
         tables: one or two. The second needs the columns of the first, in any order.
-        label: place of the column to predict; ``categories`` and ``drop`` are places too.
-        wanted: as in ``vicinal.data.tables.load_table``, where the rest is described as well.
-        categories: columns that hold categories although they look like numbers.
-        drop: columns to leave out.
+        label: index of the column to predict; ``categories`` and ``drop`` are indices too.
+        wanted: options of any source; ``load_table`` describes the rest.
+        categories: columns of categories that look like numbers.
+        drop: columns to ignore.
         spelling: how cells are written.
-        task: what is to be learned.
-        rare: what is done with classes of too few rows for both splits.
+        task: whether the label is a class or a real value; None guesses.
+        rare: what to do with classes that have too few rows for both splits.
 
     Raises:
         UserError: as ``load_table`` does.
     """
     first = tables[0]
     if label in drop:
-        raise UserError(f"the label {first.names[label]!r} is in drop too; take it out there")
+        raise UserError(f"the label {first.names[label]!r} is in drop too. Remove it there.")
     if label in categories and task == "regression":
-        raise UserError(f"the label {first.names[label]!r} is in categories; take it out there")
+        raise UserError(f"the label {first.names[label]!r} is in categories. Remove it there.")
     notes = list(first.notes)
     for second in tables[1:]:
         same, left_out = aligned(second, first.names, of=first.file)
@@ -87,8 +87,8 @@ def assembled(
     target = columns.pop(label)
     if not columns:
         raise UserError(
-            f"{first.file} has no column beside the label {target.name!r}; cells are divided by "
-            "comma, semicolon, tab or space"
+            f"{first.file} has no column except the label {target.name!r}. Columns are separated "
+            "by comma, semicolon, tab or space."
         )
     named = frozenset(first.names[i] for i in categories)
     asked = _Asked(tables, list(columns.values()), target, wanted, rare, task, named)
@@ -96,7 +96,7 @@ def assembled(
 
 
 class _Asked(NamedTuple):
-    """Parsed tables, and what is to be made of them."""
+    """Parsed tables, and how to make a data set of them."""
 
     tables: Sequence[Table]
     features: list[Column]
@@ -128,18 +128,18 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
     targets = torch.from_numpy(target.values.astype(np.float32))
     if _is_classification(target, np.flatnonzero(good[0]), asked.task):
         spelled = Spelling(missing=())
-        target = understood(target.name, target.text, "category", spelling=spelled, deciding=0)
+        target = parse_column(target.name, target.text, "category", spelling=spelled, deciding=0)
         classes = _classes(target, good[0], asked)
         targets = _places(target, classes)
         notes += _refuse_foreign_classes(asked, targets, good, bad)
     skipped = [_raised_or_skipped(of_one, wanted) for of_one in bad]
     for table, kept in zip(tables, good, strict=True):
         if not kept.any():
-            raise UserError(f"{table.file} has no row that can be used; see to its cells")
+            raise UserError(f"{table.file} has no usable row. Check its cells.")
     if len(classes) == 1:
         raise UserError(
-            f"{first.file} has one class only, {classes[0]!r} in column {target.name!r}; "
-            "a classifier needs two or more"
+            f"{first.file} has only one class, {classes[0]!r} in column {target.name!r}. "
+            "Expected two or more."
         )
     known, sha256 = np.flatnonzero(good[0]), _hashed(features, targets, len(first.rows))
     if len(tables) == 2:
@@ -172,13 +172,13 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
             "classes": list(classes),
             **spelling._asdict(),
             "missing": list(spelling.missing),
-            **fitted(features, train),
+            **fit_columns(features, train),
         }
     _check_size(preparation, len(train) + len(test), wanted)
     parts = []
     for used, said in zip((train, test), skipped, strict=True):
         rows = used
-        inputs, far, unseen = applied(features, preparation, rows)
+        inputs, far, unseen = apply_columns(features, preparation, rows)
         sentences = _raised_or_skipped(_too_far(tables, features, rows, far), wanted)
         if sentences:
             near = ~far.any(axis=1)
@@ -193,7 +193,7 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
 
 
 def _hashed(features: Sequence[Column], targets: Tensor, rows: int) -> str:
-    """Return a hash of what a table holds, however it is spelled and its columns are ordered."""
+    """Return a hash of a table's content, whatever its spelling and the order of its columns."""
     digest = hashlib.sha256()
     for kind in ("number", "category"):
         for column in features:
@@ -208,8 +208,8 @@ def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
     """Raise an error where a preparation is not one of a table."""
     if preparation.get("kind") != "table":
         raise UserError(
-            f"{file} is a table, and the preparation to apply is not that of a table; pass data "
-            "of the same kind as in the training"
+            f"{file} is a table, and the preparation to apply is not that of a table. Pass data "
+            "of the same kind as in training."
         )
     try:
         numbers, others = preparation["numbers"], preparation["categories"]
@@ -227,7 +227,7 @@ def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound:
-        raise UserError(f"{file}: the preparation to apply is damaged; train the network again")
+        raise UserError(f"{file}: the preparation to apply is damaged. Train the network again.")
 
 
 def _check_options(
@@ -237,19 +237,18 @@ def _check_options(
     drop: Collection[int],
     task: Task | None,
 ) -> None:
-    """Refuse options that contradict the training."""
+    """Raise if options contradict the training."""
     numbers = given["numbers"]["columns"]
     used = {*numbers, *given["categories"]["columns"]}
     if dropped := [table.names[i] for i in drop if table.names[i] in used]:
-        raise UserError(f"drop has {listed(dropped)}, which the training used; take it out there")
+        raise UserError(f"drop has {listed(dropped)}, which the training used. Remove it there.")
     if wrong := [table.names[i] for i in categories if table.names[i] in numbers]:
         raise UserError(
-            f"categories has {listed(wrong)}, which the training took for numbers; take it out "
-            "there"
+            f"categories has {listed(wrong)}, which are numbers in the training. Remove it there."
         )
     if task is not None and (task == "classification") != bool(given["classes"]):
         other = "classification" if given["classes"] else "regression"
-        raise UserError(f"task={task}: the training was {other}; leave the option out")
+        raise UserError(f"task={task}: the training was {other}. Remove the option.")
 
 
 def _check_size(preparation: Mapping[str, Any], rows: int, wanted: LoadOptions) -> None:
@@ -280,7 +279,7 @@ def _too_far(
         row = int(table.rows[place])
         said[row] = (
             f"{table.file} row {row}: column {numbers[k].name!r} has a value too far from those of "
-            "the training for float32; correct it, or drop the column"
+            "the training for float32. Correct it, or drop the column."
         )
     return said
 
@@ -294,7 +293,7 @@ def _understood(
     if len(tables) > 1:
         text = pa.concat_arrays([table.columns[i] for table in tables])
     name = tables[0].names[i]
-    return understood(name, text, kind, spelling=spelling, deciding=len(tables[0].rows))
+    return parse_column(name, text, kind, spelling=spelling, deciding=len(tables[0].rows))
 
 
 def _bad_rows(
@@ -310,19 +309,19 @@ def _bad_rows(
     for column in [target, *columns]:
         for i in np.flatnonzero(column.bad):
             (k, row), cell = place(int(i)), column.text[int(i)].as_py()
-            fault = "holds numbers" if number(cell) is None else "holds numbers up to 3.4e38"
+            expected = "a number" if number(cell) is None else "a number up to 3.4e38"
             options = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
             bad[k].setdefault(
                 row,
-                f"{tables[k].file} row {row}: column {column.name!r} {fault}, and {cell[:40]!r} "
-                f"here; correct it, or list the column in categories{options}",
+                f"{tables[k].file} row {row}: expected {expected} in column {column.name!r}, got "
+                f"{cell[:40]!r}. Correct it, or list the column in categories{options}.",
             )
     for i in np.flatnonzero(target.missing):
         k, row = place(int(i))
         bad[k].setdefault(
             row,
-            f"{tables[k].file} row {row}: the label {target.name!r} is missing; "
-            "add it, or take the row out",
+            f"{tables[k].file} row {row}: the label {target.name!r} is missing. "
+            "Add it, or delete the row.",
         )
     return bad
 
@@ -382,13 +381,13 @@ def _refuse_foreign_classes(
         if asked.rare == "drop" and len(names) and (k == 0 or trained):
             different = listed(sorted(set(names)))
             notes.append(
-                Note(f"{table.file}: rare=drop left out {len(names):,} rows of class {different}")
+                Note(f"{table.file}: rare=drop skipped {len(names):,} rows of class {different}")
             )
         else:
             for row, name in zip(table.rows[foreign].tolist(), names, strict=True):
                 bad[k][row] = (
                     f"{table.file} row {row}: class {name[:40]!r} of column {label.name!r} is "
-                    f"nowhere in {where}; add examples of it there"
+                    f"not in {where}. Add examples of it there."
                 )
         good[k][foreign] = False
         start += len(table.rows)

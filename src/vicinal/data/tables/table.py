@@ -1,4 +1,4 @@
-"""Data sets from tables: numbers normalized, categories one-hot, one column the label."""
+"""Load a data set from a table: normalized numbers, one-hot categories, and a label."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.source_spec import check_options, existing, separated_words
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import MISSING, Spelling
-from vicinal.data.tables.read import TEXT_FORMS, read_table
+from vicinal.data.tables.read import TEXT_FORMATS, read_table
 from vicinal.data.tables.splits import Rare, Task, assembled, check_preparation
 from vicinal.errors import UserError, unknown
 
@@ -29,12 +29,12 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
     categories otherwise; Parquet and ARFF say so themselves. Inputs are the numbers, in the order
     of the file, and after them the categories, in that order too:
 
-    - Numbers have the mean of the training part taken out and are divided by its standard
-      deviation (dividing by ``n``), both over the cells that are there. A missing number becomes
-      the training mean, so 0, and has no column that marks it. A column that is constant in the
-      training part is 0 in both parts.
-    - Categories are one-hot over those of the training part, missing being one of them. One that
-      only the test part has is all zeros.
+    - Numbers have the mean of the training split subtracted and are divided by its standard
+      deviation (dividing by ``n``), both over the cells that are not missing. A missing number
+      becomes the training mean, so 0, without a column that marks it. A column that is constant
+      in the training split is 0 in both splits.
+    - Categories are one-hot over those of the training split, missing being one of them. One that
+      only the test split has is all zeros.
 
     Args:
         where: the file: ``.csv``, ``.tsv``, ``.txt``, ``.data``, ``.arff`` or ``.parquet``. A
@@ -42,17 +42,17 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
         options: texts, of which only the first is needed:
 
             - ``label``: the column to predict.
-            - ``test``: a second file with the same columns in any order, the test part. Without
+            - ``test``: a second file with the same columns in any order, the test split. Without
               it a share ``wanted.test_fraction`` of the rows is, of each class the same.
             - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. It
               does by default, with a warning where it holds numbers.
-            - ``missing``: the cells that stand for nothing, separated by commas; by default
-              ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. The empty cell always does.
+            - ``missing``: the marks of a missing value, separated by commas; by default
+              ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. Empty cells are always missing.
             - ``decimal``: the decimal mark, ``.`` by default.
             - ``thousands``: what groups the digits of numbers by three; nothing by default.
             - ``categories``: columns, separated by commas, that hold categories though they look
               like numbers.
-            - ``drop``: columns to leave out, separated by commas.
+            - ``drop``: columns to ignore, separated by commas.
             - ``task``: ``classification`` or ``regression``. By default classification if the
               label is text, or whole numbers of which there are at most 20 different ones, each
               on average twice or more.
@@ -96,11 +96,13 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
         check_preparation(given, where)
     label = options.get("label", given["label"] if given else None)
     if label is None:
-        raise UserError(f"table:{where} needs the option label=COLUMN; {_listed(first)}")
+        raise UserError(f"table:{where} needs the option label=COLUMN. {_listed(first)}")
     tables = [first]
     if "test" in options:
         form = Path(options["test"]).suffix.lower()
-        tables.append(_read(options["test"], wanted, first.headed if form in TEXT_FORMS else None))
+        tables.append(
+            _read(options["test"], wanted, first.has_header if form in TEXT_FORMATS else None)
+        )
     rare: Rare = _choice(options, "rare", ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
     return assembled(
         tables,
@@ -124,7 +126,7 @@ def _read(where: str, wanted: LoadOptions, header: bool | None) -> Table:
     path = existing(where, wanted.root, what="table")
     table = read_table(path, file=where, header=header, max_bytes=wanted.max_bytes)
     if not len(table.rows) and not table.bad:
-        raise UserError(f"{where} has a header and no rows; add them, or pass header=no")
+        raise UserError(f"{where} has a header and no rows. Add rows, or pass header=no.")
     return table
 
 
@@ -140,8 +142,8 @@ def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Sp
         trained = tuple(given["missing"])
         if "missing" in options and missing != trained:
             raise UserError(
-                f"missing={options['missing']}: the training had missing={','.join(trained)}; "
-                "leave the option out"
+                f"missing={options['missing']}: the training had missing={','.join(trained)}. "
+                "Remove the option."
             )
         missing = trained
     marks = {"decimal": ".", "thousands": ""}
@@ -151,18 +153,18 @@ def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Sp
             raise UserError(f"{name}={options[name]}: expected one character such as , or .")
     if marks["decimal"] == marks["thousands"]:
         raise UserError(
-            f"decimal and thousands are both {marks['decimal']!r}; numbers cannot be told apart"
+            f"decimal and thousands are both {marks['decimal']!r}; give them different values"
         )
     return Spelling(missing, **marks)
 
 
 def _column(word: str, table: Table, option: str) -> int:
-    """Return the place of a column that is given by its name or its number."""
+    """Return the index of a column that is given by its name or its number."""
     word = word if word in table.names else unquote(word)
     if table.names.count(word) == 1:
         return table.names.index(word)
     if word in table.names:
-        raise UserError(f"{table.file} has several columns {word!r}; give {option} by its number")
+        raise UserError(f"{table.file} has several columns {word!r}. Give {option} by its number.")
     if re.fullmatch("-?[0-9]{1,9}", word) and -len(table.names) <= int(word) < len(table.names):
         return int(word) % len(table.names)
     # The nearest names first, since there may be thousands.

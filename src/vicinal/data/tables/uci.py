@@ -1,4 +1,4 @@
-"""The six sets of the UCI machine learning repository that mixup was tried on.
+"""The six data sets of the UCI repository in the experiments of mixup.
 
 Zhang et al., 2018 (https://arxiv.org/abs/1710.09412, section 3.6). Every function has the
 signature of a data source. Files are looked for in the folder behind the colon if there is one,
@@ -22,7 +22,7 @@ import torch
 from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.source_spec import check_options
 from vicinal.data.tables.cells import Table
-from vicinal.data.tables.columns import Column, applied, fitted
+from vicinal.data.tables.columns import Column, apply_columns, fit_columns
 from vicinal.data.tables.read import read_table
 from vicinal.data.tables.splits import assembled, check_preparation
 from vicinal.data.train_test_split import train_test_rows
@@ -40,9 +40,8 @@ _NUMBERS = {"abalone": 1, "arcene": 167, "arrhythmia": 5, "htru2": 372, "phishin
 def load_abalone(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Abalone (https://doi.org/10.24432/C55C7W): 4,177 shells, 7 measures and the sex.
 
-    The classes are the numbers of rings, 28 of them, as the error of about 74 % in the paper
-    tells. Five have one example, two have two: too few for both parts, so they are in the training
-    part, and those shells are never asked for.
+    The 28 classes are the numbers of rings, which agrees with the error of about 74 % in the paper.
+    Seven of them have one or two examples, too few for both splits, and are in the training split.
     """
     return _one_table("abalone", where, options, wanted)
 
@@ -50,8 +49,8 @@ def load_abalone(where: str, options: Mapping[str, str], wanted: LoadOptions) ->
 def load_arrhythmia(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Arrhythmia (https://doi.org/10.24432/C5BS32): 452 electrocardiograms, 279 numbers.
 
-    Of 16 classes the file has 13, named by their numbers. The rarest has two examples; what is
-    too rare for both parts of a set is in the training part.
+    The file has 13 of 16 classes, named by their numbers. Classes with too few examples for both
+    splits are in the training split.
     """
     return _one_table("arrhythmia", where, options, wanted)
 
@@ -73,8 +72,8 @@ def load_phishing(where: str, options: Mapping[str, str], wanted: LoadOptions) -
 def load_arcene(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     """Load Arcene (https://doi.org/10.24432/C58P55): mass spectra of 10,000 values, two classes.
 
-    The 100 training examples are the training part, and the 100 validation examples the test
-    part, since the labels of the archive's own test part were never published.
+    The 100 training examples are the training split and the 100 validation examples the test
+    split, since the labels of the original test split were never published.
     """
     check_options("arcene", options, ())
     tables = []
@@ -115,10 +114,10 @@ def load_iris(where: str, options: Mapping[str, str], wanted: LoadOptions) -> Da
         "label": "",
         "classes": list(classes),
         "missing": [],
-        **fitted(columns, rows[0]),
+        **fit_columns(columns, rows[0]),
     }
     train, test = (
-        Split(torch.from_numpy(applied(columns, preparation, of_part)[0]), targets[of_part])
+        Split(torch.from_numpy(apply_columns(columns, preparation, of_part)[0]), targets[of_part])
         for of_part in rows
     )
     return DataSet(classes, train=train, test=test, preparation=preparation)
@@ -158,7 +157,7 @@ def _found(name: str, files: tuple[str, ...], where: str, wanted: LoadOptions) -
                 if path.name.lower() in names:
                     return path
     except (OSError, ValueError) as error:
-        raise UserError(f"{root} cannot be looked into ({error}); check its rights") from error
+        raise UserError(f"{root} cannot be listed ({error}). Check its permissions.") from error
     raise UserError(
         f"{name} needs the file {' or '.join(files)} in {root} or {root / 'uci'}; it is in "
         f"https://archive.ics.uci.edu/dataset/{_NUMBERS[name]}"
@@ -187,7 +186,7 @@ def _with_labels(data: Table, labels: Table) -> Table:
     if len(labels.rows) != rows:
         raise UserError(
             f"{labels.file} has {len(labels.rows)} labels for the {rows} rows of {data.file}; "
-            "take both from the same archive"
+            "Use files of the same archive."
         )
 
     # Rows of the wrong length are left out, their labels with them.

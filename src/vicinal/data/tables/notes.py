@@ -1,4 +1,4 @@
-"""What was guessed about the columns of a table, in sentences for its user."""
+"""Notes for the user on what was guessed about the columns of a table."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ _FORMS = {
     "percentages": r"[+-]?\d[\d.,]*\s?%",
     "amounts of money": r"[-+(]?\s?[$€£¥]\s?[-+]?\d[\d.,]*\)?|[-+]?\d[\d.,]*\s?[$€£¥]",
 }
-"""Forms of numbers that are read as categories, as regular expressions."""
+"""Regular expressions of values that look like numbers and are read as categories."""
 
 _FIXES = {
     "numbers with a decimal comma": "pass decimal=, (and thousands=. where digits are grouped)",
@@ -30,18 +30,18 @@ _OTHER_FIX = "write them as plain numbers"
 _SAMPLE = 1000
 _DETAILED = 12
 _FEW = 10
-"""Rows below which nothing is called an identifier."""
+"""The fewest rows in which a column is called an identifier."""
 
 
 def column_notes(
     columns: Sequence[Column], rows: np.ndarray, *, chosen: Collection[str] = ()
 ) -> list[Note]:
-    """Say what columns were taken for, and what is doubtful about it.
+    """Report the kinds of the columns, and warn of what is doubtful about them.
 
     Args:
         columns: the inputs.
         rows: ``(k,)`` int64, the rows of the training split.
-        chosen: names of columns that the user declared as categories, which are not doubted.
+        chosen: names of columns that the user declared as categories, without a warning.
 
     Example:
         >>> none = np.zeros(12, dtype=bool)
@@ -65,7 +65,7 @@ def column_notes(
             count = max(_categories(column, rows) for column in doubted)
             text = (
                 f"{word} {listed(names)}: {doubt} such as {sample!r}, read as up to {count:,} "
-                f"categories; {_FIXES.get(doubt, _OTHER_FIX)}, or leave them out with {drop}, or "
+                f"categories; {_FIXES.get(doubt, _OTHER_FIX)}, or ignore them with {drop}, or "
                 "list them in categories= to keep them so"
             )
         elif doubt == "id":
@@ -79,7 +79,7 @@ def column_notes(
             verb = doubt if len(doubted) == 1 else doubt.replace("s ", " ", 1)
             text = f"{word} {listed(names)} {verb}: {drop} if it is an identifier"
             if doubt != "counts the rows":
-                text = f"{word} {listed(names)} {verb} in the training split, so tell nothing"
+                text = f"{word} {listed(names)} {verb} in the training split"
         notes.append(Note(text, doubtful=True))
     return notes
 
@@ -136,14 +136,14 @@ def label_notes(
     *,
     guessed: bool,
 ) -> list[Note]:
-    """Say what the label was taken for, and what is doubtful about it.
+    """Report the task, and warn of what is doubtful about it.
 
     Args:
         target: the label.
         classes: their names; empty where the label is a real value.
         train: ``(k,)`` targets of the training split.
         test: ``(m,)`` targets of the test split.
-        guessed: whether the user left the task to be found out.
+        guessed: whether the task was guessed.
     """
     name = repr(target.name[:60])
     if not classes:
@@ -174,13 +174,13 @@ def unseen_note(unseen: Mapping[str, int], rows: int) -> Note:
 
     Example:
         >>> unseen_note({"color": 12}, 100).text
-        "categories that the training never saw, taken as none of its categories: 'color' in 12 \
-of 100 rows"
+        "categories that are not in the training split are encoded as zeros: 'color' in 12 of \
+100 rows"
     """
     worst = sorted(unseen, key=lambda name: -unseen[name])
     shown = ", ".join(f"{name[:60]!r} in {unseen[name]:,} of {rows:,} rows" for name in worst[:5])
     more = f", and {len(worst) - 5:,} more columns" if len(worst) > 5 else ""
     return Note(
-        f"categories that the training never saw, taken as none of its categories: {shown}{more}",
+        f"categories that are not in the training split are encoded as zeros: {shown}{more}",
         doubtful=True,
     )
