@@ -240,7 +240,15 @@ def test_the_hostile_pickles_would_run_where_they_may():
         assert ran, what
 
 
+def doubled(times=60):
+    """A key of the same tuple twice, of the same tuple twice, and so on."""
+    layers = b"".join(b"q%c" % n + b"(" + b"h%c" % n * 2 + b"t" for n in range(times))
+    return b"\x80\x02)" + layers + b"q%c}h%cNs." % (times, times)
+
+
 BOMBS = {
+    "a key that doubles": doubled,
+    "a key that doubles by DUP": lambda: b"\x80\x02})" + b"2\x86" * 60 + b"Ns.",
     "marks and nothing else": lambda: b"(" * 100_000 + b".",
     "a string that lies": lambda: b"T\xff\xff\xff\x7fabc.",
     "a negative string": lambda: b"T\xff\xff\xff\xffabc.",

@@ -38,7 +38,7 @@ def loads(data: bytes, *, origin: str) -> Any:
         vicinal.errors.UserError: x: cannot be unpickled safely ('builtins.print' is not ...
     """
     try:
-        _check_lengths(data)
+        _check_opcodes(data)
         return _Unpickler(data).load()
     except Exception as error:  # damaged pickles raise errors of every kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -48,13 +48,29 @@ def loads(data: bytes, *, origin: str) -> Any:
         ) from error
 
 
-def _check_lengths(data: bytes) -> None:
-    """Raise before the standard unpickler allocates what a damaged length or memo index claims."""
+def _check_opcodes(data: bytes) -> None:
+    """Raise before the standard unpickler allocates or computes what a damaged pickle asks for.
+
+    Lengths and memo indices may claim more than there is. A tuple that is reused in another one,
+    and so on, takes exponential time to hash.
+    """
+    memo: set[int] = set()
+    tuples: set[int] = set()
+    previous = ""
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number >= _MOST_OPCODES:
             raise ValueError(f"expected at most {_MOST_OPCODES:,} opcodes")
-        if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > number:
-            raise ValueError(f"memo index {argument} at opcode {number} is out of order")
+        name = opcode.name
+        if name.endswith("PUT") or name == "MEMOIZE":
+            index = len(memo) if argument is None else argument
+            if index > number:
+                raise ValueError(f"memo index {index} at opcode {number} is out of order")
+            memo.add(index)
+            if previous.startswith("TUPLE"):
+                tuples.add(index)
+        elif name == "DUP" or (name.endswith("GET") and argument in tuples):
+            raise ValueError("tuples may not be reused")
+        previous = name
 
 
 class _Unpickler(pickle.Unpickler):
