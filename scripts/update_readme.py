@@ -1,0 +1,108 @@
+"""Write the tables of README.md from results/ and benchmarks/results/.
+
+    python scripts/update_readme.py
+
+Replaces the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from vicinal.reports.markdown import markdown_table
+
+ROOT = Path(__file__).parents[1]
+TITLES = {"erm": "ERM", "mixup": "input mixup"}
+
+
+def updated(text: str) -> str:
+    """Return a text with every generated block written anew."""
+    return re.sub(
+        r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{block(found[2])}\n\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def block(name: str) -> str:
+    """Return the content of a block."""
+    if name == "mixing":
+        return _mixing()
+    if name == "training":
+        return _training()
+    if name == "cifar10-fast":
+        return _fast()
+    lines = (ROOT / "results" / name / "table.md").read_text("utf-8").splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("|"))
+    return "\n".join(lines[first : lines.index("", first)])
+
+
+def _mixing() -> str:
+    """Return a row for each case: vicinal, what it is compared with, and the fastest library."""
+    result = _json("benchmarks/results/mixing-cpu.json")
+    libraries = {p["name"] for p in result["peers"]} - {"textbook expression"}
+    cases: dict[tuple[str, str], dict[str, float]] = {}
+    for row in result["cases"]:
+        if row["dtype"] == "float32" and row["version"] != "stand-in":
+            shape = "x".join(map(str, row["shape"]))
+            times = cases.setdefault((row["case"], shape), {})
+            times[row["contender"]] = row["median_ms"]
+    rows = []
+    for (case, shape), times in cases.items():
+        compared, *_ = times
+        ours = next(n for n in times if n.startswith("vicinal") and n != compared)
+        plain = [n for n in times if n in {"textbook expression", "soft targets, one-hot"}]
+        fastest = min((n for n in times if n in libraries), key=lambda n: times[n], default=None)
+        rows.append(
+            [
+                f"{case}, {shape}",
+                f"{times[ours]:.3g}",
+                f"{times[compared]:.3g} ({compared})",
+                f"{times[plain[0]]:.3g}" if plain else "—",
+                f"{times[fastest]:.3g} ({fastest})" if fastest else "—",
+            ]
+        )
+    head = ["float32, ms", "vicinal", "compared with", "plain PyTorch", "fastest library"]
+    return markdown_table(head, "-::::", rows)
+
+
+def _training() -> str:
+    """Return a row for each ratio of training speeds, with a column for each network."""
+    checks = _json("benchmarks/results/training-cpu.json")["checks"]
+    networks = list(dict.fromkeys(row["network"] for row in checks))
+    ratios: dict[str, dict[str, str]] = {}
+    for row in checks:
+        ratios.setdefault(row["what"], {})[row["network"]] = f"{row['median']:.2f}"
+    rows = [[what, *(found.get(n, "—") for n in networks)] for what, found in ratios.items()]
+    return markdown_table(["images per second", *networks], "-" + ":" * len(networks), rows)
+
+
+def _fast() -> str:
+    """Return a row for each trial of the two studies of cifar10-fast."""
+    rows = []
+    for study in ("cifar10-fast", "cifar10-fast-long"):
+        for path in sorted(ROOT.glob(f"results/{study}/trials/*/result.json")):
+            result = _json(path)
+            rows.append(
+                [
+                    study,
+                    TITLES[result["arm"]],
+                    str(result["epochs"]),
+                    str(result["seed"]),
+                    f"{100 * result['test_accuracy']:.2f}",
+                    f"{result['seconds'] / 60:.1f}",
+                ]
+            )
+    head = ["results", "arm", "epochs", "seed", "test accuracy, %", "minutes"]
+    return markdown_table(head, "--::::", rows)
+
+
+def _json(path: str | Path) -> Any:
+    return json.loads((ROOT / path).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(updated(readme.read_text("utf-8")), "utf-8")
