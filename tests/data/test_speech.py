@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from vicinal.data.dataset import LoadOptions
-from vicinal.data.sound.recordings import Heard, read_recording
+from vicinal.data.sound.recordings import RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import (
     AddNoise,
     LogMel,
@@ -165,21 +165,24 @@ BAD = {
     "a cut FLAC": (FLAC[: len(FLAC) // 2], "damaged|incomplete"),
     "a cut FLAC whose beginning is there": (FLAC[: len(FLAC) * 3 // 4], "damaged|incomplete"),
     "a cut OGG": (OGG[: len(OGG) // 2], "last page"),
-    "text": (b"hello, this is no sound\n" * 20, "no sound file"),
-    "a WAV that claims less than it has": (changed(WAV, 40, struct.pack("<I", 10)), "claims"),
+    "text": (b"hello, this is no sound\n" * 20, "not a sound file"),
+    "a WAV that claims less than it has": (
+        changed(WAV, 40, struct.pack("<I", 10)),
+        "claims to end",
+    ),
     "a WAV that claims 1 GB": (changed(WAV, 40, b"\x00\x00\x00\x40"), "claims to end"),
     "a FLAC that claims hours": (changed(FLAC, 22, b"\x7f\xff\xff\xff"), "damaged|incomplete"),
     "NaN": (wav_bytes(np.array([0.0, np.nan]), subtype="FLOAT"), "sample 1 is not a finite"),
     "infinity": (wav_bytes(np.array([np.inf, 0]), subtype="DOUBLE"), "sample 0 is not a finite"),
     "integers as floats": (wav_bytes(np.array([9000.0]), subtype="FLOAT"), "full scale"),
-    "a rate of 7 Hz": (wav_bytes(np.zeros(9), 7), "7 samples a second"),
-    "a rate of 2 GHz": (wav_bytes(np.zeros(9), 2**31 - 1), "samples a second"),
-    "40 channels": (wav_bytes(np.zeros((9, 40))), "40 channels"),
+    "a rate of 7 Hz": (wav_bytes(np.zeros(9), 7), "sampling rate .* got 7"),
+    "a rate of 2 GHz": (wav_bytes(np.zeros(9), 2**31 - 1), "sampling rate"),
+    "40 channels": (wav_bytes(np.zeros((9, 40))), "got 40"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_recording_is_refused_by_name_or_left_out(commands, kind):
+def test_a_bad_recording_raises_an_error_with_its_name_or_is_skipped(commands, kind):
     data, sentence = BAD[kind]
     (commands / "yes" / "1.wav").write_bytes(data)
     with pytest.raises(UserError, match=sentence) as caught:
@@ -205,19 +208,19 @@ AUDIO = Path(__file__).parents[1] / "cases" / "audio"
 @pytest.mark.parametrize("name", ["ff", "sox", "r8", "00"])
 def test_a_wav_without_its_length_is_read_whole_with_a_warning(name):
     data = (AUDIO / f"{name}.wav").read_bytes()
-    heard = Heard()
+    counts = RecordingCounts()
     known = np.frombuffer(data[44:], "<i2") / 2**15
-    wave = read_recording(AUDIO / f"{name}.wav", rate=16000, heard=heard)
+    wave = read_recording(AUDIO / f"{name}.wav", rate=16000, counts=counts)
     assert np.array_equal(wave, known.astype(np.float32))
-    assert (len(wave), heard.warned) == (16000, 1)
-    assert f"{name}.wav (the lengths in its header are wrong)" in heard.warning
+    assert (len(wave), counts.warned) == (16000, 1)
+    assert f"{name}.wav (the lengths in its header are wrong)" in counts.warning
 
 
 def test_an_ogg_file_without_an_end_mark_is_read_whole_with_a_warning():
-    heard = Heard()
-    assert len(read_recording(AUDIO / "noeos.ogg", rate=16000, heard=heard)) == 16000
-    assert heard.warned == 1
-    assert "not marked as the last" in heard.warning
+    counts = RecordingCounts()
+    assert len(read_recording(AUDIO / "noeos.ogg", rate=16000, counts=counts)) == 16000
+    assert counts.warned == 1
+    assert "not marked as the last" in counts.warning
 
 
 @pytest.mark.parametrize("name", ["loud_then_quiet_noxing.mp3", "quiet_then_loud_noxing.mp3"])
@@ -231,21 +234,21 @@ def test_an_mp3_without_a_xing_header_is_read_whole(name, samples):
     assert np.array_equal(wave[:49_536], whole[:samples])
     first, last = (np.abs(part).max() > 0.5 for part in (whole[:12_000], whole[-12_000:]))
     assert (first, last) == (name.startswith("loud"), name.startswith("quiet"))
-    heard = Heard()
-    read_recording(AUDIO / name, rate=16000, samples=16000, heard=heard)
-    (note, warning) = heard.notes(16000, 1.0, every=True)
-    assert note.text.startswith("1 of 1 recordings were cut to 1 s; seconds=N")
-    assert "does not say its length, so its end may be missing" in warning.text
+    counts = RecordingCounts()
+    read_recording(AUDIO / name, rate=16000, samples=16000, counts=counts)
+    (note, warning) = counts.notes(16000, 1.0, every=True)
+    assert note.text.startswith("1 of 1 recordings were cut to 1 s; ?seconds=N")
+    assert "its header has no length, so its end may be missing" in warning.text
     assert threading.active_count() == threads
 
 
 def test_a_flac_stream_without_its_length_is_refused_as_what_the_library_cannot_read(tmp_path):
     (tmp_path / "stream.flac").write_bytes(changed(FLAC, 21, bytes([FLAC[21] & 0xF0, 0, 0, 0, 0])))
-    with pytest.raises(UserError, match=r"does not say its length, .* libsndfile cannot read it"):
+    with pytest.raises(UserError, match=r"no length in its header, .* libsndfile cannot read it"):
         read_recording(tmp_path / "stream.flac", rate=8000)
 
 
-def test_recordings_that_take_more_than_max_bytes_are_refused(tmp_path):
+def test_recordings_that_take_more_than_max_bytes_raise_an_error(tmp_path):
     path = write(tmp_path / "a.wav", sine(seconds=1))
     with pytest.raises(UserError, match=r"samples of 1 channels take \d+ bytes once they are dec"):
         read_recording(path, rate=8000, max_bytes=1000)
@@ -261,16 +264,15 @@ def test_what_was_resampled_cut_padded_and_skipped_is_noted(tmp_path, in_memory)
         (tmp_path / label / "Thumbs.db").write_bytes(b"no sound")
     (tmp_path / "no" / "0.wav").write_bytes((AUDIO / "ff.wav").read_bytes())
     data = load(tmp_path, {"seconds": "0.5"}, in_memory=in_memory, test_fraction=0.25)
-    of = "of 8 recordings" if in_memory else "of the first 8 recordings looked at"
+    of = "of 8 recordings" if in_memory else "of the first 8 recordings"
     assert [note.text.replace(str(tmp_path), "") for note in data.notes] == [
-        "2 classes, a folder each: no, yes",
+        "2 classes, one for each folder: no, yes",
         "skipped 2 hidden or system files and folders: Thumbs.db (2)",
         f"7 {of} were resampled to 16000 Hz, from 8000 Hz (7)",
-        f"3 {of} were cut to 0.5 s, the longest from 1.5 s; seconds=N in the data's name sets "
-        "another length",
+        f"3 {of} were cut to 0.5 s, the longest from 1.5 s; ?seconds=N sets another length",
         f"1 {of} were padded with zeros to 0.5 s, the shortest from 0.25 s",
-        f"1 {of} were read though their headers are wrong, such as /no/0.wav (the lengths in its "
-        "header are wrong)",
+        f"1 {of} were read despite wrong headers, such as /no/0.wav (the lengths in its header are "
+        "wrong)",
     ]
 
 
@@ -307,7 +309,7 @@ def test_damaged_bytes_give_a_recording_or_a_sentence(tmp_path, name):
 # The layout
 
 
-def test_the_lists_decide_the_parts(commands):
+def test_the_lists_decide_the_splits(commands):
     loaded = load(commands, {"features": "wave", "rate": "8000"})
     assert loaded.classes == ("no", "yes")
     hertz = {
@@ -359,15 +361,17 @@ def test_a_relative_path_is_looked_for_under_the_root(commands):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("yes/9.wav", "line 3: 'yes/9.wav' is not there"),
+        ("yes/9.wav", "line 3: 'yes/9.wav' does not exist"),
         ("../words/yes/1.wav", "line 3: .* points outside the folder"),
         ("yes/../../words/yes/1.wav", "line 3: .* points outside the folder"),
         ("/etc/passwd", "line 3: .* points outside the folder"),
-        ("_background_noise_/hum.wav", "line 3: .* is not there"),
+        ("_background_noise_/hum.wav", "line 3: .* does not exist"),
         ("no/3.wav", r"is in testing_list\.txt too"),
     ],
 )
-def test_a_bad_line_of_a_list_is_refused_by_number_or_left_out(commands, line, sentence):
+def test_a_bad_line_of_a_list_raises_an_error_with_its_number_or_is_skipped(
+    commands, line, sentence
+):
     write(commands / "_background_noise_" / "hum.wav", sine(50))
     file = commands / "validation_list.txt"
     file.write_text(file.read_text() + line + "\n")
@@ -385,22 +389,22 @@ def test_blank_repeated_and_dotted_lines_of_a_list_do_no_harm(commands):
     assert load(commands).test.targets.tolist() == [0, 1]
 
 
-def test_a_list_that_is_no_text_is_refused(commands):
+def test_a_list_that_is_not_text_raises_an_error(commands):
     (commands / "testing_list.txt").write_bytes(b"no/3.wav\n\xff\xfe")
     with pytest.raises(UserError, match=r"testing_list\.txt, byte 9"):
         load(commands)
 
 
-def test_an_empty_folder_of_a_word_is_refused_or_left_out(commands):
+def test_an_empty_folder_of_a_word_raises_an_error_or_is_skipped(commands):
     (commands / "maybe").mkdir()
-    with pytest.raises(UserError, match=r"maybe: wanted recordings of a word, found none"):
+    with pytest.raises(UserError, match=r"maybe: expected recordings of a word, got none"):
         load(commands)
     loaded = load(commands, on_bad="skip")
     assert loaded.classes == ("no", "yes")
     assert "maybe" in loaded.train.skipped[0]
 
 
-def test_a_link_to_outside_is_refused_or_left_out(commands, tmp_path):
+def test_a_link_to_outside_raises_an_error_or_is_skipped(commands, tmp_path):
     outside = write(tmp_path / "secret.wav", sine())
     (commands / "yes" / "5.wav").symlink_to(outside)
     with pytest.raises(UserError, match=r"5\.wav links to outside"):
@@ -408,37 +412,37 @@ def test_a_link_to_outside_is_refused_or_left_out(commands, tmp_path):
     assert len(load(commands, on_bad="skip").train) == 4
 
 
-def test_a_word_that_is_a_link_to_outside_is_refused(commands, tmp_path):
+def test_a_word_that_is_a_link_to_outside_raises_an_error(commands, tmp_path):
     write(tmp_path / "elsewhere" / "a.wav", sine())
     (commands / "maybe").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="links to outside"):
         load(commands)
 
 
-def test_a_pipe_or_a_folder_among_the_recordings_is_refused(commands):
+def test_a_pipe_or_a_folder_among_the_recordings_raises_an_error(commands):
     os.mkfifo(commands / "yes" / "pipe.wav")
-    with pytest.raises(UserError, match=r"pipe\.wav: wanted a recording, found no file"):
+    with pytest.raises(UserError, match=r"pipe\.wav: expected a recording, which is a file"):
         load(commands)
 
 
 @pytest.mark.parametrize("on_bad", ["raise", "skip"])
-def test_a_word_without_recordings_to_train_on_is_refused(commands, on_bad):
+def test_a_word_without_recordings_to_train_on_raises_an_error(commands, on_bad):
     names = "".join(f"yes/{n}.wav\n" for n in (0, 1, 3))
     (commands / "testing_list.txt").write_text(names)
-    with pytest.raises(UserError, match="the word 'yes' has no recordings to train on"):
+    with pytest.raises(UserError, match="the word 'yes' has no recordings in the training split"):
         load(commands, on_bad=on_bad)
 
 
-def test_a_word_of_which_every_recording_is_bad_is_refused(commands):
+def test_a_word_of_which_every_recording_is_bad_raises_an_error(commands):
     for number in (0, 1):
         (commands / "no" / f"{number}.wav").write_bytes(b"")
-    with pytest.raises(UserError, match="the word 'no' has no recordings to train on"):
+    with pytest.raises(UserError, match="the word 'no' has no recordings in the training split"):
         load(commands, on_bad="skip")
 
 
-def test_an_empty_list_is_refused(commands):
+def test_an_empty_list_raises_an_error(commands):
     (commands / "testing_list.txt").write_text("")
-    with pytest.raises(UserError, match="test part has no recordings"):
+    with pytest.raises(UserError, match="test split has no recordings"):
         load(commands)
 
 
@@ -447,26 +451,26 @@ def test_an_empty_list_is_refused(commands):
     [
         ({"feature": "wave"}, "did you mean 'features'"),
         ({"features": "log_mel"}, "did you mean 'log-mel'"),
-        ({"rate": "16k"}, "rate: wanted a number from 1000 to .*'16k'"),
+        ({"rate": "16k"}, "rate: expected a number from 1000 to .*'16k'"),
         ({"rate": "8000.5"}, "whole number"),
-        ({"seconds": "0"}, "seconds: wanted"),
-        ({"seconds": "nan"}, "seconds: wanted"),
-        ({"seconds": "1e12"}, "seconds: wanted"),
+        ({"seconds": "0"}, "seconds: expected"),
+        ({"seconds": "nan"}, "seconds: expected"),
+        ({"seconds": "1e12"}, "seconds: expected"),
     ],
 )
-def test_bad_options_are_refused(commands, options, sentence):
+def test_bad_options_raise_an_error(commands, options, sentence):
     with pytest.raises(UserError, match=sentence):
         load(commands, options)
 
 
 @pytest.mark.parametrize("where", ["", "no_such_folder"])
-def test_a_missing_folder_is_refused(where):
-    with pytest.raises(UserError, match="wanted a folder of spoken words"):
+def test_a_missing_folder_raises_an_error(where):
+    with pytest.raises(UserError, match="expected a folder of spoken words"):
         load(where)
 
 
-def test_a_folder_without_words_is_refused(tmp_path):
-    with pytest.raises(UserError, match="found none"):
+def test_a_folder_without_words_raises_an_error(tmp_path):
+    with pytest.raises(UserError, match="got none"):
         load(tmp_path)
 
 
@@ -503,7 +507,7 @@ def test_what_just_fits_is_read_into_memory(commands):
     assert isinstance(load(commands, options, in_memory=size - 1).train.inputs, StoredRecordings)
 
 
-def test_the_parts_of_the_spoken_digits_are_those_of_their_lists(spoken_digits):
+def test_the_splits_of_the_spoken_digits_are_those_of_their_lists(spoken_digits):
     loaded = load(spoken_digits, {"features": "wave", "rate": "8000"})
     lists = {
         part: set((spoken_digits / f"{part}_list.txt").read_text().split())
@@ -531,7 +535,7 @@ def test_background_noise_is_joined_and_resampled(tmp_path):
 
 
 def test_missing_background_noise_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"_background_noise_: wanted WAV files"):
+    with pytest.raises(UserError, match=r"_background_noise_: expected WAV files"):
         background_noise(tmp_path, 16000)
 
 
@@ -581,11 +585,11 @@ def test_a_second_at_16_khz_has_the_size_of_the_paper():
 
 
 def test_silence_is_finite_and_uniform():
-    for picture in (log_spectrogram(torch.zeros(1, 800), 8000), log_mel(torch.zeros(1, 800), 8000)):
-        torch.testing.assert_close(picture, torch.full_like(picture, math.log(1e-6)))
+    for image in (log_spectrogram(torch.zeros(1, 800), 8000), log_mel(torch.zeros(1, 800), 8000)):
+        torch.testing.assert_close(image, torch.full_like(image, math.log(1e-6)))
 
 
-def test_too_many_bands_and_a_lone_wave_are_refused():
+def test_too_many_bands_and_a_lone_wave_raise_an_error():
     with pytest.raises(ValueError, match="200 bands are too many"):
         mel_filters(8000, bands=200, bins=256)
     with pytest.raises(ValueError, match=r"wave\[None\]"):

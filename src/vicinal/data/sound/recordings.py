@@ -1,4 +1,4 @@
-"""Decoding recordings: from the bytes of a sound file to samples of one rate and one length."""
+"""Decode sound files to samples of one rate and one length."""
 
 import io
 import math
@@ -21,8 +21,8 @@ from vicinal.data.dataset import Note
 from vicinal.errors import UserError
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 400_000
-"""Recordings that claim another number of samples a second are refused: damaged headers claim
-anything, and the filter that resamples grows with it.
+"""Sampling rates that are accepted. The resampling filter grows with the rate, and damaged headers
+claim anything.
 """
 
 _MOST_BYTES = 1 << 28
@@ -32,24 +32,24 @@ _BLOCK = 1 << 16
 _HALF_FILTER = 10
 
 
-_UNKNOWN = (1 << 63) - 1  # frames, as libsndfile counts those of a stream
+_UNKNOWN = (1 << 63) - 1  # the number of frames of a stream, in libsndfile
 _PLACEHOLDER = 0x7F000000
-"""Lengths from here on are what pipes write into a WAV header whose end they do not know."""
+"""Programs that write WAV to a pipe put this length or a larger one into the header."""
 
 
 @dataclass
-class Heard:
-    """What was changed in the recordings that were read, counted.
+class RecordingCounts:
+    """Counts of the recordings that were read, and of how they were changed.
 
     Args:
-        recordings: how many were read.
-        rates: how many had each other sampling rate.
-        cut: how many were longer than was asked for.
-        padded: how many were shorter.
-        longest: of those that were cut, in seconds; 0 if none says its length.
-        shortest: of those that were padded, in seconds.
-        warned: how many were read though their header is wrong.
-        warning: a sentence about the first of them.
+        recordings: number of recordings that were read.
+        rates: number of recordings of each other sampling rate.
+        cut: number of recordings that were longer than requested.
+        padded: number of recordings that were shorter than requested.
+        longest: seconds of the longest of those that were cut; 0 if unknown.
+        shortest: seconds of the shortest of those that were padded.
+        warned: number of recordings that were read despite a wrong header.
+        warning: a message about the first of them.
     """
 
     recordings: int = 0
@@ -62,20 +62,19 @@ class Heard:
     warning: str = ""
 
     def warn(self, sentence: str) -> None:
-        """Count a recording that was read with a warning."""
+        """Count a recording that was read despite a wrong header."""
         self.warned += 1
         self.warning = self.warning or sentence
 
     def notes(self, rate: int, seconds: float, *, every: bool) -> tuple[Note, ...]:
-        """Return what a user should know.
+        """Return notes for the user.
 
         Args:
-            rate: samples a second that recordings were brought to.
-            seconds: length that they were brought to.
-            every: whether all were read, not only the first ones.
+            rate: sampling rate that recordings were resampled to.
+            seconds: length that recordings were cut or padded to.
+            every: whether all recordings were read, rather than the first ones only.
         """
-        looked = "" if every else "the first "
-        of = f"of {looked}{self.recordings} recordings{'' if every else ' looked at'}"
+        of = f"of {'' if every else 'the first '}{self.recordings} recordings"
         notes = []
         if self.rates:
             known = ", ".join(f"{own} Hz ({count})" for own, count in self.rates.most_common(5))
@@ -85,8 +84,8 @@ class Heard:
             known = f", the longest from {self.longest:.3g} s" if self.longest else ""
             notes.append(
                 Note(
-                    f"{self.cut} {of} were cut to {seconds:g} s{known}; seconds=N in the data's "
-                    "name sets another length",
+                    f"{self.cut} {of} were cut to {seconds:g} s{known}; ?seconds=N sets another "
+                    "length",
                     doubtful=2 * self.cut > self.recordings,
                 )
             )
@@ -100,8 +99,7 @@ class Heard:
         if self.warned:
             notes.append(
                 Note(
-                    f"{self.warned} {of} were read though their headers are wrong, such as "
-                    f"{self.warning}",
+                    f"{self.warned} {of} were read despite wrong headers, such as {self.warning}",
                     doubtful=True,
                 )
             )
@@ -114,33 +112,32 @@ def read_recording(
     rate: int,
     samples: int | None = None,
     max_bytes: int = MAX_BYTES,
-    heard: Heard | None = None,
+    counts: RecordingCounts | None = None,
 ) -> np.ndarray:
-    """Read a sound file: WAV, FLAC, Ogg, MP3 and whatever else libsndfile reads.
+    """Read a sound file in any format of libsndfile, such as WAV, FLAC, Ogg and MP3.
 
-    A WAV file whose header has no length, as pipes write it, an Ogg file without an end mark and an
-    MP3 file without a Xing header are read to their end, and counted in ``heard.warned``.
+    WAV files from pipes, whose header has no length, Ogg files without an end mark, and MP3 files
+    without a Xing header are read to their end and counted in ``counts.warned``.
 
-    Channels are averaged. Another sampling rate is brought to the wanted one by a polyphase filter
-    (``scipy.signal.resample_poly``); the ratio of the rates is rounded to a fraction whose
-    denominator is at most 1,000, which is exact for the usual rates and keeps frequencies to a few
-    millionths else. What goes beyond full scale by the filter is clipped.
+    Channels are averaged. Recordings are resampled by a polyphase filter
+    (``scipy.signal.resample_poly``). The ratio of the rates is rounded to a fraction with a
+    denominator of at most 1,000: this is exact for common rates and changes frequencies by a few
+    millionths otherwise. Values that the filter moves beyond full scale are clipped.
 
     Args:
-        path: of the file.
-        rate: wanted samples a second.
-        samples: wanted length. Longer recordings lose their end, shorter ones get zeros behind.
-            None leaves the length as it is.
+        path: path of the file.
+        rate: sampling rate to resample to.
+        samples: length to cut or pad to, at the end. None keeps the length.
         max_bytes: the most bytes that the decoded samples may take.
-        heard: counts what was changed.
+        counts: counts the changes.
 
     Returns:
         ``(samples,)`` float32, in ``[-1, 1]``.
 
     Raises:
-        UserError: if the file cannot be read or is no sound file, if it holds no samples, fewer
-            than it claims, or some that are not finite or far beyond full scale, or if it claims a
-            rate or a number of channels that recordings don't have.
+        UserError: if the file cannot be read or decoded, if it has no samples, fewer samples than
+            its header claims, or samples that are not finite or far beyond full scale, or if its
+            rate or number of channels is out of range.
 
     Example:
         >>> import soundfile, tempfile
@@ -151,12 +148,12 @@ def read_recording(
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{path}: recordings of more than {_MOST_BYTES} bytes are not read")
+            raise UserError(f"{path} has more than {_MOST_BYTES} bytes. Divide the recording.")
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    seen = heard or Heard()
-    wave, own, seconds = _decoded(data, rate, samples, str(path), max_bytes=max_bytes, heard=seen)
+        raise UserError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    seen = counts or RecordingCounts()
+    wave, own, seconds = _decoded(data, rate, samples, str(path), max_bytes=max_bytes, counts=seen)
     wave = _resampled(wave, own, rate)
     seen.recordings += 1
     if own != rate:
@@ -173,13 +170,19 @@ def read_recording(
 
 
 def _decoded(
-    data: bytes, rate: int, samples: int | None, where: str, *, max_bytes: int, heard: Heard
+    data: bytes,
+    rate: int,
+    samples: int | None,
+    where: str,
+    *,
+    max_bytes: int,
+    counts: RecordingCounts,
 ) -> tuple[np.ndarray, int, float]:
-    """Return the samples, channels averaged, how many make a second, and the seconds or 0."""
+    """Return the samples with averaged channels, their rate, and the seconds or 0."""
     soundfile = _soundfile()
     if not data:
-        raise UserError(f"{where}: wanted a recording, found an empty file; record it again")
-    data = _checked(data, where, heard)
+        raise UserError(f"{where}: expected a recording, got an empty file. Record it again.")
+    data = _checked(data, where, counts)
     try:
         with _opened(soundfile, data) as file:
             _check_claims(file, where)
@@ -196,9 +199,9 @@ def _decoded(
             found = len(wave)
             if endless:
                 needed = found
-                heard.warn(f"{where} (it does not say its length, so its end may be missing)")
+                counts.warn(f"{where} (its header has no length, so its end may be missing)")
             elif found == needed < file.frames:
-                # The end isn't wanted, but a file that lacks it is not to be trusted.
+                # A file whose end is missing may be damaged elsewhere too.
                 file.seek(file.frames - 1)
                 found = file.frames - 1 + len(file.read(1))
             claimed, own = file.frames, file.samplerate
@@ -206,20 +209,20 @@ def _decoded(
             seconds = (found if endless else claimed) / own if whole else 0.0
     except UserError:
         raise
-    except Exception as error:  # decoders of foreign bytes raise what they like
-        # soundfile's own sentence names an object in memory where ours names the file
+    except Exception as error:  # decoders may raise anything
+        # soundfile's own message names an object in memory instead of the file
         reason = getattr(error, "error_string", "") or str(error) or type(error).__name__
         raise UserError(
-            f"{where}: wanted a recording, found {_kind(data)} that cannot be decoded "
-            f"({reason.rstrip('.')}); it is damaged, incomplete or no sound file"
+            f"{where}: expected a recording, got {_kind(data)} that cannot be decoded "
+            f"({reason.rstrip('.')}). It is damaged, incomplete, or not a sound file."
         ) from error
     if found < needed or len(wave) < needed:
         raise UserError(
-            f"{where}: it claims {claimed} samples, of which {found} are there; it is incomplete "
-            "or its header is damaged"
+            f"{where}: expected {claimed} samples as its header claims, got {found}. It is "
+            "incomplete, or its header is damaged."
         )
     if not len(wave):
-        raise UserError(f"{where}: the recording holds no samples; record it again")
+        raise UserError(f"{where}: the recording has no samples. Record it again.")
     _check_samples(wave, where)
     return wave.mean(1, dtype=np.float32), own, seconds
 
@@ -227,18 +230,18 @@ def _decoded(
 def _too_large(where: str, frames: int, channels: int, max_bytes: int) -> UserError:
     return UserError(
         f"{where}: {frames} samples of {channels} channels take {4 * frames * channels} bytes once "
-        f"they are decoded, more than max_bytes = {max_bytes}; raise max_bytes if the file is "
-        "genuine"
+        f"they are decoded, more than max_bytes = {max_bytes}. Raise max_bytes if the file is "
+        "not damaged."
     )
 
 
 @contextmanager
 def _opened(soundfile: Any, data: bytes) -> Iterator[Any]:
-    """Open a sound file; one that does not say its length as a stream, to be read to its end.
+    """Open a sound file; as a stream if its header has no length.
 
-    libsndfile guesses the length of an MP3 from the first frame and reads no further than that.
+    libsndfile estimates the length of such an MP3 file from its first frame and stops there.
     """
-    if _says_length(data):
+    if _has_length(data):
         with soundfile.SoundFile(_Bytes(data)) as file:
             yield file
         return
@@ -249,11 +252,11 @@ def _opened(soundfile: Any, data: bytes) -> Iterator[Any]:
         with soundfile.SoundFile(reading, closefd=False) as file:
             yield file
     finally:
-        os.close(reading)  # the thread may still be writing, and ends now
+        os.close(reading)  # ends the thread if it is still writing
         thread.join()
 
 
-def _says_length(data: bytes) -> bool:
+def _has_length(data: bytes) -> bool:
     mp3 = data[:3] == b"ID3" or data[:1] == b"\xff"
     return not mp3 or any(word in data[: 1 << 16] for word in (b"Xing", b"Info", b"VBRI"))
 
@@ -264,7 +267,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _frames(file: Any, count: int) -> np.ndarray:
-    """Read in blocks, so that memory is taken for what is there rather than what is claimed."""
+    """Read in blocks, so that a wrong length in the header allocates no memory."""
     blocks = []
     left = count
     while left > 0:
@@ -277,9 +280,9 @@ def _frames(file: Any, count: int) -> np.ndarray:
 
 
 class _Bytes(io.BytesIO):
-    """Bytes that answer a seek to before the beginning as C files do, without an exception.
+    """Bytes whose ``seek`` returns -1 for invalid offsets instead of raising.
 
-    libsndfile seeks by offsets that damaged files hold, and no exception gets through it.
+    libsndfile seeks to offsets from damaged files, and exceptions cannot pass through it.
     """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -292,48 +295,48 @@ class _Bytes(io.BytesIO):
 def _check_claims(file: Any, where: str) -> None:
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise UserError(
-            f"{where}: it claims {file.samplerate} samples a second, where {LOWEST_RATE} to "
-            f"{HIGHEST_RATE} are read; its header is damaged, or save it with another rate"
+            f"{where}: expected a sampling rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz, got "
+            f"{file.samplerate}. Its header is damaged, or resample it."
         )
     if not 0 < file.channels <= _MOST_CHANNELS:
         raise UserError(
-            f"{where}: it claims {file.channels} channels, where at most {_MOST_CHANNELS} are "
-            "read; its header is damaged, or save it as mono"
+            f"{where}: expected at most {_MOST_CHANNELS} channels, got {file.channels}. Its header "
+            "is damaged, or save it as mono."
         )
     if file.frames <= 0:
-        raise UserError(f"{where}: the recording holds no samples; record it again")
+        raise UserError(f"{where}: the recording has no samples. Record it again.")
 
 
 def _check_samples(wave: np.ndarray, where: str) -> None:
     finite = np.isfinite(wave).all(axis=1)
     if not finite.all():
         raise UserError(
-            f"{where}: sample {int(finite.argmin())} is not a finite number; save it again"
+            f"{where}: sample {int(finite.argmin())} is not a finite number. Save it again."
         )
     loudest = float(np.abs(wave).max())
     if loudest > _LOUDEST:
         raise UserError(
-            f"{where}: samples reach {loudest:g}, where full scale is 1; divide them by what was "
-            "full scale when they were recorded"
+            f"{where}: expected samples within the full scale of 1, got {loudest:g}. Divide them "
+            "by the full scale of the recording."
         )
 
 
-def _checked(data: bytes, where: str, heard: Heard) -> bytes:
-    """Return a file whose lengths are right.
+def _checked(data: bytes, where: str, counts: RecordingCounts) -> bytes:
+    """Return a file with the right lengths in its header.
 
     Raises:
-        UserError: if it is shorter than its own structure, which libsndfile passes over.
+        UserError: if it is truncated, which libsndfile ignores.
     """
     if data[:4] in {b"RIFF", b"RIFX", b"FORM"}:
         order = "<" if data[:4] == b"RIFF" else ">"
-        if data[:4] != b"FORM" and (mended := _mended(data, order)):
-            heard.warn(f"{where} (the lengths in its header are wrong)")
-            return mended
+        if data[:4] != b"FORM" and (corrected := _corrected(data, order)):
+            counts.warn(f"{where} (the lengths in its header are wrong)")
+            return corrected
         _check_chunks(data, order, where)
     elif data[:4] == b"fLaC" and not (data[21:22] and (data[21] & 15 or any(data[22:26]))):
         raise UserError(
-            f"{where}: this FLAC file does not say its length, as those from pipes, and libsndfile "
-            "cannot read it; decode it to WAV with another program, or encode it again"
+            f"{where}: this FLAC file has no length in its header, as those from pipes, and "
+            "libsndfile cannot read it. Decode it to WAV with another program, or encode it again."
         )
     elif data[:4] == b"OggS":
         at = data.rfind(b"OggS")
@@ -341,19 +344,19 @@ def _checked(data: bytes, where: str, heard: Heard) -> bytes:
         lengths = data[at + 27 : at + 27 + head[-1]]
         ends = at + 27 + head[-1] + sum(lengths) if len(head) == 27 else len(data) + 1
         if ends > len(data):
-            raise UserError(
-                f"{where}, byte {at}: the last page of this Ogg file is cut; it is incomplete"
-            )
+            raise UserError(f"{where}, byte {at}: the last page of this Ogg file is cut off.")
         if not head[5] & 4:
-            heard.warn(f"{where} (its last page is not marked as the last; its end may be missing)")
+            counts.warn(
+                f"{where} (its last page is not marked as the last; its end may be missing)"
+            )
     return data
 
 
-def _mended(data: bytes, order: str) -> bytes | None:
-    """Return a WAV file with right lengths, where they are wrong and all samples are there.
+def _corrected(data: bytes, order: str) -> bytes | None:
+    """Return a WAV file with corrected lengths, or None if they are right or data are missing.
 
-    Only the length of the whole file is wrong, or both lengths are those that programs write which
-    do not know the end yet: 0, or nearly 2 or 4 GB.
+    Lengths are corrected if only that of the whole file is wrong, or if both are placeholders of
+    programs that do not know the length yet: 0, or nearly 2 or 4 GB.
     """
     number = struct.Struct(f"{order}I")
     at = 12
@@ -386,7 +389,7 @@ def _check_chunks(data: bytes, order: str, where: str) -> None:
     """Check that the chunks of a WAV or AIFF file fill it; a byte may pad each of odd length."""
     read = struct.Struct(f"{order}4sI")
     if len(data) < 12:
-        raise UserError(f"{where}: wanted a recording, found {len(data)} bytes; it is incomplete")
+        raise UserError(f"{where}: expected a recording, got {len(data)} bytes. It is incomplete.")
     end = 8 + read.unpack_from(data)[1]
     before, at = 0, 12
     while at + read.size <= min(end, len(data)):
@@ -398,7 +401,7 @@ def _check_chunks(data: bytes, order: str, where: str) -> None:
         raise UserError(
             f"{where}, byte {before}: chunk {name!r} should end with the file at byte "
             f"{min(end, len(data))}, but claims to end at {at}, and the whole file at {end}, of "
-            f"{len(data)} bytes; it is incomplete or its header is damaged"
+            f"{len(data)} bytes. It is incomplete, or its header is damaged."
         )
 
 
@@ -407,7 +410,7 @@ def _ratio(own: int, rate: int) -> Fraction:
 
 
 def _needed(samples: int, own: int, rate: int) -> int:
-    """Return how many samples of its own rate decide the first ones of the wanted rate."""
+    """Return how many input samples determine the first output samples."""
     ratio = _ratio(own, rate)
     return math.ceil(samples / ratio) + math.ceil(_HALF_FILTER * max(Fraction(1), 1 / ratio)) + 1
 
@@ -425,7 +428,7 @@ def _resampled(wave: np.ndarray, own: int, rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _filter(most: int) -> Any:
-    """Return the filter that resample_poly designs by itself, for every file anew."""
+    """Return the default filter of resample_poly, which would design it anew for each file."""
     from scipy.signal import firwin
 
     taps = firwin(2 * _HALF_FILTER * most + 1, 1 / most, window=("kaiser", 5.0))
@@ -442,7 +445,7 @@ def _soundfile() -> Any:
         import soundfile
     except (ImportError, OSError) as error:
         raise UserError(
-            f"recordings are read by soundfile, which is missing ({error}); "
-            "try: pip install soundfile"
+            f"reading recordings requires soundfile, which cannot be imported ({error}). "
+            "Run pip install soundfile."
         ) from error
     return soundfile

@@ -1,8 +1,8 @@
-"""Arithmetic on batches of sound, on any device: spectrograms, and augmentation.
+"""Spectrograms and augmentation of batches of recordings, on any device.
 
-The dataclasses here keep chance apart: ``draw(size, shape, generator)`` gives a row of numbers for
-each example of a batch, ``shape`` being that of one example, and ``apply(x, drawn)`` is plain
-arithmetic.
+The transforms separate randomness from arithmetic: ``draw(size, shape, generator)`` returns a row
+of random numbers for each example of a batch, where ``shape`` is that of one example, and
+``apply(x, drawn)`` is deterministic.
 """
 
 import math
@@ -20,27 +20,27 @@ FLOOR = 1e-6
 def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
     """Return log power by frequency and time: 160 x 101 for a second at 16 kHz.
 
-    That is the size in section 3.3 of Zhang et al., 2018 (https://arxiv.org/abs/1710.09412), which
-    doesn't tell the window: here Hann windows of 20 ms, one each 10 ms, the first centerd on the
-    first sample, zeros around the recording. Of the frequencies (0, 50, ... 8,000 Hz) the first is
-    dropped: the microphone's offset. The paper pads spectrograms with zeros; here recordings
-    are padded, so that their rest has the logarithm of ``FLOOR``.
+    This is the size in section 3.3 of Zhang et al., 2018 (https://arxiv.org/abs/1710.09412), which
+    does not specify the window. Here it is a Hann window of 20 ms, every 10 ms, the first centered
+    on the first sample, with zeros around the recording. The frequency of 0 Hz, the offset of the
+    microphone, is removed. The paper pads spectrograms with zeros; here recordings are padded, so
+    the padding of a spectrogram is the logarithm of ``FLOOR``.
 
     Args:
         waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
-        rate: samples a second.
+        rate: sampling rate in Hz.
 
     Returns:
         ``(b, 1, rate // 100, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms;
-        rates that hundredths of a second don't divide are rounded.
+        it is rounded to whole samples.
 
     Raises:
         ValueError: if ``waves`` has another number of axes, or ``rate`` is below 1,000.
 
     Example:
         >>> tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
-        >>> picture = log_spectrogram(tone[None], 16000)
-        >>> picture.shape, int(picture[0, 0, :, 50].argmax())  # 20 * 50 Hz, 0 Hz is not there
+        >>> image = log_spectrogram(tone[None], 16000)
+        >>> image.shape, int(image[0, 0, :, 50].argmax())  # 20 * 50 Hz, 0 Hz is not there
         (torch.Size([1, 1, 160, 101]), 19)
     """
     width = round(rate / 50)
@@ -50,20 +50,20 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
 def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
     """Return log power by mel band and time: 64 x 101 for a second at 16 kHz.
 
-    Hann windows of 25 ms, padded with zeros to a power of two, one each 10 ms, the first centerd
-    on the first sample, zeros around the recording.
+    Hann windows of 25 ms, padded with zeros to a power of two, every 10 ms, the first centered on
+    the first sample, with zeros around the recording.
 
     Args:
         waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
-        rate: samples a second.
-        bands: how many, from 0 Hz to half the rate.
+        rate: sampling rate in Hz.
+        bands: number of bands from 0 Hz to half the rate.
 
     Returns:
         ``(b, 1, bands, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms.
 
     Raises:
-        ValueError: if ``waves`` has another number of axes, ``rate`` is below 1,000, or there are
-            so many bands that one holds no frequency.
+        ValueError: if ``waves`` has another number of axes, ``rate`` is below 1,000, or a band
+            has no frequency.
 
     Example:
         >>> log_mel(torch.zeros(2, 16000), 16000, bands=40).shape
@@ -83,15 +83,15 @@ def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
     Each band begins at the center of the one below and ends at the center of the one above.
 
     Args:
-        rate: samples a second; bands go from 0 Hz to half of it.
-        bands: how many.
+        rate: sampling rate in Hz; bands go from 0 Hz to half of it.
+        bands: number of bands.
         bins: length of the Fourier transform.
 
     Returns:
         ``(bands, bins // 2 + 1)`` float64.
 
     Raises:
-        ValueError: if one band holds no frequency of the transform.
+        ValueError: if a band has no frequency of the transform.
 
     Example:
         >>> mel_filters(8000, bands=2, bins=8)  # peaks at 621 and 1791 Hz, frequencies 1 kHz apart
@@ -106,7 +106,7 @@ def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
     if bands < 1 or bool((filters.sum(1) == 0).any()):
         raise ValueError(
             f"mel_filters needs a frequency in every band: {bands} bands are too many for "
-            f"{bins} bins at {rate} Hz. Take fewer bands."
+            f"{bins} bins at {rate} Hz. Use fewer bands."
         )
     return filters
 
@@ -132,10 +132,10 @@ def _power(waves: Tensor, rate: int, *, width: int, bins: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LogSpectrogram:
-    """``log_spectrogram`` as a step of a batch; it draws nothing.
+    """``log_spectrogram`` as a transform.
 
     Args:
-        rate: samples a second.
+        rate: sampling rate in Hz.
     """
 
     rate: int = 16000
@@ -151,11 +151,11 @@ class LogSpectrogram:
 
 @dataclass(frozen=True)
 class LogMel:
-    """``log_mel`` as a step of a batch; it draws nothing.
+    """``log_mel`` as a transform.
 
     Args:
-        rate: samples a second.
-        bands: how many.
+        rate: sampling rate in Hz.
+        bands: number of bands.
     """
 
     rate: int = 16000
@@ -172,14 +172,14 @@ class LogMel:
 
 @dataclass(frozen=True)
 class TimeShift:
-    """Move each wave to earlier or later, uniformly; zeros take the place of what has moved.
+    """Shift each wave in time by a uniform amount, and fill with zeros.
 
     Args:
-        most: share of the length, in ``[0, 1]``. A tenth of a second of one second is what Warden,
-            2018 (https://arxiv.org/abs/1804.03209) trains with.
+        most: the largest shift as a fraction of the length, in ``[0, 1]``. Warden, 2018
+            (https://arxiv.org/abs/1804.03209) uses 0.1 s of recordings of 1 s.
 
     Raises:
-        ValueError: if ``most`` is no such share.
+        ValueError: if ``most`` is not in ``[0, 1]``.
 
     Example:
         >>> wave = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
@@ -190,15 +190,15 @@ class TimeShift:
     most: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check the share."""
+        """Check ``most``."""
         _check_share("TimeShift", "most", self.most)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Return ``(size, 1)`` float64: by which share of its length each wave moves to later."""
+        """Return ``(size, 1)`` float64: the shift of each wave as a fraction of its length."""
         return (2 * _uniform(size, 1, generator) - 1) * self.most
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Move waves ``(b, samples)`` by whole samples."""
+        """Shift waves ``(b, samples)`` by whole samples."""
         samples = x.shape[1]
         shift = (drawn * samples).round().long().to(x.device)
         source = torch.arange(samples, device=x.device) - shift
@@ -208,22 +208,22 @@ class TimeShift:
 
 @dataclass(frozen=True, eq=False)
 class AddNoise:
-    """Add a random piece of a noise to each wave, at a random volume. The sum isn't clipped.
+    """Add a random excerpt of noise to waves, at a random volume, without clipping.
 
     Defaults are those of Warden, 2018 (https://arxiv.org/abs/1804.03209).
 
     Args:
-        noise: ``(m,)`` floating point, of the waves' rate. A piece that goes beyond its end goes
-            on at its beginning. Put it on the device of the waves to save copies.
+        noise: ``(m,)`` floating point, at the sampling rate of the waves. Excerpts wrap around at
+            its end. Put it on the device of the waves to save copies.
         most: the volume is uniform between 0 and this factor.
-        rate: share of the examples that get noise, in ``[0, 1]``; each is chosen independently.
+        rate: probability that an example gets noise, in ``[0, 1]``.
 
     Raises:
-        ValueError: if ``noise`` is no wave, ``rate`` no such share, or ``most`` is negative.
+        ValueError: if ``noise`` is not a wave, ``rate`` not in ``[0, 1]``, or ``most`` negative.
 
     Example:
         >>> step = AddNoise(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-        >>> step.apply(torch.zeros(1, 3), torch.tensor([[0.5, 0.1]]))  # begins half-way
+        >>> step.apply(torch.zeros(1, 3), torch.tensor([[0.5, 0.1]]))  # starts halfway
         tensor([[0.3000, 0.4000, 0.1000]])
     """
 
@@ -232,7 +232,7 @@ class AddNoise:
     rate: float = 0.8
 
     def __post_init__(self) -> None:
-        """Check what was given."""
+        """Check the arguments."""
         if self.noise.ndim != 1 or not len(self.noise) or not self.noise.is_floating_point():
             raise ValueError(
                 "AddNoise needs noise of shape (samples,), floating point and not empty, got "
@@ -243,8 +243,8 @@ class AddNoise:
         _check_share("AddNoise", "rate", self.rate)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Return ``(size, 2)`` float64: where in the noise the piece begins, as a share of its
-        length, and its volume, which is 0 in examples that get none.
+        """Return ``(size, 2)`` float64: the start of the excerpt as a fraction of the noise, and
+        its volume, which is 0 for examples without noise.
         """
         chosen, volume, start = _uniform(size, 3, generator).unbind(1)
         return torch.stack([start, (volume * self.most).where(chosen < self.rate, 0)], 1)

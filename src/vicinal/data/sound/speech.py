@@ -1,4 +1,4 @@
-"""Spoken words in the layout of Google's speech commands: a folder a word, the parts in lists."""
+"""Spoken words in the layout of Google's speech commands: a folder for each word, and lists."""
 
 import math
 import os
@@ -23,7 +23,7 @@ from vicinal.data.dataset import (
     Split,
 )
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
-from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, Heard, read_recording
+from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.threads import cpu_threads
 from vicinal.data.train_test_split import train_test_rows
@@ -38,11 +38,11 @@ _FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "wave": lambda waves, rate: waves,
 }
 _MOST_SECONDS = 3600
-_FIRST = 100  # recordings of a split in files that are looked at when it is loaded
+_FIRST = 100  # recordings of a split in files that are read for notes when it is loaded
 
 
 class _Sound(NamedTuple):
-    """What becomes of a recording."""
+    """The preparation of a recording."""
 
     features: str = "log-mel"
     rate: int = 16000
@@ -55,18 +55,18 @@ class _Sound(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredRecordings:
-    """Recordings that stay in files; read, and their features worked out, when asked for.
+    """Recordings in files, whose features are computed when they are read.
 
     Args:
-        folder: that the names are relative to.
-        names: ``word/file.wav`` of each.
+        folder: the folder that names are relative to.
+        names: ``word/file.wav`` of each recording.
         shape: ``(n, samples)`` for waves, else ``(n, 1, bands, frames)``.
         features: ``log-mel``, ``log-spectrogram`` or ``wave``.
-        rate: samples a second, to which recordings are resampled.
-        samples: to which they are padded or cut.
-        on_bad: what is done about a recording that cannot be read.
+        rate: sampling rate that recordings are resampled to.
+        samples: length that they are padded or cut to.
+        on_bad: whether a recording that cannot be read raises an error or is skipped.
         max_bytes: the most bytes that a decoded recording may take.
-        heard: what was changed in the recordings that were read, counted.
+        counts: counts of the recordings that were read and changed.
     """
 
     folder: Path
@@ -77,18 +77,18 @@ class StoredRecordings:
     samples: int
     on_bad: OnBad = "raise"
     max_bytes: int = MAX_BYTES
-    heard: Heard = field(default_factory=Heard)
+    counts: RecordingCounts = field(default_factory=RecordingCounts)
     dtype: torch.dtype = field(default=torch.float32, init=False)
 
     def identity(self, row: int) -> str:
-        """Return the name of a recording below the folder, and its size."""
+        """Return the name and size of a recording."""
         return file_identity(self.folder, str(self.names[row]))
 
     def read(self, rows: Sequence[int]) -> ReadResult:
         """Read some recordings: ``(k, *shape[1:])`` float32.
 
         Raises:
-            UserError: if one cannot be read, and is not to be skipped.
+            UserError: if one cannot be read and ``on_bad`` is ``"raise"``.
         """
         features = _FEATURES[self.features]
         inputs = torch.empty(len(rows), *self.shape[1:])
@@ -102,13 +102,13 @@ class StoredRecordings:
                     rate=self.rate,
                     samples=self.samples,
                     max_bytes=self.max_bytes,
-                    heard=self.heard,
+                    counts=self.counts,
                 )
             except UserError as error:
                 skips(error)
                 continue
-            # One at a time, since a batch may be summed in another order: a recording's numbers
-            # are not to depend on its company.
+            # One at a time, since a batch may be summed in another order, and the features of a
+            # recording should not depend on the rest of the batch.
             with cpu_threads(1):
                 inputs[len(kept)] = features(torch.from_numpy(wave)[None], self.rate)[0]
             kept.append(position)
@@ -118,19 +118,18 @@ class StoredRecordings:
 def load_commands(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     r"""Load spoken words from a folder in the layout of Google's speech commands.
 
-    Each folder in it is a class, each file in that a recording, but for names that begin with a
-    dot and ``_background_noise_``. ``testing_list.txt`` and ``validation_list.txt`` name the
-    recordings of those parts (``word/file.wav``, one a line); the others are trained on. Without
-    the first list, a share of the recordings is drawn to test on, whoever speaks in them; without
-    the second, there is no validation part. The layout is Warden's, 2018
-    (https://arxiv.org/abs/1804.03209, section 6).
+    Each folder in it is a class, and each file in that folder a recording. Hidden files and
+    ``_background_noise_`` are ignored. ``testing_list.txt`` and ``validation_list.txt`` name the
+    recordings of these splits (``word/file.wav``, one on each line); the others are the training
+    split. Without the first list, the test split is a random fraction of the recordings, whoever
+    speaks in them; without the second, there is no validation split. The layout is that of Warden,
+    2018 (https://arxiv.org/abs/1804.03209, section 6).
 
     Args:
         where: the folder, looked for under ``wanted.root`` first.
         options: ``features``: ``log-mel`` (default; 64 bands), ``log-spectrogram`` (160 x 101 for a
-            second at 16 kHz) or ``wave``; ``rate``: samples a second, to which recordings are
-            resampled, 16000 by default; ``seconds``: their length, 1 by default: the end of longer
-            ones is cut, shorter ones get zeros behind.
+            second at 16 kHz) or ``wave``; ``rate``: sampling rate to resample to, 16000 by default;
+            ``seconds``: length to cut or pad with zeros to, 1 by default.
         wanted: what any source is asked. Parts of more bytes than ``wanted.in_memory`` stay in
             files and are read when they are asked for: the same numbers either way.
 
@@ -160,75 +159,75 @@ def load_commands(where: str, options: Mapping[str, str], wanted: LoadOptions) -
     folder = wanted.root / where if (wanted.root / where).is_dir() else Path(where)
     if not where or not folder.is_dir():
         raise UserError(
-            f"wanted a folder of spoken words, found none at {where or 'an empty path'!r}, neither "
-            f"under {wanted.root} nor as it stands; check the path"
+            f"expected a folder of spoken words, got {where or 'an empty path'!r}, which is not a "
+            f"folder, also not below {wanted.root}. Check the path."
         )
-    skips = {part: SkippedExamples(wanted.on_bad) for part in ("train", "validation", "test")}
-    heard = Heard()
+    skips = {split: SkippedExamples(wanted.on_bad) for split in ("train", "validation", "test")}
+    counts = RecordingCounts()
     litter: Counter[str] = Counter()
     words = _recordings(folder, skips["train"], litter)
     classes = tuple(sorted({name.split("/")[0] for name in words}))
-    rows = _parts(folder, words, classes, wanted, skips)
-    parts = {
-        part: _part(
+    rows = _split_rows(folder, words, classes, wanted, skips)
+    splits = {
+        split: _make_split(
             folder,
             [words[row] for row in chosen],
             classes,
             sound=sound,
             wanted=wanted,
-            skips=skips[part],
-            heard=heard,
+            skips=skips[split],
+            counts=counts,
         )
-        for part, chosen in rows.items()
+        for split, chosen in rows.items()
     }
-    _check_parts(folder, parts, classes)
+    _check_splits(folder, splits, classes)
     return DataSet(
         classes,
-        parts["train"],
-        parts["test"],
-        parts.get("validation"),
-        notes=_notes(parts, classes, sound=sound, heard=heard, litter=litter),
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        notes=_notes(splits, classes, sound=sound, counts=counts, litter=litter),
         preparation={"kind": "sound", **sound._asdict()},
     )
 
 
 def _notes(
-    parts: Mapping[str, Split],
+    splits: Mapping[str, Split],
     classes: Sequence[str],
     *,
     sound: _Sound,
-    heard: Heard,
+    counts: RecordingCounts,
     litter: Counter[str],
 ) -> tuple[Note, ...]:
     every = True
-    for part in parts.values():
-        if isinstance(part.inputs, StoredRecordings):
+    for split in splits.values():
+        if isinstance(split.inputs, StoredRecordings):
             every = False
-            first = replace(part.inputs, on_bad="skip", heard=heard)
-            first.read(range(min(_FIRST, len(part))))
-    several = f"{len(classes)} classes, a folder each: {', '.join(classes[:10])}"
+            first = replace(split.inputs, on_bad="skip", counts=counts)
+            first.read(range(min(_FIRST, len(split))))
+    several = f"{len(classes)} classes, one for each folder: {', '.join(classes[:10])}"
     notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
-    return (*notes, *litter_notes(litter), *heard.notes(sound.rate, sound.seconds, every=every))
+    return (*notes, *litter_notes(litter), *counts.notes(sound.rate, sound.seconds, every=every))
 
 
 def background_noise(folder: Path, rate: int) -> Tensor:
-    """Read the recordings of noise that come with Google's speech commands, joined.
+    """Read and concatenate the background noise of Google's speech commands.
 
     Args:
-        folder: of the data set; those are its ``_background_noise_/*.wav``.
-        rate: samples a second, to which they are resampled.
+        folder: folder of the data set; it has ``_background_noise_/*.wav``.
+        rate: sampling rate to resample to.
 
     Returns:
         ``(m,)`` float32 in ``[-1, 1]``, in the alphabetical order of the files.
 
     Raises:
-        UserError: if there is none, or one cannot be read.
+        UserError: if there are none, or one cannot be read.
     """
     paths = sorted((folder / NOISE).glob("*.wav"))
     if not paths:
         raise UserError(
-            f"{folder / NOISE}: wanted WAV files of background noise, found none; train without "
-            "added noise, or put some there"
+            f"{folder / NOISE}: expected WAV files of background noise, got none. Add some, or "
+            "train without added noise."
         )
     for path in paths:
         _check_inside(path, folder)
@@ -244,7 +243,7 @@ def _sound(options: Mapping[str, str]) -> _Sound:
         raise UserError(unknown("kind of features", features, _FEATURES))
     rate = _number(options, "rate", 16000, LOWEST_RATE, HIGHEST_RATE)
     if rate != int(rate):
-        raise UserError(f"rate: wanted a whole number of samples a second, found {rate}")
+        raise UserError(f"rate: expected a whole number of samples per second, got {rate}")
     seconds = _number(options, "seconds", 1.0, 1 / rate, _MOST_SECONDS)
     return _Sound(features, int(rate), seconds)
 
@@ -258,7 +257,7 @@ def _number(
     except ValueError:
         number = math.nan
     if not least <= number <= most:
-        raise UserError(f"{name}: wanted a number from {least:g} to {most:g}, found {text!r}")
+        raise UserError(f"{name}: expected a number from {least:g} to {most:g}, got {text!r}")
     return number
 
 
@@ -273,16 +272,22 @@ def _recordings(folder: Path, skips: SkippedExamples, litter: Counter[str]) -> l
             try:
                 _check_inside(Path(file.path), folder)
                 if not file.is_file():
-                    raise UserError(f"{file.path}: wanted a recording, found no file; move it away")
+                    raise UserError(
+                        f"{file.path}: expected a recording, which is a file. Move it away."
+                    )
             except UserError as error:
                 skips(error)
             else:
                 found.append(f"{word.name}/{file.name}")
         if not found:
-            skips(UserError(f"{word.path}: wanted recordings of a word, found none; delete it"))
+            skips(
+                UserError(
+                    f"{word.path}: expected recordings of a word, got none. Delete the folder."
+                )
+            )
         names.extend(found)
     if not names:
-        raise UserError(f"{folder}: wanted a folder of recordings for each word, found none")
+        raise UserError(f"{folder}: expected a folder of recordings for each word, got none")
     return sorted(names)
 
 
@@ -300,27 +305,27 @@ def _check_inside(path: Path, folder: Path) -> None:
     if path.is_symlink() or path.parent.is_symlink():
         try:
             inside = path.resolve().is_relative_to(folder.resolve())
-        except (OSError, RuntimeError):  # a circle of links
+        except (OSError, RuntimeError):  # a cycle of links
             inside = False
         if not inside:
-            raise UserError(f"{path} links to outside {folder}; copy the recording instead")
+            raise UserError(f"{path} links to outside {folder}. Copy the recording instead.")
 
 
-def _parts(
+def _split_rows(
     folder: Path,
     names: Sequence[str],
     classes: Sequence[str],
     wanted: LoadOptions,
     skips: Mapping[str, SkippedExamples],
 ) -> dict[str, np.ndarray]:
-    """Return the rows of each part."""
-    places = {name: row for row, name in enumerate(names)}
+    """Return the rows of each split."""
+    indices = {name: row for row, name in enumerate(names)}
     rows = {}
     taken: dict[int, str] = {}
-    for part, file in LISTS.items():
-        listed = _listed(folder / file, places, taken, skips[part])
+    for split, file in LISTS.items():
+        listed = _listed(folder / file, indices, taken, skips[split])
         if listed is not None:
-            rows[part] = listed
+            rows[split] = listed
     rest = np.array([row for row in range(len(names)) if row not in taken], np.int64)
     if "test" not in rows:
         targets = _targets([names[row] for row in rest], classes)
@@ -332,36 +337,38 @@ def _parts(
 
 
 def _listed(
-    file: Path, places: Mapping[str, int], taken: dict[int, str], skips: SkippedExamples
+    file: Path, indices: Mapping[str, int], taken: dict[int, str], skips: SkippedExamples
 ) -> np.ndarray | None:
-    """Return the rows of the recordings that a list names, sorted; None where there is no list."""
+    """Return the sorted rows of the recordings in a list, or None if there is no list."""
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}, byte {error.start}: wanted a list of paths as text") from error
+        raise UserError(
+            f"{file}, byte {error.start}: expected a list of paths as UTF-8 text"
+        ) from error
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     rows = set()
     for number, line in enumerate(lines, 1):
         path = PurePosixPath(line.strip())
-        row = places.get(str(path))
+        row = indices.get(str(path))
         if not path.parts or row in rows:
             continue
         try:
             if path.is_absolute() or ".." in path.parts:
                 raise UserError(
-                    f"{file}, line {number}: {line[:200]!r} points outside the folder; wanted "
-                    "word/file.wav"
+                    f"{file}, line {number}: {line[:200]!r} points outside the folder. "
+                    "Expected word/file.wav."
                 )
             if row is None:
                 raise UserError(
-                    f"{file}, line {number}: {line[:200]!r} is not there; wanted word/file.wav"
+                    f"{file}, line {number}: {line[:200]!r} does not exist. Expected word/file.wav."
                 )
             if row in taken:
                 raise UserError(
-                    f"{file}, line {number}: {line[:200]!r} is in {taken[row]} too; delete it here"
+                    f"{file}, line {number}: {line[:200]!r} is in {taken[row]} too. Delete it here."
                 )
         except UserError as error:
             skips(error)
@@ -376,7 +383,7 @@ def _targets(names: Sequence[str], classes: Sequence[str]) -> Tensor:
     return torch.tensor([numbers[name.split("/")[0]] for name in names], dtype=torch.int64)
 
 
-def _part(
+def _make_split(
     folder: Path,
     names: Sequence[str],
     classes: Sequence[str],
@@ -384,12 +391,12 @@ def _part(
     sound: _Sound,
     wanted: LoadOptions,
     skips: SkippedExamples,
-    heard: Heard,
+    counts: RecordingCounts,
 ) -> Split:
     if 4 * sound.samples > wanted.max_bytes:
         raise UserError(
             f"{sound.seconds:g} s at {sound.rate} Hz take {4 * sound.samples} bytes a recording, "
-            f"more than max_bytes = {wanted.max_bytes}; take fewer seconds"
+            f"more than max_bytes = {wanted.max_bytes}. Use fewer seconds."
         )
     shape = _FEATURES[sound.features](torch.zeros(1, sound.samples), sound.rate).shape[1:]
     stored = StoredRecordings(
@@ -401,7 +408,7 @@ def _part(
         sound.samples,
         wanted.on_bad,
         wanted.max_bytes,
-        heard,
+        counts,
     )
     targets = _targets(names, classes)
     if 4 * math.prod(stored.shape) > wanted.in_memory:
@@ -410,16 +417,16 @@ def _part(
     return Split(read.inputs, targets[read.kept], (*skips.sentences, *read.skipped))
 
 
-def _check_parts(folder: Path, parts: Mapping[str, Split], classes: Sequence[str]) -> None:
-    for name, part in parts.items():
-        if not len(part):
+def _check_splits(folder: Path, splits: Mapping[str, Split], classes: Sequence[str]) -> None:
+    for name, split in splits.items():
+        if not len(split):
             raise UserError(
-                f"{folder}: its {name} part has no recordings; look into its lists"
-                + "".join(f"; {sentence}" for sentence in part.skipped[:1])
+                f"{folder}: its {name} split has no recordings. Check its lists."
+                + "".join(f" {sentence}" for sentence in split.skipped[:1])
             )
-    missing = np.flatnonzero(parts["train"].targets.bincount(minlength=len(classes)).numpy() == 0)
+    missing = np.flatnonzero(splits["train"].targets.bincount(minlength=len(classes)).numpy() == 0)
     if len(missing):
         raise UserError(
-            f"{folder}: the word {classes[missing[0]]!r} has no recordings to train on; take some "
-            "out of the lists, or move its folder away"
+            f"{folder}: the word {classes[missing[0]]!r} has no recordings in the training "
+            "split. Remove some from the lists, or move its folder away."
         )
