@@ -153,7 +153,7 @@ def bad_foreign(root):
 @pytest.mark.parametrize("bad", [bad_mnist, bad_npz, bad_cifar, bad_foreign])
 def test_labels_out_of_range_are_refused_or_skipped(bad, tmp_path):
     spec, labels = bad(tmp_path)
-    with pytest.raises(UserError, match="to skip such examples"):
+    with pytest.raises(UserError, match="To skip such examples"):
         load(spec)
     data = load(spec, on_bad="skip")
     assert data.train.targets.tolist() == labels

@@ -278,7 +278,7 @@ def test_records_with_labels_out_of_range_are_skipped_where_this_is_asked_for(tm
     whole = load(f"rec:{tmp_path / 'sh.rec'},{tmp_path / 'sh.rec'}")
     (tmp_path / "classes.txt").write_text("only\n" * 1)
     spec = f"rec:{tmp_path / 'sh.rec'},{tmp_path / 'sh.rec'}"
-    with pytest.raises(UserError, match=r"got the label \d; .*to skip such"):
+    with pytest.raises(UserError, match=r"got the label \d; .*To skip such"):
         load(spec)
     data = load(spec, on_bad="skip")
     assert len(data.train) == int((whole.train.targets == 0).sum())

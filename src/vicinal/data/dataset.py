@@ -201,7 +201,7 @@ class SkippedExamples:
         """Raise the error, or keep its message."""
         if self.on_bad == "raise":
             raise UserError(
-                f"{error}; to skip such examples, pass --skip-bad, or set "
-                "skip_bad = true in a recipe"
+                f"{str(error).removesuffix('.')}. To skip such examples, pass --skip-bad, or set "
+                "skip_bad = true in a recipe."
             ) from error
         self.sentences.append(str(error))
