@@ -64,11 +64,12 @@ report(lambda: vicinal.data.load("digits"))
 report(lambda: vicinal.data.load("iris"))
 report(lambda: __import__("vicinal.training.recipe"))
 report(lambda: __import__("vicinal.training.single_trial"))
+report(lambda: vicinal.study("digits"))
 """
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         assert line.startswith("UserError the Python package ")
         assert COMMAND in line
