@@ -41,7 +41,7 @@ def story_of(kind, command, recipe, folder, *, every):
     return story
 
 
-@pytest.mark.parametrize(("command", "every", "least"), [("train", 30, 100), ("study", 110, 300)])
+@pytest.mark.parametrize(("command", "every", "least"), [("train", 40, 100), ("study", 110, 300)])
 def test_killed_at_any_file_operation_the_next_run_ends_as_the_unbroken_one(
     small_recipe, tmp_path, command, every, least
 ):

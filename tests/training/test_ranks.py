@@ -1,8 +1,10 @@
 """Two processes on this machine, joined by gloo. Each test starts the command line anew."""
 
+import json
 import os
-import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 
 from vicinal.training.trial_result import read_metrics
 
-LONG = {"training.epochs": 400, "data.test_fraction": 0.7}
+LONG = {"training.epochs": 400, "data.test_fraction": 0.9}
 
 
 def train(start, recipe, out, *more, arm="erm"):
@@ -54,17 +56,30 @@ def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
     assert rows[1].train_loss == pytest.approx(rows[0].train_loss, rel=1e-6)
 
 
-def test_evaluation_in_shares_is_that_of_the_saved_network(small_recipe, tmp_path, start, vicinal):
-    recipe, out = small_recipe({"data.test_fraction": 0.31}), tmp_path / "two"
-    done(train(start, recipe, out, "--corrupted", "0.4", arm="mixup"))
-    words = ["--data", "digits", "--test-fraction", "0.31", "--json"]
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, recipe_text):
+    """Train mixup with two ranks once; return the recipe and the folder."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    recipe, out = folder / "small.toml", folder / "two"
+    recipe.write_text(recipe_text({"training.epochs": 12, "data.test_fraction": 0.71}))
+    words = ["train", recipe, *MIXUP, "--out", out, "--logger", "none", "--devices", 2]
+    command = [sys.executable, "-m", "vicinal", *map(str, words)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return recipe, out
+
+
+MIXUP = ["--arm", "mixup", "--corrupted", "0.4"]
+
+
+def test_distributed_evaluation_is_that_of_the_saved_network(unbroken, vicinal):
+    _, out = unbroken
+    words = ["--data", "digits", "--test-fraction", "0.71", "--json"]
     scored = vicinal("score", out / "checkpoint.safetensors", *words)
     assert scored.exit_code == 0, scored.stderr
-    last = read_metrics(out)[-1]
-    told = re.search(r'"accuracy": ([\d.]+)', scored.stdout).group(1)
-    assert float(told) == last.test_accuracy
-    loss = re.search(r'"loss": ([\d.]+)', scored.stdout).group(1)
-    assert float(loss) == pytest.approx(last.test_loss, rel=1e-5)
+    scores, last = json.loads(scored.stdout), read_metrics(out)[-1]
+    assert scores["accuracy"] == last.test_accuracy
+    assert scores["loss"] == pytest.approx(last.test_loss, rel=1e-5)
     assert 0 < last.memorized < 1
 
 
@@ -97,16 +112,15 @@ def test_when_a_rank_dies_the_other_one_stops(small_recipe, tmp_path, start):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-def test_asked_to_stop_both_ranks_keep_a_checkpoint_and_go_on(small_recipe, tmp_path, start):
-    recipe = small_recipe(LONG | {"training.epochs": 12})
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done(train(start, recipe, whole, arm="mixup"))
-    process = train(start, recipe, broken, arm="mixup")
+def test_asked_to_stop_both_ranks_save_the_state_and_resume(unbroken, tmp_path, start):
+    recipe, whole = unbroken
+    broken = tmp_path / "broken"
+    process = train(start, recipe, broken, "--corrupted", "0.4", arm="mixup")
     children, _ = begun(process)
     for number in (process.pid, *children):
         os.kill(number, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "stopped by SIGTERM" in err
-    done(train(start, recipe, broken, "--resume", arm="mixup"))
+    done(train(start, recipe, broken, "--resume", "--corrupted", "0.4", arm="mixup"))
     assert all(torch.equal(v, weights(broken)[k]) for k, v in weights(whole).items())

@@ -24,12 +24,12 @@ from vicinal.training.trial import Callbacks
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import Trial, read_metrics
 
-KILLS = 20 if os.environ.get("VICINAL_SLOW") == "1" else 6
+KILLS = 20 if os.environ.get("VICINAL_SLOW") == "1" else 4
 """How often a training is killed before it may end."""
 
 ALL_AT_ONCE = {
     "data.test_fraction": 0.8,
-    "training.epochs": 45,
+    "training.epochs": 36,
     "training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3},
     "training.ema_decay": 0.9,
     "training.precision": "float16",
