@@ -42,6 +42,8 @@ class RecordImages:
         """Return the encoded image."""
         offset, length = int(self.offsets[row]), int(self.lengths[row])
         payload = self.file.read(offset) if length < 0 else self.file.read_whole(offset, length)
+        if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:  # one label, the usual case
+            return payload[HEADER.size :]
         try:
             return payload[image_labels(payload)[1] :]
         except ValueError as error:

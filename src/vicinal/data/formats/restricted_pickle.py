@@ -12,6 +12,8 @@ from vicinal.errors import UserError
 
 # The training file of CIFAR-100, the longest that this reads, has about 200,000.
 _MOST_OPCODES = 2_000_000
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_GETS = {"GET", "BINGET", "LONG_BINGET"}
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 
@@ -61,14 +63,14 @@ def _check_opcodes(data: bytes) -> None:
         if number >= _MOST_OPCODES:
             raise ValueError(f"expected at most {_MOST_OPCODES:,} opcodes")
         name = opcode.name
-        if name.endswith("PUT") or name == "MEMOIZE":
+        if name in _PUTS:
             index = len(memo) if argument is None else argument
             if index > number:
                 raise ValueError(f"memo index {index} at opcode {number} is out of order")
             memo.add(index)
-            if previous.startswith("TUPLE"):
+            if previous[:5] == "TUPLE":
                 tuples.add(index)
-        elif name == "DUP" or (name.endswith("GET") and argument in tuples):
+        elif name == "DUP" or (name in _GETS and argument in tuples):
             raise ValueError("tuples may not be reused")
         previous = name
 

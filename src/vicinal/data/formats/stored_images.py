@@ -101,22 +101,27 @@ class StoredImages:
 
     def _read_into(self, out: np.ndarray, row: int) -> None:
         """Read one image into ``(height, width, channels)`` uint8."""
-        data, where = self.files.get(row), self.files.name(row)
-        size = "x".join(map(str, out.shape))
+        data = self.files.get(row)
         if self.raw:
             if len(data) != out.size:
                 raise UserError(
-                    f"{where}: expected {out.size} bytes, a raw image of {size}, got {len(data)}"
+                    f"{self.files.name(row)}: expected {out.size} bytes, a raw image of "
+                    f"{_sides(out)}, got {len(data)}"
                 )
             out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
         elif not _decode_jpeg_into(out, data, self.options):
+            where = self.files.name(row)
             image = decode(data, self.options, where=where, changes=self.changes)
             if image.shape != out.shape:
                 raise UserError(
-                    f"{where}: expected an image of {size} like the first one, got "
-                    f"{'x'.join(map(str, image.shape))}; size=N resizes all images to N x N"
+                    f"{where}: expected an image of {_sides(out)} like the first one, got "
+                    f"{_sides(image)}; size=N resizes all images to N x N"
                 )
             out[...] = image
+
+
+def _sides(image: np.ndarray) -> str:
+    return "x".join(map(str, image.shape))
 
 
 def _decode_jpeg_into(out: np.ndarray, data: bytes, options: ImageOptions) -> bool:
