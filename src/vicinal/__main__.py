@@ -1,4 +1,4 @@
-"""``vicinal`` and ``python -m vicinal``: the command line, where its packages are installed."""
+"""The entry point of ``vicinal`` and ``python -m vicinal``."""
 
 import sys
 
@@ -6,8 +6,8 @@ from vicinal import interrupts
 
 
 def main() -> None:
-    """Run the command line, or say what to install."""
-    interrupts.listen()  # before anything that takes time
+    """Run the command line, or report which package to install."""
+    interrupts.listen()  # before slow imports
     from vicinal.errors import UserError, out_of_memory
     from vicinal.extras import extras_named
 

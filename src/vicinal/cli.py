@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -358,7 +358,7 @@ def data_info(
             root=root,
             seed=seed,
             test_fraction=test_fraction,
-            on_bad=_on_bad(skip_bad),
+            on_bad="skip" if skip_bad else "raise",
             max_bytes=max_bytes,
         )
         described = describe(data)
@@ -426,7 +426,7 @@ def data_convert(
             root=root,
             seed=seed,
             test_fraction=test_fraction,
-            on_bad=_on_bad(skip_bad),
+            on_bad="skip" if skip_bad else "raise",
             max_bytes=max_bytes,
             in_memory=0,
         )
@@ -440,10 +440,6 @@ def data_convert(
                 skipped=lambda part, sentence: _report(f"skipped in {part}: {sentence}"),
             )
         _print_paths(paths, json)
-
-
-def _on_bad(skip_bad: bool) -> Literal["raise", "skip"]:
-    return "skip" if skip_bad else "raise"
 
 
 def _print_paths(paths: list[Path], json: bool) -> None:
@@ -477,32 +473,29 @@ def _errors_reported(debug: bool, *, stopped: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _report(stopped)
         raise typer.Exit(interrupts.CODE) from None
-    except UserError as error:
-        if debug:
-            raise
-        _report(str(error))
-        raise typer.Exit(2) from None
     except BrokenPipeError:
         # The reader of our output has closed it; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
-    except OSError as error:
-        if debug:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        hints = {errno.ENOSPC: "free some space", errno.ENOMEM: "free some memory"}
-        hint = hints.get(error.errno or 0, "--debug shows where it happened")
-        _report(f"{where}{error.strerror or error}; {hint}; then run the same command again")
-        raise typer.Exit(2) from None
     except Exception as error:
         if debug:
             raise
-        if out_of_memory(error):
-            reason = str(error).strip() or type(error).__name__
-            _report(f"out of memory: free some memory, then run the same command again ({reason})")
-            raise typer.Exit(2) from None
-        _report(f"this is a bug in vicinal: {type(error).__name__}: {error}. --debug shows where.")
-        raise typer.Exit(1) from None
+        text, code = str(error), 2
+        if isinstance(error, OSError) and not isinstance(error, UserError):
+            where = f"{error.filename}: " if error.filename else ""
+            hints = {errno.ENOSPC: "free some space", errno.ENOMEM: "free some memory"}
+            hint = hints.get(error.errno or 0, "--debug shows where it happened")
+            text = f"{where}{error.strerror or error}; {hint}; then run the same command again"
+        elif out_of_memory(error):
+            reason = text.strip() or type(error).__name__
+            text = f"out of memory: free some memory, then run the same command again ({reason})"
+        elif not isinstance(error, UserError):
+            text = (
+                f"this is a bug in vicinal: {type(error).__name__}: {error}. --debug shows where."
+            )
+            code = 1
+        _report(text)
+        raise typer.Exit(code) from None
 
 
 def _report(sentence: str) -> None:
@@ -519,7 +512,7 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="vicinal")  # of vicinal.escaping
+            stream.reconfigure(errors="vicinal")  # registered by vicinal.escaping
     try:
         app()
     except Exception:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 _LONGEST = 100
-"""Characters of an unknown name that are compared and shown."""
+"""Characters of an unknown name that a message shows."""
 
 
 class UserError(ValueError):
@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, in whatever library.
+    """Return whether an error of any library means that memory ran out.
 
     Example:
         >>> out_of_memory(RuntimeError("std::bad_alloc")), out_of_memory(ValueError("no"))
@@ -27,11 +27,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class TrialError(UserError):
-    """One trial failed, and others of the study can continue, for example after a loss of nan."""
+    """A trial failed, for example with a loss of nan; other trials of the study can continue."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Return the sentence for a name that nobody has, with the nearest names that there are.
+    """Return the message for an unknown name, with the known ones and the nearest.
 
     Example:
         >>> unknown("network", "smal-cnn", ["small-cnn", "mlp"])

@@ -1,4 +1,4 @@
-"""Others' words, such as class names, titles and paths, made safe to show."""
+"""Foreign text, such as class names, titles and paths, made safe to show."""
 
 import codecs
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _WRITTEN_OUT = (
     {k: _SHORT.get(chr(k), f"\\x{k:02x}") for k in (*range(32), *range(0x7F, 0xA0))}
     | {k: f"\\u{k:04x}" for k in (*_BIDIRECTIONAL, 0x2028, 0x2029, *range(0xD800, 0xE000))}
-    # Python's way to keep the bytes of a file name that is not UTF-8.
+    # Python's surrogates for the bytes of a file name that is not UTF-8.
     | {0xDC00 + k: f"\\x{k:02x}" for k in range(0x80, 0x100)}
 )
 _KEEPS_LINES = {k: text for k, text in _WRITTEN_OUT.items() if k != ord("\n")}
@@ -20,14 +20,14 @@ _PLAIN = {"—": "-", "–": "-", "−": "-", "…": "...", "·": "*", "×": "x"
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
-    r"""Write out what a terminal, a browser or an editor would obey and not show.
+    r"""Escape the characters that a terminal, browser or editor would obey instead of showing.
 
-    Control characters, marks that turn the direction of writing, and the bytes of a file name that
-    is not UTF-8 become the escapes that Python has for them; all else stays.
+    Control characters, marks that change the direction of text, and the bytes of a file name that
+    is not UTF-8 become Python's escapes.
 
     Args:
-        text: anything.
-        keep_lines: whether line feeds stay, for text of several lines.
+        text: any text.
+        keep_lines: whether to keep line feeds, for text of several lines.
 
     Example:
         >>> print(visible("red \x1b[31m, reversed \u202e, two\nlines, not UTF-8 \udcff"))
@@ -47,7 +47,7 @@ def is_utf8(text: str) -> bool:
 
 
 def with_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Return plain values with every text among them changed; keys of mappings stay.
+    """Apply a function to every text among plain values, except the keys of mappings.
 
     Example:
         >>> with_text({"rows": [{"arm": "erm", "n": 3}]}, str.upper)
@@ -63,9 +63,9 @@ def with_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def readable(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace what an encoding does not have: punctuation by ASCII's, all else by an escape.
+    r"""Replace characters that an encoding lacks: punctuation by ASCII, others by an escape.
 
-    An error handler of ``codecs``, registered as ``"vicinal"``.
+    An error handler for ``codecs``, registered as ``"vicinal"``.
 
     Example:
         >>> "1.5 … 猫".encode("ascii", "vicinal")

@@ -1,4 +1,4 @@
-"""The packages that ``pip install 'vicinal[study]'`` adds, and the error where one is missing."""
+"""The packages that ``pip install 'vicinal[study]'`` adds, and the error if one is missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ MODULES = frozenset(
         "zlib_ng",
     }
 )
-"""The modules of these packages, as they are imported."""
+"""The names under which these packages are imported."""
 
 
 class MissingExtraError(UserError, ImportError):
@@ -40,17 +40,17 @@ class MissingExtraError(UserError, ImportError):
     def __init__(self, module: str) -> None:
         """Name the module, and the command that installs it."""
         super().__init__(
-            f"the Python package {module} is not installed; pip install 'vicinal[study]' adds it, "
-            "with all that data sets, studies and the command line need"
+            f"the Python package {module} is not installed; data sets, studies and the command "
+            "line need it. Run: pip install 'vicinal[study]'"
         )
 
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Turn the import error of a package of the extra into the sentence with the pip command.
+    """Turn the import error of a package of the extra into one that has the pip command.
 
     Raises:
-        MissingExtraError: in place of ``ModuleNotFoundError``, for ``MODULES`` alone.
+        MissingExtraError: instead of ``ModuleNotFoundError``, for ``MODULES`` only.
 
     Example:
         >>> with extras_named():
@@ -68,10 +68,10 @@ def extras_named() -> Iterator[None]:
 
 
 def require(*modules: str) -> None:
-    """Raise where a module is not installed; imports none of them.
+    """Raise an error if a module is not installed, without importing any.
 
     Raises:
-        MissingExtraError: which names the first that is missing.
+        MissingExtraError: if one is missing; it names the first.
 
     Example:
         >>> require("pydantic", "rich")

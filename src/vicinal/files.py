@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole."""
+"""Atomic writes: readers see the old file or the new one, never half of it."""
 
 import contextlib
 import errno
@@ -12,18 +12,18 @@ WEIGHTS, STATE = "checkpoint.safetensors", "state.safetensors"
 """File names in the folder of a training: the network for use, and the state to resume from."""
 
 TEMPORARY = ".vicinal-tmp"
-"""How the names of temporary files end, so that they are never taken for anything else."""
+"""The suffix of temporary files."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a temporary file next to ``path`` and rename it, so that readers never see half a file.
+    """Write a file by way of a temporary one, so that readers never see half of it.
 
     The folder is created if it does not exist. File and folder are synced, so the new content
-    also survives a power failure. A process that is killed meanwhile leaves the old content, and
+    survives a power failure. A process that is killed while writing leaves the old content, and
     perhaps a temporary file for ``sweep``.
 
     Raises:
-        UserError: if it cannot be written, for example to a full disk; nothing is left behind.
+        UserError: if the file cannot be written, for example because the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
@@ -43,8 +43,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; free some space or choose another "
-            "folder with --out (what is finished is kept: the same command goes on from there)"
+            f"{path} cannot be written: {error.strerror}. Free some space, or choose another "
+            "folder with --out. Finished work is kept: run the same command to resume."
         ) from error
 
 
@@ -63,8 +63,8 @@ def put_in_place(beside: Path, path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Delete the temporary files that killed processes left in the folder of a study or training.
 
-    Looks where these write and nowhere else: a folder further down may be that of another study,
-    which is running. Only the process that holds the lock of the folder may call this.
+    Only these folders are searched, because one further down may belong to another study that is
+    running. The caller must hold the lock of the folder.
     """
     for place in ("", "figures/", "trials/*/"):
         for path in folder.glob(f"{place}.*{TEMPORARY}"):
@@ -72,7 +72,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable, where the system can."""
+    """Make the renames in a folder durable, if the system supports it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

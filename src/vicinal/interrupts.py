@@ -1,4 +1,4 @@
-"""Ctrl-C: one sentence and exit code 130 at any moment, however often it is pressed."""
+"""Ctrl-C: one sentence and exit code 130, at any moment and however often it is pressed."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CODE = 130
-"""The exit code of a command that Ctrl-C stopped, as shells have it."""
+"""The exit code of a command that Ctrl-C stopped, as in shells."""
 
 _pressed = _unwound = False
 _process = 0
@@ -16,8 +16,8 @@ _process = 0
 def listen() -> None:
     """From now on, Ctrl-C ends this process at once, without a traceback.
 
-    That is for the time in which nothing needs to be cleaned up, while modules are imported and
-    at exit. A process that ignores Ctrl-C, or handles it in its own way, stays as it is.
+    This is for the time in which there is nothing to clean up: while modules are imported, and
+    at exit. A process that ignores Ctrl-C or has its own handler is not changed.
     """
     global _process  # noqa: PLW0603 - signals belong to the process
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -29,7 +29,7 @@ def listen() -> None:
 def unwinding() -> Iterator[None]:
     """Let the first Ctrl-C raise ``KeyboardInterrupt`` inside, and the second end the process.
 
-    Other errors that the first one causes, such as workers that died of it, become
+    Other errors that the first one causes, such as those of stopped workers, become
     ``KeyboardInterrupt`` too. Does nothing without ``listen``.
     """
     global _unwound  # noqa: PLW0603
@@ -44,12 +44,12 @@ def unwinding() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        _unwound = _pressed  # whoever catches the error says so
+        _unwound = _pressed  # the code that catches the error reports it
         signal.signal(signal.SIGINT, _stop_at_once)
 
 
 def end() -> None:
-    """End the process if Ctrl-C was pressed; Python itself would take a second one as a crash."""
+    """End the process if Ctrl-C was pressed, because a second one would look like a crash."""
     if _pressed:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -66,5 +66,5 @@ def _raise(*_: object) -> None:
     global _pressed  # noqa: PLW0603
     _pressed = True
     signal.signal(signal.SIGINT, _stop_at_once)
-    sys.unraisablehook = lambda _: None  # what is torn down halfway is no news
+    sys.unraisablehook = lambda _: None  # errors during an interrupted teardown are noise
     raise KeyboardInterrupt
