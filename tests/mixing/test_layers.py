@@ -180,7 +180,7 @@ def test_a_whole_step_with_its_loss_compiles_without_graph_break():
 
 
 def test_rows_of_another_rank_need_ranks():
-    with pytest.raises(RuntimeError, match="need a distributed run; call"):
+    with pytest.raises(RuntimeError, match="needs a distributed run; call"):
         rows_of_another_rank(torch.rand(2))
 
 

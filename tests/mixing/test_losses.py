@@ -118,7 +118,7 @@ def test_a_criterion_that_cannot_answer_per_example_is_refused(batch):
         plan.loss(plain, output, y)
     with pytest.raises(TypeError, match='Identity has no "reduction"'):
         plan.loss(nn.Identity(), output, y)
-    with pytest.raises(ValueError, match=r"batch size 16.*answered with shape \(\)"):
+    with pytest.raises(ValueError, match=r"batch size 16.*returned shape \(\)"):
         plan.loss(deaf, output, y)
 
 

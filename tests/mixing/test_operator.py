@@ -187,7 +187,7 @@ def test_the_result_shares_no_memory_with_its_arguments():
 def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
     x = torch.rand(1, 3, dtype=torch.float32).expand(4, 3)
     plan = MixUp(1.0).draw(4)
-    with pytest.raises(ValueError, match=r"\(4, 3\) is expanded: call x\.contiguous\(\)"):
+    with pytest.raises(ValueError, match=r"expanded x of shape \(4, 3\); call x\.contiguous\(\)"):
         plan.mix_(x)
     torch.testing.assert_close(plan.mix(x), x.contiguous())
 

@@ -189,7 +189,7 @@ def test_a_pairing_that_answers_nonsense_is_refused():
     def odd(size, generator=None, *, y=None, features=None):
         return torch.arange(size - 1)
 
-    with pytest.raises(TypeError, match=r"\(4,\) int64 rows, function answered with \(3,\)"):
+    with pytest.raises(TypeError, match=r"\(4,\) int64 rows, function returned \(3,\)"):
         MixUp(1.0, pairing=odd).draw(4)
 
 

@@ -140,9 +140,9 @@ def test_a_piece_of_a_region_plan_has_its_regions():
 
 def test_a_piece_without_the_whole_batch_is_refused():
     plan = Plan(torch.tensor([2, 0, 1]), torch.full((3,), 0.5, dtype=torch.float32))[:2]
-    with pytest.raises(ValueError, match=r"piece of a plan.*pass it, other=x before"):
+    with pytest.raises(ValueError, match=r"slice of a plan.*pass other=x"):
         plan.mix(torch.rand(2, 3, dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"piece of a plan.*other=y before"):
+    with pytest.raises(ValueError, match=r"slice of a plan.*pass other=y"):
         plan.targets(torch.tensor([0, 1]), num_classes=2)
 
 
@@ -197,7 +197,7 @@ def test_shares_that_do_not_sum_to_one_are_refused():
 
 def test_a_region_plan_for_other_pictures_is_refused():
     plan = CutMix(1.0).draw(3, image_size=(8, 8))
-    with pytest.raises(ValueError, match=r"image_size=\(8, 8\), x has shape \(3, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"image_size=\(8, 8\), got x of shape \(3, 1, 4, 4\)"):
         plan.mix(torch.rand(3, 1, 4, 4, dtype=torch.float32))
 
 
@@ -219,7 +219,7 @@ def test_rows_that_are_not_there_are_refused_by_region_plans_too():
 
 def test_a_piece_meets_rows_of_the_whole_batch_even_where_its_own_would_do():
     plan = Plan(torch.tensor([3, 2, 1, 0]), torch.full((4,), 0.5, dtype=torch.float32))[2:]
-    with pytest.raises(ValueError, match="piece of a plan"):
+    with pytest.raises(ValueError, match="slice of a plan"):
         plan.mix(torch.rand(2, 3, dtype=torch.float32))
     with pytest.raises(TypeError, match="cut by slices"):
         plan[0]

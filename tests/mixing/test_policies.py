@@ -423,7 +423,7 @@ class Collate:
         (lambda: DirichletMixUp(1.0, parents=1), "2 parents or more, got 1"),
         (lambda: DirichletMixUp(1.0, per="pair"), "got 'pair'"),
         (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight from 0 on, got -1.0"),
-        (lambda: OneOf([]), "a policy at least, got none"),
+        (lambda: OneOf([]), "at least one policy, got none"),
         (lambda: OneOf([None, None], [0.5, 0.6]), r"2 probabilities that sum to one, got \[0\.5"),
         (lambda: OneOf([None, None], [1.0]), "2 probabilities"),
         (lambda: CutMix(1.0).draw(4), r"CutMix needs image_size.*image_size=x\.shape\[2:\]"),

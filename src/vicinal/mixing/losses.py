@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vicinal.mixing.kernels.reference import wide_type
 from vicinal.mixing.plain import is_plain
-from vicinal.mixing.regions import covers
+from vicinal.mixing.regions import has_region_size
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -35,10 +35,10 @@ class Side(NamedTuple):
 def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> Tensor:
     """Return ``lam * criterion(output, own) + (1 - lam) * criterion(output, partner)``.
 
-    The pair form of Zhang et al. (https://arxiv.org/abs/1710.09412), section 2: for plain
+    The sum of two losses in Zhang et al. (https://arxiv.org/abs/1710.09412), section 2: for plain
     cross-entropy it equals the cross-entropy against soft targets. The rest is ours to define:
 
-    * The mean is over examples (elements, where the criterion answers with several per example).
+    * The mean is over examples (elements, where the criterion returns several per example).
       With class weights PyTorch would divide by the sum of the weights instead, for integer
       labels only, so that its two forms disagree; here weights multiply, and nothing else.
     * Where one side of a blend is the ignored class, the others get its share; where all are, the
@@ -47,7 +47,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       or from the function's own default. A ``lambda`` that passes ``ignore_index`` on hides it:
       its zeros for ignored elements then count in the mean.
     * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken where nothing is
-      said, and other reductions are refused.
+      said, and other reductions raise an error.
     * The loss of float16 and bfloat16 outputs is float32.
 
     Cross-entropy of integer classes takes one softmax for all sides, and no one-hot matrix.
@@ -59,7 +59,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
     Raises:
         TypeError: if ``criterion`` knows no ``reduction="none"``.
-        ValueError: if it does not answer with one loss per example, or refuses the targets.
+        ValueError: if it does not return one loss per example, or rejects the targets.
     """
     settings = _cross_entropy(criterion)
     first = sides[0].y
@@ -67,7 +67,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
         return _mixed_cross_entropy(output, sides, settings)
     if settings is not None and first.shape != output.shape:
         raise ValueError(
-            f"cross-entropy needs scores (batch, classes, ...) and soft labels of the same "
+            f"cross-entropy needs logits (batch, classes, ...) and soft labels of the same "
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
     each, reduction = _per_element(criterion)
@@ -87,7 +87,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
 def _share_of(share: Tensor, losses: Tensor) -> Tensor:
     """Return a share for losses of each example, or of each element."""
-    if share.dim() > 1 and not covers(share, losses):
+    if share.dim() > 1 and not has_region_size(share, losses):
         share = share.flatten(1).mean(1)
     return spread(share, losses)
 
@@ -115,15 +115,15 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
     fits = output.dim() > 1 and output.shape[:1] + output.shape[2:] == first.shape
     if not fits or output.shape[1] < 2 or first.dtype.is_floating_point:
         raise ValueError(
-            f"accuracy needs scores (batch, classes, ...) of two classes or more, and integer "
+            f"accuracy needs logits (batch, classes, ...) of two classes or more, and integer "
             f"classes (batch, ...), got {tuple(output.shape)} and {first.dtype} "
             f"{tuple(first.shape)}."
         )
-    answer = output.argmax(1)
-    shares = torch.stack([spread(share, answer).expand_as(answer) for _, share in sides])
+    prediction = output.argmax(1)
+    shares = torch.stack([spread(share, prediction).expand_as(prediction) for _, share in sides])
     here = torch.stack([y != ignore_index for y, _ in sides])
     shares, counted = _without_ignored(shares, here, dim=0)
-    right = torch.stack([answer == y for y, _ in sides])
+    right = torch.stack([prediction == y for y, _ in sides])
     return (shares * right).sum() / counted
 
 
@@ -174,7 +174,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     first = sides[0].y
     if output.dim() < 2 or first.shape != output.shape[:1] + output.shape[2:]:
         raise ValueError(
-            f"cross-entropy needs scores (batch, classes, ...) and classes (batch, ...), "
+            f"cross-entropy needs logits (batch, classes, ...) and classes (batch, ...), "
             f"got {tuple(output.shape)} and {tuple(first.shape)}."
         )
     if settings.weight is not None and settings.weight.shape != output.shape[1:2]:
@@ -233,14 +233,14 @@ def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
 
 
 def _without_ignored(shares: Tensor, here: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
-    """Hand the shares of sides that are ignored to the others; and count the elements left."""
+    """Give the shares of ignored sides to the others, and count the elements that are left."""
     shares = torch.where(here, shares, 0)
     total = shares.sum(dim, keepdim=True)
     return shares / torch.where(total > 0, total, 1), (total > 0).sum()
 
 
 def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    """Split a criterion into one that answers per element, and the reduction that it asked for."""
+    """Split a criterion into a loss per element, and the reduction that was asked for."""
     if isinstance(criterion, type):
         name = criterion.__name__
         raise TypeError(f"loss needs a criterion, got the class {name}; pass {name}().")
@@ -310,7 +310,7 @@ def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tenso
     if loss.dim() == 0 or len(loss) != len(output):
         raise ValueError(
             f"mixing needs one loss per example: output has batch size {len(output)}, the "
-            f'criterion answered with shape {tuple(loss.shape)}; it has to obey reduction="none".'
+            f'criterion returned shape {tuple(loss.shape)}; it has to support reduction="none".'
         )
     return loss
 

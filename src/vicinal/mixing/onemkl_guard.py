@@ -1,9 +1,9 @@
-"""PyTorch's first calls of functions of Intel's oneMKL, made where no other thread can join in.
+"""Make PyTorch's first calls of functions of Intel's oneMKL in a single thread.
 
-PyTorch lets its threads call oneMKL's exponential, square root and the like, each for its part of a
-tensor. Until oneMKL 2025.0, which PyTorch 2.13 does not have yet, a function that two threads call
-for the first time at the same moment may answer one of them with half of its digits, once and
-without a word. It is seldom, but a training that begins so cannot be repeated. See
+PyTorch lets its threads call oneMKL's exponential, square root and the like, each for some of a
+tensor. Before oneMKL 2025.0, which PyTorch 2.13 does not have yet, a function that two threads call
+for the first time at the same moment may return a result with half of its digits to one of them,
+once and without a warning. This is rare, but such a training run cannot be reproduced. See
 https://github.com/pytorch/pytorch/issues/188792.
 """
 
@@ -13,15 +13,11 @@ FUNCTIONS = (
     *("acos", "asin", "atan", "cos", "erf", "erfc", "exp", "expm1", "log", "log10", "log1p"),
     *("log2", "sin", "sqrt", "tan", "tanh"),
 )
-"""What PyTorch leaves to oneMKL."""
+"""Functions that PyTorch computes with oneMKL."""
 
 
 def call_each_once() -> None:
-    """Call each function with one number, for which PyTorch takes one thread.
-
-    Example:
-        >>> call_each_once()  # as the import of ``vicinal.mixing`` does: 3 ms
-    """
+    """Call each function with one number, for which PyTorch uses one thread."""
     for dtype in (torch.float32, torch.float64):
         number = torch.full((1,), 0.5, dtype=dtype, device="cpu")
         for name in FUNCTIONS:

@@ -1,4 +1,4 @@
-"""The function under it all: blend each row of a batch with a row of a batch."""
+"""The function ``mix``, which blends each row of a batch with a partner, and its operators."""
 
 from collections.abc import Callable
 
@@ -28,8 +28,7 @@ def mix(
 
     One ``torch.library`` operator, ``vicinal::mix``: differentiable any number of times by ``x``,
     ``other`` and ``lam``, without a graph break under ``torch.compile``. The transforms of
-    ``torch.func`` and forward-mode differentiation pass through the same formula in plain PyTorch,
-    and a batch on the CPU for which no gradient is asked goes straight to the kernel.
+    ``torch.func`` and forward-mode differentiation use the same formula in plain PyTorch.
 
     The blend is computed in float64 for float64 input and in float32 for every narrower type,
     then rounded once to the type of ``x``; so the two shares add up to one in bfloat16 too. A row
@@ -54,7 +53,7 @@ def mix(
         TypeError: if ``x`` is neither floating point nor uint8, or not dense (as a sparse tensor),
             if ``other`` is of another type, or if ``partner``, ``lam`` or ``dtype`` has an unfit
             type.
-        ValueError: if shapes do not fit, or (looked at on the CPU only, since looking makes a GPU
+        ValueError: if shapes do not fit, or (checked on the CPU only, since a check makes a GPU
             wait) if ``partner`` points outside ``other`` or ``lam`` leaves ``[0, 1]``.
 
     Example:
@@ -75,7 +74,7 @@ def blend(
     *,
     reach: int | None,
 ) -> Tensor:
-    """Mix with shares that ``check_shares`` has seen; ``reach`` is what ``check_reach`` said."""
+    """Mix with shares that ``check_shares`` checked; ``reach`` is the result of ``check_reach``."""
     _check_rows(x, other, partner, reach, dtype)
     lam = lam.to(wide_type(x.dtype))
     if is_transformed(x, other, lam):
@@ -95,7 +94,7 @@ def blend_(
     if torch.compiler.is_compiling() or graded or is_transformed(x, other, lam):
         return x.copy_(blend(x, other, partner, lam, reach=reach))
     _check_rows(x, other, partner, reach, None)
-    _check_every_value_has_a_place(x)
+    _check_not_expanded(x)
     if other is not None and _share_memory(x, other):
         other = other.clone()
     _mixed_in_place(x, other, partner, lam.to(wide_type(x.dtype)))
@@ -126,7 +125,7 @@ def check_shares(partner: Tensor, lam: Tensor) -> None:
 
 
 def check_reach(partner: Tensor) -> int | None:
-    """Return how many rows the partners need at least; None where looking would make us wait.
+    """Return how many rows the partners need at least; None if they cannot be read without waiting.
 
     Raises:
         ValueError: if an index is negative.
@@ -192,25 +191,28 @@ def check_rows_there(reach: int | None, rows: int) -> None:
         )
 
 
-def _check_every_value_has_a_place(x: Tensor) -> None:
+def _check_not_expanded(x: Tensor) -> None:
     if 0 in x.stride() and any(
         step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)
     ):
         raise ValueError(
-            f"mixing in place needs a batch whose values have places of their own; x of shape "
-            f"{tuple(x.shape)} is expanded: call x.contiguous()."
+            f"mixing in place needs a batch without overlapping values, got an expanded x of shape "
+            f"{tuple(x.shape)}; call x.contiguous()."
         )
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Say whether their storages overlap; two that NumPy or DLPack lent may begin apart."""
+    """Return whether their storages overlap; two that NumPy or DLPack lent may begin apart."""
     one, two = a.untyped_storage(), b.untyped_storage()
     first, second = one.data_ptr(), two.data_ptr()
     return first < second + two.nbytes() and second < first + one.nbytes()
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:
-    """Say whether torch.func is at work, or a tangent goes along: both want plain PyTorch."""
+    """Return whether torch.func or forward-mode differentiation is active.
+
+    Both need plain PyTorch.
+    """
     if torch._C._are_functorch_transforms_active():
         return True
     if forward_ad._current_level < 0 or torch.compiler.is_compiling():
@@ -219,7 +221,7 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 
 def has_tangent(*tensors: Tensor | None) -> bool:
-    """Say whether a tangent goes along, as in forward-mode differentiation."""
+    """Return whether a tensor has a tangent of forward-mode differentiation."""
     return forward_ad._current_level >= 0 and any(
         one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors
     )
@@ -291,7 +293,7 @@ _mixed_transposed: Callable[..., Tensor] = torch.ops.vicinal.mix_transposed.defa
 
 def _mix_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, other, partner, lam, _ = inputs
-    rows = (x, other) if ctx.needs_input_grad[3] else (None, None)  # else nobody asks for them
+    rows = (x, other) if ctx.needs_input_grad[3] else (None, None)  # otherwise not needed
     ctx.save_for_backward(partner, lam, *rows)
     ctx.other_rows = None if other is None else len(other)
 
@@ -300,20 +302,20 @@ def _mix_backward(ctx, g):  # type: ignore[no-untyped-def]
     partner, lam, x, other = ctx.saved_tensors
     by_x = by_other = by_lam = None
     if ctx.needs_input_grad[0] and ctx.other_rows is None and has_tangent(g):
-        by_x = (per_row(lam, g) * g + _given(g, partner, lam, len(g))).to(g.dtype)
+        by_x = (per_row(lam, g) * g + _gradient_of_partners(g, partner, lam, len(g))).to(g.dtype)
     elif ctx.needs_input_grad[0] and ctx.other_rows is None:
         by_x = _mixed_transposed(g, partner, lam)
     elif ctx.needs_input_grad[0]:
         by_x = (per_row(lam, g) * g).to(g.dtype)
     if ctx.needs_input_grad[1]:
-        by_other = _given(g, partner, lam, ctx.other_rows).to(g.dtype)
+        by_other = _gradient_of_partners(g, partner, lam, ctx.other_rows).to(g.dtype)
     if ctx.needs_input_grad[3]:
         met = (x if other is None else other).index_select(0, partner)
         by_lam = _row_products(g, x.to(lam.dtype) - met.to(lam.dtype), lam)
     return by_x, by_other, None, by_lam, None
 
 
-def _given(g: Tensor, partner: Tensor, lam: Tensor, rows: int) -> Tensor:
+def _gradient_of_partners(g: Tensor, partner: Tensor, lam: Tensor, rows: int) -> Tensor:
     """Return the gradient of the rows that partners come from, ``(rows, ...)`` in the type of lam.
 
     A row that keeps everything gives its partner nothing, an infinite gradient included.

@@ -1,4 +1,4 @@
-"""Who meets whom: pairings choose a partner for each row of a batch."""
+"""Pairings: rules that choose a partner for each row of a batch."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from vicinal.mixing.randomness import CPU
 
 
 class Pairing(Protocol):
-    """Anything that answers with a partner for each of ``size`` rows, ``(size,)`` int64.
+    """A callable that returns a partner for each of ``size`` rows, ``(size,)`` int64.
 
-    A pairing may have a method ``rows(size, mix_rate)`` that says how many rows are mixed.
+    A pairing may have a method ``rows(size, mix_rate)`` that returns how many rows are mixed.
     """
 
     def __call__(
@@ -24,10 +24,10 @@ class Pairing(Protocol):
         y: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
-        """Choose the partners; all chance comes from ``generator``, or torch's own if None.
+        """Choose the partners, with random numbers from ``generator``, or PyTorch's own if None.
 
-        ``y`` and ``features`` describe the rows, ``(size, ...)`` on the CPU, for pairings that look
-        at them.
+        ``y`` and ``features`` describe the rows, ``(size, ...)`` on the CPU, for pairings that need
+        them.
         """
         ...
 
@@ -40,9 +40,9 @@ class Shuffle:
     loader and a shuffled copy of its batch.
 
     Args:
-        meet_self: whether a row may meet itself, which happens once in a batch on average. Without
-            it the permutation is drawn evenly from those without a fixed point; a batch of one
-            has none, and meets itself.
+        meet_self: whether a row may be its own partner, as one row of a batch is on average.
+            Without it the permutation is drawn evenly from those without a fixed point; a
+            batch of one has none, and is its own partner.
 
     Example:
         >>> Shuffle()(4, torch.Generator().manual_seed(0)).sort().values.tolist()
@@ -51,14 +51,7 @@ class Shuffle:
 
     meet_self: bool = True
 
-    def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
         """Return a uniformly drawn permutation of ``size`` rows."""
         partner = torch.randperm(size, generator=generator, device=CPU)
         if not self.meet_self and size > 1:
@@ -70,9 +63,9 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class Reverse:
-    """Pair row ``i`` with row ``size - 1 - i``; the middle row of an odd batch meets itself.
+    """Pair row ``i`` with row ``size - 1 - i``; the middle row of an odd batch is its own partner.
 
-    Draws nothing: chance is left to the loader's shuffling. Rows meet in pairs, so that
+    Draws nothing: the loader shuffles the rows. Rows are each other's partners, so that
     ``MixUp(..., per="pair")`` gives both the same lam.
 
     Example:
@@ -80,14 +73,7 @@ class Reverse:
         [4, 3, 2, 1, 0]
     """
 
-    def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
         """Return the row indices from last to first."""
         return torch.arange(size - 1, -1, -1, device=CPU)
 
@@ -96,10 +82,10 @@ class Reverse:
 class Halves:
     """Pair the first half of the rows with the second half, as the MXNet MixUp layer does.
 
-    Row ``i`` meets row ``size // 2 + i`` and the other way round; the last row of an odd batch
-    meets itself. With ``MixUp(..., per="example")`` each pair has two independent lam, as there;
-    and ``mix_rate * size``, rounded down to a whole number and then up to an even one, is the
-    number of first rows that are mixed (github.com/unsky/mixup).
+    Row ``i`` and row ``size // 2 + i`` are partners; the last row of an odd batch is its own.
+    With ``MixUp(..., per="example")`` both draw a lam of their own, as there.
+    ``mix_rate * size``, rounded down to a whole number and then up to an even one, is the number
+    of first rows that are mixed (github.com/unsky/mixup).
 
     Example:
         >>> Halves()(5).tolist()
@@ -108,14 +94,7 @@ class Halves:
         8
     """
 
-    def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
         """Return the row indices with the halves exchanged."""
         half = size // 2
         own = torch.arange(size, device=CPU)
@@ -132,8 +111,8 @@ class SameClass:
     """Pair each row with a row of its own class, by a random permutation within each class.
 
     The ablation "SC" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs ``y``:
-    ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. A row alone in its class meets
-    itself.
+    ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. A row alone in its class is its
+    own partner.
 
     Example:
         >>> y = torch.tensor([0, 1, 0, 1])
@@ -147,7 +126,7 @@ class SameClass:
         generator: torch.Generator | None = None,
         *,
         y: Tensor | None = None,
-        features: Tensor | None = None,
+        **_: object,
     ) -> Tensor:
         """Return a permutation that leaves the classes in place."""
         classes = _classes(y, size, "SameClass")
@@ -163,7 +142,7 @@ class DifferentClass:
 
     Needs ``y``: ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. Each row draws
     evenly among all rows of other classes, so partners are no permutation; where all rows are of
-    one class they meet themselves.
+    one class they are their own partners.
 
     Example:
         >>> y = torch.tensor([0, 1, 1, 1])
@@ -177,7 +156,7 @@ class DifferentClass:
         generator: torch.Generator | None = None,
         *,
         y: Tensor | None = None,
-        features: Tensor | None = None,
+        **_: object,
     ) -> Tensor:
         """Return rows of other classes."""
         _, classes, counts = _classes(y, size, "DifferentClass").unique(
@@ -202,7 +181,7 @@ class Nearest:
     The ablation "KNN" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs
     ``features``: ``policy.draw(len(x), features=f)`` with ``(size, ...)`` numbers, compared by
     Euclidean distance, for example the inputs themselves. Partners are no permutation. A row alone
-    in its batch meets itself; ``k`` above ``size - 1`` means all others.
+    in its batch is its own partner; ``k`` above ``size - 1`` means all others.
 
     Args:
         k: number of neighbors, from 1.
@@ -215,7 +194,7 @@ class Nearest:
     k: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse numbers of neighbors below one."""
+        """Check the number of neighbors."""
         if self.k < 1:
             raise ValueError(f"Nearest needs k, a number of neighbors, from 1, got {self.k}.")
 
@@ -224,8 +203,8 @@ class Nearest:
         size: int,
         generator: torch.Generator | None = None,
         *,
-        y: Tensor | None = None,
         features: Tensor | None = None,
+        **_: object,
     ) -> Tensor:
         """Return near rows."""
         points = _described(features, size, "Nearest", "features")
@@ -239,13 +218,13 @@ class Nearest:
 
 @dataclass(frozen=True)
 class SimilarTargets:
-    """Pair rows with the more chance, the more alike their real-valued targets are.
+    """Pair rows more often the closer their real-valued targets are.
 
-    Row ``i`` meets another row ``j`` with a probability in proportion to
+    Row ``i`` is paired with another row ``j`` with a probability in proportion to
     ``exp(-|y[i] - y[j]|**2 / (2 * bandwidth**2))``: Yao et al., "C-Mixup: Improving Generalization
     in Regression" (https://arxiv.org/abs/2210.05775), section 3. Needs ``y``:
     ``policy.draw(len(y), y=y)`` with ``(size, ...)`` real values. Partners are no permutation; a
-    row alone in its batch meets itself.
+    row alone in its batch is its own partner.
 
     Args:
         bandwidth: above 0, in the unit of the targets: how far they may be apart. ``math.inf``
@@ -260,7 +239,7 @@ class SimilarTargets:
     bandwidth: float
 
     def __post_init__(self) -> None:
-        """Refuse a bandwidth that is not positive."""
+        """Check the bandwidth."""
         if not self.bandwidth > 0:
             raise ValueError(f"SimilarTargets needs bandwidth above 0, got {self.bandwidth}.")
 
@@ -270,14 +249,14 @@ class SimilarTargets:
         generator: torch.Generator | None = None,
         *,
         y: Tensor | None = None,
-        features: Tensor | None = None,
+        **_: object,
     ) -> Tensor:
         """Return rows with similar targets."""
         values = _described(y, size, "SimilarTargets", "y")
         if size < 2:
             return torch.arange(size, device=CPU)
         distances = _distances(values) / self.bandwidth
-        # Far from everybody, exp underflows: the nearest counts one, the others in proportion.
+        # Far from all other rows, exp underflows: the nearest counts one, the others in proportion.
         odds = (-(distances**2) / 2).fill_diagonal_(-math.inf).softmax(1)
         return odds.multinomial(1, generator=generator).flatten()
 
@@ -287,7 +266,7 @@ class OtherBatch:
     """Pair each row with a row of a second batch: of another loader, or of another rank.
 
     ``plan.mix(x, other)``, ``plan.loss(criterion, output, y, other=other_y)``. No row of the
-    second batch is met twice before each has been met once.
+    second batch is used twice before each has been used once.
 
     Args:
         batch: number of rows of the second batch, from 1.
@@ -300,18 +279,11 @@ class OtherBatch:
     batch: int
 
     def __post_init__(self) -> None:
-        """Refuse an empty second batch."""
+        """Check the size of the second batch."""
         if self.batch < 1:
             raise ValueError(f"OtherBatch needs a second batch of 1 row or more, got {self.batch}.")
 
-    def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
         """Return rows of the second batch."""
         rounds = -(-size // self.batch)
         several = [
@@ -333,15 +305,15 @@ def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Ten
 def _distances(rows: Tensor) -> Tensor:
     """Return the Euclidean distance of each row to each row, ``(size, size)`` float64, on the CPU.
 
-    The fast way, ``|a|**2 + |b|**2 - 2 * a @ b``, cancels where rows are close to each other but
-    far from zero, as are years or meters above sea level. So the mean is subtracted first, and
+    The fast formula, ``|a|**2 + |b|**2 - 2 * a @ b``, cancels where rows are close to each other
+    but far from zero, as are years or meters above sea level. So the mean is subtracted first, and
     where rows are still too close for it, distances are computed from the differences.
     """
     rows = rows.detach().cpu().double().reshape(len(rows), -1)
     centered = rows - rows.mean(0)
     distances = torch.cdist(centered, centered, compute_mode="use_mm_for_euclid_dist")
     closest = distances.fill_diagonal_(math.inf).min()
-    # Squares are off by about 1e-16 of the longest one. Infinite values and nan take this way too.
+    # Squares are off by about 1e-16 of the longest one. This handles infinite values and nan too.
     if not closest > 1e-4 * centered.norm(dim=1).max():
         distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(0)

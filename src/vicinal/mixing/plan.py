@@ -1,4 +1,4 @@
-"""The plan: who meets whom, and how much each keeps. It mixes anything."""
+"""The plan: the partner of each row, and the share that each row keeps."""
 
 import dataclasses
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ from vicinal.mixing.operator import (
 )
 from vicinal.mixing.passes import mixing_inside
 from vicinal.mixing.plain import is_plain
-from vicinal.mixing.regions import covers, show_region, shrunk_into
+from vicinal.mixing.regions import has_region_size, show_region, shrunk_into
 
 
 class _Opaque:
@@ -54,7 +54,7 @@ class Plan(_Opaque):
     give each method the whole batch as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
 
     Args:
-        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row that each row meets.
+        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the partner of each row.
         lam: ``(batch,)`` floating point in ``[0, 1]``, the share that each row keeps.
         shares: ``(parents - 1, batch)``, what each partner gives; ``1 - lam`` where left out.
         region: ``(batch, height, width)`` bool, True where the partner shows, or ``(batch,
@@ -89,7 +89,7 @@ class Plan(_Opaque):
         region: Tensor | None = None,
         shrunk: bool = False,
     ) -> None:
-        """Refuse partners, shares and regions that do not fit together."""
+        """Check that partners, shares and region fit together."""
         if shares is None:
             check_shares(partner, lam)
         else:
@@ -218,11 +218,11 @@ class Plan(_Opaque):
 
         Args:
             criterion: ``F.cross_entropy``, ``nn.CrossEntropyLoss(...)``, or any criterion, function
-                or module, that can answer with one loss per example by ``reduction="none"``. To
+                or module, that can return one loss per example with ``reduction="none"``. To
                 ignore a class, pass ``functools.partial(F.cross_entropy, ignore_index=255)`` or
                 the module: inside a function of your own, ``ignore_index`` cannot be seen, and
                 ignored pixels would count in the mean.
-            output: what the network answered to the blended batch, ``(batch, ...)``.
+            output: the output of the network for the blended batch, ``(batch, ...)``.
             y: targets of the batch as it was before mixing, in the form that ``criterion`` takes.
             other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
 
@@ -248,14 +248,15 @@ class Plan(_Opaque):
         other: Tensor | None = None,
         ignore_index: int = -100,
     ) -> Tensor:
-        """Return the accuracy under mixing, a fraction: each row counts lam if the answer is its
-        own class and ``1 - lam`` if it is its partner's.
+        """Return the accuracy under mixing, a fraction: each row counts lam if the prediction is
+        its own class and ``1 - lam`` if it is its partner's.
 
         Comparable between blended batches, not with the accuracy on whole examples: a perfect
-        network, which answers with the larger share, reaches the mean of ``max(lam, 1 - lam)``.
+        network, which predicts the class with the larger share, reaches the mean of
+        ``max(lam, 1 - lam)``.
 
         Args:
-            output: ``(batch, classes)`` or ``(batch, classes, ...)``: scores.
+            output: ``(batch, classes)`` or ``(batch, classes, ...)``: logits.
             y: ``(batch,)`` or ``(batch, ...)`` int64: classes before mixing.
             other: ``(rows, ...)``, classes of the batch that the partners come from, if not ``y``.
             ignore_index: class that counts nowhere; a partner of it leaves its share to the other.
@@ -276,7 +277,7 @@ class Plan(_Opaque):
     ) -> AbstractContextManager[None]:
         """Mix what ``module`` puts out, for the one forward pass inside the ``with`` block.
 
-        Any module of any model will do, and nothing of the model is rewritten. Like ``mix``, this
+        Works with any module of any model; the model itself is not changed. Like ``mix``, this
         does not depend on train or eval mode, so frozen modules are mixed too; to evaluate, run the
         model outside of a block. For a compiled model, and to draw the module too, see
         ``MixedInside``. Under gradient checkpointing, run ``backward`` inside the block as well, so
@@ -339,29 +340,29 @@ class Plan(_Opaque):
             )
         if self._reach is not None and self._reach > source.shape[0]:
             raise ValueError(
-                f"this plan meets rows up to {self._reach - 1}, y has shape {tuple(y.shape)}; "
-                "pass the targets of the batch that the partners come from as other."
+                f"this plan has partners up to row {self._reach - 1}, got y of shape "
+                f"{tuple(y.shape)}; pass the targets of the partners' batch as other."
             )
         lam = here.lam
         if here.shares is not None:
-            pairs = zip(here.partner, here.shares, strict=True)
+            further = zip(here.partner, here.shares, strict=True)
             return [
                 Side(y, lam),
-                *(Side(source.index_select(0, row), share) for row, share in pairs),
+                *(Side(source.index_select(0, row), share) for row, share in further),
             ]
         if here.region is not None and _is_mask(y, here.region):
             lam = (~here.region).to(lam.dtype).expand(len(y), *here.region.shape[1:])
-            met = source.index_select(0, here.partner)
+            partners = source.index_select(0, here.partner)
             if self.shrunk:
-                met = shrunk_into(met, here.region, smooth=y.dtype.is_floating_point)
-            return [Side(y, lam), Side(met, 1 - lam)]
+                partners = shrunk_into(partners, here.region, smooth=y.dtype.is_floating_point)
+            return [Side(y, lam), Side(partners, 1 - lam)]
         return [Side(y, lam), Side(source.index_select(0, here.partner), 1 - lam)]
 
     def _check_other(self, name: str, other: Tensor | None) -> None:
         if self._piece and other is None:
             raise ValueError(
-                f"a piece of a plan meets rows of the whole batch; pass it, other={name} before it "
-                "was cut."
+                "the partners of a slice of a plan are rows of the whole batch; pass other="
+                f"{name}, the whole batch."
             )
 
     def _check_size(self, name: str, value: Tensor) -> None:
@@ -463,21 +464,21 @@ class CleanAndMixed(_Opaque):
         if output.dim() == 0 or len(output) != 2 * len(self):
             raise ValueError(
                 f"the loss of clean rows and blends needs {2 * len(self)} rows of output, got "
-                f"shape {tuple(output.shape)}; pass what the model answers to plan.mix(x)."
+                f"shape {tuple(output.shape)}; pass the output for plan.mix(x)."
             )
         clean, mixed = output.chunk(2) if len(self) else (output, output)
         return clean, mixed
 
 
 def trusted_plan(reach: int | None, **fields: Any) -> Plan:
-    """Return a plan of values that were drawn or checked here, and so need no look."""
+    """Return a plan without checks, of values that were drawn or checked before."""
     plan = object.__new__(Plan)
     plan.__dict__.update(fields, _reach=reach)
     return plan
 
 
 def _is_mask(y: Tensor, region: Tensor) -> bool:
-    """Say whether targets have a value for each pixel of the region.
+    """Return whether targets have a value for each pixel of the region.
 
     Floating-point and boolean targets of two dimensions are ``(batch, classes)``, also where the
     region is a segment of as many steps.
@@ -488,7 +489,7 @@ def _is_mask(y: Tensor, region: Tensor) -> bool:
     whole = y.dim() < 2 or (y.dim() == 2 and (region.dim() > 2 or _is_soft(y)))
     if whole:
         return False
-    if not covers(region, y):
+    if not has_region_size(region, y):
         raise ValueError(
             f"this plan was drawn for image_size={tuple(region.shape[1:])}, and y of shape "
             f"{tuple(y.shape)} does not end in it: resize masks to the size of the inputs, or pass "
@@ -502,7 +503,7 @@ def _is_soft(y: Tensor) -> bool:
 
 
 def _only_for_inference(values: Tensor) -> bool:
-    """Say whether autograd could not save this tensor, which was made in inference mode."""
+    """Return whether autograd could not save this tensor, which was made in inference mode."""
     return (
         not torch.compiler.is_compiling()
         and values.is_inference()

@@ -1,4 +1,4 @@
-"""Policies: what is drawn from. All chance of the mixing core happens in ``draw``."""
+"""Policies, from which plans are drawn. Only ``draw`` uses random numbers."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from vicinal.mixing.sampling import (
     draw_log_gamma,
     draw_partners,
     draw_shares,
-    refuse_call,
+    raise_on_call,
 )
 
 
 class Policy(Protocol):
-    """Anything to draw plans from."""
+    """An object from which plans are drawn."""
 
     def draw(
         self,
@@ -36,16 +36,16 @@ class Policy(Protocol):
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
     ) -> Plan:
-        """Draw who meets whom in a batch of ``size`` examples, and how much each keeps.
+        """Draw the partners of ``size`` examples, and the share that each keeps.
 
         Args:
             size: number of examples, from 0.
             generator: a CPU generator, such as ``generator_at(seed, step)``; without one torch's
                 global generator is used, so ``torch.manual_seed`` alone makes a run repeatable.
                 In a loader's worker process that is the worker's own, which its seed decides.
-            y: ``(size, ...)`` targets, for pairings that look at them.
-            features: ``(size, ...)`` numbers, for pairings that look at them.
-            image_size: (height, width) of the pictures, for policies that draw a region.
+            y: ``(size, ...)`` targets, for pairings that need them.
+            features: ``(size, ...)`` numbers, for pairings that need them.
+            image_size: (height, width) of the images, for policies that draw a region.
 
         Returns:
             A plan on the CPU; ``plan.to(device)`` moves it, and the methods of a plan follow the
@@ -67,12 +67,12 @@ class MixUp:
             ``math.inf`` every blend is half and half. Two numbers, both above 0 and finite, draw
             from the asymmetric ``Beta(first, second)``: (2, 1) keeps two thirds on average.
         mix_rate: fraction of the batch that is mixed, in ``[0, 1]``. It concerns the first
-            ``round(mix_rate * size)`` rows, which meet among themselves; the others stay as they
-            are. Shuffle the batch, as loaders do, and chance decides who is among the first.
-        per: who shares a lam: the whole ``"batch"`` (as in the paper's code), each ``"pair"`` of
+            ``round(mix_rate * size)`` rows, which are blended with each other; the others stay as
+            they are. Loaders shuffle, so the first rows are a random choice.
+        per: what shares a lam: the whole ``"batch"`` (as in the paper's code), each ``"pair"`` of
             rows that are each other's partners (needs a pairing that makes pairs, such as
-            ``Reverse``; rows without such a bond draw alone), or nobody: every ``"example"`` alone.
-        pairing: who meets whom.
+            ``Reverse``; other rows draw alone), or no two rows: each ``"example"`` draws alone.
+        pairing: the rule that chooses the partners.
         keep_larger: whether an example always keeps the larger share: lam becomes
             ``max(lam, 1 - lam)``, and is never below one half.
 
@@ -92,10 +92,10 @@ class MixUp:
     pairing: Pairing = field(default_factory=Shuffle)
     keep_larger: bool = False
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse values outside the documented ranges."""
+        """Check the ranges of the values."""
         check_alpha("MixUp", self.alpha)
         check_rate("MixUp", self.mix_rate)
         check_per("MixUp", self.per)
@@ -134,8 +134,8 @@ class DirichletMixUp:
     Args:
         alpha: concentration, above 0: for each of the parents.
         parents: how many examples a blend is made of, from 2.
-        per: who shares the shares: the whole ``"batch"``, or nobody: each ``"example"`` alone.
-        pairing: who meets whom, drawn anew for each further parent.
+        per: what shares the shares: the whole ``"batch"``, or each ``"example"`` draws alone.
+        pairing: the rule that chooses the partners, applied once for each further parent.
 
     Example:
         >>> plan = DirichletMixUp(alpha=1.0, parents=3).draw(4)
@@ -148,10 +148,10 @@ class DirichletMixUp:
     per: Literal["batch", "example"] = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse values outside the documented ranges."""
+        """Check the ranges of the values."""
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"DirichletMixUp needs a finite alpha above 0, got {self.alpha}.")
         if self.parents < 2:
@@ -193,8 +193,8 @@ class RegMixUp:
 
     Pinto et al., "RegMixup: Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out
     Distribution Robustness" (https://arxiv.org/abs/2206.14502), section 3: the loss is that of the
-    clean batch plus ``weight`` times that of the blends. ``draw`` answers with a ``CleanAndMixed``,
-    which has the methods of a plan; its ``mix`` hands on twice as many examples.
+    clean batch plus ``weight`` times that of the blends. ``draw`` returns a ``CleanAndMixed``,
+    which has the methods of a plan; its ``mix`` returns twice as many examples.
 
     Args:
         policy: what the blends are drawn from; the paper uses ``MixUp(alpha=10)`` or more.
@@ -211,10 +211,10 @@ class RegMixUp:
     policy: Policy
     weight: float = 1.0
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse a negative weight."""
+        """Check the weight."""
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"RegMixUp needs weight from 0 on, got {self.weight}.")
 
@@ -240,7 +240,7 @@ class OneOf:
 
     Args:
         policies: what to choose from; ``None`` leaves the batch as it is.
-        probabilities: one for each policy, summing to one; all alike where left out.
+        probabilities: one for each policy, summing to one; equal if None.
 
     Example:
         >>> from vicinal import CutMix
@@ -252,12 +252,12 @@ class OneOf:
     policies: Sequence[Policy | None]
     probabilities: Sequence[float] | None = None
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse probabilities that do not fit."""
+        """Check the probabilities."""
         if not self.policies:
-            raise ValueError("OneOf needs a policy at least, got none.")
+            raise ValueError("OneOf needs at least one policy, got none.")
         odds = self.probabilities
         if odds is not None and (
             len(odds) != len(self.policies)
@@ -282,9 +282,11 @@ class OneOf:
         weights = torch.tensor(odds, dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=generator))]
         if chosen is None:
-            # A row that is there in any batch.
-            nobody = torch.zeros(size, dtype=torch.int64, device=CPU)
+            # The first row exists in any batch that is not empty.
+            first_row = torch.zeros(size, dtype=torch.int64, device=CPU)
             return trusted_plan(
-                min(size, 1), partner=nobody, lam=torch.ones(size, dtype=torch.float32, device=CPU)
+                min(size, 1),
+                partner=first_row,
+                lam=torch.ones(size, dtype=torch.float32, device=CPU),
             )
         return chosen.draw(size, generator=generator, y=y, features=features, image_size=image_size)

@@ -8,12 +8,12 @@ from torch import Tensor
 def rows_of_another_rank(
     x: Tensor, *, shift: int = 1, group: dist.ProcessGroup | None = None
 ) -> Tensor:
-    """Return the batch of another rank, to meet partners from there.
+    """Return the batch of another rank, so that partners come from there.
 
-    Every rank has to call it with a tensor of one shape and type, and hands its own batch to the
-    rank ``shift`` places before it in the ring: ``plan.mix(x, rows_of_another_rank(x))`` with
+    Every rank has to call it with a tensor of one shape and type, and sends its own batch to the
+    rank ``shift`` ranks before it in the ring: ``plan.mix(x, rows_of_another_rank(x))`` with
     ``plan.loss(criterion, output, y, other=rows_of_another_rank(y))``. No gradient goes back to the
-    other rank. Alone, a process gets its own batch.
+    other rank. A single process gets its own batch.
 
     Args:
         x: ``(batch, ...)``. Not modified.
@@ -24,12 +24,16 @@ def rows_of_another_rank(
         RuntimeError: if ``torch.distributed`` was not set up.
 
     Example:
-        >>> rows_of_another_rank.__name__
-        'rows_of_another_rank'
+        >>> import tempfile
+        >>> store = dist.FileStore(tempfile.mkdtemp() + "/store", 1)
+        >>> dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+        >>> rows_of_another_rank(torch.tensor([1.0, 2.0]))  # of the only rank: its own
+        tensor([1., 2.])
+        >>> dist.destroy_process_group()
     """
     if not dist.is_initialized():
         raise RuntimeError(
-            "rows of another rank need a distributed run; call torch.distributed."
+            "rows_of_another_rank needs a distributed run; call torch.distributed."
             "init_process_group, or start with torchrun."
         )
     size, rank = dist.get_world_size(group), dist.get_rank(group)

@@ -10,17 +10,17 @@ from torch import Tensor
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan, trusted_plan
 from vicinal.mixing.randomness import CPU
-from vicinal.mixing.regions import boxes, clouds, kept_share
+from vicinal.mixing.regions import boxes, kept_share, low_frequency_masks
 from vicinal.mixing.sampling import (
     Per,
-    bonds,
     check_alpha,
     check_pairing,
     check_per,
     check_rate,
     draw_beta,
     draw_partners,
-    refuse_call,
+    groups,
+    raise_on_call,
 )
 
 
@@ -41,8 +41,8 @@ class CutMix:
     Args:
         alpha: as for ``MixUp``; the paper uses 1.
         mix_rate: as for ``MixUp``.
-        per: who shares lam and box.
-        pairing: who meets whom.
+        per: what shares lam and box, as for ``MixUp``.
+        pairing: the rule that chooses the partners.
 
     Example:
         >>> plan = CutMix(alpha=1.0).draw(2, image_size=(8, 8))
@@ -56,10 +56,10 @@ class CutMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse values outside the documented ranges."""
+        """Check the ranges of the values."""
         check_alpha("CutMix", self.alpha)
         check_rate("CutMix", self.mix_rate)
         check_per("CutMix", self.per)
@@ -80,8 +80,8 @@ class CutMix:
         partner, mixed, reach = draw_partners(
             self.pairing, size, rate, generator, y=y, features=features
         )
-        bond = bonds(self.per, partner[:mixed])
-        count = int(bond.max()) + 1 if mixed else 0
+        group = groups(self.per, partner[:mixed])
+        count = int(group.max()) + 1 if mixed else 0
         dimensions = max(1, sum(size > 1 for size in sizes))
         side = (1 - draw_beta(self.alpha, count, generator)) ** (1 / dimensions)
         centers = torch.rand(
@@ -93,7 +93,7 @@ class CutMix:
             lengths = lengths.where(extent > 1, 1)
         starts = (centers * extent - lengths / 2).round().long()
         region = boxes(starts, starts + lengths.long(), sizes)
-        return _region_plan(region, bond, partner, size, reach)
+        return _region_plan(region, group, partner, size, reach)
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ class ResizeMix:
 
     Qin et al., "ResizeMix: Mixing Data with Preserved Object Information and True Labels"
     (https://arxiv.org/abs/2012.11101), section 3: the box takes ``tau`` of the height and of the
-    width, ``tau`` drawn evenly from a range, and falls anywhere inside the picture.
+    width, ``tau`` drawn evenly from a range, and falls anywhere inside the image.
 
     Args:
         scale: lowest and highest ``tau``, in ``[0, 1]``; the paper uses (0.1, 0.8).
         mix_rate: as for ``MixUp``.
-        per: who shares the box.
-        pairing: who meets whom.
+        per: what shares the box, as for ``MixUp``.
+        pairing: the rule that chooses the partners.
 
     Example:
         >>> plan = ResizeMix(scale=(0.5, 0.5)).draw(3, image_size=(8, 8))
@@ -121,10 +121,10 @@ class ResizeMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse values outside the documented ranges."""
+        """Check the ranges of the values."""
         low, high = self.scale
         if not 0 <= low <= high <= 1:
             raise ValueError(
@@ -148,8 +148,8 @@ class ResizeMix:
         partner, mixed, reach = draw_partners(
             self.pairing, size, self.mix_rate, generator, y=y, features=features
         )
-        bond = bonds(self.per, partner[:mixed])
-        count = int(bond.max()) + 1 if mixed else 0
+        group = groups(self.per, partner[:mixed])
+        count = int(group.max()) + 1 if mixed else 0
         low, high = self.scale
         tau, down, along = torch.rand(
             3, count, dtype=torch.float64, generator=generator, device=CPU
@@ -160,12 +160,12 @@ class ResizeMix:
         left = (along * (width - columns + 1)).long()
         starts, lengths = torch.stack([top, left]), torch.stack([rows, columns])
         region = boxes(starts, starts + lengths, (height, width))
-        return _region_plan(region, bond, partner, size, reach, shrunk=True)
+        return _region_plan(region, group, partner, size, reach, shrunk=True)
 
 
 @dataclass(frozen=True)
 class FMix:
-    """Show the partner in random clouds of low frequency; lam is the share that is left.
+    """Show the partner in random regions of low frequency; lam is the share of pixels left.
 
     Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"
     (https://arxiv.org/abs/2002.12047), section 4: lam is drawn from ``Beta(alpha, alpha)``, and
@@ -175,8 +175,8 @@ class FMix:
         alpha: as for ``MixUp``; the paper uses 1.
         decay: power by which the amplitude falls with frequency, from 0; the paper uses 3.
         mix_rate: as for ``MixUp``.
-        per: who shares lam and clouds.
-        pairing: who meets whom.
+        per: what shares lam and region, as for ``MixUp``.
+        pairing: the rule that chooses the partners.
 
     Example:
         >>> plan = FMix(alpha=math.inf).draw(3, image_size=(8, 8))
@@ -190,10 +190,10 @@ class FMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = refuse_call
+    __call__ = raise_on_call
 
     def __post_init__(self) -> None:
-        """Refuse values outside the documented ranges."""
+        """Check the ranges of the values."""
         check_alpha("FMix", self.alpha)
         check_rate("FMix", self.mix_rate)
         check_per("FMix", self.per)
@@ -216,18 +216,20 @@ class FMix:
         partner, mixed, reach = draw_partners(
             self.pairing, size, rate, generator, y=y, features=features
         )
-        bond = bonds(self.per, partner[:mixed])
-        lam = draw_beta(self.alpha, int(bond.max()) + 1 if mixed else 0, generator)
-        region = clouds(lam, height=height, width=width, decay=self.decay, generator=generator)
-        return _region_plan(region, bond, partner, size, reach)
+        group = groups(self.per, partner[:mixed])
+        lam = draw_beta(self.alpha, int(group.max()) + 1 if mixed else 0, generator)
+        region = low_frequency_masks(
+            lam, height=height, width=width, decay=self.decay, generator=generator
+        )
+        return _region_plan(region, group, partner, size, reach)
 
 
 def _region_plan(
-    region: Tensor, bond: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
+    region: Tensor, group: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
 ) -> Plan:
-    """Return the plan of regions, of which each row below ``len(bond)`` has the one of its bond."""
+    """Return a plan in which the first rows, ``len(group)``, have the region of their group."""
     lam = torch.ones(size, dtype=torch.float32, device=CPU)
-    if len(bond) == size and len(region) == 1:
+    if len(group) == size and len(region) == 1:
         return trusted_plan(
             reach,
             partner=partner,
@@ -236,8 +238,8 @@ def _region_plan(
             shrunk=shrunk,
         )
     shown = torch.zeros(size, *region.shape[1:], dtype=torch.bool, device=CPU)
-    shown[: len(bond)] = region[bond]
-    lam[: len(bond)] = kept_share(region)[bond]
+    shown[: len(group)] = region[group]
+    lam[: len(group)] = kept_share(region)[group]
     return trusted_plan(reach, partner=partner, lam=lam, region=shown, shrunk=shrunk)
 
 

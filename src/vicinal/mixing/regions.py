@@ -27,12 +27,12 @@ def show_region(
         TypeError: if ``x`` is complex and the partner has to be made smaller.
         ValueError: if ``x`` is not of the size of the region, or ``other`` does not fit.
     """
-    if not covers(region, x):
+    if not has_region_size(region, x):
         sizes = tuple(region.shape[1:])
         raise ValueError(
-            f"this plan was drawn for image_size={sizes}, x has shape {tuple(x.shape)}; draw it "
-            f"for the size of what is mixed, image_size=x.shape[-{len(sizes)}:], and inside a "
-            "network only at layers of that size."
+            f"this plan was drawn for image_size={sizes}, got x of shape {tuple(x.shape)}; draw it "
+            f"with image_size=x.shape[-{len(sizes)}:], and mix features only after layers whose "
+            "output has that size."
         )
     if shrunk and x.dtype.is_complex:
         raise TypeError(
@@ -45,21 +45,23 @@ def show_region(
             f"mix needs x and other of one type and shape after the first dimension, got "
             f"{x.dtype} {tuple(x.shape)} and {other.dtype} {tuple(other.shape)}."
         )
-    met = other.index_select(0, partner)
+    shown = other.index_select(0, partner)
     if shrunk:
         smooth = x.dtype.is_floating_point or x.dtype == torch.uint8
-        met = shrunk_into(met, region, smooth=smooth)
+        shown = shrunk_into(shown, region, smooth=smooth)
     where = region.reshape(len(region), *[1] * (x.dim() - region.dim()), *region.shape[1:])
-    return torch.where(where, met, x)
+    return torch.where(where, shown, x)
 
 
-def covers(region: Tensor, values: Tensor) -> bool:
-    """Say whether the last dimensions of ``(batch, ..., *sizes)`` are those of a region.
+def has_region_size(region: Tensor, values: Tensor) -> bool:
+    """Return whether the last dimensions of ``(batch, ..., *sizes)`` are those of a region.
 
     Example:
         >>> region = torch.zeros(1, 4, 6, dtype=torch.bool)
-        >>> covers(region, torch.zeros(2, 3, 4, 6)), covers(region, torch.zeros(2, 6, 4))
-        (True, False)
+        >>> has_region_size(region, torch.zeros(2, 3, 4, 6))
+        True
+        >>> has_region_size(region, torch.zeros(2, 6, 4))
+        False
     """
     return values.dim() >= region.dim() and (
         values.shape[values.dim() - region.dim() + 1 :] == region.shape[1:]
@@ -95,21 +97,21 @@ def boxes(starts: Tensor, stops: Tensor, sizes: Sequence[int]) -> Tensor:
     return mask
 
 
-def clouds(
+def low_frequency_masks(
     keep: Tensor, *, height: int, width: int, decay: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Return ``(clouds, height, width)`` bool masks of low frequency, after FMix.
+    """Return ``(count, height, width)`` bool masks of low frequency, after FMix.
 
     White noise, filtered so that its amplitude falls with the frequency to the power of ``decay``,
-    alike in every direction; its largest values, a share of ``1 - keep`` rounded to whole pixels,
+    equally in all directions; its largest values, a share of ``1 - keep`` rounded to whole pixels,
     are True. Harris et al., "FMix: Enhancing Mixed
     Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
 
     Args:
-        keep: ``(clouds,)``, the share of the pixels that are False.
+        keep: ``(count,)``, the share of the pixels that are False.
         height: of the masks.
         width: of the masks.
-        decay: from 0, white noise, upwards: the larger, the fewer and rounder the clouds.
+        decay: from 0, white noise, upwards: the larger, the fewer and rounder the regions.
         generator: where the noise comes from, on the CPU.
     """
     count, area = len(keep), height * width
@@ -129,26 +131,27 @@ def clouds(
     return mask.reshape(count, height, width)
 
 
-def shrunk_into(pictures: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
-    """Return pictures of which each fills the box that its region is; arbitrary outside of it.
+def shrunk_into(images: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
+    """Shrink each image into the box of its region; values outside of the box are arbitrary.
 
     Args:
-        pictures: ``(batch, ..., height, width)`` of any type.
+        images: ``(batch, ..., height, width)`` of any type.
         region: ``(batch or 1, height, width)`` bool, boxes.
-        smooth: bilinear, as pictures want it, in place of the nearest value, as classes do.
+        smooth: interpolate bilinearly, as for images, instead of taking the nearest value, as for
+            classes.
     """
     height, width = region.shape[-2:]
     top, rows = _first_and_count(region.any(2))
     left, columns = _first_and_count(region.any(1))
-    exact = pictures.dtype == torch.float64 or not smooth
+    exact = images.dtype == torch.float64 or not smooth
     wide = torch.float64 if exact else torch.float32
     y, x = (torch.arange(n, dtype=wide, device=region.device) for n in (height, width))
     y = (y - top[:, None] + 0.5) / rows[:, None]
     x = (x - left[:, None] + 0.5) / columns[:, None]
     grid = torch.stack(
         torch.broadcast_tensors((2 * x - 1)[:, None, :], (2 * y - 1)[:, :, None]), -1
-    ).expand(len(pictures), -1, -1, -1)
-    flat = pictures.to(wide).reshape(len(pictures), math.prod(pictures.shape[1:-2]), height, width)
+    ).expand(len(images), -1, -1, -1)
+    flat = images.to(wide).reshape(len(images), math.prod(images.shape[1:-2]), height, width)
     drawn = F.grid_sample(
         flat,
         grid,
@@ -156,8 +159,8 @@ def shrunk_into(pictures: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
         padding_mode="border",
         align_corners=False,
     )
-    drawn = drawn.reshape(pictures.shape)
-    return (drawn if pictures.dtype.is_floating_point else drawn.round()).to(pictures.dtype)
+    drawn = drawn.reshape(images.shape)
+    return (drawn if images.dtype.is_floating_point else drawn.round()).to(images.dtype)
 
 
 def _first_and_count(line: Tensor) -> tuple[Tensor, Tensor]:

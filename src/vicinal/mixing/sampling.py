@@ -1,4 +1,4 @@
-"""What policies share: drawing shares and partners, and refusing settings out of range."""
+"""Functions that policies share: to draw shares and partners, and to check settings."""
 
 import math
 from typing import Any, Literal, NoReturn, get_args
@@ -75,21 +75,21 @@ def draw_shares(
 
 
 def _first_of_pair(partner: Tensor) -> Tensor:
-    """Return for each row the first row of its pair; itself where it has no such bond."""
+    """Return for each row the first row of its pair; itself if it has no such partner."""
     own = torch.arange(len(partner), device=CPU)
     inside = partner.clamp_max(len(partner) - 1)
     bound = (partner == inside) & (partner[inside] == own)
     return torch.where(bound, torch.minimum(own, partner), own)
 
 
-def bonds(per: Per, partner: Tensor) -> Tensor:
+def groups(per: Per, partner: Tensor) -> Tensor:
     """Return a number for each row, from 0 without gaps: rows with the same number share."""
     if per == "batch":
         return torch.zeros(len(partner), dtype=torch.int64, device=CPU)
     if per == "example":
         return torch.arange(len(partner), device=CPU)
-    bonds: Tensor = _first_of_pair(partner).unique(return_inverse=True)[1]
-    return bonds
+    groups: Tensor = _first_of_pair(partner).unique(return_inverse=True)[1]
+    return groups
 
 
 def draw_partners(
@@ -109,7 +109,7 @@ def draw_partners(
 
     Raises:
         TypeError, ValueError: if ``size`` is no number, or negative; if ``y`` or ``features`` has
-            another length; if the pairing does not answer as it should.
+            another length; if the pairing returns something else.
     """
     if not isinstance(size, int):
         raise TypeError(
@@ -125,12 +125,12 @@ def draw_partners(
     y = None if y is None else _first_rows("y", y, size, mixed)
     features = None if features is None else _first_rows("features", features, size, mixed)
     partner = pairing(mixed, generator, y=y, features=features)
-    shuffled = type(pairing) is Shuffle  # which stays within the batch; any other is looked at
+    shuffled = type(pairing) is Shuffle  # which stays within the batch; others are checked
     if not shuffled:
         if partner.shape != (mixed,) or partner.dtype != torch.int64:
             raise TypeError(
-                f"a pairing needs to answer with ({mixed},) int64 rows, {type(pairing).__name__} "
-                f"answered with {tuple(partner.shape)} {partner.dtype}."
+                f"a pairing needs to return ({mixed},) int64 rows, {type(pairing).__name__} "
+                f"returned {tuple(partner.shape)} {partner.dtype}."
             )
         partner = partner.to(CPU)
     if mixed < size:
@@ -147,7 +147,7 @@ def _first_rows(name: str, about: Tensor, size: int, mixed: int) -> Tensor:
 
 
 def _kept(pairing: Pairing, size: int) -> Tensor:
-    """Return partners for rows that keep everything: themselves, or in a second batch somebody."""
+    """Return partners for rows that keep everything: themselves, or any row of a second batch."""
     rows = torch.arange(size, device=CPU)
     return rows % pairing.batch if isinstance(pairing, OtherBatch) else rows
 
@@ -186,8 +186,8 @@ def check_per(policy: str, per: str) -> None:
         raise ValueError(f'{policy} needs per="batch", "pair" or "example", got {per!r}.')
 
 
-def refuse_call(policy: Any, *_args: Any, **_kwargs: Any) -> NoReturn:
-    """Raise for whoever calls a policy as if it were a layer; it is their ``__call__``."""
+def raise_on_call(policy: Any, *_args: Any, **_kwargs: Any) -> NoReturn:
+    """Raise an error that explains ``draw``: the ``__call__`` of policies."""
     name = type(policy).__name__
     raise TypeError(
         f"{name} draws plans and is not called: plan = policy.draw(len(x)), then plan.mix(x) and "

@@ -85,7 +85,7 @@ def _mix_walking_in_place(
     keep: list[float],
     blend: Blend,
 ) -> None:
-    """Overwrite each row as soon as nobody is left who has to read it."""
+    """Overwrite each row after its last reader."""
     left = [keep[i] != 1 and met[i] != i for i in range(len(rows))]
     readers = [0] * len(rows)
     for i, j in enumerate(met):
@@ -229,7 +229,7 @@ def _is_one_for_all(lam: Tensor) -> bool:
 
 
 def _inverse(partner: Tensor) -> Tensor | None:
-    """Return who reads each row, or None where ``partner`` is no permutation."""
+    """Return the reader of each row, or None if ``partner`` is not a permutation."""
     inverse = torch.full_like(partner, -1).scatter_(
         0, partner, torch.arange(len(partner), device=partner.device)
     )
