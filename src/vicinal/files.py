@@ -48,15 +48,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         ) from error
 
 
-def put_in_place(beside: Path, path: Path) -> None:
+def put_in_place(temporary: Path, path: Path) -> None:
     """Sync a finished file, or all files of a folder, and rename it into place."""
-    if beside.is_dir():
+    if temporary.is_dir():
         if os.name == "posix":
             os.sync()  # there may be millions of files in it
     else:
-        with beside.open("rb+") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

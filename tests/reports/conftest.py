@@ -74,5 +74,5 @@ def hostile_study(tmp_path_factory, recipe_text):
 
 @pytest.fixture
 def hostile():
-    """Answer with a name that terminals, browsers, spreadsheets and Markdown would obey."""
+    """Return a name that terminals, browsers, spreadsheets and Markdown would obey."""
     return HOSTILE

@@ -24,7 +24,7 @@ def browser():
 
 @pytest.fixture(params=["light", "dark"])
 def opened(request, browser, finished_study):
-    """Answer with the report on a phone, what the console said, and what was asked of the net."""
+    """Return the report on a phone, the console messages, and the requested addresses."""
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=request.param)
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
@@ -35,26 +35,26 @@ def opened(request, browser, finished_study):
     page.close()
 
 
-def test_nothing_is_complained_about_and_no_request_leaves_the_page(opened, finished_study):
+def test_the_console_is_empty_and_no_request_leaves_the_page(opened, finished_study):
     _, said, asked = opened
     assert said == []
-    # data: addresses are pictures inside the page itself.
+    # data: addresses are images inside the page itself.
     assert [url for url in asked if not url.startswith("data:")] == [
         (finished_study / "report.html").as_uri()
     ]
 
 
-def test_every_picture_is_visible_and_has_words_for_it(opened):
+def test_every_figure_is_visible_and_has_a_text_alternative(opened):
     page, _, _ = opened
-    pictures = page.locator("figure > svg")
-    assert pictures.count() == 9
-    for k in range(pictures.count()):
-        picture = pictures.nth(k)
-        box = picture.bounding_box()
+    figures = page.locator("figure > svg")
+    assert figures.count() == 9
+    for k in range(figures.count()):
+        figure = figures.nth(k)
+        box = figure.bounding_box()
         assert box["width"] > 250
         assert box["height"] > 80
-        assert picture.is_visible()
-        named = picture.get_attribute("aria-labelledby")
+        assert figure.is_visible()
+        named = figure.get_attribute("aria-labelledby")
         assert len(page.locator(f"#{named}").text_content()) > 40
 
 
@@ -63,14 +63,14 @@ def test_nothing_scrolls_sideways_on_a_phone(opened):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_no_two_elements_share_a_name(opened):
+def test_ids_are_unique(opened):
     page, _, _ = opened
     names = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(names) == len(set(names)) > 0
 
 
-def test_words_stand_out_from_the_page(opened):
-    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), in the page and in its pictures."""
+def test_text_has_enough_contrast(opened):
+    """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), in the page and in its figures."""
     page, _, _ = opened
     colors = page.evaluate(
         """() => {
@@ -104,7 +104,7 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_published_rows_stand_whole_within_the_page(browser, study_with_rows, width):
+def test_published_rows_fit_the_page(browser, study_with_rows, width):
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.goto((study_with_rows[0] / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -32,36 +32,36 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """Draw all policies once; answer with the numbers and the picture, parsed."""
+    """Draw all policies once; return the numbers and the parsed figure."""
     out = tmp_path_factory.mktemp("shown") / "mixed.svg"
     numbers = run_show(seed=5, size=4, alpha=0.7, out=out)
     return json.loads(json.dumps(numbers)), ElementTree.parse(out).getroot()
 
 
-def tiles(picture):
+def tiles(figure):
     """Return the pixels of every embedded image, in order."""
-    links = [e.get("{http://www.w3.org/1999/xlink}href") for e in picture.iter(f"{SVG}image")]
+    links = [e.get("{http://www.w3.org/1999/xlink}href") for e in figure.iter(f"{SVG}image")]
     files = [io.BytesIO(base64.b64decode(link.partition(",")[2])) for link in links]
     return [np.asarray(Image.open(file)) for file in files]
 
 
-def words(picture):
-    return [element.text for element in picture.iter(f"{SVG}text")]
+def words(figure):
+    return [element.text for element in figure.iter(f"{SVG}text")]
 
 
 def test_there_is_a_tile_for_each_example_partner_and_policy(shown):
-    _, picture = shown
+    _, figure = shown
     # The examples, their partners, four policies, the third parents, and their blend.
-    assert len(tiles(picture)) == 4 * (1 + 1 + 4 + 1 + 1)
-    assert {tile.shape for tile in tiles(picture)} == {(8, 8)}
+    assert len(tiles(figure)) == 4 * (1 + 1 + 4 + 1 + 1)
+    assert {tile.shape for tile in tiles(figure)} == {(8, 8)}
 
 
 def test_one_policy_has_three_rows(tmp_path):
     run_show(["fmix", "fmix"], size=3, out=tmp_path / "one.svg")
-    picture = ElementTree.parse(tmp_path / "one.svg").getroot()
-    assert len(tiles(picture)) == 3 * 3
-    assert "FMix" in words(picture)
-    assert "MixUp" not in words(picture)
+    figure = ElementTree.parse(tmp_path / "one.svg").getroot()
+    assert len(tiles(figure)) == 3 * 3
+    assert "FMix" in words(figure)
+    assert "MixUp" not in words(figure)
 
 
 def test_the_numbers_are_those_of_plans_drawn_by_hand(shown):
@@ -86,8 +86,8 @@ def test_the_numbers_are_those_of_plans_drawn_by_hand(shown):
 
 
 def test_blended_tiles_are_worked_out_from_the_scans(shown):
-    numbers, picture = shown
-    own, partner, blend = (np.stack(tiles(picture)[4 * k : 4 * k + 4]) for k in range(3))
+    numbers, figure = shown
+    own, partner, blend = (np.stack(tiles(figure)[4 * k : 4 * k + 4]) for k in range(3))
     scans = {np.round(scan * 255 / 16).astype(np.uint8).tobytes() for scan in load_digits().images}
     assert all(tile.tobytes() in scans for tile in own)
     lam = np.array(numbers["rows"][0]["lam"])[:, None, None]
@@ -96,8 +96,8 @@ def test_blended_tiles_are_worked_out_from_the_scans(shown):
 
 
 def test_lam_and_the_label_stand_under_each_tile(tmp_path):
-    pictures = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-    batch = Batch(pictures, torch.tensor([1, 0]), ("temple", "flower"))
+    images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    batch = Batch(images, torch.tensor([1, 0]), ("temple", "flower"))
     plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.625, 1.0]))
     same = Plan(partner=torch.tensor([0, 1]), lam=torch.tensor([0.3, 0.3]))
     svg = mixing_svg("two", batch, {"first": plan, "second": same})
@@ -131,18 +131,18 @@ def test_the_line_goes_around_what_the_partner_shows():
     np.testing.assert_allclose(corner, [2, 1], atol=0.02)
 
 
-def test_the_words_for_the_picture_name_every_policy(shown):
-    _, picture = shown
-    title = picture.find(f"{SVG}title")
-    assert title.get("id") == picture.get("aria-labelledby")
+def test_the_text_of_the_figure_names_every_policy(shown):
+    _, figure = shown
+    title = figure.find(f"{SVG}title")
+    assert title.get("id") == figure.get("aria-labelledby")
     for name in NAMES.values():
         assert f"{name}: " in title.text
-        assert name in words(picture)
+        assert name in words(figure)
 
 
 def test_no_two_elements_share_a_name(shown):
-    _, picture = shown
-    names = [element.get("id") for element in picture.iter() if element.get("id")]
+    _, figure = shown
+    names = [element.get("id") for element in figure.iter() if element.get("id")]
     assert len(names) == len(set(names)) > 32
 
 
@@ -213,7 +213,7 @@ def test_the_snippets_of_the_page_run():
             assert names.pop("loss").isfinite()
 
 
-def test_every_picture_that_the_page_names_is_there_small_and_in_use():
+def test_every_figure_of_the_page_exists_is_small_and_in_use():
     named = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", PAGE)
     assert len(named) == PAGE.count("![") == 7
     assert {DOCS / name for name in named} == set((DOCS / "figures").iterdir())
@@ -221,7 +221,7 @@ def test_every_picture_that_the_page_names_is_there_small_and_in_use():
         assert (DOCS / name).stat().st_size < 150_000
 
 
-def test_the_pictures_of_the_page_show_what_the_script_draws_today():
+def test_the_figures_of_the_page_show_what_the_script_draws():
     path = DOCS / "draw_figures.py"
     spec = importlib.util.spec_from_file_location("draw_figures", path)
     script = importlib.util.module_from_spec(spec)
