@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from vicinal.data import load
 from vicinal.data.dataset import LoadOptions
-from vicinal.data.tables.table import load_table
+from vicinal.data.tables.load_table import load_table
 from vicinal.data.tables.uci import TABLES
 from vicinal.errors import UserError
 
@@ -933,7 +933,7 @@ import random, resource, sys, warnings
 from pathlib import Path
 from urllib.parse import quote
 from vicinal.data.dataset import DataSet, LoadOptions
-from vicinal.data.tables.table import load_table
+from vicinal.data.tables.load_table import load_table
 from vicinal.errors import UserError
 import pyarrow.csv, pyarrow.parquet, scipy.io.arff, sklearn.preprocessing, sklearn.model_selection
 

@@ -52,7 +52,7 @@ SOURCES: dict[str, Source] = {
         "recordings, one folder per word, list files",
     ),
     "table": Source(
-        "tables.table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
+        "tables.load_table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
     ),
     "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
     "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),

@@ -8,9 +8,8 @@ from urllib.parse import quote
 import numpy as np
 
 from vicinal.data.dataset import Note
-from vicinal.data.tables.align import listed
 from vicinal.data.tables.cells import number
-from vicinal.data.tables.columns import Column
+from vicinal.data.tables.columns import Column, listed
 
 _FORMS = {
     "dates or times": r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}",
@@ -109,7 +108,7 @@ def _categories(column: Column, rows: np.ndarray) -> int:
 
 
 def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
-    said = []
+    described = []
     for column in columns[:_DETAILED]:
         values, missing = column.values[rows], column.missing[rows]
         about = f"{_categories(column, rows):,} categories"
@@ -119,13 +118,15 @@ def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
                 about += f" from {np.nanmin(values):.6g} to {np.nanmax(values):.6g}"
         if missing.any():
             about += f", {missing.mean():.1%} missing"
-        said.append(f"{column.name[:60]!r} ({about})")
+        described.append(f"{column.name[:60]!r} ({about})")
     rest = columns[_DETAILED:]
     if rest:
         numbers = sum(column.kind == "number" for column in rest)
         others = len(rest) - numbers
-        said.append(f"and {len(rest):,} more ({numbers:,} of numbers, {others:,} of categories)")
-    return Note(f"inputs: {', '.join(said)}")
+        described.append(
+            f"and {len(rest):,} more ({numbers:,} of numbers, {others:,} of categories)"
+        )
+    return Note(f"inputs: {', '.join(described)}")
 
 
 def label_notes(

@@ -21,10 +21,10 @@ import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.source_spec import check_options
+from vicinal.data.tables.assemble import assemble, check_preparation
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import Column, apply_columns, fit_columns
-from vicinal.data.tables.read import read_table
-from vicinal.data.tables.splits import assembled, check_preparation
+from vicinal.data.tables.read_table import read_table
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
@@ -82,7 +82,7 @@ def load_arcene(where: str, options: Mapping[str, str], wanted: LoadOptions) -> 
             _found("arcene", (f"{part}.{ending}",), where, wanted) for ending in ("data", "labels")
         )
         tables.append(_with_labels(_read(data, wanted), _labels(labels, wanted)))
-    return assembled(tables, label=-1 % len(tables[0].names), wanted=wanted, task="classification")
+    return assemble(tables, label=-1 % len(tables[0].names), wanted=wanted, task="classification")
 
 
 def load_iris(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
@@ -117,8 +117,11 @@ def load_iris(where: str, options: Mapping[str, str], wanted: LoadOptions) -> Da
         **fit_columns(columns, rows[0]),
     }
     train, test = (
-        Split(torch.from_numpy(apply_columns(columns, preparation, of_part)[0]), targets[of_part])
-        for of_part in rows
+        Split(
+            torch.from_numpy(apply_columns(columns, preparation, split_rows)[0]),
+            targets[split_rows],
+        )
+        for split_rows in rows
     )
     return DataSet(classes, train=train, test=test, preparation=preparation)
 
@@ -137,7 +140,7 @@ TABLES: dict[str, Callable[[str, Mapping[str, str], LoadOptions], DataSet]] = {
 def _one_table(name: str, where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
     check_options(name, options, ())
     table = _read(_found(name, _FILES[name], where, wanted), wanted)
-    return assembled(
+    return assemble(
         [table],
         label=len(table.names) - 1,
         wanted=wanted,

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
-from vicinal.data.tables.align import aligned, listed
 from vicinal.data.tables.cells import Kind, Table, number
 from vicinal.data.tables.columns import (
     Column,
     Spelling,
+    aligned,
     apply_columns,
     fit_columns,
     input_bytes,
+    listed,
     parse_column,
 )
 from vicinal.data.tables.notes import column_notes, label_notes, unseen_note
@@ -29,17 +30,17 @@ from vicinal.errors import UserError
 Task = Literal["classification", "regression"]
 Rare = Literal["refuse", "train", "drop"]
 
-AS_USUAL = Spelling()
+USUAL_SPELLING = Spelling()
 
 
-def assembled(
+def assemble(
     tables: Sequence[Table],
     *,
     label: int,
     wanted: LoadOptions,
     categories: Collection[int] = (),
     drop: Collection[int] = (),
-    spelling: Spelling = AS_USUAL,
+    spelling: Spelling = USUAL_SPELLING,
     task: Task | None = None,
     rare: Rare = "refuse",
 ) -> DataSet:
@@ -80,7 +81,7 @@ def assembled(
     if task is not None:
         kinds[label] = "number" if task == "regression" else "category"
     columns = {
-        i: _understood(tables, i, kind=kinds.get(i, tables[0].kinds[i]), spelling=spelling)
+        i: _parse_both(tables, i, kind=kinds.get(i, tables[0].kinds[i]), spelling=spelling)
         for i in range(len(tables[0].names))
         if i not in drop
     }
@@ -91,11 +92,11 @@ def assembled(
             "by comma, semicolon, tab or space."
         )
     named = frozenset(first.names[i] for i in categories)
-    asked = _Asked(tables, list(columns.values()), target, wanted, rare, task, named)
-    return _made(asked, notes, spelling)
+    request = _Request(tables, list(columns.values()), target, wanted, rare, task, named)
+    return _make_data_set(request, notes, spelling)
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     """Parsed tables, and how to make a data set of them."""
 
     tables: Sequence[Table]
@@ -119,19 +120,19 @@ def _as_in_training(
     return [table for table, _ in chosen], kinds, notes
 
 
-def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
-    tables, features, target = asked.tables, asked.features, asked.target
-    wanted, given, first = asked.wanted, asked.wanted.preparation, asked.tables[0]
+def _make_data_set(request: _Request, notes: list[Note], spelling: Spelling) -> DataSet:
+    tables, features, target = request.tables, request.features, request.target
+    wanted, given, first = request.wanted, request.wanted.preparation, request.tables[0]
     bad = _bad_rows(tables, target, features)
     good = [~np.isin(t.rows, list(of_one)) for t, of_one in zip(tables, bad, strict=True)]
     classes: tuple[str, ...] = ()
     targets = torch.from_numpy(target.values.astype(np.float32))
-    if _is_classification(target, np.flatnonzero(good[0]), asked.task):
+    if _is_classification(target, np.flatnonzero(good[0]), request.task):
         spelled = Spelling(missing=())
         target = parse_column(target.name, target.text, "category", spelling=spelled, deciding=0)
-        classes = _classes(target, good[0], asked)
-        targets = _places(target, classes)
-        notes += _refuse_foreign_classes(asked, targets, good, bad)
+        classes = _classes(target, good[0], request)
+        targets = _class_indices(target, classes)
+        notes += _remove_unknown_classes(request, targets, good, bad)
     skipped = [_raised_or_skipped(of_one, wanted) for of_one in bad]
     for table, kept in zip(tables, good, strict=True):
         if not kept.any():
@@ -141,7 +142,7 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
             f"{first.file} has only one class, {classes[0]!r} in column {target.name!r}. "
             "Expected two or more."
         )
-    known, sha256 = np.flatnonzero(good[0]), _hashed(features, targets, len(first.rows))
+    known, sha256 = np.flatnonzero(good[0]), _hash(features, targets, len(first.rows))
     if len(tables) == 2:
         train, test = known, len(first.rows) + np.flatnonzero(good[1])
     elif given is not None and given["sha256"] != sha256:
@@ -152,18 +153,18 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
         )
         notes.append(Note(sentence))
     else:
-        divided = _divided(targets[known], classes, wanted, asked.rare)
-        train, test = (known[rows] for rows in divided)
+        split_rows = _split_rows(targets[known], classes, wanted, request.rare)
+        train, test = (known[rows] for rows in split_rows)
         skipped.append(())
     preparation = given
     if preparation is None:
-        notes += column_notes(features, train, chosen=asked.categories)
+        notes += column_notes(features, train, chosen=request.categories)
         notes += label_notes(
             target,
             classes,
             targets[train].numpy(),
             targets[test].numpy(),
-            guessed=asked.task is None,
+            guessed=request.task is None,
         )
         preparation = {
             "kind": "table",
@@ -175,8 +176,8 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
             **fit_columns(features, train),
         }
     _check_size(preparation, len(train) + len(test), wanted)
-    parts = []
-    for used, said in zip((train, test), skipped, strict=True):
+    splits = []
+    for used, messages in zip((train, test), skipped, strict=True):
         rows = used
         inputs, far, unseen = apply_columns(features, preparation, rows)
         sentences = _raised_or_skipped(_too_far(tables, features, rows, far), wanted)
@@ -185,14 +186,14 @@ def _made(asked: _Asked, notes: list[Note], spelling: Spelling) -> DataSet:
             inputs, rows = inputs[near], rows[near]
         if unseen:
             notes.append(unseen_note(unseen, len(inputs)))
-        of_part = targets[torch.from_numpy(rows)]
-        parts.append(Split(torch.from_numpy(inputs), of_part, (*said, *sentences)))
+        split_targets = targets[torch.from_numpy(rows)]
+        splits.append(Split(torch.from_numpy(inputs), split_targets, (*messages, *sentences)))
     return DataSet(
-        classes, train=parts[0], test=parts[1], notes=tuple(notes), preparation=preparation
+        classes, train=splits[0], test=splits[1], notes=tuple(notes), preparation=preparation
     )
 
 
-def _hashed(features: Sequence[Column], targets: Tensor, rows: int) -> str:
+def _hash(features: Sequence[Column], targets: Tensor, rows: int) -> str:
     """Return a hash of a table's content, whatever its spelling and the order of its columns."""
     digest = hashlib.sha256()
     for kind in ("number", "category"):
@@ -217,16 +218,16 @@ def check_preparation(preparation: Mapping[str, Any], file: str) -> None:
         texts += [*preparation["missing"], *numbers["columns"], *others["columns"]]
         values = [value for of_one in others["values"] for value in of_one]
         texts += [value for value in values if value is not None]
-        sound = all(isinstance(text, str) for text in texts)
+        valid = all(isinstance(text, str) for text in texts)
         for key in ("mean", "scale"):
             of_each = np.array(numbers[key], dtype=np.float64)
-            sound &= of_each.shape == (len(numbers["columns"]),) and bool(
+            valid &= of_each.shape == (len(numbers["columns"]),) and bool(
                 np.isfinite(of_each).all()
             )
-        sound &= len(others["columns"]) == len(others["values"])
+        valid &= len(others["columns"]) == len(others["values"])
     except (KeyError, TypeError, ValueError, OverflowError):
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise UserError(f"{file}: the preparation to apply is damaged. Train the network again.")
 
 
@@ -271,20 +272,20 @@ def _too_far(
     tables: Sequence[Table], features: Sequence[Column], rows: np.ndarray, far: np.ndarray
 ) -> dict[int, str]:
     numbers = [column for column in features if column.kind == "number"]
-    said = {}
+    messages = {}
     for i, k in np.argwhere(far).tolist():
         place, table = int(rows[i]), tables[0]
         if place >= len(table.rows):
             place, table = place - len(table.rows), tables[1]
         row = int(table.rows[place])
-        said[row] = (
+        messages[row] = (
             f"{table.file} row {row}: column {numbers[k].name!r} has a value too far from those of "
             "the training for float32. Correct it, or drop the column."
         )
-    return said
+    return messages
 
 
-def _understood(
+def _parse_both(
     tables: Sequence[Table], i: int, *, kind: Kind | None, spelling: Spelling
 ) -> Column:
     import pyarrow as pa
@@ -338,15 +339,15 @@ def _is_classification(target: Column, known: np.ndarray, task: Task | None) -> 
     return different <= min(20, len(values) // 2)
 
 
-def _classes(target: Column, good: np.ndarray, asked: _Asked) -> tuple[str, ...]:
+def _classes(target: Column, good: np.ndarray, request: _Request) -> tuple[str, ...]:
     """Return the classes of the training, or the labels of the good rows as they are spelled."""
-    if asked.wanted.preparation is not None:
-        return tuple(asked.wanted.preparation["classes"])
+    if request.wanted.preparation is not None:
+        return tuple(request.wanted.preparation["classes"])
     known = target.values[: len(good)][good].astype(np.int64)
     counts = np.bincount(known, minlength=len(target.levels))
     least = 1
-    if asked.rare == "drop" and len(asked.tables) == 1:
-        least = _enough(asked.wanted.test_fraction)
+    if request.rare == "drop" and len(request.tables) == 1:
+        least = _enough(request.wanted.test_fraction)
     classes = [name for name, count in zip(target.levels, counts, strict=True) if count >= least]
     try:
         if all(number(name) is not None for name in classes):
@@ -356,11 +357,11 @@ def _classes(target: Column, good: np.ndarray, asked: _Asked) -> tuple[str, ...]
     return tuple(classes)
 
 
-def _places(target: Column, classes: Sequence[str]) -> Tensor:
+def _class_indices(target: Column, classes: Sequence[str]) -> Tensor:
     """Return of every row its class, -1 for any other."""
     place: dict[str | None, int] = {name: k for k, name in enumerate(classes)}
-    places = np.array([place.get(level, -1) for level in (*target.levels, None)])
-    return torch.from_numpy(places[target.values.astype(np.int64)].astype(np.int64))
+    indices = np.array([place.get(level, -1) for level in (*target.levels, None)])
+    return torch.from_numpy(indices[target.values.astype(np.int64)].astype(np.int64))
 
 
 def _enough(fraction: float) -> int:
@@ -368,28 +369,28 @@ def _enough(fraction: float) -> int:
     return math.ceil(1 / min(fraction, 1 - fraction))
 
 
-def _refuse_foreign_classes(
-    asked: _Asked, targets: Tensor, good: list[np.ndarray], bad: list[dict[int, str]]
+def _remove_unknown_classes(
+    request: _Request, targets: Tensor, good: list[np.ndarray], bad: list[dict[int, str]]
 ) -> list[Note]:
     """Take out rows of other classes: as bad rows, or with a note where these are dropped."""
-    start, notes, label = 0, [], asked.target
-    trained = asked.wanted.preparation is not None
-    where = "the training" if trained else asked.tables[0].file
-    for k, table in enumerate(asked.tables):
-        foreign = np.flatnonzero(good[k] & (targets[start:][: len(table.rows)].numpy() < 0))
-        names = label.text.take(foreign + start).to_pylist()
-        if asked.rare == "drop" and len(names) and (k == 0 or trained):
+    start, notes, label = 0, [], request.target
+    trained = request.wanted.preparation is not None
+    where = "the training" if trained else request.tables[0].file
+    for k, table in enumerate(request.tables):
+        unknown = np.flatnonzero(good[k] & (targets[start:][: len(table.rows)].numpy() < 0))
+        names = label.text.take(unknown + start).to_pylist()
+        if request.rare == "drop" and len(names) and (k == 0 or trained):
             different = listed(sorted(set(names)))
             notes.append(
                 Note(f"{table.file}: rare=drop skipped {len(names):,} rows of class {different}")
             )
         else:
-            for row, name in zip(table.rows[foreign].tolist(), names, strict=True):
+            for row, name in zip(table.rows[unknown].tolist(), names, strict=True):
                 bad[k][row] = (
                     f"{table.file} row {row}: class {name[:40]!r} of column {label.name!r} is "
                     f"not in {where}. Add examples of it there."
                 )
-        good[k][foreign] = False
+        good[k][unknown] = False
         start += len(table.rows)
     return notes
 
@@ -401,7 +402,7 @@ def _raised_or_skipped(bad: dict[int, str], wanted: LoadOptions) -> tuple[str, .
     return tuple(skips.sentences)
 
 
-def _divided(
+def _split_rows(
     targets: Tensor, classes: Sequence[str], wanted: LoadOptions, rare: Rare
 ) -> tuple[np.ndarray, np.ndarray]:
     fraction, seed = wanted.test_fraction, wanted.seed

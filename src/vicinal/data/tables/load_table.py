@@ -9,10 +9,10 @@ from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.source_spec import check_options, existing, separated_words
+from vicinal.data.tables.assemble import Rare, Task, assemble, check_preparation
 from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import MISSING, Spelling
-from vicinal.data.tables.read import TEXT_FORMATS, read_table
-from vicinal.data.tables.splits import Rare, Task, assembled, check_preparation
+from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.errors import UserError, unknown
 
 OPTIONS = (
@@ -61,12 +61,12 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
 
             Percent-encoding writes what has a meaning in a name: ``%26`` for ``&``, ``%2C`` for a
             comma in the name of a column, ``%3D``, ``%3F``, ``%25``.
-        wanted: with ``on_bad="skip"`` rows are left out, and said in ``Split.skipped``, that have
-            too few or too many cells, text or an infinite number in a column of numbers, no label,
-            or in a test file a class that the training file lacks. A row left out of a file that
-            is divided is said in the training part. With ``preparation`` columns are found by
-            name, and nothing is fitted anew; a file that does not hold the rows of the training
-            becomes the test split as a whole, and the training split is empty.
+        wanted: with ``on_bad="skip"`` rows are skipped, and reported in ``Split.skipped``, that
+            have too few or too many cells, text or an infinite number in a column of numbers, no
+            label, or in a test file a class that the training file does not have. Rows skipped in
+            a file that is split are reported in the training split. With ``preparation`` columns
+            are found by name, and nothing is fitted; a file without the rows of the training data
+            becomes the test split, and the training split is empty.
 
     Returns:
         Inputs float32 ``(n, features)``; targets int64 classes, one for each spelling of a label,
@@ -104,7 +104,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
             _read(options["test"], wanted, first.has_header if form in TEXT_FORMATS else None)
         )
     rare: Rare = _choice(options, "rare", ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
-    return assembled(
+    return assemble(
         tables,
         label=_column(label, first, "label"),
         categories=_columns(options, "categories", first),
