@@ -102,7 +102,10 @@ def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, 
             "there is no field 'pp'; did you mean 'p'? (there are: name, p)",
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
-        ({"data.source": "iris"}, "small-cnn does not take examples of shape (4,); these do: mlp"),
+        (
+            {"data.source": "iris"},
+            "small-cnn does not take examples of shape (4,); these networks do: mlp",
+        ),
         ({"seed": 1 << 32}, "seed: expected a number less than 4294967296"),
     ],
 )
