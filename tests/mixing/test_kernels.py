@@ -20,8 +20,7 @@ WAYS = {
     "native": {},
     "short rows whole": {"LONG": 1 << 16, "BLOCK": 1 << 23},
     "short rows in blocks": {"LONG": 1 << 16, "BLOCK": 256},
-    "rows walked": {"LONG": 1, "FAR": 1 << 23},
-    "rows walked and copied first": {"LONG": 1, "FAR": 1},
+    "rows one by one": {"LONG": 1},
 }
 
 

@@ -1,9 +1,7 @@
-"""CPU: PyTorch operators on pieces that stay in cache, written into buffers that exist.
+"""CPU: PyTorch operators on blocks that fit into the cache, without new buffers.
 
-Long rows are walked one by one along the chains of partners, so that the partner which has just
-been read is the next row to be written: each row travels from memory once and back once. Short rows
-are gathered and blended in blocks of columns. A blend is one pass of ``torch.lerp``; values of
-narrow types are copied first where they come from memory, uint8 into float32.
+Long rows are blended one by one in the order of their partners, so that each row is read from
+memory once and written once. Short rows are gathered and blended in blocks of columns.
 """
 
 import math
@@ -14,14 +12,10 @@ import torch
 from torch import Tensor
 
 LONG = 64 * 1024
-"""Bytes from which on a row is long: it takes longer to move than an operator to start."""
+"""Bytes of a row for which moving it takes longer than starting an operator."""
 
 BLOCK = 8 * 1024 * 1024
-"""Bytes of the columns of all rows that are blended together: what a cache holds."""
-
-FAR = 24 * 1024 * 1024
-"""Bytes of a batch of a narrow type from which on a row is copied before it is blended: memory
-serves a copy faster than a blend, which has more to do with each value."""
+"""Bytes of the columns of all rows that are blended together, so that they fit into the cache."""
 
 Blend = Callable[[Tensor, Tensor, float, Tensor], None]
 
@@ -55,8 +49,6 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
         dense = torch.empty(g.shape, dtype=out.dtype, device=g.device)
         transposed(dense, g.contiguous(), partner, lam)
         out.copy_(dense)
-    elif _is_long(g):
-        _transposed_walking(views[0], views[1], partner.tolist(), lam.tolist())
     else:
         _transposed_columns(views[0], views[1], partner, lam)
 
@@ -64,7 +56,7 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
 def _mix_walking(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     met, keep = partner.tolist(), lam.tolist()
     own, others, new = x.unbind(0), other.unbind(0), out.unbind(0)
-    blend = _blend_for(x)
+    blend = _wide_blend if x.dtype == torch.uint8 else _blend
     if out is not x:
         for i in _chains(met) if other is x else range(len(own)):
             if keep[i] == 1 or (other is x and met[i] == i):
@@ -119,56 +111,15 @@ def _chains(met: list[int]) -> Iterator[int]:
             i = met[i]
 
 
-def _blend_for(x: Tensor) -> Blend:
-    if x.dtype == torch.uint8:
-        return _wide_blend
-    far = x.dtype in _NARROW and x.numel() * x.element_size() >= FAR
-    return _blend_of_copy if far else _blend
-
-
 def _blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
     # A number as weight is not rounded to a narrow type, and the arithmetic is done in float32.
     torch.lerp(met, own, keep, out=out)
-
-
-def _blend_of_copy(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
-    _blend(_buffer("met", met.shape, met.dtype).copy_(met), own, keep, out)
 
 
 def _wide_blend(met: Tensor, own: Tensor, keep: float, out: Tensor) -> None:
     wide = _buffer("met", met.shape, torch.float32).copy_(met)
     torch.lerp(wide, _buffer("own", own.shape, torch.float32).copy_(own), keep, out=wide)
     out.copy_(wide if out.dtype.is_floating_point else wide.round_())
-
-
-def _transposed_walking(out: Tensor, g: Tensor, met: list[int], keep: list[float]) -> None:
-    rows, flat, new = g.split(1), g.unbind(0), out.split(1)
-    readers: list[list[int]] = [[] for _ in rows]
-    for i, j in enumerate(met):
-        if keep[i] != 1:
-            readers[j].append(i)
-    narrow, blend = g.dtype in _NARROW, _blend_for(g)
-    one = torch.ones(1, dtype=g.dtype, device=g.device)
-    for r in _chains([several[0] if several else r for r, several in enumerate(readers)]):
-        left = readers[r]
-        if len(left) == 1 and keep[left[0]] == keep[r]:  # what it gives away, it gets of its reader
-            blend(rows[left[0]], rows[r], keep[r], new[r])
-            continue
-        if narrow:
-            total = rows[r].float().mul_(keep[r])
-        elif left:
-            # The outer product of (1,) and (n,) is here for what goes with it: two rows, each with
-            # a factor of its own, are added in a single pass.
-            first, *left = left
-            total = torch.addr(
-                rows[r], one, flat[first], beta=keep[r], alpha=1 - keep[first], out=new[r]
-            )
-        else:
-            total = torch.mul(rows[r], keep[r], out=new[r])
-        for i in left:
-            total.add_(rows[i], alpha=1 - keep[i])
-        if narrow:
-            new[r].copy_(total)
 
 
 def _mix_columns(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
