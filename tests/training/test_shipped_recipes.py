@@ -97,7 +97,7 @@ def test_the_recipes_of_the_paper_have_the_numbers_of_the_paper():
         ("manifold-cifar10", None, 11_171_146),  # vikasverma1077/manifold_mixup
     ],
 )
-def test_published_rows_stand_beside_the_network_that_they_were_measured_with(name, variant, count):
+def test_published_rows_are_shown_next_to_the_network_they_were_measured_with(name, variant, count):
     recipe = read_recipe(name, variant=variant)
     classes = 100 if recipe.data.source == "cifar100" else 10
     with torch.device("meta"):
@@ -106,14 +106,14 @@ def test_published_rows_stand_beside_the_network_that_they_were_measured_with(na
 
 
 @of_every_recipe
-def test_what_differs_from_published_runs_is_said(name, variant):
+def test_a_recipe_with_published_rows_lists_the_known_differences(name, variant):
     recipe = read_recipe(name, variant=variant)
     assert bool(recipe.published) == bool(recipe.known_differences)
     for sentence in recipe.known_differences:
         assert sentence.endswith(".")
 
 
-def test_the_rows_of_the_mxnet_layer_say_that_its_loss_is_another():
-    said = " ".join(read_recipe("cifar10-resnet50").known_differences)
-    assert "-log(sum y*p)" in said
-    assert "eps 2e-5" in said
+def test_the_recipe_of_the_mxnet_layer_names_its_different_loss_and_eps():
+    differences = " ".join(read_recipe("cifar10-resnet50").known_differences)
+    assert "-log(sum y*p)" in differences
+    assert "eps is 2e-5" in differences
