@@ -2,9 +2,9 @@
 
     python benchmarks/learning.py ROOT
 
-ROOT holds the UCI files (or a folder ``uci`` with them) and ``spoken_digits``, a folder a word. It
-shows that the data sets are read as they should be: a network does better on them than saying the
-most frequent class. About two minutes on two cores.
+ROOT contains the UCI files (or a folder ``uci`` with them) and ``spoken_digits``, which has a
+folder for each word. If the data sets are read correctly, a network is more accurate than always
+predicting the most frequent class. Takes about two minutes on two cores.
 """
 
 import json
@@ -30,7 +30,7 @@ SEED = 0
 
 
 def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any]:
-    """Load, train and test; return counts and accuracies."""
+    """Load a data set, train and test; return counts and accuracies."""
     began = time.perf_counter()
     data = load(spec, root=root, seed=SEED, test_fraction=0.3)
     loading = time.perf_counter() - began
@@ -50,7 +50,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
         weight_decay_on="all",
     )
     learner = make_learner(model, settings, fabric=fabric)
-    with cpu_threads(1):  # small steps: two threads would wait for each other
+    with cpu_threads(1):  # small steps are slower with two threads
         for _ in train(learner, loader, seed=SEED):
             pass
     return {
@@ -71,7 +71,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the table."""
     lines = [
-        "| data | train | valid. | test | shape | classes | network | always one, % | right, % |",
+        "| data | train | valid. | test | shape | classes | network | majority, % | accuracy, % |",
         "| --- | --: | --: | --: | --- | --: | --- | --: | --: |",
     ]
     for row in result["rows"]:
@@ -81,16 +81,19 @@ def as_markdown(result: dict[str, Any]) -> str:
             f"{row['classes']} | {row['network']} | {100 * row['majority']:.1f} | "
             f"{100 * row['accuracy']:.1f} |"
         )
-    note = "One seed and no mixing: this shows that data are read as they should be, and no more."
+    note = (
+        "One seed, without mixing. This only checks that the data sets are read correctly. "
+        "Majority is the accuracy of always predicting the most frequent class."
+    )
     machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
     software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     return "\n".join([*lines, "", note, "", f"{machine}; {software}.", ""])
 
 
 def main() -> None:
-    """Train on everything and write."""
+    """Train on all data sets, and write the results."""
     if len(sys.argv) != 2:
-        sys.exit("learning.py: name the folder that the data sets are in")
+        sys.exit("learning.py: expected one argument, the folder with the data sets.")
     root = sys.argv[1]
     rows = [learned(name, "mlp", root=root, epochs=20) for name in TABLES]
     spoken = "commands:spoken_digits"

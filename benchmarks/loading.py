@@ -1,9 +1,9 @@
-"""Measure reading and augmenting; write ``results/loading-cpu.json`` and ``.md``.
+"""Measure data loading and augmentation; write ``results/loading-cpu.json`` and ``.md``.
 
     python benchmarks/loading.py FOLDER    a folder with cifar-10-python.tar.gz
 
-Without a folder the archive is made from the data sets that VICINAL_SHARED names. Leave the machine
-alone meanwhile: about three minutes on two cores.
+Without FOLDER, the archive is made from the data in the folder that the environment variable
+VICINAL_SHARED names. Takes about three minutes on two cores; leave the machine idle meanwhile.
 """
 
 import argparse
@@ -46,10 +46,10 @@ ARCHIVE = "cifar-10-python.tar.gz"
 
 
 class PlainRecords(Dataset[Any]):
-    """What a person writes first: one example at a time, Pillow, NumPy."""
+    """A plain data set: one example at a time, with Pillow and NumPy."""
 
     def __init__(self, split: Any, jitter: bool) -> None:
-        """Take the encoded images, or the pixels, of a split."""
+        """Read from a split of encoded images or pixels."""
         self.split, self.jitter = split, jitter
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class PlainRecords(Dataset[Any]):
         return len(self.split)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        """Decode, crop, flip, jitter."""
+        """Decode, crop, flip and jitter one image."""
         import io
 
         from PIL import Image
@@ -73,7 +73,7 @@ class PlainRecords(Dataset[Any]):
         if np.random.rand() < 0.5:
             pixels = pixels[:, ::-1]
         if self.jitter:
-            # Hue, saturation and value by Pillow: nearest to the jitter that we do.
+            # Pillow has hue, saturation and value, which is closest to our jitter.
             hsv = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV"))
             shift = np.random.randint(-50, 51, 3)
             moved = hsv.astype(np.int16) + shift
@@ -85,8 +85,8 @@ class PlainRecords(Dataset[Any]):
 
 
 def rate(batches: Iterator[Any], most: int) -> float:
-    """Return examples a second, from the second batch on."""
-    next(batches)  # worker processes start
+    """Return the examples per second, not counting the first batch."""
+    next(batches)  # starts the worker processes
     begin, count = time.perf_counter(), 0
     for _, y in batches:
         count += len(y)
@@ -96,7 +96,7 @@ def rate(batches: Iterator[Any], most: int) -> float:
 
 
 def first_batch(archive: Path) -> float:
-    """Return the seconds from the archive to a first batch, augmented and normalized."""
+    """Return the seconds until the first batch of an archive is read, augmented and normalized."""
     begin = time.perf_counter()
     data = load(f"cifar10:{archive}")
     steps = (RandomCrop(), RandomHorizontalFlip(), normalization_of(data.train))
@@ -105,7 +105,7 @@ def first_batch(archive: Path) -> float:
 
 
 def speeds(archive: Path, records: Path) -> dict[str, list[float]]:
-    """Measure everything ``ROUNDS`` times, one after the other in each round."""
+    """Measure each loader once in each of ``ROUNDS`` rounds."""
     data = load(f"cifar10:{archive}")
     streamed = load(f"rec:{records}_train.rec,{records}_test.rec", in_memory=0)
     standard = normalization_of(data.train)
@@ -146,7 +146,7 @@ def _plain(data: DataSet, *, jitter: bool) -> Callable[[], tuple[Iterator[Any], 
 
 
 def stream(records: Path) -> None:
-    """Say when all is imported, wait for a line, then stream 200,000 images of a file."""
+    """Print a line after all imports, wait for an input line, then stream 200,000 images."""
     torch.ones(8).sum()
     print("imported", flush=True)
     sys.stdin.readline()
@@ -162,7 +162,7 @@ def stream(records: Path) -> None:
 
 
 def memory_of_streaming(records: Path) -> float:
-    """Return by how many MB a process and its workers grow while they stream a file."""
+    """Return the growth in memory, in MB, of a process and its workers while they stream a file."""
     command = [sys.executable, __file__, "--stream", str(records)]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
         assert process.stdin is not None
@@ -175,12 +175,12 @@ def memory_of_streaming(records: Path) -> float:
             peak = max(peak, _resident(process.pid))
             time.sleep(0.05)
     if process.returncode:
-        sys.exit("loading.py: the process that streams has failed")
+        sys.exit("loading.py: the streaming process failed")
     return (peak - before) / 1e6
 
 
 def _resident(pid: int) -> int:
-    """Return the bytes of a process and its children, shared ones counted once."""
+    """Return the memory of a process and its children in bytes, counting shared pages once."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -189,12 +189,12 @@ def _resident(pid: int) -> int:
                 rollup = (folder / "smaps_rollup").read_text()
                 total += 1024 * int(rollup.partition("\nPss:")[2].split()[0])
         except (OSError, ValueError, IndexError):
-            continue  # it has ended meanwhile
+            continue  # the process has ended
     return total
 
 
 def lengthened(records: Path, times: int, out: Path) -> Path:
-    """Write a file of records again and again into a larger one."""
+    """Write a file that repeats the records of another file."""
     content = records.read_bytes()
     with out.open("wb") as file:
         for _ in range(times):
@@ -203,11 +203,14 @@ def lengthened(records: Path, times: int, out: Path) -> Path:
 
 
 def archive_in(folder: Path) -> Path:
-    """Make the official archive out of the shared data sets."""
+    """Make an archive like the official one from the data in VICINAL_SHARED."""
     shared = Path(os.environ.get("VICINAL_SHARED", Path(__file__).parents[2] / "shared"))
     script = shared / "data" / "unpack.py"
     if not script.exists():
-        sys.exit("loading.py: name a folder with cifar-10-python.tar.gz, or set VICINAL_SHARED")
+        sys.exit(
+            "loading.py: expected a folder with cifar-10-python.tar.gz. Name one or set "
+            "VICINAL_SHARED."
+        )
     spec = importlib.util.spec_from_file_location("unpack", script)
     assert spec is not None
     assert spec.loader is not None
@@ -220,47 +223,47 @@ def archive_in(folder: Path) -> Path:
 
 
 def rows_of(measured: dict[str, list[float]], memory: dict[str, float]) -> list[dict[str, Any]]:
-    """Return what was measured beside what is wanted."""
-    wanted = {
-        "stream, color": (".rec of 32x32 JPEG, decoded, cropped, flipped, jittered", 40_000),
-        "memory": ("CIFAR-10 in memory, cropped, flipped", 100_000),
-        "first batch": ("archive of CIFAR-10 to a first batch", 1.5),
+    """Return the measurements, with their bounds."""
+    bounds = {
+        "stream, color": (".rec of 32x32 JPEG: decoded, cropped, flipped, jittered", 40_000),
+        "memory": ("CIFAR-10 in memory: cropped, flipped", 100_000),
+        "first batch": ("from the archive of CIFAR-10 to the first batch", 1.5),
     }
     titles = {
-        "memory, color": "CIFAR-10 in memory, cropped, flipped, jittered",
-        "stream, decoded alone": ".rec of 32x32 JPEG, decoded",
-        "stream, crop and flip": ".rec of 32x32 JPEG, decoded, cropped, flipped",
-        "plain loop, memory": "plain DataLoader: memory, cropped, flipped",
-        "plain loop, stream, color": "plain DataLoader, Pillow: decoded, all three",
+        "memory, color": "CIFAR-10 in memory: cropped, flipped, jittered",
+        "stream, decoded alone": ".rec of 32x32 JPEG: decoded",
+        "stream, crop and flip": ".rec of 32x32 JPEG: decoded, cropped, flipped",
+        "plain loop, memory": "plain DataLoader, CIFAR-10 in memory: cropped, flipped",
+        "plain loop, stream, color": "plain DataLoader, JPEG: decoded, cropped, flipped, jittered",
     }
     rows = []
     for name in ["stream, color", "memory", "first batch", *titles]:
         values = measured[name]
-        title, limit = wanted.get(name, (titles.get(name, ""), None))
+        title, limit = bounds.get(name, (titles.get(name, ""), None))
         median = statistics.median(values)
         seconds = name == "first batch"
         met = None if limit is None else (median <= limit if seconds else median >= limit)
         rows.append(
             {
-                "work": title,
+                "task": title,
                 "unit": "s" if seconds else "images/s",
                 "median": median,
                 "lowest": min(values),
                 "highest": max(values),
-                "wanted": limit,
+                "bound": limit,
                 "met": met,
             }
         )
     for title, value in memory.items():
-        row = {"work": title, "unit": "MB", "median": value, "lowest": value, "highest": value}
-        rows.append(row | {"wanted": 600, "met": value <= 600})
+        row = {"task": title, "unit": "MB", "median": value, "lowest": value, "highest": value}
+        rows.append(row | {"bound": 600, "met": value <= 600})
     return rows
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the table."""
     lines = [
-        "| work | median | lowest to highest | wanted | met |",
+        "| task | median | lowest to highest | bound | met |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in result["rows"]:
@@ -269,32 +272,32 @@ def as_markdown(result: dict[str, Any]) -> str:
             for k in ("median", "lowest", "highest")
         )
         median, low, high = shown
-        limit = "" if row["wanted"] is None else f"{row['wanted']:,}"
+        limit = "" if row["bound"] is None else f"{row['bound']:,}"
         met = {None: "", True: "yes", False: "no"}[row["met"]]
         lines.append(
-            f"| {row['work']} | {median} {row['unit']} | {low} to {high} | {limit} | {met} |"
+            f"| {row['task']} | {median} {row['unit']} | {low} to {high} | {limit} | {met} |"
         )
     machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
     software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = (
-        f"Medians of {ROUNDS} rounds, each of which measures every line once; batches of {BATCH}. "
-        "Memory is what the process and its workers grow by, pages that they share counted once."
+        f"Medians of {ROUNDS} rounds, which measure every task once, with batches of {BATCH}. "
+        "Memory is the growth of the process and its workers, counting shared pages once."
     )
     return "\n".join([*lines, "", note, "", f"{machine}; {software}.", ""])
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.stream:
-        stream(words.stream)
+    options = parser.parse_args()
+    if options.stream:
+        stream(options.stream)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        archive = words.folder / ARCHIVE if words.folder else archive_in(folder)
+        archive = options.folder / ARCHIVE if options.folder else archive_in(folder)
         convert(load(f"cifar10:{archive}"), folder / "cifar.rec", encoding="jpeg")
         measured = speeds(archive, folder / "cifar")
         memory = {}

@@ -4,8 +4,8 @@
     python benchmarks/mixing.py --help      all options
 
 With ``--out``, writes ``mixing-DEVICE.json``, ``.md`` and ``.svg``. Takes up to three minutes on
-two cores; leave the machine idle meanwhile. timm, torchvision and kornia take part if they can be
-imported, timm by the one file that mixes. If torchvision does not support the build of PyTorch:
+two cores; leave the machine idle meanwhile. timm, torchvision and kornia are included if they can
+be imported; of timm, only the file with mixup is. If torchvision does not support your PyTorch:
 
     pip install --no-deps --target peers timm kornia kornia-rs
     PYTHONPATH=peers make bench
@@ -119,7 +119,7 @@ class Cases:
     def __init__(
         self, device: torch.device, effort: Effort, libraries: Mapping[str, Library]
     ) -> None:
-        """Choose what to build cases for."""
+        """Build cases for a device."""
         self.device, self.effort, self.libraries = device, effort, libraries
         self.on_gpu = device.type == "cuda"
         self.dtypes = [torch.float32, torch.bfloat16] if self.on_gpu else [torch.float32]
@@ -321,7 +321,7 @@ def measure(
                 targets.append(
                     {
                         "name": f"{case.name}, {shape} {row['dtype']}: {row['contender']}",
-                        "wanted": f"at most {bound:.3g} {case.unit}",
+                        "bound": f"at most {bound:.3g} {case.unit}",
                         "measured": row["ratio"],
                         "met": row["ratio"] <= bound,
                     }

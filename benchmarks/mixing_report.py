@@ -51,12 +51,12 @@ def markdown(result: Row) -> str:
         *(f"Note: {note}." for note in result["notes"]),
         "## Targets",
         markdown_table(
-            ["target", "wanted", "measured", ""],
+            ["target", "bound", "measured", ""],
             "--:-",
             [
                 [
                     row["name"],
-                    row["wanted"],
+                    row["bound"],
                     short(row["measured"]),
                     "met" if row["met"] else "missed",
                 ]

@@ -1,12 +1,11 @@
-"""Measure how fast networks are trained, and where the time goes; write a results file.
+"""Measure training speed, and how the time of a step is spent; write ``results/training-cpu.*``.
 
     python benchmarks/training.py [ROUNDS]
 
-Random pictures of 32x32 pixels in batches of 128: speed does not depend on what they show. Every
-line is measured in a process of its own, once a round, the lines of a round one after the other;
-but training without mixing and with it, which differ by little, in one process and in turns.
-Ratios are taken within a round. Takes a quarter of an hour for three rounds on two cores; leave the
-machine alone meanwhile.
+Trains on random images of 32x32 pixels in batches of 128. In each round, every mode of training is
+measured once, in its own process; training with and without mixing, which differ little, alternate
+in a single process. Ratios are taken within a round. Three rounds take a quarter of an hour on two
+cores; leave the machine idle meanwhile.
 """
 
 import argparse
@@ -40,7 +39,7 @@ from vicinal.training.settings import SGD, Linear, Training
 RESULTS = Path(__file__).parent / "results"
 BATCH, STEPS, TURNS, CLASSES = 128, 8, 6, 10
 NETWORKS = {"preact-resnet-18": ("stages.stage1", 2.3), "preact-resnet-50-small": ("stem", 2.4)}
-"""The networks, a layer of each, and how many times the plain step vicinal has to be."""
+"""Each network with a layer to mix at, and the least speed relative to the plain step."""
 
 SETTINGS = Training(
     epochs=9,
@@ -50,34 +49,34 @@ SETTINGS = Training(
     precision="bfloat16",
     channels_last=True,
 )
-WAYS = ("plain", "bare", "loop", "mixed", "mixed-features", "compiled")
-IN_TURNS = ("loop", "mixed", "mixed-features")
+MODES = ("plain", "bare", "loop", "mixed", "mixed-features", "compiled")
+ALTERNATING = ("loop", "mixed", "mixed-features")
 TITLES = {
     "plain": "plain PyTorch step: float32, contiguous",
-    "bare": "bare step: bfloat16, channels_last, memory kept, fused",
-    "loop": "vicinal: the same, with data, augmentation and metrics",
+    "bare": "bare step: bfloat16, channels_last, fused optimizer, cached memory",
+    "loop": "vicinal: the bare step with data loading, augmentation and metrics",
     "mixed": "vicinal, mixup at the input",
-    "mixed-features": "vicinal, mixup in feature maps",
-    "compiled": "vicinal, the network compiled",
-    "two-ranks": "vicinal, two ranks of one thread each (gloo)",
+    "mixed-features": "vicinal, mixup of feature maps",
+    "compiled": "vicinal, compiled network",
+    "two-ranks": "vicinal, two ranks with one thread each (gloo)",
 }
 
 
-def pictures(count: int) -> Split:
-    """Return random pictures with classes."""
+def random_images(count: int) -> Split:
+    """Return random images with random labels."""
     chance = torch.Generator().manual_seed(0)
     x = torch.randint(256, (count, 3, 32, 32), generator=chance, dtype=torch.uint8)
     return Split(x, torch.randint(CLASSES, (count,), generator=chance))
 
 
 def fixed_batch() -> tuple[Tensor, Tensor]:
-    """Return one batch as it comes out of a loader."""
-    part = pictures(BATCH)
+    """Return one batch, as a loader returns it."""
+    part = random_images(BATCH)
     return normalization_of(part).apply(part.inputs, torch.empty(BATCH, 0)), part.targets
 
 
 def plain_step(name: str) -> Callable[[], None]:
-    """Return a step as a first tutorial has it."""
+    """Return a training step as in a first tutorial."""
     model = build(name, shape=(3, 32, 32), classes=CLASSES)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
@@ -93,7 +92,7 @@ def plain_step(name: str) -> Callable[[], None]:
 
 
 def bare_step(name: str) -> Callable[[], None]:
-    """Return the fastest step that we know, on a batch that is there."""
+    """Return the fastest training step that we know of, on one fixed batch."""
     model = build(name, shape=(3, 32, 32), classes=CLASSES)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     (optimizer,) = make_optimizers(model, SETTINGS)
@@ -110,18 +109,18 @@ def bare_step(name: str) -> Callable[[], None]:
     return step
 
 
-def images_per_second(name: str, way: str) -> float:
-    """Measure one way of training one network in this process."""
-    if way in ("plain", "bare"):
-        step = plain_step(name) if way == "plain" else bare_step(name)
-        with memory_kept() if way == "bare" else contextlib.nullcontext():
+def images_per_second(name: str, mode: str) -> float:
+    """Measure one mode of training in this process."""
+    if mode in ("plain", "bare"):
+        step = plain_step(name) if mode == "plain" else bare_step(name)
+        with memory_kept() if mode == "bare" else contextlib.nullcontext():
             for _ in range(3):
                 step()
             began = time.perf_counter()
             for _ in range(STEPS):
                 step()
             return BATCH * STEPS / (time.perf_counter() - began)
-    epochs = epochs_of(name, way)
+    epochs = epochs_of(name, mode)
     with memory_kept():
         next(epochs)
         began = time.perf_counter()
@@ -129,28 +128,28 @@ def images_per_second(name: str, way: str) -> float:
         return BATCH * STEPS / (time.perf_counter() - began)
 
 
-def rates_in_turns(name: str) -> dict[str, float]:
-    """Measure training without mixing and with it in this process, an epoch of each at a time."""
-    epochs = {way: epochs_of(name, way) for way in IN_TURNS}
-    seconds: dict[str, list[float]] = {way: [] for way in IN_TURNS}
+def alternating_rates(name: str) -> dict[str, float]:
+    """Measure training with and without mixing in this process, in alternating epochs."""
+    epochs = {mode: epochs_of(name, mode) for mode in ALTERNATING}
+    seconds: dict[str, list[float]] = {mode: [] for mode in ALTERNATING}
     with memory_kept():
-        for way in IN_TURNS:
-            next(epochs[way])
+        for mode in ALTERNATING:
+            next(epochs[mode])
         for turn in range(TURNS):
-            for way in order_of_round(IN_TURNS, turn):
+            for mode in order_of_round(ALTERNATING, turn):
                 began = time.perf_counter()
-                next(epochs[way])
-                seconds[way].append(time.perf_counter() - began)
-    return {way: BATCH * STEPS / median(each) for way, each in seconds.items()}
+                next(epochs[mode])
+                seconds[mode].append(time.perf_counter() - began)
+    return {mode: BATCH * STEPS / median(each) for mode, each in seconds.items()}
 
 
-def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Iterator[Any]:
-    """Return vicinal's training, an epoch at a time; with ``spent``, its parts are timed."""
-    ranks = 2 if way == "two-ranks" else 1
+def epochs_of(name: str, mode: str, spent: dict[str, float] | None = None) -> Iterator[Any]:
+    """Train with vicinal, one epoch per item; add the seconds of each part to ``spent``."""
+    ranks = 2 if mode == "two-ranks" else 1
     fabric = make_fabric(accelerator="cpu", precision="bfloat16", devices=ranks)
     if ranks > 1:
         torch.set_num_threads(1)
-    part = pictures(BATCH * STEPS)
+    part = random_images(BATCH * STEPS)
     loader = Loader(
         part,
         batch_size=BATCH // ranks,
@@ -162,10 +161,10 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
     torch.manual_seed(0)
     learner = loop.make_learner(
         build(name, shape=(3, 32, 32), classes=CLASSES),
-        SETTINGS.model_copy(update={"compile": way == "compiled"}),
+        SETTINGS.model_copy(update={"compile": mode == "compiled"}),
         fabric=fabric,
-        policy=MixUp(alpha=1.0) if way.startswith("mixed") else None,
-        at=(NETWORKS[name][0] if way == "mixed-features" else "input",),
+        policy=MixUp(alpha=1.0) if mode.startswith("mixed") else None,
+        at=(NETWORKS[name][0] if mode == "mixed-features" else "input",),
     )
     if spent is not None:
         time_parts(learner, loader, fabric, spent)
@@ -173,7 +172,7 @@ def epochs_of(name: str, way: str, spent: dict[str, float] | None = None) -> Ite
 
 
 def time_parts(learner: loop.Learner, loader: Loader, fabric: Any, spent: dict[str, float]) -> None:
-    """Count what is spent where; what runs inside something else counts there, too."""
+    """Add the seconds of each part to ``spent``; nested parts also count for the outer one."""
 
     def timed(owner: Any, name: str, what: str) -> None:
         run = getattr(owner, name)
@@ -216,7 +215,7 @@ def time_parts(learner: loop.Learner, loader: Loader, fabric: Any, spent: dict[s
 
 
 def shares(name: str) -> dict[str, float]:
-    """Return the share of each part of a mixed epoch."""
+    """Return the share of each part in the time of an epoch with mixing."""
     spent: dict[str, float] = {}
     epochs = epochs_of(name, "mixed", spent)
     with memory_kept():
@@ -229,8 +228,8 @@ def shares(name: str) -> dict[str, float]:
     return plain | {"other": 1 - sum(plain.values())}
 
 
-def measured_apart(words: list[str]) -> Any:
-    """Measure in a process of its own."""
+def measure_in_process(words: list[str]) -> Any:
+    """Run ``one`` in a new process, and return what it printed."""
     done = subprocess.run(
         [sys.executable, __file__, "--one", *words], capture_output=True, text=True, check=False
     )
@@ -240,58 +239,61 @@ def measured_apart(words: list[str]) -> Any:
 
 
 def one(words: list[str]) -> None:
-    """Measure what a parent process wants, and print it."""
-    name, way = words
-    if way in ("shares", "in-turns"):
-        print(json.dumps(shares(name) if way == "shares" else rates_in_turns(name)))
+    """Measure one mode, or the shares of a step, and print the result as JSON."""
+    name, mode = words
+    if mode in ("shares", "alternating"):
+        print(json.dumps(shares(name) if mode == "shares" else alternating_rates(name)))
         return
-    rate = images_per_second(name, way)
+    rate = images_per_second(name, mode)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(json.dumps(rate))
 
 
-def ratios(rounds: list[dict[str, float]], way: str, base: str) -> dict[str, float]:
-    """Return the ratio of two ways, round by round."""
-    each = [one_round[way] / one_round[base] for one_round in rounds]
+def ratios(rounds: list[dict[str, float]], mode: str, base: str) -> dict[str, float]:
+    """Return the ratio of two modes: its median and range over the rounds."""
+    each = [one_round[mode] / one_round[base] for one_round in rounds]
     return {"median": median(each), "lowest": min(each), "highest": max(each)}
 
 
 def checks(rounds: list[dict[str, float]], name: str) -> list[dict[str, Any]]:
-    """Return what has to be reached, and what was."""
-    wanted = [
-        ("times the plain step", "loop", "plain", NETWORKS[name][1]),
-        ("times the plain step, the network compiled", "compiled", "plain", NETWORKS[name][1]),
-        ("of a bare step, with data, augmentation and metrics", "loop", "bare", 0.95),
-        ("of training without mixing, mixed at the input", "mixed", "loop", 0.98),
-        ("of training without mixing, mixed in feature maps", "mixed-features", "loop", 0.98),
+    """Return the ratios of interest, each with its bound."""
+    bounds = [
+        ("vicinal / plain step", "loop", "plain", NETWORKS[name][1]),
+        ("vicinal, compiled / plain step", "compiled", "plain", NETWORKS[name][1]),
+        ("vicinal / bare step", "loop", "bare", 0.95),
+        ("mixup at the input / no mixing", "mixed", "loop", 0.98),
+        ("mixup of feature maps / no mixing", "mixed-features", "loop", 0.98),
     ]
     if "two-ranks" in rounds[0]:
-        wanted.append(("of one process with two threads, two ranks", "two-ranks", "loop", 0.90))
+        bounds.append(("two ranks / one process with two threads", "two-ranks", "loop", 0.90))
     return [
-        {"network": name, "what": what, "wanted": limit}
-        | (found := ratios(rounds, way, base))
-        | {"met": found["median"] >= limit}
-        for what, way, base, limit in wanted
+        {"network": name, "ratio": ratio, "bound": bound}
+        | (found := ratios(rounds, mode, base))
+        | {"met": found["median"] >= bound}
+        for ratio, mode, base, bound in bounds
     ]
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the result as tables."""
-    lines = ["| network | way | images a second | lowest to highest |", "| --- | --- | --: | --- |"]
+    lines = [
+        "| network | training | images per second | lowest to highest |",
+        "| --- | --- | --: | --- |",
+    ]
     for row in result["rows"]:
         lines.append(
-            f"| {row['network']} | {TITLES[row['way']]} | {row['median']:,.0f} | "
+            f"| {row['network']} | {TITLES[row['mode']]} | {row['median']:,.0f} | "
             f"{row['lowest']:,.0f} to {row['highest']:,.0f} |"
         )
-    lines += ["", "| network | ratio | median | lowest to highest | wanted | met |"]
+    lines += ["", "| network | ratio of speeds | median | lowest to highest | at least | met |"]
     lines += ["| --- | --- | --: | --- | --: | --- |"]
     for row in result["checks"]:
         lines.append(
-            f"| {row['network']} | {row['what']} | {row['median']:.3f} | {row['lowest']:.3f} to "
-            f"{row['highest']:.3f} | {row['wanted']} | {'yes' if row['met'] else 'no'} |"
+            f"| {row['network']} | {row['ratio']} | {row['median']:.3f} | {row['lowest']:.3f} to "
+            f"{row['highest']:.3f} | {row['bound']} | {'yes' if row['met'] else 'no'} |"
         )
     parts = ("data", "mixing", "forward", "backward", "optimizer", "other")
-    lines += ["", f"| share of a step, mixed at the input | {' | '.join(parts)} |"]
+    lines += ["", f"| shares of a step, mixup at the input | {' | '.join(parts)} |"]
     lines += ["| --- |" + " --: |" * len(parts)]
     for name, share in result["shares"].items():
         cells = " | ".join(f"{100 * share.get(part, 0):.1f} %" for part in parts)
@@ -299,43 +301,44 @@ def as_markdown(result: dict[str, Any]) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
     software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = (
-        f"Medians of {result['rounds']} rounds, {STEPS} steps of {BATCH} pictures after a warm-up; "
-        f"each line in a process of its own, but without mixing and with it {TURNS} times in turns "
-        "in one; ratios within a round."
+        f"Medians of {result['rounds']} rounds of {STEPS} steps with {BATCH} images after warm-up. "
+        "Each row was measured in its own process, except that training with and without mixing "
+        f"alternated {TURNS} times in one process. Ratios are taken within a round."
     )
     return "\n".join([*lines, "", note, "", f"{machine}; {software}.", ""])
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=3)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.one:
+    options = parser.parse_args()
+    if options.one:
         with cpu_threads(None):
-            one(words.one)
+            one(options.one)
         return
     rows, reached = [], []
     for name in NETWORKS:
-        ways = (*WAYS, "two-ranks") if name == "preact-resnet-50-small" else WAYS
-        alone = [way for way in ways if way not in IN_TURNS]
+        modes = (*MODES, "two-ranks") if name == "preact-resnet-50-small" else MODES
+        alone = [mode for mode in modes if mode not in ALTERNATING]
         rounds = [
-            {way: measured_apart([name, way]) for way in alone} | measured_apart([name, "in-turns"])
-            for _ in range(words.rounds)
+            {mode: measure_in_process([name, mode]) for mode in alone}
+            | measure_in_process([name, "alternating"])
+            for _ in range(options.rounds)
         ]
         reached += checks(rounds, name)
-        for way in ways:
-            each = [found[way] for found in rounds]
+        for mode in modes:
+            each = [found[mode] for found in rounds]
             spread = {"median": median(each), "lowest": min(each), "highest": max(each)}
-            rows.append({"network": name, "way": way} | spread)
+            rows.append({"network": name, "mode": mode} | spread)
     result = {
         "hardware": hardware(),
         "versions": versions(),
-        "rounds": words.rounds,
+        "rounds": options.rounds,
         "rows": rows,
         "checks": reached,
-        "shares": {name: measured_apart([name, "shares"]) for name in NETWORKS},
+        "shares": {name: measure_in_process([name, "shares"]) for name in NETWORKS},
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "training-cpu.json").write_text(json.dumps(result, indent=2) + "\n")

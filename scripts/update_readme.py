@@ -74,9 +74,11 @@ def _training() -> str:
     networks = list(dict.fromkeys(row["network"] for row in checks))
     ratios: dict[str, dict[str, str]] = {}
     for row in checks:
-        ratios.setdefault(row["what"], {})[row["network"]] = f"{row['median']:.2f}"
-    rows = [[what, *(found.get(n, "—") for n in networks)] for what, found in ratios.items()]
-    return markdown_table(["images per second", *networks], "-" + ":" * len(networks), rows)
+        ratios.setdefault(row["ratio"], {})[row["network"]] = f"{row['median']:.2f}"
+    rows = [[ratio, *(found.get(n, "—") for n in networks)] for ratio, found in ratios.items()]
+    return markdown_table(
+        ["ratio of images per second", *networks], "-" + ":" * len(networks), rows
+    )
 
 
 def _fast() -> str:

@@ -53,8 +53,8 @@ def test_the_tables_hold_the_numbers_of_the_results():
     ours, copy = small.values()
     assert f"| in place, 512x3x32x32 | {ours:.3g} | {copy:.3g} (copy) |" in README
     checks = json.loads((ROOT / "benchmarks/results/training-cpu.json").read_text())["checks"]
-    plain = [f"{row['median']:.2f}" for row in checks if row["what"] == "times the plain step"]
-    assert f"| times the plain step | {' | '.join(plain)} |" in README
+    plain = [f"{row['median']:.2f}" for row in checks if row["ratio"] == "vicinal / plain step"]
+    assert f"| vicinal / plain step | {' | '.join(plain)} |" in README
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_tables_hold_the_numbers_of_the_results():
         ("cifar10-resnet50-short", "cifar10-resnet50", {"variant": "short", "seeds": 1}),
     ],
 )
-def test_the_committed_studies_are_of_the_recipes_as_they_are(folder, recipe, changes):
+def test_the_committed_studies_used_the_current_recipes(folder, recipe, changes):
     stored = load_resolved(ROOT / "results" / folder / "recipe.toml")
     assert stored == read_recipe(recipe, **changes)
 
