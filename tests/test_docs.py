@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vicinal.data.loading import SOURCES
+from vicinal.data.catalog import SOURCES
 from vicinal.models.registry import NETWORKS
 from vicinal.training import settings
 from vicinal.training.recipe import read_recipe

@@ -358,7 +358,7 @@ def data_info(
             root=root,
             seed=seed,
             test_fraction=test_fraction,
-            on_bad="skip" if skip_bad else "raise",
+            skip_bad=skip_bad,
             max_bytes=max_bytes,
         )
         described = describe(data)
@@ -426,7 +426,7 @@ def data_convert(
             root=root,
             seed=seed,
             test_fraction=test_fraction,
-            on_bad="skip" if skip_bad else "raise",
+            skip_bad=skip_bad,
             max_bytes=max_bytes,
             in_memory=0,
         )

@@ -102,7 +102,7 @@ def test_emnist_is_read_upright_with_the_names_of_its_mapping(tmp_path, packed):
         UserError, match=r"row 2 at byte 10: expected a label of the 2 classes, got 3"
     ):
         load(f"emnist:{tmp_path}?split=letters")
-    assert len(load(f"emnist:{tmp_path}?split=letters", on_bad="skip").train) == 8
+    assert len(load(f"emnist:{tmp_path}?split=letters", skip_bad=True).train) == 8
 
 
 def bad_mnist(root):
@@ -155,7 +155,7 @@ def test_labels_out_of_range_are_refused_or_skipped(bad, tmp_path):
     spec, labels = bad(tmp_path)
     with pytest.raises(UserError, match="To skip such examples"):
         load(spec)
-    data = load(spec, on_bad="skip")
+    data = load(spec, skip_bad=True)
     assert data.train.targets.tolist() == labels
     assert len(data.train.inputs) == len(labels)
     assert 1 <= len(data.train.skipped) <= 2

@@ -110,7 +110,7 @@ def test_bad_images_are_skipped_of_every_form(tmp_path):
     bad = tmp_path / "set" / "train" / "cat" / "00002.png"
     bad.write_bytes(bad.read_bytes()[:50])
     for out, spec in (("a.rec", "rec:a_train.rec,a_test.rec"), ("b.npz", "npz:b.npz")):
-        data = load("folder:set", root=tmp_path, in_memory=0, on_bad="skip")
+        data = load("folder:set", root=tmp_path, in_memory=0, skip_bad=True)
         convert(data, tmp_path / out)
         back = load(spec, root=tmp_path)
         assert (len(back.train), len(back.test)) == (5, 2)
@@ -265,7 +265,7 @@ def test_large_images_are_converted_a_few_at_a_time(tmp_path, monkeypatch):
 def test_records_are_numbered_without_gaps(tmp_path):
     convert(images(), tmp_path / "set")
     (tmp_path / "set" / "train" / "cat" / "00000.png").write_bytes(b"no image")
-    data = load("folder:set", root=tmp_path, in_memory=0, on_bad="skip")
+    data = load("folder:set", root=tmp_path, in_memory=0, skip_bad=True)
     convert(data, tmp_path / "a.rec")
     keys = [line.split("\t")[0] for line in (tmp_path / "a_train.idx").read_text().splitlines()]
     assert keys == ["0", "1", "2", "3", "4"]

@@ -280,7 +280,7 @@ def test_records_with_labels_out_of_range_are_skipped_where_this_is_asked_for(tm
     spec = f"rec:{tmp_path / 'sh.rec'},{tmp_path / 'sh.rec'}"
     with pytest.raises(UserError, match=r"got the label \d; .*To skip such"):
         load(spec)
-    data = load(spec, on_bad="skip")
+    data = load(spec, skip_bad=True)
     assert len(data.train) == int((whole.train.targets == 0).sum())
     assert len(data.train) + len(data.train.skipped) == 30
 

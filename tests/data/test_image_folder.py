@@ -100,7 +100,7 @@ def test_images_that_cannot_be_read_are_named_or_skipped(pets):
     (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"cat/2\.png: a PNG cannot be decoded"):
         load("folder:pets", root=pets)
-    split = load("folder:pets", root=pets, on_bad="skip").train
+    split = load("folder:pets", root=pets, skip_bad=True).train
     assert numbers(split) == [0, 1, 11, 10]
     assert split.targets.tolist() == [0, 0, 1, 1]
     assert [sentence.split(": ")[0].split("/")[-1] for sentence in split.skipped] == [
@@ -162,7 +162,7 @@ def test_a_part_of_which_nothing_can_be_read_is_refused(pets):
     for path in (pets / "pets" / "test").rglob("*.*"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"none of 4 images can be read; .*cannot be decoded"):
-        load("folder:pets", root=pets, on_bad="skip")
+        load("folder:pets", root=pets, skip_bad=True)
 
 
 def test_folders_within_a_class_are_gone_through_in_the_order_of_their_names(tmp_path):

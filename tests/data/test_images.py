@@ -46,8 +46,8 @@ class Listed:
         return f"image {row}"
 
 
-def stored(*images, channels=3, size=None, on_bad="raise"):
-    return StoredImages.of(Listed(*images), ImageOptions(channels, size), on_bad)
+def stored(*images, channels=3, size=None, skip_bad=False):
+    return StoredImages.of(Listed(*images), ImageOptions(channels, size), skip_bad)
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
@@ -203,8 +203,8 @@ def test_a_image_of_another_size_is_refused_with_both(form):
 def test_bad_images_are_skipped_with_their_targets_and_reported():
     good = [saved(np.full((4, 4, 3), k, np.uint8)) for k in range(4)]
     bad = stops_early(good[0])
-    images = stored(bad, good[1], bad, good[3], on_bad="skip")
-    split = image_split(images, torch.tensor([10, 11, 12, 13]), LoadOptions(None, on_bad="skip"))
+    images = stored(bad, good[1], bad, good[3], skip_bad=True)
+    split = image_split(images, torch.tensor([10, 11, 12, 13]), LoadOptions(None, skip_bad=True))
     assert split.targets.tolist() == [11, 13]
     assert split.inputs[:, 0, 0, 0].tolist() == [1, 3]
     assert [sentence.split(":")[0] for sentence in split.skipped] == ["image 0", "image 2"]
@@ -215,7 +215,7 @@ def test_bad_images_are_skipped_with_their_targets_and_reported():
 
 def test_if_no_image_can_be_read_the_first_error_is_shown():
     with pytest.raises(UserError, match=r"none of 2 images can be read; image 0: "):
-        stored(b"no", b"no", on_bad="skip")
+        stored(b"no", b"no", skip_bad=True)
 
 
 def test_raw_images_are_pixels_and_have_to_be_complete():

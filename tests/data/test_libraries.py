@@ -238,7 +238,7 @@ def test_a_bad_row_is_named_or_skipped(imported, what):
         imported((Items(rows), Items(rows[:2])))
     assert what in str(caught.value)
     assert str(caught.value).startswith("somebody:data, train split, row 7")
-    data = imported((Items(rows), Items(rows[:2])), on_bad="skip")
+    data = imported((Items(rows), Items(rows[:2])), skip_bad=True)
     assert torch.equal(data.train.inputs, chw(np.delete(COLORS, 7, 0)))
     assert data.train.targets.tolist() == LABELS[:7] + LABELS[8:]
     assert len(data.train.skipped) == 1
@@ -263,7 +263,7 @@ def test_integers_that_float32_does_not_hold_are_refused(imported):
 
 def test_if_no_row_is_left_the_first_error_is_shown(imported):
     with pytest.raises(UserError, match=r"none of 2 rows can be read; .*row 0: cannot be read"):
-        imported(Items([ValueError("a"), ValueError("b")]), on_bad="skip")
+        imported(Items([ValueError("a"), ValueError("b")]), skip_bad=True)
     with pytest.raises(UserError, match="none of 0 rows"):
         imported(Items([]))
 
@@ -282,7 +282,7 @@ def test_objects_that_are_not_data_sets_raise(imported, found):
 def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     rows = [*zip(COLORS, LABELS, strict=True)]
     rows[2] = ValueError("lost")
-    data = imported(Items(rows), in_memory=10 * 72 - 1, on_bad="skip", test_fraction=0.3)
+    data = imported(Items(rows), in_memory=10 * 72 - 1, skip_bad=True, test_fraction=0.3)
     assert isinstance(data.train.inputs, StoredRows)
     assert data.train.inputs.shape == (6, 3, 4, 6)
     assert data.train.inputs.dtype == torch.uint8
@@ -295,16 +295,16 @@ def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     assert [known[image.numpy().tobytes()] for image in read.inputs] == data.train.targets[
         [5, 0]
     ].tolist()
-    in_memory = imported(Items(rows), in_memory=10 * 72, on_bad="skip", test_fraction=0.3)
+    in_memory = imported(Items(rows), in_memory=10 * 72, skip_bad=True, test_fraction=0.3)
     assert torch.equal(in_memory.train.inputs[[5, 0]], read.inputs)
 
 
 def test_a_stored_row_that_goes_bad_later_is_skipped_or_raises(imported):
-    for on_bad in ("skip", "raise"):
+    for skip_bad in (True, False):
         rows = Items(zip(COLORS, LABELS, strict=True))
-        data = imported((rows, rows), in_memory=0, on_bad=on_bad)
+        data = imported((rows, rows), in_memory=0, skip_bad=skip_bad)
         rows.items[4] = OSError("gone")
-        if on_bad == "raise":
+        if not skip_bad:
             with pytest.raises(UserError, match="row 4: cannot be read"):
                 data.train.inputs.read([3, 4, 5])
             continue

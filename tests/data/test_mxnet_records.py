@@ -194,7 +194,7 @@ def test_a_bad_record_is_refused_with_its_offset_or_skipped(tmp_path):
     with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
         load(spec, root=tmp_path)
     assert "skip_bad = true in a recipe" in str(e.value)
-    split = load(spec, root=tmp_path, on_bad="skip").train
+    split = load(spec, root=tmp_path, skip_bad=True).train
     assert split.targets.tolist() == [0, 1, 3]
     assert split.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]
     assert len(split.skipped) == 1
@@ -209,7 +209,7 @@ def test_a_record_that_is_too_short_for_its_header_can_be_skipped(tmp_path):
         UserError, match=r"record 1 at byte .* expected an image record of at least 24 bytes"
     ):
         load("rec:short.rec,short.rec", root=tmp_path)
-    split = load("rec:short.rec,short.rec", root=tmp_path, on_bad="skip").train
+    split = load("rec:short.rec,short.rec", root=tmp_path, skip_bad=True).train
     assert split.targets.tolist() == [0, 1]
     assert "record 1" in split.skipped[0]
 
@@ -253,7 +253,7 @@ def test_images_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
 
 def test_a_record_with_other_labels_can_be_skipped(tmp_path):
     images(tmp_path, "odd.rec", [0, 1, [1, 2], float("nan"), 1])
-    split = load("rec:odd.rec,odd.rec", root=tmp_path, on_bad="skip").train
+    split = load("rec:odd.rec,odd.rec", root=tmp_path, skip_bad=True).train
     assert split.targets.tolist() == [0, 1, 1]
     assert split.inputs[:, 0, 0, 0].tolist() == [0, 1, 4]
     assert [sentence.split(",")[1][:9] for sentence in split.skipped] == [" record 2", " record 3"]

@@ -189,12 +189,12 @@ def test_a_bad_recording_raises_an_error_with_its_name_or_is_skipped(commands, k
         load(commands)
     assert str(Path("yes", "1.wav")) in str(caught.value)
     assert "skip_bad = true" in str(caught.value)
-    loaded = load(commands, on_bad="skip")
+    loaded = load(commands, skip_bad=True)
     assert loaded.train.targets.tolist() == [0, 0, 1]
     assert len(loaded.train.inputs) == 3
     (skipped,) = loaded.train.skipped
     assert "1.wav" in skipped
-    stored = load(commands, on_bad="skip", in_memory=0).train
+    stored = load(commands, skip_bad=True, in_memory=0).train
     read = stored.inputs.read([3, 2, 0])
     assert (len(stored), read.kept.tolist(), len(read.skipped)) == (4, [1, 2], 1)
     assert torch.equal(read.inputs, loaded.train.inputs[[2, 0]])
@@ -377,7 +377,7 @@ def test_a_bad_line_of_a_list_raises_an_error_with_its_number_or_is_skipped(
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(UserError, match=rf"validation_list\.txt, .*{sentence}"):
         load(commands)
-    loaded = load(commands, on_bad="skip")
+    loaded = load(commands, skip_bad=True)
     assert [len(part) for part in loaded.splits.values()] == [4, 2, 2]
     assert len(loaded.validation.skipped) == 1
 
@@ -399,7 +399,7 @@ def test_an_empty_folder_of_a_word_raises_an_error_or_is_skipped(commands):
     (commands / "maybe").mkdir()
     with pytest.raises(UserError, match=r"maybe: expected recordings of a word, got none"):
         load(commands)
-    loaded = load(commands, on_bad="skip")
+    loaded = load(commands, skip_bad=True)
     assert loaded.classes == ("no", "yes")
     assert "maybe" in loaded.train.skipped[0]
 
@@ -409,7 +409,7 @@ def test_a_link_to_outside_raises_an_error_or_is_skipped(commands, tmp_path):
     (commands / "yes" / "5.wav").symlink_to(outside)
     with pytest.raises(UserError, match=r"5\.wav links to outside"):
         load(commands)
-    assert len(load(commands, on_bad="skip").train) == 4
+    assert len(load(commands, skip_bad=True).train) == 4
 
 
 def test_a_word_that_is_a_link_to_outside_raises_an_error(commands, tmp_path):
@@ -425,19 +425,19 @@ def test_a_pipe_or_a_folder_among_the_recordings_raises_an_error(commands):
         load(commands)
 
 
-@pytest.mark.parametrize("on_bad", ["raise", "skip"])
-def test_a_word_without_recordings_to_train_on_raises_an_error(commands, on_bad):
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_word_without_recordings_to_train_on_raises_an_error(commands, skip_bad):
     names = "".join(f"yes/{n}.wav\n" for n in (0, 1, 3))
     (commands / "testing_list.txt").write_text(names)
     with pytest.raises(UserError, match="the word 'yes' has no recordings in the training split"):
-        load(commands, on_bad=on_bad)
+        load(commands, skip_bad=skip_bad)
 
 
 def test_a_word_of_which_every_recording_is_bad_raises_an_error(commands):
     for number in (0, 1):
         (commands / "no" / f"{number}.wav").write_bytes(b"")
     with pytest.raises(UserError, match="the word 'no' has no recordings in the training split"):
-        load(commands, on_bad="skip")
+        load(commands, skip_bad=True)
 
 
 def test_an_empty_list_raises_an_error(commands):

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vicinal.data.dataset import DataSet, Note, ReadResult, Split, StoredInputs
     from vicinal.data.description import describe, majority
     from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
+    from vicinal.data.load_data_set import data_root, load
     from vicinal.data.loader import Loader, epoch_order
-    from vicinal.data.loading import data_root, load
     from vicinal.data.normalize import Normalize, normalization_of
     from vicinal.data.source_spec import parse_spec
     from vicinal.data.transforms import (
@@ -57,7 +57,7 @@ __all__ = [
 
 _MODULES = (
     "catalog",
-    "loading",
+    "load_data_set",
     "dataset",
     "loader",
     "normalize",

@@ -24,7 +24,9 @@ class Source(NamedTuple):
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("loading:load_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"),
+    "digits": Source(
+        "load_data_set:load_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"
+    ),
     "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
     "cifar10": Source(
         "formats.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"

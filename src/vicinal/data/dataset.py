@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES, TEST_FRACTION
 from vicinal.errors import UserError
-
-OnBad = Literal["raise", "skip"]
 
 IN_MEMORY = 2_000_000_000
 """Default of ``in_memory``: the most bytes of the inputs of a split that are read into memory."""
@@ -177,7 +175,7 @@ class LoadOptions(NamedTuple):
     root: Path
     seed: int = 0
     test_fraction: float = TEST_FRACTION
-    on_bad: OnBad = "raise"
+    skip_bad: bool = False
     in_memory: int = IN_MEMORY
     max_bytes: int = MAX_BYTES
     preparation: Mapping[str, Any] | None = None
@@ -188,18 +186,18 @@ class SkippedExamples:
     """Raises the errors of examples that cannot be read, or skips them and keeps their messages.
 
     Example:
-        >>> skips = SkippedExamples("skip")
+        >>> skips = SkippedExamples(skip_bad=True)
         >>> skips(UserError("cat.jpg: stops early"))
         >>> skips.sentences
         ['cat.jpg: stops early']
     """
 
-    on_bad: OnBad
+    skip_bad: bool
     sentences: list[str] = field(default_factory=list)
 
     def __call__(self, error: UserError) -> None:
         """Raise the error, or keep its message."""
-        if self.on_bad == "raise":
+        if not self.skip_bad:
             raise UserError(
                 f"{str(error).removesuffix('.')}. To skip such examples, pass --skip-bad, or set "
                 "skip_bad = true in a recipe."

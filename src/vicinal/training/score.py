@@ -128,7 +128,7 @@ def score_saved(
         root=root or (info.root if source is None else None),
         seed=seed,
         test_fraction=fraction,
-        on_bad="skip" if skip_bad or (source is None and info.skip_bad) else "raise",
+        skip_bad=skip_bad or (source is None and info.skip_bad),
         max_bytes=max_bytes,
         preparation=info.preparation,
     )

@@ -57,7 +57,7 @@ def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) 
         root=settings.root,
         test_fraction=settings.test_fraction,
         seed=recipe.seed,
-        on_bad="skip" if settings.skip_bad else "raise",
+        skip_bad=settings.skip_bad,
         max_bytes=settings.max_bytes,
     )
     for name, split in data.splits.items():

@@ -129,7 +129,7 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
         for name, chosen in zip(("train", "test"), rows, strict=True):
             files[name] = whole.rows(chosen), targets[torch.from_numpy(chosen)]
     stored = StoredImages.of(
-        files["train"][0], image_options(options, load_options.max_bytes), load_options.on_bad
+        files["train"][0], image_options(options, load_options.max_bytes), load_options.skip_bad
     )
     loaded = {
         name: image_split(stored.of_files(images), targets, load_options)

@@ -40,7 +40,7 @@ def split_with_known_labels(
         ...     torch.tensor([0, 7, 1]),
         ...     2,
         ...     "labels.bin, row {}".format,
-        ...     LoadOptions(Path(), on_bad="skip"),
+        ...     LoadOptions(Path(), skip_bad=True),
         ... )
         >>> split.targets.tolist(), split.skipped
         ([0, 1], ('labels.bin, row 1: expected a label of the 2 classes, got 7',))
@@ -48,7 +48,7 @@ def split_with_known_labels(
     fits = (targets >= 0) & (targets < classes)
     if bool(fits.all()):
         return Split(inputs, targets)
-    skipped = SkippedExamples(load_options.on_bad)
+    skipped = SkippedExamples(load_options.skip_bad)
     for row in (~fits).nonzero().flatten().tolist():
         skipped(
             UserError(

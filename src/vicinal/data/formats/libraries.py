@@ -235,7 +235,7 @@ def _load(
         classes = tuple(map(str, range(count))) if names is None else tuple(map(_class_name, names))
         for name, split in splits.items():
             fits = split.targets < len(classes)
-            skipped = SkippedExamples(load_options.on_bad)
+            skipped = SkippedExamples(load_options.skip_bad)
             for row in (~fits).nonzero().flatten().tolist():
                 skipped(
                     UserError(

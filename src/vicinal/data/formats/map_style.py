@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vicinal.data.dataset import LoadOptions, OnBad, ReadResult, SkippedExamples, Split
+from vicinal.data.dataset import LoadOptions, ReadResult, SkippedExamples, Split
 from vicinal.data.formats.images import ImageChanges, ImageOptions, fit, to_pixels
 from vicinal.errors import UserError
 from vicinal.import_path import one_line
@@ -56,13 +56,13 @@ class StoredRows:
         source: gives ``(input, target)`` by number; has to be picklable.
         rows: ``(n,)`` which of its rows these are.
         format: what they have in common.
-        on_bad: whether rows that cannot be read raise an error or are skipped.
+        skip_bad: whether rows that cannot be read are skipped instead of raising an error.
     """
 
     source: NamedDataset
     rows: np.ndarray
     format: RowFormat
-    on_bad: OnBad
+    skip_bad: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class StoredRows:
 
     def read(self, rows: Sequence[int]) -> ReadResult:
         """Read some rows."""
-        skipped = SkippedExamples(self.on_bad)
+        skipped = SkippedExamples(self.skip_bad)
         inputs = np.empty((len(rows), *self.shape[1:]), self.format.dtype)
         kept: list[int] = []
         for at, row in enumerate(rows):
@@ -127,7 +127,7 @@ def read_split(
             f"{name}: expected a data set with len(d) and d[row], got a {type(dataset).__name__}"
         )
     count = len(dataset)
-    skipped = SkippedExamples(load_options.on_bad)
+    skipped = SkippedExamples(load_options.skip_bad)
     rows: list[int] = []
     targets = []
     inputs: np.ndarray | None = None
@@ -149,7 +149,7 @@ def read_split(
     dtype = np.int64 if format.target == "class" else np.float32
     stacked = torch.from_numpy(np.array(targets, dtype))
     if inputs is None:
-        stored = StoredRows(source, np.array(rows, np.int64), format, load_options.on_bad)
+        stored = StoredRows(source, np.array(rows, np.int64), format, load_options.skip_bad)
         return Split(stored, stacked, tuple(skipped.sentences)), format
     if len(rows) < count:
         inputs = inputs[: len(rows)].copy()

@@ -120,7 +120,7 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
             values,
             names=classes,
             regression=regression,
-            skips=SkippedExamples(load_options.on_bad, skipped),
+            skips=SkippedExamples(load_options.skip_bad, skipped),
             training=paths[0] if files else None,
         )
         regression = not classes
@@ -147,11 +147,13 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
         stored = _raw_images(files[0][0], raw, load_options)
     else:
         decoding = image_options(options, load_options.max_bytes)
-        stored = StoredImages.of(files[0][0], decoding, load_options.on_bad)
+        stored = StoredImages.of(files[0][0], decoding, load_options.skip_bad)
     splits: list[Split] = []
     for path, (images, targets, skipped) in zip([*paths, *paths], files, strict=False):
         own = (
-            StoredImages.of(images, stored.options, load_options.on_bad) if raw is None else stored
+            StoredImages.of(images, stored.options, load_options.skip_bad)
+            if raw is None
+            else stored
         )
         if own.shape[1:] != stored.shape[1:]:
             raise UserError(
@@ -221,7 +223,7 @@ def open_records(
     labels = array("f")
     kept = array("q")
     width = 0
-    skips = SkippedExamples(load_options.on_bad)
+    skips = SkippedExamples(load_options.skip_bad)
     for row in range(len(images)):
         try:
             numbers = images.labels(row)
@@ -301,7 +303,7 @@ def _raw_images(
             f"{height}x{width}x{channels}, got {got}"
         )
     return StoredImages(
-        images, (len(images), channels, height, width), raw=True, on_bad=load_options.on_bad
+        images, (len(images), channels, height, width), raw=True, skip_bad=load_options.skip_bad
     )
 
 

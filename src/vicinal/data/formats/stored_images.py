@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import LoadOptions, Note, OnBad, ReadResult, SkippedExamples, Split
+from vicinal.data.dataset import LoadOptions, Note, ReadResult, SkippedExamples, Split
 from vicinal.data.formats.exif import may_be_turned
 from vicinal.data.formats.images import ImageChanges, ImageOptions, decode
 from vicinal.errors import UserError
@@ -43,7 +43,7 @@ class StoredImages:
         shape: ``(n, channels, height, width)``.
         options: how images are decoded; without a size, all images have the size in ``shape``.
         raw: whether the files have only pixels, ``(height, width, channels)`` uint8.
-        on_bad: whether images that cannot be decoded raise an error or are skipped.
+        skip_bad: whether images that cannot be decoded are skipped instead of raising an error.
         changes: counts what was changed in the images that were read.
     """
 
@@ -51,18 +51,18 @@ class StoredImages:
     shape: tuple[int, ...]
     options: ImageOptions = ImageOptions()  # noqa: RUF009 (immutable)
     raw: bool = False
-    on_bad: OnBad = "raise"
+    skip_bad: bool = False
     changes: ImageChanges = field(default_factory=ImageChanges)
     dtype: torch.dtype = field(default=torch.uint8, init=False)
 
     @classmethod
-    def of(cls, files: ImageFiles, options: ImageOptions, on_bad: OnBad) -> "StoredImages":
+    def of(cls, files: ImageFiles, options: ImageOptions, skip_bad: bool) -> "StoredImages":
         """Decode the first image that can be decoded to learn the size of all.
 
         Raises:
             UserError: if the first cannot be decoded and is not to be skipped, or if none can.
         """
-        skipped = SkippedExamples(on_bad)
+        skipped = SkippedExamples(skip_bad)
         for row in range(len(files)):
             try:
                 image = decode(files.get(row), options, where=files.name(row))
@@ -70,7 +70,7 @@ class StoredImages:
                 skipped(error)
             else:
                 shape = (len(files), options.channels, *image.shape[:2])
-                return cls(files, shape, options, on_bad=on_bad)
+                return cls(files, shape, options, skip_bad=skip_bad)
         raise UserError(f"none of {len(files)} images can be read; {skipped.sentences[0]}")
 
     def of_files(self, files: ImageFiles) -> "StoredImages":
@@ -85,7 +85,7 @@ class StoredImages:
         """Read and decode some images: ``(k, channels, height, width)`` uint8, contiguous."""
         _, channels, height, width = self.shape
         pixels = np.empty((len(rows), height, width, channels), np.uint8)
-        skipped = SkippedExamples(self.on_bad)
+        skipped = SkippedExamples(self.skip_bad)
         kept: list[int] = []
         for at, row in enumerate(rows):
             try:
@@ -178,6 +178,6 @@ def image_notes(stored: StoredImages, splits: Iterable[Split]) -> tuple[Note, ..
         inputs: Any = split.inputs
         if isinstance(inputs, StoredImages):
             all_read = False
-            first = replace(inputs, on_bad="skip", changes=stored.changes)
+            first = replace(inputs, skip_bad=True, changes=stored.changes)
             first.read(range(min(_FIRST, len(split))))
     return stored.changes.notes(stored.options, all_read=all_read)

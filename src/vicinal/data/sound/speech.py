@@ -17,7 +17,6 @@ from vicinal.data.dataset import (
     DataSet,
     LoadOptions,
     Note,
-    OnBad,
     ReadResult,
     SkippedExamples,
     Split,
@@ -64,7 +63,7 @@ class StoredRecordings:
         features: ``log-mel``, ``log-spectrogram`` or ``wave``.
         rate: sampling rate that recordings are resampled to.
         samples: length that they are padded or cut to.
-        on_bad: whether a recording that cannot be read raises an error or is skipped.
+        skip_bad: whether recordings that cannot be read are skipped instead of raising an error.
         max_bytes: the most bytes that a decoded recording may take.
         counts: counts of the recordings that were read and changed.
     """
@@ -75,7 +74,7 @@ class StoredRecordings:
     features: str
     rate: int
     samples: int
-    on_bad: OnBad = "raise"
+    skip_bad: bool = False
     max_bytes: int = MAX_BYTES
     counts: RecordingCounts = field(default_factory=RecordingCounts)
     dtype: torch.dtype = field(default=torch.float32, init=False)
@@ -88,11 +87,11 @@ class StoredRecordings:
         """Read some recordings: ``(k, *shape[1:])`` float32.
 
         Raises:
-            UserError: if one cannot be read and ``on_bad`` is ``"raise"``.
+            UserError: if one cannot be read and ``skip_bad`` is False.
         """
         features = _FEATURES[self.features]
         inputs = torch.empty(len(rows), *self.shape[1:])
-        skips = SkippedExamples(self.on_bad)
+        skips = SkippedExamples(self.skip_bad)
         kept: list[int] = []
         for position, row in enumerate(rows):
             path = self.folder / self.names[row]
@@ -140,7 +139,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: LoadOptions) -
     Raises:
         UserError: if there is no such folder or option, if a word has no recordings or none to
             train on, if a list names what is not there, or if a recording cannot be read; with
-            ``wanted.on_bad="skip"``, single recordings, lines of lists and empty folders are left
+            ``wanted.skip_bad``, single recordings, lines of lists and empty folders are left
             out.
 
     Example:
@@ -162,7 +161,7 @@ def load_commands(where: str, options: Mapping[str, str], wanted: LoadOptions) -
             f"expected a folder of spoken words, got {where or 'an empty path'!r}, which is not a "
             f"folder, also not below {wanted.root}. Check the path."
         )
-    skips = {split: SkippedExamples(wanted.on_bad) for split in ("train", "validation", "test")}
+    skips = {split: SkippedExamples(wanted.skip_bad) for split in ("train", "validation", "test")}
     counts = RecordingCounts()
     litter: Counter[str] = Counter()
     words = _recordings(folder, skips["train"], litter)
@@ -203,7 +202,7 @@ def _notes(
     for split in splits.values():
         if isinstance(split.inputs, StoredRecordings):
             every = False
-            first = replace(split.inputs, on_bad="skip", counts=counts)
+            first = replace(split.inputs, skip_bad=True, counts=counts)
             first.read(range(min(_FIRST, len(split))))
     several = f"{len(classes)} classes, one for each folder: {', '.join(classes[:10])}"
     notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
@@ -406,7 +405,7 @@ def _make_split(
         sound.features,
         sound.rate,
         sound.samples,
-        wanted.on_bad,
+        wanted.skip_bad,
         wanted.max_bytes,
         counts,
     )

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
-from vicinal.data.tables.cells import Kind, Table, number
 from vicinal.data.tables.columns import (
     Column,
     Spelling,
@@ -23,6 +22,7 @@ from vicinal.data.tables.columns import (
     listed,
     parse_column,
 )
+from vicinal.data.tables.delimited_text import Kind, Table, number
 from vicinal.data.tables.notes import column_notes, label_notes, unseen_note
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
@@ -396,7 +396,7 @@ def _remove_unknown_classes(
 
 
 def _raised_or_skipped(bad: dict[int, str], wanted: LoadOptions) -> tuple[str, ...]:
-    skips = SkippedExamples(wanted.on_bad)
+    skips = SkippedExamples(wanted.skip_bad)
     for row in sorted(bad):
         skips(UserError(bad[row]))
     return tuple(skips.sentences)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vicinal.data.dataset import Note
-from vicinal.data.tables.cells import Kind, Table, number
+from vicinal.data.tables.delimited_text import Kind, Table, number
 from vicinal.errors import UserError
 
 LARGEST = float(np.finfo(np.float32).max)

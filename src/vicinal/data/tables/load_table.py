@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.source_spec import check_options, existing, separated_words
 from vicinal.data.tables.assemble import Rare, Task, assemble, check_preparation
-from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import MISSING, Spelling
+from vicinal.data.tables.delimited_text import Table
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.errors import UserError, unknown
 
@@ -61,7 +61,7 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
 
             Percent-encoding writes what has a meaning in a name: ``%26`` for ``&``, ``%2C`` for a
             comma in the name of a column, ``%3D``, ``%3F``, ``%25``.
-        wanted: with ``on_bad="skip"`` rows are skipped, and reported in ``Split.skipped``, that
+        wanted: with ``skip_bad=True`` rows are skipped, and reported in ``Split.skipped``, that
             have too few or too many cells, text or an infinite number in a column of numbers, no
             label, or in a test file a class that the training file does not have. Rows skipped in
             a file that is split are reported in the training split. With ``preparation`` columns

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import numpy as np
 
 from vicinal.data.dataset import Note
-from vicinal.data.tables.cells import number
 from vicinal.data.tables.columns import Column, listed
+from vicinal.data.tables.delimited_text import number
 
 _FORMS = {
     "dates or times": r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}",

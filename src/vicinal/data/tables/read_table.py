@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.tables.cells import (
+from vicinal.data.tables.delimited_text import (
     Kind,
     Table,
     cells,

@@ -22,8 +22,8 @@ import torch
 from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.source_spec import check_options
 from vicinal.data.tables.assemble import assemble, check_preparation
-from vicinal.data.tables.cells import Table
 from vicinal.data.tables.columns import Column, apply_columns, fit_columns
+from vicinal.data.tables.delimited_text import Table
 from vicinal.data.tables.read_table import read_table
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError

@@ -1,4 +1,4 @@
-"""Loading of data sets by the string that names their source."""
+"""Load a data set by the string that names its source."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, OnBad, Split
+from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Split
 from vicinal.data.description import doubtful_notes
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.source_spec import check_options, parse_spec
@@ -27,7 +27,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
     test_fraction: float = TEST_FRACTION,
-    on_bad: OnBad = "raise",
+    skip_bad: bool = False,
     in_memory: int = IN_MEMORY,
     max_bytes: int = MAX_BYTES,
     preparation: Mapping[str, Any] | None = None,
@@ -48,8 +48,8 @@ def load(
         seed: seed of the train/test split, where the data set has no test split.
         test_fraction: share of its examples that become test examples, in ``(0, 1)``; the same
             share of every class.
-        on_bad: ``"raise"`` raises an error for the first example that cannot be read, ``"skip"``
-            skips such examples and lists them in ``Split.skipped``.
+        skip_bad: whether examples that cannot be read are skipped and listed in ``Split.skipped``.
+            Otherwise the first one raises an error.
         in_memory: most bytes of the inputs of a split that are read into memory; larger inputs
             stay in files, if the source can read them when they are needed.
         max_bytes: most bytes that one file may take once it is decoded. A larger file raises
@@ -77,13 +77,12 @@ def load(
     for fits, name, value, expected in (
         (0 < test_fraction < 1, "test_fraction", test_fraction, "a share between 0 and 1"),
         (0 <= seed < 1 << 32, "seed", seed, f"an integer from 0 to {(1 << 32) - 1}"),
-        (on_bad in {"raise", "skip"}, "on_bad", on_bad, '"raise" or "skip"'),
         (max_bytes > 0, "max_bytes", max_bytes, "a positive number of bytes"),
     ):
         if not fits:
             raise UserError(f"{name}: expected {expected}, got {value!r}")
     load_options = LoadOptions(
-        data_root(root), seed, test_fraction, on_bad, in_memory, max_bytes, preparation
+        data_root(root), seed, test_fraction, skip_bad, in_memory, max_bytes, preparation
     )
     source = with_preparation(parse_spec(spec), preparation)
     module, _, name = SOURCES[source.name].function.partition(":")
