@@ -18,7 +18,7 @@ import torch
 from vicinal.data import Loader, load, majority, normalization_of
 from vicinal.data.threads import cpu_threads
 from vicinal.models import build
-from vicinal.training.engine import make_fabric
+from vicinal.training.devices import make_fabric
 from vicinal.training.environment import hardware, versions
 from vicinal.training.evaluation import evaluate
 from vicinal.training.loop import make_learner, train

@@ -30,7 +30,7 @@ from vicinal.data.threads import cpu_threads
 from vicinal.mixing import MixUp, Plan
 from vicinal.models import build
 from vicinal.training import loop
-from vicinal.training.engine import make_fabric
+from vicinal.training.devices import make_fabric
 from vicinal.training.environment import hardware, versions
 from vicinal.training.memory import memory_kept
 from vicinal.training.optimizers import make_optimizers

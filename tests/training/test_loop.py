@@ -11,7 +11,7 @@ from vicinal.data import Loader, Split, load, normalization_of
 from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
-from vicinal.training.engine import make_fabric
+from vicinal.training.devices import make_fabric
 from vicinal.training.evaluation import evaluate
 from vicinal.training.loop import TrainingProgress, make_learner, train
 from vicinal.training.schedules import rate_factor

@@ -42,8 +42,8 @@ def test_a_study_refuses_more_seeds_once_half_of_the_rows_are_gone(table_recipe,
     assert vicinal("study", recipe, "--out", tmp_path / "s").exit_code == 0
     table.write_text("\n".join(TABLE.splitlines()[:101]) + "\n")
     words = add_seeds(vicinal, recipe, tmp_path / "s")
-    assert "the train split had 140 examples (70, 70 of each class), and has 70 examples" in words
-    assert "the test split had 60 examples (30, 30 of each class), and has 30 examples" in words
+    assert "data.train.examples was 140 and is 70" in words
+    assert "data.test.of_each_class was [30, 30] and is [15, 15]" in words
 
 
 def test_a_study_refuses_more_seeds_once_labels_are_flipped(table_recipe, tmp_path, vicinal):
@@ -51,9 +51,8 @@ def test_a_study_refuses_more_seeds_once_labels_are_flipped(table_recipe, tmp_pa
     assert vicinal("study", recipe, "--out", tmp_path / "s").exit_code == 0
     flipped = TABLE.replace("even", "?").replace("odd", "even").replace("?", "odd")
     table.write_text(flipped)
-    assert "the train split has the same counts and other" in add_seeds(
-        vicinal, recipe, tmp_path / "s"
-    )
+    words = add_seeds(vicinal, recipe, tmp_path / "s")
+    assert "data.test.sha256 has changed; data.train.sha256 has changed)" in words
 
 
 def test_a_study_refuses_more_seeds_once_a_package_changed(
@@ -64,8 +63,8 @@ def test_a_study_refuses_more_seeds_once_a_package_changed(
     changed = {"torch": "99.0", "python": "4"}
     monkeypatch.setattr("vicinal.training.origin.versions", lambda: changed)
     words = add_seeds(vicinal, recipe, tmp_path / "s")
-    assert "versions: torch was" in words
-    assert "is 99.0" in words
+    assert "versions.torch was" in words
+    assert "is '99.0'" in words
     assert "python" not in words.replace(str(tmp_path), "")
 
 
@@ -107,11 +106,11 @@ def test_a_study_refuses_more_seeds_once_the_code_of_its_network_changed(
     done = vicinal("study", recipe, "--out", tmp_path / "s")
     assert done.exit_code == 0, done.output
     own_network(layer="Tanh")  # which has the same parameters
-    assert "network: net19.py changed" in add_seeds(vicinal, recipe, tmp_path / "s")
+    assert "network.source.net19.py has changed)" in add_seeds(vicinal, recipe, tmp_path / "s")
     own_network(width=17)
     words = add_seeds(vicinal, recipe, tmp_path / "s")
-    assert "network: parts19.py changed" in words
-    assert "its parameters or buffers have other names, shapes or dtypes" in words
+    assert "network.source.parts19.py has changed" in words
+    assert "network.tensors has changed" in words
     own_network()
     done = vicinal("study", recipe, "--out", tmp_path / "s", "--seeds", 2)
     assert done.exit_code == 0, done.output
@@ -130,7 +129,7 @@ def test_a_training_does_not_resume_with_flipped_labels(
     table.write_text(TABLE.replace("even", "?").replace("odd", "even").replace("?", "odd"))
     refused = vicinal(*words, "--resume")
     assert refused.exit_code == 2
-    assert "data: the test split has the same counts and other contents" in refused.stderr
+    assert "data.test.sha256 has changed" in refused.stderr
     table.write_text(TABLE)
     done = vicinal(*words, "--resume")
     assert done.exit_code == 0, done.stderr
@@ -228,6 +227,15 @@ def test_the_source_of_a_network_in_a_package_has_what_it_imports_from_there(tmp
     assert (
         hashes["pack19/sizes.py"] == hashlib.sha256(files["pack19/sizes.py"].encode()).hexdigest()
     )
+
+
+def test_a_source_file_that_only_one_origin_imported_is_not_compared():
+    def origin(**source):
+        return {"network": {"source": source}}
+
+    assert origin_differences(origin(net="1", data="2"), origin(net="1")) == ""
+    changed = origin_differences(origin(net="1" * 64, data="2"), origin(net="3" * 64))
+    assert changed == "network.source.net has changed"
 
 
 def test_a_result_that_recorded_nothing_is_not_mixed_with_one_that_did():

@@ -91,7 +91,7 @@ def test_data_of_the_training_that_changed_are_refused_unless_they_are_named(
     path = changed(origin=origin)
     refused = vicinal("score", path)
     assert refused.exit_code == 2
-    assert "the test split has the same counts and other contents" in refused.stderr
+    assert "data.test.sha256 has changed" in refused.stderr
     assert "--data digits" in refused.stderr
     assert vicinal("score", path, "--data", "digits").exit_code == 0
     assert vicinal("score", path, "--split", "train").exit_code == 0
@@ -127,15 +127,17 @@ def test_a_checkpoint_imports_its_network_only_where_that_is_allowed(
     changed, vicinal, stranger, monkeypatch
 ):
     monkeypatch.setattr("vicinal.training.score.load", prepared)
-    path = changed(network="weights27:net")
+    origin = read_tree(changed())["info"]["origin"]
+    origin["network"]["source"] = {"weights27.py": "0" * 64}
+    path = changed(network="weights27:net", origin=origin)
     refused = vicinal("score", path)
     assert refused.exit_code == 2
     assert "importing weights27 runs code" in refused.stderr
     assert "--allow-import" in refused.stderr
     assert not stranger.exists()
-    # Its source is none that the checkpoint recorded, so the score is refused; but it was imported.
+    # The checkpoint recorded another source, so the score is refused after the import.
     refused = vicinal("score", path, "--allow-import")
-    assert "weights27.py changed" in refused.stderr
+    assert "weights27.py has changed" in refused.stderr
     assert stranger.exists()
 
 
@@ -145,7 +147,7 @@ def test_a_checkpoint_imports_its_data_only_where_that_is_allowed(
 ):
     refused = vicinal("score", changed(data=source))
     assert refused.exit_code == 2
-    assert "loading that can run code; choose the data with --data" in refused.stderr
+    assert "loading that can run code. Choose the data with --data" in refused.stderr
     assert not stranger.exists()
 
 
@@ -191,4 +193,4 @@ def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_d
 def test_a_checkpoint_with_a_damaged_origin_is_refused(changed, vicinal, origin):
     refused = vicinal("score", changed(origin=origin))
     assert refused.exit_code == 2
-    assert "the record of its training is invalid (origin." in refused.stderr
+    assert "expected a trained network of this version of vicinal" in refused.stderr

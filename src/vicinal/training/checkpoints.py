@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vicinal.data import Normalize
 from vicinal.errors import UserError
 from vicinal.training.loop import Learner, TrainingProgress
+from vicinal.training.origin import checked_origin
 from vicinal.training.tensor_tree import read_tree, write_tree
 
 
@@ -63,7 +64,7 @@ class CheckpointInfo(pydantic.BaseModel):
     skip_bad: bool
     split: SplitSettings
     preparation: dict[str, Any]
-    origin: dict[str, dict[str, Any]]
+    origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
     epoch: int
     study: str
     arm: str
@@ -72,46 +73,26 @@ class CheckpointInfo(pydantic.BaseModel):
     test_accuracy: float
     versions: dict[str, str]
 
-    @pydantic.field_validator("origin")
-    @classmethod
-    def _source_holds_hashes(cls, origin: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        pydantic.TypeAdapter(dict[str, str]).validate_python(
-            origin.get("network", {}).get("source", {})
-        )
-        return origin
 
+class Checkpoint(pydantic.BaseModel):
+    """A trained network without its code, and what its inputs are normalized with.
 
-class _Inputs(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-
-    mean: Tensor
-    std: Tensor
-
-
-class _File(pydantic.BaseModel):
-    """The content of a checkpoint file, which may come from anywhere."""
+    It is validated, since a file may come from anywhere.
+    """
 
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
 
     info: CheckpointInfo
-    inputs: _Inputs
+    inputs: Normalize
     weights: dict[str, Tensor]
 
     @pydantic.model_validator(mode="after")
-    def _inputs_fit(self) -> "_File":
+    def _check_inputs(self) -> "Checkpoint":
         shape = self.info.shape
         for tensor in (self.inputs.mean, self.inputs.std):
             if torch.broadcast_shapes(tensor.shape, shape) != shape or not tensor.isfinite().all():
                 raise ValueError("mean and std do not fit the shape of an example")
         return self
-
-
-class Checkpoint(NamedTuple):
-    """A trained network without its code: what is known about it, its inputs, its weights."""
-
-    info: CheckpointInfo
-    normalize: Normalize
-    weights: Mapping[str, Tensor]
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -120,13 +101,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    normalize = checkpoint.normalize
-    tree = {
-        "info": checkpoint.info.model_dump(),
-        "inputs": {"mean": normalize.mean, "std": normalize.std},
-        "weights": checkpoint.weights,
-    }
-    write_tree(path, tree)
+    write_tree(path, checkpoint.model_dump())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -137,13 +112,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     tree = read_tree(path)
     try:
-        file = _File.model_validate(tree)
+        return Checkpoint.model_validate(tree)
     except (RuntimeError, pydantic.ValidationError) as error:
         raise UserError(
-            f"{path}: expected a trained network of this version of vicinal, got something else; "
-            "choose a checkpoint.safetensors"
+            f"{path}: expected a trained network of this version of vicinal, got something else. "
+            "Choose a checkpoint.safetensors."
         ) from error
-    return Checkpoint(file.info, Normalize(file.inputs.mean, file.inputs.std), file.weights)
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
@@ -159,7 +133,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) ->
         if expected != got:
             raise UserError(
                 f"{path} belongs to another network than {type(model).__name__}: expected "
-                f"{expected} for {name}, got {got}"
+                f"{expected} for {name}, got {got}."
             )
 
 
@@ -242,5 +216,5 @@ def restore(learner: Learner, state: Mapping[str, Any], path: str) -> TrainingPr
         raise
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} does not fit these settings ({error}); start again in another folder"
+            f"{path} does not fit these settings ({error}). Start again in another folder."
         ) from error

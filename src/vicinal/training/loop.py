@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vicinal.data import Loader
 from vicinal.errors import TrialError, UserError
 from vicinal.mixing import MixedInside, Plan, Policy, generator_at
-from vicinal.training.engine import all_reduce_sum
+from vicinal.training.devices import all_reduce_sum
 from vicinal.training.optimizers import make_optimizers
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import Training

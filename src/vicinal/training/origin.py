@@ -4,12 +4,11 @@ Every result, state and checkpoint records its origin. Trials are compared, and 
 only if their origins agree. PyTorch is imported late: a finished study is shown without it.
 """
 
-import ast
 import hashlib
 import json
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,13 @@ from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
 from vicinal.models import imported_module
 from vicinal.training.environment import versions
+from vicinal.training.run_folder import differences
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Origin = Mapping[str, Any]
-"""An origin as plain values for JSON, in the form of ``OriginRecord``."""
+"""An origin as plain values for JSON, in the form that ``checked_origin`` expects."""
 
 SAMPLE = 256
 """How many evenly spaced examples are hashed of a split whose inputs stay in files."""
@@ -34,11 +34,11 @@ _KNOWN: "weakref.WeakKeyDictionary[DataSet, dict[str, Any]]" = weakref.WeakKeyDi
 
 
 class _Facts(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid")
 
 
 class _Split(_Facts):
-    examples: pydantic.NonNegativeInt
+    examples: pydantic.PositiveInt
     of_each_class: list[pydantic.NonNegativeInt]
     skipped: pydantic.NonNegativeInt
     sha256: str
@@ -58,8 +58,6 @@ class _Data(_Facts):
         for split in (self.train, self.test, self.validation):
             if split is not None and len(split.of_each_class) != len(self.classes):
                 raise ValueError("expected a count for each class in each split")
-        if not self.test.examples or not self.train.examples:
-            raise ValueError("expected examples in the train and test splits")
         return self
 
 
@@ -70,12 +68,20 @@ class _Network(_Facts):
     source: dict[str, str]
 
 
-class OriginRecord(_Facts):
-    """The schema of an origin, which validates what was read from a file."""
-
+class _Origin(_Facts):
     data: _Data
     network: _Network
     versions: dict[str, str]
+
+
+def checked_origin(origin: dict[str, Any]) -> dict[str, Any]:
+    """Return an origin that was read from a file, if it is valid.
+
+    Raises:
+        pydantic.ValidationError: if it is not.
+    """
+    _Origin.model_validate(origin)
+    return origin
 
 
 def origin_of(data: DataSet, network: "nn.Module", name: str) -> dict[str, Any]:
@@ -131,9 +137,8 @@ def data_facts(data: DataSet) -> dict[str, Any]:
 def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
     """Return the number of parameters and hashes of a network, as plain values for JSON.
 
-    ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers. ``source`` has
-    a hash of each source file of an imported network: its module, and what that imports from the
-    same folder.
+    ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers, and ``source``
+    has the ``source_hashes`` of the network.
 
     Example:
         >>> from torch import nn
@@ -152,6 +157,10 @@ def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
 def source_hashes(name: str) -> dict[str, str]:
     """Return a hash of each source file of a network ``module:callable``; {} for other networks.
 
+    These are the files of all imported modules whose top-level package or module is in the same
+    folder as that of the network. If this folder is ``site-packages``, only the network's own
+    package counts.
+
     Example:
         >>> source_hashes("small-cnn")
         {}
@@ -160,12 +169,26 @@ def source_hashes(name: str) -> dict[str, str]:
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     if module is None or file is None:
         return {}
-    files = _imports_nearby(Path(file).resolve(), module)
-    return {path: _sha256(at.read_bytes()) for path, at in files.items()}
+    own, *inner = module.split(".")
+    path = Path(file).resolve()
+    root = path.parents[len(inner) + (path.name == "__init__.py")]
+    installed = root.name in ("site-packages", "dist-packages")
+    nearby = {own} if installed else {each.stem for each in root.iterdir()}
+    hashes = {}
+    for full_name, each in sorted(sys.modules.items()):
+        top = full_name.partition(".")[0]
+        path = Path(getattr(each, "__file__", None) or "").resolve()
+        inside = path.is_relative_to(root / top) or path == root / f"{top}.py"
+        if top in nearby and inside and path.is_file():
+            hashes[path.relative_to(root).as_posix()] = _sha256(path.read_bytes())
+    return hashes
 
 
 def origin_differences(old: Origin, new: Origin) -> str:
     """Return the differences between two origins as one clause, or ``""``.
+
+    Source files that only one of them imported are not compared: if the network needs them, the
+    file that imports them has changed, too.
 
     Args:
         old: of a trained trial; {} if it recorded none.
@@ -173,17 +196,13 @@ def origin_differences(old: Origin, new: Origin) -> str:
 
     Example:
         >>> origin_differences({"versions": {"torch": "2.6"}}, {"versions": {"torch": "2.7"}})
-        'versions: torch was 2.6 and is 2.7'
+        "versions.torch was '2.6' and is '2.7'"
     """
     if not old or not new:
         return "" if old == new else "only one of them recorded its data and network"
-    clauses = []
-    for kind in ("data", "network", "versions"):
-        before, after = old.get(kind, {}), new.get(kind, {})
-        for name in sorted((before.keys() | after.keys()) - {"notes"}):
-            if before.get(name) != after.get(name):
-                clauses.append(f"{kind}: {_clause(name, before.get(name), after.get(name))}")
-    return "; ".join(clauses)
+    files = [set(each.get("network", {}).get("source", {})) for each in (old, new)]
+    ignored = {f"network.source.{file}" for file in files[0] ^ files[1]} | {"data.notes"}
+    return "; ".join(differences(old, new, ignored))
 
 
 def check_origin(old: Origin, new: Origin, where: Path) -> None:
@@ -199,45 +218,9 @@ def check_origin(old: Origin, new: Origin, where: Path) -> None:
     """
     if changed := origin_differences(old, new):
         raise UserError(
-            f"{where} was trained with other data, code or versions ({changed}); restore them to "
-            "continue, or start again in another folder with --out"
+            f"{where} was trained with other data, code or versions ({changed}). Restore them to "
+            "continue, or start again in another folder with --out."
         )
-
-
-def _clause(name: str, old: Any, new: Any) -> str:
-    match name:
-        case "preparation":
-            return "the preparation of the inputs has changed"
-        case "tensors":
-            return "its parameters or buffers have other names, shapes or dtypes"
-        case "train" | "validation" | "test":
-            return _split_clause(name, old, new)
-        case "classes":
-            old, new = old or (), new or ()
-            gone, added = ([x for x in a if x not in b][:5] for a, b in ((old, new), (new, old)))
-            words = [f"without {', '.join(gone)}"] if gone else []
-            words += [f"with {', '.join(added)}"] if added else []
-            return f"the classes have changed ({' and '.join(words) or 'in another order'})"
-        case "source":
-            old, new = old or {}, new or {}
-            changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-            return f"{', '.join(changed)} changed"
-    return f"{name} was {old} and is {new}"
-
-
-def _split_clause(name: str, old: Any, new: Any) -> str:
-    if not old or not new:
-        return f"there {'was' if old else 'is'} a {name} split only {'before' if old else 'now'}"
-    before, after = _split_size(old), _split_size(new)
-    if before == after:
-        return f"the {name} split has the same counts and other contents"
-    return f"the {name} split had {before}, and has {after}"
-
-
-def _split_size(split: Mapping[str, Any]) -> str:
-    counts = split.get("of_each_class", [])
-    each = f" ({', '.join(map(str, counts))} of each class)" if 0 < len(counts) <= 10 else ""
-    return f"{split['examples']} examples{each}"
 
 
 def _split_facts(split: Split, classes: int) -> dict[str, Any]:
@@ -281,49 +264,3 @@ def _deciding_versions(name: str) -> dict[str, str]:
     if library in ("timm", "torchvision") and ":" in name:
         deciding[library] = metadata.version(library)
     return deciding
-
-
-def _imports_nearby(start: Path, module: str) -> dict[str, Path]:
-    """Return the file of a module, and the files that it imports from nearby, by relative path.
-
-    Imports are followed within its top-level package, or for a plain module within its folder.
-    Paths are relative to the folder that holds the top-level module.
-    """
-    top, *inner = module.split(".")
-    package = bool(inner) or start.name == "__init__.py"
-    root = start.parents[len(inner) + (start.name == "__init__.py")]
-    alone = not package and root.name in ("site-packages", "dist-packages")
-    found = {start, *(one for one in _candidates(root, module.split(".")) if one.is_file())}
-    found = {one for one in found if one.is_relative_to(root / top) or one == start}
-    left = list(found)
-    while left and not alone and start.suffix == ".py":
-        path = left.pop()
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for base, words in _imported_names(tree, root, path.parent):
-            near = {one for one in _candidates(base, words) if one.is_file()}
-            near = {one for one in near if one.is_relative_to(root / top if package else root)}
-            left += near - found
-            found |= near
-    return {path.relative_to(root).as_posix(): path for path in sorted(found)}
-
-
-def _imported_names(tree: ast.AST, root: Path, folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each import of a module: the folder to search, and the parts of the dotted name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((root, alias.name.split(".")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = folder.joinpath(*[".."] * (node.level - 1)).resolve() if node.level else root
-            module = node.module.split(".") if node.module else []
-            yield from ((base, [*module, alias.name]) for alias in node.names)
-
-
-def _candidates(base: Path, words: list[str]) -> list[Path]:
-    """Return the files that the import of a dotted name runs, if they exist."""
-    paths = [base.joinpath(*words[:k]) for k in range(1, len(words) + 1)]
-    return [
-        one for path in paths for one in (path.with_name(f"{path.name}.py"), path / "__init__.py")
-    ] + [base / "__init__.py"]

@@ -1,6 +1,6 @@
-"""The folder of a study or training: its lock, and differences between settings."""
+"""The folder of a study or a trial: its lock, and differences between settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from vicinal.errors import UserError
 from vicinal.files import sweep
 
 LOCK = ".lock"
+
+_LONGEST = 130
+"""How many characters two values may have to be shown in a difference; two hashes have more."""
 
 
 @contextmanager
@@ -29,13 +32,13 @@ def locked(folder: Path) -> Iterator[None]:
         sweep(folder)
     except Timeout as error:
         raise UserError(
-            f"{folder} is in use by another vicinal process; wait for it, or choose another folder "
-            "with --out"
+            f"{folder} is in use by another vicinal process. Wait for it, or choose another folder "
+            "with --out."
         ) from error
     except OSError as error:
         raise UserError(
-            f"{folder}: the folder cannot be written: {error.strerror}; choose another one with "
-            "--out"
+            f"{folder}: the folder cannot be written: {error.strerror}. Choose another one with "
+            "--out."
         ) from error
     try:
         yield
@@ -43,19 +46,26 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return a clause for each setting that differs.
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()
+) -> list[str]:
+    """Return a clause for each setting that differs, without the ignored ones.
+
+    Long values, such as two hashes, are not shown.
 
     Example:
         >>> differences({"training": {"epochs": 3}}, {"training": {"epochs": 5}})
         ['training.epochs was 3 and is 5']
     """
     before, after = flat(old), flat(new)
-    return [
-        f"{field} was {_shown(before.get(field))} and is {_shown(after.get(field))}"
-        for field in sorted(before.keys() | after.keys())
-        if before.get(field) != after.get(field)
-    ]
+    clauses = []
+    for field in sorted((before.keys() | after.keys()) - set(ignored)):
+        values = before.get(field), after.get(field)
+        if values[0] != values[1]:
+            was, now = ("not set" if value is None else repr(value) for value in values)
+            short = len(was) + len(now) < _LONGEST
+            clauses.append(f"{field} was {was} and is {now}" if short else f"{field} has changed")
+    return clauses
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -70,7 +80,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         fields |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return fields
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else repr(value)

@@ -3,30 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pydantic
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vicinal.data import MAX_BYTES, CenterCrop, DataSet, Loader, Split, load, parse_spec
 from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
 from vicinal.models import NETWORKS, build, imported_module
-from vicinal.training.checkpoints import (
-    CheckpointInfo,
-    check_weights,
-    load_weights,
-    read_checkpoint,
-)
-from vicinal.training.engine import make_fabric
+from vicinal.training.checkpoints import Checkpoint, check_weights, load_weights, read_checkpoint
+from vicinal.training.devices import make_fabric
 from vicinal.training.evaluation import Predictions, predict, score_of
-from vicinal.training.origin import (
-    OriginRecord,
-    data_facts,
-    origin_differences,
-    source_hashes,
-)
+from vicinal.training.origin import data_facts, origin_differences, source_hashes
 from vicinal.training.recipe_warnings import note_lines
 
 BINS = 15
@@ -81,18 +70,19 @@ def score_saved(
     allow_import: bool = False,
     log: Callable[[str], None] = lambda _sentence: None,
 ) -> Scores:
-    """Load data as a checkpoint needs them, and score it.
+    """Load a data set, prepare it as for the training of a checkpoint, and score the checkpoint.
 
-    The data are prepared as they were for the training: with the same columns, categories and
-    statistics, or the same size or rate.
+    The columns, categories and statistics of a table, the size of images and the rate of
+    recordings are those of the training, and so are ``source``, ``root``, ``seed`` and
+    ``test_fraction`` by default.
 
     Args:
         path: the checkpoint.
-        source: the data set; None for that of the training.
+        source: the data set.
         split: ``"test"``, ``"train"`` or ``"validation"``.
-        root: folder of the data sets; None for that of the training.
-        seed: of the train/test split; None for that of the training.
-        test_fraction: fraction held out for testing; None for that of the training.
+        root: folder of the data sets.
+        seed: of the train/test split.
+        test_fraction: fraction held out for testing.
         skip_bad: skip examples that cannot be read.
         max_bytes: largest size of a decoded file, in bytes.
         accelerator: the device.
@@ -106,42 +96,40 @@ def score_saved(
             network have changed since.
     """
     info = read_checkpoint(path).info
-    try:
-        OriginRecord.model_validate(info.origin)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, ("origin", *first["loc"])))
-        raise UserError(
-            f"{path}: the record of its training is invalid ({field}: {first['msg']}); the file is "
-            "damaged, or not from vicinal"
-        ) from error
-    seed = info.split.seed if seed is None else seed
-    fraction = info.split.test_fraction if test_fraction is None else test_fraction
+    own_split = (info.split.seed, info.split.test_fraction)
+    seed = own_split[0] if seed is None else seed
+    test_fraction = own_split[1] if test_fraction is None else test_fraction
     named = source or info.data
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
-            f"{path} was trained on {named!r}, and loading that can run code; choose the data with "
-            "--data, or, if you trust the author of the checkpoint, pass --allow-import"
+            f"{path} was trained on {named!r}, and loading that can run code. Choose the data with "
+            "--data, or, if you trust the author of the checkpoint, pass --allow-import."
         )
     data = load(
         named,
         root=root or (info.root if source is None else None),
         seed=seed,
-        test_fraction=fraction,
+        test_fraction=test_fraction,
         skip_bad=skip_bad or (source is None and info.skip_bad),
         max_bytes=max_bytes,
         preparation=info.preparation,
     )
     for sentence in note_lines(data):
         log(sentence)
-    if info.preparation and _plain(data.preparation) != info.preparation:
+    found, expected = (json.dumps(dict(one)) for one in (data.preparation, info.preparation))
+    if info.preparation and found != expected:
         raise UserError(
             f"{named}: expected data like those that {path} was trained on ({info.data}), got data "
-            "that cannot be prepared in the same way; choose others"
+            "that cannot be prepared in the same way. Choose other data."
         )
-    if source is None and (seed, fraction) == (info.split.seed, info.split.test_fraction):
-        _check_unchanged(info, data, split, path)
-    scores = score_checkpoint(
+    if source is None and (seed, test_fraction) == own_split:
+        both = info.origin["data"], data_facts(data)
+        if changed := origin_differences(*({"data": {split: one.get(split)}} for one in both)):
+            raise UserError(
+                f"{info.data} has changed since {path} was trained ({changed}). To score it "
+                f"anyway, pass --data {info.data}."
+            )
+    return score_checkpoint(
         path,
         data,
         split=split,
@@ -149,31 +137,6 @@ def score_saved(
         confusions=confusions,
         allow_import=allow_import,
     )
-    # After the network was imported, since only then its files are known.
-    old = {"network": {"source": info.origin.get("network", {}).get("source", {})}}
-    new = {"network": {"source": source_hashes(info.network)}}
-    if changed := origin_differences(old, new):
-        raise UserError(
-            f"{path} was trained with other source code of its network ({changed}), so its scores "
-            "would be meaningless; restore the code, or train again"
-        )
-    return scores
-
-
-def _check_unchanged(info: CheckpointInfo, data: DataSet, split: str, path: Path) -> None:
-    """Raise if the data of the training have changed."""
-    recorded = info.origin.get("data", {})
-    facts = _plain(data_facts(data))
-    old, new = ({"data": {split: one[split]} if split in one else {}} for one in (recorded, facts))
-    if changed := origin_differences(old, new):
-        raise UserError(
-            f"{info.data} has changed since {path} was trained ({changed}); to score it anyway, "
-            f"pass --data {info.data}"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def score_checkpoint(
@@ -201,33 +164,23 @@ def score_checkpoint(
         UserError: if the file is no checkpoint, needs an import that is not allowed, has weights
             of another network than it says, or does not fit the data.
     """
-    info, normalize, weights = read_checkpoint(path)
-    module = imported_module(info.network)
-    if module is not None and not allow_import:
-        raise UserError(
-            f"{path} uses the network {info.network!r}, and importing {module} runs code; if you "
-            "trust the author of the checkpoint and that module, pass --allow-import"
-        )
+    checkpoint = read_checkpoint(path)
+    info = checkpoint.info
     rows = data.splits.get(split)
     if rows is None:
-        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}")
+        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
     targets = _targets_as(info.classes, data.classes, rows.targets)
-    if info.network in NETWORKS:
-        # Compare shapes first: a hostile file may describe a network that needs all the memory.
-        with torch.device("meta"):
-            shapes = build(info.network, shape=info.shape, classes=len(info.classes))
-        check_weights(shapes, weights, str(path))
-    model = build(info.network, shape=info.shape, classes=len(info.classes))
-    load_weights(model, weights, str(path))
+    model = _build(path, checkpoint, allow_import=allow_import)
     fabric = make_fabric(accelerator=accelerator, precision=info.precision)
     model.to(fabric.device, torch.float64 if info.precision == "float64" else torch.float32)
     if info.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    crops = [CenterCrop(size) for size in info.crops]
     loader = Loader(
         Split(rows.inputs, targets),
         batch_size=1024,
         seed=0,
-        augment=(*(CenterCrop(size) for size in info.crops), normalize.to(fabric.device)),
+        augment=(*crops, checkpoint.inputs.to(fabric.device)),
         device=fabric.device,
         shuffle=False,
     )
@@ -235,8 +188,8 @@ def score_checkpoint(
     shape = (*shape[:-2], info.crops[-1], info.crops[-1]) if info.crops else shape
     if shape != info.shape:
         raise UserError(
-            f"{path}: expected examples of shape {info.shape}, got {shape}; choose data like those "
-            "that it was trained on"
+            f"{path}: expected examples of shape {info.shape}, got {shape}. Choose data like those "
+            "that it was trained on."
         )
     with dead_workers_named():
         predictions = predict(
@@ -249,15 +202,41 @@ def score_checkpoint(
     return scores_of(predictions, info.classes, confusions=confusions)
 
 
+def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Module:
+    """Return the network of a checkpoint, with its weights."""
+    info = checkpoint.info
+    module = imported_module(info.network)
+    if module is not None and not allow_import:
+        raise UserError(
+            f"{path} uses the network {info.network!r}, and importing {module} runs code. If you "
+            "trust the author of the checkpoint and that module, pass --allow-import."
+        )
+    if info.network in NETWORKS:
+        # Compare shapes first: a hostile file may describe a network that needs all the memory.
+        with torch.device("meta"):
+            shapes = build(info.network, shape=info.shape, classes=len(info.classes))
+        check_weights(shapes, checkpoint.weights, str(path))
+    model = build(info.network, shape=info.shape, classes=len(info.classes))
+    # After the import, since only then its files are known.
+    old, new = info.origin["network"]["source"], source_hashes(info.network)
+    if changed := origin_differences(*({"network": {"source": one}} for one in (old, new))):
+        raise UserError(
+            f"{path} was trained with other source code of its network ({changed}), so its scores "
+            "would be meaningless. Restore the code, or train again."
+        )
+    load_weights(model, checkpoint.weights, str(path))
+    return model
+
+
 def _targets_as(known: tuple[str, ...], classes: tuple[str, ...], targets: Tensor) -> Tensor:
     """Return targets as indices of the classes of the network."""
     if not classes:
-        raise UserError("expected data with classes, got real-valued targets; choose other data")
+        raise UserError("expected data with classes, got real-valued targets. Choose other data.")
     missing = [name for name in classes if name not in known]
     if missing:
         raise UserError(
             f"expected data with classes of the network ({', '.join(known[:20])}), got "
-            f"{len(missing)} others of {len(classes)}, such as {missing[0]!r}; choose other data"
+            f"{len(missing)} others of {len(classes)}, such as {missing[0]!r}. Choose other data."
         )
     return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]
 

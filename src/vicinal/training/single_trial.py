@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vicinal.errors import UserError, unknown
 from vicinal.files import STATE, WEIGHTS, write_whole
-from vicinal.training.engine import hardware_errors_explained
+from vicinal.training.devices import hardware_errors_explained
 from vicinal.training.loggers import check_loggers, make_loggers
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings

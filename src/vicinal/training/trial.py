@@ -16,14 +16,14 @@ from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
 from vicinal.probes import memorized_fraction
-from vicinal.training.engine import all_reduce_sum, hardware_errors_explained, make_fabric
+from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
 from vicinal.training.evaluation import class_counts, predict, score_of
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
 from vicinal.training.memory import memory_kept
 from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import MixUpArm, PlainArm, Recipe, Training
-from vicinal.training.signals import StopSignals
+from vicinal.training.stop_signals import StopSignals
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial
 from vicinal.training.trial_setup import Loaders, build_network, make_loaders, training_labels
@@ -44,7 +44,7 @@ class Callbacks(NamedTuple):
 
 
 def fabric_for(settings: Training, **processes: Any) -> Fabric:
-    """Return Fabric for a training; see ``vicinal.training.engine.make_fabric``."""
+    """Return Fabric for a training; see ``vicinal.training.devices.make_fabric``."""
     return make_fabric(accelerator=settings.accelerator, precision=settings.precision, **processes)
 
 

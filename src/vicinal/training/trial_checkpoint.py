@@ -1,8 +1,8 @@
 """Saves and resumes a trial.
 
 Until the result is written, the state file is the only source of truth: metrics and checkpoint
-follow from it, and are written again when a trial resumes. The result is written last; once it
-exists, the trial is finished and the state is deleted.
+are derived from it, and are written again when a trial resumes. The result is written last. Once it
+exists, the trial is finished, and the state is deleted.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from vicinal.training.checkpoints import (
 )
 from vicinal.training.environment import hardware, versions
 from vicinal.training.loop import Learner, TrainingProgress
-from vicinal.training.origin import origin_differences
+from vicinal.training.origin import check_origin
 from vicinal.training.settings import Recipe
 from vicinal.training.tensor_tree import read_tree, write_tree
 from vicinal.training.trial_result import (
@@ -87,9 +87,8 @@ class TrialCheckpointer:
         try:
             state = read_tree(path)
             if changed := changed_settings(state["settings"], self.recipe, self.trial):
-                raise UserError(f"it was trained with other settings ({changed})")
-            if changed := origin_differences(state["origin"], self.origin):
-                raise UserError(f"it was trained with other data, code or versions ({changed})")
+                raise UserError(f"It was trained with other settings ({changed}).")
+            check_origin(state["origin"], self.origin, path)
             progress = TrialProgress(
                 restore(self.learner, state["training"], str(path)),
                 [EpochRow(*row) for row in state["rows"]],
@@ -98,7 +97,8 @@ class TrialCheckpointer:
             )
         except (UserError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"this trial cannot resume: {error}; delete {path} to train it from the start"
+                f"{path}: this trial cannot resume. {error} Delete this file to train it from the "
+                "start."
             ) from error
         if self.learner.fabric.is_global_zero:
             self._write_derived_files(progress)
@@ -160,8 +160,8 @@ class TrialCheckpointer:
             same = False
         if not same:
             raise UserError(
-                f"the folder {self.folder} was moved or deleted during the training; if it was "
-                "moved, resume with --out and its new place (train: also --resume)"
+                f"{self.folder}: the folder was moved or deleted during the training. If it was "
+                "moved, resume with its new path as --out (train: also --resume)."
             )
 
     def _write_derived_files(self, progress: TrialProgress) -> None:
@@ -196,7 +196,8 @@ class TrialCheckpointer:
             versions=versions(),
         )
         weights = self.learner.trained.state_dict()
-        write_checkpoint(self.folder / WEIGHTS, Checkpoint(info, self.normalize, weights))
+        checkpoint = Checkpoint(info=info, inputs=self.normalize, weights=weights)
+        write_checkpoint(self.folder / WEIGHTS, checkpoint)
 
 
 def saved_epoch(folder: Path) -> int | None:

@@ -14,7 +14,7 @@ import pydantic
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
-from vicinal.training.origin import OriginRecord
+from vicinal.training.origin import checked_origin
 from vicinal.training.run_folder import differences, flat
 from vicinal.training.settings import Recipe
 
@@ -61,6 +61,10 @@ def trials_of(recipe: Recipe) -> list[Trial]:
     ]
 
 
+_Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+
+
 class EpochRow(NamedTuple):
     """The metrics of an epoch. Losses are in nats; ``memorized`` and accuracies are fractions.
 
@@ -73,13 +77,12 @@ class EpochRow(NamedTuple):
     lr: float
     train_loss: float
     test_loss: float
-    test_accuracy: float
-    memorized: float | None
+    test_accuracy: _Fraction
+    memorized: _Fraction | None
     seconds: float
 
 
-_Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
-_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+_EPOCH_ROW = pydantic.TypeAdapter(EpochRow)
 
 
 class Result(pydantic.BaseModel):
@@ -112,7 +115,7 @@ class Result(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _counts_fit(self) -> "Result":
         if self.origin:
-            classes = len(OriginRecord.model_validate(self.origin).data.classes)
+            classes = len(checked_origin(self.origin)["data"]["classes"])
             if not classes == len(self.tested) == len(self.correct):
                 raise ValueError(f"tested, correct: expected {classes} counts")
         if any(correct > all_ for correct, all_ in zip(self.correct, self.tested, strict=False)):
@@ -218,7 +221,7 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         wrong = _disagreement(result, rows, trial, recipe)
     if wrong:
         raise UserError(
-            f"{path} is invalid ({wrong}); delete the folder {folder} to train it again"
+            f"{path} is invalid ({wrong}). Delete the folder {folder} to train it again."
         )
     return result
 
@@ -265,26 +268,14 @@ def read_metrics(folder: Path) -> list[EpochRow]:
     path = folder / "metrics.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        read = [
-            EpochRow(
-                int(row["epoch"]),
-                float(row["lr"]),
-                float(row["train_loss"]),
-                float(row["test_loss"]),
-                float(row["test_accuracy"]),
-                float(row["memorized"]) if row["memorized"] else None,
-                float(row["seconds"]),
-            )
-            for row in rows
-        ]
-        if any(
-            row.epoch != k or not 0 <= row.test_accuracy <= 1 or not 0 <= (row.memorized or 0) <= 1
-            for k, row in enumerate(read, 1)
-        ):
-            raise ValueError("epochs or fractions out of range")
-        return read
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            read = [
+                _EPOCH_ROW.validate_python({k: v or None for k, v in row.items()})
+                for row in csv.DictReader(file)
+            ]
+        if [row.epoch for row in read] != list(range(1, len(read) + 1)):
+            raise ValueError("expected all epochs from 1 on")
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is missing or damaged; delete its folder to train it again"
+            f"{path} is missing or damaged. Delete its folder to train it again."
         ) from error
+    return read

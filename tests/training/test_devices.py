@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vicinal.errors import UserError
-from vicinal.training.engine import hardware_errors_explained, make_fabric
+from vicinal.training.devices import hardware_errors_explained, make_fabric
 
 
 def test_out_of_memory_says_what_to_lower():
