@@ -1,6 +1,5 @@
 """Reading and writing recipes."""
 
-import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -11,20 +10,17 @@ import pydantic
 import tomli_w
 
 from vicinal.errors import UserError, unknown
-from vicinal.training.recipe_errors import inconsistencies, invalid_fields
+from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
 
 _MAX_BYTES = 200_000
 """The largest size of a recipe."""
 
-_MAX_DEPTH = 32
-"""The deepest nesting of tables or lists, and the longest dotted name."""
+_MAX_DOTS = 300
+"""How many dots a line may have, since tomllib needs quadratic memory for a long dotted name."""
 
-_MAX_ERRORS, _MAX_CHARACTERS = 20, 1_000
-"""How many errors of a recipe are printed, and how many characters of each."""
-
-_NAME = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_DOTTED = re.compile(rf"(?:{_NAME}[ \t]*+\.[ \t]*+){{{_MAX_DEPTH}}}")
+_MAX_ERRORS = 20
+"""How many errors of a recipe are reported."""
 
 
 def shipped() -> list[str]:
@@ -79,7 +75,7 @@ def read_recipe(
         text = (resources.files("vicinal") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
     else:
         sentence = unknown("recipe", name_or_path, shipped())
-        raise UserError(f"{sentence}; the path of a recipe file ends in .toml")
+        raise UserError(f"{sentence}. The path of a recipe file ends in .toml.")
     settings = _varied(_parse(text, name_or_path), variant, name_or_path)
     changed = _changed(settings, seeds=seeds, epochs=epochs, source=source)
     return _check(changed, name_or_path)
@@ -113,13 +109,13 @@ def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[
     variants = settings.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise UserError(
-            f"the recipe {origin}: variants: expected tables, such as [variants.short.training]"
+            f"the recipe {origin}: variants: expected tables, such as [variants.short.training]."
         )
     if variant is None:
         return settings
     if variant not in variants:
         names = ", ".join(variants) or "none"
-        raise UserError(f"the recipe {origin} has no variant {variant!r}; it has: {names}")
+        raise UserError(f"the recipe {origin} has no variant {variant!r}. It has: {names}.")
     return merged(settings, {"name": f"{settings.get('name')}-{variant}", **variants[variant]})
 
 
@@ -145,65 +141,44 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         names = ", ".join(shipped())
         raise UserError(
-            f"{path}: there is no such recipe file; check the path, or use a recipe that comes "
-            f"with vicinal: {names}"
+            f"{path}: there is no such recipe file. Check the path, or use a recipe that comes "
+            f"with vicinal: {names}."
         ) from error
     except OSError as error:
-        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
     if len(content) > _MAX_BYTES:
         raise UserError(
-            f"{path}: expected a recipe of at most {_MAX_BYTES:,} bytes, got more; check that it "
-            "is the right file"
+            f"{path}: expected a recipe of at most {_MAX_BYTES:,} bytes, got more. Check that it "
+            "is the right file."
         )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: expected UTF-8 text, got an invalid byte at offset {error.start}; save the "
-            "recipe as UTF-8"
+            f"{path}: expected UTF-8 text, got an invalid byte at offset {error.start}. Save the "
+            "recipe as UTF-8."
         ) from error
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
-    too_deep = UserError(
-        f"the recipe {origin}: expected at most {_MAX_DEPTH} nested tables or lists, got more"
-    )
-    if _DOTTED.search(text):  # tomllib needs memory quadratic in the length of a dotted name
-        raise too_deep
     try:
-        settings = tomllib.loads(text)
-        if _deeper(settings, _MAX_DEPTH):
-            raise too_deep
-    except RecursionError as error:
-        raise too_deep from error
-    except UserError:
-        raise
-    except ValueError as error:  # also for integers with too many digits
-        raise UserError(f"the recipe {origin} is not valid TOML: {error}") from error
-    return settings
-
-
-def _deeper(value: Any, most: int) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, list) and (most == 0 or any(_deeper(one, most - 1) for one in value))
+        if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
+            raise ValueError(f"it has a line of more than {_MAX_DOTS} dots")
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
+        raise UserError(f"the recipe {origin} is not valid TOML: {error}.") from error
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
-    errors = inconsistencies(settings)
     try:
-        recipe = Recipe.model_validate(settings)
+        return Recipe.model_validate(settings)
     except pydantic.ValidationError as error:
-        errors = invalid_fields(error, settings) + errors
-    if not errors:
-        return recipe
-    shown = [
-        one if len(one) <= _MAX_CHARACTERS else f"{one[:_MAX_CHARACTERS]}..."
-        for one in errors[:_MAX_ERRORS]
-    ]
-    if len(errors) == 1:
-        raise UserError(f"the recipe {origin}: {shown[0]}")
-    if len(errors) > len(shown):
-        shown.append(f"and {len(errors) - len(shown)} more")
-    lines = "".join(f"\n  {line}" for line in shown)
-    raise UserError(f"the recipe {origin} has {len(errors)} errors:{lines}")
+        lines = error_lines(error, settings)
+    if len(lines) == 1:
+        raise UserError(f"the recipe {origin}: {lines[0]}")
+    shown = lines[:_MAX_ERRORS]
+    if len(lines) > len(shown):
+        shown.append(f"and {len(lines) - len(shown)} more")
+    raise UserError(
+        f"the recipe {origin} has {len(lines)} errors:" + "".join(f"\n  {line}" for line in shown)
+    )

@@ -1,14 +1,22 @@
 """The settings of a study: every field of a recipe, checked by pydantic."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
+from vicinal.errors import unknown
 from vicinal.escaping import is_utf8, visible
-from vicinal.models import check_name
+from vicinal.models import check_name, mixing_layers
+from vicinal.training.recipe_errors import error_lines
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise one error for all problems, if there are any; see ``error_lines``."""
+    if lines := "\n".join(problems):
+        raise ValueError(lines)
 
 
 def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
@@ -17,8 +25,8 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
     def validate(value: str) -> str:
         if not is_utf8(value):
             raise ValueError(
-                f"{visible(value)} has bytes that are not UTF-8, which recipes cannot hold; rename "
-                "the file or folder"
+                f"{visible(value)} has bytes that are not UTF-8, which recipes cannot hold. Rename "
+                "the file or folder."
             )
         check(value)
         return value
@@ -36,9 +44,17 @@ Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 class Settings(pydantic.BaseModel):
     """The base of all tables of a recipe."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings"
-    )
+    model_config = pydantic.ConfigDict(frozen=True, strict=True, ser_json_inf_nan="strings")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: Any) -> Any:
+        known = cls.model_fields
+        fields = values if isinstance(values, dict) else {}
+        raise_all(
+            f".{one:.80}: {unknown('field', one, known)}" for one in fields if one not in known
+        )
+        return values
 
 
 class RandomCrop(Settings):
@@ -221,33 +237,33 @@ class Training(Settings):
         problems = []
         if self.optimizer.name == "muon" and self.max_grad_norm is not None:
             problems.append(
-                "training.max_grad_norm: muon ignores it, since its steps have a fixed norm; leave "
-                "it out, or choose sgd or adamw"
+                ".max_grad_norm: muon ignores it, since its steps have a fixed norm. Leave it out, "
+                "or choose sgd or adamw."
             )
         if self.optimizer.name == "muon" and self.precision == "float16":
             problems.append(
-                'training.precision: muon cannot undo the loss scaling of "float16"; choose '
-                '"bfloat16"'
+                '.precision: muon cannot undo the loss scaling of "float16". Choose "bfloat16".'
             )
         if self.cuda_graphs and not self.compile:
-            problems.append("training.cuda_graphs: expected training.compile = true; set it too")
-        if problems:
-            raise ValueError("\n".join(problems))  # one problem a line
+            problems.append(".cuda_graphs: expected training.compile = true. Set it too.")
+        raise_all(problems)
         return self
 
 
-class PlainArm(Settings):
+class _Arm(Settings):
+    title: str = Field(min_length=1, description="name in tables and figures")
+
+
+class PlainArm(_Arm):
     """An arm without mixing: empirical risk minimization."""
 
-    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["none"]
     training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
 
 
-class MixUpArm(Settings):
+class MixUpArm(_Arm):
     """An arm with ``vicinal.MixUp``."""
 
-    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["mixup"]
     alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf means lam = 0.5")
     mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
@@ -300,6 +316,32 @@ class Recipe(Settings):
     known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="sentences on known differences from the published runs"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _check_arms(self) -> "Recipe":
+        arms, network = self.arms, self.model.name
+        named = {"baseline": self.baseline}
+        named |= {f"published.{k}.arm": row.arm for k, row in enumerate(self.published)}
+        problems = [
+            f".{k}: {unknown('arm', arm, arms)}" for k, arm in named.items() if arm not in arms
+        ]
+        if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
+            problems.append(".corrupted_labels: expected different fractions, got one twice.")
+        if len({arm.title for arm in arms.values()}) < len(arms):
+            problems.append(".arms: expected a different title for each arm, got one twice.")
+        layers = mixing_layers(network)
+        for name, arm in arms.items():
+            for layer in getattr(arm, "at", ()):
+                if layers is not None and layer not in layers:
+                    what = f"layer of {network}"
+                    problems.append(f".arms.{name}.at: {unknown(what, layer, layers)}")
+            try:
+                self.training_of(name)
+            except pydantic.ValidationError as error:
+                lines = error_lines(error, arm.training)
+                problems += [f".arms.{name}.training.{line}" for line in lines]
+        raise_all(problems)
+        return self
 
     def training_of(self, arm: str) -> Training:
         """Return how an arm is trained: ``training`` with the changes of the arm."""
