@@ -44,7 +44,7 @@ def test_a_variant_takes_the_place_of_fields_and_is_in_the_name():
     assert short.training.epochs == 3
     assert short.data.source == "digits"
     assert len({short.training_of(arm).model_dump_json() for arm in short.arms}) == 1
-    with pytest.raises(UserError, match="has no variant 'long'. It has: short"):
+    with pytest.raises(UserError, match=r"has no variant 'long'\. It has: short"):
         read_recipe("cifar10-resnet50", variant="long")
 
 
