@@ -157,27 +157,33 @@ OGG = wav_bytes(sine(seconds=1), format="OGG")
 # Where lengths stand: the size of the data chunk at 40 in a WAV, and in a FLAC the low half of the
 # number of samples at 22.
 BAD = {
-    "an empty file": (b"", "empty file"),
+    "an empty file": (b"", "cannot decode"),
     "no samples": (wav_bytes(np.zeros(0)), "no samples"),
-    "a cut WAV": (WAV[:-100], "'data' should end"),
+    "a cut WAV": (WAV[:-100], "incomplete"),
     "a WAV cut in its header": (WAV[:30], "incomplete"),
-    "a WAV of ten bytes": (WAV[:10], "10 bytes"),
+    "a WAV of ten bytes": (WAV[:10], "incomplete"),
     "a cut FLAC": (FLAC[: len(FLAC) // 2], "damaged|incomplete"),
     "a cut FLAC whose beginning is there": (FLAC[: len(FLAC) * 3 // 4], "damaged|incomplete"),
     "a cut OGG": (OGG[: len(OGG) // 2], "last page"),
-    "text": (b"hello, this is no sound\n" * 20, "not a sound file"),
+    "text": (b"hello, this is no sound\n" * 20, "cannot decode"),
     "a WAV that claims less than it has": (
         changed(WAV, 40, struct.pack("<I", 10)),
-        "claims to end",
+        "claim to end",
     ),
-    "a WAV that claims 1 GB": (changed(WAV, 40, b"\x00\x00\x00\x40"), "claims to end"),
+    "a WAV without one byte": (WAV[:-1], "claim to end at 844"),
+    "a WAV without lengths, from a program that was killed": (
+        changed(changed(WAV, 4, bytes(4)), 40, bytes(4)),
+        "damaged",
+    ),
+    "a WAV that claims 1 GB": (changed(WAV, 40, b"\x00\x00\x00\x40"), "claim to end"),
     "a FLAC that claims hours": (changed(FLAC, 22, b"\x7f\xff\xff\xff"), "damaged|incomplete"),
     "NaN": (wav_bytes(np.array([0.0, np.nan]), subtype="FLOAT"), "sample 1 is not a finite"),
     "infinity": (wav_bytes(np.array([np.inf, 0]), subtype="DOUBLE"), "sample 0 is not a finite"),
     "integers as floats": (wav_bytes(np.array([9000.0]), subtype="FLOAT"), "full scale"),
-    "a rate of 7 Hz": (wav_bytes(np.zeros(9), 7), "sampling rate .* got 7"),
+    "a rate of 7 Hz": (wav_bytes(np.zeros(9), 7), "sampling rate from 1000 .* got 7"),
     "a rate of 2 GHz": (wav_bytes(np.zeros(9), 2**31 - 1), "sampling rate"),
-    "40 channels": (wav_bytes(np.zeros((9, 40))), "got 40"),
+    "40 channels": (wav_bytes(np.zeros((9, 40))), "channels from 1 to 16, got 40"),
+    "no channels": (changed(WAV, 22, bytes(2)), "Channel count is zero"),
 }
 
 
@@ -205,15 +211,23 @@ def test_a_bad_recording_raises_an_error_with_its_name_or_is_skipped(commands, k
 AUDIO = Path(__file__).parents[1] / "cases" / "audio"
 
 
-@pytest.mark.parametrize("name", ["ff", "sox", "r8", "00"])
+@pytest.mark.parametrize("name", ["ff", "sox"])
 def test_a_wav_without_its_length_is_read_whole_with_a_warning(name):
-    data = (AUDIO / f"{name}.wav").read_bytes()
     counts = RecordingCounts()
-    known = np.frombuffer(data[44:], "<i2") / 2**15
     wave = read_recording(AUDIO / f"{name}.wav", rate=16000, counts=counts)
-    assert np.array_equal(wave, known.astype(np.float32))
+    assert np.array_equal(wave, samples_of(name))
     assert (len(wave), counts.warned) == (16000, 1)
-    assert f"{name}.wav (the lengths in its header are wrong)" in counts.warning
+    assert f"{name}.wav (its header has no length, so its end may be missing)" in counts.warning
+
+
+def test_a_wav_whose_header_has_only_a_wrong_length_of_the_file_is_read_whole():
+    assert np.array_equal(read_recording(AUDIO / "r8.wav", rate=16000), samples_of("r8"))
+
+
+def samples_of(name):
+    """Return the samples behind a header of 44 bytes."""
+    data = (AUDIO / f"{name}.wav").read_bytes()
+    return (np.frombuffer(data[44:], "<i2") / 2**15).astype(np.float32)
 
 
 def test_an_ogg_file_without_an_end_mark_is_read_whole_with_a_warning():
@@ -242,17 +256,17 @@ def test_an_mp3_without_a_xing_header_is_read_whole(name, samples):
     assert threading.active_count() == threads
 
 
-def test_a_flac_stream_without_its_length_is_refused_as_what_the_library_cannot_read(tmp_path):
+def test_a_flac_file_without_its_length_raises_an_error(tmp_path):
     (tmp_path / "stream.flac").write_bytes(changed(FLAC, 21, bytes([FLAC[21] & 0xF0, 0, 0, 0, 0])))
-    with pytest.raises(UserError, match=r"no length in its header, .* libsndfile cannot read it"):
+    with pytest.raises(UserError, match=r"libsndfile cannot decode .* Try to convert it to WAV"):
         read_recording(tmp_path / "stream.flac", rate=8000)
 
 
 def test_recordings_that_take_more_than_max_bytes_raise_an_error(tmp_path):
     path = write(tmp_path / "a.wav", sine(seconds=1))
-    with pytest.raises(UserError, match=r"samples of 1 channels take \d+ bytes once they are dec"):
+    with pytest.raises(UserError, match=r"a.wav: expected at most max_bytes = 1000"):
         read_recording(path, rate=8000, max_bytes=1000)
-    with pytest.raises(UserError, match=r"more than max_bytes = 1000"):
+    with pytest.raises(UserError, match=r"mp3: expected at most max_bytes = 1000"):
         read_recording(AUDIO / "loud_then_quiet_noxing.mp3", rate=16000, max_bytes=1000)
 
 
@@ -271,8 +285,8 @@ def test_what_was_resampled_cut_padded_and_skipped_is_noted(tmp_path, in_memory)
         f"7 {of} were resampled to 16000 Hz, from 8000 Hz (7)",
         f"3 {of} were cut to 0.5 s, the longest from 1.5 s; ?seconds=N sets another length",
         f"1 {of} were padded with zeros to 0.5 s, the shortest from 0.25 s",
-        f"1 {of} were read despite wrong headers, such as /no/0.wav (the lengths in its header are "
-        "wrong)",
+        f"1 {of} were read despite wrong headers, such as /no/0.wav (its header has no length, so "
+        "its end may be missing)",
     ]
 
 
@@ -361,12 +375,12 @@ def test_a_relative_path_is_looked_for_under_the_root(commands):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("yes/9.wav", "line 3: 'yes/9.wav' does not exist"),
-        ("../words/yes/1.wav", "line 3: .* points outside the folder"),
-        ("yes/../../words/yes/1.wav", "line 3: .* points outside the folder"),
-        ("/etc/passwd", "line 3: .* points outside the folder"),
-        ("_background_noise_/hum.wav", "line 3: .* does not exist"),
-        ("no/3.wav", r"is in testing_list\.txt too"),
+        ("yes/9.wav", "line 3: .*got 'yes/9.wav', which is not a recording in this folder"),
+        ("../words/yes/1.wav", "line 3: .* not a recording in this folder"),
+        ("yes/../../words/yes/1.wav", "line 3: .* not a recording in this folder"),
+        ("/etc/passwd", "line 3: .* not a recording in this folder"),
+        ("_background_noise_/hum.wav", "line 3: .* not a recording in this folder"),
+        ("no/3.wav", r"which is in testing_list\.txt too"),
     ],
 )
 def test_a_bad_line_of_a_list_raises_an_error_with_its_number_or_is_skipped(
@@ -397,32 +411,37 @@ def test_a_list_that_is_not_text_raises_an_error(commands):
 
 def test_an_empty_folder_of_a_word_raises_an_error_or_is_skipped(commands):
     (commands / "maybe").mkdir()
-    with pytest.raises(UserError, match=r"maybe: expected recordings of a word, got none"):
+    with pytest.raises(UserError, match=r"maybe: expected recordings, got none"):
         load(commands)
     loaded = load(commands, skip_bad=True)
     assert loaded.classes == ("no", "yes")
     assert "maybe" in loaded.train.skipped[0]
 
 
-def test_a_link_to_outside_raises_an_error_or_is_skipped(commands, tmp_path):
-    outside = write(tmp_path / "secret.wav", sine())
-    (commands / "yes" / "5.wav").symlink_to(outside)
-    with pytest.raises(UserError, match=r"5\.wav links to outside"):
+def test_symbolic_links_are_followed(commands, tmp_path):
+    elsewhere = write(tmp_path / "elsewhere" / "a.wav", sine())
+    (commands / "yes" / "5.wav").symlink_to(elsewhere)
+    (commands / "maybe").symlink_to(elsewhere.parent)
+    loaded = load(commands)
+    assert loaded.classes == ("maybe", "no", "yes")
+    assert loaded.train.targets.tolist() == [0, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (os.mkfifo, "odd: expected a recording, got something that is not a file"),
+        (os.mkdir, "odd: expected a recording, got something that is not a file"),
+        (lambda path: path.symlink_to("odd"), "odd cannot be read"),
+        (lambda path: path.symlink_to("nowhere"), "odd cannot be read"),
+    ],
+    ids=["pipe", "folder", "link to itself", "dangling link"],
+)
+def test_anything_but_a_file_among_the_recordings_raises_an_error(commands, make, sentence):
+    make(commands / "yes" / "odd")
+    with pytest.raises(UserError, match=sentence):
         load(commands)
     assert len(load(commands, skip_bad=True).train) == 4
-
-
-def test_a_word_that_is_a_link_to_outside_raises_an_error(commands, tmp_path):
-    write(tmp_path / "elsewhere" / "a.wav", sine())
-    (commands / "maybe").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="links to outside"):
-        load(commands)
-
-
-def test_a_pipe_or_a_folder_among_the_recordings_raises_an_error(commands):
-    os.mkfifo(commands / "yes" / "pipe.wav")
-    with pytest.raises(UserError, match=r"pipe\.wav: expected a recording, which is a file"):
-        load(commands)
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -442,7 +461,7 @@ def test_a_word_of_which_every_recording_is_bad_raises_an_error(commands):
 
 def test_an_empty_list_raises_an_error(commands):
     (commands / "testing_list.txt").write_text("")
-    with pytest.raises(UserError, match="test split has no recordings"):
+    with pytest.raises(UserError, match="expected recordings in the test split, got none"):
         load(commands)
 
 
@@ -451,8 +470,8 @@ def test_an_empty_list_raises_an_error(commands):
     [
         ({"feature": "wave"}, "did you mean 'features'"),
         ({"features": "log_mel"}, "did you mean 'log-mel'"),
-        ({"rate": "16k"}, "rate: expected a number from 1000 to .*'16k'"),
-        ({"rate": "8000.5"}, "whole number"),
+        ({"rate": "16k"}, "rate: expected an integer from 1000 to .*'16k'"),
+        ({"rate": "8000.5"}, "rate: expected an integer .*'8000.5'"),
         ({"seconds": "0"}, "seconds: expected"),
         ({"seconds": "nan"}, "seconds: expected"),
         ({"seconds": "1e12"}, "seconds: expected"),
@@ -465,7 +484,7 @@ def test_bad_options_raise_an_error(commands, options, sentence):
 
 @pytest.mark.parametrize("where", ["", "no_such_folder"])
 def test_a_missing_folder_raises_an_error(where):
-    with pytest.raises(UserError, match="expected a folder of spoken words"):
+    with pytest.raises(UserError, match="folder of spoken words"):
         load(where)
 
 

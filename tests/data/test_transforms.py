@@ -13,7 +13,6 @@ from vicinal.data.transforms import (
     RandomCrop,
     RandomHorizontalFlip,
     RandomResizedCrop,
-    boxes,
 )
 from vicinal.errors import UserError
 
@@ -28,7 +27,7 @@ ALL = [
 ]
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
-every_augmentation = pytest.mark.parametrize("augmentation", ALL, ids=str)
+every_transform = pytest.mark.parametrize("transform", ALL, ids=str)
 
 
 def seeded(seed=0):
@@ -40,38 +39,38 @@ def images(batch=12, channels=3, height=9, width=11, dtype=torch.uint8):
     return torch.randint(256, shape, generator=seeded(batch + height)).to(dtype)
 
 
-def drawn_for(augmentation, x, seed=0):
-    return augmentation.draw(len(x), tuple(x.shape[1:]), seeded(seed))
+def drawn_for(transform, x, seed=0):
+    return transform.draw(len(x), tuple(x.shape[1:]), seeded(seed))
 
 
-# What every augmentation promises.
+# What every transform promises.
 
 
-@every_augmentation
-def test_one_seed_draws_the_same_and_another_seed_something_else(augmentation):
-    first, again, other = (augmentation.draw(50, (3, 9, 11), seeded(seed)) for seed in (1, 1, 2))
+@every_transform
+def test_numbers_depend_only_on_the_seed(transform):
+    first, again, other = (transform.draw(50, (3, 9, 11), seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert first.dtype == torch.float64
     assert len(first) == 50
-    assert isinstance(augmentation, CenterCrop) or not torch.equal(first, other)
+    assert isinstance(transform, CenterCrop) or not torch.equal(first, other)
 
 
-@every_augmentation
-def test_rows_by_themselves_become_what_they_become_in_the_batch(augmentation):
+@every_transform
+def test_an_image_is_transformed_independently_of_the_rest_of_its_batch(transform):
     x = images(batch=140, height=32, width=32)  # more than one block
-    drawn = drawn_for(augmentation, x)
-    whole = augmentation.apply(x, drawn)
-    splits = [augmentation.apply(x[i::3], drawn[i::3]) for i in range(3)]
+    drawn = drawn_for(transform, x)
+    whole = transform.apply(x, drawn)
+    splits = [transform.apply(x[i::3], drawn[i::3]) for i in range(3)]
     assert all(torch.equal(whole[i::3], split) for i, split in enumerate(splits))
 
 
-@every_augmentation
+@every_transform
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
+def test_the_argument_is_not_modified_and_its_type_is_kept(transform, dtype):
     x = images(dtype=dtype)
-    drawn = drawn_for(augmentation, x)
+    drawn = drawn_for(transform, x)
     before, drawn_before = x.clone(), drawn.clone()
-    out = augmentation.apply(x, drawn)
+    out = transform.apply(x, drawn)
     assert torch.equal(x, before)
     assert torch.equal(drawn, drawn_before)
     assert out.dtype == dtype
@@ -80,63 +79,63 @@ def test_the_argument_is_unharmed_and_its_type_is_kept(augmentation, dtype):
     assert torch.equal(x, before)
 
 
-@every_augmentation
+@every_transform
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_floating_point_images_agree_with_bytes(augmentation, dtype):
+def test_floating_point_images_agree_with_bytes(transform, dtype):
     x = images()
-    drawn = drawn_for(augmentation, x)
-    expected = augmentation.apply(x, drawn).double()
-    out = augmentation.apply(x.to(dtype), drawn).double()
+    drawn = drawn_for(transform, x)
+    expected = transform.apply(x, drawn).double()
+    out = transform.apply(x.to(dtype), drawn).double()
     # Half of a step by rounding to bytes, and what the type rounds by itself.
     assert (out - expected).abs().max() <= 0.501 + 128 * torch.finfo(dtype).eps
 
 
-@every_augmentation
+@every_transform
 @pytest.mark.parametrize("batch", [0, 1])
-def test_a_batch_of_none_or_one_has_the_shape_of_any_other(augmentation, batch):
+def test_empty_and_single_batches_give_images_of_the_same_shape(transform, batch):
     x = images(batch=2)
-    shape = augmentation.apply(x, drawn_for(augmentation, x)).shape[1:]
+    shape = transform.apply(x, drawn_for(transform, x)).shape[1:]
     x = x[:batch]
-    assert augmentation.apply(x, drawn_for(augmentation, x)).shape == (batch, *shape)
+    assert transform.apply(x, drawn_for(transform, x)).shape == (batch, *shape)
 
 
-@every_augmentation
-def test_the_layout_in_memory_makes_no_difference(augmentation):
+@every_transform
+def test_the_memory_format_makes_no_difference(transform):
     x = images()
-    drawn = drawn_for(augmentation, x)
-    expected = augmentation.apply(x, drawn)
+    drawn = drawn_for(transform, x)
+    expected = transform.apply(x, drawn)
     gaps = torch.stack([x, x + 1], dim=-1)[..., 0]
-    turned = x.transpose(2, 3).contiguous().transpose(2, 3)
-    for other in (x.to(memory_format=torch.channels_last), gaps, turned):
+    transposed = x.transpose(2, 3).contiguous().transpose(2, 3)
+    for other in (x.to(memory_format=torch.channels_last), gaps, transposed):
         assert not other.is_contiguous()
-        out = augmentation.apply(other, drawn)
+        out = transform.apply(other, drawn)
         assert torch.equal(out, expected)
         assert out.is_contiguous()
 
 
-@every_augmentation
-def test_images_of_one_channel_are_accepted(augmentation):
+@every_transform
+def test_images_of_one_channel_are_accepted(transform):
     x = images(channels=1)
-    out = augmentation.apply(x, drawn_for(augmentation, x))
+    out = transform.apply(x, drawn_for(transform, x))
     assert out.shape[1] == 1
     assert not torch.equal(out, x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-@every_augmentation
-def test_a_gpu_makes_the_same_images_without_waiting(augmentation):
+@every_transform
+def test_a_gpu_gives_the_same_images_without_synchronizing(transform):
     x = images(batch=70, height=32, width=32)
-    drawn = drawn_for(augmentation, x)
+    drawn = drawn_for(transform, x)
     there = x.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        out = augmentation.apply(there, drawn)
+        out = transform.apply(there, drawn)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert (out.cpu().int() - augmentation.apply(x, drawn).int()).abs().max() <= 1
+    assert (out.cpu().int() - transform.apply(x, drawn).int()).abs().max() <= 1
 
 
-def test_recipes_name_each_augmentation():
+def test_recipes_can_name_each_random_transform():
     made = {
         name: make(size=8) if "resized" in name else make() for name, make in TRANSFORMS.items()
     }
@@ -155,7 +154,7 @@ def test_recipes_name_each_augmentation():
 @pytest.mark.parametrize(
     ("padding", "size"), [(4, None), (0, 5), (3, 8), (1, 11), (5, 13), (0, None)]
 )
-def test_a_padded_crop_is_what_a_loop_over_padded_images_cuts(padding, size, dtype):
+def test_a_random_crop_agrees_with_a_loop_over_padded_images(padding, size, dtype):
     crop = RandomCrop(padding=padding, size=size)
     x = images(batch=40, height=9, width=11, dtype=dtype)
     drawn = drawn_for(crop, x)
@@ -168,7 +167,7 @@ def test_a_padded_crop_is_what_a_loop_over_padded_images_cuts(padding, size, dty
         assert np.array_equal(out[i].float().numpy(), expected)
 
 
-def test_all_places_of_a_window_are_equally_likely():
+def test_all_positions_of_a_window_are_equally_likely():
     drawn = RandomCrop(padding=1, size=3).draw(70_000, (3, 3, 7), seeded())
     counts = torch.zeros(3, 7, dtype=torch.float64)
     counts.index_put_(
@@ -179,24 +178,10 @@ def test_all_places_of_a_window_are_equally_likely():
     assert chi_square < 45.3  # exceeded by chance once in 1,000 at 20 degrees of freedom
 
 
-def test_devices_without_numpy_cut_the_same_windows():
-    padded = images(batch=30)
-    corners = torch.stack([torch.arange(30) % 5, torch.arange(30) % 6], dim=1)
-    places, size = (5, 6), (5, 6)
-    expected = torch.stack(
-        [
-            image[:, top : top + 5, left : left + 6]
-            for image, (top, left) in zip(padded, corners.tolist(), strict=True)
-        ]
-    )
-    assert torch.equal(boxes._cut_by_torch(padded, corners, places, size), expected)
-    assert torch.equal(boxes._cut_by_numpy(padded, corners, places, size), expected)
-
-
 @pytest.mark.parametrize(
     ("size", "rows", "columns"), [(3, [1, 2, 3], [1, 2, 3]), (4, [0, 1, 2, 3], [1, 2, 3, 4])]
 )
-def test_a_center_crop_has_as_much_on_either_side(size, rows, columns):
+def test_a_center_crop_cuts_the_same_amount_on_either_side(size, rows, columns):
     x = torch.arange(30, dtype=torch.uint8).view(1, 1, 5, 6)
     expected = [[6 * row + column for column in columns] for row in rows]
     assert CenterCrop(size).apply(x, torch.empty(1, 0)).tolist() == [[expected]]
@@ -205,22 +190,22 @@ def test_a_center_crop_has_as_much_on_either_side(size, rows, columns):
 # Flips.
 
 
-def test_a_flip_turns_the_drawn_images_and_no_other():
+def test_only_the_drawn_images_are_flipped():
     x = images(batch=20)
     drawn = drawn_for(RandomHorizontalFlip(), x)
     out = RandomHorizontalFlip().apply(x, drawn)
-    for i, turned in enumerate(drawn[:, 0].tolist()):
+    for i, flipped in enumerate(drawn[:, 0].tolist()):
         rows = x[i].tolist()
-        expected = [[row[::-1] for row in channel] for channel in rows] if turned else rows
+        expected = [[row[::-1] for row in channel] for channel in rows] if flipped else rows
         assert out[i].tolist() == expected
     assert 0 < drawn.sum() < 20
 
 
-@pytest.mark.parametrize("rate", [0, 0.2, 0.5, 1])
-def test_the_rate_is_the_share_that_is_flipped(rate):
-    drawn = RandomHorizontalFlip(rate).draw(40_000, (3, 4, 4), seeded())
+@pytest.mark.parametrize("p", [0, 0.2, 0.5, 1])
+def test_p_is_the_share_of_flipped_images(p):
+    drawn = RandomHorizontalFlip(p).draw(40_000, (3, 4, 4), seeded())
     assert set(drawn.unique().tolist()) <= {0.0, 1.0}
-    assert drawn.mean().item() == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / 40_000))
+    assert drawn.mean().item() == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 40_000))
 
 
 # Colors.
@@ -249,7 +234,7 @@ AMOUNTS = torch.cartesian_prod(*torch.tensor([[-90.0, 17.5, 90.0], [-200, 0, 60]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
-def test_colors_shift_as_in_colorsys(dtype):
+def test_colors_are_shifted_as_by_colorsys(dtype):
     x = awkward_images().to(dtype)
     if dtype != torch.uint8:
         x = x * 0.999
@@ -262,26 +247,26 @@ def test_colors_shift_as_in_colorsys(dtype):
         assert (out[i].flatten(1).T - expected).abs().max() <= off
 
 
-def test_no_amount_changes_no_color():
+def test_amounts_of_zero_change_nothing():
     x = awkward_images()
     assert torch.equal(HLSJitter().apply(x, torch.zeros(len(x), 3)), x)
 
 
-def test_hue_goes_round_the_circle():
+def test_full_turns_of_the_hue_change_nothing():
     x = awkward_images()
     turns = torch.tensor([[180.0, 0, 0], [-180, 0, 0], [360, 0, 0]]).repeat(8, 1)
     assert torch.equal(HLSJitter().apply(x, turns), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
-def test_one_channel_has_lightness_alone(dtype):
+def test_images_of_one_channel_change_only_in_lightness(dtype):
     x = torch.tensor([10, 100, 250]).to(dtype).view(1, 1, 1, 3).expand(2, 1, 1, 3)
     drawn = torch.tensor([[50.0, 50, 20], [-50, 50, -20]])
     out = HLSJitter().apply(x, drawn)
     assert out.flatten(1).tolist() == [[30, 120, 255], [0, 80, 230]]
 
 
-def test_amounts_are_uniform_on_both_sides_and_independent():
+def test_amounts_are_uniform_around_zero_and_independent():
     drawn = HLSJitter(hue=36, saturation=50, lightness=20).draw(20_000, (3, 4, 4), seeded())
     unit = drawn / torch.tensor([36, 50, 20])
     quantiles = torch.linspace(0, 1, 11, dtype=torch.float64)
@@ -297,7 +282,7 @@ def test_amounts_are_uniform_on_both_sides_and_independent():
 
 
 @pytest.mark.parametrize("size", [1, 5, 9, 24])
-def test_a_resized_crop_is_what_interpolate_makes_of_the_box(size):
+def test_a_resized_crop_agrees_with_interpolate(size):
     crop = RandomResizedCrop(size)
     x = images(batch=60, height=13, width=9)
     drawn = drawn_for(crop, x)
@@ -319,7 +304,7 @@ def test_a_box_of_the_whole_image_at_its_own_size_changes_nothing():
     assert torch.equal(RandomResizedCrop(9).apply(x, whole), x)
 
 
-def test_area_and_shape_of_a_box_are_uniform_where_all_boxes_fit():
+def test_area_and_log_ratio_are_uniform_if_all_boxes_fit():
     side = 1000
     crop = RandomResizedCrop(8, scale=(0.02, 0.2), ratio=(1 / 2, 4))
     _, _, height, width = crop.draw(20_000, (3, side, side), seeded()).T
@@ -334,7 +319,7 @@ def test_area_and_shape_of_a_box_are_uniform_where_all_boxes_fit():
     assert abs(torch.corrcoef(torch.stack([areas, log_ratios]))[0, 1]) < 0.03
 
 
-def test_places_of_a_box_are_equally_likely_and_inside():
+def test_all_positions_of_a_box_are_equally_likely():
     crop = RandomResizedCrop(8, scale=(0.25, 0.25), ratio=(1, 1))
     top, left, height, width = crop.draw(20_000, (3, 8, 8), seeded()).T
     assert set(height.tolist()) == set(width.tolist()) == {4.0}
@@ -363,12 +348,12 @@ def test_boxes_never_leave_the_image(shape):
     ],
     ids=["wide", "tall", "a third of a pixel"],
 )
-def test_the_middle_is_taken_where_no_box_fits(shape, ratio, expected):
+def test_the_middle_is_used_if_no_box_fits(shape, ratio, expected):
     crop = RandomResizedCrop(8, scale=(1, 1), ratio=ratio)
     assert crop.draw(5, shape, seeded()).tolist() == [expected] * 5
 
 
-def test_the_middle_is_taken_as_often_as_ten_attempts_fail():
+def test_the_middle_is_used_as_often_as_ten_attempts_fail():
     drawn = RandomResizedCrop(8, scale=(0.8, 1)).draw(4_000, (3, 64, 64), seeded())
     whole = (drawn[:, 2:] == 64).all(1).double().mean().item()
     generator = np.random.default_rng(0)
@@ -382,7 +367,7 @@ def test_the_middle_is_taken_as_often_as_ten_attempts_fail():
     assert 0 < failures < 400
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -409,13 +394,13 @@ def test_the_middle_is_taken_as_often_as_ten_attempts_fail():
         (lambda: RandomResizedCrop(8, ratio=(math.nan, 1)), r"ratio.*\(nan, 1\)"),
     ],
 )
-def test_settings_out_of_range_are_refused(make, sentence):
+def test_settings_out_of_range_raise_an_error(make, sentence):
     with pytest.raises(UserError, match=sentence):
         make()
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "shape", "sentence"),
+    ("transform", "shape", "sentence"),
     [
         (
             RandomCrop(1, size=12),
@@ -425,54 +410,52 @@ def test_settings_out_of_range_are_refused(make, sentence):
         (RandomCrop(4), (3, 3, 11), "padding of at most 2 for images of 3 x 11 .*got 4"),
         (RandomCrop(10, size=12), (3, 9, 11), "padding of at most 9 for images of 9 x 11 .*got 10"),
         (RandomCrop(4, size=4), (3, 9, 9), "padding of at most 3 .* windows of 4 x 4, got 4"),
-        (CenterCrop(10), (3, 9, 11), "images of 9 x 11, got 10 x 10;"),
+        (CenterCrop(10), (3, 9, 11), "images of 9 x 11, got 10 x 10\\."),
         (HLSJitter(), (2, 9, 11), "3 channels .* or 1, got 2"),
         (HLSJitter(), (4, 9, 11), "3 channels .* or 1, got 4"),
     ],
     ids=str,
 )
-def test_images_of_an_unfit_size_raise_when_drawing_and_when_applying(
-    augmentation, shape, sentence
-):
+def test_images_of_an_unsuitable_size_raise_an_error_in_draw_and_apply(transform, shape, sentence):
     with pytest.raises(UserError, match=sentence):
-        augmentation.draw(2, shape, seeded())
-    columns = {RandomCrop: 2, CenterCrop: 0, HLSJitter: 3}[type(augmentation)]
+        transform.draw(2, shape, seeded())
+    columns = {RandomCrop: 2, CenterCrop: 0, HLSJitter: 3}[type(transform)]
     with pytest.raises(UserError, match=sentence):
-        augmentation.apply(torch.zeros(2, *shape), torch.zeros(2, columns))
+        transform.apply(torch.zeros(2, *shape), torch.zeros(2, columns))
 
 
-@every_augmentation
-def test_inputs_that_are_not_images_raise(augmentation):
+@every_transform
+def test_inputs_that_are_not_images_raise_an_error(transform):
     with pytest.raises(UserError, match=r"expected images .* got examples of shape \(13,\)"):
-        augmentation.draw(2, (13,), seeded())
-    columns = augmentation.draw(2, (3, 40, 40), seeded()).shape[1]
+        transform.draw(2, (13,), seeded())
+    columns = transform.draw(2, (3, 40, 40), seeded()).shape[1]
     with pytest.raises(UserError, match=r"got examples of shape \(13,\)"):
-        augmentation.apply(torch.zeros(2, 13), torch.zeros(2, columns))
+        transform.apply(torch.zeros(2, 13), torch.zeros(2, columns))
     with pytest.raises(UserError, match=r"uint8 or floating point, got torch\.int64"):
-        augmentation.apply(torch.zeros(2, 3, 9, 9, dtype=torch.int64), torch.zeros(2, columns))
+        transform.apply(torch.zeros(2, 3, 9, 9, dtype=torch.int64), torch.zeros(2, columns))
 
 
-@every_augmentation
-def test_numbers_drawn_for_another_batch_are_refused(augmentation):
+@every_transform
+def test_numbers_drawn_for_another_batch_raise_an_error(transform):
     x = images()
-    drawn = drawn_for(augmentation, x)
+    drawn = drawn_for(transform, x)
     for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
         with pytest.raises(ValueError, match=r"expected drawn of shape \(12, .\), got \(1"):
-            augmentation.apply(x, other)
+            transform.apply(x, other)
 
 
-@pytest.mark.parametrize("augmentation", [RandomCrop(), RandomResizedCrop(6)], ids=str)
+@pytest.mark.parametrize("transform", [RandomCrop(), RandomResizedCrop(6)], ids=str)
 @pytest.mark.parametrize("wrong", [-1.0, 30.0, math.nan])
-def test_boxes_drawn_for_larger_images_are_refused(augmentation, wrong):
+def test_boxes_drawn_for_larger_images_raise_an_error(transform, wrong):
     x = images()
-    drawn = drawn_for(augmentation, x)
+    drawn = drawn_for(transform, x)
     drawn[3, 1] = wrong
-    with pytest.raises(ValueError, match="that leaves its image; draw for images of this size"):
-        augmentation.apply(x, drawn)
+    with pytest.raises(ValueError, match="got a box that leaves its image"):
+        transform.apply(x, drawn)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
+def test_values_beyond_the_range_by_rounding_are_accepted(dtype):
     x = awkward_images().to(dtype)
     x = torch.where(x == 255, 255.001, torch.where(x == 0, -0.001, x))
     out = HLSJitter().apply(x, AMOUNTS[: len(x)].double())
@@ -482,7 +465,7 @@ def test_colors_stay_in_range_and_take_what_rounding_leaves_of_it(dtype):
 
 @pytest.mark.parametrize("wrong", [-0.5, 256.0, math.nan, math.inf])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colors_of_normalized_images_are_refused(wrong, channels):
+def test_normalized_images_raise_an_error(wrong, channels):
     x = images(channels=channels, dtype=torch.float32)
     x[5, 0, 2, 2] = wrong
     with pytest.raises(UserError, match=r"values from 0 to 255, got .* before Normalize"):

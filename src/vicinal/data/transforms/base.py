@@ -1,5 +1,6 @@
-"""The interface of transforms of batches of images, and checks of their arguments."""
+"""The interface of transforms of batches of images, and what they share."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from vicinal.errors import UserError
 
 
 class Transform(Protocol):
-    """A function of a batch of images, each with random numbers of its own.
+    """A function of a batch of images, with random numbers of its own for each image.
 
     ``draw`` draws all random numbers of a batch on the CPU; ``apply`` is deterministic and runs on
     any device.
@@ -38,7 +39,7 @@ class Transform(Protocol):
         Args:
             x: ``(batch, channels, height, width)`` uint8 or floating point, on any device, in any
                 memory format. Not modified.
-            drawn: ``(batch, k)`` from ``draw`` for images of this shape.
+            drawn: ``(batch, k)`` on the CPU, from ``draw`` for images of this shape.
 
         Returns:
             Images of the type of ``x``, on its device, contiguous, without a gradient.
@@ -51,14 +52,16 @@ class Transform(Protocol):
 
 
 def check_number(
-    owner: str, name: str, value: float, *, low: float = 0, high: float = 1e6, whole: bool = False
+    owner: object, name: str, *, low: float = 0, high: float = 1e6, kind: type[float] = float
 ) -> None:
     """Raise if a setting is not a number (or integer) from ``low`` to ``high``."""
-    kinds = (int,) if whole else (int, float)
+    value = getattr(owner, name)
+    kinds = (int,) if kind is int else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
-        kind = "an integer" if whole else "a number"
+        expected = "an integer" if kind is int else "a number"
         raise UserError(
-            f"{owner}: expected {name} to be {kind} from {low:g} to {high:g}, got {value!r}"
+            f"{type(owner).__name__}: expected {name} to be {expected} from {low:g} to {high:g}, "
+            f"got {value!r}."
         )
 
 
@@ -67,7 +70,7 @@ def check_image(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(
             f"{type(owner).__name__}: expected images (channels, height, width), got examples of "
-            f"shape {tuple(shape)}; remove this transform"
+            f"shape {tuple(shape)}. Remove this transform."
         )
     channels, height, width = shape
     return channels, height, width
@@ -78,9 +81,45 @@ def check_batch(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
     check_image(owner, tuple(x.shape[1:]))
     name = type(owner).__name__
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise UserError(f"{name}: expected images in uint8 or floating point, got {x.dtype}")
+        raise UserError(f"{name}: expected images in uint8 or floating point, got {x.dtype}.")
     if drawn.shape != (len(x), columns):
         raise ValueError(
-            f"{name}: expected drawn of shape {(len(x), columns)}, got {tuple(drawn.shape)}; pass "
+            f"{name}: expected drawn of shape {(len(x), columns)}, got {tuple(drawn.shape)}. Pass "
             "the result of its draw."
         )
+
+
+def map_blocks(
+    x: Tensor, size: tuple[int, int], function: Callable[[Tensor, slice], Tensor]
+) -> Tensor:
+    """Apply a floating-point function to images, in blocks that fit in the cache of a CPU.
+
+    Args:
+        x: ``(batch, channels, height, width)`` uint8 or floating point. Not modified.
+        size: (height, width) of the results.
+        function: maps a block of images, which is float32 (float64 if ``x`` is) and must not be
+            modified, and their rows in ``x`` to new images.
+
+    Returns:
+        ``(batch, channels, *size)``, contiguous, of the type of ``x``. Results for uint8 have to be
+        from 0 to 255, and are rounded to the nearest integer, half to even.
+
+    Example:
+        >>> x = torch.full((2, 1, 1, 1), 100, dtype=torch.uint8)
+        >>> map_blocks(x, (1, 1), lambda block, rows: block * 1.007).flatten().tolist()
+        [101, 101]
+    """
+    batch, channels, height, width = x.shape
+    working = torch.promote_types(x.dtype, torch.float32)
+    # Launching an operation on other devices takes longer.
+    pixels = 2**16 if x.device.type == "cpu" else 2**22
+    step = max(1, pixels // max(height * width, size[0] * size[1]))
+    out = x.new_empty(batch, channels, *size)
+    for start in range(0, batch, step):
+        rows = slice(start, start + step)
+        block = x[rows].to(working, memory_format=torch.contiguous_format)
+        new = function(block, rows)
+        # On the CPU, PyTorch vectorizes the conversions to int16 and from there to uint8, but not
+        # the direct one.
+        out[rows] = new.round().to(torch.int16) if x.dtype == torch.uint8 else new
+    return out

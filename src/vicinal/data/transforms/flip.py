@@ -28,7 +28,7 @@ class RandomHorizontalFlip:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_number("RandomHorizontalFlip", "p", self.p, high=1)
+        check_number(self, "p", high=1)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 1)``: 1 for an image that is flipped, else 0."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vicinal.data.transforms.base import check_batch, check_image, check_number
-from vicinal.data.transforms.pixels import mapped
+from vicinal.data.transforms.base import check_batch, check_image, check_number, map_blocks
 from vicinal.errors import UserError
 
 
@@ -17,7 +16,8 @@ class HLSJitter:
     Each amount is uniform between minus and plus the setting. Units are those of OpenCV's 8-bit
     HLS and of MXNet's ImageRecordIter (``random_h``, ``random_s``, ``random_l``), which, unlike
     this, clamps hue at red instead of wrapping around, and draws integers. Saturation and
-    lightness are clamped to 0 and 255. Images of one channel have only lightness.
+    lightness are clamped to 0 and 255. HLS is that of Python's ``colorsys``, where gray has the hue
+    of red, so that added saturation makes it reddish. Images of one channel have only lightness.
 
     Args:
         hue: in steps of 2 degrees, in ``[0, 180]``.
@@ -42,13 +42,13 @@ class HLSJitter:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_number("HLSJitter", "hue", self.hue, high=180)
-        check_number("HLSJitter", "saturation", self.saturation, high=255)
-        check_number("HLSJitter", "lightness", self.lightness, high=255)
+        check_number(self, "hue", high=180)
+        check_number(self, "saturation", high=255)
+        check_number(self, "lightness", high=255)
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw ``(size, 3)``: amounts of hue, saturation and lightness."""
-        _check_colors(check_image(self, shape)[0])
+        _check_channels(check_image(self, shape)[0])
         most = torch.tensor([self.hue, self.saturation, self.lightness], dtype=torch.float64)
         return (torch.rand(size, 3, dtype=torch.float64, generator=generator) * 2 - 1) * most
 
@@ -56,26 +56,32 @@ class HLSJitter:
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Change the colors; see ``Transform.apply``."""
         check_batch(self, x, drawn, 3)
-        _check_colors(x.shape[1])
+        _, channels, height, width = x.shape
+        _check_channels(channels)
         if x.is_floating_point():
             x = _in_color_range(x)
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        amounts = drawn.to(x.device, dtype, non_blocking=True)
+        working = torch.promote_types(x.dtype, torch.float32)
+        amounts = drawn.to(x.device, working, non_blocking=True)[..., None, None]
         hue, saturation, lightness = amounts.unbind(1)
-        if x.shape[1] == 3:
-            return shift_hls(x, hue=2 * hue, saturation=saturation, lightness=lightness)
+        turn = hue / 30
+        turns = torch.stack([turn, turn - 2, turn + 2], dim=1)  # from each primary color
+        # From -3 to 3, like `way` in _shifted, so that their sum is wrapped only once.
+        turns = turns - 6 * (turns / 6).round()
+        twice = saturation * (2 / 255)
 
-        def change(block: Tensor, rows: slice, _planes: Tensor) -> Tensor:
-            return block.add_(lightness[rows, None, None, None]).clamp_(0, 255)
+        def change(block: Tensor, rows: slice) -> Tensor:
+            if channels == 1:
+                return (block + lightness[rows, None]).clamp_(0, 255)
+            return _shifted(block, turns[rows], twice[rows], lightness[rows])
 
-        return mapped(x, (x.shape[2], x.shape[3]), change)
+        return map_blocks(x, (height, width), change)
 
 
-def _check_colors(channels: int) -> None:
+def _check_channels(channels: int) -> None:
     if channels not in (1, 3):
         raise UserError(
-            f"HLSJitter: expected images of 3 channels (red, green, blue) or 1, got {channels}; "
-            "remove this transform"
+            f"HLSJitter: expected images of 3 channels (red, green, blue) or 1, got {channels}. "
+            "Remove this transform."
         )
 
 
@@ -87,74 +93,35 @@ def _in_color_range(x: Tensor) -> Tensor:
         # Earlier transforms may have rounding errors. NaN fails too.
         if not (low >= -0.01 and high <= 255.01):
             raise UserError(
-                f"HLSJitter: expected values from 0 to 255, got {low:g} to {high:g}; put it before "
-                "Normalize"
+                f"HLSJitter: expected values from 0 to 255, got {low:g} to {high:g}. Put it before "
+                "Normalize."
             )
     return x
 
 
-def shift_hls(x: Tensor, *, hue: Tensor, saturation: Tensor, lightness: Tensor) -> Tensor:
-    """Add an amount per image to the hue, saturation and lightness of its pixels.
-
-    Saturation and lightness are clamped to 0 and 255, hue wraps around. HLS is that of Python's
-    ``colorsys``, where gray has the hue of red, so that added saturation makes it reddish.
-
-    Args:
-        x: ``(batch, 3, height, width)`` uint8 or floating point: red, green and blue in
-            ``[0, 255]``. Not modified.
-        hue: ``(batch,)`` in degrees, on the device of ``x``, float32 or float64 as the arithmetic
-            (so are the next two).
-        saturation: ``(batch,)`` in 255ths of full saturation.
-        lightness: ``(batch,)`` in 255ths of white.
-
-    Returns:
-        Of the shape and type of ``x``, contiguous; in floating point in ``[0, 255]`` up to
-        rounding.
-
-    Example:
-        >>> red = torch.tensor([200.0, 0.0, 0.0]).view(1, 3, 1, 1)
-        >>> none = torch.zeros(1)
-        >>> green = shift_hls(red, hue=none + 120, saturation=none, lightness=none)
-        >>> [round(value) for value in green.flatten().tolist()]
-        [0, 200, 0]
-    """
-    turn = hue / 60
-    turns = torch.stack([turn, turn - 2, turn + 2], dim=1)  # from each primary color
-    # From -3 to 3, like the way in _shift, so that their sum is wrapped only once.
-    turns = (turns - 6 * (turns / 6).round())[:, :, None, None]
-    double, lighter = (saturation * (2 / 255))[:, None, None], lightness[:, None, None]
-
-    def change(block: Tensor, rows: slice, planes: Tensor) -> Tensor:
-        return _shift(block, turns[rows], double[rows], lighter[rows], planes)
-
-    return mapped(x, (x.shape[2], x.shape[3]), change, planes=6)
-
-
-def _shift(x: Tensor, turns: Tensor, double: Tensor, lighter: Tensor, planes: Tensor) -> Tensor:
-    """Shift ``x`` in place; ``double`` is added to twice the saturation in ``[0, 1]``."""
+def _shifted(x: Tensor, turns: Tensor, twice: Tensor, lightness: Tensor) -> Tensor:
+    """Shift colors; ``twice`` is added to twice the saturation in ``[0, 1]``."""
     red, green, blue = x.unbind(1)
-    light, low, chroma, way, other, room = planes.unbind(0)
     tiny = torch.finfo(x.dtype).tiny
-    high = torch.maximum(torch.maximum(red, green, out=light), blue, out=light)
-    torch.minimum(torch.minimum(red, green, out=low), blue, out=low)
-    torch.sub(high, low, out=chroma)
-    # Sextants of the circle from red, up to 3 on either side: on the way the middle channel, the
-    # highest, or what red has lost rises from 0 to 1, one after the other, and greener is positive.
-    torch.sub(green, low, out=way).add_(torch.sub(blue, red, out=other)).add_(chroma)
-    way.div_(torch.clamp_min(chroma, tiny, out=other))
-    way.copysign_(torch.sub(green, blue, out=other))
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    # Sextants of the circle from red, up to 3 on either side. On the way, first the middle channel,
+    # then the highest, then what red has lost rises from 0 to 1. Toward green it is positive.
+    way = (green - low).add_(blue - red).add_(chroma)
+    way.div_(chroma.clamp_min(tiny)).copysign_(green - blue)
 
-    light.add_(low).mul_(0.5)
-    saturation = chroma.div_(_room(light, out=room).clamp_min_(tiny)).add_(double).clamp_(0, 2)
-    light.add_(lighter).clamp_(0, 255)
-    chroma = saturation.mul_(_room(light, out=room))
+    light = high.add_(low).mul_(0.5)
+    saturation = chroma.div_(_room(light).clamp_min_(tiny)).add_(twice).clamp_(0, 2)
+    light.add_(lightness).clamp_(0, 255)
+    chroma = saturation.mul_(_room(light))
 
-    part = torch.add(way[:, None], turns, out=x).abs_().sub_(3).abs_().clamp_(1, 2)
+    part = (way[:, None] + turns).abs_().sub_(3).abs_().clamp_(1, 2)
     # A channel is half of the chroma below the lightness where its part is 1, and above where 2.
     base = light.sub_(chroma, alpha=1.5)[:, None]
-    return torch.addcmul(base, chroma[:, None], part, out=x)
+    return torch.addcmul(base, chroma[:, None], part)
 
 
-def _room(light: Tensor, *, out: Tensor) -> Tensor:
+def _room(light: Tensor) -> Tensor:
     """Return the chroma that half of full saturation has at a lightness in ``[0, 255]``."""
-    return torch.minimum(light, torch.neg(light, out=out).add_(255), out=out)
+    return torch.minimum(light, 255 - light)
