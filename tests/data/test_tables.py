@@ -19,8 +19,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from vicinal.data import load
 from vicinal.data.dataset import LoadOptions
+from vicinal.data.tables import uci
 from vicinal.data.tables.load_table import load_table
-from vicinal.data.tables.uci import TABLES
 from vicinal.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -328,7 +328,7 @@ def numbers_of(data):
         ("cur.csv", {}, "price", "amounts of money", "drop=price"),
         ("pct.csv", {}, "x", "percentages", "drop=x"),
         ("date.csv", {}, "when", "dates or times", "drop=when"),
-        ("id.csv", {}, "id", "nearly one a row", "drop=id"),
+        ("id.csv", {}, "id", "nearly one category per row", "drop=id"),
     ],
 )
 def test_columns_that_are_not_what_they_look_like_are_warned_of(name, options, column, form, fix):
@@ -353,7 +353,7 @@ def test_numbers_of_another_form_are_read_where_the_user_says_so():
     air = case("airquality_like.csv", label="level", decimal=",", drop="Date,Time")
     assert numbers_of(air) == ["CO(GT)", "C6H6(GT)", "T", "RH", "AH", "", ""]
     (empty,) = warnings_of(air)
-    assert "'', '' hold no value" in empty
+    assert "without a value in the training split: '', ''" in empty
 
 
 def test_groups_of_other_than_three_digits_are_no_thousands(table):
@@ -441,7 +441,9 @@ def test_columns_with_commas_and_equal_signs_are_written_in_percent_encoding(tab
 
 
 def test_a_class_too_rare_for_both_splits_can_be_left_out():
-    with pytest.raises(UserError, match=r"class other .*rare=drop leaves the rows of such classes"):
+    with pytest.raises(
+        UserError, match=r"class other .*rare=drop to skip the rows of such classes"
+    ):
         case("rare.csv")
     data = case("rare.csv", rare="drop")
     assert (data.classes, len(data.train) + len(data.test)) == (("no", "yes"), 60)
@@ -481,19 +483,19 @@ def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
     wide = table(text, test=text, label="y")
     assert sum(len(note.text) for note in wide.notes) < 2000
     assert any("and 1,988 more (1,988 of numbers" in note.text for note in wide.notes)
-    assert any("and 1,995 more hold one value" in note.text for note in wide.notes)
+    assert any("and 1,995 more" in note.text for note in wide.notes)
 
 
 def test_a_column_that_counts_the_rows_is_warned_of(table):
     text = "n,a,y\n" + "".join(f"{k},{k * k},{'uv'[k % 2]}\n" for k in range(12))
     (warning,) = warnings_of(table(text))
-    assert warning == "column 'n' counts the rows: drop=n if it is an identifier"
+    assert warning == "columns that count the rows: 'n'. Pass drop=n if they are identifiers."
 
 
 def test_whole_numbers_taken_for_real_values_are_warned_of_where_they_repeat(table):
     text = "a,y\n" + "".join(f"{k * k % 31},{k % 25}\n" for k in range(75))
     (warning,) = warnings_of(table(text))
-    assert "25 different whole numbers; pass task=classification" in warning
+    assert "25 different integers. Pass task=classification" in warning
     assert warnings_of(table(text, task="regression")) == []
 
 
@@ -524,10 +526,10 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
         (PETS, {"labell": "kind"}, "no option of table 'labell'; did you mean 'label'"),
         (PETS, {"header": "maybe"}, "no value of the option header 'maybe'"),
         (PETS, {"task": "classify"}, "did you mean 'classification'"),
-        (PETS, {"drop": "kind"}, "the label 'kind' is in drop too"),
+        (PETS, {"drop": "kind"}, "drop has the label 'kind'"),
         (PETS, {"drop": "0,1"}, "no column except the label 'kind'"),
         (PETS, {"drop": "size,"}, "no column of t.csv ''"),
-        (PETS, {"categories": "kind", "task": "regression"}, "'kind' is in categories"),
+        (PETS, {"categories": "kind", "task": "regression"}, "categories has the label 'kind'"),
         (
             PETS,
             {"task": "regression"},
@@ -616,7 +618,7 @@ def test_the_columns_of_a_test_file_are_found_by_name(table):
     std = (8.75 / 4) ** 0.5
     want = torch.tensor([[(1 - 2.75) / std, 0, 1], [(5 - 2.75) / std, 1, 0]])
     torch.testing.assert_close(data.test.inputs, want)
-    assert any("ignored the column 'extra'" in note.text for note in data.notes)
+    assert any("t.csv does not have: 'extra'" in note.text for note in data.notes)
 
 
 def test_a_class_of_the_test_file_alone_is_refused(table):
@@ -707,7 +709,7 @@ def test_columns_of_another_table_are_found_by_name(tmp_path):
     assert torch.equal(other.test.inputs, first.test.inputs)
     assert torch.equal(other.test.targets, first.test.targets)
     assert [note.text for note in other.notes if "ignored" in note.text] == [
-        "other.csv: ignored the column 'extra0', which the training does not have"
+        "other.csv: ignored columns that the training does not have: 'extra0'"
     ]
 
 
@@ -809,18 +811,18 @@ def test_a_set_of_uci_uses_the_preparation_too(tmp_path):
         (tmp_path / folder).mkdir()
         rows = "".join(f"{k + shift},{k % 3},{k % 2}\n" for k in range(20))
         (tmp_path / folder / "HTRU_2.csv").write_text(rows)
-    first = TABLES["htru2"](str(tmp_path / "one"), {}, LoadOptions(tmp_path))
+    first = uci.load_htru2(str(tmp_path / "one"), {}, LoadOptions(tmp_path))
     wanted = LoadOptions(tmp_path, preparation=first.preparation)
-    other = TABLES["htru2"](str(tmp_path / "two"), {}, wanted)
+    other = uci.load_htru2(str(tmp_path / "two"), {}, wanted)
     scale = first.preparation["numbers"]["scale"][0]
     low = first.train.inputs[:, 0].min().item()
     assert len(other.test) == 20
     assert other.test.inputs[:, 0].min().item() > low + 900 / scale
-    iris = TABLES["iris"]("", {}, LoadOptions(tmp_path))
-    again = TABLES["iris"]("", {}, LoadOptions(tmp_path, preparation=iris.preparation))
+    iris = uci.load_iris("", {}, LoadOptions(tmp_path))
+    again = uci.load_iris("", {}, LoadOptions(tmp_path, preparation=iris.preparation))
     assert torch.equal(iris.test.inputs, again.test.inputs)
-    with pytest.raises(UserError, match="iris does not have the columns"):
-        TABLES["iris"]("", {}, wanted)
+    with pytest.raises(UserError, match="iris has no column"):
+        uci.load_iris("", {}, wanted)
 
 
 def test_arff_that_is_wrong_is_refused(table):
@@ -1010,7 +1012,7 @@ def rows_of(path, delimiter=","):
 )
 def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in_train):
     rows = rows_of(shared / "uci" / file)
-    data = TABLES[name]("", {}, LoadOptions(shared, seed=3))
+    data = getattr(uci, f"load_{name}")("", {}, LoadOptions(shared, seed=3))
     balance = Counter(row[-1] for row in rows)
     assert data.classes == tuple(sorted(balance, key=float))
     counts = data.train.targets.bincount(minlength=len(balance)) + data.test.targets.bincount(
@@ -1043,14 +1045,14 @@ def test_a_set_of_uci_agrees_with_a_slow_reading(shared, name, file, numbers, in
 
 def test_the_sexes_of_abalone_are_one_hot_behind_the_numbers(shared):
     rows = rows_of(shared / "uci" / "abalone.data")
-    data = TABLES["abalone"]("", {}, LoadOptions(shared))
+    data = uci.load_abalone("", {}, LoadOptions(shared))
     sexes = data.train.inputs[:, 7:].sum(dim=0) + data.test.inputs[:, 7:].sum(dim=0)
     assert sexes.tolist() == [sum(row[0] == sex for row in rows) for sex in "FIM"]
 
 
 def test_missing_cells_of_arrhythmia_are_the_mean(shared):
     rows = rows_of(shared / "uci" / "arrhythmia.data")
-    data = TABLES["arrhythmia"]("", {}, LoadOptions(shared))
+    data = uci.load_arrhythmia("", {}, LoadOptions(shared))
     inputs = torch.cat([data.train.inputs, data.test.inputs])
     # Column 13 (the angle of J) is missing in most of them.
     missing = sum(row[13] == "?" for row in rows)
@@ -1062,7 +1064,7 @@ def test_missing_cells_of_arrhythmia_are_the_mean(shared):
 def test_the_two_files_of_arcene_are_its_parts(shared):
     folder = shared / "uci"
     read = {part: np.loadtxt(folder / f"arcene_{part}.data") for part in ("train", "valid")}
-    data = TABLES["arcene"]("", {}, LoadOptions(shared))
+    data = uci.load_arcene("", {}, LoadOptions(shared))
     assert data.classes == ("-1", "1")
     for part, ours in {"train": data.train, "valid": data.test}.items():
         labels = (folder / f"arcene_{part}.labels").read_text().split()
@@ -1078,7 +1080,7 @@ def test_iris_agrees_with_scikit_learn():
     from sklearn.datasets import load_iris
 
     known = load_iris()
-    data = TABLES["iris"]("", {}, LoadOptions(None, seed=1))
+    data = uci.load_iris("", {}, LoadOptions(None, seed=1))
     assert data.classes == ("setosa", "versicolor", "virginica")
     assert data.test.targets.bincount().tolist() == [10, 10, 10]
     assert data.train.inputs.mean(dim=0).tolist() == pytest.approx([0] * 4, abs=1e-6)
@@ -1099,10 +1101,10 @@ def test_a_set_is_found_under_the_names_of_the_archive(tmp_path):
     folder = tmp_path / "uci" / "phishing"
     folder.mkdir(parents=True)
     (folder / "Training Dataset.arff").write_text(f"@relation p\n{attributes}\n@data\n{lines}")
-    packed = TABLES["phishing"]("", {}, LoadOptions(tmp_path))
+    packed = uci.load_phishing("", {}, LoadOptions(tmp_path))
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "phishing.data").write_text(lines)
-    plain = TABLES["phishing"](str(tmp_path / "plain"), {}, LoadOptions(tmp_path / "none"))
+    plain = uci.load_phishing(str(tmp_path / "plain"), {}, LoadOptions(tmp_path / "none"))
     assert both(packed) == both(plain)
     assert packed.train.inputs.shape == (16, 2)
 
@@ -1112,22 +1114,22 @@ def test_a_set_that_is_not_there_is_refused_with_the_way_out(tmp_path):
         with pytest.raises(
             UserError, match=rf"{name} needs the file .*{file}.*archive.ics.uci.edu"
         ):
-            TABLES[name]("", {}, LoadOptions(tmp_path))
+            getattr(uci, f"load_{name}")("", {}, LoadOptions(tmp_path))
         with pytest.raises(UserError, match=f"{name} has no options"):
-            TABLES[name]("", {"label": "0"}, LoadOptions(tmp_path))
+            getattr(uci, f"load_{name}")("", {"label": "0"}, LoadOptions(tmp_path))
 
 
 def test_labels_that_do_not_fit_the_data_are_refused(tmp_path):
     for part in ("train", "valid"):
         (tmp_path / f"arcene_{part}.data").write_text("1 2 \n3 4 \n5 7 \n")
         (tmp_path / f"arcene_{part}.labels").write_text("1\n-1\n1\n")
-    data = TABLES["arcene"]("", {}, LoadOptions(tmp_path))
+    data = uci.load_arcene("", {}, LoadOptions(tmp_path))
     assert data.train.targets.tolist() == [1, 0, 1]
     (tmp_path / "arcene_train.data").write_text("1 2 \n3 \n5 7 \n1 1\n")
     (tmp_path / "arcene_train.labels").write_text("1\n1\n-1\n1\n")
-    data = TABLES["arcene"]("", {}, LoadOptions(tmp_path, skip_bad=True))
+    data = uci.load_arcene("", {}, LoadOptions(tmp_path, skip_bad=True))
     assert data.train.targets.tolist() == [1, 0, 1]
     assert len(data.train.skipped) == 1
     (tmp_path / "arcene_train.labels").write_text("1\n-1\n")
     with pytest.raises(UserError, match=r"arcene_train.labels has 2 labels for the 4 rows"):
-        TABLES["arcene"]("", {}, LoadOptions(tmp_path))
+        uci.load_arcene("", {}, LoadOptions(tmp_path))

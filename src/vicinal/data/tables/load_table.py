@@ -2,17 +2,16 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, LoadOptions
-from vicinal.data.source_spec import check_options, existing, separated_words
-from vicinal.data.tables.assemble import Rare, Task, assemble, check_preparation
-from vicinal.data.tables.columns import MISSING, Spelling
-from vicinal.data.tables.delimited_text import Table
+from vicinal.data.source_spec import check_options, choice, existing, separated_words
+from vicinal.data.tables.assemble import Rare, Task, assemble, known_preparation
+from vicinal.data.tables.columns import Spelling, TablePreparation
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
+from vicinal.data.tables.table import Table
 from vicinal.errors import UserError, unknown
 
 OPTIONS = (
@@ -21,61 +20,61 @@ OPTIONS = (
 )
 
 
-def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> DataSet:
+def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     r"""Load a table: the data source ``table:FILE?label=COLUMN``.
 
-    Columns are named by their header, or else by their number from 0; negative numbers count from
-    the end. A column holds numbers if more than half of its cells that are not missing do, and
-    categories otherwise; Parquet and ARFF say so themselves. Inputs are the numbers, in the order
-    of the file, and after them the categories, in that order too:
+    Columns are named by the header, or by their number from 0; negative numbers count from the end.
+    A column holds numbers if more than half of its cells that are not missing are numbers, and
+    categories otherwise; Parquet and ARFF declare it. Inputs are first the numbers and then the
+    categories, each in the order of the file:
 
-    - Numbers have the mean of the training split subtracted and are divided by its standard
-      deviation (dividing by ``n``), both over the cells that are not missing. A missing number
-      becomes the training mean, so 0, without a column that marks it. A column that is constant
-      in the training split is 0 in both splits.
-    - Categories are one-hot over those of the training split, missing being one of them. One that
-      only the test split has is all zeros.
+    - The mean of the training split is subtracted from numbers, and they are divided by its
+      standard deviation (dividing by ``n``), both over the cells that are not missing. A missing
+      number becomes the training mean, so 0; no column marks it. A column that is constant in the
+      training split is 0 in both splits.
+    - Categories are one-hot encoded over those of the training split; "missing" is one of them. A
+      category that only the test split has is encoded as zeros.
 
     Args:
         where: the file: ``.csv``, ``.tsv``, ``.txt``, ``.data``, ``.arff`` or ``.parquet``. A
-            relative path is looked for under ``wanted.root`` first.
-        options: texts, of which only the first is needed:
+            relative path is looked up under ``load_options.root`` first.
+        options: texts, of which only the first is required:
 
             - ``label``: the column to predict.
             - ``test``: a second file with the same columns in any order, the test split. Without
-              it a share ``wanted.test_fraction`` of the rows is, of each class the same.
-            - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. It
-              does by default, with a warning where it holds numbers.
+              it, a share ``load_options.test_fraction`` of each class is the test split.
+            - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. By
+              default it does, with a warning if it looks like data.
             - ``missing``: the marks of a missing value, separated by commas; by default
               ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. Empty cells are always missing.
             - ``decimal``: the decimal mark, ``.`` by default.
-            - ``thousands``: what groups the digits of numbers by three; nothing by default.
-            - ``categories``: columns, separated by commas, that hold categories though they look
+            - ``thousands``: the separator of groups of three digits; none by default.
+            - ``categories``: columns, separated by commas, that hold categories although they look
               like numbers.
             - ``drop``: columns to ignore, separated by commas.
             - ``task``: ``classification`` or ``regression``. By default classification if the
-              label is text, or whole numbers of which there are at most 20 different ones, each
-              on average twice or more.
-            - ``rare``: ``drop`` leaves out rows of classes with too few rows for both splits,
-              ``train`` puts them into the training split; by default they are refused.
+              label is text, or integers with at most 20 different values, each occurring twice or
+              more on average.
+            - ``rare``: ``drop`` skips the rows of classes with too few rows for both splits,
+              ``train`` puts them into the training split. By default they raise an error.
 
-            Percent-encoding writes what has a meaning in a name: ``%26`` for ``&``, ``%2C`` for a
-            comma in the name of a column, ``%3D``, ``%3F``, ``%25``.
-        wanted: with ``skip_bad=True`` rows are skipped, and reported in ``Split.skipped``, that
-            have too few or too many cells, text or an infinite number in a column of numbers, no
-            label, or in a test file a class that the training file does not have. Rows skipped in
-            a file that is split are reported in the training split. With ``preparation`` columns
-            are found by name, and nothing is fitted; a file without the rows of the training data
-            becomes the test split, and the training split is empty.
+            Use percent-encoding for characters that have a meaning here: ``%26`` for ``&``, ``%2C``
+            for a comma in the name of a column, ``%3D``, ``%3F``, ``%25``.
+        load_options: with ``skip_bad``, a row is skipped and reported in ``Split.skipped`` if it
+            has too few or too many cells, text or an infinite number in a column of numbers, no
+            label, or, in a test file, a class that the training file does not have. The rows
+            skipped in a file that is split are reported in the training split. With
+            ``preparation``, columns are found by name and nothing is fitted; a file that does not
+            have the rows of the training becomes the test split, and the training split is empty.
 
     Returns:
-        Inputs float32 ``(n, features)``; targets int64 classes, one for each spelling of a label,
-        sorted as numbers if all are, or float32 numbers as they are. ``preparation`` has the
-        columns, means, standard deviations, categories and classes, which ``wanted.preparation``
-        applies to another table.
+        Inputs are ``(n, features)`` float32. Targets are int64 classes, one for each spelling of a
+        label, sorted as numbers if all of them are numbers; or float32 real values.
+        ``preparation`` holds columns, means, standard deviations, categories and classes;
+        ``load_options.preparation`` applies it to another table.
 
     Raises:
-        UserError: if a file or an option is wrong, a row is bad, there is one class only, or the
+        UserError: if a file or an option is invalid, a row is bad, there is only one class, or the
             inputs would not fit into memory.
 
     Example:
@@ -88,72 +87,72 @@ def load_table(where: str, options: Mapping[str, str], wanted: LoadOptions) -> D
         (('cat', 'dog'), torch.float32, [-1.0, 1.0])
     """
     check_options("table", options, OPTIONS)
-    header = {None: None, "yes": True, "no": False}[_choice(options, "header", ("yes", "no"))]
-    task: Task | None = _choice(options, "task", ("classification", "regression"))  # type: ignore[assignment]
-    first = _read(where, wanted, header)
-    given = wanted.preparation
-    if given is not None:
-        check_preparation(given, where)
-    label = options.get("label", given["label"] if given else None)
+    header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
+    task: Task | None = choice("task", options, ("classification", "regression"))  # type: ignore[assignment]
+    rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
+    first = _read(where, load_options, header)
+    given = known_preparation(load_options.preparation, where)
+    label = options.get("label", given.label if given else None)
     if label is None:
-        raise UserError(f"table:{where} needs the option label=COLUMN. {_listed(first)}")
+        names = ", ".join(first.names[:20]) + (", ..." if len(first.names) > 20 else "")
+        raise UserError(
+            f"table:{where} needs the option label=COLUMN. {first.file} has the columns {names}."
+        )
     tables = [first]
     if "test" in options:
-        form = Path(options["test"]).suffix.lower()
+        is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
         tables.append(
-            _read(options["test"], wanted, first.has_header if form in TEXT_FORMATS else None)
+            _read(options["test"], load_options, header is not False if is_text else None)
         )
-    rare: Rare = _choice(options, "rare", ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
+    index = _column(label, first, "label")
+    categories, drop = (_columns(options, name, first) for name in ("categories", "drop"))
+    for option, contradicts in (
+        ("drop", index in drop),
+        ("categories", index in categories and task == "regression"),
+    ):
+        if contradicts:
+            raise UserError(f"{option} has the label {first.names[index]!r}. Remove it there.")
     return assemble(
         tables,
-        label=_column(label, first, "label"),
-        categories=_columns(options, "categories", first),
-        drop=_columns(options, "drop", first),
+        label=index,
+        categories=categories,
+        drop=drop,
         spelling=_spelling(options, given),
         task=task,
         rare=rare,
-        wanted=wanted,
+        load_options=load_options,
     )
 
 
-def _choice(options: Mapping[str, str], name: str, known: Sequence[str]) -> str | None:
-    if name in options and options[name] not in known:
-        raise UserError(unknown(f"value of the option {name}", options[name], known))
-    return options.get(name)
-
-
-def _read(where: str, wanted: LoadOptions, header: bool | None) -> Table:
-    path = existing(where, wanted.root, what="table")
-    table = read_table(path, file=where, header=header, max_bytes=wanted.max_bytes)
+def _read(where: str, load_options: LoadOptions, header: bool | None) -> Table:
+    path = existing(where, load_options.root, what="table")
+    table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes)
     if not len(table.rows) and not table.bad:
         raise UserError(f"{where} has a header and no rows. Add rows, or pass header=no.")
     return table
 
 
-def _listed(table: Table) -> str:
-    more = f" and {len(table.names) - 20:,} more" if len(table.names) > 20 else ""
-    return f"{table.file} has the columns {', '.join(table.names[:20])}{more}"
-
-
-def _spelling(options: Mapping[str, str], given: Mapping[str, Any] | None) -> Spelling:
+def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spelling:
     """Return how cells are written, by the options, else as in the training."""
-    missing = tuple(separated_words(options["missing"])) if "missing" in options else MISSING
+    usual = Spelling()
     if given is not None:
-        trained = tuple(given["missing"])
-        if "missing" in options and missing != trained:
+        usual = Spelling(tuple(given.missing), given.decimal, given.thousands)
+    missing = usual.missing
+    if "missing" in options:
+        missing = tuple(separated_words(options["missing"]))
+        if given is not None and missing != usual.missing:
             raise UserError(
-                f"missing={options['missing']}: the training had missing={','.join(trained)}. "
-                "Remove the option."
+                f"missing={options['missing']}: the training had missing="
+                f"{','.join(usual.missing)}. Remove the option."
             )
-        missing = trained
-    marks = {"decimal": ".", "thousands": ""}
-    for name, usual in marks.items():
-        marks[name] = unquote(options.get(name, given[name] if given and name in given else usual))
+    marks = {}
+    for name in ("decimal", "thousands"):
+        marks[name] = unquote(options.get(name, getattr(usual, name)))
         if name in options and (len(marks[name]) != 1 or marks[name] in "+-eE0123456789"):
             raise UserError(f"{name}={options[name]}: expected one character such as , or .")
     if marks["decimal"] == marks["thousands"]:
         raise UserError(
-            f"decimal and thousands are both {marks['decimal']!r}; give them different values"
+            f"decimal and thousands are both {marks['decimal']!r}. Give them different values."
         )
     return Spelling(missing, **marks)
 

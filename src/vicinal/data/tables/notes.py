@@ -6,25 +6,26 @@ from decimal import Decimal
 from urllib.parse import quote
 
 import numpy as np
+from torch import Tensor
 
 from vicinal.data.dataset import Note
-from vicinal.data.tables.columns import Column, listed
-from vicinal.data.tables.delimited_text import number
+from vicinal.data.tables.columns import Column
+from vicinal.data.tables.table import listed, number
 
 _FORMS = {
-    "dates or times": r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}",
-    "numbers with a decimal comma": r"[+-]?\d[\d.]*,\d{1,2}|[+-]?\d[\d.]*,\d{4,}",
-    "numbers with separators of thousands": r"[+-]?\d{1,3}([, '_]\d{3})+(\.\d+)?",
-    "percentages": r"[+-]?\d[\d.,]*\s?%",
-    "amounts of money": r"[-+(]?\s?[$€£¥]\s?[-+]?\d[\d.,]*\)?|[-+]?\d[\d.,]*\s?[$€£¥]",
+    "of dates or times": r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}",
+    "of numbers with a decimal comma": r"[+-]?\d[\d.]*,\d{1,2}|[+-]?\d[\d.]*,\d{4,}",
+    "of numbers with separators of thousands": r"[+-]?\d{1,3}([, '_]\d{3})+(\.\d+)?",
+    "of percentages": r"[+-]?\d[\d.,]*\s?%",
+    "of amounts of money": r"[-+(]?\s?[$€£¥]\s?[-+]?\d[\d.,]*\)?|[-+]?\d[\d.,]*\s?[$€£¥]",
 }
 """Regular expressions of values that look like numbers and are read as categories."""
 
 _FIXES = {
-    "numbers with a decimal comma": "pass decimal=, (and thousands=. where digits are grouped)",
-    "numbers with separators of thousands": "pass thousands=, or whatever separates them",
+    "of numbers with a decimal comma": "Pass decimal=, (and thousands=. if digits are grouped)",
+    "of numbers with separators of thousands": "Pass thousands=, or whatever separates them",
 }
-_OTHER_FIX = "write them as plain numbers"
+_OTHER_FIX = "Write them as plain numbers"
 
 _SAMPLE = 1000
 _DETAILED = 12
@@ -33,77 +34,62 @@ _FEW = 10
 
 
 def column_notes(
-    columns: Sequence[Column], rows: np.ndarray, *, chosen: Collection[str] = ()
+    columns: Sequence[Column], rows: np.ndarray, declared: Collection[str] = ()
 ) -> list[Note]:
     """Report the kinds of the columns, and warn of what is doubtful about them.
 
     Args:
         columns: the inputs.
         rows: ``(k,)`` int64, the rows of the training split.
-        chosen: names of columns that the user declared as categories, without a warning.
-
-    Example:
-        >>> none = np.zeros(12, dtype=bool)
-        >>> size = Column("size", "number", np.arange(12.0), none, none, None)
-        >>> for note in column_notes([size], np.arange(12)):
-        ...     print(note.text)
-        inputs: 'size' (numbers from 0 to 11)
-        column 'size' counts the rows: drop=size if it is an identifier
+        declared: names of columns that the user declared as categories, without a warning.
     """
     notes = [_summary(columns, rows)]
     found: dict[str, list[Column]] = {}
     for column in columns:
-        if (doubt := _doubt(column, rows)) and column.name not in chosen:
+        if (doubt := _doubt(column, rows)) and column.name not in declared:
             found.setdefault(doubt, []).append(column)
     for doubt, doubted in found.items():
         names = [column.name for column in doubted]
-        word = "column" if len(doubted) == 1 else "columns"
-        drop = "drop=" + ",".join(quote(name, safe=" ()/") for name in names[:5])
+        text = f"columns {doubt}: {listed(names)}"
+        drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
+        count = max(_count(column, rows) for column in doubted)
         if doubt in _FORMS:
-            sample = doubted[0].levels[0][:40]
-            count = max(_categories(column, rows) for column in doubted)
-            text = (
-                f"{word} {listed(names)}: {doubt} such as {sample!r}, read as up to {count:,} "
-                f"categories; {_FIXES.get(doubt, _OTHER_FIX)}, or ignore them with {drop}, or "
-                "list them in categories= to keep them so"
+            text += (
+                f". Values such as {doubted[0].levels[0][:40]!r} are read as up to {count:,} "
+                f"categories. {_FIXES.get(doubt, _OTHER_FIX)}, or ignore the columns with {drop}, "
+                "or list them in categories= to keep them"
             )
-        elif doubt == "id":
-            widest = max(_categories(column, rows) for column in doubted)
-            text = (
-                f"{word} {listed(names)}: up to {widest:,} categories in {len(rows):,} training "
-                f"rows, nearly one a row; {drop} if they are identifiers, or list them in "
-                "categories= to keep them"
+        elif doubt == "with nearly one category per row":
+            text += (
+                f" (up to {count:,} categories in {len(rows):,} training rows). Pass {drop} if "
+                "they are identifiers, or list them in categories= to keep them"
             )
-        else:
-            verb = doubt if len(doubted) == 1 else doubt.replace("s ", " ", 1)
-            text = f"{word} {listed(names)} {verb}: {drop} if it is an identifier"
-            if doubt != "counts the rows":
-                text = f"{word} {listed(names)} {verb} in the training split"
-        notes.append(Note(text, doubtful=True))
+        elif doubt == "that count the rows":
+            text += f". Pass {drop} if they are identifiers"
+        notes.append(Note(f"{text}.", doubtful=True))
     return notes
 
 
 def _doubt(column: Column, rows: np.ndarray) -> str:
     values, missing = column.values[rows], column.missing[rows]
-    if missing.all():
-        return "holds no value"
     known = values[~missing]
+    if not len(known):
+        return "without a value in the training split"
     if (known == known[0]).all() and (column.kind == "number" or not missing.any()):
-        return "holds one value"
+        return "with only one value in the training split"
     if column.kind == "number":
-        whole = column.values
-        counts = len(whole) >= _FEW and not np.isnan(whole).any() and (np.diff(whole) == 1).all()
-        return "counts the rows" if counts else ""
+        counts = len(column.values) >= _FEW and (np.diff(column.values) == 1).all()
+        return "that count the rows" if counts else ""
     sample = column.levels[:_SAMPLE]
     for form, pattern in _FORMS.items():
-        fitting = sum(re.fullmatch(pattern, level) is not None for level in sample)
-        if 2 * fitting > len(sample):
+        if 2 * sum(re.fullmatch(pattern, level) is not None for level in sample) > len(sample):
             return form
-    different = len(np.unique(known))
-    return "id" if len(known) >= _FEW and 2 * different > len(known) else ""
+    many = len(known) >= _FEW and 2 * len(np.unique(known)) > len(known)
+    return "with nearly one category per row" if many else ""
 
 
-def _categories(column: Column, rows: np.ndarray) -> int:
+def _count(column: Column, rows: np.ndarray) -> int:
+    """Return the number of different values in the rows."""
     return len(np.unique(column.values[rows][~column.missing[rows]]))
 
 
@@ -111,7 +97,7 @@ def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
     described = []
     for column in columns[:_DETAILED]:
         values, missing = column.values[rows], column.missing[rows]
-        about = f"{_categories(column, rows):,} categories"
+        about = f"{_count(column, rows):,} categories"
         if column.kind == "number":
             about = "numbers"
             if not missing.all():
@@ -119,29 +105,21 @@ def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
         if missing.any():
             about += f", {missing.mean():.1%} missing"
         described.append(f"{column.name[:60]!r} ({about})")
-    rest = columns[_DETAILED:]
-    if rest:
+    if rest := columns[_DETAILED:]:
         numbers = sum(column.kind == "number" for column in rest)
-        others = len(rest) - numbers
-        described.append(
-            f"and {len(rest):,} more ({numbers:,} of numbers, {others:,} of categories)"
-        )
+        counts = f"{numbers:,} of numbers, {len(rest) - numbers:,} of categories"
+        described.append(f"and {len(rest):,} more ({counts})")
     return Note(f"inputs: {', '.join(described)}")
 
 
 def label_notes(
-    target: Column,
-    classes: Sequence[str],
-    train: np.ndarray,
-    test: np.ndarray,
-    *,
-    guessed: bool,
+    target: Column, classes: Sequence[str], train: Tensor, test: Tensor, *, guessed: bool
 ) -> list[Note]:
     """Report the task, and warn of what is doubtful about it.
 
     Args:
         target: the label.
-        classes: their names; empty where the label is a real value.
+        classes: their names; empty if the label is a real value.
         train: ``(k,)`` targets of the training split.
         test: ``(m,)`` targets of the test split.
         guessed: whether the task was guessed.
@@ -151,18 +129,15 @@ def label_notes(
         both = np.concatenate([train, test])
         text = f"label {name}: real values from {both.min():.6g} to {both.max():.6g}"
         different = len(np.unique(both))
-        doubtful = guessed and bool((both == np.floor(both)).all()) and 2 * different <= len(both)
-        if doubtful:
-            text += (
-                f", {different:,} different whole numbers; pass task=classification if they are "
-                "classes"
-            )
-        return [Note(text, doubtful)]
+        if guessed and (both == np.floor(both)).all() and 2 * different <= len(both):
+            advice = "Pass task=classification if they are classes."
+            return [Note(f"{text}, {different:,} different integers. {advice}", doubtful=True)]
+        return [Note(text)]
     notes = [Note(f"label {name}: {len(classes):,} classes, {listed(classes)}")]
     equal: dict[Decimal, list[str]] = {}
     for text in classes:
-        if number(text) is not None:
-            equal.setdefault(Decimal(text), []).append(text)
+        if (value := number(text)) is not None:
+            equal.setdefault(value, []).append(text)
     for same in [same for same in equal.values() if len(same) > 1][:5]:
         notes.append(
             Note(f"label {name}: the classes {listed(same)} are the same number", doubtful=True)

@@ -2,7 +2,6 @@
 
 import io
 import re
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,15 @@ from typing import Any
 import numpy as np
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.tables.delimited_text import (
-    Kind,
-    Table,
-    cells,
-    check_quotes,
-    check_size,
-    damaged,
-    separated,
-    whole,
-)
+from vicinal.data.tables.delimited_text import first_row, read_delimited_text, read_rows
+from vicinal.data.tables.table import Kind, Table, check_size, damaged
 from vicinal.errors import UserError
 
 TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data", ".labels")
-_ATTRIBUTE = re.compile(r"\s*@attribute\s", re.IGNORECASE)
-
 FORMATS = (*TEXT_FORMATS, ".arff", ".parquet")
+
+_ATTRIBUTE = re.compile(r"\s*@attribute", re.IGNORECASE)
+_STRING = re.compile(r"\sstring\s*$", re.IGNORECASE)
 
 
 def read_table(
@@ -56,41 +48,39 @@ def read_table(
         )
     if header is not None and form not in TEXT_FORMATS:
         raise UserError(f"{file} has column names of its own. Remove the option header.")
-    data = _bytes(path, file, max_bytes)
     if form == ".parquet":
-        return _parquet(data, file, max_bytes)
-    text = _text(data, file)
+        return _parquet(_read_bytes(path, file, max_bytes), file, max_bytes)
+    text = read_text(path, file, max_bytes)
     if form == ".arff":
         return _arff(text, file, max_bytes)
-    return separated(text, file, header, max_bytes=max_bytes)
+    return read_delimited_text(text, file, header, max_bytes=max_bytes)
 
 
-def _bytes(path: Path, file: str, max_bytes: int) -> bytes:
+def _read_bytes(path: Path, file: str, max_bytes: int) -> bytes:
+    if not path.is_file():
+        raise UserError(f"{file} is not a file. Give the path of a table such as data.csv.")
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise UserError(f"{file} is not a file. Give the path of a table such as data.csv.")
-        if about.st_size > max_bytes:
-            raise UserError(
-                f"{file} has {about.st_size:,} bytes, over the limit of {max_bytes:,}. Divide it, "
-                "or raise max_bytes (--max-bytes)."
-            )
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {file}. Check its path and spelling.") from error
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= max_bytes else b""
+    except OSError as error:
         raise UserError(
-            f"{file} cannot be read ({reason}). Check its path and permissions."
+            f"{file} cannot be read ({error.strerror}). Check its path and permissions."
         ) from error
-    if not data:
-        raise UserError(f"{file} is empty. Expected a table with rows.")
+    if size > max_bytes:
+        raise UserError(
+            f"{file} has {size:,} bytes, over the limit of {max_bytes:,}. Divide it, or raise "
+            "max_bytes (--max-bytes)."
+        )
     return data
 
 
-def _text(data: bytes, file: str) -> str:
+def read_text(path: Path, file: str, max_bytes: int) -> str:
+    r"""Return the UTF-8 text of a file, with line breaks ``\n``.
+
+    Raises:
+        UserError: if the file cannot be read, is too large, empty or not UTF-8 text.
+    """
+    data = _read_bytes(path, file, max_bytes)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,7 +98,7 @@ def _text(data: bytes, file: str) -> str:
 
 
 def _arff(text: str, file: str, max_bytes: int) -> Table:
-    """Read ARFF: its header by SciPy, its rows by pyarrow, since SciPy drops surplus cells."""
+    """Read ARFF: its header with SciPy, its rows with pyarrow, since SciPy ignores extra cells."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from scipy.io import arff
@@ -117,62 +107,49 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
     head = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
     if head is None:
         raise UserError(f"{file} has no line @data. It is not an ARFF file, or it was cut short.")
+    declared = [line for line in lines[:head] if _ATTRIBUTE.match(line)]
+    check_size(len(lines) - head, len(declared), len(text), file=file, max_bytes=max_bytes)
+    # SciPy does not support string attributes: declare them as numeric instead.
+    header = "".join(_STRING.sub(" numeric", line) + "\n" for line in lines[: head + 1])
     try:
-        declared_count = sum(bool(_ATTRIBUTE.match(line)) for line in lines[:head])
-        check_size(len(lines) - head, declared_count, len(text), file=file, max_bytes=max_bytes)
-        strings = _hide_strings(lines, head)
-        _, about = arff.loadarff(io.StringIO("\n".join(lines[: head + 1]) + "\n"))
-        names = about.names()
-        types = [("string", None) if k in strings else about[n] for k, n in enumerate(names)]
+        attributes = arff.loadarff(io.StringIO(header))[1]
+        names = tuple(attributes.names())
         if not names:
             raise ValueError("it declares no attribute")
-    except UserError:
-        raise
     except Exception as error:
-        raise UserError(damaged(file, "the header of an ARFF file", error)) from error
-    above = head + 1
-    lines = lines[above:]
-    for i, line in enumerate(lines):
+        raise damaged(file, "the header of an ARFF file", error) from error
+    rows = lines[head + 1 :]
+    for i, line in enumerate(rows):
         if line.lstrip().startswith("%"):
-            lines[i] = ""
+            rows[i] = ""
         elif line.lstrip().startswith("{"):
             raise UserError(
-                f"{file} row {above + i + 1} is sparse ARFF. Save the file in the dense format."
+                f"{file} row {head + i + 2} is sparse ARFF. Save the file in the dense format."
             )
-    body = "\n".join(lines)
+    body = "\n".join(rows)
     if not body.strip():
-        raise UserError(f"{file} has a header and no rows")
+        raise UserError(f"{file} has a header and no rows. Add rows.")
     quote = "'" if "'" in body else '"'
     body = re.sub(rf",[ \t]+(?={quote})", ",", body)
     body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)
-    check_quotes(body, file, delimiter=",", quote=quote, above=above)
-    table = cells(body, file, names, delimiter=",", quote=quote, above=above)
-    known: dict[str, Kind] = {"numeric": "number", "nominal": "category", "string": "category"}
-    for name, column, (kind, values) in zip(names, table.columns, types, strict=True):
+    first_row(body, file, delimiter=",", quote=quote, above=head + 1)
+    table = read_rows(body, file, names, delimiter=",", quote=quote, above=head + 1)
+    kinds: list[Kind | None] = []
+    for line, name, column in zip(declared, names, table.columns, strict=True):
+        kind, values = attributes[name]
+        known: dict[str, Kind] = {"numeric": "number", "nominal": "category"}
+        kinds.append("category" if _STRING.search(line) else known.get(kind))
         if kind == "nominal":
             spelled = [value.strip() for value in values or ()]
-            declared = pa.array([*spelled, "?", ""], pa.large_string())
-            foreign = pc.invert(pc.is_in(column, value_set=declared))
-            for place in np.flatnonzero(foreign.to_numpy(zero_copy_only=False)).tolist():
-                row = int(table.rows[place])
+            declared_values = pa.array([*spelled, "?", ""], pa.large_string())
+            unknown = pc.invert(pc.is_in(column, value_set=declared_values))
+            for i in np.flatnonzero(unknown.to_numpy(zero_copy_only=False)).tolist():
+                row = int(table.rows[i])
                 table.bad[row] = (
-                    f"{file} row {row}: column {name!r} has {column[place].as_py()[:40]!r}, which "
+                    f"{file} row {row}: column {name!r} has {column[i].as_py()[:40]!r}, which "
                     "the header does not declare. Correct either."
                 )
-    return replace(table, kinds=tuple(known.get(kind) for kind, _ in types))
-
-
-def _hide_strings(lines: list[str], head: int) -> set[int]:
-    """Declare string attributes as numbers, since SciPy refuses them; return which they are."""
-    strings, count = set(), -1
-    for i, line in enumerate(lines[:head]):
-        if _ATTRIBUTE.match(line):
-            count += 1
-            declared, found = re.subn(r"\sstring\s*$", " numeric", line, flags=re.IGNORECASE)
-            if found:
-                lines[i] = declared
-                strings.add(count)
-    return strings
+    return replace(table, kinds=tuple(kinds))
 
 
 def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
@@ -187,66 +164,69 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
         size = sum(map(abs, groups))
         check_size(about.num_rows, about.num_columns, size, file=file, max_bytes=max_bytes)
         fields = parquet.read_schema(source)
-        texts = [
-            f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-        ]
         # Keep dictionaries encoded: a few bytes may stand for a long text in every row.
+        texts = [field.name for field in fields if _is_text(field.type)]
         table = parquet.ParquetFile(
             source, page_checksum_verification=True, read_dictionary=texts
         ).read(use_threads=False)
         table.validate(full=True)
-        # pandas writes its row index as a column.
-        named = enumerate(table.column_names)
-        used = [(i, name) for i, name in named if not name.startswith("__index_level_")]
-        typed = []
-        for i, name in used:
-            column = whole(table.column(i))
-            if pa.types.is_dictionary(column.type):
-                max_bytes -= _length(column)
-                if max_bytes < 0:
-                    raise UserError(
-                        f"{file}: the text of its columns up to {name!r} takes more than "
-                        "max_bytes. Drop columns, or raise max_bytes (--max-bytes)."
-                    )
-            typed.append(_typed(column, file, name))
+        names, columns, kinds = [], [], []
+        for name, chunks in zip(table.column_names, table.columns, strict=True):
+            if name.startswith("__index_level_"):  # pandas writes its row index as a column
+                continue
+            column = chunks.combine_chunks()
+            max_bytes -= _decoded_bytes(column)
+            if max_bytes < 0:
+                raise UserError(
+                    f"{file}: the text of its columns up to {name!r} takes more than max_bytes. "
+                    "Drop columns, or raise max_bytes (--max-bytes)."
+                )
+            text, kind = _as_text(column, file, name)
+            names.append(name)
+            columns.append(text)
+            kinds.append(kind)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(damaged(file, "Parquet", error)) from error
-    columns, kinds = [text for text, _ in typed], tuple(kind for _, kind in typed)
-    names = tuple(name for _, name in used)
-    return Table(file, names, columns, kinds, np.arange(table.num_rows) + 1, {})
+        raise damaged(file, "Parquet", error) from error
+    rows = np.arange(table.num_rows) + 1
+    return Table(file, tuple(names), columns, tuple(kinds), rows, {})
 
 
-def _length(column: Any) -> int:
-    """Return the bytes that the texts of a dictionary-encoded column take once decoded."""
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _decoded_bytes(column: Any) -> int:
+    """Return the number of bytes that the texts of a dictionary-encoded column take decoded."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    try:
-        lengths = pc.binary_length(column.dictionary)
-    except NotImplementedError:  # a dictionary of numbers
+    if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
         return 0
-    return pc.sum(lengths.take(column.indices)).as_py() or 0
+    return pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
 
 
-def _typed(column: Any, file: str, name: str) -> tuple[Any, Kind]:
+def _as_text(column: Any, file: str, name: str) -> tuple[Any, Kind]:
     """Return a column as text, since labels keep their spelling, and its kind."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    is_a = pa.types
-    if is_a.is_dictionary(column.type):
+    if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if is_a.is_float16(column.type):
+    if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
-    if is_a.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    text = (is_a.is_string, is_a.is_large_string, is_a.is_boolean, is_a.is_null)
-    numbers = (is_a.is_integer, is_a.is_floating, is_a.is_decimal)
-    if not any(fits(column.type) for fits in (*text, *numbers)):
+    type_ = column.type
+    kind: Kind = "category"
+    if any(f(type_) for f in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
+        kind = "number"
+    elif not (_is_text(type_) or pa.types.is_boolean(type_) or pa.types.is_null(type_)):
         raise UserError(
-            f"{file}: column {name!r} is of type {column.type}, neither numbers nor text. "
-            "Convert it, or save the table without it."
+            f"{file}: column {name!r} is of type {type_}, neither numbers nor text. Convert it, or "
+            "save the table without it."
         )
-    kind: Kind = "number" if any(fits(column.type) for fits in numbers) else "category"
+    if pa.types.is_floating(type_):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, type_), column)
     return pc.utf8_trim_whitespace(column.cast(pa.large_string())), kind
