@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from vicinal.files import write_whole
-from vicinal.reports.markdown import markdown_table
+from vicinal.reports.study_tables import markdown_table
 from vicinal.reports.svg import (
     ARM_COLORS,
     LINE_STYLES,

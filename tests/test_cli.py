@@ -195,7 +195,9 @@ def test_a_reader_that_closes_the_pipe_is_no_error(finished_study, start):
 
 def test_debug_shows_the_traceback(vicinal):
     done = vicinal("study", "digit", "--debug")
-    assert type(done.exception).__name__ == "UserError"
+    assert done.exit_code == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "vicinal.errors.UserError: there is no recipe 'digit'" in done.stderr
 
 
 def test_a_traceback_holds_no_escape_sequences(monkeypatch, capsys):
@@ -241,6 +243,13 @@ def test_errors_of_the_other_commands_are_one_sentence(words, sentence, vicinal,
     assert sentence in done.stderr
 
 
+@pytest.mark.parametrize("size", [1, 17])
+def test_an_error_names_the_size_of_a_figure_that_is_too_small_or_large(size, vicinal):
+    done = vicinal("show", "--size", size)
+    assert done.exit_code == 2
+    assert "Invalid value for '--size'" in done.stderr
+
+
 def test_a_terminal_that_is_not_utf_8_gets_readable_text(copied_study, small_recipe, monkeypatch):
     recipe = small_recipe({"arms.mixup.title": "mixup, α → ∞ … 猫"})
     (copied_study / "recipe.toml").write_text(resolved_text(read_recipe(str(recipe))), "utf-8")
@@ -254,7 +263,7 @@ def test_a_terminal_that_is_not_utf_8_gets_readable_text(copied_study, small_rec
     shown = terminal.buffer.getvalue().decode("ascii")
     assert "baseline" in shown
     assert f"report: {copied_study}" in shown
-    assert r"mixup, \u03b1 \u2192 \u221e ... \u732b" in " ".join(shown.split())
+    assert r"mixup, \u03b1 \u2192 \u221e \u2026 \u732b" in " ".join(shown.split())
 
 
 def test_the_version_is_printed(vicinal):

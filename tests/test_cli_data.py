@@ -55,7 +55,7 @@ def test_a_figure_shows_the_first_examples_of_each_class(vicinal, tmp_path):
     root = ElementTree.parse(out).getroot()
     words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert set("0123456789") <= words
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}image"))) == 10
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}image"))) == 10 * 8
 
 
 def test_skipped_examples_are_reported(vicinal, tmp_path):

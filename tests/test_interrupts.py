@@ -23,12 +23,12 @@ TWICE = """
 import signal
 from vicinal import interrupts
 
-interrupts.listen()
-with interrupts.unwinding():
-    try:
-        signal.raise_signal(signal.SIGINT)
-    finally:  # and again, while it is cleaned up
-        signal.raise_signal(signal.SIGINT)
+interrupts.stop_at_once()
+interrupts.clean_up_first()
+try:
+    signal.raise_signal(signal.SIGINT)
+finally:  # and again, while it is cleaned up
+    signal.raise_signal(signal.SIGINT)
 """
 
 LATE = """
@@ -80,7 +80,7 @@ def test_a_process_that_ignores_ctrl_c_still_does():
     code = (
         "import signal, sys; sys.argv = ['vicinal']; signal.signal(2, signal.SIG_IGN);"
         "from vicinal import interrupts;"
-        "interrupts.listen(); signal.raise_signal(2); print('on')"
+        "interrupts.stop_at_once(); signal.raise_signal(2); print('on')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "on\n"
@@ -105,4 +105,4 @@ def test_memory_that_ran_out_is_known_in_every_form(error, exhausted, vicinal, m
     monkeypatch.setattr("vicinal.cli._print_json", fail)
     done = vicinal("data", "list", "--json")
     assert done.exit_code == (2 if exhausted else 1)
-    assert ("free some memory" in done.stderr) is exhausted
+    assert ("Free some memory" in done.stderr) is exhausted

@@ -1,8 +1,8 @@
 """Train neural networks on blends of examples: draw a plan, then mix anything with it.
 
-The public names are listed here; they bring in torch and numpy, nothing else. ``import vicinal``
-registers the operators, so that ``torch.export.load`` finds them. Only the command line leaves that
-for later, so that it can answer ``--help`` without waiting for torch.
+``import vicinal`` imports torch and numpy and nothing else. It registers the operators, so that
+``torch.export.load`` finds them. Only the process of the command line imports ``vicinal.mixing``
+when it is first used, so that ``--help`` does not wait for torch.
 
 Example:
     >>> import torch
@@ -17,8 +17,18 @@ import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vicinal.api import study
+from vicinal.api import study
+
+
+def _is_command() -> bool:
+    """Return whether this process runs ``vicinal`` or ``python -m vicinal``."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # while Python looks for the module
+        return ("-m", "vicinal") in itertools.pairwise(sys.orig_argv)
+    return PurePath(program).stem == "vicinal"
+
+
+if TYPE_CHECKING or not _is_command():
     from vicinal.mixing import (
         CleanAndMixed,
         CutMix,
@@ -77,29 +87,10 @@ __all__ = [
 ]
 
 
-def _is_command() -> bool:
-    """Say whether this process runs ``vicinal`` or ``python -m vicinal``."""
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # as long as the module is being found
-        return ("-m", "vicinal") in itertools.pairwise(sys.orig_argv)
-    return PurePath(program).stem == "vicinal"
-
-
-if not _is_command():
-    from vicinal import mixing as _registered  # noqa: F401
-
-
 def __getattr__(name: str) -> object:
-    """Import a public name at its first use."""
+    """Import a name of ``vicinal.mixing`` in the process of the command line."""
     if name not in __all__:
         raise AttributeError(f"module 'vicinal' has no attribute {name!r}")
-    from vicinal import api, mixing
+    from vicinal import mixing
 
-    value: object = getattr(api if name == "study" else mixing, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, used or not."""
-    return sorted({*globals(), *__all__})
+    return getattr(mixing, name)

@@ -1,5 +1,6 @@
 """The entry point of ``vicinal`` and ``python -m vicinal``."""
 
+import os
 import sys
 
 from vicinal import interrupts
@@ -7,8 +8,8 @@ from vicinal import interrupts
 
 def main() -> None:
     """Run the command line, or report which package to install."""
-    interrupts.listen()  # before slow imports
-    from vicinal.errors import UserError, out_of_memory
+    interrupts.stop_at_once()  # while modules are imported
+    from vicinal.errors import UserError
     from vicinal.extras import extras_named
 
     try:
@@ -18,13 +19,12 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"vicinal: {error}\n")
         sys.exit(2)
-    except (MemoryError, ImportError) as error:
-        if not out_of_memory(error):
-            raise
-        sys.stderr.write("vicinal: out of memory before the command began: free some memory\n")
-        sys.exit(2)
-    finally:
-        interrupts.end()
+    except SystemExit as end:
+        if end.code == interrupts.CODE:  # Ctrl-C during a slow exit would look like a crash
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(interrupts.CODE)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
 """The command line: parses arguments and calls functions."""
 
-import errno
 import io
-import os
 import sys
-import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from vicinal import __version__, interrupts
+from vicinal import __version__
+from vicinal.command_errors import TRIALS_FAILED, errors_reported, report
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-from vicinal.errors import UserError, out_of_memory, unknown
+from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
-from vicinal.extras import extras_named
 
 _SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
@@ -29,6 +24,12 @@ app = typer.Typer(
     name="vicinal",
     help="Train networks with mixup and related methods, and measure whether that helps.",
     epilog="Start with: vicinal study digits",
+    **_SETTINGS,
+)
+data_app = typer.Typer(
+    name="data",
+    help="List, describe, download and convert data sets.",
+    epilog="Start with: vicinal data info digits",
     **_SETTINGS,
 )
 
@@ -43,7 +44,7 @@ def _print_version(version: bool) -> None:
 def _start(
     version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
@@ -51,52 +52,38 @@ def _start(
     pass
 
 
-_LARGEST_SEED = 2**32 - 1
+_SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}
+_TRAINED = "that of the training"
+_ROOT, _RUNS = "$VICINAL_DATA, or data", "runs/NAME"
+_ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
+_POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
 _RECIPES = (
     "cifar10-fast, cifar10-resnet50, digits, manifold-cifar10, paper-cifar10, paper-cifar100, "
     "paper-imagenet, or the path of a .toml file."
 )
 
-_Spec = Annotated[
-    str,
-    typer.Argument(
-        help='Data set: cifar10, folder:PATH, "table:FILE?label=COLUMN"; see vicinal data list.'
-    ),
-]
-_Root = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the data sets.  [default: $VICINAL_DATA, or data]", show_default=False
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-_Skip = Annotated[
-    bool, typer.Option("--skip-bad", help="Skip examples that cannot be read, and report them.")
-]
-_MaxBytes = Annotated[
-    int, typer.Option(help="Largest size of a file after decoding, in bytes.", min=1)
-]
-_Seed = Annotated[int, typer.Option(help="Seed of the train/test split.", min=0, max=_LARGEST_SEED)]
+_Recipe = Annotated[str, Argument(help=_RECIPES)]
+_Spec = Annotated[str, Argument(help="Data set, such as folder:PATH; see vicinal data list.")]
+_Root = Annotated[Path | None, Option(help="Folder of the data sets.", show_default=_ROOT)]
+_Json = Annotated[bool, Option("--json", help="Print the result as JSON, and nothing else.")]
+_Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
+_Skip = Annotated[bool, Option("--skip-bad", help="Skip and report examples that cannot be read.")]
+_MaxBytes = Annotated[int, Option(help="Largest size of a file after decoding, in bytes.", min=1)]
+_Seed = Annotated[int, Option(help="Seed of the train/test split.", **_SEEDS)]
 _Fraction = Annotated[
-    float, typer.Option(help="Fraction for testing, if the data set has no test split.")
+    float, Option(help="Fraction for testing, if the data set has no test split.")
 ]
-_Epochs = Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")]
-_Source = Annotated[
-    str | None, typer.Option(help="Data set, such as folder:PATH, instead of the recipe's.")
-]
-_Variant = Annotated[str | None, typer.Option(help="Name of one of the recipe's variants.")]
+_Epochs = Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")]
+_Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
+_Variant = Annotated[str | None, Option(help="Name of one of the recipe's variants.")]
 
 
 @app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
 def study(
-    recipe: Annotated[str, typer.Argument(help=_RECIPES)] = "digits",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the study.  [default: runs/NAME]", show_default=False),
-    ] = None,
+    recipe: _Recipe = "digits",
+    out: Annotated[Path | None, Option(help="Folder of the study.", show_default=_RUNS)] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Number of seeds for each arm, instead of the recipe's.")
+        int | None, Option(help="Number of seeds per arm, instead of the recipe's.")
     ] = None,
     epochs: _Epochs = None,
     data: _Source = None,
@@ -106,11 +93,11 @@ def study(
 ) -> None:
     """Train every arm with every seed, compare them, and write a report.
 
-    Finished trials are kept: run the same command again to resume a study, to show a finished one,
-    or, with more --seeds, to add to it.
+    Finished trials are kept. Run the same command again to resume a study or to show a finished
+    one. Run it with a larger number of --seeds to add trials to the study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
-    with _errors_reported(debug, stopped=stopped):
+    with errors_reported(debug, stopped=stopped):
         from vicinal import api
         from vicinal.reports.study_report import PAGE
         from vicinal.reports.study_tables import print_study
@@ -121,65 +108,50 @@ def study(
         if json:
             sys.stdout.write(summary_text(done.summary))
         else:
-            console = Terminal()
-            print_study(done.summary, console)
-            console.print(f"report: {visible(str(done.folder / PAGE))}", soft_wrap=True)
+            print_study(done.summary, Terminal())
+            _print(f"report: {done.folder / PAGE}")
         if done.failures:
             raise typer.Exit(TRIALS_FAILED)
 
 
 @app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
 def train(
-    recipe: Annotated[str, typer.Argument(help=_RECIPES)],
-    arm: Annotated[str, typer.Option(help="Name of one of the recipe's arms.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and result.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the training in that folder.")
-    ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Seed of initial weights, data order and mixing.", min=0, max=_LARGEST_SEED
-        ),
-    ] = 0,
+    recipe: _Recipe,
+    arm: Annotated[str, Option(help="Name of one of the recipe's arms.")],
+    out: Annotated[Path, Option(help="Folder for the checkpoint, metrics and result.")],
+    resume: Annotated[bool, Option("--resume", help="Resume the training in --out.")] = False,
+    seed: Annotated[int, Option(help="Seed of weights, data order and mixing.", **_SEEDS)] = 0,
     corrupted: Annotated[
-        float, typer.Option(help="Fraction of the training labels to replace by random ones.")
+        float, Option(help="Fraction of training labels to replace by random ones.", min=0, max=1)
     ] = 0.0,
     epochs: _Epochs = None,
     data: _Source = None,
     variant: _Variant = None,
-    devices: Annotated[int, typer.Option(help="Number of devices per machine.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option(help="Number of machines.", min=1)] = 1,
+    devices: Annotated[int, Option(help="Number of devices per machine.", min=1)] = 1,
+    nodes: Annotated[int, Option(help="Number of machines.", min=1)] = 1,
     strategy: Annotated[
-        str, typer.Option(help="Strategy for several devices: ddp, or fsdp (sharded weights).")
+        str, Option(help="Strategy for several devices: ddp, or fsdp (sharded weights).")
     ] = "ddp",
     logger: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="tensorboard, wandb, mlflow or none; repeatable.  [default: tensorboard]",
-            show_default=False,
-        ),
-    ] = None,
+        list[str], Option(help="tensorboard, wandb, mlflow or none; can be repeated.")
+    ] = ["tensorboard"],  # noqa: B006 - Typer copies it
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Train one arm of a recipe with one seed, and keep the network.
+    """Train one arm of a recipe with one seed, and save the network.
 
-    Writes checkpoint.safetensors, metrics.csv and result.json. An interrupted training resumes
-    from its last checkpoint with --resume, bit for bit.
+    Writes checkpoint.safetensors, metrics.csv and result.json. The training saves its state in
+    state.safetensors. If it is interrupted, --resume continues from that state and ends with the
+    same weights, bit for bit.
     """
-    stopped = "stopped; the last checkpoint is kept: resume with --resume"
-    with _errors_reported(debug, stopped=stopped):
+    with errors_reported(debug, stopped="stopped; resume from the last saved state with --resume"):
         from vicinal.reports.progress import TrainProgress
-        from vicinal.reports.terminal import Terminal
-        from vicinal.reports.training_report import print_result
+        from vicinal.reports.terminal import Terminal, print_result
         from vicinal.studies import Trial
         from vicinal.training.recipe import read_recipe
         from vicinal.training.single_trial import train_one
         from vicinal.training.trial import Callbacks
 
-        if not 0 <= corrupted <= 1:
-            raise UserError(f"--corrupted: expected a fraction from 0 to 1, got {corrupted}")
         resolved = read_recipe(recipe, variant=variant, epochs=epochs, source=data)
         if arm not in resolved.arms:
             raise UserError(unknown("arm", arm, resolved.arms))
@@ -193,7 +165,7 @@ def train(
                 devices=devices,
                 nodes=nodes,
                 strategy=strategy,
-                loggers=[name for name in logger or ["tensorboard"] if name != "none"],
+                loggers=[name for name in logger if name != "none"],
                 callbacks=Callbacks(progress.epoch, progress.log),
             )
         if result is None:  # only the first of several processes has it
@@ -206,41 +178,28 @@ def train(
 
 @app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors")
 def score(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors file of vicinal.")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data set, such as folder:PATH.  [default: that of the training]",
-            show_default=False,
+    checkpoint: Annotated[Path, Argument(help="A checkpoint.safetensors file of vicinal.")],
+    data: Annotated[str | None, Option(help="Data set to use.", show_default=_TRAINED)] = None,
+    split: Annotated[str, Option(help="train, test or, if there is one, validation.")] = "test",
+    root: Annotated[
+        Path | None,
+        Option(
+            help="Folder of the data sets.", show_default=f"{_ROOT}; without --data, {_TRAINED}"
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="test, train or validation.")] = "test",
-    root: _Root = None,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Seed of the train/test split.  [default: that of the training]",
-            min=0,
-            max=_LARGEST_SEED,
-            show_default=False,
-        ),
+        int | None, Option(help="Seed of the train/test split.", show_default=_TRAINED, **_SEEDS)
     ] = None,
     test_fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Fraction for testing.  [default: that of the training]",
-            show_default=False,
-        ),
+        Option(help="Fraction for testing, without a test split.", show_default=_TRAINED),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Number of confused pairs to show.", min=0)] = 5,
-    accelerator: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    pairs: Annotated[int, Option(help="Number of confused pairs to show.", min=0)] = 5,
+    accelerator: Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
     allow_import: Annotated[
-        bool,
-        typer.Option(
-            "--allow-import", help="Import the modules that the checkpoint names, which runs code."
-        ),
+        bool, Option("--allow-import", help="Import what the checkpoint names, which runs code.")
     ] = False,
     json: _Json = False,
     debug: _Debug = False,
@@ -248,12 +207,11 @@ def score(
     """Evaluate a checkpoint on a data set.
 
     Prints accuracy, top-5 accuracy, loss, calibration error and the most confused pairs of classes.
-    Inputs are prepared as for the tests during training. Without --data, the test split of the
-    training is used.
+    Inputs are prepared as for the tests during training. Without --data, it uses the data set of
+    the training.
     """
-    with _errors_reported(debug, stopped="stopped"):
-        from vicinal.reports.terminal import Terminal
-        from vicinal.reports.training_report import print_scores, scores_as_plain
+    with errors_reported(debug):
+        from vicinal.reports.terminal import Terminal, print_scores
         from vicinal.training.score import score_saved
 
         scores = score_saved(
@@ -268,37 +226,28 @@ def score(
             accelerator=accelerator,
             confusions=pairs,
             allow_import=allow_import,
-            log=_report,
+            log=report,
         )
         if json:
-            _print_json(scores_as_plain(scores))
+            _print_json(scores._asdict() | {"worst": [pair._asdict() for pair in scores.worst]})
         else:
             print_scores(scores, Terminal())
 
 
 @app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")
 def show(
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="mixup, cutmix, resizemix, fmix or dirichlet; repeatable.  [default: all]",
-            show_default=False,
-        ),
-    ] = None,
+    policy: Annotated[list[str] | None, Option(help=_POLICIES, show_default="all")] = None,
     alpha: Annotated[
-        float,
-        typer.Option(help="Concentration of the Beta or Dirichlet distribution, above 0."),
+        float, Option(help="Positive parameter of the Beta or Dirichlet distribution.")
     ] = 1.0,
-    seed: Annotated[
-        int, typer.Option(help="Seed of partners, lam and regions.", min=0, max=_LARGEST_SEED)
-    ] = 0,
-    size: Annotated[int, typer.Option(help="Number of examples, from 2 to 16.")] = 6,
-    out: Annotated[Path, typer.Option(help="File to write: .svg or .png.")] = Path("mixed.svg"),
+    seed: Annotated[int, Option(help="Seed of partners, lam and regions.", **_SEEDS)] = 0,
+    size: Annotated[int, Option(help="Number of examples.", min=2, max=16)] = 6,
+    out: Annotated[Path, Option(help="File to write: .svg or .png.")] = Path("mixed.svg"),
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
     """Draw digits, their partners, and their blends by each policy."""
-    with _errors_reported(debug, stopped="stopped; nothing was written"):
+    with errors_reported(debug):
         from vicinal.reports.show import run_show
 
         shown = run_show(policy or (), alpha=alpha, seed=seed, size=size, out=out)
@@ -308,21 +257,14 @@ def show(
             _print(f"figure: {shown['file']}")
 
 
-data_app = typer.Typer(
-    name="data",
-    help="List, inspect, fetch and convert data sets.",
-    epilog="Start with: vicinal data info digits",
-    **_SETTINGS,
-)
 app.add_typer(data_app)
 
 
 @data_app.command("list", epilog="Example: vicinal data list")
 def data_list(json: _Json = False, debug: _Debug = False) -> None:
     """List the supported data sets and formats, and how to name them."""
-    with _errors_reported(debug, stopped="stopped"):
-        from vicinal.reports.data_report import print_sources
-        from vicinal.reports.terminal import Terminal
+    with errors_reported(debug):
+        from vicinal.reports.terminal import Terminal, print_sources
 
         if json:
             _print_json({k: {"spec": s.spec, "holds": s.holds} for k, s in SOURCES.items()})
@@ -335,7 +277,7 @@ def data_info(
     spec: _Spec,
     root: _Root = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Also draw examples of each class, into this .svg file.")
+        Path | None, Option(help="Also draw images or spectrograms into this .svg file.")
     ] = None,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -348,10 +290,9 @@ def data_info(
 
     Prints counts, shapes, classes and values, and reports what was guessed or skipped.
     """
-    with _errors_reported(debug, stopped="stopped; nothing was written"):
+    with errors_reported(debug):
         from vicinal.data import describe, load
-        from vicinal.reports.data_report import print_description, write_examples
-        from vicinal.reports.terminal import Terminal
+        from vicinal.reports.terminal import Terminal, print_description
 
         data = load(
             spec,
@@ -363,6 +304,8 @@ def data_info(
         )
         described = describe(data)
         if figure is not None:
+            from vicinal.reports.image_figures import write_examples
+
             write_examples(spec, data, figure)
         if json:
             _print_json(described)
@@ -374,17 +317,18 @@ def data_info(
 
 @data_app.command("fetch", epilog="Example: vicinal data fetch cifar10 --root data")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="Data set, such as cifar10 or speech-commands.")],
+    name: Annotated[str, Argument(help=_ARCHIVES)],
     root: _Root = None,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Download the archives of a data set, and verify them.
+    """Download the archives of a data set, and verify their checksums.
 
-    Files that exist already are kept, and an interrupted download resumes.
+    Files with the right checksum are kept and not downloaded again. An interrupted download
+    resumes if the server supports that.
     """
     stopped = "stopped; what was downloaded is kept: run the same command to resume"
-    with _errors_reported(debug, stopped=stopped):
+    with errors_reported(debug, stopped=stopped):
         from vicinal.data import data_root
         from vicinal.data.fetch import fetch
         from vicinal.reports.progress import file_progress
@@ -398,12 +342,10 @@ def data_fetch(
 @data_app.command("convert", epilog="Example: vicinal data convert cifar10 cifar10.rec")
 def data_convert(
     spec: _Spec,
-    out: Annotated[
-        Path, typer.Argument(help="NAME.rec (with NAME.idx, for MXNet), NAME.npz, or a new folder.")
-    ],
+    out: Annotated[Path, Argument(help="NAME.rec, NAME.npz, or a new folder.")],
     root: _Root = None,
-    encoding: Annotated[str, typer.Option(help="Image encoding: same, png, jpeg or raw.")] = "same",
-    quality: Annotated[int, typer.Option(help="JPEG quality, from 1 to 100.")] = 95,
+    encoding: Annotated[str, Option(help="Image encoding: same, png, jpeg or raw.")] = "same",
+    quality: Annotated[int, Option(help="JPEG quality, from 1 to 100.")] = 95,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
     skip_bad: _Skip = False,
@@ -413,9 +355,12 @@ def data_convert(
 ) -> None:
     """Convert a data set to another format.
 
-    Writes RecordIO files as MXNet does, a folder for each class, or one .npz file.
+    The name of the output decides the format. For NAME.rec, the files are NAME_train.rec and
+    NAME_test.rec, each with the .idx file that MXNet reads, and NAME_classes.txt. NAME.npz is one
+    NumPy file. Any other name is a folder: it has a folder for each split, with a folder for each
+    class.
     """
-    with _errors_reported(debug, stopped="stopped; names of unfinished files contain .part"):
+    with errors_reported(debug, stopped="stopped; names of unfinished files contain .part"):
         from vicinal.data import load
         from vicinal.data.convert import convert
         from vicinal.reports.progress import file_progress
@@ -437,7 +382,7 @@ def data_convert(
                 encoding=encoding,
                 quality=quality,
                 progress=progress,
-                skipped=lambda part, sentence: _report(f"skipped in {part}: {sentence}"),
+                skipped=lambda split, sentence: report(f"skipped in {split}: {sentence}"),
             )
         _print_paths(paths, json)
 
@@ -456,67 +401,12 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-TRIALS_FAILED = 3
-"""The exit code of a study with a report, some of whose trials failed."""
-
-
-@contextmanager
-def _errors_reported(debug: bool, *, stopped: str) -> Iterator[None]:
-    """Report errors that the user can fix with exit code 2, and Ctrl-C with exit code 130."""
-    if not debug:  # the main thread reports errors of other threads, such as those of loggers
-        threading.excepthook = lambda _: None
-    try:
-        with extras_named(), interrupts.unwinding():
-            yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        _report(stopped)
-        raise typer.Exit(interrupts.CODE) from None
-    except BrokenPipeError:
-        # The reader of our output has closed it; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(141) from None
-    except Exception as error:
-        if debug:
-            raise
-        text, code = str(error), 2
-        if isinstance(error, OSError) and not isinstance(error, UserError):
-            where = f"{error.filename}: " if error.filename else ""
-            hints = {errno.ENOSPC: "free some space", errno.ENOMEM: "free some memory"}
-            hint = hints.get(error.errno or 0, "--debug shows where it happened")
-            text = f"{where}{error.strerror or error}; {hint}; then run the same command again"
-        elif out_of_memory(error):
-            reason = text.strip() or type(error).__name__
-            text = f"out of memory: free some memory, then run the same command again ({reason})"
-        elif not isinstance(error, UserError):
-            text = (
-                f"this is a bug in vicinal: {type(error).__name__}: {error}. --debug shows where."
-            )
-            code = 1
-        _report(text)
-        raise typer.Exit(code) from None
-
-
-def _report(sentence: str) -> None:
-    first, *others = visible(sentence, keep_lines=True).splitlines() or [""]
-    lines = [f"vicinal: {first}", *(f"  {line.strip()}" for line in others)]
-    typer.echo("\n".join(lines), err=True)
-
-
 def _print(sentence: str) -> None:
     typer.echo(visible(sentence))
 
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="vicinal")  # registered by vicinal.escaping
-    try:
-        app()
-    except Exception:
-        if "--debug" not in sys.argv:
-            raise
-        sys.stderr.write(visible(traceback.format_exc(), keep_lines=True))
-        sys.exit(1)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # perhaps of another encoding than UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
+    app()

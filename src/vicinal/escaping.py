@@ -1,22 +1,12 @@
 """Foreign text, such as class names, titles and paths, made safe to show."""
 
-import codecs
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_BIDIRECTIONAL = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_WRITTEN_OUT = (
-    {k: _SHORT.get(chr(k), f"\\x{k:02x}") for k in (*range(32), *range(0x7F, 0xA0))}
-    | {k: f"\\u{k:04x}" for k in (*_BIDIRECTIONAL, 0x2028, 0x2029, *range(0xD800, 0xE000))}
-    # Python's surrogates for the bytes of a file name that is not UTF-8.
-    | {0xDC00 + k: f"\\x{k:02x}" for k in range(0x80, 0x100)}
+_OBEYED = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_KEEPS_LINES = {k: text for k, text in _WRITTEN_OUT.items() if k != ord("\n")}
-
-_PLAIN = {"—": "-", "–": "-", "−": "-", "…": "...", "·": "*", "×": "x", "≥": ">=", "≤": "<="} | {
-    quote: plain for quotes, plain in (("“”„", '"'), ("‘’", "'")) for quote in quotes
-}
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
@@ -33,11 +23,18 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
         >>> print(visible("red \x1b[31m, reversed \u202e, two\nlines, not UTF-8 \udcff"))
         red \x1b[31m, reversed \u202e, two\nlines, not UTF-8 \xff
     """
-    return text.translate(_KEEPS_LINES if keep_lines else _WRITTEN_OUT)
+
+    def escaped(found: re.Match[str]) -> str:
+        character = found[0]
+        if "\udc80" <= character <= "\udcff":  # how Python reads a byte that is not UTF-8
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character if keep_lines and character == "\n" else ascii(character)[1:-1]
+
+    return _OBEYED.sub(escaped, text)
 
 
 def is_utf8(text: str) -> bool:
-    r"""Say whether text can be written as UTF-8, unlike file names with other bytes.
+    r"""Return whether text can be written as UTF-8, unlike file names with other bytes.
 
     Example:
         >>> is_utf8("caf\u00e9"), is_utf8("caf\udce9")
@@ -60,22 +57,3 @@ def with_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [with_text(one, change) for one in value]
     return value
-
-
-def readable(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace characters that an encoding lacks: punctuation by ASCII, others by an escape.
-
-    An error handler for ``codecs``, registered as ``"vicinal"``.
-
-    Example:
-        >>> "1.5 … 猫".encode("ascii", "vicinal")
-        b'1.5 ... \\u732b'
-    """
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    unknown = error.object[error.start : error.end]
-    words = (_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in unknown)
-    return "".join(words), error.end
-
-
-codecs.register_error("vicinal", readable)

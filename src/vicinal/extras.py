@@ -1,37 +1,13 @@
-"""The packages that ``pip install 'vicinal[study]'`` adds, and the error if one is missing."""
+"""The error if a package is missing that ``pip install 'vicinal[study]'`` installs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import metadata
 
 from vicinal.errors import UserError
 
-MODULES = frozenset(
-    {
-        "PIL",
-        "filelock",
-        "jinja2",
-        "lightning_fabric",
-        "matplotlib",
-        "pooch",
-        "pyarrow",
-        "pydantic",
-        "requests",
-        "rich",
-        "safetensors",
-        "scipy",
-        "simplejpeg",
-        "sklearn",
-        "soundfile",
-        "tensorboard",
-        "tomli_w",
-        "torchmetrics",
-        "typer",
-        "urllib3",
-        "zlib_ng",
-    }
-)
-"""The names under which these packages are imported."""
+_PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Packages by the name under which they are imported, if it differs by more than an underscore."""
 
 
 class MissingExtraError(UserError, ImportError):
@@ -40,7 +16,7 @@ class MissingExtraError(UserError, ImportError):
     def __init__(self, module: str) -> None:
         """Name the module, and the command that installs it."""
         super().__init__(
-            f"the Python package {module} is not installed; data sets, studies and the command "
+            f"the Python package {module} is not installed. Data sets, studies and the command "
             "line need it. Run: pip install 'vicinal[study]'"
         )
 
@@ -50,7 +26,7 @@ def extras_named() -> Iterator[None]:
     """Turn the import error of a package of the extra into one that has the pip command.
 
     Raises:
-        MissingExtraError: instead of ``ModuleNotFoundError``, for ``MODULES`` only.
+        MissingExtraError: instead of ``ModuleNotFoundError``, for packages of the extra only.
 
     Example:
         >>> with extras_named():
@@ -62,22 +38,8 @@ def extras_named() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in MODULES:
+        package = _PACKAGES.get(module, module.replace("_", "-"))
+        lines = metadata.requires("vicinal") or ()
+        if not any(line.startswith(f"{package}>") and "study" in line for line in lines):
             raise
         raise MissingExtraError(module) from error
-
-
-def require(*modules: str) -> None:
-    """Raise an error if a module is not installed, without importing any.
-
-    Raises:
-        MissingExtraError: if one is missing; it names the first.
-
-    Example:
-        >>> require("pydantic", "rich")
-    """
-    for module in modules:
-        with extras_named():
-            found = find_spec(module)
-        if found is None:
-            raise MissingExtraError(module)

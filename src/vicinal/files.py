@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import tempfile
 from pathlib import Path
 
 from vicinal.errors import UserError
@@ -25,21 +24,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         UserError: if the file cannot be written, for example because the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
-            sync_folder(path.parent)
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            put_in_place(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                temporary.unlink()
             raise
     except OSError as error:
         raise UserError(
@@ -83,9 +76,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

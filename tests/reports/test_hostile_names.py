@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from vicinal.reports.study_figures import examples_figure
+from vicinal.reports.image_figures import blends_figure
 from vicinal.reports.study_tables import csv_text, markdown
 from vicinal.reports.svg import standalone_svg
 from vicinal.reports.terminal import Terminal
@@ -134,7 +134,7 @@ def test_classes_of_any_name_can_be_drawn(tmp_path, hostile):
         met_class=np.array(["猫 ก \ue000"]),
         brightest=np.array(255),
     )
-    root = ElementTree.fromstring(standalone_svg(examples_figure(path)))
+    root = ElementTree.fromstring(standalone_svg(blends_figure(path)))
     assert "猫 ก \ue000" in "".join(root.itertext())
 
 

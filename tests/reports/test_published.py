@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from vicinal.reports.study_tables import csv_text, markdown, print_study
-from vicinal.reports.study_text import published_rows
+from vicinal.reports.study_text import published_table
 from vicinal.studies.summary import summarize
 from vicinal.training.recipe import read_recipe
 from vicinal.training.trial_result import Result, trials_of
@@ -84,7 +84,7 @@ def test_the_epochs_are_those_of_the_arm(summarized):
 
 def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarized):
     summary = summarized(**{"arms.mixup.training": {"epochs": 3}})
-    first, *others = published_rows(summary)
+    first, *others = published_table(summary)[1]
     ours = "91.00 [78.29, 100.00] (n = 2)"
     assert first == ["input mixup", "3", "—", ours, "this study"]
     assert [row[3] for row in others] == [ours, "—", "—"]
@@ -99,13 +99,13 @@ def test_without_true_labels_nothing_is_compared(summarized):
 def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarized):
     several, one = summarized(), summarized(seeds=1)
     # Mean of 90 and 92; standard error 1, t(0.975, 1) = 12.7062.
-    assert [row[3] for row in published_rows(several)] == [
+    assert [row[3] for row in published_table(several)[1]] == [
         "91.00 [78.29, 100.00] (n = 2)",
         "91.00 [78.29, 100.00] (n = 2)",
         "—",
     ]
-    assert published_rows(one)[0][3] == "90.00 (n = 1, no interval)"
-    assert [row[2] for row in published_rows(one)] == ["94.47", "95.8", "90.0"]
+    assert published_table(one)[1][0][3] == "90.00 (n = 1, no interval)"
+    assert [row[2] for row in published_table(one)[1]] == ["94.47", "95.8", "90.0"]
 
 
 def test_markdown_and_terminal_have_the_table_and_its_sentence(summarized):
@@ -157,7 +157,7 @@ def test_the_folder_and_the_page_have_them_too(study_with_rows):
     page = (folder / "report.html").read_text()
     assert "<h2>Published, next to ours</h2>" in page
     assert SENTENCE in page
-    for row in published_rows(summary):
+    for row in published_table(summary)[1]:
         assert f"<span>{row[3]}</span>" in page
 
 

@@ -42,7 +42,7 @@ def tiles(figure):
     """Return the pixels of every embedded image, in order."""
     links = [e.get("{http://www.w3.org/1999/xlink}href") for e in figure.iter(f"{SVG}image")]
     files = [io.BytesIO(base64.b64decode(link.partition(",")[2])) for link in links]
-    return [np.asarray(Image.open(file)) for file in files]
+    return [np.asarray(Image.open(file).convert("L")) for file in files]
 
 
 def words(figure):
@@ -173,13 +173,6 @@ def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
         ({"alpha": 0.0}, "--alpha: expected a positive .*, got 0.0. Try 1"),
         ({"alpha": math.nan}, "--alpha: expected .* got nan"),
         ({"alpha": math.inf}, "--alpha: expected a positive finite .* got inf"),
-        (
-            {"seed": -1},
-            "--seed: expected an integer from 0 to 9223372036854775807, got -1",
-        ),
-        ({"seed": 2**70}, "--seed: expected"),
-        ({"size": 1}, "--size: expected 2 to 16 examples, got 1"),
-        ({"size": 17}, "--size: expected 2 to 16"),
         ({"out": Path("mixed.jpg")}, r"--out: expected .* \.svg or \.png, got 'mixed.jpg'"),
     ],
 )

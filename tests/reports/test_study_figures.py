@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vicinal.reports import study_figures
+from vicinal.reports import image_figures
 
 
 @pytest.mark.parametrize("longest", ["9", "automobile", "American Staffordshire terrier"])
@@ -16,13 +16,13 @@ def test_the_words_below_blended_examples_do_not_touch(tmp_path, monkeypatch, lo
     met = {"met": images, "met_class": classes[[1, 0, 0, 1, 0, 0]]}
     np.savez(tmp_path / "few.npz", **own, **met, blend=images, lam=lam, brightest=255)
     drawn = []
-    monkeypatch.setattr(study_figures, "to_svg", lambda *parts: drawn.append(parts[-1]))
-    study_figures.examples_figure(tmp_path / "few.npz")
+    monkeypatch.setattr(image_figures, "to_svg", lambda *parts: drawn.append(parts[-1]))
+    image_figures.blends_figure(tmp_path / "few.npz")
     (figure,) = drawn
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     for row in range(3):
-        labels = [axes.xaxis.label for axes in figure.axes[row::3]]
+        labels = [axes.xaxis.label for axes in figure.axes[6 * row : 6 * row + 6]]
         boxes = [label.get_window_extent(renderer) for label in labels]
         for left, right in itertools.pairwise(boxes):
             assert left.x1 < right.x0

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vicinal.reports.study_tables import csv_text, markdown
-from vicinal.reports.study_text import answer, caption, study_rows
+from vicinal.reports.study_text import answer, caption, study_table
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_one_seed_is_said_to_be_one_seed(summary):
         row["verdict"] = row["verdict"] and "no evidence"
     assert "+22.0 points (one seed)" in answer(summary)
     assert caption(summary).startswith("One seed gives no interval")
-    assert study_rows(summary)[1].accuracy == "98.5"
+    assert study_table(summary)[1][1][2] == "98.5"
 
 
 def test_markdown_has_the_cells_of_every_row(summary):

@@ -17,22 +17,20 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 KILLED = 137
 KILLS = {
-    "mkstemp": tempfile,
+    "write_bytes": Path,
     "replace": os,
     "fsync": os,
     "unlink": os,
     "mkdir": os,
-    "chmod": os,
 }
 """Where each function lives that a process can be killed at."""
-FULL = {"mkstemp": tempfile, "open": os, "fsync": os, "mkdir": os, "fdopen": os}
-"""Functions that fail on a full disk; a file of ``os.fdopen`` fails when it is written to."""
+FULL = {"write_bytes": Path, "open": os, "fsync": os, "mkdir": os}
+"""Functions that fail on a full disk."""
 
 
 def patched(fault, counts):
@@ -48,8 +46,6 @@ def patched(fault, counts):
             if kind == "full":
                 full[0] = full[0] or here
                 if full[0]:
-                    if name == "fdopen":
-                        os.close(args[0])
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             elif here and when == "before":
                 os._exit(KILLED)
@@ -154,7 +150,7 @@ def tried(fault, out, job, log):
 
 def main():
     import vicinal.reports.study_figures
-    import vicinal.reports.training_report
+    import vicinal.reports.terminal
     import vicinal.studies.examples
     import vicinal.training.single_trial  # noqa: F401
 

@@ -88,7 +88,7 @@ from pathlib import Path
 
 import rich.console, torch, torchmetrics
 
-import vicinal.data, vicinal.reports.training_report, vicinal.training.single_trial
+import vicinal.data, vicinal.reports.terminal, vicinal.training.single_trial
 from vicinal import cli
 
 kills, metrics, words = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]

@@ -1,5 +1,6 @@
 """Progress: bars on a terminal, and lines in a log."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,18 +21,24 @@ from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result, Trial, condition_name
 from vicinal.training.settings import Recipe
 
-SLOW_EPOCH = 20
-"""Seconds from which on an epoch of a study gets its own line in a log."""
 
+class TrainProgress:
+    """A context manager that shows epochs: a bar on a terminal, or a line for each in a log.
 
-class _Display:
-    """A context manager that shows bars on a terminal, and removes them at the end."""
+    Args:
+        console: where to show them.
+        epochs: how many epochs there will be.
+    """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = _bars(
-            console, MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False)
-        )
+    slow = 0.0
+    """Seconds that an epoch has to take to get its own line in a log."""
+
+    def __init__(self, console: Console, epochs: int | None) -> None:
+        """Begin at zero."""
+        self._console, self._of = console, epochs
+        note = TextColumn("{task.fields[note]}", markup=False)
+        self._bars = _bars(console, MofNCompleteColumn(), note)
+        self._epochs = self._bars.add_task("epoch", total=epochs, note="")
 
     def __enter__(self) -> Self:
         """Show the bars."""
@@ -46,37 +53,26 @@ class _Display:
         """Print a sentence."""
         self._console.print(visible(sentence), soft_wrap=True)
 
-
-class TrainProgress(_Display):
-    """Shows a bar on a terminal, or a line for each epoch in a log.
-
-    Args:
-        console: where to show them.
-        epochs: how many epochs there will be.
-    """
-
-    def __init__(self, console: Console, epochs: int) -> None:
-        """Begin at zero."""
-        super().__init__(console)
-        self._epochs = epochs
-        self._task = self._bars.add_task("epoch", total=epochs, note="")
-
     def epoch(self, row: EpochRow) -> None:
         """Show an epoch that is finished."""
-        note = f"{_measured(row, 2)}, {row.seconds:,.0f} s"
-        self._bars.update(self._task, completed=row.epoch, note=note)
-        if not self._console.is_terminal:
-            self.log(f"epoch {row.epoch}/{self._epochs}: {note}")
+        note = (
+            f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.2f} %, "
+            f"{row.seconds:,.0f} s"
+        )
+        self._bars.update(self._epochs, completed=row.epoch, note=note)
+        if not self._console.is_terminal and row.seconds / row.epoch >= self.slow:
+            self.log(f"epoch {row.epoch}/{self._of}: {note}")
 
 
-class StudyProgress(_Display):
+class StudyProgress(TrainProgress):
     """Shows the progress of a study; see ``vicinal.studies.StudyCallbacks``."""
+
+    slow = 20.0
 
     def __init__(self, console: Console) -> None:
         """Show it on ``console``."""
-        super().__init__(console)
+        super().__init__(console, None)
         self._trials = self._bars.add_task("trials", total=None, note="")
-        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
         """Show how many trials there are, and how many are finished already."""
@@ -94,33 +90,16 @@ class StudyProgress(_Display):
 
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
-        self._bars.reset(
-            self._epochs,
-            description=self._name(trial.arm, trial.corrupted, trial.seed),
-            total=self._recipe.training_of(trial.arm).epochs,
-            visible=True,
-        )
-
-    def epoch(self, row: EpochRow) -> None:
-        """Show an epoch of the current trial."""
-        note = _measured(row, 1)
-        self._bars.update(self._epochs, completed=row.epoch, note=note)
-        if not self._console.is_terminal and row.seconds / row.epoch > SLOW_EPOCH:
-            self.log(f"epoch {row.epoch}: {note}, {row.seconds:,.0f} s")
+        self._of = self._recipe.training_of(trial.arm).epochs
+        name = self._name(trial.arm, trial.corrupted, trial.seed)
+        self._bars.reset(self._epochs, description=name, total=self._of)
 
     def finish(self, result: Result) -> None:
         """Count a finished trial, and print a line about it in a log."""
         self._done += 1
         self._trained += 1
         seconds = (time.monotonic() - self._began) / self._trained * (self._total - self._done)
-        hours, minutes = divmod(round(seconds / 60), 60)
-        left = (
-            f"{hours} h {minutes} min left"
-            if hours
-            else f"{minutes} min left"
-            if round(seconds) >= 60
-            else f"{seconds:.0f} s left"
-        )
+        left = f"{datetime.timedelta(seconds=round(seconds))} left"
         self._bars.update(self._trials, completed=self._done, note=left)
         if not self._console.is_terminal:
             name = self._name(result.arm, result.corrupted, result.seed)
@@ -163,7 +142,3 @@ def _bars(console: Console, *columns: ProgressColumn) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-
-
-def _measured(row: EpochRow, digits: int) -> str:
-    return f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.{digits}f} %"

@@ -1,35 +1,21 @@
 """A figure of mixing: a batch, its partners, and what each policy makes of them."""
 
-import base64
 import io
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, pairwise
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from vicinal.data import load
 from vicinal.errors import UserError, unknown
 from vicinal.files import write_whole
 from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, Policy, ResizeMix, Shuffle
-from vicinal.reports.svg import (
-    ARM_COLORS,
-    COLORS_LIGHT,
-    FAINT,
-    INK,
-    figure_style,
-    standalone_svg,
-    to_svg,
-)
+from vicinal.reports.image_figures import ImageRow, image_rows
+from vicinal.reports.svg import ARM_COLORS, COLORS_LIGHT, figure_style, standalone_svg, to_svg
 
 _OTHERS = Shuffle(meet_self=False)
 
@@ -43,19 +29,6 @@ POLICIES: dict[str, Callable[[float], Policy]] = {
 """The policies that can be shown, as functions of alpha. All of them draw partners first, so that
 one seed gives all the same partners."""
 
-_MOST = 16
-"""Examples in a figure: more would not fit the width of a screen."""
-
-_CAPTION_WIDTH = 22
-"""Characters that fit below a tile."""
-
-_PALETTE = 128
-"""Colors of a photograph: enough at the size of a tile, in a third of the bytes."""
-
-_SCAN = 32
-"""Pixels up to which a tile is a scan, whose pixels should have hard edges."""
-
-_PIXELATED = ' style="image-rendering:crisp-edges;image-rendering:pixelated"'
 _PARTNER_TITLES = ("partner", "second partner", "third partner", "further partner")
 
 
@@ -75,22 +48,6 @@ class Batch(NamedTuple):
     brightest: int = 255
 
 
-class Row(NamedTuple):
-    """One row of the figure.
-
-    Args:
-        title: the text in front of it.
-        tiles: ``(batch, channels, height, width)`` uint8.
-        captions: the text below each tile.
-        regions: ``(batch, height, width)`` bool, to be outlined.
-    """
-
-    title: str
-    tiles: Tensor
-    captions: Sequence[str]
-    regions: Tensor | None = None
-
-
 def run_show(
     policies: Sequence[str] = (),
     *,
@@ -105,7 +62,7 @@ def run_show(
         policies: names of ``POLICIES``; all of them by default.
         alpha: concentration, positive and finite. ResizeMix does not use it.
         seed: seed of partners, lam and regions.
-        size: number of examples, from 2 to 16.
+        size: number of examples, at least 2.
         out: the file, ending in .svg or .png.
 
     Returns:
@@ -123,10 +80,6 @@ def run_show(
             f"--alpha: expected a positive finite number, got {alpha}. Try 1, which makes all "
             "shares equally likely."
         )
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed: expected an integer from 0 to {2**63 - 1}, got {seed}.")
-    if not 2 <= size <= _MOST:
-        raise UserError(f"--size: expected 2 to {_MOST} examples, got {size}.")
     if out.suffix.lower() not in {".svg", ".png"}:
         raise UserError(
             f"--out: expected a file that ends in .svg or .png, got {str(out)!r}. Try mixed.svg."
@@ -137,8 +90,10 @@ def run_show(
     chosen = {name: POLICIES[name](alpha) for name in policies or POLICIES}
     plans = {name: draw_plan(policy, batch, seed=seed) for name, policy in chosen.items()}
     titled = {type(chosen[name]).__name__: plan for name, plan in plans.items()}
-    draw = mixing_png if out.suffix.lower() == ".png" else mixing_svg
-    write_whole(out, draw("mixed", batch, titled))
+    if out.suffix.lower() == ".png":
+        write_whole(out, mixing_png(batch, titled))
+    else:
+        write_whole(out, mixing_svg("mixed", batch, titled))
     names = [data.classes[k] for k in targets]
     rows = [
         {
@@ -174,78 +129,46 @@ def mixing_svg(name: str, batch: Batch, plans: Mapping[str, Plan]) -> str:
     Returns:
         The content of the file, light or dark as the reader prefers, with a text alternative.
     """
-    rows = mixing_rows(batch, plans)
     with figure_style():
-        figure = _figure(rows, batch.brightest)
-        svg = standalone_svg(to_svg(name, mixing_text(batch, plans), figure))
+        figure = _figure(batch, plans)
+        svg = standalone_svg(to_svg(name, _text(batch, plans), figure))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    svg = svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
-    # matplotlib embeds images with four channels, and derives their ids from their content, which
-    # two may share. Smaller files with unique ids replace them, and numbers get three decimals.
-    pixels, numbers = _pixels(rows, batch.brightest), count()
-
-    def smaller(_: re.Match[str]) -> str:
-        image = Image.fromarray(next(pixels))
-        file = io.BytesIO()
-        image = image.quantize(_PALETTE) if image.mode == "RGB" else image
-        image.save(file, "png", optimize=True)
-        data = base64.b64encode(file.getvalue()).decode()
-        return f'xlink:href="data:image/png;base64,{data}" id="{name}-tile{next(numbers)}"'
-
-    svg = re.sub(r"(\.\d{3})\d+", r"\1", svg)
-    svg = re.sub(r'xlink:href="data:image/png;base64,[^"]*" id="[^"]*"', smaller, svg)
-    return svg if max(batch.inputs.shape[-2:]) <= _SCAN else svg.replace(_PIXELATED, "")
+    return svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
 
 
-def mixing_png(name: str, batch: Batch, plans: Mapping[str, Plan]) -> bytes:
+def mixing_png(batch: Batch, plans: Mapping[str, Plan]) -> bytes:
     """Draw the same as ``mixing_svg`` as a PNG file, dark on white, with the text as metadata."""
-    variables = {INK: "--ink", FAINT: "--faint"}
-    with figure_style():
-        colors = {
-            key: COLORS_LIGHT[variables[value]]
-            for key, value in mpl.rcParams.items()
-            if isinstance(value, str) and value in variables
-        }
-        with mpl.rc_context(colors):
-            rows = mixing_rows(batch, plans)
-            figure = _figure(rows, batch.brightest, outline=COLORS_LIGHT["--arm2"])
-            figure.set_layout_engine("constrained")
-            text, file = mixing_text(batch, plans), io.BytesIO()
-            figure.savefig(
-                file,
-                format="png",
-                dpi=144,
-                transparent=False,
-                facecolor=COLORS_LIGHT["--paper"],
-                metadata={"Software": None, "Title": name, "Description": text},
-            )
+    file, metadata = io.BytesIO(), {"Description": _text(batch, plans)}
+    with figure_style(ink=COLORS_LIGHT["--ink"], faint=COLORS_LIGHT["--faint"]):
+        figure = _figure(batch, plans, outline=COLORS_LIGHT["--arm2"])
+        figure.savefig(file, format="png", dpi=144, transparent=False, metadata=metadata)
     return file.getvalue()
 
 
-def mixing_rows(batch: Batch, plans: Mapping[str, Plan]) -> list[Row]:
-    """Return the rows of the figure: the batch, then the blends of each plan below its partners.
-
-    Partners that are shown already are not repeated.
-    """
+def _figure(batch: Batch, plans: Mapping[str, Plan], outline: str = ARM_COLORS[2]) -> Figure:
+    """Draw the batch, then the blends of each plan below those partners that are not drawn yet."""
     names = [batch.classes[k] for k in batch.targets]
-    rows = [Row("example", batch.inputs, names)]
+    rows = [ImageRow("example", batch.inputs, names)]
     seen = {tuple(range(len(names)))}
     for title, plan in plans.items():
         for n, partner in enumerate(_partners(plan)):
             if tuple(partner.tolist()) not in seen:
                 partner_title = _PARTNER_TITLES[min(n, len(_PARTNER_TITLES) - 1)]
-                rows.append(Row(partner_title, batch.inputs[partner], [names[k] for k in partner]))
+                captions = [names[k] for k in partner]
+                rows.append(ImageRow(partner_title, batch.inputs[partner], captions))
                 seen.add(tuple(partner.tolist()))
         captions = [
-            f"lam {lam:.2f}\n{_wrapped(terms)}"
-            for lam, terms in zip(plan.lam.tolist(), _labels(batch, plan), strict=True)
+            "\n+ ".join([f"lam {lam:.2f}\n{first}", *others])
+            for lam, (first, *others) in zip(plan.lam.tolist(), _labels(batch, plan), strict=True)
         ]
         regions = None if plan.region is None else plan.region.expand(len(plan), -1, -1)
-        rows.append(Row(title, plan.mix(batch.inputs), captions, regions))
-    return rows
+        rows.append(ImageRow(title, plan.mix(batch.inputs), captions, regions))
+    lines = sum(1 + max(text.count("\n") for text in row.captions) for row in rows)
+    size = (1.2 + 1.35 * len(names), 1.3 * len(rows) + 0.18 * lines)
+    return image_rows(rows, batch.brightest, size, outline=outline)
 
 
-def mixing_text(batch: Batch, plans: Mapping[str, Plan]) -> str:
+def _text(batch: Batch, plans: Mapping[str, Plan]) -> str:
     """Return the text alternative of the figure."""
     names = ", ".join(batch.classes[k] for k in batch.targets)
     blends = "; ".join(
@@ -268,60 +191,3 @@ def _labels(batch: Batch, plan: Plan) -> list[list[str]]:
         [f"{target[k]:.2f} · {batch.classes[k]}" for k in dict.fromkeys(classes) if target[k]]
         for target, classes in zip(targets, parents, strict=True)
     ]
-
-
-def _wrapped(terms: Sequence[str]) -> str:
-    """Join terms by plus signs, on as few lines as fit below a tile."""
-    lines = [terms[0]]
-    for term in terms[1:]:
-        if len(lines[-1]) + len(term) + 3 <= _CAPTION_WIDTH:
-            lines[-1] += f" + {term}"
-        else:
-            lines.append(f"+ {term}")
-    return "\n".join(lines)
-
-
-def _figure(rows: Sequence[Row], brightest: int, *, outline: str = ARM_COLORS[2]) -> Figure:
-    columns = len(rows[0].captions)
-    lines = sum(1 + max(text.count("\n") for text in row.captions) for row in rows)
-    figure = Figure(figsize=(1.2 + 1.35 * columns, 1.3 * len(rows) + 0.18 * lines))
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    pixels = _pixels(rows, brightest)
-    for row, line in zip(rows, grid, strict=True):
-        line[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9)
-        for k, axes in enumerate(line):
-            axes.imshow(next(pixels), cmap="gray", vmin=0, vmax=255, interpolation="none")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[["top", "right"]].set_visible(True)
-            axes.set_xlabel(row.captions[k], fontsize=8)
-            if row.regions is not None:
-                _draw_outline(axes, row.regions[k].numpy(), outline)
-    return figure
-
-
-def _pixels(rows: Sequence[Row], brightest: int) -> Iterator[np.ndarray]:
-    """Yield the tiles of all rows as uint8 up to 255, ``(h, w)`` gray or ``(h, w, 3)``."""
-    for row in rows:
-        for tile in (row.tiles.double() * (255 / brightest)).round().byte():
-            yield np.asarray(tile[0] if len(tile) == 1 else tile.permute(1, 2, 0))
-
-
-def _draw_outline(axes: Axes, region: np.ndarray, color: str) -> None:
-    """Draw the border between the pixels inside and outside a region."""
-    inside = np.pad(region, 1)
-    path: list[tuple[float, float]] = []
-    for line, start, end in _runs(inside[1:, 1:-1] != inside[:-1, 1:-1]):
-        path += [(start, line), (end, line), (math.nan, math.nan)]
-    for line, start, end in _runs((inside[1:-1, 1:] != inside[1:-1, :-1]).T):
-        path += [(line, start), (line, end), (math.nan, math.nan)]
-    if path:
-        x, y = np.array(path).T - 0.5
-        axes.plot(x, y, color=color, linewidth=1, clip_on=False)
-
-
-def _runs(lines: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield each run of True: its line, its start, and its end."""
-    for number, line in enumerate(np.pad(lines, ((0, 0), (1, 1)))):
-        changes = np.flatnonzero(line[1:] != line[:-1]).tolist()
-        for start, end in list(pairwise(changes))[::2]:
-            yield number, start, end

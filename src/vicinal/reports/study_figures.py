@@ -2,16 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vicinal.escaping import visible
 from vicinal.reports.study_text import title
-from vicinal.reports.svg import LINE_STYLES, SvgFigure, arm_color, figure_style, to_svg
+from vicinal.reports.svg import LINE_STYLES, SvgFigure, arm_color, figure_style, shortened, to_svg
 from vicinal.studies import EpochRow, condition_name
 
 Histories = Mapping[tuple[str, float], Sequence[Sequence[EpochRow]]]
@@ -43,7 +41,7 @@ def accuracy_figure(summary: Mapping[str, Any]) -> SvgFigure:
                     axes.plot(row["accuracy"], height, "o", color=color)
                 if row["low"] is not None:
                     axes.plot([row["low"], row["high"]], [height] * 2, color=color)
-                ticks.append((height, _short(title(summary, row["arm"]), 32)))
+                ticks.append((height, shortened(title(summary, row["arm"]), 32)))
             height -= 1.3
         axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
         axes.set_ylim(height + 0.6, 0.9)
@@ -84,7 +82,7 @@ def curve_figure(
                 LINE_STYLES[k % len(LINE_STYLES)],
                 marker="o" if len(epochs) == 1 else None,
                 color=arm_color(k),
-                label=_short(title(summary, arm), 32),
+                label=shortened(title(summary, arm), 32),
             )
             axes.fill_between(epochs, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
             ends.append(f"{title(summary, arm)} ends at {mean[-1]:.3g}")
@@ -96,44 +94,3 @@ def curve_figure(
             axes.legend(frameon=False)
         text = f"{heading[0].upper()}{heading[1:]}, by epoch: {'; '.join(ends)}."
         return to_svg(re.sub(r"[^a-z0-9]+", "-", heading.lower()), text, figure)
-
-
-def examples_figure(path: Path) -> SvgFigure:
-    """Draw a strip of blended examples below what they are made of; ``path`` is the .npz."""
-    with np.load(path) as file:
-        stored = {name: file[name] for name in file.files}
-    count = len(stored["lam"])
-    rows = [("own", "own"), ("met", "partner"), ("blend", "blend")]
-    with figure_style():
-        longest = max(len(_short(name)) for name in stored["own_class"])
-        figure = Figure(figsize=(max(4.4, 0.071 * count * (longest + len("+ 0.00 · "))), 2.75))
-        blends = []
-        for k in range(count):
-            lam = float(stored["lam"][k])
-            own, partner = (visible(str(stored[name][k])) for name in ("own_class", "met_class"))
-            captions = (
-                _short(own),
-                _short(partner),
-                f"{lam:.2f} · {_short(own)}\n+ {1 - lam:.2f} · {_short(partner)}",
-            )
-            blends.append(f"{lam:.2f} of a {own} with {1 - lam:.2f} of a {partner}")
-            for r, (name, label) in enumerate(rows):
-                axes = figure.add_subplot(len(rows), count, r * count + k + 1)
-                image = stored[name][k].transpose(1, 2, 0)
-                axes.imshow(
-                    image[..., 0] if image.shape[-1] == 1 else image / stored["brightest"],
-                    cmap="gray",
-                    vmin=0,
-                    vmax=float(stored["brightest"]),
-                    interpolation="nearest",
-                )
-                axes.set(xticks=[], yticks=[])
-                axes.set_xlabel(captions[r], fontsize=7)
-                if k == 0:
-                    axes.set_ylabel(label, fontsize=7)
-        return to_svg("examples", f"Blended examples: {'; '.join(blends)}.", figure)
-
-
-def _short(name: str, most: int = 16) -> str:
-    """Shorten a name: 16 characters fit below a small image."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -40,6 +40,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     """
     # Showing a finished study does not need matplotlib, which takes long to import.
     from vicinal.reports import study_figures
+    from vicinal.reports.image_figures import blends_figure
     from vicinal.reports.study_tables import csv_text, markdown
     from vicinal.reports.svg import standalone_svg
 
@@ -64,7 +65,7 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     losses = ("train_loss", "test_loss", "test_accuracy")
     curves = {condition_name(rate): [curve(rate, field) for field in losses] for rate in rates}
     stored = folder / "examples.npz"
-    examples = study_figures.examples_figure(stored) if stored.exists() else None
+    examples = blends_figure(stored) if stored.exists() else None
     figures = [accuracy, *memorization, *itertools.chain(*curves.values())]
     figures += [examples] if examples else []
     machines = [with_text(result.hardware, visible) for result in results.values()]

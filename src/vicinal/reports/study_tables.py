@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,77 +14,60 @@ from rich.table import Table
 from rich.text import Text
 
 from vicinal.escaping import visible, with_text
-from vicinal.reports.markdown import escaped, markdown_table
 from vicinal.reports.study_text import (
     DIFFERENCES,
     PUBLISHED_CAPTION,
-    PUBLISHED_HEAD,
     PUBLISHED_TITLE,
     answer,
     caption,
     data_notes,
-    known_differences,
-    published_rows,
+    published_table,
     remarks,
-    split_rows,
-    study_head,
-    study_rows,
+    split_table,
+    study_table,
 )
 
-_STYLES = {
-    "better": "bold green",
-    "worse": "bold red",
-    "no evidence": "yellow",
-    "withheld": "yellow",
-}
+_STYLES = {"better": "bold green", "worse": "bold red"}
 
 
 def print_study(summary: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a study, and its answer below them, within 80 columns."""
     summary = with_text(summary, visible)
-    head, rows = study_head(summary), study_rows(summary)
+    (_, arm, _, difference, verdict, *_), rows = study_table(summary)
     table = _table(caption(summary))
-    widest = max(max(len(row.arm), len(row.condition)) for row in rows)
-    table.add_column(head.arm, overflow="fold", min_width=min(widest, 16))
-    table.add_column(_with_interval("test accuracy, %"), no_wrap=True)
-    table.add_column(_with_interval(head.difference), no_wrap=True)
-    table.add_column(head.verdict, no_wrap=True)
+    longest = max(len(text) for row in rows for text in row[:2])
+    table.add_column(arm, overflow="fold", min_width=min(longest, 16))
+    for name in ("test accuracy, %", difference):
+        table.add_column(Text.assemble(name, "\n", ("95 % interval", "dim")), no_wrap=True)
+    table.add_column(verdict, no_wrap=True)
     table.add_column("wrong\nlearned", justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
-    previous = None
-    for row in rows:
-        if row.condition != previous:
-            if previous is not None:
-                table.add_section()
-            table.add_row(Text(row.condition, "bold"))
-            previous = row.condition
-        verdict = Text(row.verdict, _STYLES.get(row.verdict, "dim"))
-        texts = map(Text, (row.arm, row.accuracy, row.difference))
-        table.add_row(*texts, verdict, row.memorized, row.seconds)
+    for condition, group in itertools.groupby(rows, lambda row: row[0]):
+        table.add_section()
+        table.add_row(Text(condition, "bold"))
+        for _, *cells, verdict, memorized, _, seconds in group:
+            styled = Text(verdict, _STYLES.get(verdict, ""))
+            table.add_row(*map(Text, cells), styled, memorized, seconds)
     console.print(table)
-    if published := published_rows(summary):
-        _print_published(published, known_differences(summary), console)
+    head, rows = published_table(summary)
+    if rows:
+        table = _table(PUBLISHED_CAPTION, title=PUBLISHED_TITLE, title_style="bold")
+        table.add_column(head[0], overflow="fold", min_width=14)
+        for name in head[1:3]:
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(head[3], no_wrap=True)
+        table.add_column(head[4], overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print()
+        console.print(table)
+        if differences := summary["settings"].get("known_differences"):
+            console.print(Text(DIFFERENCES))
+            for sentence in differences:
+                console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2), expand=False))
+            console.print()
     for sentence in (*remarks(summary), answer(summary)):
         console.print(Text(sentence))
-
-
-def _print_published(rows: list[list[str]], differences: list[str], console: Console) -> None:
-    arm, epochs, _, _, source = PUBLISHED_HEAD
-    table = _table(PUBLISHED_CAPTION, title=PUBLISHED_TITLE, title_style="bold")
-    table.add_column(arm, overflow="fold", min_width=min(max(len(row[0]) for row in rows), 14))
-    table.add_column(epochs, justify="right", no_wrap=True)
-    table.add_column("published\n%", justify="right", no_wrap=True)
-    table.add_column(_with_interval("ours, %"), no_wrap=True)
-    table.add_column(source, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print()
-    console.print(table)
-    if differences:
-        console.print(Text(DIFFERENCES))
-        for sentence in differences:
-            console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2), expand=False))
-        console.print()
 
 
 def _table(caption: str, **settings: Any) -> Table:
@@ -97,26 +82,42 @@ def _table(caption: str, **settings: Any) -> Table:
     )
 
 
-def _with_interval(text: str) -> Text:
-    """Return the head of a column whose cells have an interval."""
-    return Text.assemble(text, "\n", ("95 % interval", "dim"))
+def markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; a colon in ``alignment`` aligns a column to the right.
+
+    Example:
+        >>> print(markdown_table(["arm", "%"], "-:", [["ERM", "99.0"]]))
+        | arm | % |
+        | --- | --: |
+        | ERM | 99.0 |
+    """
+    rule = ["--:" if sign == ":" else "---" for sign in alignment]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows unchanged, also in a cell of a table."""
+    return re.sub(r"([\\`*_\[\]<>|~$])", r"\\\1", visible(text)).replace("&", "&amp;")
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """Return the answer and the tables of a study as Markdown."""
-    summary = with_text(summary, escaped)
+    summary = with_text(summary, _escaped)
+    head, rows = study_table(summary)
     parts = [
         answer(summary),
-        markdown_table(study_head(summary), "-----:::", study_rows(summary)),
+        markdown_table(head, "-----:::", rows),
         caption(summary),
         _bullets(remarks(summary)),
     ]
-    if rows := published_rows(summary):
-        table = markdown_table(PUBLISHED_HEAD, "-::--", rows)
+    head, rows = published_table(summary)
+    if rows:
+        table = markdown_table(head, "-::--", rows)
         parts += [f"## {PUBLISHED_TITLE}", table, PUBLISHED_CAPTION]
-        if differences := known_differences(summary):
+        if differences := summary["settings"].get("known_differences"):
             parts += [DIFFERENCES, _bullets(differences)]
-    if splits := split_rows(summary):
+    _, splits = split_table(summary)
+    if splits:
         parts.append("Data: " + ", ".join(f"{row[1]} {row[0]} examples" for row in splits) + ".")
         parts.append(_bullets(data_notes(summary)))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,70 +1,53 @@
-"""The text of a study's report: its answer, captions, remarks, and the cells of its tables."""
+"""The text of a study's report: its answer, captions, remarks, and the cells of its tables.
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+A table is a pair of its head and its rows, which are empty if there is nothing to show.
+"""
 
-Rows = list[list[str]]
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-
-class StudyRow(NamedTuple):
-    """The cells of one row of the study's table."""
-
-    condition: str
-    arm: str
-    accuracy: str
-    difference: str
-    verdict: str
-    memorized: str
-    seeds: str
-    seconds: str
-
+Cells = list[list[str]]
 
 PUBLISHED_TITLE = "Published, next to ours"
-PUBLISHED_HEAD = ("arm", "epochs", "published, %", "ours, %", "source")
 PUBLISHED_CAPTION = (
     "Published numbers come from other hardware, versions and schedules. Only equal numbers of "
     "epochs with true labels are compared."
 )
 DIFFERENCES = "Known differences from the published runs:"
-SPLIT_HEAD = ("split", "examples", "skipped", "smallest class", "largest class")
 WORST_CLASSES = 10
 """How many classes the table of recalls has, those with the lowest recall first."""
 
 
-def study_head(summary: Mapping[str, Any]) -> StudyRow:
-    """Return the head of the study's table."""
-    return StudyRow(
+def study_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
+    """Return the table of the study; intervals are 95 % intervals."""
+    baseline, seeds = (summary["settings"][key] for key in ("baseline", "seeds"))
+    return (
         "training labels",
         "arm",
         "test accuracy, %",
-        f"difference to {title(summary, _baseline(summary))}",
+        f"difference to {title(summary, baseline)}",
         "verdict",
         "wrong labels learned, %",
         "seeds",
         "seconds",
-    )
-
-
-def study_rows(summary: Mapping[str, Any]) -> list[StudyRow]:
-    """Return the rows of the study's table; intervals are 95 % intervals."""
-    return [
-        StudyRow(
+    ), [
+        [
             row["condition"],
             title(summary, row["arm"]),
             _interval(row["accuracy"], row["low"], row["high"], "{:.1f}"),
             _interval(row["difference"], row["difference_low"], row["difference_high"], "{:+.1f}"),
-            row["verdict"] or ("baseline" if row["arm"] == _baseline(summary) else "—"),
+            row["verdict"] or ("baseline" if row["arm"] == baseline else "—"),
             "—" if row["memorized"] is None else f"{row['memorized']:.1f}",
-            f"{row['n']} of {summary['settings']['seeds']}" if row.get("failed") else str(row["n"]),
+            f"{row['n']} of {seeds}" if row.get("failed") else str(row["n"]),
             "—" if row["seconds"] is None else f"{row['seconds']:.1f}",
-        )
+        ]
         for row in summary["rows"]
     ]
 
 
-def published_rows(summary: Mapping[str, Any]) -> Rows:
-    """Return the rows of ``PUBLISHED_HEAD``; empty if the recipe has no published rows."""
-    return [
+def published_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
+    """Return the table of published rows next to ours."""
+    return ("arm", "epochs", "published, %", "ours, %", "source"), [
         [
             row["title"],
             f"{row['epochs']:,}",
@@ -77,13 +60,8 @@ def published_rows(summary: Mapping[str, Any]) -> Rows:
     ]
 
 
-def known_differences(summary: Mapping[str, Any]) -> list[str]:
-    """Return the recipe's sentences on what is known to differ from the published runs."""
-    return list(summary["settings"].get("known_differences", []))
-
-
-def split_rows(summary: Mapping[str, Any]) -> Rows:
-    """Return the rows of ``SPLIT_HEAD``; empty if results did not record their data."""
+def split_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
+    """Return the table of the splits; its rows are empty if results did not record their data."""
     data = summary.get("data", {})
     rows = []
     for name, text in (("train", "training"), ("validation", "validation"), ("test", "test")):
@@ -92,11 +70,11 @@ def split_rows(summary: Mapping[str, Any]) -> Rows:
             counts = sorted(zip(split["of_each_class"], data["classes"], strict=True))
             ends = [f"{label} ({count:,})" for count, label in (counts[0], counts[-1])]
             rows.append([text, f"{split['examples']:,}", f"{split['skipped']:,}", *ends])
-    return rows
+    return ("split", "examples", "skipped", "smallest class", "largest class"), rows
 
 
-def recall_table(summary: Mapping[str, Any]) -> tuple[list[str], Rows]:
-    """Return head and rows of the recalls of the classes with the lowest recall."""
+def recall_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
+    """Return the table of the classes with the lowest recall."""
     rows = [row for row in summary["rows"] if row.get("recall")]
     if not rows:
         return [], []
@@ -120,10 +98,8 @@ def title(summary: Mapping[str, Any], arm: str) -> str:
 def answer(summary: Mapping[str, Any]) -> str:
     """Return the answer of a study: a sentence for each condition, those with a verdict first."""
     conditions = dict.fromkeys(row["condition"] for row in summary["rows"])
-    found = sorted(
-        (_answer_under(summary, condition) for condition in conditions), key=lambda pair: pair[0]
-    )
-    return " ".join(sentence for _, sentence in found)
+    found = [_answer_under(summary, condition) for condition in conditions]
+    return " ".join(sentence for _, sentence in sorted(found, key=lambda pair: pair[0]))
 
 
 def caption(summary: Mapping[str, Any]) -> str:
@@ -177,15 +153,11 @@ def data_notes(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _baseline(summary: Mapping[str, Any]) -> str:
-    return str(summary["settings"]["baseline"])
-
-
 def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]:
     """Return the sentence on one condition, after a number that puts verdicts first."""
     labels = condition if condition.endswith("labels") else f"{condition} labels"
     rows = {row["arm"]: row for row in summary["rows"] if row["condition"] == condition}
-    base = rows.pop(_baseline(summary))
+    base = rows.pop(summary["settings"]["baseline"])
     if not rows:
         return 4, f"With {labels}, there is nothing to compare."
     for order, verdict in enumerate(("better", "worse")):
@@ -206,7 +178,7 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
     )
 
 
-def _largest(rows: Sequence[Any] | Any, verdict: str) -> Mapping[str, Any] | None:
+def _largest(rows: Iterable[Mapping[str, Any]], verdict: str) -> Mapping[str, Any] | None:
     judged = [row for row in rows if row["verdict"] == verdict]
     return max(judged, key=lambda row: abs(row["difference"]), default=None)
 

@@ -15,39 +15,25 @@ from vicinal.escaping import visible
 
 # Placeholders: each becomes var(--name) in the SVG, so that the page decides on the color.
 INK, FAINT = "#010001", "#010002"
-ARM_COLORS = ["#010010", "#010011", "#010012", "#010013", "#010014", "#010015", "#010016"]
+ARM_COLORS = [f"#01001{k}" for k in range(7)]
 LINE_STYLES = ["-", "--", "-.", ":"]
 _VARIABLES = {INK: "--ink", FAINT: "--faint"} | {c: f"--arm{i}" for i, c in enumerate(ARM_COLORS)}
 
-COLORS_LIGHT = {
-    "--paper": "#ffffff",
-    "--ink": "#1c2126",
-    "--faint": "#cfd5da",
-    "--arm0": "#555e66",
-    "--arm1": "#0067a6",
-    "--arm2": "#c24e00",
-    "--arm3": "#007a56",
-    "--arm4": "#a0407f",
-    "--arm5": "#7a6300",
-    "--arm6": "#3d4ec2",
+_COLORS = {
+    "--paper": ("#ffffff", "#14181c"),
+    "--ink": ("#1c2126", "#e6eaee"),
+    "--faint": ("#cfd5da", "#3c454d"),
+    "--arm0": ("#555e66", "#a9b4bd"),
+    "--arm1": ("#0067a6", "#5bb8f0"),
+    "--arm2": ("#c24e00", "#f6965a"),
+    "--arm3": ("#007a56", "#4fd1a1"),
+    "--arm4": ("#a0407f", "#e596c8"),
+    "--arm5": ("#7a6300", "#dbc24f"),
+    "--arm6": ("#3d4ec2", "#a3aefb"),
 }
-COLORS_DARK = {
-    "--paper": "#14181c",
-    "--ink": "#e6eaee",
-    "--faint": "#3c454d",
-    "--arm0": "#a9b4bd",
-    "--arm1": "#5bb8f0",
-    "--arm2": "#f6965a",
-    "--arm3": "#4fd1a1",
-    "--arm4": "#e596c8",
-    "--arm5": "#dbc24f",
-    "--arm6": "#a3aefb",
-}
+COLORS_LIGHT, COLORS_DARK = ({name: pair[k] for name, pair in _COLORS.items()} for k in (0, 1))
 """Colors after Okabe and Ito's palette for all kinds of color vision, darker on white and lighter
 on black, so that the contrast of lines and text is at least 4.5 to 1."""
-
-
-_NOT_IN_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 class SvgFigure(NamedTuple):
@@ -69,9 +55,14 @@ def arm_color(k: int) -> str:
     return ARM_COLORS[k % len(ARM_COLORS)]
 
 
+def shortened(name: str, most: int) -> str:
+    """Shorten a name to some number of characters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Use the placeholders for colors, and keep text as text."""
+def figure_style(*, ink: str = INK, faint: str = FAINT) -> Iterator[None]:
+    """Use the placeholders for colors, or the given ones, and keep text as text."""
     settings: Any = {
         "svg.fonttype": "none",
         "text.parse_math": False,  # a class may be called $x$
@@ -82,13 +73,11 @@ def figure_style() -> Iterator[None]:
         "axes.titleweight": "bold",
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "axes.grid": False,
-        "text.color": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        "axes.edgecolor": faint,
+        "axes.labelcolor": ink,
+        "text.color": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
         "xtick.labelsize": 8,
         "ytick.labelsize": 8,
         "legend.fontsize": 8,
@@ -108,19 +97,18 @@ def to_svg(name: str, text: str, figure: Figure) -> SvgFigure:
         # Text stays text in the file, so the fonts of the viewer matter, not those found here.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    svg = _NOT_IN_XML.sub("\ufffd", file.getvalue())
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<image [^>]*?) id="[^"]*"', r"\1", svg)  # equal images have equal ids
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, f"var({variable})")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-text" ', 1)
     head, _, rest = svg.partition(">")
-    return SvgFigure(
-        name, text, f'{head}><title id="{name}-text">{escape(visible(text))}</title>{rest}'
-    )
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head = head.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-text" ')
+    title = f'<title id="{name}-text">{escape(visible(text))}</title>'
+    return SvgFigure(name, text, f"{head}>{title}{rest}")
 
 
 def standalone_svg(figure: SvgFigure) -> str:

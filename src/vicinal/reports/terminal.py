@@ -1,12 +1,22 @@
-"""A terminal that shows foreign text without obeying it."""
+"""Output on a terminal: a console that escapes foreign text, and what the commands print on it."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
+from vicinal.data.catalog import SOURCES
 from vicinal.escaping import visible
+
+if TYPE_CHECKING:  # listing the sources must not wait for PyTorch
+    from vicinal.training.score import Scores
+    from vicinal.training.trial_result import Result
+
+_MOST_CLASSES = 20
+_MOST_SENTENCES = 5
 
 
 class Terminal(Console):
@@ -26,3 +36,110 @@ class Terminal(Console):
         """Render anything, with control characters of texts escaped."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else visible(text, keep_lines=True), style, control)
+
+
+def plain_table(*head: str, **settings: Any) -> Table:
+    """Return a table with a line below its head; the text of the first column is on the left."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", **settings)
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left")
+    return table
+
+
+def print_sources(console: Terminal) -> None:
+    """Print how data sets are named."""
+    table = plain_table()
+    table.add_column("name", no_wrap=True)
+    table.add_column("contents")
+    for source in SOURCES.values():
+        table.add_row(source.spec, source.holds)
+    console.print(table)
+
+
+def print_description(spec: str, described: Mapping[str, Any], console: Terminal) -> None:
+    """Print what ``vicinal.data.describe`` found."""
+    inputs, targets, splits = (described[key] for key in ("inputs", "targets", "splits"))
+    classes = described["classes"]
+    mean, std = (", ".join(f"{n:.4g}" for n in inputs[key]) for key in ("mean", "std"))
+    shape = " x ".join(map(str, inputs["shape"]))
+    where, sample = ("", "") if inputs["in_memory"] else ("; read from files", " (of a sample)")
+    if classes:
+        predicted = f"{len(classes)} classes"
+    else:
+        wide = f", {targets['shape'][0]} each" if targets["shape"] else ""
+        predicted = f"real values, {targets['lowest']:.6g} to {targets['highest']:.6g}{wide}"
+    console.print(
+        f"{visible(spec)}\n"
+        f"inputs   {shape} {inputs['dtype']}{where}\n"
+        f"values   {inputs['lowest']:.6g} to {inputs['highest']:.6g}, "
+        f"mean {mean}, std {std}{sample}\n"
+        f"targets  {predicted}"
+    )
+    console.print(_counts(classes, splits))
+    for note in described["notes"]:
+        mark = "warning: " if note["doubtful"] else ""
+        console.print(f"{mark}{visible(note['text'])}", soft_wrap=True)
+    for name, split in splits.items():
+        if skipped := split["skipped"]:
+            console.print(f"skipped in {name}: {len(skipped)}")
+            for sentence in skipped[:_MOST_SENTENCES]:
+                console.print(f"  {visible(sentence)}", soft_wrap=True)
+            if (more := len(skipped) - _MOST_SENTENCES) > 0:
+                console.print(f"  and {more} more; --json lists all of them")
+
+
+def _counts(classes: list[str], splits: Mapping[str, Any]) -> Table:
+    """Return a table of the examples of each class; of many classes, the largest and smallest."""
+    table = plain_table("examples", *splits)
+    table.add_row("all", *(f"{split['count']:,}" for split in splits.values()))
+    shown, half = list(range(len(classes))), _MOST_CLASSES // 2
+    if omitted := max(0, len(classes) - _MOST_CLASSES):
+        shown.sort(key=lambda k: -splits["train"]["of_each_class"][k])
+        shown = shown[:half] + shown[-half:]
+    for n, k in enumerate(shown):
+        if omitted and n == half:
+            table.add_row(f"... {omitted} more")
+        counts = (f"{split['of_each_class'][k]:,}" for split in splits.values())
+        table.add_row(visible(classes[k]), *counts)
+    return table
+
+
+def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
+    """Print the result of a training; warn if it is not above the most frequent class."""
+    from vicinal.training.recipe_warnings import constant_predictor
+
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+    lines = [
+        f"test accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f}, after "
+        f"{epochs} in {result.seconds:,.0f} s",
+        f"checkpoint: {visible(checkpoint)}",
+    ]
+    if facts := result.origin.get("data"):
+        constant = constant_predictor(facts)
+        if result.test_accuracy <= constant.accuracy:
+            lines.append(
+                f"warning: always predicting “{visible(constant.name)}”, the most frequent "
+                f"training class, is at least as accurate ({100 * constant.accuracy:.2f} %)"
+            )
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def print_scores(scores: "Scores", console: Terminal) -> None:
+    """Print the metrics of a checkpoint, and the most confused pairs of classes."""
+    table = plain_table(show_header=False)
+    table.add_row("examples", f"{scores.examples:,}")
+    table.add_row("accuracy", f"{100 * scores.accuracy:.2f} %")
+    table.add_row("always the most frequent class", f"{100 * scores.majority:.2f} %")
+    if scores.top5 is not None:
+        table.add_row("top-5 accuracy", f"{100 * scores.top5:.2f} %")
+    table.add_row("negative log-likelihood", f"{scores.loss:.4f} nats")
+    table.add_row("calibration error (ECE)", f"{100 * scores.calibration_error:.2f} %")
+    console.print(table)
+    if scores.worst:
+        worst = plain_table(title="most confused pairs")
+        worst.add_column("class")
+        worst.add_column("predicted as")
+        worst.add_column("examples", justify="right")
+        for pair in scores.worst:
+            worst.add_row(visible(pair.true), visible(pair.predicted), str(pair.examples))
+        console.print(worst)

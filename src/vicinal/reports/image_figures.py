@@ -1,0 +1,151 @@
+"""Figures of images in rows: examples of a data set, and blended examples of a study."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from vicinal.data import DataSet
+from vicinal.errors import UserError
+from vicinal.escaping import visible
+from vicinal.files import write_whole
+from vicinal.reports.svg import (
+    ARM_COLORS,
+    SvgFigure,
+    figure_style,
+    shortened,
+    standalone_svg,
+    to_svg,
+)
+
+_EXAMPLES, _CLASSES = 8, 12
+_SCAN = 32
+"""Pixels up to which an image is enlarged with hard edges."""
+
+
+class ImageRow(NamedTuple):
+    """A row of images.
+
+    Args:
+        title: the text in front of it.
+        images: a tensor or array, ``(n, 1 or 3, height, width)``.
+        captions: the text below each image; none if empty.
+        regions: ``(n, height, width)`` bool, to be outlined.
+    """
+
+    title: str
+    images: Any
+    captions: Sequence[str] = ()
+    regions: Any = None
+
+
+def image_rows(
+    rows: Sequence[ImageRow],
+    brightest: float,
+    size: tuple[float, float],
+    *,
+    fontsize: float = 8,
+    outline: str = ARM_COLORS[2],
+) -> Figure:
+    """Draw rows of images, whose values are 0 for black and ``brightest`` for white.
+
+    Args:
+        rows: from top to bottom; a row may have fewer images than others.
+        brightest: the value of white.
+        size: of the figure, in inches.
+        fontsize: of the captions, in points.
+        outline: the color around regions.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rows), max(len(row.images) for row in rows), squeeze=False)
+    for row, line in zip(rows, grid, strict=True):
+        line[0].set_ylabel(row.title, rotation=0, ha="right", va="center")
+        shades = np.round(np.asarray(row.images, float) * (255 / brightest)).astype(np.uint8)
+        pixels = np.broadcast_to(shades, (len(shades), 3, *shades.shape[2:])).transpose(0, 2, 3, 1)
+        for axes in line[len(pixels) :]:
+            axes.axis("off")
+        for k, (axes, image) in enumerate(zip(line, pixels, strict=False)):
+            axes.imshow(image, interpolation="none" if max(image.shape) <= _SCAN else None)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(True)
+            if row.captions:
+                axes.set_xlabel(row.captions[k], fontsize=fontsize)
+            if row.regions is not None:
+                _draw_outline(axes, np.asarray(row.regions[k]), outline)
+    return figure
+
+
+def _draw_outline(axes: Any, region: Any, color: str) -> None:
+    """Draw the edges between the pixels inside and outside a region."""
+    inside, gap = np.pad(region, 1), (np.nan, np.nan)
+    across = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
+    down = np.argwhere((inside[1:-1, 1:] != inside[1:-1, :-1]).T)
+    path = [gap]
+    for edges in (
+        [((x, y), (x + 1, y)) for y, x in across.tolist()],
+        [((x, y), (x, y + 1)) for x, y in down.tolist()],
+    ):
+        path.append(gap)
+        for start, end in edges:
+            if path[-1] == start:  # continue the line
+                path[-1] = end
+            else:
+                path += [gap, start, end]
+    axes.plot(*(np.array(path).T - 0.5), color=color, linewidth=1, clip_on=False)
+
+
+def blends_figure(path: Path) -> SvgFigure:
+    """Draw the blended examples of a study below what they are made of; ``path`` is the .npz."""
+    with np.load(path) as file:
+        stored = {name: file[name] for name in file.files}
+    own, partners = (
+        [visible(str(name)) for name in stored[key]] for key in ("own_class", "met_class")
+    )
+    short = [[shortened(name, 16) for name in names] for names in (own, partners)]
+    blends = list(zip(stored["lam"].tolist(), own, partners, strict=True))
+    terms = zip(stored["lam"].tolist(), *short, strict=True)
+    rows = [
+        ImageRow("own", stored["own"], short[0]),
+        ImageRow("partner", stored["met"], short[1]),
+        ImageRow(
+            "blend",
+            stored["blend"],
+            [f"{lam:.2f} · {a}\n+ {1 - lam:.2f} · {b}" for lam, a, b in terms],
+        ),
+    ]
+    longest = max(map(len, short[0])) + len("+ 0.00 · ")
+    with figure_style():
+        width = max(4.4, 0.6 + 0.071 * len(blends) * longest)
+        figure = image_rows(rows, float(stored["brightest"]), (width, 2.75), fontsize=7)
+        words = [f"{lam:.2f} of a {a} with {1 - lam:.2f} of a {b}" for lam, a, b in blends]
+        return to_svg("examples", f"Blended examples: {'; '.join(words)}.", figure)
+
+
+def write_examples(spec: str, data: DataSet, out: Path) -> None:
+    """Draw the first training examples of each class, of at most twelve classes, into an SVG file.
+
+    Raises:
+        UserError: if the examples are neither images nor spectrograms, or ``out`` is not an .svg.
+    """
+    if out.suffix.lower() != ".svg":
+        raise UserError(f"--figure: expected a file that ends in .svg, got {out}")
+    if len(data.train.inputs.shape) != 4:
+        shape = tuple(data.train.inputs.shape[1:])
+        raise UserError(f"{spec}: expected images or spectrograms to draw, got inputs of {shape}")
+    rows = []
+    for k, name in enumerate(data.classes[:_CLASSES] or [""]):
+        of_class = data.train.targets == k if data.classes else torch.ones(len(data.train))
+        images = data.train.read(of_class.nonzero()[:_EXAMPLES, 0].tolist()).inputs.double()
+        if data.brightest is None and len(images):  # spectrograms, low frequencies at the bottom
+            images = images.flip(2) - images.min()
+            images /= images.max().clamp(min=1e-9)
+        rows.append(ImageRow(visible(name)[:16], images))
+    with figure_style():
+        size = (0.62 * _EXAMPLES + 1.2, 0.62 * len(rows) + 0.1)
+        figure = image_rows(rows, data.brightest or 1, size)
+        names = ", ".join(data.classes[:_CLASSES]) or "no classes"
+        text = f"The first training examples of {spec}, a row for each class: {names}."
+        write_whole(out, standalone_svg(to_svg("examples", text, figure)))
