@@ -55,7 +55,7 @@ def test_several_labels_an_example_are_refused_as_what_the_reader_cannot_do(tmp_
     arrays = {f"{name}_images": IMAGES for name in ("train", "test")}
     labels = {f"{name}_labels": np.ones((12, 14), np.uint8) for name in ("train", "test")}
     np.savez(tmp_path / "chest.npz", **arrays, **labels)
-    with pytest.raises(UserError, match=r"one label per example, .* \(12, 14\)\. Several labels"):
+    with pytest.raises(UserError, match=r"train_labels of shape \(12,\), got uint8 \(12, 14\)"):
         load(f"npz:{tmp_path / 'chest.npz'}")
 
 
@@ -197,7 +197,7 @@ for spec in sys.argv[1:]:
     try:
         load(spec, max_bytes=100_000_000)
     except UserError as error:
-        assert "max_bytes = 100000000" in str(error), error
+        assert "at most 100000000 bytes" in str(error), error
     else:
         raise AssertionError(spec)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

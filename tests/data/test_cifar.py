@@ -119,11 +119,11 @@ def pickled(value):
     [
         ({"data_batch_2": b""}, "data_batch_2"),
         ({"data_batch_2": pickled(batch(2))[:500]}, "data_batch_2"),
-        ({"data_batch_2": pickled([1, 2])}, "data_batch_2: expected a dictionary.* got a list"),
+        ({"data_batch_2": pickled([1, 2])}, "data_batch_2: expected a dictionary.* got list"),
         ({"data_batch_2": pickled({})}, r"expected pixels \(n, 3072\) uint8"),
         (
             {"data_batch_2": pickled(batch(2, data=np.zeros((4, 9), np.uint8)))},
-            "3072 pixels per image.* got 9",
+            "pixels .n, 3072. uint8 .*got _Array .4, 9.",
         ),
         ({"data_batch_2": pickled(batch(2, data=np.zeros((4, 3072))))}, "expected pixels"),
         ({"data_batch_2": pickled(batch(2, labels=[0, 1]))}, "a list of 4 integer labels"),
@@ -173,7 +173,9 @@ def test_an_archive_without_a_file_or_with_one_that_claims_too_much_is_refused(t
     entry = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
     entry.size = 10**12
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(gzip.compress(entry.tobuf()))
-    with pytest.raises(UserError, match=r"data_batch_1: expected at most .* got 1000000000000"):
+    with pytest.raises(
+        UserError, match=r"data_batch_1: the header claims 1000000000000 bytes, which"
+    ):
         load("cifar10", root=tmp_path)
 
 
@@ -187,7 +189,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path):
 
 def test_a_file_of_more_than_max_bytes_is_refused(tmp_path):
     archived(tmp_path, files())
-    with pytest.raises(UserError, match=r"expected at most 1000 bytes .max_bytes"):
+    with pytest.raises(UserError, match=r"expected at most 1000 bytes in memory .max_bytes"):
         load("cifar10", root=tmp_path, max_bytes=1000)
 
 
@@ -206,5 +208,5 @@ def test_the_checksum_at_the_end_of_the_archive_is_checked(tmp_path):
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tar\.gz cannot be read: CRC check failed"):
+    with pytest.raises(UserError, match=r"tar\.gz: the archive is damaged .CRC check failed"):
         load("cifar10", root=tmp_path)

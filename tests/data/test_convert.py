@@ -84,7 +84,8 @@ def test_files_in_folders_keep_their_bytes_and_their_kind(tmp_path):
     convert(data, tmp_path / "out")
     files = sorted((tmp_path / "out" / "train").glob("*/*.jpg"))
     assert len(files) == 40
-    record = RecordFile(MXNET / "digits_40_jpg.rec").read(0)
+    file = RecordFile(MXNET / "digits_40_jpg.rec")
+    record = file.read(*next(file.scan()))
     assert (tmp_path / "out" / "train" / "0" / "00000.jpg").read_bytes() == record[24:]
 
 
@@ -101,7 +102,8 @@ def test_jpeg_is_as_good_as_was_asked_for(tmp_path):
         assert (back.int() - smooth.int()).abs().max() < 40
         sizes.append((tmp_path / f"{name}_train.rec").stat().st_size)
     assert sizes[0] < sizes[1]
-    content = RecordFile(tmp_path / "q95_train.rec").read(0)[24:]
+    file = RecordFile(tmp_path / "q95_train.rec")
+    content = file.read(*next(file.scan()))[24:]
     assert Image.open(io.BytesIO(content)).format == "JPEG"
 
 
@@ -270,7 +272,7 @@ def test_records_are_numbered_without_gaps(tmp_path):
     keys = [line.split("\t")[0] for line in (tmp_path / "a_train.idx").read_text().splitlines()]
     assert keys == ["0", "1", "2", "3", "4"]
     file = RecordFile(tmp_path / "a_train.rec")
-    ids = [int.from_bytes(file.read(offset)[8:16], "little") for offset, _ in file.scan()]
+    ids = [int.from_bytes(file.read(*record)[8:16], "little") for record in file.scan()]
     assert ids == [0, 1, 2, 3, 4]
 
 

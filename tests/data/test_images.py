@@ -135,7 +135,7 @@ def test_a_image_that_stops_early_is_refused(form):
 
 
 def test_a_flipped_bit_in_a_png_is_noticed():
-    with pytest.raises(UserError, match=r"photo: a PNG cannot be decoded"):
+    with pytest.raises(UserError, match=r"photo: the image cannot be decoded"):
         decode(flipped(saved(COLOR)), where="photo")
 
 
@@ -164,9 +164,9 @@ def jpeg_of(width, height):
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of])
 def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
-    with pytest.raises(UserError, match=r"photo: an image of \d+ bytes claims 81000000 pixels"):
+    with pytest.raises(UserError, match=r"photo: the header claims 324000000 bytes"):
         decode(make(9_000, 9_000), where="photo")
-    with pytest.raises(UserError, match=r"photo: .*3600000000 pixels"):
+    with pytest.raises(UserError, match=r"photo: .*(14400000000 bytes|3600000000 pixels)"):
         decode(make(60_000, 60_000), where="photo")
 
 
@@ -196,7 +196,7 @@ def test_a_image_of_another_size_is_refused_with_both(form):
     larger, smaller = (saved(np.zeros((n, 3, 3), np.uint8), form) for n in (5, 2))
     good = saved(np.zeros((4, 3, 3), np.uint8), form)
     for other, size in ((larger, "5x3"), (smaller, "2x3")):
-        with pytest.raises(UserError, match=rf"image 1: expected .* 4x3x.* got {size}x.; size=N"):
+        with pytest.raises(UserError, match=rf"image 1: expected .* 4x3x.* got {size}x.\. size=N"):
             stored(good, other).read([0, 1])
 
 
@@ -214,13 +214,15 @@ def test_bad_images_are_skipped_with_their_targets_and_reported():
 
 
 def test_if_no_image_can_be_read_the_first_error_is_shown():
-    with pytest.raises(UserError, match=r"none of 2 images can be read; image 0: "):
+    with pytest.raises(UserError, match=r"none of 2 images can be read\. image 0: "):
         stored(b"no", b"no", skip_bad=True)
 
 
 def test_raw_images_are_pixels_and_have_to_be_complete():
     pixels = CHANCE.integers(0, 256, (2, 3, 3), dtype=np.uint8)
-    images = StoredImages(Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), raw=True)
+    images = StoredImages(
+        Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), ImageOptions(raw=(2, 3, 3))
+    )
     assert np.array_equal(images.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
     with pytest.raises(UserError, match=r"image 1: expected 18 bytes, .* 2x3x3, got 3"):
         images.read([1])

@@ -221,7 +221,7 @@ BAD = {
     "expected numbers, got list": ([[1, 2], [3]], 0),
     "1 or 3 channels, got ndarray of shape (4, 6, 2)": (COLORS[0, :, :, :2], 0),
     "int64 of shape (4, 6, 3)": (COLORS[0].astype(np.int64), 0),
-    "(3, 4, 6) uint8 like the first row, got (3, 3, 6) uint8; size=N": (
+    "(3, 4, 6) uint8 like the first row, got (3, 3, 6) uint8. size=N": (
         Image.fromarray(COLORS[0, :3]),
         0,
     ),
@@ -262,7 +262,7 @@ def test_integers_that_float32_does_not_hold_are_refused(imported):
 
 
 def test_if_no_row_is_left_the_first_error_is_shown(imported):
-    with pytest.raises(UserError, match=r"none of 2 rows can be read; .*row 0: cannot be read"):
+    with pytest.raises(UserError, match=r"none of 2 rows can be read\. .*row 0: cannot be read"):
         imported(Items([ValueError("a"), ValueError("b")]), skip_bad=True)
     with pytest.raises(UserError, match="none of 0 rows"):
         imported(Items([]))
@@ -463,7 +463,7 @@ def test_ambiguous_columns_and_splits_raise_with_the_option(hugging_face, option
 
 
 def test_several_splits_of_other_names_want_one_to_be_named(hugging_face):
-    with pytest.raises(UserError, match="expected a split train, got a, b; train=NAME"):
+    with pytest.raises(UserError, match=r"expected a split train, got a, b\. train=NAME"):
         hugging_face({"a": table(range(6)), "b": table([7, 8])})
 
 

@@ -101,7 +101,7 @@ def test_without_an_index_the_file_is_walked_and_an_index_decides_the_order(tmp_
     assert data.train.targets.tolist() == [1, 2, 0]
     assert data.train.inputs[:, 0, 0, 0].tolist() == [1, 2, 0]
     (tmp_path / "all.idx").write_text("".join(lines[:2]))
-    with pytest.raises(UserError, match=r"all\.idx lists 2 of the 3 records in .*all\.rec; delete"):
+    with pytest.raises(UserError, match=r"all\.idx lists 2 of the 3 records\. Delete"):
         load(spec, root=tmp_path)
 
 
@@ -166,9 +166,9 @@ def test_raw_payloads_are_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, -1], "record 2 at byte .*, got the label -1"),
-        ([0, 1, 7], "record 2 at byte .*: expected a class of 3 records, 0 to 2, got the label 7"),
-        ([0, 1, 0.5], "record 2 .* got the label 0.5"),
+        ([0, 1, -1], "record 2 at byte .*, got -1"),
+        ([0, 1, 7], "record 2 at byte .*: expected a label of the 3 classes, got 7"),
+        ([0, 1, 0.5], "record 2 .* got 0.5"),
         ([0, float("nan")], "record 1 .* expected 1 finite label like the first record"),
         ([0, [1, 2]], "record 1 .* expected 1 finite label .*got .1.0, 2.0."),
     ],
@@ -182,7 +182,9 @@ def test_a_label_that_fits_no_class_is_refused_with_its_record(tmp_path, labels,
 def test_a_test_label_that_training_does_not_know_is_refused(tmp_path):
     images(tmp_path, "train.rec", [0, 1])
     images(tmp_path, "test.rec", [0, 2])
-    with pytest.raises(UserError, match=r"test\.rec, record 1 .* one of the 2 classes of .*train"):
+    with pytest.raises(
+        UserError, match=r"test\.rec, record 1 .* expected a label of the 2 classes, got 2"
+    ):
         load("rec:train.rec,test.rec", root=tmp_path)
 
 
@@ -191,7 +193,9 @@ def test_a_bad_record_is_refused_with_its_offset_or_skipped(tmp_path):
     contents[2] = contents[2][:40]
     images(tmp_path, "some.rec", [0, 1, 2, 3], contents=contents)
     spec = "rec:some.rec,some.rec"
-    with pytest.raises(UserError, match=r"some\.rec, record 2 at byte \d+: a PNG cannot be") as e:
+    with pytest.raises(
+        UserError, match=r"some\.rec, record 2 at byte \d+: the image cannot be"
+    ) as e:
         load(spec, root=tmp_path)
     assert "skip_bad = true in a recipe" in str(e.value)
     split = load(spec, root=tmp_path, skip_bad=True).train
@@ -217,7 +221,7 @@ def test_a_record_that_is_too_short_for_its_header_can_be_skipped(tmp_path):
 def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
     images(tmp_path, "all.rec", [0, 1])
     (tmp_path / "all.idx").write_text("0\t0\n1\t12\n")
-    with pytest.raises(UserError, match=r"byte 12: expected .*all\.idx lists this offset"):
+    with pytest.raises(UserError, match=r"all\.idx lists byte 12, where no record begins"):
         load("rec:all.rec,all.rec", root=tmp_path)
 
 

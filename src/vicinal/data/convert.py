@@ -192,7 +192,7 @@ class _Writer:
             self.encoding == "same"
             and stored is not None
             and stored.options.size is None
-            and not stored.raw
+            and stored.options.raw is None
             and stored.shape[1] == 3
         )
         for rows, inputs in self._chunks(name, split):

@@ -1,4 +1,4 @@
-"""Reading of numbers from files whose headers may claim any size."""
+"""Reading of values whose number a header claims, which may be any number in a damaged file."""
 
 from typing import IO
 
@@ -11,26 +11,26 @@ _DEFLATE_AT_MOST = 1032  # bytes that one compressed byte can stand for
 
 
 def check_claim(where: object, claimed: int, stored: int, max_bytes: int) -> None:
-    """Check the number of bytes that a header claims before memory is allocated for them.
+    """Check the size that a header claims before memory is allocated for it.
 
     Args:
         where: file, or file and array, for the error.
-        claimed: number of bytes.
-        stored: bytes that the file has for them, perhaps compressed by deflate.
+        claimed: number of bytes in memory.
+        stored: number of bytes in the file, perhaps compressed by deflate.
         max_bytes: as in ``load``.
 
     Raises:
-        UserError: if so few stored bytes cannot hold them, or they are more than ``max_bytes``.
+        UserError: if the stored bytes cannot hold that many, or ``max_bytes`` does not allow them.
     """
     if claimed > stored * _DEFLATE_AT_MOST:
         raise UserError(
-            f"{where}: its header claims {claimed} bytes, which {stored} bytes cannot hold; the "
-            "file is damaged or incomplete"
+            f"{where}: the header claims {claimed} bytes, which {stored} bytes cannot hold. The "
+            "file is damaged or incomplete."
         )
     if claimed > max_bytes:
         raise UserError(
-            f"{where} takes {claimed} bytes once it is decoded, more than max_bytes = {max_bytes}; "
-            "raise max_bytes if the file is genuine"
+            f"{where}: expected at most {max_bytes} bytes in memory (max_bytes), got {claimed}. "
+            "Raise max_bytes if the file is genuine."
         )
 
 
@@ -41,12 +41,12 @@ def read_rest(file: IO[bytes], count: int) -> np.ndarray:
         EOFError: if it has fewer or more bytes.
     """
     values = np.empty(count, np.uint8)  # pages that are not written take no memory
-    for at in range(0, count, _PIECE):
-        piece = values[at : at + _PIECE]
+    for start in range(0, count, _PIECE):
+        piece = values[start : start + _PIECE]
         data = file.read(len(piece))
         if len(data) < len(piece):
-            raise EOFError(f"expected {count} bytes behind the header, got {at + len(data)}")
+            raise EOFError(f"expected {count} bytes after the header, got {start + len(data)}")
         piece[:] = np.frombuffer(data, np.uint8)
     if file.read(1):
-        raise EOFError(f"expected {count} bytes behind the header, got more")
+        raise EOFError(f"expected {count} bytes after the header, got more")
     return values

@@ -2,21 +2,19 @@
 
 import tarfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from zlib_ng import gzip_ng
 
 from vicinal.data.dataset import DataSet, LoadOptions
+from vicinal.data.formats.bounded_read import check_claim
 from vicinal.data.formats.labels import split_with_known_labels
 from vicinal.data.formats.restricted_pickle import loads
 from vicinal.data.source_spec import check_options, existing
 from vicinal.errors import UserError
-
-_VALUES = 3 * 32 * 32
-_LARGEST = 400_000_000  # bytes of a member; the largest of CIFAR has 154 million
 
 
 class _Archive(NamedTuple):
@@ -73,31 +71,32 @@ def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadO
     known = _ARCHIVES[name]
     path = _find(name, known, where, load_options.root)
     read = _read_folder if path.is_dir() else _read_archive
-    files = read(path, known, min(_LARGEST, load_options.max_bytes))
-    with ThreadPoolExecutor(1) as other:  # unpickles one file while the next is decompressed
-        pending = {member: other.submit(_unpickle, data, path, member) for member, data in files}
-        values = {member: each.result() for member, each in pending.items()}
+    values = {
+        member: _unpickle(data, f"{path}, {member}")
+        for member, data in read(path, known, load_options.max_bytes)
+    }
     classes = values[known.meta].get(known.names)
     if not isinstance(classes, list) or not all(isinstance(c, bytes) for c in classes):
-        raise _not_cifar(path, known.meta, f"a list of {known.names.decode()}", "none")
-    names = tuple(word.decode("utf-8", "replace") for word in classes)
+        raise _not_cifar(f"{path}, {known.meta}", f"a list of {known.names.decode()}", classes)
     splits = []
     for members in (known.train, (known.test,)):
-        batches = [_batch(values.pop(member), path, member, known) for member in members]
-        rows = [
-            (member, row)
-            for member, (_, labels) in zip(members, batches, strict=True)
-            for row in range(len(labels))
-        ]
+        pixels, labels, places = [], [], []
+        for member in members:
+            place = f"{path}, {member}"
+            images, numbers = _batch(values.pop(member), place, known.labels)
+            pixels.append(images)
+            labels += numbers
+            places += [f"{place}, row {row}" for row in range(len(numbers))]
         splits.append(
             split_with_known_labels(
-                torch.cat([images for images, _ in batches]),
-                torch.cat([labels for _, labels in batches]),
-                len(names),
-                lambda row, rows=rows: f"{path}, {rows[row][0]}, row {rows[row][1]}",
-                load_options,
+                torch.from_numpy(np.concatenate(pixels)),
+                np.array(labels),
+                range(len(classes)),
+                places.__getitem__,
+                load_options.skip_bad,
             )
         )
+    names = tuple(word.decode("utf-8", "replace") for word in classes)
     train, test = splits
     return DataSet(names, train, test, brightest=255)
 
@@ -113,85 +112,68 @@ def _find(name: str, known: _Archive, where: str, root: Path) -> Path:
                 return base / word
     raise UserError(
         f"{name} is not under {root}: expected {known.folder}/ or {known.archive}. Download it "
-        f"with `vicinal data fetch {name}`, or name another place as {name}:PATH"
+        f"with `vicinal data fetch {name}`, or name another place as {name}:PATH."
     )
 
 
-def _read_folder(path: Path, known: _Archive, most: int) -> Iterator[tuple[str, bytes]]:
+def _read_folder(path: Path, known: _Archive, max_bytes: int) -> Iterator[tuple[str, bytes]]:
     for member in (known.meta, *known.train, known.test):
         try:
             size = (path / member).stat().st_size
-            if size > most:
-                raise _too_large(path / member, size, most)
+            check_claim(path / member, size, size, max_bytes)
             yield member, (path / member).read_bytes()
         except OSError as error:
-            raise UserError(f"{path / member} cannot be read: {error.strerror}") from error
+            raise UserError(f"{path / member} cannot be read: {error.strerror}.") from error
 
 
-def _read_archive(path: Path, known: _Archive, most: int) -> Iterator[tuple[str, bytes]]:
-    """Read the members of the archive; nothing is unpacked to the disk."""
+def _read_archive(path: Path, known: _Archive, max_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Read the members of the archive without unpacking it to the disk."""
     missing = {f"{known.folder}/{m}": m for m in (known.meta, *known.train, known.test)}
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        stored = path.stat().st_size
+        with path.open("rb") as start:
+            opener: Any = gzip_ng.open if start.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
                 member = missing.pop(entry.name.removeprefix("./"), None)
-                if member is None or not entry.isreg():
-                    continue
-                if entry.size > most:
-                    raise _too_large(f"{path}, {entry.name}", entry.size, most)
-                content = archive.extractfile(entry)
-                assert content is not None
-                yield member, content.read()
+                if member is not None and entry.isreg():
+                    check_claim(f"{path}, {entry.name}", entry.size, stored, max_bytes)
+                    content: Any = archive.extractfile(entry)
+                    yield member, content.read()
             while file.read(1 << 20):  # up to the end, where gzip's checksum is
                 pass
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except UserError:
         raise
     except Exception as error:  # tarfile and zlib raise errors of every kind
-        raise UserError(f"{path}: the archive is damaged ({error}); download it again") from error
+        raise UserError(f"{path}: the archive is damaged ({error}). Download it again.") from error
     if missing:
-        raise UserError(f"{path}: {next(iter(missing))} is not in the archive; download it again")
+        raise UserError(f"{path}: {next(iter(missing))} is not in the archive. Download it again.")
 
 
-def _open(path: Path) -> BinaryIO:
-    from zlib_ng import gzip_ng
-
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip_ng.open(path) if packed else path.open("rb"))
-
-
-def _unpickle(data: bytes, path: Path, member: str) -> dict[Any, Any]:
-    value = loads(data, origin=f"{path}, {member}")
+def _unpickle(data: bytes, where: str) -> dict[Any, Any]:
+    value = loads(data, origin=where)
     if not isinstance(value, dict):
-        raise _not_cifar(path, member, "a dictionary", f"a {type(value).__name__}")
+        raise _not_cifar(where, "a dictionary", value)
     return value
 
 
-def _batch(
-    batch: Mapping[Any, Any], path: Path, member: str, known: _Archive
-) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = batch.get(b"data"), batch.get(known.labels)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise _not_cifar(path, member, f"pixels (n, {_VALUES}) uint8", "none")
-    if pixels.shape[1] != _VALUES:
-        raise _not_cifar(path, member, f"{_VALUES} pixels per image", str(pixels.shape[1]))
+def _batch(batch: Mapping[Any, Any], where: str, key: bytes) -> tuple[np.ndarray, list[int]]:
+    pixels, labels = batch.get(b"data"), batch.get(key)
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape[1:] != (3 * 32 * 32,)
+    ):
+        raise _not_cifar(where, "pixels (n, 3072) uint8", pixels)
     if (
         not isinstance(labels, list)
         or len(labels) != len(pixels)
         or not all(type(label) is int and abs(label) < 1 << 31 for label in labels)
     ):
-        raise _not_cifar(path, member, f"a list of {len(pixels)} integer labels", "another value")
-    inputs = torch.from_numpy(np.asarray(pixels).reshape(-1, 3, 32, 32))
-    return inputs, torch.tensor(labels, dtype=torch.int64)
+        raise _not_cifar(where, f"a list of {len(pixels)} integer labels", labels)
+    return np.asarray(pixels).reshape(-1, 3, 32, 32), labels
 
 
-def _too_large(where: object, size: int, most: int) -> UserError:
-    return UserError(
-        f"{where}: expected at most {most} bytes (max_bytes, or the size of CIFAR), got {size}"
-    )
-
-
-def _not_cifar(path: Path, member: str, expected: str, got: str) -> UserError:
-    return UserError(f"{path}, {member}: expected {expected}, as in CIFAR's files, got {got}")
+def _not_cifar(where: str, expected: str, got: Any) -> UserError:
+    kind = f"{type(got).__name__} {getattr(got, 'shape', '')}".rstrip()
+    return UserError(f"{where}: expected {expected} as in CIFAR's files, got {kind}.")

@@ -1,11 +1,38 @@
-"""Files in folders: names to skip, and what identifies a file."""
+"""Files in folders: names to skip, names of splits, and what identifies a file."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from vicinal.data.dataset import Note
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost.dir"}
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "val", "valid", "dev"),
+}
+"""Usual names of each split, in lower case."""
+
+T = TypeVar("T")
+
+
+def splits_by_name(named: Mapping[str, T]) -> dict[str, T]:
+    """Return the splits among things by their names; validation is the test split if it is alone.
+
+    Example:
+        >>> splits_by_name({"training": 1, "val": 2, "masks": 3})
+        {'train': 1, 'test': 2}
+    """
+    found = {}
+    for split, names in SPLIT_NAMES.items():
+        if fitting := [named[name] for name in names if name in named]:
+            found[split] = fitting[0]
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return found
 
 
 def is_litter(name: str) -> bool:

@@ -1,12 +1,15 @@
 """IDX files: MNIST, Fashion-MNIST and EMNIST."""
 
+import functools
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from zlib_ng import gzip_ng
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import DataSet, LoadOptions, Note
@@ -15,20 +18,14 @@ from vicinal.data.formats.labels import split_with_known_labels
 from vicinal.data.source_spec import check_options, existing
 from vicinal.errors import UserError
 
-_FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-_DIGITS = tuple(str(k) for k in range(10))
-_UBYTE = 8
+_CLASSES = {
+    "mnist": [str(digit) for digit in range(10)],
+    "fashion-mnist": [
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ],
+}
+_UBYTES = b"\0\0\x08"
 
 
 def load_mnist(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -40,28 +37,21 @@ def load_mnist(where: str, options: Mapping[str, str], load_options: LoadOptions
     Raises:
         UserError: if a file is missing, damaged, or of another size than its header says.
     """
-    return _load("mnist", _DIGITS, where, options, load_options)
+    return _load("mnist", where, options, load_options)
 
 
 def load_fashion_mnist(
     where: str, options: Mapping[str, str], load_options: LoadOptions
 ) -> DataSet:
     """Load Fashion-MNIST (Xiao et al., arXiv 1708.07747), whose files are named as MNIST's."""
-    return _load("fashion-mnist", _FASHION, where, options, load_options)
+    return _load("fashion-mnist", where, options, load_options)
 
 
-def _load(
-    name: str,
-    classes: tuple[str, ...],
-    where: str,
-    options: Mapping[str, str],
-    load_options: LoadOptions,
-) -> DataSet:
+def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     check_options(name, options, ())
-    # Never the root itself, since MNIST and Fashion-MNIST have the same file names.
     folder = _folder(name, where, load_options)
-    splits = {stem: _read_pair(folder, name, stem, load_options) for stem in ("train", "t10k")}
-    return _data_set(classes, splits, dict(enumerate(classes)), load_options)
+    classes = dict(enumerate(_CLASSES[name]))
+    return _data_set(folder, name, ("train", "t10k"), classes, load_options)
 
 
 def load_emnist(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -84,25 +74,24 @@ def load_emnist(where: str, options: Mapping[str, str], load_options: LoadOption
         raise UserError(
             f"{folder}: expected files of one split of EMNIST, such as "
             f"emnist-balanced-train-images-idx3-ubyte.gz, got {', '.join(found) or 'none'}. Name "
-            "the split as ?split=NAME"
+            "the split as ?split=NAME."
         )
-    chosen = options.get("split", found[0] if found else "")
-    splits = {}
-    for name in ("train", "test"):
-        path, images, labels = _read_pair(folder, "emnist", f"emnist-{chosen}-{name}", load_options)
-        splits[name] = path, images.transpose(0, 2, 1), labels
-    names = _mapping(folder / f"emnist-{chosen}-mapping.txt")
-    names = names or {int(label): str(label) for label in np.unique(splits["train"][2])}
+    chosen = options.get("split", *found[:1])
+    stem = f"emnist-{chosen}"
     notes = (
         Note(f"split {chosen} of EMNIST, of {', '.join(found)} in {folder}"),
         Note("images are stored transposed in EMNIST's files and were turned upright"),
     )
-    return _data_set(tuple(names.values()), splits, names, load_options, notes)
+    classes = _mapping(folder / f"{stem}-mapping.txt")
+    stems = f"{stem}-train", f"{stem}-test"
+    data = _data_set(folder, "emnist", stems, classes, load_options)
+    return replace(data, notes=notes)
 
 
 def _folder(name: str, where: str, load_options: LoadOptions) -> Path:
     if where:
         return existing(where, load_options.root, what=f"folder of {name}")
+    # Never the root itself, since MNIST and Fashion-MNIST have the same file names.
     return load_options.root / name
 
 
@@ -111,57 +100,63 @@ def _mapping(path: Path) -> dict[int, str]:
     try:
         lines = path.read_text("utf-8").splitlines()
         rows = [[int(word) for word in line.split()] for line in lines]
-        if not all(len(r) > 1 and 0 <= r[0] < 256 and max(r) < 0x110000 for r in rows if r):
+        if not all(len(row) > 1 and 0 <= row[0] < 256 for row in rows if row):
             raise ValueError("a number is missing or out of range")
+        return {row[0]: "".join(map(chr, row[1:])) for row in rows if row}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: expected a label from 0 to 255 and codes of characters per line ({error})"
+            f"{path}: expected a label from 0 to 255 and codes of characters per line ({error})."
         ) from error
-    return {row[0]: "".join(map(chr, row[1:])) for row in rows if row}
-
-
-def _read_pair(
-    folder: Path, name: str, stem: str, load_options: LoadOptions
-) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Return the path of the labels, images ``(n, height, width)``, and labels ``(n,)``."""
-    paths = [_find(folder, f"{stem}-{k}-ubyte", name) for k in ("images-idx3", "labels-idx1")]
-    images, labels = (read_idx(path, max_bytes=load_options.max_bytes) for path in paths)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise UserError(
-            f"{paths[0]}, {paths[1]}: expected shapes (n, height, width) and (n,), got "
-            f"{images.shape} and {labels.shape}"
-        )
-    return paths[1], images, labels
 
 
 def _data_set(
-    classes: tuple[str, ...],
-    splits: Mapping[str, tuple[Path, np.ndarray, np.ndarray]],
-    names: Mapping[int, str],
+    folder: Path,
+    name: str,
+    stems: tuple[str, str],
+    classes: dict[int, str],
     load_options: LoadOptions,
-    notes: tuple[Note, ...] = (),
 ) -> DataSet:
-    class_of_label = np.full(256, -1)
-    class_of_label[list(names)] = np.arange(len(names))
-    train, test = (
-        split_with_known_labels(
-            torch.from_numpy(np.ascontiguousarray(images))[:, None],
-            torch.from_numpy(class_of_label[labels]),
-            len(classes),
-            lambda row, path=path: f"{path}, row {row} at byte {8 + row}",
-            load_options,
-            stored=labels,
+    """Read the files of the training and test split.
+
+    Args:
+        folder: where they are.
+        name: of the data set.
+        stems: how the names of the files begin.
+        classes: the name of each label; if empty, labels are named by their number.
+        load_options: of ``load``.
+    """
+    splits = []
+    for stem in stems:
+        paths = [_find(folder, f"{stem}-{k}-ubyte", name) for k in ("images-idx3", "labels-idx1")]
+        images, labels = (read_idx(path, max_bytes=load_options.max_bytes) for path in paths)
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise UserError(
+                f"{paths[0]}, {paths[1]}: expected shapes (n, height, width) and (n,), got "
+                f"{images.shape} and {labels.shape}."
+            )
+        if name == "emnist":
+            images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        classes = classes or {int(label): str(label) for label in np.unique(labels)}
+        splits.append(
+            split_with_known_labels(
+                torch.from_numpy(images)[:, None],
+                labels,
+                list(classes),
+                functools.partial(_place, paths[1]),
+                load_options.skip_bad,
+            )
         )
-        for path, images, labels in splits.values()
-    )
-    if train.inputs.shape[1:] != test.inputs.shape[1:]:
-        raise UserError(
-            f"{next(iter(splits.values()))[0].parent}: expected training and test images of one "
-            f"size, got {tuple(train.inputs.shape[1:])} and {tuple(test.inputs.shape[1:])}"
-        )
-    return DataSet(classes, train, test, brightest=255, notes=notes)
+    train, test = splits
+    first, other = (tuple(split.inputs.shape[2:]) for split in splits)
+    if first != other:
+        raise UserError(f"{folder}: expected images of one size, got {first} and {other}.")
+    return DataSet(tuple(classes.values()), train, test, brightest=255)
+
+
+def _place(path: Path, row: int) -> str:
+    return f"{path}, row {row} at byte {8 + row}"
 
 
 def _find(folder: Path, file: str, name: str) -> Path:
@@ -174,7 +169,7 @@ def _find(folder: Path, file: str, name: str) -> Path:
                     return path
     raise UserError(
         f"{name} is not in {folder}: expected {file} or {file}.gz. Download it with `vicinal data "
-        f"fetch {name}`, or name another folder as {name}:PATH"
+        f"fetch {name}`, or name another folder as {name}:PATH."
     )
 
 
@@ -188,22 +183,16 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
         UserError: if it cannot be read, is damaged or incomplete, has another type of values, or
             takes more than ``max_bytes``.
     """
-    from zlib_ng import gzip_ng
-
     try:
         with gzip_ng.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
-            if zeros or kind != _UBYTE or not 1 <= dimensions <= 4:
-                raise UserError(
-                    f"{path}: expected an IDX file of unsigned bytes, got one that begins with "
-                    f"0x{zeros:04x}{kind:02x}{dimensions:02x}"
-                )
+            kind, dimensions = struct.unpack(">3sB", file.read(4))
+            if kind != _UBYTES or not 1 <= dimensions <= 4:
+                begin = f"0x{kind.hex()}{dimensions:02x}"
+                raise ValueError(f"expected unsigned bytes in IDX format, got a file with {begin}")
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             check_claim(path, math.prod(shape), path.stat().st_size, max_bytes)
             return read_rest(file, math.prod(shape)).reshape(shape)
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # the header is too short, or the decompressor fails
-        raise UserError(f"{path}: damaged or incomplete ({error}); download it again") from error
+        raise UserError(f"{path}: damaged or incomplete ({error}). Download it again.") from error

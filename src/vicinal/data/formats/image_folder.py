@@ -3,28 +3,28 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note
-from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
+from vicinal.data.formats.file_listing import (
+    SPLIT_NAMES,
+    file_identity,
+    is_litter,
+    litter_notes,
+    splits_by_name,
+)
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.formats.stored_images import StoredImages, image_notes, image_split
+from vicinal.data.formats.stored_images import LabeledFiles, image_data_set
 from vicinal.data.source_spec import check_options, existing
-from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "validation": ("val", "valid", "validation", "dev"),
-}
 _NOT_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
 
 _LARGEST = 1 << 29  # bytes of a file
@@ -52,14 +52,14 @@ class FilesOfImages:
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
-                raise UserError(f"{path} is not a file")
+                raise UserError(f"{path} is not a file.")
             if status.st_size > _LARGEST:
                 raise UserError(
-                    f"{path}: expected an image of at most {_LARGEST} bytes, got {status.st_size}"
+                    f"{path}: expected an image of at most {_LARGEST} bytes, got {status.st_size}."
                 )
             return path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+            _unreadable(error)
 
     def name(self, row: int) -> str:
         """Return the path of a file."""
@@ -101,78 +101,50 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
             not in the training split; if the folders look like splits, or like images and masks,
             rather than classes; if an image cannot be read.
     """
-    check_options("folder", options, (*IMAGE_OPTIONS, "classes", *_SPLITS))
+    check_options("folder", options, (*IMAGE_OPTIONS, "classes", *SPLIT_NAMES))
     root = existing(where, load_options.root, what="folder of images")
     if not root.is_dir():
-        raise UserError(f"{root}: expected a folder with one folder per class, got a file")
+        raise UserError(f"{root}: expected a folder with one folder per class, got a file.")
     only = options["classes"].split(",") if "classes" in options else None
     splits = _splits(root, options)
-    train = splits.get("train", root)
+    folders = splits or {"train": root}
+    train = folders["train"]
     classes = _classes(train, only)
-    lists = {}
-    for name, folder in (splits or {"train": root}).items():
+    listed = {name: _list_files(folder, classes) for name, folder in folders.items()}
+    for name, folder in folders.items():
         if more := sorted(set(_folders(folder)) - set(classes)) if only is None else []:
-            raise UserError(f"{folder} has the class {more[0]}, which is not in {train}")
-        lists[name] = _list_files(folder, classes)
-        if not len(lists[name].files):
-            raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}")
-    _check_layout(train, lists["train"], classes, explicit=only is not None or bool(splits))
-    files = {name: (one.files, one.targets) for name, one in lists.items()}
-    if not splits:
-        whole, targets = files["train"]
-        rows = train_test_rows(
-            targets,
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            classes=classes,
-        )
-        for name, chosen in zip(("train", "test"), rows, strict=True):
-            files[name] = whole.rows(chosen), targets[torch.from_numpy(chosen)]
-    stored = StoredImages.of(
-        files["train"][0], image_options(options, load_options.max_bytes), load_options.skip_bad
-    )
-    loaded = {
-        name: image_split(stored.of_files(images), targets, load_options)
-        for name, (images, targets) in files.items()
-    }
-    notes = *_layout_notes(root, splits, classes, lists), *image_notes(stored, loaded.values())
-    return DataSet(
-        tuple(map(visible, classes)),
-        loaded["train"],
-        loaded["test"],
-        loaded.get("validation"),
-        255,
-        notes,
-    )
+            raise UserError(f"{folder} has the class {more[0]}, which is not in {train}.")
+        if not any(listed[name].files):
+            raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}.")
+    explicit = only is not None or bool(splits)
+    _check_layout(train, listed["train"], classes, explicit=explicit)
+    files = {}
+    for name, folder in folders.items():
+        names = np.array([file for of_class in listed[name].files for file in of_class])
+        counts = torch.tensor([len(of_class) for of_class in listed[name].files])
+        targets = torch.arange(len(classes)).repeat_interleave(counts)
+        files[name] = LabeledFiles(FilesOfImages(folder, names), targets)
+    notes = _layout_notes(root, splits, classes, listed)
+    decoding = image_options(options, load_options.max_bytes)
+    return image_data_set(tuple(map(visible, classes)), files, decoding, load_options, notes)
 
 
 def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     """Return the folders of the splits; {} if PATH has the classes themselves."""
     named = {name.lower(): root / name for name in _folders(root)}
-    found = {
-        name: next(named[word] for word in words if word in named)
-        for name, words in _SPLITS.items()
-        if any(word in named for word in words)
-    }
-    for name in _SPLITS:
-        if name in options:
-            found[name] = root / options[name]
-            if not found[name].is_dir():
-                raise UserError(unknown(f"folder in {root}", options[name], _folders(root)))
-    if not found:
-        return {}
-    if "train" not in found:
+    for split in SPLIT_NAMES:
+        if split in options:
+            named[split] = root / options[split]
+            if not named[split].is_dir():
+                raise UserError(unknown(f"folder in {root}", options[split], _folders(root)))
+    found = splits_by_name(named)
+    if found and (missing := [name for name in ("train", "test") if name not in found]):
+        there = ", ".join(path.name for path in found.values())
         raise UserError(
-            f"{root}: expected a folder train next to {next(iter(found.values())).name}; "
-            "train=FOLDER names another"
+            f"{root}: expected folders train and test (or val), got {there}. {missing[0]}=FOLDER "
+            "names another."
         )
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
-    if "test" not in found:
-        raise UserError(
-            f"{root}: expected a folder test or val next to train; test=FOLDER names another"
-        )
-    return {name: found[name] for name in ("train", "test", "validation") if name in found}
+    return found
 
 
 def _folders(folder: Path) -> list[str]:
@@ -180,7 +152,11 @@ def _folders(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
 def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
@@ -189,81 +165,68 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
         shown = [visible(name) for name in found]
         for name in only:
             if name not in shown:
-                raise UserError(f"{folder} has no class {name} (it has: {', '.join(shown[:20])})")
+                raise UserError(f"{folder} has no class {name} (it has: {', '.join(shown[:20])}).")
             if only.count(name) > 1:
-                raise UserError(f"classes={','.join(only)}: {name} is repeated")
+                raise UserError(f"classes={','.join(only)}: {name} is repeated.")
         return tuple(found[shown.index(name)] for name in only)
     if len(found) < 2:
-        there = f" ({found[0]})" if found else ""
         raise UserError(
-            f"{folder}: expected two or more folders, one per class, got {len(found)}{there}"
+            f"{folder}: expected two or more folders, one per class, got {len(found)} "
+            f"({', '.join(found)})."
         )
     return tuple(found)
 
 
 class _FileList(NamedTuple):
-    """The files of all classes.
+    """The files of each class.
 
     Args:
-        files: in the order of the classes.
-        targets: ``(n,)`` int64.
-        own: number of files of each class that are not in folders within it.
-        inside: names of the folders directly within each class.
+        files: of each class: the paths of its files from the folder of the split.
+        inside: of each class: names of folders in it that have files.
         skipped: hidden and system files and folders, counted by name.
     """
 
-    files: FilesOfImages
-    targets: torch.Tensor
-    own: list[int]
+    files: list[list[str]]
     inside: list[list[str]]
     skipped: Counter[str]
 
+    def has_own(self, k: int) -> bool:
+        """Return whether a class has files that are not in folders in it."""
+        return any(name.count(os.sep) == 1 for name in self.files[k])
+
 
 def _list_files(folder: Path, classes: Sequence[str]) -> _FileList:
-    """List the files of all classes."""
-    names: list[str] = []
-    counts: list[int] = []
-    own: list[int] = []
-    inside: list[list[str]] = []
     skipped: Counter[str] = Counter()
-    for label in classes:
-        before = len(names)
-        own.append(0)
-        inside.append([])
-        if (folder / label).is_dir():
-            for depth, base, folders, files in _walk(folder / label, skipped):
-                if not depth:
-                    own[-1], inside[-1] = len(files), folders
-                names += [os.path.join(os.path.relpath(base, folder), name) for name in files]
-        counts.append(len(names) - before)
-    targets = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(counts))
-    return _FileList(FilesOfImages(folder, np.array(names)), targets, own, inside, skipped)
+    files = [_files_below(folder, label, skipped) for label in classes]
+    deep = [[name.split(os.sep) for name in names] for names in files]
+    inside = [sorted({path[1] for path in paths if len(path) > 2}) for paths in deep]
+    return _FileList(files, inside, skipped)
 
 
-def _walk(top: Path, skipped: Counter[str]) -> Iterator[tuple[int, str, list[str], list[str]]]:
-    """Walk through a folder as ``os.walk``, in order of names, through links, each folder once."""
-    above = [os.stat(path) for path in top.resolve().parents]
-    seen = {(status.st_dev, status.st_ino) for status in above}
-    depths = {str(top): 0}
-    try:
-        for base, folders, files in os.walk(top, onerror=_raise, followlinks=True):
-            status = os.stat(base)
-            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above or read before
-                folders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            skipped.update(name for name in (*folders, *files) if is_litter(name))
-            folders[:] = sorted(name for name in folders if not is_litter(name))
-            depths |= {os.path.join(base, name): depths[base] + 1 for name in folders}
-            yield depths[base], base, folders, sorted(n for n in files if not is_litter(n))
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+def _files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
+    """Return the files of a class in order of their names, through links, each folder once."""
+    names: list[str] = []
+    top = folder / label
+    if not top.is_dir():
+        return names
+    seen = {str(path) for path in top.resolve().parents}
+    for base, folders, files in os.walk(top, onerror=_unreadable, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link to a folder above or read before
+            folders.clear()
+            continue
+        seen.add(real)
+        skipped.update(name for name in (*folders, *files) if is_litter(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        inner = os.path.relpath(base, folder)
+        names += [os.path.join(inner, name) for name in sorted(files) if not is_litter(name)]
+    return names
 
 
 def _check_layout(
     folder: Path, listed: _FileList, classes: Sequence[str], *, explicit: bool
 ) -> None:
-    """Raise if the folders are not classes.
+    """Raise if the folders of the training split are not classes.
 
     Args:
         folder: of the training split.
@@ -271,78 +234,56 @@ def _check_layout(
         classes: names of its folders.
         explicit: whether options or splits say that the folders are classes.
     """
-    counts = listed.targets.bincount(minlength=len(classes)).tolist()
-    if not explicit and {name.lower() for name in classes} <= _NOT_CLASSES:
-        raise UserError(
-            f"{folder} has the folders {', '.join(classes)}, which look like images and their "
-            f"masks or labels, not like classes; classes={','.join(classes)} reads them as classes"
-        )
-    if not explicit and not any(listed.own) and any(listed.inside):
-        some = next(k for k, names in enumerate(listed.inside) if names)
-        known = f"; {_as_splits(listed, classes)} names its splits" if len(classes) > 1 else ""
-        raise UserError(
-            f"{folder}: no folder in it ({', '.join(classes[:5])}) has files of its own, only "
-            f"folders: {classes[some]} has {', '.join(listed.inside[some][:5])}. It may be one "
-            f"level too high: name a folder in it{known}; classes={','.join(classes[:5])} reads "
-            "them as classes"
-        )
-    for label, count in zip(classes, counts, strict=True):
-        if not count:
+    if not explicit:
+        chosen = f"classes={','.join(classes[:5])} reads them as classes"
+        if {name.lower() for name in classes} <= _NOT_CLASSES:
             raise UserError(
-                f"{folder / label}: expected images, got no files; add some, or list the other "
-                "classes as classes=NAME,NAME"
+                f"{folder} has the folders {', '.join(classes)}, which look like images and their "
+                f"masks or labels, not like classes. {chosen}."
             )
-
-
-def _as_splits(listed: _FileList, classes: Sequence[str]) -> str:
-    """Return options that may name the splits, guessed from the names of the folders."""
-    options = []
-    for word in ("train", "test"):
-        fitting = [k for k, name in enumerate(classes) if word in name.lower()]
-        path = "FOLDER"
-        if fitting:
-            inside = listed.inside[fitting[0]]
-            path = "/".join([classes[fitting[0]], *(inside if len(inside) == 1 else [])])
-        options.append(f"{word}={path}")
-    return "&".join(options)
+        if any(listed.inside) and not any(map(listed.has_own, range(len(classes)))):
+            nested = [
+                f"{label} has {', '.join(names[:5])}"
+                for label, names in zip(classes, listed.inside, strict=True)
+                if names
+            ]
+            raise UserError(
+                f"{folder}: expected one folder per class, got folders with only folders in them "
+                f"({'; '.join(nested[:5])}). If these are splits, name them as "
+                f"train=FOLDER&test=FOLDER. If this is one level too high, name a folder in it. "
+                f"{chosen}."
+            )
+    for label, names in zip(classes, listed.files, strict=True):
+        if not names:
+            raise UserError(
+                f"{folder / label}: expected images, got no files. Add some, or list the other "
+                "classes as classes=NAME,NAME."
+            )
 
 
 def _layout_notes(
     root: Path, splits: Mapping[str, Path], classes: Sequence[str], lists: Mapping[str, _FileList]
 ) -> list[Note]:
     """Return notes on folders and skipped files."""
-    several = f"{len(classes)} classes, one folder each: {', '.join(classes[:10])}"
-    notes = [Note(several + (", ..." if len(classes) > 10 else ""))]
+    notes = []
     if splits:
         folders = (f"{name} from {path.relative_to(root)}" for name, path in splits.items())
-        notes.insert(0, Note(f"splits: {', '.join(folders)}"))
+        notes.append(Note(f"splits: {', '.join(folders)}"))
+    more = ", ..." if len(classes) > 10 else ""
+    several = f"{len(classes)} classes, one folder each: {', '.join(classes[:10])}{more}"
+    notes.append(Note(several))
+    if splits:
         there = {path.name for path in splits.values()}
-        if more := [name for name in _folders(root) if name not in there]:
-            notes.append(Note(f"folders of {root} that are not read: {', '.join(more[:10])}", True))
-    skipped = sum((one.skipped for one in lists.values()), Counter[str]())
-    notes += litter_notes(skipped)
-    mixed = [
-        f"{classes[k]} ({', '.join(names[:3])})"
-        for k, names in enumerate(lists["train"].inside)
-        if names
-    ]
-    if mixed:
-        notes.append(
-            Note(f"classes with folders in them, whose files count too: {', '.join(mixed[:5])}")
-        )
-    without = [
-        classes[k] for k, (n, names) in enumerate(zip(*lists["train"][2:4], strict=True)) if not n
-    ]
-    if without:
-        notes.append(
-            Note(
-                f"classes without files of their own, only folders: {', '.join(without[:5])}; "
-                "are they classes?",
-                doubtful=True,
-            )
-        )
+        if unread := [name for name in _folders(root) if name not in there]:
+            text = f"folders of {root} that are not read: {', '.join(unread[:10])}"
+            notes.append(Note(text, doubtful=True))
+    notes += litter_notes(sum((one.skipped for one in lists.values()), Counter[str]()))
+    train = lists["train"]
+    nested = [k for k, names in enumerate(train.inside) if names]
+    if nested:
+        mixed = ", ".join(f"{classes[k]} ({', '.join(train.inside[k][:3])})" for k in nested[:5])
+        notes.append(Note(f"classes with folders in them, whose files count too: {mixed}"))
+    if without := [classes[k] for k in nested if not train.has_own(k)]:
+        text = f"classes without files of their own, only folders: {', '.join(without[:5])}"
+        notes.append(Note(f"{text}; are they classes?", doubtful=True))
     return [Note(visible(note.text), note.doubtful) for note in notes]
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -3,59 +3,60 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from vicinal.data.dataset import LoadOptions, SkippedExamples, Split
+from vicinal.data.dataset import SkippedExamples, Split
 from vicinal.errors import UserError
+
+
+def rows_with_known_labels(
+    labels: np.ndarray,
+    known: Sequence[int],
+    where: Callable[[int], str],
+    skipped: SkippedExamples,
+    hint: str = "",
+) -> np.ndarray:
+    """Return the rows whose label is known, ``(k,)`` int64.
+
+    Args:
+        labels: ``(n,)`` numbers.
+        known: the label of each class.
+        where: names the file and place of a row, for errors.
+        skipped: raises an error for each other row, or skips it.
+        hint: what to try, for errors.
+
+    Raises:
+        UserError: if no row is left.
+    """
+    fits = np.isin(labels, known)
+    for row in np.flatnonzero(~fits).tolist():
+        expected = f"expected a label of the {len(known)} classes, got {labels[row]}"
+        skipped(UserError(f"{where(row)}: {expected}.{hint}"))
+    if not fits.any():
+        first = "".join(skipped.sentences[:1])
+        raise UserError(f"Expected examples of {len(known)} classes, got none. {first}")
+    return np.flatnonzero(fits)
 
 
 def split_with_known_labels(
     inputs: Tensor,
-    targets: Tensor,
-    classes: int,
-    where: Callable[..., str],
-    load_options: LoadOptions,
-    *,
-    stored: Sequence[int] | np.ndarray | None = None,
+    labels: np.ndarray,
+    known: Sequence[int],
+    where: Callable[[int], str],
+    skip_bad: bool,
 ) -> Split:
-    """Return a split of the examples whose label is one of the classes.
-
-    Args:
-        inputs: ``(n, ...)``.
-        targets: ``(n,)`` int64.
-        classes: number of classes.
-        where: names the file and place of a row, for errors.
-        load_options: whether other examples are skipped.
-        stored: the labels in the file, where they are not the targets.
-
-    Raises:
-        UserError: for the first label that is not a class, unless such examples are skipped; if
-            no example is left.
+    """Return a split of the examples whose label is known; ``known[k]`` becomes class ``k``.
 
     Example:
-        >>> import torch
-        >>> from pathlib import Path
-        >>> split = split_with_known_labels(
-        ...     torch.zeros(3, 1),
-        ...     torch.tensor([0, 7, 1]),
-        ...     2,
-        ...     "labels.bin, row {}".format,
-        ...     LoadOptions(Path(), skip_bad=True),
-        ... )
+        >>> labels, where = np.array([5, 7, 6]), "labels.bin, row {}".format
+        >>> split = split_with_known_labels(torch.zeros(3, 1), labels, [5, 6], where, True)
         >>> split.targets.tolist(), split.skipped
-        ([0, 1], ('labels.bin, row 1: expected a label of the 2 classes, got 7',))
+        ([0, 1], ('labels.bin, row 1: expected a label of the 2 classes, got 7.',))
     """
-    fits = (targets >= 0) & (targets < classes)
-    if bool(fits.all()):
-        return Split(inputs, targets)
-    skipped = SkippedExamples(load_options.skip_bad)
-    for row in (~fits).nonzero().flatten().tolist():
-        skipped(
-            UserError(
-                f"{where(row)}: expected a label of the {classes} classes, got "
-                f"{int((targets if stored is None else stored)[row])}"
-            )
-        )
-    if not bool(fits.any()):
-        raise UserError(f"no label is one of the {classes} classes; {skipped.sentences[0]}")
-    return Split(inputs[fits], targets[fits], tuple(skipped.sentences))
+    skipped = SkippedExamples(skip_bad)
+    rows = rows_with_known_labels(labels, known, where, skipped)
+    class_of = {label: k for k, label in enumerate(known)}
+    targets = torch.tensor([class_of[label] for label in labels[rows].tolist()])
+    kept = inputs if len(rows) == len(labels) else inputs[torch.from_numpy(rows)]
+    return Split(kept, targets, tuple(skipped.sentences))

@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vicinal.data.dataset import DataSet, LoadOptions, SkippedExamples, Split
+from vicinal.data.dataset import DataSet, LoadOptions, Split
+from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.formats.map_style import (
-    ColorError,
-    NamedDataset,
-    RowFormat,
-    StoredRows,
-    is_map_style,
-    read_split,
-)
+from vicinal.data.formats.map_style import ColorError, RowFormat, is_map_style, read_split
 from vicinal.data.source_spec import check_options
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
-
-_SPLITS = ("train", "test", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +50,7 @@ def load_hugging_face(where: str, options: Mapping[str, str], load_options: Load
         UserError: if the library is missing or cannot load the data set, a split or column is
             missing, or a row differs from others; see ``load_imported``.
     """
-    check_options("hf", options, ("config", "image", "label", *_SPLITS, *IMAGE_OPTIONS))
+    check_options("hf", options, ("config", "image", "label", *SPLIT_NAMES, *IMAGE_OPTIONS))
     library = _library("datasets", "hf")
     name = f"hf:{where}"
     try:
@@ -70,7 +62,7 @@ def load_hugging_face(where: str, options: Mapping[str, str], load_options: Load
     image = _column(name, "image", library.Image, options, features)
     label = _column(name, "label", library.ClassLabel, options, features)
     sources = {
-        split: NamedDataset(
+        split: (
             f"{name}, split {word}",
             _Columns(tables[word].select_columns([image, label]), image, label),
         )
@@ -94,14 +86,13 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
         UserError: if the library, the class or its files are missing, or a row differs from
             others; see ``load_imported``.
     """
-    check_options("torchvision", options, (*_SPLITS, *IMAGE_OPTIONS))
-    _library("torchvision", "torchvision")
+    check_options("torchvision", options, (*SPLIT_NAMES, *IMAGE_OPTIONS))
     library = _library("torchvision.datasets", "torchvision")
     if where not in library.__all__:
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
     takes = inspect.signature(make).parameters
-    named = {key: value for key, value in options.items() if key in _SPLITS}
+    named = {key: value for key, value in options.items() if key in SPLIT_NAMES}
     arguments: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in takes and not named:
         arguments = {"train": {"train": True}, "test": {"train": False}}
@@ -114,16 +105,14 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
     sources = {}
     for split, some in arguments.items():
         try:
-            sources[split] = NamedDataset(
-                f"torchvision:{where}, {split} split", make(**root, **some)
-            )
+            sources[split] = f"torchvision:{where}, {split} split", make(**root, **some)
         except Exception as error:  # each class has its own
             raise UserError(
                 f"torchvision:{where}: no {split} split under {load_options.root} "
                 f"({one_line(error)}). torchvision.datasets.{where}(..., download=True) downloads "
                 f"it if it can; {split}=NAME names another split"
             ) from error
-    return _load(sources, getattr(sources["train"].dataset, "classes", None), options, load_options)
+    return _load(sources, getattr(sources["train"][1], "classes", None), options, load_options)
 
 
 def load_imported(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -159,10 +148,10 @@ def load_imported(where: str, options: Mapping[str, str], load_options: LoadOpti
             raise UserError(f"{where}() failed ({one_line(error)})") from error
     several = found if isinstance(found, tuple) and 2 <= len(found) <= 3 else (found,)
     sources = {
-        split: NamedDataset(where if len(several) == 1 else f"{where}, {split} split", one)
-        for split, one in zip(_SPLITS, several, strict=False)
+        split: (where if len(several) == 1 else f"{where}, {split} split", one)
+        for split, one in zip(SPLIT_NAMES, several, strict=False)
     }
-    return _load(sources, getattr(sources["train"].dataset, "classes", None), options, load_options)
+    return _load(sources, getattr(sources["train"][1], "classes", None), options, load_options)
 
 
 def _library(name: str, source: str) -> Any:
@@ -178,7 +167,7 @@ def _library(name: str, source: str) -> Any:
 
 def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> dict[str, str]:
     """Return which split of the library each of our splits is."""
-    chosen = {split: options[split] for split in _SPLITS if split in options}
+    chosen = {split: options[split] for split in SPLIT_NAMES if split in options}
     for word in chosen.values():
         if word not in found:
             raise UserError(unknown(f"split of {name}", word, found))
@@ -186,12 +175,10 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
     if "train" not in chosen:
         if "train" not in left and len(found) > 1:
             raise UserError(
-                f"{name}: expected a split train, got {', '.join(found)}; train=NAME names it"
+                f"{name}: expected a split train, got {', '.join(found)}. train=NAME names it."
             )
         chosen["train"] = "train" if "train" in left else found[0]
-    chosen |= {s: s for s in ("test", "validation") if s not in chosen and s in left}
-    if "test" not in chosen and "validation" in chosen:
-        chosen["test"] = chosen.pop("validation")
+    chosen = splits_by_name({word: word for word in left if word in SPLIT_NAMES} | chosen)
     if len(set(chosen.values())) < len(chosen):
         raise UserError(f"{name}: train, test and validation have to be different splits")
     return chosen
@@ -216,46 +203,37 @@ def _column(
 
 
 def _load(
-    sources: Mapping[str, NamedDataset],
+    sources: Mapping[str, tuple[str, Any]],
     names: Iterable[Any] | None,
     options: Mapping[str, str],
     load_options: LoadOptions,
 ) -> DataSet:
-    """Read all splits in one format, and name the classes."""
+    """Read all splits, each a data set with its name for errors, in one format."""
     images = image_options(options, load_options.max_bytes)
+    classes = None if names is None else tuple(map(_class_name, names))
     forced = "channels" in options
-    gray = images if forced else images._replace(channels=1)
+
+    def read(channels: int) -> tuple[dict[str, Split], RowFormat]:
+        format = RowFormat(images._replace(channels=channels), forced, classes)
+        return {
+            name: read_split(*source, format, load_options) for name, source in sources.items()
+        }, format
+
     try:
-        splits, format = _read_splits(sources, RowFormat(gray, forced), load_options)
+        splits, format = read(images.channels if forced else 1)
     except ColorError:
-        splits, format = _read_splits(sources, RowFormat(images, forced), load_options)
-    classes: tuple[str, ...] = ()
-    if format.target == "class":
+        splits, format = read(images.channels)
+    if format.target != "class":
+        classes = ()
+    elif classes is None:
         count = 1 + max(int(split.targets.max()) for split in splits.values())
-        classes = tuple(map(str, range(count))) if names is None else tuple(map(_class_name, names))
-        for name, split in splits.items():
-            fits = split.targets < len(classes)
-            skipped = SkippedExamples(load_options.skip_bad)
-            for row in (~fits).nonzero().flatten().tolist():
-                skipped(
-                    UserError(
-                        f"{sources[name].name}: expected one of the {len(classes)} classes "
-                        f"({', '.join(classes[:20])}), got class {int(split.targets[row])}"
-                    )
-                )
-            if skipped.sentences:
-                kept = _rows_of(split, fits.nonzero().flatten().numpy())
-                splits[name] = replace(kept, skipped=(*kept.skipped, *skipped.sentences))
+        classes = tuple(map(str, range(count)))
     if "test" not in splits:
         whole = splits["train"]
-        train, test = train_test_rows(
-            whole.targets,
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            classes=classes,
-        )
-        splits = {"train": _rows_of(whole, train), "test": _rows_of(whole, test)}
-        splits["test"] = replace(splits["test"], skipped=())
+        fraction, seed = load_options.test_fraction, load_options.seed
+        rows = train_test_rows(whole.targets, fraction=fraction, seed=seed, classes=classes)
+        train, test = (_rows_of(whole, of_split) for of_split in rows)
+        splits = {"train": train, "test": replace(test, skipped=())}
     white = 255 if format.dtype == np.uint8 else None
     notes = format.changes.notes(images, all_read=True)
     return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), white, notes)
@@ -266,16 +244,9 @@ def _class_name(name: Any) -> str:
 
 
 def _rows_of(split: Split, rows: np.ndarray) -> Split:
-    targets = split.targets[torch.from_numpy(rows)]
-    if isinstance(split.inputs, StoredRows):
-        return Split(replace(split.inputs, rows=split.inputs.rows[rows]), targets, split.skipped)
-    return Split(split.read(rows.tolist()).inputs, targets, split.skipped)
-
-
-def _read_splits(
-    sources: Mapping[str, NamedDataset], format: RowFormat, load_options: LoadOptions
-) -> tuple[dict[str, Split], RowFormat]:
-    splits = {}
-    for name, source in sources.items():
-        splits[name], format = read_split(source, format, load_options)
-    return splits, format
+    inputs: Any = split.inputs
+    chosen = torch.from_numpy(rows)
+    if isinstance(inputs, torch.Tensor):
+        return replace(split, inputs=inputs[chosen], targets=split.targets[chosen])
+    stored = replace(inputs, rows=inputs.rows[rows])
+    return replace(split, inputs=stored, targets=split.targets[chosen])

@@ -38,20 +38,19 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     read = {name: _arrays_of(path, arrays, name, notes) for name in names}
     inputs, targets = read["train"]
     classes: tuple[str, ...] = ()
-    if not targets.is_floating_point():
-        known = arrays.get("classes")
+    if targets.dtype == np.int64:
         count = int(targets.max()) + 1
-        if known is None:
+        if "classes" not in arrays:
             if count > len(targets):
                 raise UserError(
                     f"{path}: expected labels below the number of examples, {len(targets)}, in "
-                    f"train_labels, got {count - 1}"
+                    f"train_labels, got {count - 1}. Name the classes in an array classes."
                 )
-            known = np.arange(count).astype(str)
             notes.append(Note(f"the classes have no names; they are numbered 0 to {count - 1}"))
+        known = arrays.get("classes", np.arange(count).astype(str))
         if known.ndim != 1 or known.dtype.kind != "U":
             raise UserError(
-                f"{path}: expected strings (n,) in classes, got {known.dtype} {known.shape}"
+                f"{path}: expected strings (n,) in classes, got {known.dtype} {known.shape}."
             )
         classes = tuple(map(str, known))
     splits = {}
@@ -60,19 +59,16 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
             if found.dtype != first.dtype or found.shape[1:] != first.shape[1:]:
                 raise UserError(
                     f"{path}: expected {what} of {name} like those of train, {first.dtype} "
-                    f"{tuple(first.shape[1:])}, got {found.dtype} {tuple(found.shape[1:])}"
+                    f"{tuple(first.shape[1:])}, got {found.dtype} {tuple(found.shape[1:])}."
                 )
-        splits[name] = (
-            split_with_known_labels(
-                own,
-                labels,
-                len(classes),
-                lambda row, name=name: f"{path}, {name}_labels, row {row}",
-                load_options,
+        if classes:
+            place = f"{path}, {name}_labels, row {{}}".format
+            known_labels = range(len(classes))
+            splits[name] = split_with_known_labels(
+                own, labels, known_labels, place, load_options.skip_bad
             )
-            if classes
-            else Split(own, labels)
-        )
+        else:
+            splits[name] = Split(own, torch.from_numpy(labels))
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None
@@ -99,9 +95,8 @@ def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]
                     header = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
                     shape, fortran, dtype = header(file)
                     if dtype.hasobject:
-                        raise UserError(
-                            f"{path}: expected numbers in {name}, got {dtype}; Python objects are "
-                            "not read from files"
+                        raise ValueError(
+                            f"{name} has Python objects, which are not read from files"
                         )
                     size = math.prod(shape) * dtype.itemsize
                     check_claim(f"{path}, {name}", size, entry.compress_size, left)
@@ -110,10 +105,8 @@ def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]
                 arrays[name] = values.reshape(shape, order="F" if fortran else "C")
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile and NumPy raise errors of every kind
-        raise UserError(f"{path}: expected an npz file, got a damaged one ({error})") from error
+        raise UserError(f"{path}: expected an npz file, got a damaged one ({error}).") from error
     return arrays, unused
 
 
@@ -131,52 +124,49 @@ def _known_name(name: str) -> str | None:
 
 def _arrays_of(
     path: Path, arrays: Mapping[str, np.ndarray], name: str, notes: list[Note]
-) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets of a split."""
+) -> tuple[Tensor, np.ndarray]:
+    """Return the inputs of a split, and its labels: int64 or float32."""
     kind = "images" if f"{name}_images" in arrays else "inputs"
     values, labels = arrays.get(f"{name}_{kind}"), arrays.get(f"{name}_labels")
     if values is None or labels is None:
         raise UserError(
             f"{path}: expected {name}_images (or {name}_inputs) and {name}_labels, got "
-            f"{', '.join(sorted(arrays)) or 'nothing'}"
+            f"{', '.join(sorted(arrays)) or 'nothing'}."
         )
     if values.ndim < 2 or not values.size:
-        raise UserError(f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}")
-    if labels.ndim not in {1, 2} or len(labels) != len(values):
-        raise UserError(
-            f"{path}: expected {name}_labels of shape ({len(values)},), got {labels.shape}"
-        )
-    if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "iu":
-        labels = labels[:, 0]
-        notes.append(Note(f"{name}_labels of shape ({len(labels)}, 1) are read as {labels.shape}"))
+        raise UserError(f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}.")
     if kind == "images" or (values.dtype == np.uint8 and values.ndim > 2):
         images = values[..., None] if values.ndim == 3 else values
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in {1, 3}:
             raise UserError(
                 f"{path}: expected {name}_{kind} uint8 (n, height, width, 1 or 3), got "
-                f"{values.dtype} {values.shape}"
+                f"{values.dtype} {values.shape}."
             )
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     else:
-        inputs = _finite(f"{path}: expected finite floats in {name}_inputs", values)
-    if labels.dtype.kind not in "iu":
+        expected = f"{path}: expected finite floats in {name}_inputs"
+        inputs = torch.from_numpy(_finite(expected, values))
+    integers = labels.dtype.kind in "iu"
+    if integers and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+        notes.append(Note(f"{name}_labels of shape ({len(labels)}, 1) are read as {labels.shape}"))
+    if labels.ndim not in ({1} if integers else {1, 2}) or len(labels) != len(values):
+        raise UserError(
+            f"{path}: expected {name}_labels of shape ({len(values)},), got {labels.dtype} "
+            f"{labels.shape}. Vectors of floats are learned as real values."
+        )
+    if not integers:
         return inputs, _finite(
             f"{path}: expected classes from 0 or floats in {name}_labels", labels
         )
-    if labels.ndim == 2:
-        raise UserError(
-            f"{path}: expected one label per example, ({len(labels)},), in {name}_labels, got "
-            f"{labels.dtype} {labels.shape}. Several labels cannot be learned as classes; give "
-            "floats to learn them as real values"
-        )
     if labels.max() > 2**31:
-        raise UserError(f"{path}: expected classes in {name}_labels, got {labels.max()}")
-    return inputs, torch.from_numpy(labels.astype(np.int64))
+        raise UserError(f"{path}: expected classes in {name}_labels, got {labels.max()}.")
+    return inputs, labels.astype(np.int64)
 
 
-def _finite(expected: str, values: np.ndarray) -> Tensor:
+def _finite(expected: str, values: np.ndarray) -> np.ndarray:
     """Return floating-point values as float32, if it can hold them."""
     most = np.finfo(np.float32).max
     if values.dtype.kind != "f" or not max(-values.min(), values.max()) < most:
-        raise UserError(f"{expected}, got {values.dtype}")
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        raise UserError(f"{expected}, got {values.dtype}.")
+    return np.ascontiguousarray(values, np.float32)

@@ -1,17 +1,25 @@
 """Images that stay in files until they are read."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from simplejpeg import decode_jpeg
 from torch import Tensor
 
-from vicinal.data.dataset import LoadOptions, Note, ReadResult, SkippedExamples, Split
-from vicinal.data.formats.exif import may_be_turned
-from vicinal.data.formats.images import ImageChanges, ImageOptions, decode
+from vicinal.data.dataset import (
+    DataSet,
+    LoadOptions,
+    Note,
+    ReadResult,
+    SkippedExamples,
+    Split,
+)
+from vicinal.data.formats.images import ImageChanges, ImageOptions, decode, may_be_turned
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
 _PIECE = 1 << 26  # bytes of images that are read together
@@ -33,6 +41,9 @@ class ImageFiles(Protocol):
     def identity(self, row: int) -> str:
         """Return the name and size of one image, to notice changes without reading it."""
 
+    def rows(self, rows: np.ndarray) -> "ImageFiles":
+        """Return some of the images."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
@@ -42,7 +53,6 @@ class StoredImages:
         files: the encoded images.
         shape: ``(n, channels, height, width)``.
         options: how images are decoded; without a size, all images have the size in ``shape``.
-        raw: whether the files have only pixels, ``(height, width, channels)`` uint8.
         skip_bad: whether images that cannot be decoded are skipped instead of raising an error.
         changes: counts what was changed in the images that were read.
     """
@@ -50,7 +60,6 @@ class StoredImages:
     files: ImageFiles
     shape: tuple[int, ...]
     options: ImageOptions = ImageOptions()  # noqa: RUF009 (immutable)
-    raw: bool = False
     skip_bad: bool = False
     changes: ImageChanges = field(default_factory=ImageChanges)
     dtype: torch.dtype = field(default=torch.uint8, init=False)
@@ -65,13 +74,12 @@ class StoredImages:
         skipped = SkippedExamples(skip_bad)
         for row in range(len(files)):
             try:
-                image = decode(files.get(row), options, where=files.name(row))
+                height, width, channels = _image(files, row, files.get(row), options).shape
             except UserError as error:
                 skipped(error)
             else:
-                shape = (len(files), options.channels, *image.shape[:2])
-                return cls(files, shape, options, skip_bad=skip_bad)
-        raise UserError(f"none of {len(files)} images can be read; {skipped.sentences[0]}")
+                return cls(files, (len(files), channels, height, width), options, skip_bad)
+        raise UserError(f"none of {len(files)} images can be read. {skipped.sentences[0]}")
 
     def of_files(self, files: ImageFiles) -> "StoredImages":
         """Return other images, decoded in the same way and to the same size."""
@@ -102,33 +110,42 @@ class StoredImages:
     def _read_into(self, out: np.ndarray, row: int) -> None:
         """Read one image into ``(height, width, channels)`` uint8."""
         data = self.files.get(row)
-        if self.raw:
-            if len(data) != out.size:
-                raise UserError(
-                    f"{self.files.name(row)}: expected {out.size} bytes, a raw image of "
-                    f"{_sides(out)}, got {len(data)}"
-                )
-            out[...] = np.frombuffer(data, np.uint8).reshape(out.shape)
-        elif not _decode_jpeg_into(out, data, self.options):
-            where = self.files.name(row)
-            image = decode(data, self.options, where=where, changes=self.changes)
-            if image.shape != out.shape:
-                raise UserError(
-                    f"{where}: expected an image of {_sides(out)} like the first one, got "
-                    f"{_sides(image)}; size=N resizes all images to N x N"
-                )
-            out[...] = image
+        if _decode_jpeg_into(out, data, self.options):
+            return
+        image = _image(self.files, row, data, self.options, self.changes)
+        if image.shape != out.shape:
+            raise UserError(
+                f"{self.files.name(row)}: expected an image of {_sides(out.shape)} like the first "
+                f"one, got {_sides(image.shape)}. size=N resizes all images to N x N."
+            )
+        out[...] = image
 
 
-def _sides(image: np.ndarray) -> str:
-    return "x".join(map(str, image.shape))
+def _image(
+    files: ImageFiles,
+    row: int,
+    data: bytes,
+    options: ImageOptions,
+    changes: ImageChanges | None = None,
+) -> np.ndarray:
+    """Return the pixels of an image, ``(height, width, channels)`` uint8."""
+    if options.raw is None:
+        return decode(data, options, where=files.name(row), changes=changes)
+    if len(data) != math.prod(options.raw):
+        raise UserError(
+            f"{files.name(row)}: expected {math.prod(options.raw)} bytes, a raw image of "
+            f"{_sides(options.raw)}, got {len(data)}."
+        )
+    return np.frombuffer(data, np.uint8).reshape(options.raw)
+
+
+def _sides(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _decode_jpeg_into(out: np.ndarray, data: bytes, options: ImageOptions) -> bool:
     """Decode a JPEG of the right size, by far the most frequent case, if it is one."""
-    from simplejpeg import decode_jpeg
-
-    if options.size is not None or data[:2] != b"\xff\xd8":
+    if options.size is not None or options.raw is not None or data[:2] != b"\xff\xd8":
         return False
     if options.exif and may_be_turned(data):
         return False
@@ -137,6 +154,59 @@ def _decode_jpeg_into(out: np.ndarray, data: bytes, options: ImageOptions) -> bo
         return bool(decode_jpeg(data, space, buffer=out).shape == out.shape)
     except ValueError:
         return False  # decode names the error, or can do more
+
+
+class LabeledFiles(NamedTuple):
+    """The images of a split before they are decoded.
+
+    Args:
+        files: ``n`` images.
+        targets: ``(n,)`` or ``(n, k)``.
+        skipped: a sentence for each example that was skipped already.
+    """
+
+    files: ImageFiles
+    targets: Tensor
+    skipped: Sequence[str] = ()
+
+
+def image_data_set(
+    classes: tuple[str, ...],
+    files: Mapping[str, LabeledFiles],
+    options: ImageOptions,
+    load_options: LoadOptions,
+    notes: Iterable[Note],
+) -> DataSet:
+    """Return a data set of images in files.
+
+    Args:
+        classes: their names.
+        files: the splits; training files without test files are split into both.
+        options: how images are decoded.
+        load_options: of ``load``.
+        notes: on how the files were found.
+    """
+    if "test" not in files:
+        images, targets, skipped = files["train"]
+        fraction, seed = load_options.test_fraction, load_options.seed
+        train, test = train_test_rows(targets, fraction=fraction, seed=seed, classes=classes)
+        files = {
+            "train": LabeledFiles(images.rows(train), targets[train], skipped),
+            "test": LabeledFiles(images.rows(test), targets[test]),
+        }
+    stored = StoredImages.of(files["train"].files, options, load_options.skip_bad)
+    splits = {
+        name: image_split(stored.of_files(images), targets, load_options, skipped)
+        for name, (images, targets, skipped) in files.items()
+    }
+    all_read = True
+    for split in splits.values():
+        if not isinstance(split.inputs, Tensor):
+            all_read = False
+            first: Any = replace(split.inputs, skip_bad=True)  # type: ignore[type-var]
+            first.read(range(min(_FIRST, len(split))))
+    notes = *notes, *stored.changes.notes(options, all_read=all_read)
+    return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), 255, notes)
 
 
 def image_split(
@@ -155,29 +225,15 @@ def image_split(
         return Split(stored, targets, tuple(skipped))
     inputs = torch.empty(stored.shape, dtype=torch.uint8)
     sentences = list(skipped)
-    kept = []
-    done = 0
+    kept: list[int] = []
     together = max(1, min(1024, _PIECE // max(1, math.prod(stored.shape[1:]))))
-    for rows in torch.arange(count).split(together):
-        read = stored.read(rows.tolist())
-        inputs[done : done + len(read.inputs)] = read.inputs
-        done += len(read.inputs)
-        kept.append(rows[read.kept])
+    for start in range(0, count, together):
+        read = stored.read(range(start, min(start + together, count)))
+        inputs[len(kept) : len(kept) + len(read.kept)] = read.inputs
+        kept += (start + read.kept).tolist()
         sentences += read.skipped
-    if not done:
-        raise UserError(f"none of {count} images can be read; {sentences[-1]}")
-    if done < count:
-        inputs, targets = inputs[:done].clone(), targets[torch.cat(kept)]
+    if not kept:
+        raise UserError(f"none of {count} images can be read. {sentences[-1]}")
+    if len(kept) < count:
+        inputs, targets = inputs[: len(kept)].clone(), targets[kept]
     return Split(inputs, targets, tuple(sentences))
-
-
-def image_notes(stored: StoredImages, splits: Iterable[Split]) -> tuple[Note, ...]:
-    """Return notes on what was changed in the images of splits, or in the first ones in files."""
-    all_read = True
-    for split in splits:
-        inputs: Any = split.inputs
-        if isinstance(inputs, StoredImages):
-            all_read = False
-            first = replace(inputs, skip_bad=True, changes=stored.changes)
-            first.read(range(min(_FIRST, len(split))))
-    return stored.changes.notes(stored.options, all_read=all_read)
