@@ -200,7 +200,6 @@ def records(name, count):
 GOOD_PNG = encoded("PNG")
 WAV = encoded_sound("WAV")
 MAPPING = b"".join(b"%d %d\n" % (k, 65 + k) for k in range(6))
-MP3 = Path(__file__).parents[1] / "cases" / "audio" / "quiet_then_loud_noxing.mp3"
 REC = "rec:{0},{0}"
 FORMS = {
     "rec-png": (one_file(REC), "a.rec", records("40_png", 5)),
@@ -233,7 +232,6 @@ FORMS = {
     "flac": (spoken, "flac", encoded_sound("FLAC")),
     "ogg": (spoken, "ogg", encoded_sound("OGG")),
     "mp3": (spoken, "mp3", encoded_sound("MP3")),
-    "mp3-without-length": (spoken, "mp3", MP3.read_bytes()),
     "csv": (one_file("table:{}?label=label"), "a.csv", CSV.encode()),
     "arff": (one_file("table:{}?label=label"), "a.arff", ARFF.encode()),
     "parquet": (one_file("table:{}?label=label"), "a.parquet", parquet()),
@@ -359,7 +357,7 @@ GROUPS = {
     "images": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
     "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"],
     "zipped arrays": ["npz", "npz-compressed", "npz-medical"],
-    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"],
+    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3"],
     "tables": ["csv", "arff", "parquet"],
 }
 

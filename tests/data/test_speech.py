@@ -4,7 +4,6 @@ import os
 import pickle
 import struct
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_wav_of_every_width_gives_the_samples_that_were_written(tmp_path, subtyp
     np.testing.assert_allclose(read, wave, atol=1.01 / steps, rtol=0)
 
 
-def test_24_bits_are_read_as_worked_out_by_hand(tmp_path):
+def test_24_bit_samples_agree_with_a_calculation_by_hand(tmp_path):
     values = [0, 1, -1, 2**22, -(2**23)]
     data = b"".join((v & 0xFFFFFF).to_bytes(3, "little") for v in values) + b"\0"
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 24000, 3, 24)
@@ -95,7 +94,9 @@ def test_24_bits_are_read_as_worked_out_by_hand(tmp_path):
     assert read_recording(path, rate=8000).tolist() == [v / 2**23 for v in values]
 
 
-@pytest.mark.parametrize(("name", "most"), [("a.flac", 1e-4), ("a.ogg", 0.05), ("a.aiff", 1e-4)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("a.flac", 1e-4), ("a.ogg", 0.05), ("a.mp3", 0.1), ("a.aiff", 1e-4)]
+)
 def test_other_formats_are_read_too(tmp_path, name, most):
     wave = sine()
     read = read_recording(write(tmp_path / name, wave), rate=8000, samples=8000)
@@ -114,7 +115,7 @@ def test_an_odd_rate_keeps_the_frequency(tmp_path):
     assert loudest_hertz(read_recording(path, rate=16000, samples=16000), 16000) == 1000
 
 
-def test_cutting_a_long_recording_gives_the_beginning_of_the_whole(tmp_path):
+def test_a_cut_recording_is_the_beginning_of_the_whole(tmp_path):
     wave = np.random.default_rng(0).uniform(-0.3, 0.3, 40000).astype(np.float32)
     path = write(tmp_path / "a.wav", wave, 12000, subtype="FLOAT")
     whole = scipy.signal.resample_poly(wave, 4, 3)
@@ -122,7 +123,7 @@ def test_cutting_a_long_recording_gives_the_beginning_of_the_whole(tmp_path):
     np.testing.assert_allclose(read, whole[:16000], atol=1e-6)
 
 
-def test_short_recordings_get_zeros_behind(tmp_path):
+def test_short_recordings_are_padded_with_zeros(tmp_path):
     path = write(tmp_path / "a.wav", np.array([0.5, -0.5]), subtype="FLOAT")
     assert read_recording(path, rate=8000, samples=4).tolist() == [0.5, -0.5, 0, 0]
 
@@ -133,7 +134,7 @@ def test_the_channels_of_stereo_are_averaged(tmp_path):
     assert read_recording(path, rate=8000).tolist() == [0.375, -0.25]
 
 
-def test_what_goes_slightly_beyond_full_scale_is_clipped(tmp_path):
+def test_samples_slightly_beyond_full_scale_are_clipped(tmp_path):
     path = write(tmp_path / "a.wav", np.array([1.2, -1.2, 0.5]), subtype="FLOAT")
     assert read_recording(path, rate=8000).tolist() == [1, -1, 0.5]
 
@@ -237,23 +238,18 @@ def test_an_ogg_file_without_an_end_mark_is_read_whole_with_a_warning():
     assert "not marked as the last" in counts.warning
 
 
+def test_an_mp3_file_is_read_with_a_tag_before_the_audio_too(tmp_path):
+    path = write(tmp_path / "a.mp3", sine())
+    known = read_recording(path, rate=8000)
+    tag = b"ID3\4\0\0" + bytes([0, 6, 32, 5]) + bytes((6 << 14) + (32 << 7) + 5)
+    path.write_bytes(tag + path.read_bytes())
+    assert np.array_equal(read_recording(path, rate=8000), known)
+
+
 @pytest.mark.parametrize("name", ["loud_then_quiet_noxing.mp3", "quiet_then_loud_noxing.mp3"])
-@pytest.mark.parametrize("samples", [None, 60_000, 49_536, 20_000])
-def test_an_mp3_without_a_xing_header_is_read_whole(name, samples):
-    threads = threading.active_count()
-    whole = read_recording(AUDIO / name, rate=16000)
-    wave = read_recording(AUDIO / name, rate=16000, samples=samples)
-    assert len(whole) == 49_536
-    assert len(wave) == (samples or 49_536)
-    assert np.array_equal(wave[:49_536], whole[:samples])
-    first, last = (np.abs(part).max() > 0.5 for part in (whole[:12_000], whole[-12_000:]))
-    assert (first, last) == (name.startswith("loud"), name.startswith("quiet"))
-    counts = RecordingCounts()
-    read_recording(AUDIO / name, rate=16000, samples=16000, counts=counts)
-    (note, warning) = counts.notes(16000, 1.0, every=True)
-    assert note.text.startswith("1 of 1 recordings were cut to 1 s; ?seconds=N")
-    assert "its header has no length, so its end may be missing" in warning.text
-    assert threading.active_count() == threads
+def test_an_mp3_file_without_its_length_raises_an_error(name):
+    with pytest.raises(UserError, match="length in a Xing or VBRI header, got none"):
+        read_recording(AUDIO / name, rate=16000)
 
 
 def test_a_flac_file_without_its_length_raises_an_error(tmp_path):
@@ -266,12 +262,10 @@ def test_recordings_that_take_more_than_max_bytes_raise_an_error(tmp_path):
     path = write(tmp_path / "a.wav", sine(seconds=1))
     with pytest.raises(UserError, match=r"a.wav: expected at most max_bytes = 1000"):
         read_recording(path, rate=8000, max_bytes=1000)
-    with pytest.raises(UserError, match=r"mp3: expected at most max_bytes = 1000"):
-        read_recording(AUDIO / "loud_then_quiet_noxing.mp3", rate=16000, max_bytes=1000)
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
-def test_what_was_resampled_cut_padded_and_skipped_is_noted(tmp_path, in_memory):
+def test_notes_count_resampled_cut_padded_and_skipped_recordings(tmp_path, in_memory):
     for label in ("no", "yes"):
         for k, seconds in enumerate((0.25, 0.5, 1.5, 0.5)):
             write(tmp_path / label / f"{k}.wav", sine(seconds=seconds), 8000)
@@ -301,7 +295,7 @@ def outcome(path):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.aiff"])
-def test_damaged_bytes_give_a_recording_or_a_sentence(tmp_path, name):
+def test_damaged_files_give_a_recording_or_an_error(tmp_path, name):
     random = np.random.default_rng(0)
     path = write(tmp_path / name, sine(seconds=0.05))
     data = path.read_bytes()
@@ -323,7 +317,7 @@ def test_damaged_bytes_give_a_recording_or_a_sentence(tmp_path, name):
 # The layout
 
 
-def test_the_lists_decide_the_splits(commands):
+def test_the_lists_determine_the_splits(commands):
     loaded = load(commands, {"features": "wave", "rate": "8000"})
     assert loaded.classes == ("no", "yes")
     hertz = {
@@ -338,7 +332,7 @@ def test_the_lists_decide_the_splits(commands):
     ]
 
 
-def test_without_lists_the_seed_decides_what_is_tested_on(commands):
+def test_without_lists_the_seed_determines_the_test_split(commands):
     (commands / "testing_list.txt").unlink()
     (commands / "validation_list.txt").unlink()
     one, again, *others = (
@@ -352,13 +346,13 @@ def test_without_lists_the_seed_decides_what_is_tested_on(commands):
     assert len(both.unique(dim=0)) == 8
 
 
-def test_without_a_testing_list_the_validation_part_stays_out_of_the_split(commands):
+def test_without_a_testing_list_the_validation_split_stays_apart(commands):
     (commands / "testing_list.txt").unlink()
     loaded = load(commands, test_fraction=0.34)
     assert [len(part) for part in loaded.splits.values()] == [3, 2, 3]
 
 
-def test_noise_and_hidden_files_are_no_class(commands):
+def test_noise_and_hidden_folders_are_not_classes(commands):
     write(commands / "_background_noise_" / "hum.wav", sine(50))
     write(commands / ".trash" / "a.wav", sine())
     (commands / "yes" / ".DS_Store").write_bytes(b"x")
@@ -367,7 +361,7 @@ def test_noise_and_hidden_files_are_no_class(commands):
     assert (loaded.classes, len(loaded.train)) == (("no", "yes"), 4)
 
 
-def test_a_relative_path_is_looked_for_under_the_root(commands):
+def test_a_relative_path_is_looked_up_under_the_root(commands):
     wanted = LoadOptions(commands.parent)
     assert len(load_commands("words", {}, wanted).train) == 4
 
@@ -396,7 +390,7 @@ def test_a_bad_line_of_a_list_raises_an_error_with_its_number_or_is_skipped(
     assert len(loaded.validation.skipped) == 1
 
 
-def test_blank_repeated_and_dotted_lines_of_a_list_do_no_harm(commands):
+def test_blank_repeated_and_dotted_lines_of_a_list_are_accepted(commands):
     (commands / "testing_list.txt").write_text(
         "\ufeffno/3.wav\r\n\n./yes/3.wav\r\nno/3.wav\n", "utf-8"
     )
@@ -452,7 +446,7 @@ def test_a_word_without_recordings_to_train_on_raises_an_error(commands, skip_ba
         load(commands, skip_bad=skip_bad)
 
 
-def test_a_word_of_which_every_recording_is_bad_raises_an_error(commands):
+def test_a_word_with_only_bad_recordings_raises_an_error(commands):
     for number in (0, 1):
         (commands / "no" / f"{number}.wav").write_bytes(b"")
     with pytest.raises(UserError, match="the word 'no' has no recordings in the training split"):
@@ -494,7 +488,7 @@ def test_a_folder_without_words_raises_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("features", ["wave", "log-mel", "log-spectrogram"])
-def test_reading_when_asked_for_gives_the_same_bits_after_pickling_too(commands, features):
+def test_recordings_in_files_give_the_same_bits_also_after_pickling(commands, features):
     options = {"features": features, "rate": "8000", "seconds": "0.5"}
     memory, stored = load(commands, options), load(commands, options, in_memory=1)
     for name, part in memory.splits.items():
@@ -509,7 +503,7 @@ def test_reading_when_asked_for_gives_the_same_bits_after_pickling_too(commands,
     assert reader.read([]).inputs.shape == (0, *reader.shape[1:])
 
 
-def test_reading_leaves_the_number_of_threads_as_it_was(commands):
+def test_reading_does_not_change_the_number_of_threads(commands):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -519,7 +513,7 @@ def test_reading_leaves_the_number_of_threads_as_it_was(commands):
         torch.set_num_threads(before)
 
 
-def test_what_just_fits_is_read_into_memory(commands):
+def test_splits_of_at_most_in_memory_bytes_are_read_into_memory(commands):
     options = {"features": "wave", "rate": "8000"}
     size = 4 * 8000 * 4
     assert isinstance(load(commands, options, in_memory=size).train.inputs, torch.Tensor)
@@ -545,7 +539,7 @@ def test_the_splits_of_the_spoken_digits_are_those_of_their_lists(spoken_digits)
         assert part.inputs[:, 0].tolist() == first
 
 
-def test_background_noise_is_joined_and_resampled(tmp_path):
+def test_background_noise_is_concatenated_and_resampled(tmp_path):
     write(tmp_path / "_background_noise_" / "b.wav", sine(100, seconds=0.5))
     write(tmp_path / "_background_noise_" / "a.wav", sine(700, seconds=1), 8000)
     noise = background_noise(tmp_path, 16000).numpy()
@@ -608,14 +602,14 @@ def test_silence_is_finite_and_uniform():
         torch.testing.assert_close(image, torch.full_like(image, math.log(1e-6)))
 
 
-def test_too_many_bands_and_a_lone_wave_raise_an_error():
-    with pytest.raises(ValueError, match="200 bands are too many"):
+def test_too_many_bands_and_a_single_wave_raise_an_error():
+    with pytest.raises(ValueError, match="got 200 bands"):
         mel_filters(8000, bands=200, bins=256)
     with pytest.raises(ValueError, match=r"wave\[None\]"):
         log_mel(torch.zeros(800), 8000)
 
 
-# Transform
+# Transforms
 
 NOISE = torch.linspace(-0.5, 0.5, 37)
 STEPS = [TimeShift(most=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]
@@ -626,7 +620,7 @@ def seeded(seed=0):
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
-def test_steps_keep_the_protocol(step):
+def test_transforms_of_recordings_keep_the_protocol(step):
     x = torch.rand(6, 400, generator=seeded(1)) - 0.5
     before = x.clone()
     drawn = step.draw(6, (400,), seeded())
@@ -641,7 +635,7 @@ def test_steps_keep_the_protocol(step):
     torch.testing.assert_close(step.apply(x[rows], drawn[rows]), done[rows])
 
 
-def test_steps_that_draw_depend_on_the_seed():
+def test_random_transforms_depend_on_the_seed():
     for step in STEPS[:2]:
         drawn = [step.draw(6, (400,), seeded(seed)) for seed in (0, 1)]
         assert not torch.equal(*drawn)
@@ -683,13 +677,13 @@ def test_noise_is_drawn_for_its_share_of_examples():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: TimeShift(most=1.5), "TimeShift needs most"),
-        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise needs rate"),
-        (lambda: AddNoise(NOISE, most=math.nan), "AddNoise needs most"),
-        (lambda: AddNoise(torch.zeros(0)), "needs noise of shape"),
-        (lambda: AddNoise(torch.zeros(4, 4)), "needs noise of shape"),
+        (lambda: TimeShift(most=1.5), "TimeShift expects most"),
+        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise expects .* rate=-0.1"),
+        (lambda: AddNoise(NOISE, most=math.nan), "AddNoise expects .* most=nan"),
+        (lambda: AddNoise(torch.zeros(0)), "expects noise of shape"),
+        (lambda: AddNoise(torch.zeros(4, 4)), "expects noise of shape"),
     ],
 )
-def test_steps_refuse_what_makes_no_sense(make, sentence):
+def test_invalid_arguments_of_transforms_raise_an_error(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()

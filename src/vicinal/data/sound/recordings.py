@@ -1,16 +1,12 @@
 """Read sound files as samples of one rate and one length."""
 
 import math
-import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 
@@ -26,7 +22,6 @@ resampling grow with it.
 _MOST_BYTES = 1 << 28
 _MOST_CHANNELS = 16
 _LOUDEST = 2.0
-_UNKNOWN = (1 << 63) - 1  # libsndfile's number of frames of a stream
 _PLACEHOLDER = 0x7F000000  # programs that write WAV to a pipe claim this length or a larger one
 
 
@@ -39,7 +34,7 @@ class RecordingCounts:
         rates: number of recordings of each other sampling rate.
         cut: number of recordings that were longer than requested.
         padded: number of recordings that were shorter than requested.
-        longest: seconds of the longest of those that were cut; 0 if unknown.
+        longest: seconds of the longest of those that were cut.
         shortest: seconds of the shortest of those that were padded.
         warned: number of recordings that were read despite a wrong header.
         warning: a message about the first of them.
@@ -74,10 +69,9 @@ class RecordingCounts:
             total = self.rates.total()
             notes.append(Note(f"{total} {of} were resampled to {rate} Hz, from {known}"))
         if self.cut:
-            known = f", the longest from {self.longest:.3g} s" if self.longest else ""
-            text = (
-                f"{self.cut} {of} were cut to {seconds:g} s{known}; ?seconds=N sets another length"
-            )
+            known = f"the longest from {self.longest:.3g} s"
+            text = f"{self.cut} {of} were cut to {seconds:g} s, {known}"
+            text += "; ?seconds=N sets another length"
             notes.append(Note(text, doubtful=2 * self.cut > self.recordings))
         if self.padded:
             known = f"the shortest from {self.shortest:.3g} s"
@@ -100,8 +94,9 @@ def read_recording(
 ) -> np.ndarray:
     """Read a sound file in any format of libsndfile, such as WAV, FLAC, Ogg and MP3.
 
-    WAV files from pipes, whose header has no length, Ogg files without an end mark, and MP3 files
-    without a Xing header are read to their end and counted in ``counts.warned``.
+    WAV files from pipes, whose header has no length, and Ogg files without an end mark are read to
+    their end and counted in ``counts.warned``. MP3 files without a Xing or VBRI header are an
+    error, since libsndfile estimates their length, and stops there.
 
     Channels are averaged. Recordings are resampled by a polyphase filter
     (``scipy.signal.resample_poly``). The ratio of the rates is rounded to a fraction with a
@@ -170,7 +165,7 @@ def _ratio(own: int, rate: int) -> Fraction:
 def _decode(
     path: Path, rate: int, samples: int | None, max_bytes: int, counts: RecordingCounts
 ) -> tuple[np.ndarray, int, float]:
-    """Return the mean of the channels, its rate, and its seconds, which are 0 if unknown."""
+    """Return the mean of the channels, and the rate and seconds of the recording."""
     import soundfile
 
     status = path.stat()
@@ -180,11 +175,8 @@ def _decode(
         raise UserError(f"{path} has more than {_MOST_BYTES} bytes. Divide the recording.")
     data = path.read_bytes()
     _check_lengths(path, data, counts)
-    with (
-        path.open("rb") as stored,
-        nullcontext(stored.fileno()) if _has_length(data) else _pipe(data) as source,
-        soundfile.SoundFile(source, closefd=False) as file,
-    ):
+    # The name is not passed, since libsndfile reads any bytes in files with some names.
+    with path.open("rb") as stored, soundfile.SoundFile(stored.fileno(), closefd=False) as file:
         own, frames, channels = file.samplerate, file.frames, file.channels
         for name, value, low, high in (
             ("a sampling rate", own, LOWEST_RATE, HIGHEST_RATE),
@@ -207,19 +199,15 @@ def _decode(
                 f"{path}: expected at most max_bytes = {max_bytes} bytes of decoded samples, got "
                 "more. Raise max_bytes if the file is not damaged."
             )
-        complete = len(wave) == needed
-        if frames == _UNKNOWN:
-            counts.warn(f"{path} (its header has no length, so its end may be missing)")
-        elif complete and needed < frames:
+        if len(wave) < needed:
+            raise UserError(
+                f"{path}: expected {frames} samples as its header claims, got fewer. It is "
+                "incomplete, or its header is damaged."
+            )
+        if needed < frames:
             file.seek(frames - 1)  # fails in truncated files, which may be damaged elsewhere too
-    if frames != _UNKNOWN and not complete:
-        raise UserError(
-            f"{path}: expected {frames} samples as its header claims, got fewer. It is "
-            "incomplete, or its header is damaged."
-        )
     _check_samples(path, wave)
-    length = frames if frames != _UNKNOWN else 0 if complete else len(wave)
-    return wave.mean(1, dtype=np.float32), own, length / own
+    return wave.mean(1, dtype=np.float32), own, frames / own
 
 
 def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> None:
@@ -246,34 +234,16 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> None:
             raise UserError(f"{path}: the last page of this Ogg file is incomplete.")
         if not page[5] & 4:
             counts.warn(f"{path} (its last page is not marked as the last, so more may be missing)")
-
-
-def _has_length(data: bytes) -> bool:
-    """Return False for MP3 files without a header that has their length."""
-    mp3 = data[:3] == b"ID3" or data[:1] == b"\xff"
-    return not mp3 or any(word in data[: 1 << 16] for word in (b"Xing", b"Info", b"VBRI"))
-
-
-@contextmanager
-def _pipe(data: bytes) -> Iterator[int]:
-    """Open a pipe with the data of a file.
-
-    libsndfile estimates the length of a file without one, and stops there. It reads a pipe to its
-    end.
-    """
-    reading, writing = os.pipe()
-
-    def write() -> None:
-        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
-            file.write(data)
-
-    thread = Thread(target=write, daemon=True)
-    thread.start()
-    try:
-        yield reading
-    finally:
-        os.close(reading)  # ends the thread if it is still writing
-        thread.join()
+    elif data[:3] == b"ID3" or data[:1] == b"\xff":
+        start = 0
+        if data[:3] == b"ID3":  # a tag, whose header has its size: 7 bits in each of 4 bytes
+            start = 10 + sum(byte << 7 * (9 - k) for k, byte in enumerate(data[6:10], 6))
+        first = data[start : start + 200]
+        if not any(word in first for word in (b"Xing", b"Info", b"VBRI")):
+            raise UserError(
+                f"{path}: expected an MP3 file with its length in a Xing or VBRI header, got none. "
+                "Convert it to WAV."
+            )
 
 
 def _check_samples(path: Path, wave: np.ndarray) -> None:

@@ -105,8 +105,8 @@ def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
     filters = torch.minimum((hertz - low) / (peak - low), (high - hertz) / (high - peak)).clamp(0)
     if bands < 1 or bool((filters.sum(1) == 0).any()):
         raise ValueError(
-            f"mel_filters needs a frequency in every band: {bands} bands are too many for "
-            f"{bins} bins at {rate} Hz. Use fewer bands."
+            f"mel_filters expects bands that all have a frequency, got {bands} bands for {bins} "
+            f"bins at {rate} Hz. Use fewer bands."
         )
     return filters
 
@@ -115,7 +115,7 @@ def _power(waves: Tensor, rate: int, *, width: int, bins: int) -> Tensor:
     """Return ``(b, bins // 2 + 1, frames)``, squared magnitudes."""
     if waves.ndim != 2 or rate < 1000:
         raise ValueError(
-            f"a spectrogram needs waves of shape (batch, samples) and a rate of 1000 or more, got "
+            "Spectrograms expect waves of shape (batch, samples) and a rate of 1000 or more, got "
             f"{tuple(waves.shape)} and {rate}. For one wave, pass wave[None]."
         )
     spectrum = torch.stft(
@@ -130,8 +130,14 @@ def _power(waves: Tensor, rate: int, *, width: int, bins: int) -> Tensor:
     return spectrum.real**2 + spectrum.imag**2
 
 
+class _WithoutRandomNumbers:
+    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return ``(size, 0)`` float64."""
+        return torch.empty(size, 0, dtype=torch.float64)
+
+
 @dataclass(frozen=True)
-class LogSpectrogram:
+class LogSpectrogram(_WithoutRandomNumbers):
     """``log_spectrogram`` as a transform.
 
     Args:
@@ -140,17 +146,13 @@ class LogSpectrogram:
 
     rate: int = 16000
 
-    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Return ``(size, 0)`` float64."""
-        return torch.empty(size, 0, dtype=torch.float64)
-
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Turn ``(b, samples)`` into ``(b, 1, frequencies, frames)``."""
         return log_spectrogram(x, self.rate)
 
 
 @dataclass(frozen=True)
-class LogMel:
+class LogMel(_WithoutRandomNumbers):
     """``log_mel`` as a transform.
 
     Args:
@@ -160,10 +162,6 @@ class LogMel:
 
     rate: int = 16000
     bands: int = 64
-
-    def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Return ``(size, 0)`` float64."""
-        return torch.empty(size, 0, dtype=torch.float64)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Turn ``(b, samples)`` into ``(b, 1, bands, frames)``."""
@@ -191,11 +189,12 @@ class TimeShift:
 
     def __post_init__(self) -> None:
         """Check ``most``."""
-        _check_share("TimeShift", "most", self.most)
+        if not 0 <= self.most <= 1:
+            raise ValueError(f"TimeShift expects most from 0 to 1, got {self.most}.")
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return ``(size, 1)`` float64: the shift of each wave as a fraction of its length."""
-        return (2 * _uniform(size, 1, generator) - 1) * self.most
+        return (2 * torch.rand(size, 1, dtype=torch.float64, generator=generator) - 1) * self.most
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Shift waves ``(b, samples)`` by whole samples."""
@@ -222,8 +221,8 @@ class AddNoise:
         ValueError: if ``noise`` is not a wave, ``rate`` not in ``[0, 1]``, or ``most`` negative.
 
     Example:
-        >>> step = AddNoise(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-        >>> step.apply(torch.zeros(1, 3), torch.tensor([[0.5, 0.1]]))  # starts halfway
+        >>> transform = AddNoise(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        >>> transform.apply(torch.zeros(1, 3), torch.tensor([[0.5, 0.1]]))  # starts halfway
         tensor([[0.3000, 0.4000, 0.1000]])
     """
 
@@ -235,18 +234,21 @@ class AddNoise:
         """Check the arguments."""
         if self.noise.ndim != 1 or not len(self.noise) or not self.noise.is_floating_point():
             raise ValueError(
-                "AddNoise needs noise of shape (samples,), floating point and not empty, got "
+                "AddNoise expects noise of shape (samples,), floating point and not empty, got "
                 f"{tuple(self.noise.shape)} {self.noise.dtype}."
             )
-        if not 0 <= self.most < math.inf:
-            raise ValueError(f"AddNoise needs most to be 0 or more, got {self.most}.")
-        _check_share("AddNoise", "rate", self.rate)
+        if not 0 <= self.most < math.inf or not 0 <= self.rate <= 1:
+            raise ValueError(
+                "AddNoise expects most of 0 or more, and rate from 0 to 1, got "
+                f"most={self.most}, rate={self.rate}."
+            )
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return ``(size, 2)`` float64: the start of the excerpt as a fraction of the noise, and
         its volume, which is 0 for examples without noise.
         """
-        chosen, volume, start = _uniform(size, 3, generator).unbind(1)
+        chance = torch.rand(size, 3, dtype=torch.float64, generator=generator)
+        chosen, volume, start = chance.unbind(1)
         return torch.stack([start, (volume * self.most).where(chosen < self.rate, 0)], 1)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
@@ -254,14 +256,3 @@ class AddNoise:
         start = (drawn[:, :1] * len(self.noise)).long().to(self.noise.device)
         at = torch.arange(x.shape[1], device=self.noise.device) + start
         return x + drawn[:, 1:].to(x.dtype).to(x.device) * self.noise[at % len(self.noise)].to(x)
-
-
-def _uniform(size: int, columns: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(
-        size, columns, dtype=torch.float64, generator=generator, device=generator.device
-    )
-
-
-def _check_share(owner: str, name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{owner} needs {name} to be between 0 and 1, got {value}.")
