@@ -289,3 +289,24 @@ def test_an_empty_batch_of_one_rank_raises_so_that_the_others_do_not_wait():
     options = {"batch_size": 1, "seed": 0, "shuffle": False, "ranks": 2, "workers": 0}
     with pytest.raises(UserError, match=r"of rank 0 can be read, .* would wait .*row 2 is bad"):
         rows(Loader(split, rank=0, **options))
+
+
+class KeepsDrawn:
+    """Records what it draws, and what it gets."""
+
+    def draw(self, size, shape, generator):
+        self.drawn = torch.rand(size, 1, dtype=torch.float64, generator=generator)
+        return self.drawn
+
+    def apply(self, x, drawn):
+        self.got = x.device.type, drawn
+        return x
+
+
+def test_random_numbers_stay_on_the_cpu_whatever_the_device_of_the_inputs():
+    transform = KeepsDrawn()
+    split = Split(torch.zeros(4, 3, 8, 8), torch.zeros(4))
+    list(Loader(split, batch_size=4, seed=0, augment=[transform], device="meta").epoch(0))
+    device, drawn = transform.got
+    assert device == "meta"
+    assert torch.equal(drawn, transform.drawn)

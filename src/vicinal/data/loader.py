@@ -227,7 +227,7 @@ def _augmented(
     generator = generator_at(seed, task.number, stream=AUGMENTING)
     for step in steps:
         drawn = step.draw(task.whole, tuple(x.shape[1:]), generator)
-        x = step.apply(x, drawn[task.first + kept].to(x.device, non_blocking=True))
+        x = step.apply(x, drawn[task.first + kept])
     return x
 
 
