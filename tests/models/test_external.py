@@ -101,7 +101,7 @@ def test_libraries_do_not_take_rows_of_tables(timm, torchvision):
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_a_library_that_is_missing_is_named_with_the_command_that_adds_it(monkeypatch, library):
+def test_a_missing_library_is_an_error_with_the_pip_command(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     message = refused(f"{library}:resnet18")
     assert message.startswith(f"{library}:resnet18 requires the library {library}, which is not")
@@ -124,14 +124,15 @@ def test_the_error_of_a_library_for_another_torch_is_shown(monkeypatch, tmp_path
 
 def test_an_unknown_network_of_a_library_raises_an_error_with_the_nearest_names(timm, torchvision):
     assert refused("timm:resnet81") == (
-        "timm has no network 'resnet81'; the nearest of 4 are resnet18, resnet18d, resnet34"
+        "timm has no classification network 'resnet81'. The nearest of 4 are resnet18, resnet18d, "
+        "resnet34."
     )
-    assert "'resnet5'; the nearest of 3 are resnet50, resnet18" in refused("torchvision:resnet5")
+    assert "'resnet5'. The nearest of 3 are resnet50, resnet18" in refused("torchvision:resnet5")
 
 
 def test_a_network_of_torchvision_for_another_task_raises_an_error(torchvision):
     message = refused("torchvision:fasterrcnn_resnet50_fpn")
-    assert "no network for classification 'fasterrcnn_resnet50_fpn'" in message
+    assert "no classification network 'fasterrcnn_resnet50_fpn'" in message
 
 
 def test_the_error_of_a_library_that_fails_to_build_a_network_is_shown(timm):
@@ -169,9 +170,9 @@ def test_networks_of_vicinal_can_be_built_by_their_import_path():
         ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (there are: narrow)"),
         (
             "networks_of_mine:depth",
-            "expected a function or class that builds a network from (shape, classes), got the int",
+            "failed to build a network for these examples and classes (TypeError: 'int' object is",
         ),
-        ("networks_of_mine:failing", "(RuntimeError: no such kernel). Call it by itself"),
+        ("networks_of_mine:failing", "(RuntimeError: no such kernel). Call it directly"),
         (
             "networks_of_mine:name_of_one",
             "expected a torch.nn.Module from the call with (shape, classes)",
@@ -201,7 +202,7 @@ def test_external_names_are_checked_without_importing_anything(monkeypatch, name
         ("networks:", "names with a colon are"),
         ("networks:a:b", "names with a colon are"),
         ("smal-cnn", "'smal-cnn'; did you mean 'small-cnn'"),
-        ("smal-cnn", "external networks: timm:NAME, torchvision:NAME and package.module:"),
+        ("smal-cnn", "External networks are timm:NAME, torchvision:NAME and package.module:"),
     ],
 )
 def test_an_invalid_name_raises_an_error_before_anything_is_built(name, words):

@@ -77,7 +77,7 @@ def trained(model):
 
 
 @pytest.mark.parametrize("name", networks(LARGE))
-def test_every_weight_that_learns_is_changed_by_a_step_and_no_other(name):
+def test_a_step_changes_all_trainable_weights_and_no_other(name):
     model, (x, y) = fresh(name), batch(name, 8)
     # The last norm of a unit of a ResNet starts at zero, so that the layers before it get no
     # gradient in the first step: use another value.
@@ -111,7 +111,7 @@ def test_32_random_labels_are_memorized(name):
 
 
 @pytest.mark.parametrize("name", networks(LARGE))
-def test_what_is_mixed_at_a_place_is_what_comes_out_of_it(name):
+def test_mixing_at_a_layer_blends_its_output(name):
     model, (x, _) = fresh(name).double(), batch(name, 4)
     x = x.double()
     plan = MixUp(1.0, per="example").draw(4, generator=torch.Generator().manual_seed(2))
@@ -128,7 +128,8 @@ def test_what_is_mixed_at_a_place_is_what_comes_out_of_it(name):
         handle = module.register_forward_hook(blend)
         torch.testing.assert_close(outputs[-1], model(x))
         handle.remove()
-    # No layer stands for another. The input would: a stem that is linear blends as its input does.
+    # No two layers are equivalent. The input is left out, since mixing it equals mixing after a
+    # linear stem.
     for one, other in itertools.combinations(outputs, 2):
         assert (one - other).abs().max() > 1e-3 * one.abs().max()
 
@@ -152,7 +153,7 @@ def same_compiled(model, x, y, backend):
 
 
 @pytest.mark.parametrize("name", networks(LONG_TO_COMPILE))
-def test_compiled_and_not_a_step_is_the_same(name):
+def test_a_compiled_step_equals_an_eager_one(name):
     same_compiled(fresh(name), *batch(name, 8), "aot_eager")
 
 
@@ -162,8 +163,8 @@ def test_compiled_and_not_a_step_is_the_same(name):
     reason="there is no C++ compiler here, which inductor needs",
 )
 @pytest.mark.parametrize(("name", "shape"), [("mlp", (32,)), ("lenet", (3, 28, 28))])
-def test_made_into_one_program_by_inductor_a_step_is_the_same(name, shape):
-    # LeNet is compiled at more than its smallest size: with torch 2.13, where a 1x1 picture is left
+def test_a_step_compiled_by_inductor_equals_an_eager_one(name, shape):
+    # LeNet is compiled at more than its smallest size: with torch 2.13, where a 1x1 image is left
     # to flatten, inductor loses the gradient of the pooling (pytorch/pytorch issue 185509).
     torch.manual_seed(0)
     model = build(name, shape=shape, classes=10)
@@ -191,6 +192,6 @@ def test_made_into_one_program_by_inductor_a_step_is_the_same(name, shape):
     ],
     ids=["densenet", "resnext", "preact-bottleneck"],
 )
-def test_a_short_relative_of_a_deep_network_is_the_same_compiled(make, side):
+def test_a_compiled_step_of_a_shallow_variant_equals_an_eager_one(make, side):
     torch.manual_seed(0)
     same_compiled(make(), torch.randn(8, 3, side, side), torch.arange(8), "aot_eager")

@@ -94,7 +94,7 @@ def test_every_mixing_layer_is_a_module_that_can_be_mixed(name):
         assert model(x).shape == (4, 10)
 
 
-def test_units_of_a_residual_network_add_to_what_came_in():
+def test_units_of_a_residual_network_add_to_their_input():
     model = build("preact-resnet-18", shape=(3, 32, 32), classes=10)
     unit = model.get_submodule("stages.stage1")[1]
     nn.init.zeros_(unit.conv2.weight)
@@ -102,7 +102,7 @@ def test_units_of_a_residual_network_add_to_what_came_in():
     assert torch.equal(unit(x), x)
 
 
-def test_the_mixup_variant_adds_what_was_activated_and_the_manifold_variant_what_came_in():
+def test_shortcuts_of_the_mixup_variant_start_after_the_activation():
     x = torch.randn(2, 64, 8, 8)
     for name, expected in (("mixup", F.relu(x / (1 + 1e-5) ** 0.5)), ("manifold", x)):
         model = build(f"preact-resnet-18-{name}", shape=(3, 32, 32), classes=10).eval()
@@ -112,7 +112,7 @@ def test_the_mixup_variant_adds_what_was_activated_and_the_manifold_variant_what
 
 
 @pytest.mark.parametrize("name", ["preact-resnet-18-mixup", "preact-resnet-18-manifold"])
-def test_the_variants_of_published_programs_agree_with_a_slow_reading_of_them(name):
+def test_the_variants_agree_with_a_plain_version_of_the_published_programs(name):
     torch.manual_seed(0)
     model = build(name, shape=(3, 32, 32), classes=10).eval()
     torch.manual_seed(0)
@@ -159,11 +159,11 @@ def test_an_unknown_network_raises_an_error_with_the_nearest_name():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("small-cnn", (30,), r"small-cnn does not take .* \(30,\); these networks do: mlp$"),
+        ("small-cnn", (30,), r"small-cnn does not take .* \(30,\). These networks do: mlp\.$"),
         (
             "resnet-50",
             (3, 28, 28),
-            r"\(3, 28, 28\); these networks do: small-cnn, fast-cnn, mlp, lenet, preact",
+            r"\(3, 28, 28\). These networks do: small-cnn, fast-cnn, mlp, lenet, preact",
         ),
     ],
 )

@@ -7,18 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 12.64**0.5
-"""Factor of the logits, and divisor of the head's initial weights."""
+"""Factor of the logits, and divisor of the head's initial weights. With SGD, this has the effect of
+a 12.64 times higher learning rate of the head.
+"""
 
 
 class FastCNN(nn.Module):
     """Whitened 2x2 patches, three blocks of two 3x3 convolutions, and global max pooling.
 
     Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (https://arxiv.org/abs/2404.00498),
-    with the head of its author's later code: its initial weights have std 1, and the logits are
-    divided by the number of its inputs. The first convolution (2x2, no padding, eight filters for
-    each input channel) is frozen: ``whiten_by`` computes it from inputs, and until then it has
-    PyTorch's default initialization. The 3x3 convolutions start as the identity on as many
-    channels as they have inputs. Batch norms learn only a bias and use a momentum of 0.4.
+    with the head of its author's later code: its initial weights have std ``1 / HEAD``, and the
+    logits are its outputs times ``HEAD`` over the number of its inputs. The first convolution (2x2,
+    no padding, eight filters for each input channel) is frozen: ``whiten_by`` computes it from
+    inputs, and until then it has PyTorch's default initialization. Its bias is trained. The 3x3
+    convolutions start as the identity on as many channels as they have inputs. Batch norms learn
+    only a bias and use a momentum of 0.4.
 
     Args:
         shape: of one example, (channels, height, width), at least 9x9 pixels.

@@ -69,8 +69,8 @@ class PreActResNet(nn.Module):
             for j in range(count):
                 stride = 2 if k and not j else 1
                 around = stride > 1 or channels != outer or (projected and not k and not j)
-                make = _Bottleneck if bottleneck else _Basic
-                stage.append(make(channels, inner, stride, around, activated_identity))
+                shortcut = {"around": around, "activated": activated_identity}
+                stage.append(_Unit(channels, inner, outer, stride=stride, **shortcut))
                 channels = outer
             self.stages.add_module(f"stage{k + 1}", stage)
         self.norm = nn.BatchNorm2d(channels) if normalize_output else None
@@ -87,50 +87,31 @@ class PreActResNet(nn.Module):
         return logits
 
 
-class _Basic(nn.Module):
-    """Batch norm, ReLU and a 3x3 convolution, twice."""
+class _Unit(nn.Module):
+    """Batch norm, ReLU and a convolution: 3x3 twice, or 1x1, 3x3 and 1x1 for a bottleneck."""
 
     def __init__(
-        self, channels: int, width: int, stride: int, around: bool, activated: bool
+        self, channels: int, inner: int, outer: int, *, stride: int, around: bool, activated: bool
     ) -> None:
         super().__init__()
-        self.activated = activated
+        self.activated, self.bottleneck = activated, inner != outer
+        kernel, first, second = (1, 1, stride) if self.bottleneck else (3, stride, 1)
         self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.around = nn.Conv2d(channels, width, 1, stride=stride, bias=False) if around else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm1(x))
-        y = self.conv2(F.relu(self.norm2(self.conv1(active))))
-        identity = active if self.activated else x
-        out: Tensor = y + (identity if self.around is None else self.around(active))
-        return out
-
-
-class _Bottleneck(nn.Module):
-    """Batch norm, ReLU and a convolution three times: 1x1, 3x3, 1x1."""
-
-    def __init__(
-        self, channels: int, width: int, stride: int, around: bool, activated: bool
-    ) -> None:
-        super().__init__()
-        self.activated = activated
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.around = (
-            nn.Conv2d(channels, 4 * width, 1, stride=stride, bias=False) if around else None
+        self.conv1 = nn.Conv2d(
+            channels, inner, kernel, stride=first, padding=kernel // 2, bias=False
         )
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride=second, padding=1, bias=False)
+        if self.bottleneck:
+            self.norm3 = nn.BatchNorm2d(inner)
+            self.conv3 = nn.Conv2d(inner, outer, 1, bias=False)
+        self.around = nn.Conv2d(channels, outer, 1, stride=stride, bias=False) if around else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.norm1(x))
         y = self.conv2(F.relu(self.norm2(self.conv1(active))))
-        y = self.conv3(F.relu(self.norm3(y)))
+        if self.bottleneck:
+            y = self.conv3(F.relu(self.norm3(y)))
         identity = active if self.activated else x
         out: Tensor = y + (identity if self.around is None else self.around(active))
         return out

@@ -8,12 +8,7 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
-from vicinal.models.external import (
-    EXTERNAL_NAMES,
-    build_external,
-    check_external,
-    is_external,
-)
+from vicinal.models.external import EXTERNAL_NAMES, build_external, check_external
 from vicinal.models.fast_cnn import FastCNN
 from vicinal.models.mlp import MLP
 from vicinal.models.preact_resnet import PreActResNet
@@ -104,13 +99,13 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
         'MLP'
     """
     check_name(name)
-    if is_external(name):
+    if ":" in name:
         return build_external(name, shape=tuple(shape), classes=classes)
     network = NETWORKS[name]
     if not _takes(network, shape):
         takers = ", ".join(n for n, other in NETWORKS.items() if _takes(other, shape))
         raise UserError(
-            f"{name} does not take examples of shape {tuple(shape)}; these networks do: {takers}"
+            f"{name} does not take examples of shape {tuple(shape)}. These networks do: {takers}."
         )
     return network.make(tuple(shape), classes)
 
@@ -128,11 +123,11 @@ def check_name(name: str) -> None:
         >>> check_name("small-cnn")
         >>> check_name("timm:resnet18")
     """
-    if is_external(name):
+    if ":" in name:
         check_external(name)
     elif name not in NETWORKS:
         raise UserError(
-            f"{unknown('network', name, NETWORKS)}; external networks: {EXTERNAL_NAMES}"
+            f"{unknown('network', name, NETWORKS)}. External networks are {EXTERNAL_NAMES}."
         )
 
 
@@ -156,7 +151,7 @@ def mixing_layers(name: str) -> tuple[str, ...] | None:
         True
     """
     check_name(name)
-    return None if is_external(name) else ("input", *NETWORKS[name].layers)
+    return None if ":" in name else ("input", *NETWORKS[name].layers)
 
 
 def _takes(network: Network, shape: tuple[int, ...]) -> bool:
