@@ -27,7 +27,7 @@ def idx(values):
     return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
-def test_medmnist_s_arrays_are_read_with_their_validation_split():
+def test_the_arrays_of_medmnist_are_read_with_their_validation_split():
     data = load(f"npz:{CASES / 'arrays' / 'med.npz'}")
     arrays = np.load(CASES / "arrays" / "med.npz")
     for name, key in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -51,7 +51,7 @@ def test_keras_arrays_are_read_and_others_noted(tmp_path):
     assert "arrays that are not read: more" in texts(data)
 
 
-def test_several_labels_an_example_are_refused_as_what_the_reader_cannot_do(tmp_path):
+def test_several_integer_labels_for_an_example_raise_an_error(tmp_path):
     arrays = {f"{name}_images": IMAGES for name in ("train", "test")}
     labels = {f"{name}_labels": np.ones((12, 14), np.uint8) for name in ("train", "test")}
     np.savez(tmp_path / "chest.npz", **arrays, **labels)
@@ -65,7 +65,7 @@ def written_mnist(root, labels, train="train"):
         (root / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels[:count]))
 
 
-def test_kaggle_s_folders_of_mnist_are_read(tmp_path):
+def test_the_folders_of_mnist_on_kaggle_are_read(tmp_path):
     labels = (np.arange(12) % 10).astype(np.uint8)
     for stem, count in (("train", 12), ("t10k", 4)):
         for kind, values in (("images-idx3", IMAGES), ("labels-idx1", labels)):
@@ -80,7 +80,7 @@ def test_kaggle_s_folders_of_mnist_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_emnist_is_read_upright_with_the_names_of_its_mapping(tmp_path, packed):
+def test_emnist_is_read_upright_with_the_names_in_its_mapping(tmp_path, packed):
     labels = (1 + np.arange(12) % 3).astype(np.uint8)  # letters count from one
     for split, count in (("train", 12), ("test", 4)):
         for kind, values in (("images-idx3", IMAGES), ("labels-idx1", labels)):
@@ -151,7 +151,7 @@ def bad_foreign(root):
 
 
 @pytest.mark.parametrize("bad", [bad_mnist, bad_npz, bad_cifar, bad_foreign])
-def test_labels_out_of_range_are_refused_or_skipped(bad, tmp_path):
+def test_labels_out_of_range_raise_an_error_or_are_skipped(bad, tmp_path):
     spec, labels = bad(tmp_path)
     with pytest.raises(UserError, match="To skip such examples"):
         load(spec)

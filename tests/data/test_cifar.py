@@ -48,7 +48,7 @@ def archived(folder, contents):
 
 
 @pytest.mark.parametrize("put", [unpacked, archived])
-def test_batches_come_one_after_the_other_from_folder_or_archive(tmp_path, put):
+def test_batches_are_read_in_order_from_a_folder_or_an_archive(tmp_path, put):
     put(tmp_path, files())
     data = load("cifar10", root=tmp_path)
     known = [batch(k) for k in range(1, 6)]
@@ -88,7 +88,7 @@ def test_the_files_of_python_2_are_read(shared, unpack, tmp_path):
     assert np.array_equal(data.test.inputs.reshape(4, 3072).numpy(), batch(9)[b"data"])
 
 
-def test_a_path_names_the_folder_the_archive_or_what_they_are_in(tmp_path):
+def test_a_path_may_name_the_folder_the_archive_or_their_parent(tmp_path):
     archived(tmp_path, files())
     unpacked(tmp_path, files())
     for where in ("", "/cifar-10-batches-py", "/cifar-10-python.tar.gz"):
@@ -136,7 +136,9 @@ def pickled(value):
         ({"batches.meta": pickled({b"label_names": "cat"})}, "a list of label_names"),
     ],
 )
-def test_files_that_are_not_cifars_raise_with_their_name(tmp_path, put, changed, message):
+def test_files_that_are_not_from_cifar_raise_an_error_with_their_name(
+    tmp_path, put, changed, message
+):
     put(tmp_path, files(**changed))
     with pytest.raises(UserError, match=message) as error:
         load("cifar10", root=tmp_path)
@@ -144,7 +146,7 @@ def test_files_that_are_not_cifars_raise_with_their_name(tmp_path, put, changed,
 
 
 @pytest.mark.parametrize("put", [unpacked, archived])
-def test_a_pickle_that_would_run_code_is_refused_and_has_run_nothing(tmp_path, monkeypatch, put):
+def test_a_pickle_that_would_run_code_raises_an_error_and_runs_nothing(tmp_path, monkeypatch, put):
     monkeypatch.chdir(tmp_path)
     put(tmp_path, files(data_batch_3=pickled(batch(3, extra=Runs()))))
     with pytest.raises(UserError, match=r"data_batch_3"):
@@ -154,7 +156,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_has_run_nothing(tmp_path, m
     assert (tmp_path / "it-ran").exists()
 
 
-def test_a_damaged_archive_is_refused(tmp_path):
+def test_a_damaged_archive_raises_an_error(tmp_path):
     archived(tmp_path, files())
     path = tmp_path / "cifar-10-python.tar.gz"
     whole = path.read_bytes()
@@ -164,7 +166,7 @@ def test_a_damaged_archive_is_refused(tmp_path):
             load("cifar10", root=tmp_path)
 
 
-def test_an_archive_without_a_file_or_with_one_that_claims_too_much_is_refused(tmp_path):
+def test_an_archive_that_lacks_a_file_or_claims_too_much_raises_an_error(tmp_path):
     contents = files()
     del contents["data_batch_5"]
     archived(tmp_path, contents)
@@ -180,20 +182,20 @@ def test_an_archive_without_a_file_or_with_one_that_claims_too_much_is_refused(t
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_file_that_may_not_be_read_is_refused(tmp_path):
+def test_a_file_without_permission_raises_an_error(tmp_path):
     unpacked(tmp_path, files())
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").chmod(0)
     with pytest.raises(UserError, match=r"data_batch_4 cannot be read: Permission denied"):
         load("cifar10", root=tmp_path)
 
 
-def test_a_file_of_more_than_max_bytes_is_refused(tmp_path):
+def test_a_file_of_more_than_max_bytes_raises_an_error(tmp_path):
     archived(tmp_path, files())
     with pytest.raises(UserError, match=r"expected at most 1000 bytes in memory .max_bytes"):
         load("cifar10", root=tmp_path, max_bytes=1000)
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
+def test_a_folder_instead_of_a_file_raises_an_error(tmp_path):
     contents = files()
     del contents["data_batch_4"]
     unpacked(tmp_path, contents)

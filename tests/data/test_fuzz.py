@@ -363,7 +363,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_damaged_file_gives_an_error_of_ours_or_correct_data(group, tmp_path):
+def test_a_damaged_file_raises_a_user_error_or_gives_correct_data(group, tmp_path):
     assert sorted(form for forms in GROUPS.values() for form in forms) == sorted(FORMS)
     count = -(-MUTATIONS // len(FORMS))
     # A process of its own, whose memory can be looked at.

@@ -52,7 +52,7 @@ def test_the_four_files_are_read(tmp_path, name, form):
     assert data.classes[1] == {"mnist": "1", "fashion-mnist": "Trouser"}[name]
 
 
-def test_a_file_that_is_missing_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         UserError, match=r"mnist is not in .*mnist: expected train-images-idx3-ubyte"
     ):
@@ -79,14 +79,14 @@ GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_damaged_file_is_refused(tmp_path, content, message, packed):
+def test_a_damaged_file_raises_an_error(tmp_path, content, message, packed):
     path = tmp_path / ("file.gz" if packed else "file")
     path.write_bytes(gzip.compress(content) if packed else content)
     with pytest.raises(UserError, match=message):
         read_idx(path)
 
 
-def test_a_damaged_compressed_file_is_refused(tmp_path):
+def test_a_damaged_compressed_file_raises_an_error(tmp_path):
     path = tmp_path / "file.gz"
     whole = gzip.compress(idx(images(3, 0)))
     wrong_sum = whole[:-8] + b"\0\0\0\0" + whole[-4:]
@@ -96,7 +96,7 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
             read_idx(path)
 
 
-def test_a_label_without_a_class_is_refused_with_its_byte(tmp_path):
+def test_a_label_without_a_class_raises_an_error_with_its_byte(tmp_path):
     written(tmp_path / "mnist")
     wrong = labels(30, 1)
     wrong[4] = 10
@@ -109,7 +109,7 @@ def test_a_label_without_a_class_is_refused_with_its_byte(tmp_path):
         load("mnist", root=tmp_path)
 
 
-def test_images_and_labels_have_to_have_one_length(tmp_path):
+def test_images_and_labels_of_different_lengths_raise_an_error(tmp_path):
     written(tmp_path / "mnist")
     (tmp_path / "mnist" / "train-labels-idx1-ubyte").write_bytes(idx(labels(29, 1)))
     with pytest.raises(UserError, match=r"got \(30, 28, 28\) and \(29,\)"):

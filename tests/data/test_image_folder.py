@@ -31,7 +31,7 @@ def pets(tmp_path):
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])
-def test_parts_and_classes_are_folders_in_the_order_of_their_names(pets, in_memory):
+def test_splits_and_classes_are_folders_in_the_order_of_their_names(pets, in_memory):
     data = load("folder:pets", root=pets, in_memory=in_memory)
     assert data.classes == ("cat", "dog")
     assert numbers(data.train) == [0, 1, 11, 10]
@@ -41,14 +41,14 @@ def test_parts_and_classes_are_folders_in_the_order_of_their_names(pets, in_memo
     assert isinstance(data.train.inputs, torch.Tensor) == (in_memory > 0)
 
 
-def test_imagenets_val_is_the_test_part_where_there_is_no_other(pets):
+def test_val_is_the_test_split_if_there_is_no_other(pets):
     (pets / "pets" / "test").rename(pets / "away")
     data = load("folder:pets", root=pets)
     assert numbers(data.test) == [100, 101, 111, 110]
     assert data.validation is None
 
 
-def test_classes_right_away_are_divided_by_the_seed_with_equal_shares(tmp_path):
+def test_folders_without_splits_are_split_by_the_seed_with_equal_shares(tmp_path):
     for k, name in enumerate(("a", "b")):
         put(tmp_path / name, [f"{j:02d}.png" for j in range(10)], 100 * k)
     first, again, other = (load(f"folder:{tmp_path}", seed=s, test_fraction=0.3) for s in (0, 0, 1))
@@ -58,7 +58,7 @@ def test_classes_right_away_are_divided_by_the_seed_with_equal_shares(tmp_path):
     assert numbers(first.test) != numbers(other.test)
 
 
-def test_hidden_files_are_passed_over(pets):
+def test_hidden_files_are_skipped(pets):
     (pets / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"no image")
     (pets / "pets" / "train" / ".cache").mkdir()
     assert len(load("folder:pets", root=pets).train) == 4
@@ -74,20 +74,20 @@ def test_classes_can_be_chosen(pets):
         load("folder:pets?classes=dog,cow", root=pets)
 
 
-def test_a_class_that_training_does_not_have_is_refused(pets):
+def test_a_class_that_is_not_in_the_training_split_raises_an_error(pets):
     put(pets / "pets" / "test" / "cow", ["a.png"], 0)
     with pytest.raises(UserError, match=r"test has the class cow, which is not in .*train"):
         load("folder:pets", root=pets)
 
 
-def test_a_class_that_the_test_split_leaves_out_is_noted_as_doubtful(pets):
+def test_a_class_that_is_not_in_the_test_split_is_noted_as_doubtful(pets):
     os.rename(pets / "pets" / "test" / "cat", pets / "gone")
     data = load("folder:pets", root=pets)
     assert set(data.test.targets.tolist()) == {1}
     assert Note("the test split has no example of 1 of 2 classes: cat", True) in data.notes
 
 
-def test_a_split_that_leaves_a_class_out_is_refused_with_the_class(tmp_path):
+def test_a_class_too_small_to_split_raises_an_error_with_its_name(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(9)], 0)
     put(tmp_path / "rare", ["0.png"], 0)
     with pytest.raises(UserError, match=r"so that every class is in both splits; class rare has 1"):
@@ -142,13 +142,13 @@ def test_folders_that_are_not_classes_raise(tmp_path, make, message):
         load(f"folder:{tmp_path}")
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_instead_of_the_folder_raises_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"expected a folder with one folder per class, got a file"):
         load("folder:file", root=tmp_path)
 
 
-def test_links_that_go_round_in_circles_end(pets):
+def test_links_to_a_folder_above_are_not_followed_forever(pets):
     (pets / "pets" / "train" / "cat" / "loop").symlink_to(pets / "pets" / "train")
     assert len(load("folder:pets", root=pets).train) == 4
 
@@ -159,19 +159,19 @@ def test_a_pipe_is_not_waited_for(pets):
         load("folder:pets", root=pets)
 
 
-def test_a_class_that_is_chosen_twice_is_refused(pets):
+def test_a_class_that_is_chosen_twice_raises_an_error(pets):
     with pytest.raises(UserError, match=r"classes=cat,dog,cat: cat is repeated"):
         load("folder:pets?classes=cat,dog,cat", root=pets)
 
 
-def test_a_part_of_which_nothing_can_be_read_is_refused(pets):
+def test_a_split_without_readable_images_raises_an_error(pets):
     for path in (pets / "pets" / "test").rglob("*.*"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"none of 4 images can be read\. .*cannot be decoded"):
         load("folder:pets", root=pets, skip_bad=True)
 
 
-def test_folders_within_a_class_are_gone_through_in_the_order_of_their_names(tmp_path):
+def test_folders_within_a_class_are_read_in_the_order_of_their_names(tmp_path):
     for split in ("train", "test"):
         put(tmp_path / split / "b", ["0.png"], 0)
         for value, name in ((30, "z"), (20, "m"), (10, "c")):

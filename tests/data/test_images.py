@@ -51,19 +51,19 @@ def stored(*images, channels=3, size=None, skip_bad=False):
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
-def test_formats_without_loss_come_out_bit_for_bit(form):
+def test_lossless_formats_are_decoded_bit_for_bit(form):
     options = {"lossless": True, "exact": True} if form == "WEBP" else {}
     assert np.array_equal(decode(saved(COLOR, form, **options), where=""), COLOR)
 
 
 @pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}])
-def test_jpeg_comes_out_as_pillow_decodes_it(options):
+def test_jpegs_are_decoded_like_in_pillow(options):
     data = saved(COLOR, "JPEG", quality=95, **options)
     known = np.asarray(Image.open(io.BytesIO(data)))
     assert np.abs(decode(data, where="").astype(int) - known).max() <= 1
 
 
-def test_gray_is_repeated_and_color_becomes_gray_on_request():
+def test_gray_is_repeated_and_color_becomes_gray_with_one_channel():
     gray = COLOR[..., 0]
     for data in (saved(gray), saved(gray, "JPEG", quality=100)):
         known = np.asarray(Image.open(io.BytesIO(data)))
@@ -95,13 +95,13 @@ def test_sixteen_bits_are_rounded_to_eight_and_not_cut_off():
     assert np.array_equal(found, np.round(deep / 257).astype(np.uint8))
 
 
-def test_inks_become_colors():
+def test_cmyk_images_become_rgb():
     for form in ("JPEG", "TIFF"):
         data = saved(SMOOTH, form, mode="CMYK", **({"quality": 100} if form == "JPEG" else {}))
         assert np.abs(decode(data, where="").astype(int) - SMOOTH).max() < 12
 
 
-def test_thirty_two_bits_are_refused():
+def test_images_of_32_bits_raise_an_error():
     deep = saved(np.full((4, 4), 70_000, np.int32), "TIFF")
     with pytest.raises(UserError, match=r"deep\.tif: expected 8 or 16 bits per channel, got 32"):
         decode(deep, where="deep.tif")
@@ -127,7 +127,7 @@ def flipped(data):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
-def test_a_image_that_stops_early_is_refused(form):
+def test_an_incomplete_image_raises_an_error(form):
     with pytest.raises(
         UserError, match=r"^photo: .*cannot be decoded .*damaged, incomplete or not an image"
     ):
@@ -163,7 +163,7 @@ def jpeg_of(width, height):
 
 
 @pytest.mark.parametrize("make", [png_of, jpeg_of])
-def test_a_header_that_claims_more_than_the_file_can_hold_is_refused(make):
+def test_a_header_that_claims_more_than_the_file_can_hold_raises_an_error(make):
     with pytest.raises(UserError, match=r"photo: the header claims 324000000 bytes"):
         decode(make(9_000, 9_000), where="photo")
     with pytest.raises(UserError, match=r"photo: .*(14400000000 bytes|3600000000 pixels)"):
@@ -192,7 +192,7 @@ def test_in_memory_or_not_images_and_targets_are_the_same():
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_image_of_another_size_is_refused_with_both(form):
+def test_an_image_of_another_size_raises_an_error_with_both_sizes(form):
     larger, smaller = (saved(np.zeros((n, 3, 3), np.uint8), form) for n in (5, 2))
     good = saved(np.zeros((4, 3, 3), np.uint8), form)
     for other, size in ((larger, "5x3"), (smaller, "2x3")):
@@ -228,7 +228,7 @@ def test_raw_images_are_pixels_and_have_to_be_complete():
         images.read([1])
 
 
-def test_sides_of_one_pixel_are_no_channels():
+def test_a_side_of_one_pixel_is_not_taken_for_channels():
     line = np.zeros((1, 30, 3), np.uint8)
     line[:, :, 0] = 255
     found = decode(saved(line, "JPEG", quality=100), size=8, where="")

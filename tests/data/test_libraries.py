@@ -75,7 +75,7 @@ def imported(module, tmp_path):
     return load
 
 
-def test_a_pair_of_sets_of_images_becomes_train_and_test(imported):
+def test_a_pair_of_data_sets_becomes_train_and_test(imported):
     data = imported((images(COLORS), images(COLORS[:4], LABELS[:4])))
     assert torch.equal(data.train.inputs, chw(COLORS))
     assert torch.equal(data.test.inputs, chw(COLORS[:4]))
@@ -84,12 +84,12 @@ def test_a_pair_of_sets_of_images_becomes_train_and_test(imported):
     assert (data.classes, data.brightest, data.validation) == (("0", "1"), 255, None)
 
 
-def test_a_third_set_is_the_validation_split(imported):
+def test_a_third_data_set_is_the_validation_split(imported):
     data = imported(tuple(images(COLORS[:n], LABELS[:n]) for n in (6, 5, 4)))
     assert [len(split) for split in (data.train, data.test, data.validation)] == [6, 5, 4]
 
 
-def test_a_set_that_comes_alone_is_divided(imported):
+def test_a_single_data_set_is_split(imported):
     data = imported(images(COLORS, classes=["cat", "dog"]), test_fraction=0.4, seed=3)
     assert (len(data.train), len(data.test), data.classes) == (6, 4, ("cat", "dog"))
     assert data.test.targets.bincount().tolist() == [2, 2]
@@ -105,7 +105,7 @@ def test_a_set_that_comes_alone_is_divided(imported):
     assert len(seen) == 10
 
 
-def test_a_function_or_class_that_makes_a_set_is_called(imported):
+def test_a_function_or_class_that_makes_a_data_set_is_called(imported):
     class Mine(TensorDataset):
         def __init__(self):
             super().__init__(torch.arange(20.0).reshape(10, 2), torch.tensor(LABELS))
@@ -117,13 +117,13 @@ def test_a_function_or_class_that_makes_a_set_is_called(imported):
     assert data.brightest is None
 
 
-def test_a_name_may_follow_a_dot_or_lie_inside_something(module, tmp_path):
+def test_a_name_may_follow_a_dot_or_be_an_attribute(module, tmp_path):
     module("somebody", data=images(COLORS), box=types.SimpleNamespace(data=images(COLORS)))
     for where in ("somebody.data", "somebody:data", "somebody:box.data"):
         assert len(load_imported(where, {}, LoadOptions(tmp_path)).train) == 8
 
 
-def test_modules_are_found_in_the_folder_that_the_program_was_started_in(tmp_path, monkeypatch):
+def test_modules_in_the_working_directory_are_found(tmp_path, monkeypatch):
     (tmp_path / "my_own_set.py").write_text("data = [([0.5, 1.0], k % 2) for k in range(10)]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
@@ -157,7 +157,7 @@ def test_sixteen_bits_become_eight(imported):
     assert data.train.inputs.flatten().tolist() == [0, 0, 1, 255]
 
 
-def test_arrays_and_tensors_of_bytes_are_images(imported):
+def test_uint8_arrays_and_tensors_are_images(imported):
     for item in (COLORS[0], chw(COLORS)[0], COLORS[0].transpose(2, 0, 1)):
         data = imported((Items([(item, 0)]),) * 2)
         assert torch.equal(data.train.inputs, chw(COLORS[:1]))
@@ -171,7 +171,7 @@ def test_arrays_and_tensors_of_bytes_are_images(imported):
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
-def test_numbers_become_float32_as_they_are(imported, kind):
+def test_numbers_become_float32(imported, kind):
     item = torch.tensor([0.0, 2.0, -3.0]).to(kind)
     data = imported((Items([(item, 0)]),) * 2)
     assert data.train.inputs.dtype == torch.float32
@@ -187,7 +187,7 @@ def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(imported):
     assert torch.equal(arrays.train.inputs, data.train.inputs)
 
 
-def test_targets_with_a_point_are_real_values(imported):
+def test_floating_point_targets_are_real_values(imported):
     rows = Items(([float(k)], k / 4) for k in range(10))
     data = imported((rows, rows))
     assert data.classes == ()
@@ -200,7 +200,7 @@ def test_targets_with_a_point_are_real_values(imported):
 @pytest.mark.parametrize(
     "target", [1, np.int8(1), np.array(1), np.array([1]), torch.tensor(1), True, np.uint64(1)]
 )
-def test_targets_that_count_are_classes(imported, target):
+def test_integer_targets_are_classes(imported, target):
     rows = Items([([1.0], target)])
     data = imported((rows, rows))
     assert (data.train.targets.tolist(), data.classes) == ([1], ("0", "1"))
@@ -245,7 +245,7 @@ def test_a_bad_row_is_named_or_skipped(imported, what):
     assert what in data.train.skipped[0]
 
 
-def test_images_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
+def test_images_that_cannot_be_decoded_are_named(imported, tmp_path):
     path = tmp_path / "cut.png"
     Image.fromarray(CHANCE.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -256,7 +256,7 @@ def test_images_that_cannot_be_decoded_are_bad_rows(imported, tmp_path):
         imported(Items([(cut, 0)]))
 
 
-def test_integers_that_float32_does_not_hold_are_refused(imported):
+def test_integers_that_float32_cannot_hold_raise_an_error(imported):
     with pytest.raises(UserError, match="numbers that float32 holds"):
         imported(Items([([2**24 + 1], 0)]))
 
@@ -268,18 +268,18 @@ def test_if_no_row_is_left_the_first_error_is_shown(imported):
         imported(Items([]))
 
 
-def test_a_class_without_a_name_is_refused(imported):
+def test_a_class_without_a_name_raises_an_error(imported):
     with pytest.raises(UserError, match="one of the 1 classes \\(cat\\), got class 1"):
         imported(images(COLORS, classes=["cat"]))
 
 
 @pytest.mark.parametrize("found", [3, None, {1}, (x for x in "ab"), Stream()])
-def test_objects_that_are_not_data_sets_raise(imported, found):
+def test_objects_that_are_not_data_sets_raise_an_error(imported, found):
     with pytest.raises(UserError, match=r"expected a data set with len\(d\) and d\[row\]"):
         imported(found)
 
 
-def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
+def test_inputs_larger_than_in_memory_are_read_when_they_are_needed(imported):
     rows = [*zip(COLORS, LABELS, strict=True)]
     rows[2] = ValueError("lost")
     data = imported(Items(rows), in_memory=10 * 72 - 1, skip_bad=True, test_fraction=0.3)
@@ -299,7 +299,7 @@ def test_what_is_larger_than_memory_is_read_when_it_is_asked_for(imported):
     assert torch.equal(in_memory.train.inputs[[5, 0]], read.inputs)
 
 
-def test_a_stored_row_that_goes_bad_later_is_skipped_or_raises(imported):
+def test_a_stored_row_that_becomes_unreadable_is_skipped_or_raises_an_error(imported):
     for skip_bad in (True, False):
         rows = Items(zip(COLORS, LABELS, strict=True))
         data = imported((rows, rows), in_memory=0, skip_bad=skip_bad)
@@ -338,7 +338,7 @@ def test_an_import_path_that_does_not_exist_raises_with_its_last_existing_part(
 
 
 @pytest.mark.parametrize("load", [load_imported, load_hugging_face, load_torchvision])
-def test_an_unknown_option_is_answered_with_the_nearest(load, tmp_path):
+def test_an_unknown_option_raises_an_error_with_the_nearest(load, tmp_path):
     with pytest.raises(UserError, match="'sise'; did you mean 'size'"):
         load("somebody:data", {"sise": "3"}, LoadOptions(tmp_path))
 
@@ -429,7 +429,7 @@ def test_columns_and_splits_are_found_by_their_types_and_names(hugging_face):
     assert (data.classes, data.test.targets.tolist()) == (("cat", "dog"), [1, 0])
 
 
-def test_a_validation_split_stands_in_for_a_test_split(hugging_face):
+def test_a_validation_split_is_the_test_split_if_there_is_no_other(hugging_face):
     data = hugging_face({"train": table(range(6)), "validation": table([7, 8])})
     assert (len(data.train), len(data.test), data.validation) == (6, 2, None)
     data = hugging_face({"train": table(range(10))}, test_fraction=0.4)
@@ -462,7 +462,7 @@ def test_ambiguous_columns_and_splits_raise_with_the_option(hugging_face, option
         hugging_face({"train": table(range(6), fine=1), "test": table([7], fine=1)}, options)
 
 
-def test_several_splits_of_other_names_want_one_to_be_named(hugging_face):
+def test_several_splits_with_other_names_raise_an_error(hugging_face):
     with pytest.raises(UserError, match=r"expected a split train, got a, b\. train=NAME"):
         hugging_face({"a": table(range(6)), "b": table([7, 8])})
 
@@ -478,9 +478,7 @@ def test_an_error_of_the_library_is_shown_in_one_line(hugging_face):
 @pytest.mark.parametrize(
     ("load", "library"), [(load_hugging_face, "datasets"), (load_torchvision, "torchvision")]
 )
-def test_a_library_that_is_missing_is_answered_with_the_command(
-    monkeypatch, tmp_path, load, library
-):
+def test_a_missing_library_raises_an_error_with_the_command(monkeypatch, tmp_path, load, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=f"requires the library {library} .*pip install {library}"):
         load("CIFAR10", {}, LoadOptions(tmp_path))
@@ -519,7 +517,7 @@ def torchvision(module, tmp_path):
     return lambda name, options=None: load_torchvision(name, options or {}, LoadOptions(tmp_path))
 
 
-def test_parts_come_by_train_true_and_false(torchvision, tmp_path):
+def test_splits_are_chosen_by_train_true_and_false(torchvision, tmp_path):
     (tmp_path / "batches").touch()
     data = torchvision("ByTrain")
     assert torch.equal(data.train.inputs, chw(COLORS[:6]))
@@ -527,14 +525,14 @@ def test_parts_come_by_train_true_and_false(torchvision, tmp_path):
     assert data.classes == ("cat", "dog")
 
 
-def test_parts_come_by_the_names_of_splits(torchvision):
+def test_splits_are_chosen_by_their_names(torchvision):
     data = torchvision("BySplit", {"test": "val", "validation": "odd"})
     assert torch.equal(data.test.inputs, chw(COLORS[6:8]))
     assert torch.equal(data.validation.inputs, chw(COLORS[8:]))
     assert data.classes == ("0", "1")
 
 
-def test_a_class_of_one_part_is_divided(torchvision):
+def test_a_torchvision_class_with_one_split_is_split(torchvision):
     data = torchvision("Whole", {"size": "2"})
     assert (len(data.train), len(data.test), data.train.inputs.shape[2:]) == (8, 2, (2, 2))
 

@@ -81,7 +81,7 @@ def test_label_vectors_become_targets_of_real_values():
 
 
 @pytest.mark.parametrize("form", ["jpg", "png"])
-def test_five_hundred_images_of_cifar_from_mxnet(shared, form):
+def test_500_images_of_cifar_from_mxnet_are_read(shared, form):
     name = shared / "mxnet" / f"cifar10_500_{form}"
     truth = truth_of(shared / "mxnet" / "cifar10_500_truth.npz")
     data = load(f"rec:{name}.rec,{name}.rec")
@@ -90,7 +90,7 @@ def test_five_hundred_images_of_cifar_from_mxnet(shared, form):
     assert lost == 0 if form == "png" else lost < 4
 
 
-def test_without_an_index_the_file_is_walked_and_an_index_decides_the_order(tmp_path):
+def test_an_index_decides_the_order_of_records_and_has_to_list_all(tmp_path):
     images(tmp_path, "all.rec", [0, 1, 2])
     spec = "rec:all.rec,all.rec"
     assert load(spec, root=tmp_path).train.targets.tolist() == [0, 1, 2]
@@ -115,7 +115,7 @@ def test_a_payload_in_parts_is_joined(tmp_path):
     assert data.train.inputs[:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_one_file_is_divided_the_same_way_for_the_same_seed(tmp_path):
+def test_one_file_is_split_in_the_same_way_for_the_same_seed(tmp_path):
     images(tmp_path, "all.rec", [k % 2 for k in range(20)])
     first, again, other = (
         load("rec:all.rec", root=tmp_path, seed=s, test_fraction=0.3) for s in (0, 0, 1)
@@ -128,7 +128,7 @@ def test_one_file_is_divided_the_same_way_for_the_same_seed(tmp_path):
     assert sorted(seen.tolist()) == list(range(20))
 
 
-def test_labels_that_are_no_whole_numbers_are_real_values(tmp_path):
+def test_labels_that_are_not_integers_are_real_values(tmp_path):
     images(tmp_path, "real.rec", [0.5, 1.25, 2.0])
     data = load("rec:real.rec,real.rec", root=tmp_path)
     assert data.classes == ()
@@ -138,7 +138,7 @@ def test_labels_that_are_no_whole_numbers_are_real_values(tmp_path):
     assert data.train.targets.dtype == torch.float32
 
 
-def test_class_names_come_from_a_file_beside_or_a_named_one(tmp_path):
+def test_class_names_come_from_a_file_next_to_the_records_or_a_named_one(tmp_path):
     images(tmp_path, "a_train.rec", [0, 1])
     spec = "rec:a_train.rec,a_train.rec"
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
@@ -173,13 +173,13 @@ def test_raw_payloads_are_pixels(tmp_path):
         ([0, [1, 2]], "record 1 .* expected 1 finite label .*got .1.0, 2.0."),
     ],
 )
-def test_a_label_that_fits_no_class_is_refused_with_its_record(tmp_path, labels, message):
+def test_a_label_without_a_class_raises_an_error_with_its_record(tmp_path, labels, message):
     images(tmp_path, "bad.rec", labels)
     with pytest.raises(UserError, match=message):
         load("rec:bad.rec,bad.rec", root=tmp_path)
 
 
-def test_a_test_label_that_training_does_not_know_is_refused(tmp_path):
+def test_a_test_label_that_is_not_in_the_training_split_raises_an_error(tmp_path):
     images(tmp_path, "train.rec", [0, 1])
     images(tmp_path, "test.rec", [0, 2])
     with pytest.raises(
@@ -188,7 +188,7 @@ def test_a_test_label_that_training_does_not_know_is_refused(tmp_path):
         load("rec:train.rec,test.rec", root=tmp_path)
 
 
-def test_a_bad_record_is_refused_with_its_offset_or_skipped(tmp_path):
+def test_a_bad_record_raises_an_error_with_its_offset_or_is_skipped(tmp_path):
     contents = [png(k) for k in range(4)]
     contents[2] = contents[2][:40]
     images(tmp_path, "some.rec", [0, 1, 2, 3], contents=contents)
@@ -218,7 +218,7 @@ def test_a_record_that_is_too_short_for_its_header_can_be_skipped(tmp_path):
     assert "record 1" in split.skipped[0]
 
 
-def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
+def test_an_index_with_an_offset_within_a_record_is_named(tmp_path):
     images(tmp_path, "all.rec", [0, 1])
     (tmp_path / "all.idx").write_text("0\t0\n1\t12\n")
     with pytest.raises(UserError, match=r"all\.idx lists byte 12, where no record begins"):
@@ -239,13 +239,13 @@ def test_an_index_that_sends_to_the_middle_of_a_record_is_named(tmp_path):
         ("rec:all.rec?size=3&size=4", "the option size is repeated"),
     ],
 )
-def test_a_name_that_cannot_be_meant_is_refused(tmp_path, spec, message):
+def test_an_invalid_source_raises_an_error(tmp_path, spec, message):
     images(tmp_path, "all.rec", [0, 1] * 5)
     with pytest.raises(UserError, match=message):
         load(spec, root=tmp_path)
 
 
-def test_images_of_two_sizes_are_refused_or_brought_to_one(tmp_path):
+def test_images_of_two_sizes_raise_an_error_or_are_resized(tmp_path):
     contents = [png(k, size) for k, size in enumerate([(4, 4), (4, 8)] * 5)]
     images(tmp_path, "two.rec", [0, 0, 1, 1] * 2 + [0, 1], contents=contents)
     with pytest.raises(UserError, match=r"expected an image of 4x4x3 like the first one"):
@@ -271,7 +271,7 @@ def test_a_third_file_is_the_validation_split(tmp_path):
     assert data.validation.inputs[:, 0, 0, 0].tolist() == [20, 21]
 
 
-def test_a_raw_shape_that_lies_is_refused_before_memory_is_taken(tmp_path):
+def test_a_wrong_raw_shape_raises_an_error_before_memory_is_allocated(tmp_path):
     images(tmp_path, "raw.rec", [0, 1], contents=[bytes(48), bytes(48)])
     with pytest.raises(UserError, match=r"record 0 .* expected 2700000000 bytes, .* got 48"):
         load("rec:raw.rec,raw.rec?raw=30000x30000x3", root=tmp_path)

@@ -33,7 +33,7 @@ def test_arrays_of_images_are_read(tmp_path, save):
     assert data.brightest == 255
 
 
-def test_gray_images_in_the_order_of_fortran_get_a_channel(tmp_path):
+def test_gray_images_in_fortran_order_get_a_channel(tmp_path):
     gray = np.asfortranarray(IMAGES[..., 0])
     data = loaded(tmp_path, GOOD | {"train_images": gray, "test_images": gray[:2]})
     assert np.array_equal(data.train.inputs[:, 0].numpy(), gray)
@@ -91,18 +91,18 @@ def test_tables_and_real_values_are_read(tmp_path):
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, message):
+def test_arrays_of_other_shapes_or_types_raise_an_error(tmp_path, changes, message):
     arrays = {key: value for key, value in (GOOD | changes).items() if value is not None}
     with pytest.raises(UserError, match=message):
         loaded(tmp_path, arrays)
 
 
-def test_an_array_of_objects_is_refused_and_not_unpickled(tmp_path):
+def test_an_array_of_objects_raises_an_error_and_is_not_unpickled(tmp_path):
     with pytest.raises(UserError, match=r"train_labels has Python objects"):
         loaded(tmp_path, GOOD | {"train_labels": np.array([{}] * 6, dtype=object)})
 
 
-def test_a_header_that_claims_more_than_is_there_is_refused(tmp_path):
+def test_a_header_that_claims_more_than_the_file_has_raises_an_error(tmp_path):
     array = io.BytesIO()
     np.save(array, np.zeros(10, np.uint8))
     lying = array.getvalue().replace(b"(10,), ", b"(10000000000,), ".ljust(16))
@@ -113,7 +113,7 @@ def test_a_header_that_claims_more_than_is_there_is_refused(tmp_path):
         load("npz:set.npz", root=tmp_path)
 
 
-def test_damaged_files_are_refused(tmp_path):
+def test_damaged_files_raise_an_error(tmp_path):
     loaded(tmp_path, GOOD)
     path = tmp_path / "set.npz"
     whole = path.read_bytes()
@@ -132,13 +132,13 @@ def test_damaged_files_are_refused(tmp_path):
         (np.zeros((6, 0)), r"shape \(n, ...\), got \(6, 0\)"),
     ],
 )
-def test_inputs_without_a_number_for_a_network_are_refused(tmp_path, inputs, message):
+def test_empty_or_infinite_inputs_raise_an_error(tmp_path, inputs, message):
     arrays = {"train_inputs": inputs, "train_labels": np.arange(6), "test_inputs": inputs}
     with pytest.raises(UserError, match=message):
         loaded(tmp_path, arrays | {"test_labels": np.arange(6)})
 
 
-def test_values_behind_those_of_the_header_are_refused(tmp_path):
+def test_more_values_than_the_header_claims_raise_an_error(tmp_path):
     loaded(tmp_path, GOOD)
     path = tmp_path / "set.npz"
     with zipfile.ZipFile(path) as archive:

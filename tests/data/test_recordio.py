@@ -40,18 +40,18 @@ def written(path, content):
     return path
 
 
-def test_payloads_with_the_magic_number_come_out_as_mxnet_got_them():
+def test_payloads_that_contain_the_magic_number_are_read_like_in_mxnet():
     lines = (MXNET / "magic_inside.hex").read_text().split()
     assert [payload.hex() for payload in payloads(MXNET / "magic_inside.rec")] == lines
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_mxnet_framed_we_frame_byte_for_byte(path):
+def test_records_are_framed_byte_for_byte_like_in_mxnet(path):
     assert framed(payloads(path)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["digits_40_jpg", "digits_40_png"])
-def test_an_index_of_mxnet_lists_the_records_that_a_walk_finds(name):
+def test_an_index_of_mxnet_lists_the_records_that_a_scan_finds(name):
     walked = [offset for offset, _ in RecordFile(MXNET / f"{name}.rec").scan()]
     assert read_index(MXNET / f"{name}.idx").tolist() == walked
     assert len(walked) == 40
@@ -61,12 +61,12 @@ parts = st.lists(st.one_of(st.just(MAGIC_BYTES), st.binary(max_size=9)), max_siz
 
 
 @given(st.lists(parts.map(b"".join), min_size=1, max_size=5))
-def test_any_payloads_come_back(tmp_path_factory, records):
+def test_any_payloads_are_read_as_they_were_written(tmp_path_factory, records):
     path = written(tmp_path_factory.mktemp("any") / "any.rec", framed(records))
     assert payloads(path) == records
 
 
-def test_the_magic_number_begins_records_and_parts_only():
+def test_the_magic_number_only_begins_records_and_parts():
     # A reader that was thrown off looks for the number at multiples of four: what it finds there
     # must be a frame, so payloads may hold it at other places only.
     content = framed([b"ab" + MAGIC_BYTES + MAGIC_BYTES + b"cd", MAGIC_BYTES * 3, b""])
@@ -76,14 +76,14 @@ def test_the_magic_number_begins_records_and_parts_only():
     assert kinds == [0, 1, 2, 2, 3, 0]
 
 
-def test_records_larger_than_a_block_are_walked_over(tmp_path):
+def test_records_larger_than_a_block_are_scanned(tmp_path):
     records = [bytes([k]) * size for k, size in enumerate((70_000, 3, 200_001, 0, 65_536))]
     path = written(tmp_path / "large.rec", framed(records))
     assert payloads(path) == records
     assert [length for _, length in RecordFile(path).scan()] == [len(r) for r in records]
 
 
-def test_a_file_opens_itself_anew_in_another_process():
+def test_an_unpickled_record_file_opens_the_file_again():
     file = RecordFile(FILES[0])
     again = pickle.loads(pickle.dumps(file))
     record = next(file.scan())
@@ -91,7 +91,7 @@ def test_a_file_opens_itself_anew_in_another_process():
     assert again._file != file._file
 
 
-def test_labels_lie_in_the_header_or_behind_it():
+def test_labels_are_in_the_header_or_after_it():
     one, many = (payloads(MXNET / f"digits_{name}.rec") for name in ("40_png", "label_vectors"))
     labels, begin = image_labels(one[0])
     assert labels.tolist() == [0.0]
@@ -132,13 +132,13 @@ GOOD = framed([b"abcd", b"efg"])
         ),
     ],
 )
-def test_a_damaged_file_is_refused_with_the_byte(tmp_path, content, message):
+def test_a_damaged_file_raises_an_error_with_the_byte(tmp_path, content, message):
     path = written(tmp_path / "bad.rec", content)
     with pytest.raises(UserError, match=message):
         payloads(path)
 
 
-def test_a_record_that_has_changed_since_the_scan_raises(tmp_path):
+def test_a_record_that_has_changed_since_the_scan_raises_an_error(tmp_path):
     file = RecordFile(written(tmp_path / "good.rec", GOOD))
     for record in ((4, 4), (99, 4), (0, 5), (4, -1)):
         with pytest.raises(UserError, match=rf"byte {record[0]}: expected a RecordIO record"):
@@ -157,14 +157,14 @@ def test_a_record_that_has_changed_since_the_scan_raises(tmp_path):
         ("\u00e9", "bad.idx: expected a text file"),
     ],
 )
-def test_a_damaged_index_is_refused_with_the_line(tmp_path, text, message):
+def test_a_damaged_index_raises_an_error_with_the_line(tmp_path, text, message):
     path = tmp_path / "bad.idx"
     path.write_text(text, "utf-8")
     with pytest.raises(UserError, match=message):
         read_index(path)
 
 
-def test_an_image_record_that_is_too_short_is_refused():
+def test_an_image_record_that_is_too_short_raises_an_error():
     with pytest.raises(ValueError, match=r"expected an image record of at least 24 bytes, got 5"):
         image_labels(b"short")
     lying = struct.pack("<IfQQ", 2**32 - 1, 0, 0, 0) + b"four"
@@ -172,6 +172,6 @@ def test_an_image_record_that_is_too_short_is_refused():
         image_labels(lying)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_record_file_raises_an_error(tmp_path):
     with pytest.raises(UserError, match=r"no\.rec cannot be read: No such file"):
         RecordFile(tmp_path / "no.rec")

@@ -1,1 +1,1 @@
-"""The forms that images come in, each read by one module; and data sets of other libraries."""
+"""Readers of image formats, one module each, and of data sets from other libraries."""

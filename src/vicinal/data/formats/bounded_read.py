@@ -11,16 +11,11 @@ _DEFLATE_AT_MOST = 1032  # bytes that one compressed byte can stand for
 
 
 def check_claim(where: object, claimed: int, stored: int, max_bytes: int) -> None:
-    """Check the size that a header claims before memory is allocated for it.
-
-    Args:
-        where: file, or file and array, for the error.
-        claimed: number of bytes in memory.
-        stored: number of bytes in the file, perhaps compressed by deflate.
-        max_bytes: as in ``load``.
+    """Check the number of bytes that a header claims before memory is allocated for them.
 
     Raises:
-        UserError: if the stored bytes cannot hold that many, or ``max_bytes`` does not allow them.
+        UserError: if ``stored`` bytes of the file, compressed by deflate or not, cannot hold that
+            many, or ``max_bytes`` does not allow them.
     """
     if claimed > stored * _DEFLATE_AT_MOST:
         raise UserError(

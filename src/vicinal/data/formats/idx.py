@@ -118,15 +118,7 @@ def _data_set(
     classes: dict[int, str],
     load_options: LoadOptions,
 ) -> DataSet:
-    """Read the files of the training and test split.
-
-    Args:
-        folder: where they are.
-        name: of the data set.
-        stems: how the names of the files begin.
-        classes: the name of each label; if empty, labels are named by their number.
-        load_options: of ``load``.
-    """
+    """Read the files of both splits; ``classes`` has the name of each label, if they have names."""
     splits = []
     for stem in stems:
         paths = [_find(folder, f"{stem}-{k}-ubyte", name) for k in ("images-idx3", "labels-idx1")]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note
+from vicinal.data.formats.bounded_read import check_claim
 from vicinal.data.formats.file_listing import (
     SPLIT_NAMES,
     file_identity,
@@ -31,47 +32,34 @@ _LARGEST = 1 << 29  # bytes of a file
 
 
 @dataclass(frozen=True, eq=False)
-class FilesOfImages:
-    """Encoded images, one file each.
-
-    Args:
-        root: the folder that they are under.
-        names: their paths from there.
-    """
+class _Files:
+    """Encoded images, one file each, by their paths below a folder."""
 
     root: Path
     names: np.ndarray
 
     def __len__(self) -> int:
-        """Return the number of files."""
         return len(self.names)
 
     def get(self, row: int) -> bytes:
-        """Return the bytes of a file."""
         path = self.root / str(self.names[row])
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
                 raise UserError(f"{path} is not a file.")
-            if status.st_size > _LARGEST:
-                raise UserError(
-                    f"{path}: expected an image of at most {_LARGEST} bytes, got {status.st_size}."
-                )
+            check_claim(path, status.st_size, status.st_size, _LARGEST)
             return path.read_bytes()
         except OSError as error:
             _unreadable(error)
 
     def name(self, row: int) -> str:
-        """Return the path of a file."""
         return str(self.root / self.names[row])
 
     def identity(self, row: int) -> str:
-        """Return the path of a file below the root, and its size."""
         return file_identity(self.root, str(self.names[row]))
 
-    def rows(self, rows: np.ndarray) -> "FilesOfImages":
-        """Return some of the files."""
-        return FilesOfImages(self.root, self.names[rows])
+    def rows(self, rows: np.ndarray) -> "_Files":
+        return _Files(self.root, self.names[rows])
 
 
 def load_folder(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -118,12 +106,12 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
             raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}.")
     explicit = only is not None or bool(splits)
     _check_layout(train, listed["train"], classes, explicit=explicit)
-    files = {}
+    files: dict[str, LabeledFiles] = {}
     for name, folder in folders.items():
         names = np.array([file for of_class in listed[name].files for file in of_class])
         counts = torch.tensor([len(of_class) for of_class in listed[name].files])
         targets = torch.arange(len(classes)).repeat_interleave(counts)
-        files[name] = LabeledFiles(FilesOfImages(folder, names), targets)
+        files[name] = _Files(folder, names), targets, ()
     notes = _layout_notes(root, splits, classes, listed)
     decoding = image_options(options, load_options.max_bytes)
     return image_data_set(tuple(map(visible, classes)), files, decoding, load_options, notes)
@@ -178,17 +166,9 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
 
 
 class _FileList(NamedTuple):
-    """The files of each class.
-
-    Args:
-        files: of each class: the paths of its files from the folder of the split.
-        inside: of each class: names of folders in it that have files.
-        skipped: hidden and system files and folders, counted by name.
-    """
-
-    files: list[list[str]]
-    inside: list[list[str]]
-    skipped: Counter[str]
+    files: list[list[str]]  # of each class: the paths of its files from the folder of the split
+    inside: list[list[str]]  # of each class: names of folders in it that have files
+    skipped: Counter[str]  # hidden and system files and folders, by name
 
     def has_own(self, k: int) -> bool:
         """Return whether a class has files that are not in folders in it."""
@@ -198,8 +178,10 @@ class _FileList(NamedTuple):
 def _list_files(folder: Path, classes: Sequence[str]) -> _FileList:
     skipped: Counter[str] = Counter()
     files = [_files_below(folder, label, skipped) for label in classes]
-    deep = [[name.split(os.sep) for name in names] for names in files]
-    inside = [sorted({path[1] for path in paths if len(path) > 2}) for paths in deep]
+    inside = [
+        sorted({name.split(os.sep)[1] for name in names if name.count(os.sep) > 1})
+        for names in files
+    ]
     return _FileList(files, inside, skipped)
 
 
@@ -226,14 +208,7 @@ def _files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
 def _check_layout(
     folder: Path, listed: _FileList, classes: Sequence[str], *, explicit: bool
 ) -> None:
-    """Raise if the folders of the training split are not classes.
-
-    Args:
-        folder: of the training split.
-        listed: its files.
-        classes: names of its folders.
-        explicit: whether options or splits say that the folders are classes.
-    """
+    """Raise if the folders of the training split are not classes, unless options name them."""
     if not explicit:
         chosen = f"classes={','.join(classes[:5])} reads them as classes"
         if {name.lower() for name in classes} <= _NOT_CLASSES:

@@ -3,8 +3,9 @@
 import io
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ IMAGE_OPTIONS = ("size", "channels", "exif", "alpha")
 _COMPACT = {"PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"}
 """Formats in which a byte stands for at most eight pixels before deflate, four bytes each."""
 _BYTES_PER_BYTE = 32
+
+_TURNED = "were turned by the orientation in their EXIF data; exif=ignore disables this"
+_COMPOSED = "are transparent and were composed onto {}; alpha=black or alpha=ignore changes this"
 
 _ORIENTATION = 0x0112
 _APP0 = 0xE0
@@ -70,42 +74,24 @@ class ImageChanges:
 
     Args:
         images: how many were decoded.
-        turned: by the orientation in their EXIF data.
-        composed: transparent ones, onto a color.
-        resized: resized or cropped.
-        warned: decoded although the decoder warned.
-        warning: the first such warning.
+        counts: how many were changed, for each sentence that says how.
+        warned: how many were decoded although the decoder warned.
+        warning: the first of these warnings.
     """
 
     images: int = 0
-    turned: int = 0
-    composed: int = 0
-    resized: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     warned: int = 0
     warning: str = ""
 
-    def notes(self, options: ImageOptions, *, all_read: bool) -> tuple[Note, ...]:
-        """Return notes for the user.
-
-        Args:
-            options: how the images were decoded.
-            all_read: whether all images were decoded, not only the first ones.
-        """
+    def notes(self, *, all_read: bool) -> tuple[Note, ...]:
+        """Return notes for the user. ``all_read``: whether all images were decoded."""
         of = f"of {self.images} images" if all_read else f"of the first {self.images} images"
-        turned = "were turned by the orientation in their EXIF data; exif=ignore disables this"
-        composed = (
-            f"are transparent and were composed onto {options.alpha}; alpha=black or alpha=ignore "
-            "changes this"
-        )
-        counted = (
-            (self.resized, f"were resized and cropped to {options.size}x{options.size}", False),
-            (self.turned, turned, False),
-            (self.composed, composed, False),
-            (self.warned, f"were decoded but may be damaged, such as {self.warning}", True),
-        )
-        return tuple(
-            Note(f"{count} {of} {text}", doubtful) for count, text, doubtful in counted if count
-        )
+        notes = [Note(f"{count} {of} {text}") for text, count in self.counts.items()]
+        if self.warning:
+            text = f"were decoded but may be damaged, such as {self.warning}"
+            notes.append(Note(f"{self.warned} {of} {text}", doubtful=True))
+        return tuple(notes)
 
 
 def decode(
@@ -209,23 +195,16 @@ def to_pixels(
     *,
     stored_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Convert a Pillow image: turn it upright, convert its mode, and fit it to a size.
+    """Convert a Pillow image of any mode to ``(height, width, channels)`` uint8.
 
-    Args:
-        image: of any mode.
-        options: channels, size, and how orientation and transparency are treated.
-        where: file and record or row, for the error.
-        changes: counts what was changed.
-        stored_size: its size in the file, if it was decoded at another one.
-
-    Returns:
-        ``(height, width, channels)`` uint8.
+    It is turned upright and fitted to the size in ``options``. ``stored_size`` is its size in the
+    file, if it was decoded at another one.
 
     Raises:
         UserError: if it has 32 bits per channel.
     """
     if options.exif and _orientation(image) > 1:
-        changes.turned += 1
+        changes.counts[_TURNED] += 1
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         eight = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
@@ -241,11 +220,12 @@ def to_pixels(
             ground = Image.new("RGBA", image.size, options.alpha)
             ground.alpha_composite(image)
             image = ground
-            changes.composed += 1
+            changes.counts[_COMPOSED.format(options.alpha)] += 1
     image = image.convert("RGB" if options.channels == 3 else "L")
     if options.size is not None:
         size = (options.size, options.size)
-        changes.resized += (stored_size or image.size) != size
+        if (stored_size or image.size) != size:
+            changes.counts[f"were resized and cropped to {options.size}x{options.size}"] += 1
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels

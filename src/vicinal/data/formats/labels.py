@@ -17,14 +17,9 @@ def rows_with_known_labels(
     skipped: SkippedExamples,
     hint: str = "",
 ) -> np.ndarray:
-    """Return the rows whose label is known, ``(k,)`` int64.
+    """Return the rows whose label is known, and raise an error for the others or skip them.
 
-    Args:
-        labels: ``(n,)`` numbers.
-        known: the label of each class.
-        where: names the file and place of a row, for errors.
-        skipped: raises an error for each other row, or skips it.
-        hint: what to try, for errors.
+    ``where`` names the file and place of a row, and ``hint`` what to try, for errors.
 
     Raises:
         UserError: if no row is left.

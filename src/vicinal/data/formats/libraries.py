@@ -1,7 +1,7 @@
 """Data sets of Hugging Face, torchvision, and any importable module."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,13 @@ import torch
 from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.formats.map_style import ColorError, RowFormat, is_map_style, read_split
+from vicinal.data.formats.map_style import (
+    ColorError,
+    RowFormat,
+    StoredRows,
+    is_map_style,
+    read_split,
+)
 from vicinal.data.source_spec import check_options
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
@@ -26,6 +32,7 @@ class _Columns:
     table: Any
     image: str
     label: str
+    classes: Sequence[str] | None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -56,19 +63,17 @@ def load_hugging_face(where: str, options: Mapping[str, str], load_options: Load
     try:
         tables = library.load_dataset(where, options.get("config"))
     except Exception as error:  # the library raises errors of every kind
-        raise UserError(f"{name} cannot be loaded ({one_line(error)}); check its name") from error
+        raise UserError(f"{name} cannot be loaded ({one_line(error)}). Check its name.") from error
     chosen = _choose_splits(name, options, list(tables))
     features = tables[chosen["train"]].features
     image = _column(name, "image", library.Image, options, features)
     label = _column(name, "label", library.ClassLabel, options, features)
-    sources = {
-        split: (
-            f"{name}, split {word}",
-            _Columns(tables[word].select_columns([image, label]), image, label),
-        )
-        for split, word in chosen.items()
-    }
-    return _load(sources, getattr(features[label], "names", None), options, load_options)
+    classes = getattr(features[label], "names", None)
+    sources = {}
+    for split, word in chosen.items():
+        table = tables[word].select_columns([image, label])
+        sources[split] = f"{name}, split {word}", _Columns(table, image, label, classes)
+    return _load(sources, options, load_options)
 
 
 def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -100,7 +105,7 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
         words = {"train": "train", "test": "test"} | named
         arguments = {split: {"split": word} for split, word in words.items()}
     elif named:
-        raise UserError(f"torchvision:{where} has no named splits, got {next(iter(named))}=")
+        raise UserError(f"torchvision:{where} has no named splits, got {next(iter(named))}=.")
     root = {"root": str(load_options.root)} if "root" in takes else {}
     sources = {}
     for split, some in arguments.items():
@@ -110,9 +115,9 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
             raise UserError(
                 f"torchvision:{where}: no {split} split under {load_options.root} "
                 f"({one_line(error)}). torchvision.datasets.{where}(..., download=True) downloads "
-                f"it if it can; {split}=NAME names another split"
+                f"it if it can. {split}=NAME names another split."
             ) from error
-    return _load(sources, getattr(sources["train"][1], "classes", None), options, load_options)
+    return _load(sources, options, load_options)
 
 
 def load_imported(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -139,19 +144,19 @@ def load_imported(where: str, options: Mapping[str, str], load_options: LoadOpti
     check_options("import", options, IMAGE_OPTIONS)
     module, _, name = where.partition(":") if ":" in where else where.rpartition(".")
     if not module or not name:
-        raise UserError(f"import:{where}: expected MODULE:NAME, such as import:mydata:train")
+        raise UserError(f"import:{where}: expected MODULE:NAME, such as import:mydata:train.")
     found = import_object(f"{module}:{name}")
     if isinstance(found, type) or (callable(found) and not is_map_style(found)):
         try:
             found = found()
         except Exception as error:  # code of the user
-            raise UserError(f"{where}() failed ({one_line(error)})") from error
+            raise UserError(f"{where}() failed ({one_line(error)}).") from error
     several = found if isinstance(found, tuple) and 2 <= len(found) <= 3 else (found,)
     sources = {
         split: (where if len(several) == 1 else f"{where}, {split} split", one)
         for split, one in zip(SPLIT_NAMES, several, strict=False)
     }
-    return _load(sources, getattr(sources["train"][1], "classes", None), options, load_options)
+    return _load(sources, options, load_options)
 
 
 def _library(name: str, source: str) -> Any:
@@ -160,8 +165,8 @@ def _library(name: str, source: str) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         raise UserError(
-            f"{source}: requires the library {package} ({error}); install it with "
-            f"pip install {package}"
+            f"{source}: requires the library {package} ({error}). Install it with "
+            f"pip install {package}."
         ) from error
 
 
@@ -180,7 +185,7 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
         chosen["train"] = "train" if "train" in left else found[0]
     chosen = splits_by_name({word: word for word in left if word in SPLIT_NAMES} | chosen)
     if len(set(chosen.values())) < len(chosen):
-        raise UserError(f"{name}: train, test and validation have to be different splits")
+        raise UserError(f"{name}: train, test and validation have to be different splits.")
     return chosen
 
 
@@ -197,32 +202,28 @@ def _column(
         return fitting[0]
     columns = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
     raise UserError(
-        f"{name}: expected one column of type {kind.__name__}, got {len(fitting)} among {columns}; "
-        f"{what}=COLUMN names it"
+        f"{name}: expected one column of type {kind.__name__}, got {len(fitting)} among {columns}. "
+        f"{what}=COLUMN names it."
     )
 
 
 def _load(
     sources: Mapping[str, tuple[str, Any]],
-    names: Iterable[Any] | None,
     options: Mapping[str, str],
     load_options: LoadOptions,
 ) -> DataSet:
     """Read all splits, each a data set with its name for errors, in one format."""
     images = image_options(options, load_options.max_bytes)
+    names = getattr(sources["train"][1], "classes", None)
     classes = None if names is None else tuple(map(_class_name, names))
     forced = "channels" in options
 
-    def read(channels: int) -> tuple[dict[str, Split], RowFormat]:
-        format = RowFormat(images._replace(channels=channels), forced, classes)
-        return {
-            name: read_split(*source, format, load_options) for name, source in sources.items()
-        }, format
-
+    format = RowFormat(images if forced else images._replace(channels=1), forced, classes)
     try:
-        splits, format = read(images.channels if forced else 1)
+        splits = _read_splits(sources, format, load_options)
     except ColorError:
-        splits, format = read(images.channels)
+        format = RowFormat(images, forced, classes)
+        splits = _read_splits(sources, format, load_options)
     if format.target != "class":
         classes = ()
     elif classes is None:
@@ -235,8 +236,14 @@ def _load(
         train, test = (_rows_of(whole, of_split) for of_split in rows)
         splits = {"train": train, "test": replace(test, skipped=())}
     white = 255 if format.dtype == np.uint8 else None
-    notes = format.changes.notes(images, all_read=True)
+    notes = format.changes.notes(all_read=True)
     return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), white, notes)
+
+
+def _read_splits(
+    sources: Mapping[str, tuple[str, Any]], format: RowFormat, load_options: LoadOptions
+) -> dict[str, Split]:
+    return {split: read_split(*source, format, load_options) for split, source in sources.items()}
 
 
 def _class_name(name: Any) -> str:
@@ -245,8 +252,8 @@ def _class_name(name: Any) -> str:
 
 def _rows_of(split: Split, rows: np.ndarray) -> Split:
     inputs: Any = split.inputs
-    chosen = torch.from_numpy(rows)
-    if isinstance(inputs, torch.Tensor):
-        return replace(split, inputs=inputs[chosen], targets=split.targets[chosen])
-    stored = replace(inputs, rows=inputs.rows[rows])
-    return replace(split, inputs=stored, targets=split.targets[chosen])
+    if isinstance(inputs, StoredRows):
+        inputs = replace(inputs, rows=inputs.rows[rows])
+    else:
+        inputs = inputs[torch.from_numpy(rows)]
+    return Split(inputs, split.targets[torch.from_numpy(rows)], split.skipped)

@@ -22,25 +22,22 @@ class ColorError(Exception):
 
 @dataclass
 class RowFormat:
-    """What the rows of all splits have in common. The first row that is read sets the rest.
+    """What the rows of all splits have in common.
 
     Args:
         images: how images are converted.
         forced_channels: whether arrays are converted to ``images.channels`` too, and color images
             to gray.
         classes: names of the classes, None if they are not known.
-        shape: of each input; None until the first one was read.
-        dtype: of inputs, uint8 or float32.
-        target: ``"class"``, or the shape of real values.
-        changes: counts what was changed in images.
     """
 
     images: ImageOptions
     forced_channels: bool = False
     classes: tuple[str, ...] | None = None
+    # The first row that is read sets these three.
     shape: tuple[int, ...] | None = None
-    dtype: np.dtype[Any] | None = None
-    target: tuple[int, ...] | str = "class"
+    dtype: np.dtype[Any] | None = None  # uint8 or float32
+    target: tuple[int, ...] | str = "class"  # or the shape of real values
     changes: ImageChanges = field(default_factory=ImageChanges)
 
 
@@ -122,11 +119,7 @@ def is_map_style(found: object) -> bool:
 def read_split(name: str, source: Any, format: RowFormat, load_options: LoadOptions) -> Split:
     """Read every row once: its target, and its input if all of them fit into memory.
 
-    Args:
-        name: of the data set, for errors.
-        source: gives ``(input, target)`` by number.
-        format: what is known of the rows already, from other splits.
-        load_options: how much may be in memory, and whether bad rows are skipped.
+    The first row sets the format, unless another split has set it.
 
     Raises:
         UserError: if this is not a map-style data set; if a row raises an error or differs from

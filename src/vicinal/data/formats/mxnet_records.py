@@ -20,55 +20,39 @@ from vicinal.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class RecordImages:
-    """The images of a record file, by row.
-
-    Args:
-        file: the open file.
-        records: ``(n, 3)`` int64: the number of each record in the file, where it begins, and the
-            length of its payload, -1 if it has several parts.
-    """
+class _Records:
+    """The images of a record file: number, offset and length of each record, ``(n, 3)`` int64."""
 
     file: RecordFile
-    records: np.ndarray
+    table: np.ndarray
 
     def __len__(self) -> int:
-        """Return the number of records."""
-        return len(self.records)
+        return len(self.table)
 
     def get(self, row: int) -> bytes:
-        """Return the encoded image."""
-        _, offset, length = self.records[row].tolist()
+        _, offset, length = self.table[row].tolist()
         payload = self.file.read(offset, length)
-        if payload[:4] == b"\0\0\0\0" and len(payload) > HEADER.size:  # one label, the usual case
-            return payload[HEADER.size :]
-        return payload[self._parsed(row, payload)[1] :]
+        return payload[HEADER.size + 4 * int.from_bytes(payload[:4], "little") :]
 
     def labels(self, row: int) -> np.ndarray:
         """Return the labels of a record, ``(k,)`` float32, without reading the image."""
-        _, offset, length = self.records[row].tolist()
+        _, offset, length = self.table[row].tolist()
         head = self.file.read(offset, length, HEADER.size)
         if count := int.from_bytes(head[:4], "little"):
             head = self.file.read(offset, length, HEADER.size + 4 * count)
-        return self._parsed(row, head)[0]
-
-    def _parsed(self, row: int, head: bytes) -> tuple[np.ndarray, int]:
         try:
-            return image_labels(head)
+            return image_labels(head)[0]
         except ValueError as error:
             raise UserError(f"{self.name(row)}: {error}.") from error
 
     def name(self, row: int) -> str:
-        """Return file, record and byte, for errors."""
-        return f"{self.file.path}, record {self.records[row, 0]} at byte {self.records[row, 1]}"
+        return f"{self.file.path}, record {self.table[row, 0]} at byte {self.table[row, 1]}"
 
     def identity(self, row: int) -> str:
-        """Return the number, offset and size of a record in its file."""
-        return " ".join(map(str, self.records[row]))
+        return " ".join(map(str, self.table[row]))
 
-    def rows(self, rows: np.ndarray) -> "RecordImages":
-        """Return some of the records."""
-        return RecordImages(self.file, self.records[rows])
+    def rows(self, rows: np.ndarray) -> "_Records":
+        return _Records(self.file, self.table[rows])
 
 
 def load_records(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -110,7 +94,7 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
     files: dict[str, LabeledFiles] = {}
     width = 0
     for split, path in zip(("train", "test", "validation"), paths, strict=False):
-        images, labels, skipped = open_records(path, load_options.skip_bad)
+        images, labels, skipped = _open_records(path, load_options.skip_bad)
         if split == "train":
             width = labels.shape[1]
             if regression or width > 1 or (labels == labels.round()).mean() < 0.5:
@@ -130,7 +114,7 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
             )
             images, labels = images.rows(rows), labels[rows].astype(np.int64)
         targets = torch.from_numpy(labels if width > 1 else labels[:, 0].copy())
-        files[split] = LabeledFiles(images, targets, skipped.sentences)
+        files[split] = images, targets, skipped.sentences
     decoding = image_options(options, load_options.max_bytes)._replace(raw=raw)
     return image_data_set(classes, files, decoding, load_options, notes)
 
@@ -159,22 +143,14 @@ def _files_of(folder: Path) -> list[Path]:
     )
 
 
-def open_records(path: Path, skip_bad: bool) -> tuple[RecordImages, np.ndarray, SkippedExamples]:
-    """Open a file of image records.
-
-    Returns:
-        Its images, their labels ``(n, k)`` float32, and the skipped records.
-
-    Raises:
-        UserError: if the file or its index is damaged; for a record that is too short for its
-            header or has another number of labels than the first, unless such records are skipped.
-    """
+def _open_records(path: Path, skip_bad: bool) -> tuple[_Records, np.ndarray, SkippedExamples]:
+    """Return the images of a file, their labels ``(n, k)`` float32, and the skipped records."""
     file = RecordFile(path)
     frames = np.fromiter(chain.from_iterable(file.scan()), np.int64).reshape(-1, 2)
     index = path.with_suffix(".idx")
     if index.exists():
         frames = frames[_order(index, frames[:, 0])]
-    images = RecordImages(file, np.column_stack([np.arange(len(frames)), frames]))
+    images = _Records(file, np.column_stack([np.arange(len(frames)), frames]))
     # Arrays of numbers, since there may be millions of records.
     labels, kept = array("f"), array("q")
     width = 0
@@ -216,18 +192,16 @@ def _order(index: Path, offsets: np.ndarray) -> np.ndarray:
 
 
 def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tuple[str, ...]:
-    if file is None:
-        own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
-        nearby = [path for path in (own, first.with_name("classes.txt")) if path.exists()]
-        if not nearby:
-            return ()
-        path = nearby[0]
-    else:
+    own = first.with_name(f"{first.stem.removesuffix('_train')}_classes.txt")
+    path = own if own.exists() else first.with_name("classes.txt")
+    if file is not None:
         path = existing(file, load_options.root, what="file of class names")
+    elif not path.exists():
+        return ()
     try:
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected class names, one per line ({error})") from error
+        raise UserError(f"{path}: expected class names, one per line ({error}).") from error
     if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"{path}: expected different class names, got an empty or repeated one")
+        raise UserError(f"{path}: expected different class names, got an empty or repeated one.")
     return names

@@ -1,5 +1,6 @@
 """NumPy's ``.npz`` files: ``npz:FILE``."""
 
+import functools
 import math
 import zipfile
 from collections.abc import Mapping
@@ -56,19 +57,20 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     splits = {}
     for name, (own, labels) in read.items():
         for what, found, first in (("inputs", own, inputs), ("labels", labels, targets)):
-            if found.dtype != first.dtype or found.shape[1:] != first.shape[1:]:
+            kind, expected = ((x.dtype, tuple(x.shape[1:])) for x in (found, first))
+            if kind != expected:
                 raise UserError(
-                    f"{path}: expected {what} of {name} like those of train, {first.dtype} "
-                    f"{tuple(first.shape[1:])}, got {found.dtype} {tuple(found.shape[1:])}."
+                    f"{path}: expected {what} of {name} like those of train, {expected}, got "
+                    f"{kind}."
                 )
-        if classes:
-            place = f"{path}, {name}_labels, row {{}}".format
-            known_labels = range(len(classes))
-            splits[name] = split_with_known_labels(
-                own, labels, known_labels, place, load_options.skip_bad
-            )
-        else:
+        if targets.dtype != np.int64:
             splits[name] = Split(own, torch.from_numpy(labels))
+            continue
+        place = functools.partial("{}, {}_labels, row {}".format, path, name)
+        known_labels = range(len(classes))
+        splits[name] = split_with_known_labels(
+            own, labels, known_labels, place, load_options.skip_bad
+        )
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None

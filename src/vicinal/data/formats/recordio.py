@@ -30,15 +30,14 @@ class RecordFile:
     It has no position and is not mapped into memory, so that only the records that are read take
     memory.
 
-    Args:
-        path: of a ``.rec`` file.
-
-    Raises:
-        UserError: if it cannot be opened, or is empty.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file."""
+        """Open the file.
+
+        Raises:
+            UserError: if it cannot be opened, or is empty.
+        """
         self.path = path
         try:
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -194,11 +193,7 @@ def pack_image(label: Sequence[float] | np.ndarray, id: int, content: bytes) -> 
 def image_labels(head: bytes) -> tuple[np.ndarray, int]:
     """Return the labels of an image record, and the offset of the image in its payload.
 
-    Args:
-        head: the payload or its beginning, with all labels.
-
-    Returns:
-        ``(k,)`` float32, one number if the record has no vector of labels; and the offset.
+    Labels are ``(k,)`` float32. ``head`` is the payload or its beginning, with all labels.
 
     Raises:
         ValueError: if it is too short for a header and its labels.
@@ -216,5 +211,5 @@ def image_labels(head: bytes) -> tuple[np.ndarray, int]:
         return np.array([label], np.float32), HEADER.size
     end = HEADER.size + 4 * count
     if len(head) < end:
-        raise ValueError(f"a record of {len(head)} bytes claims {count} labels; it is damaged")
+        raise ValueError(f"a record of {len(head)} bytes claims {count} labels")
     return np.frombuffer(head, "<f4", count, HEADER.size).astype(np.float32), end

@@ -14,6 +14,7 @@ from vicinal.errors import UserError
 _MOST_OPCODES = 2_000_000
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
+_REUSABLE = {"EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "STACK_GLOBAL", "REDUCE"}
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 
@@ -46,7 +47,7 @@ def loads(data: bytes, *, origin: str) -> Any:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{origin}: cannot be unpickled safely ({reason}). Download the file again from its "
-            "authors"
+            "authors."
         ) from error
 
 
@@ -56,35 +57,28 @@ def _check_opcodes(data: bytes) -> None:
     Lengths and memo indices may claim more than there is. A tuple that is reused in another one,
     and so on, takes exponential time to hash.
     """
-    memo: set[int] = set()
-    tuples: set[int] = set()
-    previous = ""
+    memo: dict[Any, bool] = {}  # whether each value may be reused, since it is no tuple
+    reusable = False
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number >= _MOST_OPCODES:
             raise ValueError(f"expected at most {_MOST_OPCODES:,} opcodes")
-        name = opcode.name
-        if name in _PUTS:
+        if opcode.name in _PUTS:
             index = len(memo) if argument is None else argument
             if index > number:
                 raise ValueError(f"memo index {index} at opcode {number} is out of order")
-            memo.add(index)
-            if previous[:5] == "TUPLE":
-                tuples.add(index)
-        elif name == "DUP" or (name in _GETS and argument in tuples):
-            raise ValueError("tuples may not be reused")
-        previous = name
+            memo[index] = reusable
+        elif opcode.name == "DUP" or (opcode.name in _GETS and not memo.get(argument)):
+            raise ValueError("only strings, lists, dictionaries and arrays may be reused")
+        reusable = opcode.name in _REUSABLE or isinstance(argument, str | bytes)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows a few names, all of which stand for functions of this module.
-
-    They copy at most twice as many bytes as the pickle has: Python 3 writes arrays as text in
-    protocols 0 to 2, which is encoded and then copied into the array.
-    """
+    """Knows a few names, all of which stand for functions of this module."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
-        self._spare = 2 * len(data)
+        # Python 3 writes arrays as text in protocols 0 to 2, which is encoded and then copied.
+        self._left = 2 * len(data)
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -100,8 +94,8 @@ class _Unpickler(pickle.Unpickler):
         return known[path]
 
     def spend(self, count: int) -> None:
-        self._spare -= count
-        if self._spare < 0:
+        self._left -= count
+        if self._left < 0:
             raise ValueError("it copies more bytes than it has")
 
     def _new_array(self, *_: object) -> "_Array":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -156,18 +156,8 @@ def _decode_jpeg_into(out: np.ndarray, data: bytes, options: ImageOptions) -> bo
         return False  # decode names the error, or can do more
 
 
-class LabeledFiles(NamedTuple):
-    """The images of a split before they are decoded.
-
-    Args:
-        files: ``n`` images.
-        targets: ``(n,)`` or ``(n, k)``.
-        skipped: a sentence for each example that was skipped already.
-    """
-
-    files: ImageFiles
-    targets: Tensor
-    skipped: Sequence[str] = ()
+LabeledFiles = tuple[ImageFiles, Tensor, Sequence[str]]
+"""The images of a split, their targets, and a sentence for each example that was skipped."""
 
 
 def image_data_set(
@@ -177,24 +167,16 @@ def image_data_set(
     load_options: LoadOptions,
     notes: Iterable[Note],
 ) -> DataSet:
-    """Return a data set of images in files.
-
-    Args:
-        classes: their names.
-        files: the splits; training files without test files are split into both.
-        options: how images are decoded.
-        load_options: of ``load``.
-        notes: on how the files were found.
-    """
+    """Return a data set of images in files. Training files without test files are split in two."""
     if "test" not in files:
         images, targets, skipped = files["train"]
         fraction, seed = load_options.test_fraction, load_options.seed
         train, test = train_test_rows(targets, fraction=fraction, seed=seed, classes=classes)
         files = {
-            "train": LabeledFiles(images.rows(train), targets[train], skipped),
-            "test": LabeledFiles(images.rows(test), targets[test]),
+            "train": (images.rows(train), targets[train], skipped),
+            "test": (images.rows(test), targets[test], ()),
         }
-    stored = StoredImages.of(files["train"].files, options, load_options.skip_bad)
+    stored = StoredImages.of(files["train"][0], options, load_options.skip_bad)
     splits = {
         name: image_split(stored.of_files(images), targets, load_options, skipped)
         for name, (images, targets, skipped) in files.items()
@@ -205,21 +187,14 @@ def image_data_set(
             all_read = False
             first: Any = replace(split.inputs, skip_bad=True)  # type: ignore[type-var]
             first.read(range(min(_FIRST, len(split))))
-    notes = *notes, *stored.changes.notes(options, all_read=all_read)
+    notes = *notes, *stored.changes.notes(all_read=all_read)
     return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), 255, notes)
 
 
 def image_split(
     stored: StoredImages, targets: Tensor, load_options: LoadOptions, skipped: Sequence[str] = ()
 ) -> Split:
-    """Return images as a split: in memory if they fit there, else as they are stored.
-
-    Args:
-        stored: ``n`` images.
-        targets: ``(n,)`` or ``(n, k)``.
-        load_options: how much may be in memory.
-        skipped: what has been skipped already.
-    """
+    """Return images as a split: in memory if they fit there, else as they are stored."""
     count = len(targets)
     if math.prod(stored.shape) > load_options.in_memory:
         return Split(stored, targets, tuple(skipped))
