@@ -28,13 +28,8 @@ class VGG(nn.Module):
         for k, widths in enumerate([(64,), (128,), (256, 256), (512, 512), (512, 512)]):
             stage = nn.Sequential()
             for width in widths:
-                stage.extend(
-                    [
-                        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-                        nn.BatchNorm2d(width),
-                        nn.ReLU(),
-                    ]
-                )
+                stage.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
+                stage.extend([nn.BatchNorm2d(width), nn.ReLU()])
                 channels = width
             stage.append(nn.MaxPool2d(2))
             self.stages.add_module(f"stage{k + 1}", stage)

@@ -1,4 +1,4 @@
-"""Probes: questions to a trained network."""
+"""Measurements of a trained network."""
 
 from vicinal.probes.memorization import memorized_fraction
 

@@ -1,4 +1,4 @@
-"""Memorization: how many wrong labels has a network learned?"""
+"""The share of wrong training labels that a network has memorized."""
 
 from collections.abc import Callable
 

@@ -62,26 +62,25 @@ class RecordingCounts:
             seconds: length that recordings were cut or padded to.
             every: whether all recordings were read, rather than the first ones only.
         """
-        of = f"of {'' if every else 'the first '}{self.recordings} recordings"
-        notes = []
-        if self.rates:
-            known = ", ".join(f"{own} Hz ({count})" for own, count in self.rates.most_common(5))
-            total = self.rates.total()
-            notes.append(Note(f"{total} {of} were resampled to {rate} Hz, from {known}"))
-        if self.cut:
-            known = f"the longest from {self.longest:.3g} s"
-            text = f"{self.cut} {of} were cut to {seconds:g} s, {known}"
-            text += "; ?seconds=N sets another length"
-            notes.append(Note(text, doubtful=2 * self.cut > self.recordings))
-        if self.padded:
-            known = f"the shortest from {self.shortest:.3g} s"
-            notes.append(
-                Note(f"{self.padded} {of} were padded with zeros to {seconds:g} s, {known}")
-            )
-        if self.warned:
-            text = f"{self.warned} {of} were read despite wrong headers, such as {self.warning}"
-            notes.append(Note(text, doubtful=True))
-        return tuple(notes)
+        known = ", ".join(f"{own} Hz ({count})" for own, count in self.rates.most_common(5))
+        length, all_or_first = f"{seconds:g} s", "" if every else "the first "
+        changes = (
+            (self.rates.total(), f"resampled to {rate} Hz, from {known}", False),
+            (
+                self.cut,
+                f"cut to {length}, the longest from {self.longest:.3g} s; ?seconds=N sets another "
+                "length",
+                2 * self.cut > self.recordings,
+            ),
+            (
+                self.padded,
+                f"padded with zeros to {length}, the shortest from {self.shortest:.3g} s",
+                False,
+            ),
+            (self.warned, f"read despite wrong headers, such as {self.warning}", True),
+        )
+        of = f"of {all_or_first}{self.recordings} recordings were"
+        return tuple(Note(f"{n} {of} {change}", doubtful) for n, change, doubtful in changes if n)
 
 
 def read_recording(
@@ -175,7 +174,7 @@ def _decode(
         raise UserError(f"{path} has more than {_MOST_BYTES} bytes. Divide the recording.")
     data = path.read_bytes()
     _check_lengths(path, data, counts)
-    # The name is not passed, since libsndfile reads any bytes in files with some names.
+    # Without its name, since libsndfile decodes any bytes in files that are named *.au or *.gsm.
     with path.open("rb") as stored, soundfile.SoundFile(stored.fileno(), closefd=False) as file:
         own, frames, channels = file.samplerate, file.frames, file.channels
         for name, value, low, high in (

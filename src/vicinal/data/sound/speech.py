@@ -162,9 +162,12 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     """
     check_options("commands", options, Sound._fields)
     features = choice("features", options, list(_FEATURES)) or "log-mel"
-    rate = int(_number(options, "rate", 16000, LOWEST_RATE, HIGHEST_RATE, whole=True))
+    rate = _number("rate", options.get("rate", "16000"), LOWEST_RATE, HIGHEST_RATE)
+    if rate % 1:
+        raise UserError(f"rate: expected an integer, got {rate}.")
     longest = min(_MOST_SECONDS, load_options.max_bytes / (4 * rate))
-    sound = Sound(features, rate, _number(options, "seconds", 1, 1 / rate, longest))
+    seconds = _number("seconds", options.get("seconds", "1"), 1 / rate, longest)
+    sound = Sound(features, int(rate), seconds)
     folder = existing(where, load_options.root, what="folder of spoken words")
 
     skips = {split: SkippedExamples(load_options.skip_bad) for split in ("train", *LISTS)}
@@ -249,23 +252,13 @@ def background_noise(folder: Path, rate: int) -> Tensor:
     return torch.from_numpy(np.concatenate([read_recording(path, rate=rate) for path in paths]))
 
 
-def _number(
-    options: Mapping[str, str],
-    name: str,
-    default: float,
-    low: float,
-    high: float,
-    *,
-    whole: bool = False,
-) -> float:
-    text = options.get(name, str(default))
+def _number(name: str, text: str, low: float, high: float) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not low <= number <= high or (whole and number % 1):
-        kind = "an integer" if whole else "a number"
-        raise UserError(f"{name}: expected {kind} from {low:g} to {high:g}, got {text!r}.")
+    if not low <= number <= high:
+        raise UserError(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}.")
     return number
 
 
