@@ -72,9 +72,9 @@ def server():
         thread.join()
 
 
-def sets(server, *, body=BODY, file="file.bin", unpack=None):
+def sets(server, *, body=BODY, folder="", unpack=None):
     checksum = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    return {"set": (Archive(server.url, checksum, file, unpack),)}
+    return {"set": (Archive(server.url, checksum, folder, unpack),)}
 
 
 def names(folder):
@@ -82,7 +82,7 @@ def names(folder):
 
 
 def test_a_file_is_downloaded_only_once(server, tmp_path):
-    archives = sets(server, file="deep/file.bin")
+    archives = sets(server, folder="deep")
     for _ in range(2):
         assert fetch("set", tmp_path / "root", archives=archives) == [
             tmp_path / "root/deep/file.bin"
@@ -119,8 +119,8 @@ def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
 
 
 def test_after_a_failure_the_same_command_resumes(server, tmp_path):
-    server.drops = [70_000] + [0] * 9
-    with pytest.raises(UserError, match=r"5 times in a row at byte 70000 .* to resume there"):
+    server.drops = [70_000, 0]
+    with pytest.raises(UserError, match=r"cannot be downloaded: .* to resume at byte 70000"):
         fetch("set", tmp_path, archives=sets(server))
     assert (tmp_path / "file.bin.part").read_bytes() == BODY[:70_000]
     assert not (tmp_path / "file.bin").exists()
@@ -148,15 +148,15 @@ def test_a_download_starts_over_where_the_server_ignores_ranges(server, tmp_path
     assert (tmp_path / "file.bin").read_bytes() == BODY
 
 
-def test_five_broken_connections_without_ranges_raise_an_error(server, tmp_path):
+def test_two_broken_connections_without_ranges_raise_an_error(server, tmp_path):
     server.drops, server.ranges = [100_000] * 50, False
-    with pytest.raises(UserError, match="5 times in a row"):
+    with pytest.raises(UserError, match="cannot be downloaded"):
         fetch("set", tmp_path, archives=sets(server))
-    assert len(server.asked) == 5
+    assert len(server.asked) == 2
 
 
 def test_a_part_file_of_another_version_is_deleted(server, tmp_path):
-    server.drops = [100_000] + [0] * 9
+    server.drops = [100_000, 0]
     with pytest.raises(UserError):
         fetch("set", tmp_path, archives=sets(server))
     server.drops, server.body = [], BODY[::-1]
@@ -200,7 +200,7 @@ def test_a_content_length_that_is_too_large_is_ignored_if_the_checksum_is_right(
 
 def test_a_content_length_that_is_never_reached_is_a_broken_connection(server, tmp_path):
     server.claims, server.ranges = 7, False
-    with pytest.raises(UserError, match=rf"broke 5 times in a row at byte {len(BODY)} "):
+    with pytest.raises(UserError, match=rf"to resume at byte {len(BODY)}, or"):
         fetch("set", tmp_path, archives=sets(server))
 
 
@@ -213,7 +213,9 @@ def test_a_content_length_that_is_too_short_gives_a_wrong_checksum(server, tmp_p
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 def test_an_error_of_the_server_is_shown(server, tmp_path, status):
     server.status = status
-    with pytest.raises(UserError, match=rf"^{server.url}: the server responded {status} \w+"):
+    with pytest.raises(
+        UserError, match=rf"^{server.url} cannot be downloaded: {status} .* Error: \w+"
+    ):
         fetch("set", tmp_path, archives=sets(server))
     assert len(server.asked) == 1
     assert names(tmp_path) == []
@@ -223,13 +225,13 @@ def test_an_error_says_that_the_connection_was_refused(tmp_path):
     with socket.socket() as taken:  # bound but not listening, so connections are refused
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/file.bin"
-        archives = {"set": (Archive(url, "md5:0", "file.bin"),)}
-        with pytest.raises(UserError, match=rf"^{url} cannot be downloaded \(.*refused\)"):
+        archives = {"set": (Archive(url, "md5:0"),)}
+        with pytest.raises(UserError, match=rf"^{url} cannot be downloaded: .*refused"):
             fetch("set", tmp_path, archives=archives)
 
 
 def test_an_invalid_url_raises_an_error(tmp_path):
-    archives = {"set": (Archive("nowhere", "md5:0", "file.bin"),)}
+    archives = {"set": (Archive("nowhere", "md5:0"),)}
     with pytest.raises(UserError, match="nowhere cannot be downloaded"):
         fetch("set", tmp_path, archives=archives)
 
@@ -317,7 +319,6 @@ def test_every_archive_has_a_checksum_and_a_path_of_its_own():
     assert len({archive.file for archive in every}) == len(every) == 13
     for archive in every:
         assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum)
-        assert archive.url.rpartition("/")[2] == archive.file.rpartition("/")[2]
         assert re.match("https?://", archive.url)
 
 

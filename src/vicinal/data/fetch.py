@@ -15,7 +15,6 @@ from vicinal.files import put_in_place
 Progress = Callable[[str, int, int | None], None]
 """Called with the name of a file, its bytes so far, and its size in bytes or None if unknown."""
 
-_TRIES = 5
 _CHUNK = 1 << 18
 _SECONDS = 30
 
@@ -24,22 +23,27 @@ class Archive(NamedTuple):
     """A file to download.
 
     Args:
-        url: its address.
+        url: its address; it is stored under the last part of it.
         checksum: ``"md5:..."`` or ``"sha256:..."`` of the file.
-        file: the path to store it at, below the root.
+        folder: the folder below the root to store it in.
         unpack: the folder below the root to unpack it into; None to keep it packed.
     """
 
     url: str
     checksum: str
-    file: str
+    folder: str = ""
     unpack: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The path below the root."""
+        return Path(self.folder, self.url.rpartition("/")[2])
 
 
 def _idx_files(base: str, folder: str, *checksums: str) -> tuple[Archive, ...]:
     kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return tuple(
-        Archive(f"{base}/{kind}-ubyte.gz", f"md5:{checksum}", f"{folder}/{kind}-ubyte.gz")
+        Archive(f"{base}/{kind}-ubyte.gz", f"md5:{checksum}", folder)
         for kind, checksum in zip(kinds, checksums, strict=True)
     )
 
@@ -49,18 +53,10 @@ _UCI = "https://archive.ics.uci.edu/static/public"
 
 ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "cifar10": (
-        Archive(
-            f"{_TORONTO}/cifar-10-python.tar.gz",
-            "md5:c58f30108f718f92721af3b95e74349a",
-            "cifar-10-python.tar.gz",
-        ),
+        Archive(f"{_TORONTO}/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a"),
     ),
     "cifar100": (
-        Archive(
-            f"{_TORONTO}/cifar-100-python.tar.gz",
-            "md5:eb9058c3a382ffc7106e4002c42a8d85",
-            "cifar-100-python.tar.gz",
-        ),
+        Archive(f"{_TORONTO}/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     "mnist": _idx_files(
         "https://ossci-datasets.s3.amazonaws.com/mnist",
@@ -82,7 +78,6 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         Archive(
             "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
             "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-            "speech_commands_v0.02.tar.gz",
             unpack="speech_commands_v0.02",
         ),
     ),
@@ -90,7 +85,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         Archive(
             f"{_UCI}/1/abalone.zip",
             "sha256:755a6a67c5b266961a3f149ea13be2cfb6e6c727e48cee3c83bc0b4526210ee4",
-            "uci/abalone.zip",
+            "uci",
             unpack="uci",
         ),
     ),
@@ -98,7 +93,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
         Archive(
             f"{_UCI}/372/htru2.zip",
             "sha256:ba442c076dd22a8952700f26e38499fc1806037dcf7bea0e125e6bfba393f379",
-            "uci/htru2.zip",
+            "uci",
             unpack="uci",
         ),
     ),
@@ -115,9 +110,10 @@ def fetch(
 ) -> list[Path]:
     """Download the archives of a data set that are not in place yet.
 
-    Files with the right checksum are kept. An interrupted download leaves ``NAME.part``, and the
-    next call resumes it if the server supports that. An archive that has been unpacked leaves an
-    empty file ``NAME.unpacked``; then the archive itself may be deleted.
+    A file with the right checksum is kept, any other file is downloaded again. An interrupted
+    download leaves ``NAME.part``, and the next call resumes it if the server supports that. An
+    archive that has been unpacked leaves an empty file ``NAME.unpacked``; then the archive itself
+    may be deleted.
 
     Args:
         name: a key of ``archives``.
@@ -130,8 +126,8 @@ def fetch(
 
     Raises:
         UserError: if the name is unknown, the server cannot be reached or returns an error, the
-            connection keeps breaking, the checksum is wrong, or the archive cannot be unpacked
-            safely.
+            connection breaks before any byte arrives, the checksum is wrong, or the archive cannot
+            be unpacked safely.
         OSError: if the disk is full or not writable.
 
     Example:
@@ -139,7 +135,7 @@ def fetch(
         >>> page = Path(tempfile.mkdtemp(), "page.txt")
         >>> page.write_text("hello")
         5
-        >>> local = Archive("http://localhost/", "md5:5d41402abc4b2a76b9719d911017c592", "page.txt")
+        >>> local = Archive("http://localhost/page.txt", "md5:5d41402abc4b2a76b9719d911017c592")
         >>> [path.name for path in fetch("page", page.parent, archives={"page": (local,)})]
         ['page.txt']
     """
@@ -171,24 +167,22 @@ def _fetch_one(archive: Archive, root: Path, progress: Progress) -> Path:
 
 
 def _download(url: str, output: str, _: object, *, path: Path, progress: Progress) -> None:
-    """Download into ``NAME.part``, resuming where it ends; then move it to ``output``."""
+    """Download into ``NAME.part``, resuming where it ends; then move it to ``output``.
+
+    Pooch would start over after every broken connection.
+    """
     import requests
     import urllib3
 
     part = path.with_name(f"{path.name}.part")
-    failures = 0
-    while failures < _TRIES:
+    while True:
         start = have = part.stat().st_size if part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
             with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
                 if response.status_code == 416:  # nothing is missing, or the checksum is wrong
                     break
-                if response.status_code not in (200, 206):
-                    raise UserError(
-                        f"{url}: the server responded {response.status_code} {response.reason}. "
-                        f"Try again later, or download the file by other means to {path}."
-                    )
+                response.raise_for_status()
                 if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                     have = 0
                 length = response.headers.get("Content-Length", "")
@@ -201,19 +195,13 @@ def _download(url: str, output: str, _: object, *, path: Path, progress: Progres
                         have += len(chunk)
                         progress(path.name, have, total)
             break
-        except requests.RequestException as error:
-            raise UserError(
-                f"{url} cannot be downloaded ({_cause(error)}). Check the network connection, "
-                "then run the same command again."
-            ) from error
-        except urllib3.exceptions.HTTPError as error:
-            failures = failures + 1 if have <= start else 1
-            reason = _cause(error)
-    else:
-        raise UserError(
-            f"{url}: the connection broke {_TRIES} times in a row at byte {have} ({reason}). Run "
-            "the same command again to resume there."
-        )
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            if have <= start:  # otherwise, resume at once
+                raise UserError(
+                    f"{url} cannot be downloaded: {_cause(error)}. Check the network connection, "
+                    f"then run the same command again to resume at byte {have}, or download the "
+                    f"file by other means to {path}."
+                ) from error
     shutil.move(part, output)
 
 
