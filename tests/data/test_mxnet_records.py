@@ -228,7 +228,7 @@ def test_an_index_with_an_offset_within_a_record_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("rec:", "expected the path of a record file behind the colon"),
+        ("rec:", "expected the path of a record file after the colon"),
         ("rec:no.rec", r"there is no record file no\.rec, nor under"),
         ("rec:a.rec,b.rec,c.rec,d.rec", r"expected one file, TRAIN.rec,TEST.rec or .*, got 4"),
         ("rec:all.rec?sise=3", "no option of rec 'sise'; did you mean 'size'"),

@@ -44,10 +44,7 @@ class ReadResult(NamedTuple):
 
 
 class StoredInputs(Protocol):
-    """Inputs that stay in files until they are read.
-
-    They have to be picklable, since worker processes read too.
-    """
+    """Inputs that stay in files until they are read; picklable, since worker processes read too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,7 +58,7 @@ class StoredInputs(Protocol):
         """Read the inputs of some rows.
 
         Raises:
-            UserError: if one cannot be read and is not to be skipped.
+            UserError: if one cannot be read and bad examples are not skipped.
         """
 
 
@@ -89,7 +86,7 @@ class Split:
         """Return the inputs of some rows, from memory or from files.
 
         Raises:
-            UserError: if one cannot be read and is not to be skipped.
+            UserError: if one cannot be read and bad examples are not skipped.
         """
         if not isinstance(self.inputs, Tensor):
             return self.inputs.read(rows)
@@ -147,8 +144,8 @@ class DataSet:
         classes: the name of each class; empty where targets are real values.
         train: the training examples.
         test: the test examples, never used for training.
-        validation: examples to choose settings by, if the data set has this split.
-        brightest: the value of white, such as 255; None if inputs are not images.
+        validation: examples for choosing settings, if the data set has this split.
+        brightest: the value of white pixels, such as 255; None if inputs are not images.
         notes: what the source guessed or changed.
         preparation: how raw examples become inputs, as JSON values. Passed to ``load``, it
             prepares other data in the same way.

@@ -1,4 +1,4 @@
-"""A data set in numbers, and warnings about what makes results on it doubtful."""
+"""Describe a data set by counts and statistics, and warn if results on it would be doubtful."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from vicinal.data.dataset import DataSet, Note, Split
 from vicinal.data.normalize import statistics
 from vicinal.errors import UserError
 
-_ROWS = 16  # of inputs in files that are compared
+_ROWS = 16  # examples of a split in files that are compared
 
 
 def describe(data: DataSet) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def describe(data: DataSet) -> dict[str, Any]:
     inputs, targets = data.train.inputs, data.train.targets
     found = statistics(data.train)
     mean, std = found.mean, found.std
-    if len(inputs.shape) < 3 or inputs.shape[1] > 4:  # all features together
+    if len(inputs.shape) < 3 or inputs.shape[1] > 4:  # combine all features
         whole = mean.mean()
         std = (std.square() + (mean - whole).square()).mean().sqrt()[None]
         mean = whole[None]
@@ -102,7 +102,7 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
 
 
 def is_constant(split: Split) -> bool:
-    """Return whether all inputs are equal; inputs in files are sampled."""
+    """Return whether all inputs are equal; of inputs in files, a sample is compared."""
     inputs = split.inputs
     if not isinstance(inputs, Tensor):
         try:

@@ -1,4 +1,4 @@
-"""Label noise: labels that are replaced at random."""
+"""Label noise: replace labels at random."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class CorruptedLabels(NamedTuple):
 
     Args:
         labels: ``(n,)`` int64.
-        replaced: ``(n,)`` bool, which labels were drawn at random; some are right by chance.
+        replaced: ``(n,)`` bool, which labels were drawn at random; some are correct by chance.
     """
 
     labels: Tensor
@@ -23,8 +23,8 @@ def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) 
     """Replace a fraction of the labels by random ones.
 
     Symmetric noise as in Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4: the new
-    label is drawn uniformly from *all* classes, so one in ``num_classes`` is right by chance. The
-    same arguments give the same labels, so that the arms of a study share them.
+    label is drawn uniformly from *all* classes, so one in ``num_classes`` is correct by chance.
+    The same arguments give the same labels, so that the arms of a study share them.
 
     Args:
         labels: ``(n,)`` int64. Not modified.

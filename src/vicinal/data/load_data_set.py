@@ -102,7 +102,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path}: there is no such user; write the path in full") from error
+        raise UserError(f"{path}: there is no such user. Write the full path.") from error
 
 
 def load_digits(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -114,7 +114,9 @@ def load_digits(where: str, options: Mapping[str, str], load_options: LoadOption
     from sklearn import datasets
 
     if where:
-        raise UserError(f"digits is part of scikit-learn and has no path, got {where!r}")
+        raise UserError(
+            f"digits is part of scikit-learn and has no path, got {where!r}. Remove it."
+        )
     check_options("digits", options, ())
     digits = datasets.load_digits()
     classes = tuple(str(name) for name in digits.target_names)

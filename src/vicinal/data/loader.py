@@ -1,11 +1,10 @@
-"""Batches of a split, from memory or from files; the same batches for the same seed."""
+"""Load the batches of a split from memory or from files, in an order that the seed decides."""
 
 import ctypes
-import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,24 +33,24 @@ class Loader:
     Several ranks divide the batch that one process would see: ``batch_size`` times ``ranks``
     examples, augmented in the same way.
 
-    The last batch is smaller if examples run out. If a rank would get one example or none, it is
-    joined to the batch before it, since batch norm cannot be trained on one example: 65 examples in
-    batches of 64 are one batch of 65, and 129 are 64 and 65.
+    The last batch may be smaller. If a rank would get fewer than two examples of it, it is joined
+    to the previous batch, since batch norm cannot be trained on one example: with a batch size of
+    64, 65 examples are one batch of 65, and 129 are batches of 64 and 65.
 
     Args:
         split: the examples.
         batch_size: number of examples per step and rank.
         seed: seed of order and augmentation.
         augment: transforms of the inputs, in this order.
-        device: where batches are load_options.
+        device: the device of the batches.
         shuffle: True for a new order in each epoch, False for the order of the split; or the size
             of a shuffle buffer, for files that have to be read nearly in order: each example is
             drawn from the next ``shuffle`` ones.
-        drop_last: whether a smaller last batch is omitted.
+        drop_last: whether a smaller last batch is skipped.
         rank: of this process, from 0.
         ranks: number of processes.
-        workers: number of processes that read a split in files; None for the number of processor
-            cores, at most 8; 0 reads in this process.
+        workers: number of processes that read a split in files. None for the number of processor
+            cores, at most 8; 0 to read in this process.
 
     Raises:
         ValueError: if a number is out of range.
@@ -128,9 +127,9 @@ class Loader:
 
         Yields:
             Augmented inputs ``(b, ...)`` and targets ``(b, ...)`` on the device. ``b`` is
-            ``batch_size``, except in the last batch, minus the number of skipped examples, which
-            the keys of ``skipped`` describe. An empty batch is omitted, or an error with several
-            ranks, since the others would wait for it.
+            ``batch_size``, except in the last batch, minus the number of skipped examples, whose
+            messages are the keys of ``skipped``. A batch of which all examples are skipped is
+            skipped too; with several ranks it is an error, since the others would wait for it.
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
@@ -151,7 +150,7 @@ class Loader:
                 if self.ranks > 1:
                     raise UserError(
                         f"no example in a batch of rank {self.rank} can be read, and the other "
-                        f"ranks would wait for it; {read.skipped[0]}"
+                        f"ranks would wait for it. The first error: {read.skipped[0]}"
                     )
                 continue
             # The other cores belong to the worker processes.
@@ -246,10 +245,10 @@ def _divided(
 
 
 class _Reader:
-    """Reads batches ahead, in processes that are kept for the next epoch."""
+    """Reads batches ahead, in worker processes that stay alive for the next epoch."""
 
     def __init__(self, batches: "_Batches", workers: int, pinned: bool) -> None:
-        self._tasks = _Tasks()
+        self._tasks: list[_Task] = []
         self._run = 0
         self._loader = DataLoader(
             batches,
@@ -263,14 +262,14 @@ class _Reader:
         )
 
     def read(self, tasks: Sequence[_Task]) -> Iterator[ReadResult]:
-        self._tasks.left = tasks
+        self._tasks[:] = tasks
         self._run += 1
         run, batches = self._run, iter(self._loader)
         for count in range(1, len(tasks) + 1):
             if run != self._run:  # the processes read another epoch now
                 raise ValueError(
                     "another epoch of this Loader has begun, and a split in files is read for one "
-                    "epoch at a time; use a second Loader for it."
+                    "epoch at a time. Use a second Loader for it."
                 )
             with dead_workers_named():
                 read = next(batches)
@@ -284,15 +283,15 @@ class _Reader:
 def dead_workers_named() -> Iterator[None]:
     """Raise a ``UserError`` if a data-loading worker dies.
 
-    PyTorch notices it in a signal handler, which interrupts any code: put this around all work on
-    the batches.
+    PyTorch notices it in a signal handler, which can interrupt any code, so use this around all
+    code that works on the batches.
 
     Example:
         >>> with dead_workers_named():
         ...     raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
         Traceback (most recent call last):
-        vicinal.errors.UserError: a data-loading worker died, most likely because memory ran out: \
-free memory or lower training.batch_size (DataLoader worker (pid 7) is killed by signal: Killed.)
+        vicinal.errors.UserError: a data-loading worker died, most likely because memory ran out. \
+Free memory or lower training.batch_size (DataLoader worker (pid 7) is killed by signal: Killed.)
     """
     try:
         yield
@@ -300,25 +299,13 @@ free memory or lower training.batch_size (DataLoader worker (pid 7) is killed by
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a data-loading worker died, most likely because memory ran out: free memory or lower "
+            "a data-loading worker died, most likely because memory ran out. Free memory or lower "
             f"training.batch_size ({str(error).strip().splitlines()[0]})"
         ) from error
 
 
-class _Tasks:
-    """The remaining batches."""
-
-    left: Sequence[_Task] = ()
-
-    def __iter__(self) -> Iterator[_Task]:
-        return iter(self.left)
-
-    def __len__(self) -> int:
-        return len(self.left)
-
-
 class _Batches(Dataset[ReadResult | UserError]):
-    """Reads and augments a batch in a worker process; returns it, or the error."""
+    """Reads and augments a batch in a worker process, and returns it or the error."""
 
     def __init__(self, stored: StoredInputs, steps: Sequence[Transform], seed: int) -> None:
         self._stored, self._steps, self._seed = stored, steps, seed
@@ -338,20 +325,12 @@ class _Batches(Dataset[ReadResult | UserError]):
 def _trim_memory(count: int) -> None:
     """Return freed memory to the system every 64 batches.
 
-    glibc seldom reuses the aligned memory of PyTorch for the next batch: without this, a process
-    grew by some megabytes per batch, up to several hundred.
+    glibc seldom reuses PyTorch's aligned memory for the next batch: without this, a process grew by
+    some megabytes per batch, up to several hundred.
     """
-    if count % 64 == 0 and (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """Return the function of glibc, None for other C libraries."""
-    try:
-        return cast(Callable[[int], int], ctypes.CDLL(None).malloc_trim)
-    except (AttributeError, OSError, TypeError):
-        return None
+    if count % 64 == 0:
+        with suppress(AttributeError, OSError, TypeError):  # other C libraries
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _identity(read: Any) -> Any:

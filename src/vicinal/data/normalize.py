@@ -13,7 +13,7 @@ from vicinal.data.dataset import Split
 
 _SAMPLE = 10_000
 _PIECE = 1 << 24  # bytes that are in memory at once
-_MOST = 1 << 30  # bytes that are read of a split in files
+_MOST = 1 << 30  # bytes of a split in files that are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class Normalize:
 def normalization_of(split: Split) -> Normalize:
     """Return the transform that normalizes a split, which should be the training split.
 
-    Statistics are exact for inputs in memory; of inputs in files, 10,000 evenly spaced examples are
-    read. Constant channels are not divided.
+    Statistics are exact for inputs in memory; see ``statistics`` for inputs in files. Constant
+    channels are not divided.
 
     Args:
         split: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
@@ -90,7 +90,7 @@ class Statistics(NamedTuple):
 def statistics(split: Split) -> Statistics:
     """Return statistics of all inputs in memory, or of a sample of inputs in files.
 
-    A sample has evenly spaced examples, at most 10,000 and at most 1 GiB.
+    The sample consists of evenly spaced examples, at most 10,000 and at most 1 GiB.
 
     Args:
         split: with inputs ``(n, channels, ...)`` or ``(n, features)``.
@@ -107,7 +107,7 @@ def statistics(split: Split) -> Statistics:
         if not piece.numel():
             continue
         count, new_mean, new_square = _moments(piece)
-        # Two sums of squares are joined as in Chan, Golub and LeVeque (1983).
+        # Combine two sums of squares as in Chan, Golub and LeVeque (1983).
         total = values + count
         difference = new_mean - mean
         square = square + new_square + difference.square() * (values * count / total)
@@ -131,7 +131,7 @@ def _pieces(split: Split) -> Iterator[Tensor]:
 
 
 def _moments(piece: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return the number of values per channel, their mean, and their squares around it, summed."""
+    """Return, per channel, the number of values, their mean, and the sum of squares around it."""
     count = piece.numel() // piece.shape[1]
     if piece.dtype == torch.uint8:
         levels = torch.arange(256, dtype=torch.float64, device=piece.device)

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vicinal.data.catalog import SOURCES
 from vicinal.data.dataset import DataSet
 from vicinal.data.source_spec import Spec
 from vicinal.errors import UserError
-
-_TABLES = ("table", "iris", "abalone", "arcene", "arrhythmia", "htru2", "phishing")
-"""Sources that prepare columns, and keep their own preparation."""
 
 _IMAGE = ("size", "channels", "exif", "alpha")
 _SOUND = ("features", "rate", "seconds")
@@ -17,7 +15,7 @@ _OPTIONS = {
     **dict.fromkeys(("folder", "rec", "hf", "torchvision", "import"), _IMAGE),
     "commands": _SOUND,
 }
-"""The options of each source that decide the shape of its inputs. Other sources have none."""
+"""The options of each source that determine the shape of its inputs; other sources have none."""
 
 _KINDS = {"image": "images", "sound": "recordings", "values": "arrays"}
 
@@ -37,7 +35,7 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
         >>> with_preparation(Spec("commands", "words", {}), {"kind": "sound", "rate": 8000}).options
         {'rate': '8000'}
     """
-    if spec.name in _TABLES and preparation and preparation.get("kind") in _KINDS:
+    if _is_table(spec) and preparation and preparation.get("kind") in _KINDS:
         raise _other_kind(spec, "rows of a table", preparation)
     options = dict(spec.options)
     if not preparation or "raw" in options:  # raw pixels have the shape in the option
@@ -47,7 +45,7 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
         if known is not None and not _equal(options.setdefault(name, str(known)), known):
             raise UserError(
                 f"{_named(spec)}: {name}={options[name]} contradicts the training, which had "
-                f"{name}={known}; omit {name} to prepare the data as in the training"
+                f"{name}={known}. Remove the option to prepare the data as in the training."
             )
     return spec._replace(options=options)
 
@@ -63,7 +61,7 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
     Raises:
         UserError: if the inputs are not what this preparation makes.
     """
-    if spec.name in _TABLES:
+    if _is_table(spec):  # it made its own preparation
         return data
     made = dict(data.preparation) or _of_inputs(data, spec)
     if not preparation:
@@ -77,11 +75,15 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
             raise UserError(
                 f"{_named(spec)}: expected {_KINDS[kind]} with {name} "
                 f"{_written(preparation.get(name))} as in the training, got {_written(made[name])}"
-                + ("; try size=N" if resizable else "")
+                + (". Try size=N." if resizable else "")
             )
     if kind == "sound" and any(made.get(name) != preparation.get(name) for name in _SOUND):
         raise _other_kind(spec, "recordings prepared in another way", preparation)
     return replace(data, preparation=dict(preparation))
+
+
+def _is_table(spec: Spec) -> bool:
+    return SOURCES[spec.name].function.startswith("tables.")
 
 
 def _of_inputs(data: DataSet, spec: Spec) -> dict[str, Any]:

@@ -23,8 +23,8 @@ class Spec(NamedTuple):
 def parse_spec(spec: str) -> Spec:
     """Parse the source of a data set.
 
-    ``MODULE.PATH:NAME`` stands for ``import:MODULE.PATH:NAME``. Percent-encoding stays, since the
-    sources decode paths and values.
+    ``MODULE.PATH:NAME`` stands for ``import:MODULE.PATH:NAME``. Percent-encoded characters are not
+    decoded here, but by the sources.
 
     Raises:
         UserError: if an option has no value or is repeated, or if there is no such source.
@@ -36,7 +36,7 @@ def parse_spec(spec: str) -> Spec:
         Traceback (most recent call last):
         vicinal.errors.UserError: there is no data source 'digit'; did you mean 'digits'? ...
     """
-    # A path may have question marks too: the options begin at the first one that fits.
+    # A path may contain question marks too: options begin after the first that fits their syntax.
     marks = [found.start() for found in re.finditer(r"\?", spec)]
     fits = [i for i in marks if _OPTIONS.fullmatch(spec, i + 1)]
     cut = (fits or marks or [len(spec)])[0]
@@ -47,11 +47,11 @@ def parse_spec(spec: str) -> Spec:
         key, _, value = word.partition("=")
         if not key or not value:
             raise UserError(
-                f"{spec}: expected option=value after the question mark, got {word!r}; write ? as "
-                "%3F in a path, and & as %26"
+                f"{spec}: expected option=value after the question mark, got {word!r}. Write ? as "
+                "%3F in a path, and & as %26."
             )
         if key in options:
-            raise UserError(f"{spec}: the option {key} is repeated")
+            raise UserError(f"{spec}: the option {key} is repeated. Remove one.")
         options[key] = value
     if name in SOURCES:
         return Spec(name, where, options)
@@ -61,7 +61,7 @@ def parse_spec(spec: str) -> Spec:
 
 
 def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -> None:
-    """Raise if a source does not have an option.
+    """Raise an error for an option that a source does not have.
 
     Example:
         >>> check_options("rec", {"sise": "32"}, ["size", "channels"])
@@ -72,20 +72,20 @@ def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -
     for option in options:
         if option not in names:
             if not names:
-                raise UserError(f"{name} has no options, got {option!r}")
+                raise UserError(f"{name} has no options, got {option!r}. Remove it.")
             raise UserError(unknown(f"option of {name}", option, names))
 
 
 def existing(where: str, root: Path, *, what: str) -> Path:
-    """Return an existing path: under the root if it is there, else as it stands.
+    """Return an existing path, which is relative to the root or to the working directory.
 
-    A path that is in neither place is decoded first: ``%3F`` stands for ``?``.
+    If there is neither, percent-encoding is decoded and the path looked up again.
 
     Raises:
         UserError: if there is no such path.
     """
     if not where:
-        raise UserError(f"expected the path of a {what} behind the colon, got nothing")
+        raise UserError(f"expected the path of a {what} after the colon, got nothing")
     try:
         path = Path(where).expanduser()
         decoded = Path(unquote(where)).expanduser()
@@ -95,7 +95,7 @@ def existing(where: str, root: Path, *, what: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{where!r} cannot be the path of a {what} ({error})") from error
     also = "" if path.is_absolute() else f", nor under {root}"
-    raise UserError(f"there is no {what} {where}{also}; check the path")
+    raise UserError(f"there is no {what} {where}{also}. Check the path.")
 
 
 def separated_words(value: str) -> list[str]:
@@ -109,7 +109,7 @@ def separated_words(value: str) -> list[str]:
 
 
 def integer(name: str, options: Mapping[str, str]) -> int | None:
-    """Return an option from 1 to 100,000, None if it is not given.
+    """Return an integer option from 1 to 100,000, None if it is not given.
 
     Raises:
         UserError: if it is not such an integer.

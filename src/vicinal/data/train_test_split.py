@@ -1,4 +1,4 @@
-"""The train/test split of a data set that has no test split."""
+"""Split a data set that has no test split."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def train_test_rows(
     """Split the rows of a data set that has no test split.
 
     Args:
-        targets: ``(n,)`` int64 classes, the same share of which goes to each split; or float32 real
+        targets: ``(n,)``: int64 classes, of which both splits get the same share, or float32 real
             values, which are split at random.
         fraction: share of test rows, in ``(0, 1)``.
         seed: seed of the random split.
@@ -34,7 +34,9 @@ def train_test_rows(
     """
     from sklearn.model_selection import train_test_split
 
-    stratify = None if targets.is_floating_point() else targets.numpy()  # floats are not classes
+    stratify = (
+        None if targets.is_floating_point() else targets.numpy()
+    )  # real values are not classes
     try:
         train, test = train_test_split(
             np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
@@ -46,8 +48,8 @@ def train_test_rows(
     except ValueError as error:
         raise UserError(
             f"a test fraction of {fraction} cannot split {len(targets)} examples so that every "
-            f"class is in both splits; {_rarest(targets, classes)}try another fraction, or leave "
-            f"that class out ({error})"
+            f"class is in both splits ({error}). {_rarest(targets, classes)}Try another fraction, "
+            "or remove that class."
         ) from error
     return train, test
 
@@ -58,4 +60,4 @@ def _rarest(targets: Tensor, classes: Sequence[str]) -> str:
     counts = targets.bincount()
     rarest = int(counts.argmin())
     name = classes[rarest] if rarest < len(classes) else str(rarest)
-    return f"class {name} has {int(counts[rarest])}; "
+    return f"class {name} has {int(counts[rarest])}. "
