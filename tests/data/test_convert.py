@@ -124,7 +124,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
     for name in ("set.rec", "set", "set.npz"):
         convert(data, tmp_path / name)
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        with pytest.raises(UserError, match=r"exists already; choose another name"):
+        with pytest.raises(UserError, match=r"exists already. Choose another name"):
             convert(data, tmp_path / name)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, options, message):
 
 def test_tables_go_into_npz_alone(tmp_path):
     iris = load("iris")
-    with pytest.raises(UserError, match=r"got torch.float32 \(4,\); convert to NAME.npz"):
+    with pytest.raises(UserError, match=r"got torch.float32 \(4,\)\. Convert to NAME.npz"):
         convert(iris, tmp_path / "iris.rec")
     convert(iris, tmp_path / "iris.npz")
     back = load("npz:iris.npz", root=tmp_path)

@@ -1,4 +1,4 @@
-"""Conversion of data sets to MXNet's records, folders of images, or one npz file."""
+"""Convert data sets to MXNet's records, folders of images, or one npz file."""
 
 import io
 import math
@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 ReportSkipped = Callable[[str, str], None]
 
 _CHUNK = 1024
-_PIECE = 1 << 26  # bytes that are read together
+_PIECE = 1 << 26  # bytes that are read at once
 
 
 def convert(
@@ -35,19 +35,19 @@ def convert(
     progress: Progress = lambda split, done, of: None,
     skipped: ReportSkipped = lambda split, sentence: None,
 ) -> list[Path]:
-    """Write a data set in another format, which the name of the output decides.
+    """Write a data set in another format, which follows from the name of the output.
 
-    ``NAME.npz`` is a file for ``load("npz:NAME.npz")``. ``NAME.rec`` becomes ``NAME_train.rec``
-    and ``NAME_test.rec`` with an index each, which MXNet reads too, and ``NAME_classes.txt``. Any
-    other name is a folder with ``train`` and ``test``, and a folder for each class in them. Files
-    have temporary names until they are complete.
+    ``NAME.npz`` is a file for ``load("npz:NAME.npz")``. For ``NAME.rec``, the files are
+    ``NAME_train.rec`` and ``NAME_test.rec``, each with an index, which MXNet reads too, and
+    ``NAME_classes.txt``. Any other name is a folder, with the folders ``train`` and ``test`` and in
+    them one folder per class. Files have temporary names until they are complete.
 
     Args:
         data: the data set. Load it with ``in_memory=0`` to copy encoded images byte for byte.
         out: path of the output.
         encoding: of images in records and folders. ``"same"`` keeps the bytes of encoded images
             and writes pixels as PNG, which is lossless; ``"raw"`` writes pixels, in records only.
-        quality: of JPEG, 1 to 100; colors in half resolution, as MXNet and OpenCV write it.
+        quality: of JPEG, 1 to 100. Colors have half the resolution, as in MXNet and OpenCV.
         progress: called with the split, the number of examples written, and their total.
         skipped: called with the split and a sentence for each example that cannot be read.
 
@@ -60,7 +60,7 @@ def convert(
     if encoding not in ENCODINGS:
         raise UserError(unknown("encoding", encoding, ENCODINGS))
     if not 1 <= quality <= 100:
-        raise UserError(f"quality: expected an integer from 1 to 100, got {quality}")
+        raise UserError(f"quality: expected an integer from 1 to 100, got {quality}.")
     for name, split in data.splits.items():
         for sentence in split.skipped:
             skipped(name, sentence)
@@ -70,12 +70,14 @@ def convert(
     if data.train.inputs.dtype != torch.uint8:
         raise UserError(
             f"{out}: records and folders hold images, got {data.train.inputs.dtype} "
-            f"{tuple(data.train.inputs.shape[1:])}; convert to NAME.npz instead"
+            f"{tuple(data.train.inputs.shape[1:])}. Convert to NAME.npz instead."
         )
     if out.suffix == ".rec":
         return writer.records()
     if encoding == "raw":
-        raise UserError(f"{out}: a folder holds encoded images; use png, or NAME.rec for raw ones")
+        raise UserError(
+            f"{out}: a folder holds encoded images. Use png, or NAME.rec for raw pixels."
+        )
     return [writer.folder()]
 
 
@@ -100,9 +102,8 @@ class _Writer:
             for rows, inputs in self._chunks(name, split):
                 chunks.append(inputs.permute(0, 2, 3, 1).numpy() if images else inputs.numpy())
                 kept.append(rows)
-                self.progress(name, int(rows[-1]) + 1, len(split))
             if not kept:
-                raise UserError(f"no example of the {name} split can be read; nothing was written")
+                raise UserError(f"no example of the {name} split can be read. Nothing was written.")
             arrays[f"{name}_{'images' if images else 'inputs'}"] = np.concatenate(chunks)
             arrays[f"{name}_labels"] = split.targets[torch.cat(kept)].numpy()
         partial = self.out.with_name(f".{self.out.name}.part")
@@ -135,8 +136,6 @@ class _Writer:
                     lines.write(f"{number}\t{file.tell()}\n")
                     labels = split.targets[row].reshape(-1).tolist()
                     write_record(file, pack_image(labels, number, content))
-                    if number % _CHUNK == 0 or row == len(split) - 1:
-                        self.progress(name, row + 1, len(split))
             put_in_place(index, path.with_suffix(".idx"))
             put_in_place(record, path)
             written += [path, path.with_suffix(".idx")]
@@ -149,7 +148,9 @@ class _Writer:
         _check_new(self.out)
         classes = self.data.classes
         if not classes:
-            raise UserError(f"{self.out}: a folder needs classes, got real-valued targets")
+            raise UserError(
+                f"{self.out}: a folder needs classes, got real-valued targets. Convert to NAME.npz."
+            )
         self._check_class_names(
             "name a folder", lambda name: name[:1] not in {"", "."} and not set("/\\\0") & set(name)
         )
@@ -158,7 +159,7 @@ class _Writer:
             if (counts == 0).any():
                 raise UserError(
                     f"class {classes[int(counts.argmin())]} has no example in the {name} split, "
-                    "and a folder needs all classes in all splits; convert to NAME.npz instead"
+                    "and a folder needs all classes in all splits. Convert to NAME.npz instead."
                 )
         partial = self.out.with_name(f".{self.out.name}.part")
         if partial.exists():  # of an interrupted conversion
@@ -172,22 +173,20 @@ class _Writer:
                 label = classes[int(split.targets[row])]
                 path = partial / folders[name] / label / f"{row:0{digits}d}.{ending}"
                 path.write_bytes(content)
-                if row % _CHUNK == 0 or row == len(split) - 1:
-                    self.progress(name, row + 1, len(split))
         put_in_place(partial, self.out)
         return self.out
 
     def _check_class_names(self, purpose: str, fits: Callable[[str], bool]) -> None:
         for name in self.data.classes:
             if not fits(name):
-                raise UserError(f"the class name {name!r} cannot {purpose}; rename it")
+                raise UserError(f"the class name {name!r} cannot {purpose}. Rename it.")
             if self.data.classes.count(name) > 1:
-                raise UserError(f"the class name {name!r} is repeated; rename one")
+                raise UserError(f"the class name {name!r} is repeated. Rename one.")
 
     def _encoded(self, name: str, split: Split) -> Iterator[tuple[int, bytes, str]]:
         """Yield rows, their encoded images, and the suffix of such a file."""
         stored = split.inputs if isinstance(split.inputs, StoredImages) else None
-        # Gray images may come from color files.
+        # The files of gray images may have colors, so only color images are copied.
         same = (
             self.encoding == "same"
             and stored is not None
@@ -206,7 +205,7 @@ class _Writer:
                     yield row, *_encode(pixels, self.encoding, self.quality)
 
     def _chunks(self, name: str, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rows and their inputs, up to a thousand at a time."""
+        """Yield rows and their inputs, up to about a thousand at a time."""
         each = max(1, math.prod(split.inputs.shape[1:]) * split.inputs.dtype.itemsize)
         for rows in torch.arange(len(split)).split(max(1, min(_CHUNK, _PIECE // each))):
             read = split.read(rows.tolist())
@@ -214,6 +213,7 @@ class _Writer:
                 self.skipped(name, sentence)
             if len(read.kept):
                 yield rows[torch.from_numpy(read.kept)], read.inputs
+            self.progress(name, int(rows[-1]) + 1, len(split))
 
 
 def _encode(pixels: np.ndarray, encoding: str, quality: int) -> tuple[bytes, str]:
@@ -241,6 +241,6 @@ def _suffix(content: bytes) -> str:
 
 def _check_new(path: Path) -> None:
     if path.exists():
-        raise UserError(f"{path} exists already; choose another name, or delete it first")
+        raise UserError(f"{path} exists already. Choose another name, or delete it first.")
     if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}; create it first")
+        raise UserError(f"{path}: there is no folder {path.parent}. Create it first.")

@@ -71,11 +71,9 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
         raise _other_kind(spec, _KINDS[kind], preparation)
     for name in ("white", "shape"):
         if name in made and made[name] != preparation.get(name):
-            resizable = name == "shape" and "size" in _OPTIONS.get(spec.name, ())
             raise UserError(
                 f"{_named(spec)}: expected {_KINDS[kind]} with {name} "
-                f"{_written(preparation.get(name))} as in the training, got {_written(made[name])}"
-                + (". Try size=N." if resizable else "")
+                f"{_written(preparation.get(name))} as in the training, got {_written(made[name])}."
             )
     if kind == "sound" and any(made.get(name) != preparation.get(name) for name in _SOUND):
         raise _other_kind(spec, "recordings prepared in another way", preparation)

@@ -13,7 +13,7 @@ from vicinal.data.tables.delimited_text import first_row, read_delimited_text, r
 from vicinal.data.tables.table import Kind, Table, check_size, damaged
 from vicinal.errors import UserError
 
-TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data", ".labels")
+TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data")
 FORMATS = (*TEXT_FORMATS, ".arff", ".parquet")
 
 _ATTRIBUTE = re.compile(r"\s*@attribute", re.IGNORECASE)
