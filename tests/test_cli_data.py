@@ -65,7 +65,7 @@ def test_skipped_examples_are_reported(vicinal, tmp_path):
     refused = vicinal("data", "info", f"folder:{tmp_path / 'out'}")
     assert refused.exit_code == 2
     assert refused.stderr.startswith("vicinal: ")
-    assert "3/00003.png: a PNG cannot be decoded" in refused.stderr
+    assert "3/00003.png: the image cannot be decoded" in refused.stderr
     told = vicinal("data", "info", f"folder:{tmp_path / 'out'}", "--skip-bad").output
     assert "skipped in train: 1" in told
     assert "3/00003.png" in told.replace("\n", "")
@@ -94,7 +94,7 @@ def test_convert_reports_what_it_skipped(vicinal, tmp_path, name):
     assert done.exit_code == 0
     (told,) = [line for line in done.stderr.splitlines() if "skipped in" in line]
     assert told.startswith("vicinal: skipped in train: ")
-    assert told.endswith("(unknown format); it is damaged, incomplete or not an image")
+    assert told.endswith("(unknown format). It is damaged, incomplete or not an image.")
     assert "3/00003.png" in told
 
 
