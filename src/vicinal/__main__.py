@@ -22,7 +22,6 @@ def main() -> None:
     except SystemExit as end:
         if end.code == interrupts.CODE:  # Ctrl-C during a slow exit would look like a crash
             sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(interrupts.CODE)
         raise
 

@@ -25,8 +25,7 @@ class StudyResult(NamedTuple):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row for each arm under each condition: accuracy, interval, difference, verdict."""
-        rows: list[dict[str, Any]] = self.summary["rows"]
-        return rows
+        return list(self.summary["rows"])
 
 
 def study(
@@ -82,7 +81,8 @@ def study(
             resolved = changed_recipe(recipe, seeds=seeds, epochs=epochs, source=data)
         folder = Path("runs") / resolved.name if out is None else Path(out)
         with open_study(resolved, folder) as opened:
-            with StudyProgress(Terminal(stderr=True, quiet=quiet)) as progress:
+            progress = StudyProgress(Terminal(stderr=True, quiet=quiet))
+            with progress.bars:
                 run_study(opened, progress)
             failures = opened.failures()
             summary = summarize(resolved, opened.results(), failures)

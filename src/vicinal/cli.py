@@ -2,6 +2,7 @@
 
 import io
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,6 @@ def study(
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
         from vicinal import api
-        from vicinal.reports.study_report import PAGE
         from vicinal.reports.study_tables import print_study
         from vicinal.reports.terminal import Terminal
         from vicinal.studies.summary import summary_text
@@ -109,7 +109,7 @@ def study(
             sys.stdout.write(summary_text(done.summary))
         else:
             print_study(done.summary, Terminal())
-            _print(f"report: {done.folder / PAGE}")
+            _print(f"report: {done.folder / 'report.html'}")
         if done.failures:
             raise typer.Exit(TRIALS_FAILED)
 
@@ -155,8 +155,8 @@ def train(
         resolved = read_recipe(recipe, variant=variant, epochs=epochs, source=data)
         if arm not in resolved.arms:
             raise UserError(unknown("arm", arm, resolved.arms))
-        count = resolved.training_of(arm).epochs
-        with TrainProgress(Terminal(stderr=True), count) as progress:
+        progress = TrainProgress(Terminal(stderr=True), resolved.training_of(arm).epochs)
+        with progress.bars:
             result = train_one(
                 resolved,
                 Trial(arm, corrupted, seed),
@@ -242,7 +242,7 @@ def show(
     ] = 1.0,
     seed: Annotated[int, Option(help="Seed of partners, lam and regions.", **_SEEDS)] = 0,
     size: Annotated[int, Option(help="Number of examples.", min=2, max=16)] = 6,
-    out: Annotated[Path, Option(help="File to write: .svg or .png.")] = Path("mixed.svg"),
+    out: Annotated[Path, Option(help="The .svg file to write.")] = Path("mixed.svg"),
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -396,9 +396,7 @@ def _print_paths(paths: list[Path], json: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(dumps(value, indent=2) + "\n")
 
 
 def _print(sentence: str) -> None:

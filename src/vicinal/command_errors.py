@@ -1,7 +1,5 @@
 """Errors of a command: one sentence and an exit code, or a traceback with ``--debug``."""
 
-import os
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -32,12 +30,8 @@ def errors_reported(debug: bool, *, stopped: str = "stopped") -> Iterator[None]:
     try:
         with extras_named():
             yield
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):  # Typer handles a reader that closed our output
         raise
-    except BrokenPipeError:
-        # The reader of our output has closed it; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(141) from None
     except (Exception, KeyboardInterrupt) as error:
         if interrupts.caused(error):
             report(stopped)

@@ -3,9 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-_LONGEST = 100
-"""Characters of an unknown name that a message shows."""
-
 
 class UserError(ValueError):
     """An error that the user can fix.
@@ -38,7 +35,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
         "there is no network 'smal-cnn'; did you mean 'small-cnn'? (there are: small-cnn, mlp)"
     """
     names = list(known)
-    name = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+    name = name if len(name) <= 100 else f"{name[:100]}..."
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no {what} {name!r}{guess} (there are: {', '.join(names)})"

@@ -27,22 +27,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            put_in_place(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        put_in_place(temporary, path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}. Free some space, or choose another "
             "folder with --out. Finished work is kept: run the same command to resume."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Sync a finished file, or all files of a folder, and rename it into place."""
+    """Rename a finished file or folder into place, so that it survives a power failure."""
     if temporary.is_dir():
         if os.name == "posix":
             os.sync()  # there may be millions of files in it
@@ -50,7 +48,15 @@ def put_in_place(temporary: Path, path: Path) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    if os.name == "posix":
+        parent = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
+                raise
+        finally:
+            os.close(parent)
 
 
 def sweep(folder: Path) -> None:
@@ -62,17 +68,3 @@ def sweep(folder: Path) -> None:
     for place in ("", "figures/", "trials/*/"):
         for path in folder.glob(f"{place}.*{TEMPORARY}"):
             path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable, if the system supports it."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
-            raise
-    finally:
-        os.close(handle)

@@ -27,12 +27,7 @@ def clean_up_first() -> None:
 
 
 def caused(error: BaseException | None) -> bool:
-    """Return whether ``KeyboardInterrupt`` led to an error, such as one of stopped workers.
-
-    Example:
-        >>> caused(RuntimeError("unrelated"))
-        False
-    """
+    """Return whether ``KeyboardInterrupt`` led to an error, such as one of stopped workers."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

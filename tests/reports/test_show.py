@@ -146,24 +146,12 @@ def test_no_two_elements_share_a_name(shown):
     assert len(names) == len(set(names)) > 32
 
 
-@pytest.mark.parametrize("name", ["mixed.svg", "mixed.png"])
-def test_the_same_seed_draws_the_same_file_and_another_seed_another(tmp_path, name):
-    files = [tmp_path / str(k) / name for k in range(3)]
+def test_the_same_seed_draws_the_same_file_and_another_seed_another(tmp_path):
+    files = [tmp_path / f"{k}.svg" for k in range(3)]
     for file, seed in zip(files, (1, 1, 2), strict=True):
         run_show(["cutmix"], size=2, seed=seed, out=file)
     one, again, other = (file.read_bytes() for file in files)
     assert one == again != other
-
-
-def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
-    run_show(["mixup"], size=2, out=tmp_path / "mixed.PNG")
-    image = Image.open(tmp_path / "mixed.PNG")
-    assert image.getpixel((1, image.height - 2))[:3] == (255, 255, 255)
-    # Colors that stand for variables of a page would be almost black, with a trace of color.
-    shades = {color[:3] for _, color in image.getcolors(1 << 20)}
-    assert (28, 33, 38) in shades
-    assert (1, 0, 1) not in shades
-    assert "MixUp: " in image.info["Description"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +161,7 @@ def test_a_png_is_dark_on_white_and_carries_its_words(tmp_path):
         ({"alpha": 0.0}, "--alpha: expected a positive .*, got 0.0. Try 1"),
         ({"alpha": math.nan}, "--alpha: expected .* got nan"),
         ({"alpha": math.inf}, "--alpha: expected a positive finite .* got inf"),
-        ({"out": Path("mixed.jpg")}, r"--out: expected .* \.svg or \.png, got 'mixed.jpg'"),
+        ({"out": Path("mixed.jpg")}, r"--out: expected .* \.svg, got mixed.jpg"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(tmp_path, options, sentence):

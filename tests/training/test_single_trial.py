@@ -161,7 +161,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_pat
         ({"training.accumulation_steps": 5}, [], "training.batch_size: expected a multiple of 5"),
         ({}, ["--arm", "mixpu"], "no arm 'mixpu'; did you mean 'mixup'"),
         ({}, ["--logger", "tb"], "no logger 'tb'"),
-        ({}, ["--corrupted", "40"], "--corrupted: expected a fraction from 0 to 1"),
+        ({}, ["--corrupted", "40"], "Invalid value for '--corrupted'"),
         ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),
         ({}, ["--devices", "1", "--strategy", "dpp"], "no strategy 'dpp'"),
         ({}, ["--out", tmp_path / "thesis"], "expected a training or an empty folder"),

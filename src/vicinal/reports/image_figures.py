@@ -48,7 +48,6 @@ def image_rows(
     size: tuple[float, float],
     *,
     fontsize: float = 8,
-    outline: str = ARM_COLORS[2],
 ) -> Figure:
     """Draw rows of images, whose values are 0 for black and ``brightest`` for white.
 
@@ -57,7 +56,6 @@ def image_rows(
         brightest: the value of white.
         size: of the figure, in inches.
         fontsize: of the captions, in points.
-        outline: the color around regions.
     """
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(len(row.images) for row in rows), squeeze=False)
@@ -74,11 +72,11 @@ def image_rows(
             if row.captions:
                 axes.set_xlabel(row.captions[k], fontsize=fontsize)
             if row.regions is not None:
-                _draw_outline(axes, np.asarray(row.regions[k]), outline)
+                _draw_outline(axes, np.asarray(row.regions[k]))
     return figure
 
 
-def _draw_outline(axes: Any, region: Any, color: str) -> None:
+def _draw_outline(axes: Any, region: Any) -> None:
     """Draw the edges between the pixels inside and outside a region."""
     inside, gap = np.pad(region, 1), (np.nan, np.nan)
     across = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
@@ -94,7 +92,7 @@ def _draw_outline(axes: Any, region: Any, color: str) -> None:
                 path[-1] = end
             else:
                 path += [gap, start, end]
-    axes.plot(*(np.array(path).T - 0.5), color=color, linewidth=1, clip_on=False)
+    axes.plot(*(np.array(path).T - 0.5), color=ARM_COLORS[2], linewidth=1, clip_on=False)
 
 
 def blends_figure(path: Path) -> SvgFigure:
@@ -104,19 +102,16 @@ def blends_figure(path: Path) -> SvgFigure:
     own, partners = (
         [visible(str(name)) for name in stored[key]] for key in ("own_class", "met_class")
     )
-    short = [[shortened(name, 16) for name in names] for names in (own, partners)]
     blends = list(zip(stored["lam"].tolist(), own, partners, strict=True))
-    terms = zip(stored["lam"].tolist(), *short, strict=True)
-    rows = [
-        ImageRow("own", stored["own"], short[0]),
-        ImageRow("partner", stored["met"], short[1]),
-        ImageRow(
-            "blend",
-            stored["blend"],
-            [f"{lam:.2f} · {a}\n+ {1 - lam:.2f} · {b}" for lam, a, b in terms],
-        ),
+    terms = [
+        f"{lam:.2f} · {shortened(a)}\n+ {1 - lam:.2f} · {shortened(b)}" for lam, a, b in blends
     ]
-    longest = max(map(len, short[0])) + len("+ 0.00 · ")
+    rows = [
+        ImageRow("own", stored["own"], [shortened(name) for name in own]),
+        ImageRow("partner", stored["met"], [shortened(name) for name in partners]),
+        ImageRow("blend", stored["blend"], terms),
+    ]
+    longest = max(len(shortened(name)) for name in own) + len("+ 0.00 · ")
     with figure_style():
         width = max(4.4, 0.6 + 0.071 * len(blends) * longest)
         figure = image_rows(rows, float(stored["brightest"]), (width, 2.75), fontsize=7)
@@ -146,6 +141,6 @@ def write_examples(spec: str, data: DataSet, out: Path) -> None:
     with figure_style():
         size = (0.62 * _EXAMPLES + 1.2, 0.62 * len(rows) + 0.1)
         figure = image_rows(rows, data.brightest or 1, size)
-        names = ", ".join(data.classes[:_CLASSES]) or "no classes"
+        names = ", ".join(data.classes[:_CLASSES])
         text = f"The first training examples of {spec}, a row for each class: {names}."
         write_whole(out, standalone_svg(to_svg("examples", text, figure)))

@@ -4,7 +4,6 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +22,7 @@ from vicinal.training.settings import Recipe
 
 
 class TrainProgress:
-    """A context manager that shows epochs: a bar on a terminal, or a line for each in a log.
+    """Shows epochs: a bar on a terminal inside ``with self.bars``, or a line for each in a log.
 
     Args:
         console: where to show them.
@@ -37,17 +36,8 @@ class TrainProgress:
         """Begin at zero."""
         self._console, self._of = console, epochs
         note = TextColumn("{task.fields[note]}", markup=False)
-        self._bars = _bars(console, MofNCompleteColumn(), note)
-        self._epochs = self._bars.add_task("epoch", total=epochs, note="")
-
-    def __enter__(self) -> Self:
-        """Show the bars."""
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the bars."""
-        self._bars.stop()
+        self.bars = _bars(console, MofNCompleteColumn(), note)
+        self._epochs = self.bars.add_task("epoch", total=epochs, note="")
 
     def log(self, sentence: str) -> None:
         """Print a sentence."""
@@ -59,7 +49,7 @@ class TrainProgress:
             f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.2f} %, "
             f"{row.seconds:,.0f} s"
         )
-        self._bars.update(self._epochs, completed=row.epoch, note=note)
+        self.bars.update(self._epochs, completed=row.epoch, note=note)
         if not self._console.is_terminal and row.seconds / row.epoch >= self.slow:
             self.log(f"epoch {row.epoch}/{self._of}: {note}")
 
@@ -72,14 +62,14 @@ class StudyProgress(TrainProgress):
     def __init__(self, console: Console) -> None:
         """Show it on ``console``."""
         super().__init__(console, None)
-        self._trials = self._bars.add_task("trials", total=None, note="")
+        self._trials = self.bars.add_task("trials", total=None, note="")
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
         """Show how many trials there are, and how many are finished already."""
         self._recipe = recipe
         self._total, self._done, self._trained = total, done, 0
         self._began = time.monotonic()
-        self._bars.update(self._trials, total=total, completed=done)
+        self.bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
             self.log(f"resuming: {done} of {total} trials are finished")
 
@@ -91,8 +81,7 @@ class StudyProgress(TrainProgress):
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
         self._of = self._recipe.training_of(trial.arm).epochs
-        name = self._name(trial.arm, trial.corrupted, trial.seed)
-        self._bars.reset(self._epochs, description=name, total=self._of)
+        self.bars.reset(self._epochs, description=self._name(trial), total=self._of)
 
     def finish(self, result: Result) -> None:
         """Count a finished trial, and print a line about it in a log."""
@@ -100,23 +89,22 @@ class StudyProgress(TrainProgress):
         self._trained += 1
         seconds = (time.monotonic() - self._began) / self._trained * (self._total - self._done)
         left = f"{datetime.timedelta(seconds=round(seconds))} left"
-        self._bars.update(self._trials, completed=self._done, note=left)
+        self.bars.update(self._trials, completed=self._done, note=left)
         if not self._console.is_terminal:
-            name = self._name(result.arm, result.corrupted, result.seed)
             self.log(
-                f"[{self._done}/{self._total}] {name}: {100 * result.test_accuracy:.1f} % "
-                f"in {result.seconds:.1f} s, {left}"
+                f"[{self._done}/{self._total}] {self._name(result)}: "
+                f"{100 * result.test_accuracy:.1f} % in {result.seconds:.1f} s, {left}"
             )
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Count a failed trial, and report why it failed."""
         self._total -= 1
-        self._bars.update(self._trials, total=self._total)
-        self.log(f"failed: {self._name(trial.arm, trial.corrupted, trial.seed)}: {reason}")
+        self.bars.update(self._trials, total=self._total)
+        self.log(f"failed: {self._name(trial)}: {reason}")
 
-    def _name(self, arm: str, corrupted: float, seed: int) -> str:
-        title = visible(self._recipe.arms[arm].title)
-        return f"{title}, {condition_name(corrupted)}, seed {seed}"
+    def _name(self, trial: Trial | Result) -> str:
+        title = visible(self._recipe.arms[trial.arm].title)
+        return f"{title}, {condition_name(trial.corrupted)}, seed {trial.seed}"
 
 
 @contextmanager

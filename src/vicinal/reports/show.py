@@ -1,6 +1,5 @@
 """A figure of mixing: a batch, its partners, and what each policy makes of them."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.files import write_whole
 from vicinal.mixing import CutMix, DirichletMixUp, FMix, MixUp, Plan, Policy, ResizeMix, Shuffle
 from vicinal.reports.image_figures import ImageRow, image_rows
-from vicinal.reports.svg import ARM_COLORS, COLORS_LIGHT, figure_style, standalone_svg, to_svg
+from vicinal.reports.svg import figure_style, standalone_svg, to_svg
 
 _OTHERS = Shuffle(meet_self=False)
 
@@ -28,8 +27,6 @@ POLICIES: dict[str, Callable[[float], Policy]] = {
 }
 """The policies that can be shown, as functions of alpha. All of them draw partners first, so that
 one seed gives all the same partners."""
-
-_PARTNER_TITLES = ("partner", "second partner", "third partner", "further partner")
 
 
 class Batch(NamedTuple):
@@ -63,7 +60,7 @@ def run_show(
         alpha: concentration, positive and finite. ResizeMix does not use it.
         seed: seed of partners, lam and regions.
         size: number of examples, at least 2.
-        out: the file, ending in .svg or .png.
+        out: the file, ending in .svg.
 
     Returns:
         ``file``, and ``rows``: for each policy its name, and for each example ``lam``, the ``own``
@@ -80,21 +77,15 @@ def run_show(
             f"--alpha: expected a positive finite number, got {alpha}. Try 1, which makes all "
             "shares equally likely."
         )
-    if out.suffix.lower() not in {".svg", ".png"}:
-        raise UserError(
-            f"--out: expected a file that ends in .svg or .png, got {str(out)!r}. Try mixed.svg."
-        )
+    if out.suffix.lower() != ".svg":
+        raise UserError(f"--out: expected a file that ends in .svg, got {out}. Try mixed.svg.")
     data = load("digits", test_fraction=0.3, seed=0)
-    inputs, targets = data.train.read(range(size)).inputs, data.train.targets[:size]
-    batch = Batch(inputs, targets, data.classes, brightest=16)
+    batch = Batch(data.train.read(range(size)).inputs, data.train.targets[:size], data.classes, 16)
     chosen = {name: POLICIES[name](alpha) for name in policies or POLICIES}
     plans = {name: draw_plan(policy, batch, seed=seed) for name, policy in chosen.items()}
     titled = {type(chosen[name]).__name__: plan for name, plan in plans.items()}
-    if out.suffix.lower() == ".png":
-        write_whole(out, mixing_png(batch, titled))
-    else:
-        write_whole(out, mixing_svg("mixed", batch, titled))
-    names = [data.classes[k] for k in targets]
+    write_whole(out, mixing_svg("mixed", batch, titled))
+    names = [data.classes[k] for k in batch.targets]
     rows = [
         {
             "policy": name,
@@ -136,16 +127,7 @@ def mixing_svg(name: str, batch: Batch, plans: Mapping[str, Plan]) -> str:
     return svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
 
 
-def mixing_png(batch: Batch, plans: Mapping[str, Plan]) -> bytes:
-    """Draw the same as ``mixing_svg`` as a PNG file, dark on white, with the text as metadata."""
-    file, metadata = io.BytesIO(), {"Description": _text(batch, plans)}
-    with figure_style(ink=COLORS_LIGHT["--ink"], faint=COLORS_LIGHT["--faint"]):
-        figure = _figure(batch, plans, outline=COLORS_LIGHT["--arm2"])
-        figure.savefig(file, format="png", dpi=144, transparent=False, metadata=metadata)
-    return file.getvalue()
-
-
-def _figure(batch: Batch, plans: Mapping[str, Plan], outline: str = ARM_COLORS[2]) -> Figure:
+def _figure(batch: Batch, plans: Mapping[str, Plan]) -> Figure:
     """Draw the batch, then the blends of each plan below those partners that are not drawn yet."""
     names = [batch.classes[k] for k in batch.targets]
     rows = [ImageRow("example", batch.inputs, names)]
@@ -153,9 +135,9 @@ def _figure(batch: Batch, plans: Mapping[str, Plan], outline: str = ARM_COLORS[2
     for title, plan in plans.items():
         for n, partner in enumerate(_partners(plan)):
             if tuple(partner.tolist()) not in seen:
-                partner_title = _PARTNER_TITLES[min(n, len(_PARTNER_TITLES) - 1)]
+                ordinal = f" {n + 1}" if n else ""
                 captions = [names[k] for k in partner]
-                rows.append(ImageRow(partner_title, batch.inputs[partner], captions))
+                rows.append(ImageRow(f"partner{ordinal}", batch.inputs[partner], captions))
                 seen.add(tuple(partner.tolist()))
         captions = [
             "\n+ ".join([f"lam {lam:.2f}\n{first}", *others])
@@ -165,7 +147,7 @@ def _figure(batch: Batch, plans: Mapping[str, Plan], outline: str = ARM_COLORS[2
         rows.append(ImageRow(title, plan.mix(batch.inputs), captions, regions))
     lines = sum(1 + max(text.count("\n") for text in row.captions) for row in rows)
     size = (1.2 + 1.35 * len(names), 1.3 * len(rows) + 0.18 * lines)
-    return image_rows(rows, batch.brightest, size, outline=outline)
+    return image_rows(rows, batch.brightest, size)
 
 
 def _text(batch: Batch, plans: Mapping[str, Plan]) -> str:

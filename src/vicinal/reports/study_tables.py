@@ -7,10 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from vicinal.escaping import visible, with_text
@@ -26,6 +23,7 @@ from vicinal.reports.study_text import (
     split_table,
     study_table,
 )
+from vicinal.reports.terminal import plain_table
 
 _STYLES = {"better": "bold green", "worse": "bold red"}
 
@@ -34,7 +32,7 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a study, and its answer below them, within 80 columns."""
     summary = with_text(summary, visible)
     (_, arm, _, difference, verdict, *_), rows = study_table(summary)
-    table = _table(caption(summary))
+    table = plain_table(padding=0, caption=Text(caption(summary)))
     longest = max(len(text) for row in rows for text in row[:2])
     table.add_column(arm, overflow="fold", min_width=min(longest, 16))
     for name in ("test accuracy, %", difference):
@@ -51,7 +49,7 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     head, rows = published_table(summary)
     if rows:
-        table = _table(PUBLISHED_CAPTION, title=PUBLISHED_TITLE, title_style="bold")
+        table = plain_table(padding=0, title=PUBLISHED_TITLE, caption=PUBLISHED_CAPTION)
         table.add_column(head[0], overflow="fold", min_width=14)
         for name in head[1:3]:
             table.add_column(name, justify="right", no_wrap=True)
@@ -64,22 +62,10 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
         if differences := summary["settings"].get("known_differences"):
             console.print(Text(DIFFERENCES))
             for sentence in differences:
-                console.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2), expand=False))
+                console.print(Text(f"  - {sentence}"))
             console.print()
     for sentence in (*remarks(summary), answer(summary)):
         console.print(Text(sentence))
-
-
-def _table(caption: str, **settings: Any) -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        title_justify="left",
-        caption=Text(caption),
-        caption_justify="left",
-        **settings,
-    )
 
 
 def markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:

@@ -142,9 +142,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
 
 def data_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences on the classes and the data; doubtful ones are warnings."""
-    data = summary.get("data")
-    if not data:
-        return []
+    data = summary["data"]
     classes = data["classes"]
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
     return [

@@ -55,14 +55,14 @@ def arm_color(k: int) -> str:
     return ARM_COLORS[k % len(ARM_COLORS)]
 
 
-def shortened(name: str, most: int) -> str:
-    """Shorten a name to some number of characters."""
+def shortened(name: str, most: int = 16) -> str:
+    """Shorten a name to as many characters as fit below a small image, or to ``most``."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 @contextmanager
-def figure_style(*, ink: str = INK, faint: str = FAINT) -> Iterator[None]:
-    """Use the placeholders for colors, or the given ones, and keep text as text."""
+def figure_style() -> Iterator[None]:
+    """Use the placeholders for colors, and keep text as text."""
     settings: Any = {
         "svg.fonttype": "none",
         "text.parse_math": False,  # a class may be called $x$
@@ -73,11 +73,11 @@ def figure_style(*, ink: str = INK, faint: str = FAINT) -> Iterator[None]:
         "axes.titleweight": "bold",
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.edgecolor": faint,
-        "axes.labelcolor": ink,
-        "text.color": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "xtick.labelsize": 8,
         "ytick.labelsize": 8,
         "legend.fontsize": 8,

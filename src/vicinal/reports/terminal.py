@@ -40,7 +40,8 @@ class Terminal(Console):
 
 def plain_table(*head: str, **settings: Any) -> Table:
     """Return a table with a line below its head; the text of the first column is on the left."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", **settings)
+    left: Any = {"title_justify": "left", "caption_justify": "left"}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, **left, **settings)
     for k, name in enumerate(head):
         table.add_column(name, justify="right" if k else "left")
     return table
@@ -48,12 +49,9 @@ def plain_table(*head: str, **settings: Any) -> Table:
 
 def print_sources(console: Terminal) -> None:
     """Print how data sets are named."""
-    table = plain_table()
-    table.add_column("name", no_wrap=True)
-    table.add_column("contents")
+    width = max(len(source.spec) for source in SOURCES.values())
     for source in SOURCES.values():
-        table.add_row(source.spec, source.holds)
-    console.print(table)
+        console.print(f"{source.spec:{width}}  {source.holds}")
 
 
 def print_description(spec: str, described: Mapping[str, Any], console: Terminal) -> None:
