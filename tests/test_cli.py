@@ -235,7 +235,7 @@ def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):
         (("show", "--alpha", "-1"), "alpha"),
     ],
 )
-def test_errors_of_the_other_commands_are_one_sentence(words, sentence, vicinal, tmp_path):
+def test_errors_of_show_are_one_sentence(words, sentence, vicinal, tmp_path):
     done = vicinal(*words)
     assert done.exit_code == 2
     assert done.stderr.startswith("vicinal: ")

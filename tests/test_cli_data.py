@@ -98,7 +98,7 @@ def test_convert_reports_what_it_skipped(vicinal, tmp_path, name):
     assert "3/00003.png" in told
 
 
-def test_an_unknown_name_is_refused_with_the_nearest(vicinal):
+def test_the_error_for_an_unknown_name_suggests_the_nearest(vicinal):
     for words in (("info", "cifar1"), ("fetch", "cifar1"), ("convert", "cifar1", "x.rec")):
         refused = vicinal("data", *words)
         assert refused.exit_code == 2

@@ -54,7 +54,7 @@ def test_every_command_has_an_example_that_is_a_command():
         assert example.startswith("vicinal ")
 
 
-def test_every_example_runs_as_it_is_written(folder, vicinal, monkeypatch):
+def test_every_example_in_the_help_runs(folder, vicinal, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.delenv("VICINAL_DATA", raising=False)
     read = recipe.read_recipe
@@ -82,21 +82,26 @@ def fetch_nothing(name, root, *, progress):
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_its_page_fits_80_columns_and_describes_every_option(path, vicinal):
+def test_each_help_page_fits_80_columns_and_describes_every_option(path, vicinal):
     page = vicinal(*path, "--help").stdout
     assert max(map(len, page.splitlines())) <= 80
     for option in COMMANDS[path].params:
         assert option.help, option.name
 
 
-def test_summaries_of_commands_are_whole(vicinal):
+def test_no_summary_of_a_command_is_truncated(vicinal):
     for path in ((), ("data",)):
         page = vicinal(*path, "--help").stdout
         assert not [line for line in page.splitlines()[1:] if line.endswith("...")]
 
 
-def test_the_recipes_that_come_along_are_listed():
+def test_the_shipped_recipes_are_listed():
     for path in ("study", "train"):
         (argument,) = (one for one in COMMANDS[path,].params if one.name == "recipe")
         listed = argument.help.split(", or ")[0].split(", ")
         assert listed == recipe.shipped()
+
+
+def test_the_data_sets_that_can_be_fetched_are_listed():
+    (argument,) = (one for one in COMMANDS["data", "fetch"].params if one.name == "name")
+    assert argument.help.rstrip(".").replace(" or ", ", ").split(", ") == list(fetch.ARCHIVES)

@@ -76,7 +76,7 @@ def test_ctrl_c_at_any_moment_is_one_sentence_and_130(code):
     assert (done.returncode, done.stderr) == (130, "vicinal: stopped\n")
 
 
-def test_a_process_that_ignores_ctrl_c_still_does():
+def test_a_process_that_ignores_ctrl_c_continues_to_ignore_it():
     code = (
         "import signal, sys; sys.argv = ['vicinal']; signal.signal(2, signal.SIG_IGN);"
         "from vicinal import interrupts;"
@@ -96,7 +96,7 @@ def test_a_process_that_ignores_ctrl_c_still_does():
         (ValueError("memory of an elephant"), False),
     ],
 )
-def test_memory_that_ran_out_is_known_in_every_form(error, exhausted, vicinal, monkeypatch):
+def test_errors_of_exhausted_memory_are_recognized(error, exhausted, vicinal, monkeypatch):
     assert out_of_memory(error) is exhausted
 
     def fail(*_, **__):

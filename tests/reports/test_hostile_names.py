@@ -138,7 +138,7 @@ def test_classes_of_any_name_can_be_drawn(tmp_path, hostile):
     assert "猫 ก \ue000" in "".join(root.itertext())
 
 
-def test_rich_styles_are_left_to_us(hostile):
+def test_our_own_styles_are_the_only_escape_sequences(hostile):
     console = Terminal(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=200)
     console.print(Text(f"ours {hostile}", "bold red"))
     shown = console.file.getvalue()
@@ -146,7 +146,7 @@ def test_rich_styles_are_left_to_us(hostile):
     assert isinstance(console, Console)
 
 
-def test_ordinary_words_stay_as_they_are():
+def test_ordinary_text_is_not_escaped():
     title = "Größe 猫 (α = 0.2), 50 %; x -> y"
     row = {"arm": "a", "condition": "true labels", "n": 1, "accuracy": 1.0, "low": None}
     row |= {"high": None, "difference": None, "difference_low": None, "difference_high": None}

@@ -57,7 +57,7 @@ def summarized(small_recipe):
     return of
 
 
-def test_a_row_of_as_many_epochs_has_what_was_measured_under_true_labels(summarized):
+def test_a_row_with_the_same_number_of_epochs_has_our_result_with_true_labels(summarized):
     summary = summarized()
     first, _, long = summary["published"]
     row = summary["rows"][0]
@@ -82,7 +82,7 @@ def test_the_epochs_are_those_of_the_arm(summarized):
     assert [row["measured"] for row in summary["published"]] == [None, 91.0, 91.0]
 
 
-def test_an_arm_of_which_others_have_other_epochs_comes_first_and_alone(summarized):
+def test_an_arm_that_was_published_for_other_epochs_only_has_its_own_row_first(summarized):
     summary = summarized(**{"arms.mixup.training": {"epochs": 3}})
     first, *others = published_table(summary)[1]
     ours = "91.00 [78.29, 100.00] (n = 2)"
@@ -96,7 +96,9 @@ def test_without_true_labels_nothing_is_compared(summarized):
     assert [row["measured"] for row in summary["published"]] == [None] * 3
 
 
-def test_the_lines_have_interval_and_number_of_seeds_or_say_that_there_is_none(summarized):
+def test_each_row_has_an_interval_and_the_number_of_seeds_or_says_that_it_has_no_interval(
+    summarized,
+):
     several, one = summarized(), summarized(seeds=1)
     # Mean of 90 and 92; standard error 1, t(0.975, 1) = 12.7062.
     assert [row[3] for row in published_table(several)[1]] == [
@@ -150,7 +152,7 @@ def test_a_report_without_published_rows_does_not_mention_them():
     assert csv_text(summary["rows"]) == (RESULTS / "table.csv").read_text()
 
 
-def test_the_folder_and_the_page_have_them_too(study_with_rows):
+def test_the_folder_and_the_page_have_the_published_rows(study_with_rows):
     folder, _ = study_with_rows
     summary = json.loads((folder / "summary.json").read_text())
     assert (folder / "published.csv").read_text() == csv_text(summary["published"])
@@ -169,6 +171,6 @@ def test_a_deleted_table_of_published_rows_is_written_again(study_with_rows, vic
     assert (folder / "published.csv").read_text() == before
 
 
-def test_a_study_without_them_has_no_such_file(finished_study):
+def test_a_study_without_published_rows_has_no_file_of_them(finished_study):
     assert not (finished_study / "published.csv").exists()
     assert "Published" not in (finished_study / "report.html").read_text()

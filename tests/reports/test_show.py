@@ -49,7 +49,7 @@ def words(figure):
     return [element.text for element in figure.iter(f"{SVG}text")]
 
 
-def test_there_is_a_tile_for_each_example_partner_and_policy(shown):
+def test_there_is_an_image_for_each_example_partner_and_policy(shown):
     _, figure = shown
     # The examples, their partners, four policies, the third parents, and their blend.
     assert len(tiles(figure)) == 4 * (1 + 1 + 4 + 1 + 1)
@@ -85,7 +85,7 @@ def test_the_numbers_are_those_of_plans_drawn_by_hand(shown):
             assert lam + sum(share) == pytest.approx(1)
 
 
-def test_blended_tiles_are_worked_out_from_the_scans(shown):
+def test_blended_images_equal_a_calculation_from_the_scans(shown):
     numbers, figure = shown
     own, partner, blend = (np.stack(tiles(figure)[4 * k : 4 * k + 4]) for k in range(3))
     scans = {np.round(scan * 255 / 16).astype(np.uint8).tobytes() for scan in load_digits().images}
@@ -95,7 +95,7 @@ def test_blended_tiles_are_worked_out_from_the_scans(shown):
     np.testing.assert_allclose(blend, lam * own + (1 - lam) * partner, atol=8.5)
 
 
-def test_lam_and_the_label_stand_under_each_tile(tmp_path):
+def test_lam_and_the_label_are_below_each_image(tmp_path):
     images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     batch = Batch(images, torch.tensor([1, 0]), ("temple", "flower"))
     plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.625, 1.0]))
@@ -114,7 +114,7 @@ def test_lam_and_the_label_stand_under_each_tile(tmp_path):
     assert text.count("partner") == 1
 
 
-def test_the_line_goes_around_what_the_partner_shows():
+def test_the_outline_surrounds_the_pixels_of_the_partner():
     region = torch.zeros(1, 6, 6, dtype=torch.bool)
     region[0, 1:3, 2:6] = True
     batch = Batch(torch.zeros(1, 1, 6, 6, dtype=torch.uint8), torch.tensor([0]), ("a",))
@@ -164,14 +164,14 @@ def test_the_same_seed_draws_the_same_file_and_another_seed_another(tmp_path):
         ({"out": Path("mixed.jpg")}, r"--out: expected .* \.svg, got mixed.jpg"),
     ],
 )
-def test_a_bad_value_is_refused_in_one_sentence(tmp_path, options, sentence):
+def test_a_bad_value_is_an_error_of_one_line(tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         run_show(**({"out": tmp_path / "mixed.svg"} | options))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_cannot_be_written_is_said_so(tmp_path):
+def test_an_error_names_a_file_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"mixed\.svg cannot be written: .*--out"):
         run_show(["mixup"], size=2, out=tmp_path / "file" / "mixed.svg")

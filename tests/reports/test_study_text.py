@@ -44,7 +44,7 @@ def summary():
     }
 
 
-def test_the_answer_puts_the_news_first_and_names_interval_and_difference(summary):
+def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summary):
     assert answer(summary) == (
         "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0 % versus "
         "70.0 %, a difference of +22.0 points (95 % interval +21.0 to +23.0). With true labels, "
@@ -53,14 +53,14 @@ def test_the_answer_puts_the_news_first_and_names_interval_and_difference(summar
     )
 
 
-def test_the_answer_says_worse_where_it_is_worse(summary):
+def test_the_answer_names_an_arm_that_is_worse(summary):
     summary["rows"][1] |= {"verdict": "worse", "difference": -3.0, "accuracy": 95.0}
     assert "With true labels, input mixup is worse than ERM: test accuracy 95.0 %" in answer(
         summary
     )
 
 
-def test_one_seed_is_said_to_be_one_seed(summary):
+def test_the_answer_and_the_caption_say_that_there_is_one_seed(summary):
     summary["settings"]["seeds"] = 1
     for row in summary["rows"]:
         row |= {"difference_low": None, "difference_high": None, "low": None, "high": None}

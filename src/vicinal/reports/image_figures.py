@@ -96,7 +96,7 @@ def _draw_outline(axes: Any, region: Any) -> None:
 
 
 def blends_figure(path: Path) -> SvgFigure:
-    """Draw the blended examples of a study below what they are made of; ``path`` is the .npz."""
+    """Draw the examples in an ``examples.npz``, their partners, and the blends of both."""
     with np.load(path) as file:
         stored = {name: file[name] for name in file.files}
     own, partners = (

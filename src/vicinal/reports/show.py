@@ -1,4 +1,4 @@
-"""A figure of mixing: a batch, its partners, and what each policy makes of them."""
+"""A figure of mixing: a batch, its partners, and their blends by each policy."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,7 @@ def run_show(
     size: int = 6,
     out: Path = Path("mixed.svg"),
 ) -> dict[str, Any]:
-    """Draw digits, their partners, and what each policy makes of them, into a file.
+    """Draw digits, their partners, and their blends by each policy, into a file.
 
     Args:
         policies: names of ``POLICIES``; all of them by default.

@@ -119,7 +119,7 @@ def caption(summary: Mapping[str, Any]) -> str:
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Return the sentences below the table: warnings first, then what to compare with."""
+    """Return the sentences below the table: warnings, then the accuracy of a constant."""
     found = [f"Warning: {text}." for text in summary.get("verdict_problems", ())]
     for row in summary["rows"]:
         name = f"{title(summary, row['arm'])}, {row['condition']}"

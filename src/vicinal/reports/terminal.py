@@ -1,4 +1,4 @@
-"""Output on a terminal: a console that escapes foreign text, and what the commands print on it."""
+"""Output on a terminal: a console that escapes foreign text, and the tables that commands print."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def print_sources(console: Terminal) -> None:
 
 
 def print_description(spec: str, described: Mapping[str, Any], console: Terminal) -> None:
-    """Print what ``vicinal.data.describe`` found."""
+    """Print the description of a data set by ``vicinal.data.describe``."""
     inputs, targets, splits = (described[key] for key in ("inputs", "targets", "splits"))
     classes = described["classes"]
     mean, std = (", ".join(f"{n:.4g}" for n in inputs[key]) for key in ("mean", "std"))
