@@ -131,7 +131,7 @@ def test_mixing_with_alpha_zero_trains_like_no_mixing():
 def test_a_loss_that_is_not_finite_ends_the_training_in_words():
     x, y = problem()
     x[3] = float("nan")
-    with pytest.raises(UserError, match=r"became nan in epoch 1: lower the .* now 0\.01\)"):
+    with pytest.raises(UserError, match=r"became nan in epoch 1. Lower the .* now 0\.01\)"):
         run(network(), x=x, y=y)
 
 
@@ -246,7 +246,7 @@ def test_the_average_follows_the_weights_as_by_hand():
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.5)
     for step in range(4):
         for group in optimizer.param_groups:
-            group["lr"] = 0.5 * rate_factor(step, schedule=CYCLE, steps_per_epoch=1, epochs=4)
+            group["lr"] = 0.5 * rate_factor(step, learner.settings, steps_per_epoch=1)
         optimizer.zero_grad()
         F.cross_entropy(by_hand(x), y).backward()
         optimizer.step()

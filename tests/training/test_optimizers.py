@@ -81,10 +81,6 @@ def test_frozen_parameters_are_left_alone():
     made = optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
     held = [p for o in made for group in o.param_groups for p in group["params"]]
     assert not any(p is model[0].weight for p in held)
-    for p in model.parameters():
-        p.requires_grad_(False)
-    with pytest.raises(UserError, match="expected a network with parameters to train"):
-        optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
 
 
 def test_muon_makes_steps_of_filters_orthogonal_in_either_memory_format():
@@ -136,5 +132,5 @@ def test_muon_keeps_the_size_of_filters():
 
 
 def test_muon_wants_convolutions():
-    with pytest.raises(UserError, match="Linear has none; choose sgd or adamw"):
+    with pytest.raises(UserError, match=r"Linear has none\. Choose sgd or adamw"):
         optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")

@@ -3,7 +3,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from vicinal.training.schedules import rate_factor
-from vicinal.training.settings import Cosine, Linear, OneCycle, Step
+from vicinal.training.settings import SGD, Cosine, Linear, OneCycle, Step, Training
 
 
 def rates(make, steps):
@@ -18,15 +18,15 @@ def rates(make, steps):
 
 
 def ours(schedule, epochs=4, steps_per_epoch=5, warmup_epochs=0.0):
+    training = Training(
+        epochs=epochs,
+        batch_size=8,
+        optimizer=SGD(name="sgd", lr=1.0),
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+    )
     return [
-        rate_factor(
-            step,
-            schedule=schedule,
-            steps_per_epoch=steps_per_epoch,
-            epochs=epochs,
-            warmup_epochs=warmup_epochs,
-        )
-        for step in range(epochs * steps_per_epoch)
+        rate_factor(step, training, steps_per_epoch) for step in range(epochs * steps_per_epoch)
     ]
 
 

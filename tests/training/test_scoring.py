@@ -171,7 +171,8 @@ def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(
 
 def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp_path):
     tree = read_tree(trained / "checkpoint.safetensors")
-    tree["info"]["network"] = "mlp"
+    for name, value in MLP.items():
+        put(tree, name, value)
     write_tree(tmp_path / "other.safetensors", tree)
     digits = load("digits", test_fraction=0.3, seed=0)
     message = refused(tmp_path / "other.safetensors", digits)
@@ -183,15 +184,21 @@ def test_pairs_are_plain():
     assert Confusion("a", "b", 3)._asdict() == {"true": "a", "predicted": "b", "examples": 3}
 
 
-HUGE = {
-    ("info", "network"): "mlp",
+MLP = {
+    ("info", "recipe", "model", "name"): "mlp",
+    ("info", "recipe", "arms", "mixup-features", "at"): ["input"],
+}
+HUGE = MLP | {
     ("info", "shape"): [10**9],
     ("inputs", "mean"): torch.zeros(1),
     ("inputs", "std"): torch.ones(1),
 }
+CROP_OF_NOTHING = [{"name": "random-crop", "size": 0}]
 HOSTILE = {
     "a negative shape": {("info", "shape"): [-1, 7, 7]},
-    "a crop of nothing": {("info", "crops"): [0]},
+    "a crop of nothing": {
+        ("info", "recipe", "data", "augment"): [{"name": "random-crop", "size": 0}]
+    },
     "no tensor as mean": {("inputs", "mean"): 3.5},
     "a mean of another shape": {("inputs", "mean"): torch.zeros(3)},
     "a mean that is not finite": {("inputs", "mean"): torch.tensor([[[float("nan")]]])},
@@ -204,14 +211,18 @@ HOSTILE = {
 }
 
 
+def put(tree, name, value):
+    *outer, last = name
+    for each in outer:
+        tree = tree[each]
+    tree[last] = value
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_checkpoint_is_refused_in_words(kind, trained, tmp_path, vicinal):
     tree = read_tree(trained / "checkpoint.safetensors")
-    for (*names, last), value in HOSTILE[kind].items():
-        table = tree
-        for name in names:
-            table = table[name]
-        table[last] = value
+    for name, value in HOSTILE[kind].items():
+        put(tree, name, value)
     write_tree(tmp_path / "hostile.safetensors", tree)
     done = vicinal("score", tmp_path / "hostile.safetensors", "--data", "digits")
     assert done.exit_code == 2, done.output

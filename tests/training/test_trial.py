@@ -170,7 +170,7 @@ def test_a_last_step_that_explodes_is_no_result(
 ):
     # 20 steps an epoch: the loss of the last one is measured before its step.
     monkeypatch.setattr(
-        "vicinal.training.loop.rate_factor", lambda step, **_: 1e30 if step == 39 else 1.0
+        "vicinal.training.loop.rate_factor", lambda step, *_: 1e30 if step == 39 else 1.0
     )
     changes = {"arms.mixup-features": None, "corrupted_labels": [0.0], "seeds": 1}
     recipe = small_recipe(changes | {"training.checkpoint_every": 1})
@@ -179,7 +179,7 @@ def test_a_last_step_that_explodes_is_no_result(
     done = vicinal(command, recipe, "--out", out, *arm)
     assert done.exit_code == 2
     assert "the test loss became" in done.stderr
-    assert "in epoch 2: lower the learning rate" in done.stderr
+    assert "in epoch 2. Lower the learning rate" in done.stderr
     assert not list(out.rglob("result.json"))
     weights = load_file(next(out.rglob("checkpoint.safetensors")))
     assert all(bool(value.isfinite().all()) for value in weights.values())

@@ -68,9 +68,9 @@ def test_half_a_file_is_no_result(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 2}, "it belongs to mixup-40-corrupted-seed2"),
-        ({"arm": "erm"}, "it belongs to erm-40-corrupted-seed1"),
-        ({"corrupted": 0.0}, "it belongs to mixup-true-labels-seed1"),
+        ({"seed": 2}, "seed was 2 and is 1"),
+        ({"arm": "erm"}, "arm was 'erm' and is 'mixup'"),
+        ({"corrupted": 0.0}, "corrupted was 0.0 and is 0.4"),
         (
             {"test_accuracy": 95.0},
             "test_accuracy: Input should be less than or equal to 1",
@@ -79,12 +79,12 @@ def test_half_a_file_is_no_result(tmp_path, name):
             {"test_accuracy": -1.0},
             "test_accuracy: Input should be greater than or equal to 0",
         ),
-        ({"test_accuracy": 0.5}, "test_accuracy is 0.5, and 0.75 in the last row of metrics.csv"),
-        ({"test_loss": 0.1}, "test_loss is 0.1, and 0.25 in the last row"),
+        ({"test_accuracy": 0.5}, "test_accuracy was 0.5 and is 0.75"),
+        ({"test_loss": 0.1}, "test_loss was 0.1 and is 0.25"),
         ({"test_loss": None}, "test_loss: Input should be a valid number"),
-        ({"memorized": None}, "memorized is None, and 0.125 in the last row"),
+        ({"memorized": None}, "memorized was not set and is 0.125"),
         ({"test_examples": -5}, "test_examples: Input should be greater than 0"),
-        ({"epochs": 1}, "expected 2 epochs, got 1, and 2 in metrics.csv"),
+        ({"epochs": 1}, "epochs was 1 and is 2"),
         ({"seconds": "soon"}, "seconds: Input should be a valid number"),
         ({"more": 1}, "more: Extra inputs are not permitted"),
         (

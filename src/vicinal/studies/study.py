@@ -1,10 +1,13 @@
 """A study: its folder, and its unfinished trials."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+import pydantic
 
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
@@ -18,12 +21,10 @@ from vicinal.training.trial_result import (
     EpochRow,
     Result,
     Trial,
-    examples_are_whole,
     read_failure,
     read_result,
     settings_of,
     trials_of,
-    trials_with_results,
     write_failure,
 )
 
@@ -138,7 +139,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     path, text = folder / "recipe.toml", resolved_text(recipe)
     if path.exists():
         old = load_resolved(path)
-        finished = trials_with_results(folder)
+        finished = _finished_trials(folder)
         changed = _changes_to_finished(finished, old, recipe)
         if not finished and path.read_text("utf-8") != resolved_text(old):
             # The user wrote this file, so only the same recipe may replace it.
@@ -159,6 +160,16 @@ def _settle(recipe: Recipe, folder: Path) -> None:
         )
     if not path.exists() or path.read_text("utf-8") != text:
         write_whole(path, text)
+
+
+def _finished_trials(folder: Path) -> list[Trial]:
+    """Return the finished trials in the folder of a study, also of earlier recipes."""
+    found = []
+    for path in sorted(folder.glob("trials/*/result.json")):
+        with suppress(OSError, pydantic.ValidationError):
+            result = Result.model_validate_json(path.read_bytes())
+            found.append(Trial(result.arm, result.corrupted, result.seed))
+    return found
 
 
 def _changes_to_finished(finished: Sequence[Trial], old: Recipe, new: Recipe) -> list[str]:
@@ -186,6 +197,17 @@ def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
     ]
 
 
+def _is_whole(examples: Path) -> bool:
+    """Return whether the examples for the report are undamaged, or there are none."""
+    try:
+        with examples.open("rb") as opened, np.load(opened) as file:
+            return all(file[name].size for name in file.files)
+    except FileNotFoundError:
+        return True
+    except Exception:  # a damaged archive raises errors of many types
+        return False
+
+
 def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
     """Run the unfinished trials one after the other; return whether there were any.
 
@@ -209,7 +231,7 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
     for sentence in unused_settings(recipe, recipe.arms):
         callbacks.log(sentence)
     examples = study.folder / "examples.npz"
-    if not unfinished and examples_are_whole(examples):
+    if not unfinished and _is_whole(examples):
         return False
     if not unfinished:
         callbacks.log(f"{examples} is damaged, and is written again")

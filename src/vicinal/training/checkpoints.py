@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 import torch
@@ -12,66 +12,46 @@ from vicinal.data import Normalize
 from vicinal.errors import UserError
 from vicinal.training.loop import Learner, TrainingProgress
 from vicinal.training.origin import checked_origin
+from vicinal.training.settings import Recipe
 from vicinal.training.tensor_tree import read_tree, write_tree
-
-
-class SplitSettings(pydantic.BaseModel):
-    """How a data set without a test split was split; see ``vicinal.data.load``."""
-
-    model_config = pydantic.ConfigDict(frozen=True)
-
-    seed: int
-    test_fraction: float
 
 
 class CheckpointInfo(pydantic.BaseModel):
     """What a checkpoint records about its network and its training.
 
     Args:
-        network: its name in the recipe.
-        shape: of one example, after cropping.
-        classes: their names, in the order of the logits.
-        crops: sizes of the center crops of the evaluation.
-        precision: of the computation.
-        channels_last: whether the network uses that memory format.
-        tta: whether predictions are averaged over horizontal flips.
-        data: the source of the data set.
-        root: the folder of the data sets; None for the default.
-        skip_bad: whether examples that cannot be read were skipped.
-        split: how a data set without a test split was split.
-        preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
-        origin: see ``vicinal.training.origin``.
-        epoch: after which it was saved.
-        study: the name of the recipe.
+        recipe: of the study.
         arm: of the trial.
         corrupted: fraction of corrupted training labels.
         seed: of the trial.
+        shape: of one example, after cropping.
+        classes: their names, in the order of the logits.
+        preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
+        origin: see ``vicinal.training.origin``.
+        epoch: after which it was saved.
         test_accuracy: after that epoch.
         versions: of Python and packages.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)
 
-    network: str
-    shape: tuple[pydantic.PositiveInt, ...]
-    classes: tuple[str, ...]
-    crops: tuple[pydantic.PositiveInt, ...]
-    precision: Literal["float32", "bfloat16", "float16", "float64"]
-    channels_last: bool
-    tta: bool
-    data: str
-    root: str | None
-    skip_bad: bool
-    split: SplitSettings
-    preparation: dict[str, Any]
-    origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
-    epoch: int
-    study: str
+    recipe: Recipe
     arm: str
     corrupted: float
     seed: int
+    shape: tuple[pydantic.PositiveInt, ...]
+    classes: tuple[str, ...]
+    preparation: dict[str, Any]
+    origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
+    epoch: int
     test_accuracy: float
     versions: dict[str, str]
+
+    @pydantic.model_validator(mode="after")
+    def _check_arm(self) -> "CheckpointInfo":
+        if self.arm not in self.recipe.arms:
+            raise ValueError("arm: expected one of the recipe")
+        return self
 
 
 class Checkpoint(pydantic.BaseModel):

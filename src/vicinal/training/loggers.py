@@ -1,30 +1,30 @@
 """Loggers, which receive the metrics of each epoch."""
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
 
 
-class Logger(Protocol):
-    """The methods of Lightning's loggers that are used."""
+class Logger(NamedTuple):
+    """A logger, as two functions.
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Record the metrics of an epoch."""
-        ...
+    Args:
+        log_metrics: is called with the metrics of each epoch, and the epoch.
+        finalize: is called at the end with the status, ``"success"`` or ``"failed"``.
+    """
 
-    def finalize(self, status: str) -> None:
-        """Finish with the status ``"success"`` or ``"failed"``."""
-        ...
+    log_metrics: Callable[[dict[str, float], int], Any]
+    finalize: Callable[[str], Any]
 
 
 def make_loggers(
     names: Sequence[str], folder: Path, *, run: str, settings: Mapping[str, Any]
 ) -> list[Logger]:
-    """Return loggers.
+    """Return loggers, whose errors name the logger and say what to try.
 
     Args:
         names: any of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
@@ -41,7 +41,8 @@ def make_loggers(
         []
     """
     check_loggers(names)
-    return [_ExplainedErrors(name, _MAKERS[name](folder, run, settings)) for name in names]
+    made = [(name, _MAKERS[name](folder, run, dict(settings))) for name in names]
+    return [Logger(*(partial(_call, name, function) for function in each)) for name, each in made]
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -59,76 +60,55 @@ def check_loggers(names: Sequence[str]) -> None:
         if name not in _MAKERS:
             raise UserError(unknown("logger", name, _MAKERS))
         try:
-            importlib.import_module(name)
+            import_module(name)
         except ImportError as error:
             raise UserError(
-                f"--logger: {name} requires its package: pip install {name} ({error})"
+                f"--logger: {name} requires its package ({error}). Run pip install {name}."
             ) from error
 
 
-class _ExplainedErrors:
-    """A logger whose errors, such as a full disk, name it and say what to try."""
-
-    def __init__(self, name: str, logger: Logger) -> None:
-        self._name, self._logger = name, logger
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        with self._explained():
-            self._logger.log_metrics(metrics, step=step)
-
-    def finalize(self, status: str) -> None:
-        with self._explained():
-            self._logger.finalize(status)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            cause: BaseException = error
-            while cause.__cause__ or cause.__context__:
-                cause = cause.__cause__ or cause.__context__ or cause
-            raise UserError(
-                f"--logger: {self._name} failed ({cause}); fix that or choose another, and resume: "
-                "the last checkpoint is kept"
-            ) from error
+def _call(name: str, function: Callable[..., Any], *args: Any) -> None:
+    try:
+        function(*args)
+    except Exception as error:
+        cause: BaseException = error
+        while inner := cause.__cause__ or cause.__context__:
+            cause = inner
+        raise UserError(
+            f"--logger: {name} failed ({cause}). Fix that or choose another logger, and resume: "
+            "the last state is kept."
+        ) from error
 
 
-def _tensorboard(folder: Path, run: str, settings: Mapping[str, Any]) -> Logger:
+def _tensorboard(folder: Path, run: str, settings: dict[str, Any]) -> Logger:
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-    return TensorBoardLogger(folder, name="tensorboard", version="")
+    board = TensorBoardLogger(folder, name="tensorboard", version="")
+    return Logger(board.log_metrics, board.finalize)
 
 
-class _WeightsAndBiases:
-    def __init__(self, folder: Path, run: str, settings: Mapping[str, Any]) -> None:
-        import wandb
+def _wandb(folder: Path, run: str, settings: dict[str, Any]) -> Logger:
+    import wandb
 
-        self._run = wandb.init(project="vicinal", name=run, dir=str(folder), config=dict(settings))
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._run.log(metrics, step=step)
-
-    def finalize(self, status: str) -> None:
-        self._run.finish(exit_code=int(status != "success"))
+    begun = wandb.init(project="vicinal", name=run, dir=str(folder), config=settings)
+    return Logger(
+        lambda metrics, epoch: begun.log(metrics, step=epoch),
+        lambda status: begun.finish(exit_code=int(status != "success")),
+    )
 
 
-class _MLflow:
-    def __init__(self, folder: Path, run: str, settings: Mapping[str, Any]) -> None:
-        import mlflow
+def _mlflow(folder: Path, run: str, settings: dict[str, Any]) -> Logger:
+    import mlflow
 
-        self._mlflow = mlflow
-        if not mlflow.is_tracking_uri_set():
-            mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-        mlflow.set_experiment("vicinal")
-        mlflow.start_run(run_name=run)
-        mlflow.log_dict(dict(settings), "settings.json")
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._mlflow.log_metrics(metrics, step=step)
-
-    def finalize(self, status: str) -> None:
-        self._mlflow.end_run("FINISHED" if status == "success" else "FAILED")
+    if not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    mlflow.set_experiment("vicinal")
+    mlflow.start_run(run_name=run)
+    mlflow.log_dict(settings, "settings.json")
+    return Logger(
+        lambda metrics, epoch: mlflow.log_metrics(metrics, step=epoch),
+        lambda status: mlflow.end_run("FINISHED" if status == "success" else "FAILED"),
+    )
 
 
-_MAKERS = {"tensorboard": _tensorboard, "wandb": _WeightsAndBiases, "mlflow": _MLflow}
+_MAKERS = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}

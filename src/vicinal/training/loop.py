@@ -1,6 +1,5 @@
 """The training loop."""
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vicinal.data import Loader
 from vicinal.errors import TrialError, UserError
+from vicinal.import_path import one_line
 from vicinal.mixing import MixedInside, Plan, Policy, generator_at
 from vicinal.training.devices import all_reduce_sum
 from vicinal.training.optimizers import make_optimizers
@@ -64,7 +64,7 @@ class Learner:
     @property
     def sharded(self) -> bool:
         """Whether the weights are sharded over processes."""
-        return _is_sharded(self.fabric)
+        return "FSDP" in type(self.fabric.strategy).__name__
 
 
 @dataclass
@@ -115,14 +115,9 @@ def make_learner(
         if fabric.device.type != "cuda":
             raise UserError(
                 "training.sync_batch_norm: expected GPUs, since PyTorch synchronizes batch norms "
-                f"only there, got the device {fabric.device.type}; set it to false"
+                f"only there, got the device {fabric.device.type}. Set it to false."
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if settings.ema_decay is not None and _is_sharded(fabric):
-        raise UserError(
-            "training.ema_decay: expected whole weights, got the strategy fsdp, which shards "
-            "them; choose ddp"
-        )
     with fabric.init_tensor():
         dtype = torch.get_default_dtype()
     model.to(fabric.device, dtype)
@@ -140,10 +135,23 @@ def make_learner(
     for optimizer in wrapped:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-    layers = mixed.layers if isinstance(mixed, MixedInside) else ()
-    if mixed_epochs is None:
-        mixed_epochs = range(settings.epochs)
-    return Learner(model, network, wrapped, average, settings, fabric, policy, layers, mixed_epochs)
+    learner = Learner(
+        model,
+        network,
+        wrapped,
+        average,
+        settings,
+        fabric,
+        policy,
+        at=mixed.layers if isinstance(mixed, MixedInside) else (),
+        mixed_epochs=range(settings.epochs) if mixed_epochs is None else mixed_epochs,
+    )
+    if learner.sharded and average is not None:
+        raise UserError(
+            "training.ema_decay: expected whole weights, got the strategy fsdp, which shards "
+            "them. Choose ddp."
+        )
+    return learner
 
 
 def train(
@@ -158,8 +166,8 @@ def train(
     """Train a network for classification, and yield after each epoch.
 
     The network trains while the generator is iterated, and stays in train mode. All random numbers
-    come from ``generator_at(seed, step, rank)``, so a training that resumes from ``start`` ends as
-    an uninterrupted one.
+    come from ``generator_at(seed, step, rank)``, so a training that resumes from ``start`` ends
+    with the weights of an uninterrupted one.
 
     Args:
         learner: the network, new or restored.
@@ -167,7 +175,8 @@ def train(
             optimizer step takes ``accumulation_steps`` of its batches.
         seed: of this training.
         start: where to resume.
-        should_stop: is asked after each step whether to yield within the epoch.
+        should_stop: is called after each step; if it returns true, the progress is yielded within
+            the epoch.
         log: reports to the user.
 
     Yields:
@@ -182,45 +191,37 @@ def train(
     progress.loss = progress.loss.to(fabric.device, torch.float32 if narrow else torch.float64)
     accumulated = settings.accumulation_steps
     steps_per_epoch = math.ceil(len(loader) / accumulated)
-    first = True
+    compiles = settings.compile
     while progress.epoch < settings.epochs:
         learner.network.train()
         for x, y in loader.epoch(progress.epoch, progress.step):
             k = progress.step
-            number = progress.epoch * len(loader) + k
+            begins_step = k % accumulated == 0
             closes_step = (k + 1) % accumulated == 0 or k + 1 == len(loader)
-            if k % accumulated == 0:
+            if begins_step:
                 learner.model.zero_grad(set_to_none=True)
             # Each example of a step counts the same, whatever process and batch it is in.
             weight = len(y) * fabric.world_size / _examples_in_step(loader, k, accumulated)
+            number = progress.epoch * len(loader) + k
+            mixed = progress.epoch in learner.mixed_epochs
+            backward = partial(_backward, learner, x, y, seed, number, mixed=mixed, weight=weight)
             with fabric.no_backward_sync(learner.network, enabled=not closes_step):
-                loss = _backward(
-                    learner,
-                    x,
-                    y,
-                    mixed=progress.epoch in learner.mixed_epochs,
-                    seed_and_batch=(seed, number),
-                    weight=weight,
-                    first=first,
-                    log=log,
-                )
-            first = False
+                loss = _try_compiled(backward, learner, log) if compiles else backward()
+            compiles = False
             step = progress.epoch * steps_per_epoch + k // accumulated
             if closes_step:
-                factor = rate_factor(
-                    step,
-                    schedule=settings.schedule,
-                    steps_per_epoch=steps_per_epoch,
-                    epochs=settings.epochs,
-                    warmup_epochs=settings.warmup_epochs,
-                )
-                _optimizer_step(learner, factor)
+                _optimizer_step(learner, rate_factor(step, settings, steps_per_epoch))
             progress.loss += loss * len(y)
             progress.seen += len(y)
             progress.step += 1
             if closes_step and progress.step < len(loader) and _agree(should_stop, step, fabric):
                 yield progress
-        _close_epoch(progress, learner)
+        sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
+        loss_sum, seen = all_reduce_sum(sums, fabric=fabric).tolist()
+        progress.mean = loss_sum / seen
+        progress.epoch, progress.step, progress.seen = progress.epoch + 1, 0, 0
+        progress.loss = torch.zeros_like(progress.loss)
+        check_finite("training", progress.mean, progress.epoch, learner)
         yield progress
 
 
@@ -231,72 +232,51 @@ def _examples_in_step(loader: Loader, k: int, accumulated: int) -> int:
 
 
 def _backward(
-    learner: Learner,
-    x: Tensor,
-    y: Tensor,
-    *,
-    mixed: bool,
-    seed_and_batch: tuple[int, int],
-    weight: float,
-    first: bool,
-    log: Callable[[str], None],
+    learner: Learner, x: Tensor, y: Tensor, seed: int, number: int, *, mixed: bool, weight: float
 ) -> Tensor:
-    """Add the gradient of one batch; return its loss, detached."""
+    """Add the gradient of one batch, the ``number``-th of the training; return its loss."""
     settings, fabric = learner.settings, learner.fabric
     if settings.channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
     plan: Plan | None = None
     layer = "input"
     if mixed and learner.policy is not None:
-        generator = generator_at(*seed_and_batch, fabric.global_rank, MIXING)
+        generator = generator_at(seed, number, fabric.global_rank, MIXING)
         layer = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
         size = tuple(x.shape[-2:]) if x.dim() == 4 else None
         plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
-
-    criterion = partial(F.cross_entropy, label_smoothing=settings.label_smoothing)
-
-    def attempt() -> Tensor:
-        _seed_layers(
-            generator_at(*seed_and_batch, fabric.global_rank, NETWORK).initial_seed(), x.device
-        )
-        with _norm_errors_explained(len(x)):
-            logits = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
-        loss = criterion(logits, y) if plan is None else plan.loss(criterion, logits, y)
-        fabric.backward(loss * weight)
-        return loss.detach()
-
-    compiled = [m for m in learner.network.modules() if getattr(m, "_compiled_call_impl", None)]
-    if not first or not compiled:
-        return attempt()
+    _seed_layers(generator_at(seed, number, fabric.global_rank, NETWORK).initial_seed(), x.device)
     try:
-        return attempt()
-    except Exception as error:
-        # If the first step works without torch.compile, the compiler has failed.
-        for module in compiled:
-            module._compiled_call_impl = None
-        learner.model.zero_grad(set_to_none=True)
-        loss = attempt()
-        reason = str(error).strip().splitlines()
-        log(
-            "torch.compile does not work here, so the network is trained uncompiled "
-            f"({type(error).__name__}: {reason[0] if reason else ''})"
-        )
-        return loss
-
-
-@contextlib.contextmanager
-def _norm_errors_explained(size: int) -> Iterator[None]:
-    """Explain PyTorch's error for batch norms that get one value per channel."""
-    try:
-        yield
+        logits = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
     except ValueError as error:
-        if size > 1 or "more than 1 value per channel" not in str(error):
+        if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
             "training.batch_size: batch norms expect at least two examples in each forward pass, "
-            "got one; raise it, or lower training.accumulation_steps or the number of devices "
-            f"({error})"
+            "got one. Raise it, or lower training.accumulation_steps or the number of devices."
         ) from error
+    criterion = partial(F.cross_entropy, label_smoothing=settings.label_smoothing)
+    loss = criterion(logits, y) if plan is None else plan.loss(criterion, logits, y)
+    fabric.backward(loss * weight)
+    return loss.detach()
+
+
+def _try_compiled(
+    backward: Callable[[], Tensor], learner: Learner, log: Callable[[str], None]
+) -> Tensor:
+    """Run the first step, and undo ``torch.compile`` if the step works only without it."""
+    try:
+        return backward()
+    except Exception as error:
+        for module in learner.network.modules():
+            module._compiled_call_impl = None
+        learner.model.zero_grad(set_to_none=True)
+        loss = backward()
+        log(
+            "torch.compile does not work here, so the network is trained uncompiled "
+            f"({one_line(error)})"
+        )
+        return loss
 
 
 def _seed_layers(seed: int, device: torch.device) -> None:
@@ -336,15 +316,6 @@ def _agree(should_stop: Callable[[], bool], step: int, fabric: Fabric) -> bool:
     return bool(all_reduce_sum(asked, fabric=fabric) > 0)
 
 
-def _close_epoch(progress: TrainingProgress, learner: Learner) -> None:
-    sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
-    loss, seen = all_reduce_sum(sums, fabric=learner.fabric).tolist()
-    progress.mean = loss / seen
-    progress.epoch, progress.step, progress.seen = progress.epoch + 1, 0, 0
-    progress.loss = torch.zeros_like(progress.loss)
-    check_finite("training", progress.mean, progress.epoch, learner)
-
-
 def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
     """Stop a training that diverged.
 
@@ -361,11 +332,7 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
         return
     rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimizers for g in o.param_groups)
     raise TrialError(
-        f"the {kind} loss became {loss} in epoch {epoch}: lower the learning rate "
-        f"(training.optimizer, now {rates}) or raise training.warmup_epochs; the last checkpoint "
-        "from before is kept"
+        f"the {kind} loss became {loss} in epoch {epoch}. Lower the learning rate "
+        f"(training.optimizer, now {rates}) or raise training.warmup_epochs. The state of the "
+        "last good epoch is kept."
     )
-
-
-def _is_sharded(fabric: Fabric) -> bool:
-    return "FSDP" in type(fabric.strategy).__name__

@@ -2,8 +2,8 @@
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
-from typing import cast
+import platform
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of <malloc.h>
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
@@ -25,24 +25,15 @@ def memory_kept() -> Iterator[None]:
         >>> step
         [1048576.0, 1048576.0, 1048576.0]
     """
-    mallopt = _function("mallopt")
-    if mallopt is None:
+    if platform.libc_ver()[0] != "glibc":
         yield
         return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, -1)  # never
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(_MMAP_MAX, 0)
+    glibc.mallopt(_TRIM_THRESHOLD, -1)  # never
     try:
         yield
     finally:
         for option, value in _DEFAULTS.items():
-            mallopt(option, value)
-        trim = _function("malloc_trim")
-        if trim is not None:
-            trim(0)
-
-
-def _function(name: str) -> Callable[..., int] | None:
-    try:
-        return cast(Callable[..., int], getattr(ctypes.CDLL(None), name))
-    except (AttributeError, OSError, TypeError):
-        return None
+            glibc.mallopt(option, value)
+        glibc.malloc_trim(0)

@@ -15,7 +15,7 @@ from vicinal.training.settings import Training
 def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     """Return optimizers that together train all parameters of a network, each parameter once.
 
-    Muon trains the filters of convolutions, and SGD what is left.
+    Muon trains the filters of convolutions, and SGD all other parameters.
 
     Args:
         model: on its device and in its memory format. Parameters without ``requires_grad`` are
@@ -23,7 +23,7 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
         training: chooses the optimizer, and the parameters with weight decay.
 
     Raises:
-        UserError: if there is no parameter to train, or this PyTorch has no Muon.
+        UserError: if Muon has nothing to train, or this PyTorch has no Muon.
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)
@@ -34,11 +34,6 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
         [0.0005, 0.0]
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise UserError(
-            f"model.name: expected a network with parameters to train, {type(model).__name__} has "
-            "none; choose another"
-        )
     chosen = training.optimizer
     if not isinstance(chosen, settings.Muon):
         return [_make(parameters, chosen, training)]
@@ -46,15 +41,15 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     rest = [p for p in parameters if p.dim() != 4]
     if not filters:
         raise UserError(
-            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none; "
-            "choose sgd or adamw"
+            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none. "
+            "Choose sgd or adamw."
         )
     try:
         from vicinal.training.muon import FilterMuon
     except ImportError as error:
         raise UserError(
-            f"training.optimizer: muon expects PyTorch 2.9 or later, got {torch.__version__}: "
-            "pip install --upgrade torch, or choose sgd or adamw"
+            f"training.optimizer: muon expects PyTorch 2.9 or later, got {torch.__version__}. "
+            "Run pip install --upgrade torch, or choose sgd or adamw."
         ) from error
     muon = FilterMuon(filters, lr=chosen.lr, momentum=chosen.momentum)
     return [muon, *([_make(rest, chosen.rest, training)] if rest else [])]
@@ -63,23 +58,15 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
 def _make(
     parameters: Sequence[nn.Parameter], chosen: settings.SGD | settings.AdamW, training: Training
 ) -> Optimizer:
-    def decays(p: nn.Parameter) -> bool:
-        return training.weight_decay_on == "all" or p.dim() >= 2
-
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if decays(p)], "weight_decay": chosen.weight_decay},
-        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    every = training.weight_decay_on == "all"
+    decaying = [p for p in parameters if every or p.dim() >= 2]
+    others = [p for p in parameters if not every and p.dim() < 2]
+    pairs = ((decaying, chosen.weight_decay), (others, 0.0))
+    groups: list[dict[str, Any]] = [{"params": p, "weight_decay": w} for p, w in pairs if p]
     # Fused optimizers undo the scaling of a float16 loss themselves, so that Fabric cannot clip
     # gradients before.
     fused = training.max_grad_norm is None or training.precision != "float16"
     if isinstance(chosen, settings.AdamW):
         return AdamW(groups, lr=chosen.lr, fused=fused)
-    return SGD(
-        groups,
-        lr=chosen.lr,
-        momentum=chosen.momentum,
-        nesterov=chosen.nesterov and chosen.momentum > 0,
-        fused=fused,
-    )
+    nesterov = chosen.nesterov and chosen.momentum > 0
+    return SGD(groups, lr=chosen.lr, momentum=chosen.momentum, nesterov=nesterov, fused=fused)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vicinal.data import MAX_BYTES, CenterCrop, DataSet, Loader, Split, load, parse_spec
+from vicinal.data import MAX_BYTES, DataSet, Loader, Split, load, parse_spec
 from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
 from vicinal.models import NETWORKS, build, imported_module
@@ -17,6 +17,7 @@ from vicinal.training.devices import make_fabric
 from vicinal.training.evaluation import Predictions, predict, score_of
 from vicinal.training.origin import data_facts, origin_differences, source_hashes
 from vicinal.training.recipe_warnings import note_lines
+from vicinal.training.trial_setup import center_crops, tested_shape
 
 BINS = 15
 """Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
@@ -96,10 +97,11 @@ def score_saved(
             network have changed since.
     """
     info = read_checkpoint(path).info
-    own_split = (info.split.seed, info.split.test_fraction)
+    recorded = info.recipe.data
+    own_split = (info.recipe.seed, recorded.test_fraction)
     seed = own_split[0] if seed is None else seed
     test_fraction = own_split[1] if test_fraction is None else test_fraction
-    named = source or info.data
+    named = source or recorded.source
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
             f"{path} was trained on {named!r}, and loading that can run code. Choose the data with "
@@ -107,10 +109,10 @@ def score_saved(
         )
     data = load(
         named,
-        root=root or (info.root if source is None else None),
+        root=root or (recorded.root if source is None else None),
         seed=seed,
         test_fraction=test_fraction,
-        skip_bad=skip_bad or (source is None and info.skip_bad),
+        skip_bad=skip_bad or (source is None and recorded.skip_bad),
         max_bytes=max_bytes,
         preparation=info.preparation,
     )
@@ -119,15 +121,15 @@ def score_saved(
     found, expected = (json.dumps(dict(one)) for one in (data.preparation, info.preparation))
     if info.preparation and found != expected:
         raise UserError(
-            f"{named}: expected data like those that {path} was trained on ({info.data}), got data "
-            "that cannot be prepared in the same way. Choose other data."
+            f"{named}: expected data like those that {path} was trained on ({recorded.source}), "
+            "got data that cannot be prepared in the same way. Choose other data."
         )
     if source is None and (seed, test_fraction) == own_split:
         both = info.origin["data"], data_facts(data)
         if changed := origin_differences(*({"data": {split: one.get(split)}} for one in both)):
             raise UserError(
-                f"{info.data} has changed since {path} was trained ({changed}). To score it "
-                f"anyway, pass --data {info.data}."
+                f"{named} has changed since {path} was trained ({changed}). To score it anyway, "
+                f"pass --data {named}."
             )
     return score_checkpoint(
         path,
@@ -165,28 +167,26 @@ def score_checkpoint(
             of another network than it says, or does not fit the data.
     """
     checkpoint = read_checkpoint(path)
-    info = checkpoint.info
+    info, recorded = checkpoint.info, checkpoint.info.recipe.data
+    settings = info.recipe.training_of(info.arm)
     rows = data.splits.get(split)
     if rows is None:
         raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
     targets = _targets_as(info.classes, data.classes, rows.targets)
     model = _build(path, checkpoint, allow_import=allow_import)
-    fabric = make_fabric(accelerator=accelerator, precision=info.precision)
-    model.to(fabric.device, torch.float64 if info.precision == "float64" else torch.float32)
-    if info.channels_last:
+    fabric = make_fabric(accelerator=accelerator, precision=settings.precision)
+    model.to(fabric.device, torch.float64 if settings.precision == "float64" else torch.float32)
+    if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crops = [CenterCrop(size) for size in info.crops]
     loader = Loader(
         Split(rows.inputs, targets),
         batch_size=1024,
         seed=0,
-        augment=(*crops, checkpoint.inputs.to(fabric.device)),
+        augment=(*center_crops(recorded), checkpoint.inputs.to(fabric.device)),
         device=fabric.device,
         shuffle=False,
     )
-    shape = tuple(rows.inputs.shape[1:])
-    shape = (*shape[:-2], info.crops[-1], info.crops[-1]) if info.crops else shape
-    if shape != info.shape:
+    if (shape := tested_shape(recorded, rows)) != info.shape:
         raise UserError(
             f"{path}: expected examples of shape {info.shape}, got {shape}. Choose data like those "
             "that it was trained on."
@@ -196,29 +196,29 @@ def score_checkpoint(
             model,
             loader.epoch(0),
             fabric=fabric,
-            tta=info.tta,
-            channels_last=info.channels_last,
+            tta=settings.tta,
+            channels_last=settings.channels_last,
         )
     return scores_of(predictions, info.classes, confusions=confusions)
 
 
 def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Module:
     """Return the network of a checkpoint, with its weights."""
-    info = checkpoint.info
-    module = imported_module(info.network)
+    info, name = checkpoint.info, checkpoint.info.recipe.model.name
+    module = imported_module(name)
     if module is not None and not allow_import:
         raise UserError(
-            f"{path} uses the network {info.network!r}, and importing {module} runs code. If you "
+            f"{path} uses the network {name!r}, and importing {module} runs code. If you "
             "trust the author of the checkpoint and that module, pass --allow-import."
         )
-    if info.network in NETWORKS:
+    if name in NETWORKS:
         # Compare shapes first: a hostile file may describe a network that needs all the memory.
         with torch.device("meta"):
-            shapes = build(info.network, shape=info.shape, classes=len(info.classes))
+            shapes = build(name, shape=info.shape, classes=len(info.classes))
         check_weights(shapes, checkpoint.weights, str(path))
-    model = build(info.network, shape=info.shape, classes=len(info.classes))
+    model = build(name, shape=info.shape, classes=len(info.classes))
     # After the import, since only then its files are known.
-    old, new = info.origin["network"]["source"], source_hashes(info.network)
+    old, new = info.origin["network"]["source"], source_hashes(name)
     if changed := origin_differences(*({"network": {"source": one}} for one in (old, new))):
         raise UserError(
             f"{path} was trained with other source code of its network ({changed}), so its scores "

@@ -1,4 +1,4 @@
-"""One trial by itself, in its own folder: ``vicinal train``."""
+"""One trial alone, in its own folder: ``vicinal train``."""
 
 import json
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def train_one(
         trial: one of its trials.
         folder: for recipe, metrics, checkpoint and result. Without ``resume`` it has to be empty
             or missing.
-        resume: resume the training in the folder, or start it if there is none. A finished
-            training is only read.
+        resume: resume the trial in the folder, or start it if there is none. The result of a
+            finished trial is only read.
         devices: number of devices per machine.
         nodes: number of machines.
         strategy: for several devices.
@@ -52,8 +52,8 @@ def train_one(
         The result; None in all processes but the first.
 
     Raises:
-        UserError: if there is no such arm, the folder holds something else or a training with
-            other settings, or the training fails.
+        UserError: if there is no such arm, the folder holds something else or a trial with other
+            settings, or the training fails.
     """
     if trial.arm not in recipe.arms:
         raise UserError(unknown("arm", trial.arm, recipe.arms))
@@ -66,16 +66,22 @@ def train_one(
         if first:
             stack.enter_context(locked(folder))
             _settle(recipe, trial, folder, resume)
-            unused = unused_settings(
-                recipe, [trial.arm], devices=devices * nodes, strategy=strategy
-            )
-            for sentence in (*code_warnings(recipe), *unused):
+            for sentence in (
+                *code_warnings(recipe),
+                *unused_settings(recipe, [trial.arm], devices=devices * nodes, strategy=strategy),
+            ):
                 callbacks.log(sentence)
+        else:
+            callbacks = Callbacks()
         fabric.barrier()
         finished = read_result(folder, trial, recipe)
         if finished is not None:
             if first:
-                _check_checkpoint(folder, finished)
+                if saved_epoch(folder) != finished.epochs:
+                    raise UserError(
+                        f"{folder} has a result, but {WEIGHTS} is missing, damaged, or not of the "
+                        f"last epoch, {finished.epochs}. Delete the folder to train again."
+                    )
                 (folder / STATE).unlink(missing_ok=True)
             return finished if first else None
 
@@ -89,13 +95,11 @@ def train_one(
             stated = json.loads(recipe.model_dump_json()) | trial._asdict()
             made = make_loggers(loggers, folder, run=trial.folder, settings=stated)
             callbacks = callbacks._replace(loggers=[*callbacks.loggers, *made])
-        else:
-            callbacks = Callbacks()
         try:
             result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
         except BaseException:
             for logger in callbacks.loggers:
-                with suppress(Exception):  # the error of the training says more
+                with suppress(Exception):  # the error of the training is more useful
                     logger.finalize("failed")
             raise
         for logger in callbacks.loggers:
@@ -103,58 +107,42 @@ def train_one(
         return result if first else None
 
 
-def _check_checkpoint(folder: Path, result: Result) -> None:
-    """Raise if a finished training does not have the checkpoint of its last epoch."""
-    epoch = saved_epoch(folder)
-    if epoch != result.epochs:
-        has = "that cannot be read" if epoch is None else f"of epoch {epoch}"
-        has = f"a checkpoint {has}" if (folder / WEIGHTS).exists() else "no checkpoint"
-        raise UserError(
-            f"{folder} has the result of {result.epochs} epochs, but {has}; delete the folder to "
-            "train again"
-        )
-
-
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
     """Make sure that the folder holds this trial and no other, and write its recipe."""
     path, stated = folder / "recipe.toml", folder / _TRIAL
     names = {entry.name for entry in folder.iterdir()} - {LOCK, _TRIAL, path.name}
     begun = {STATE, WEIGHTS, "metrics.csv", "result.json"} & names
-    # Otherwise the folder is empty, or of a training that failed to start, perhaps without data.
-    if begun or (names and not (path.exists() and stated.exists())):
-        _check_same(recipe, trial, folder, resume)
+    # Otherwise the folder is empty, or of a trial that failed to start, perhaps without data.
+    if names and not (path.exists() and stated.exists()):
+        raise UserError(
+            f"{folder}: expected a trial or an empty folder, got other files. Choose another "
+            "folder with --out."
+        )
+    if begun and not resume:
+        raise UserError(
+            f"{folder} already holds a trial. Resume it with --resume, or choose another folder "
+            "with --out."
+        )
+    if begun and (changed := _changed(recipe, trial, path, stated)):
+        raise UserError(
+            f"{folder} holds a trial with other settings: {'; '.join(changed)}. Resume it with its "
+            "own settings, or choose another folder with --out."
+        )
     write_whole(stated, json.dumps(trial._asdict(), indent=2) + "\n")
     write_whole(path, resolved_text(recipe))
 
 
-def _check_same(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
-    """Raise if a folder holds no training, or one with other settings."""
-    path = folder / "recipe.toml"
-    if not path.exists():
-        raise UserError(
-            f"{folder}: expected a training or an empty folder, got other files (without "
-            "recipe.toml); choose another folder with --out"
-        )
-    if not resume:
-        raise UserError(
-            f"{folder} already holds a training: resume it with --resume, or choose another "
-            "folder with --out"
-        )
+def _changed(recipe: Recipe, trial: Trial, path: Path, stated: Path) -> list[str]:
+    """Return a clause for each setting that differs from those in a folder."""
     try:
-        with (folder / _TRIAL).open(encoding="utf-8") as file:
-            old_trial = Trial(**json.loads(file.read(10_000)))
+        old_trial = Trial(**json.loads(stated.read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{folder / _TRIAL} cannot be read, so the folder holds no training; choose another "
-            "folder with --out"
+            f"{stated} cannot be read, so the folder holds no trial. Choose another folder with "
+            "--out."
         ) from error
     changed = differences(old_trial._asdict(), trial._asdict())
     old = load_resolved(path)
     if not changed and trial.arm in old.arms:
         changed = differences(settings_of(old, trial), settings_of(recipe, trial))
-    if changed:
-        words = "; ".join(one.removeprefix("recipe.") for one in changed)
-        raise UserError(
-            f"{folder} holds a training with other settings: {words}; resume it with its own "
-            "settings, or choose another folder with --out"
-        )
+    return [one.removeprefix("recipe.") for one in changed]

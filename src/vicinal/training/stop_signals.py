@@ -2,44 +2,34 @@
 
 import signal
 import threading
-from types import FrameType
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-SIGNALS = [
-    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
-]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class StopSignals:
-    """Records SIGTERM and SIGHUP inside a ``with`` block, instead of ending the process.
+@contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Record SIGTERM and SIGHUP inside a ``with`` block, instead of ending the process.
 
     A signal that the process ignores, such as SIGHUP under ``nohup``, stays ignored. Outside the
     main thread, where Python cannot handle signals, nothing is recorded.
 
     Example:
-        >>> with StopSignals() as signals:
+        >>> with stop_signals() as received:
         ...     signal.raise_signal(signal.SIGTERM)
-        ...     signals.received, signals.name
-        (True, 'SIGTERM')
+        ...     received
+        ['SIGTERM']
     """
-
-    def __init__(self) -> None:
-        """Start without a signal."""
-        self.received, self.name = False, "a signal to another process"
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Install the handlers."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Restore the previous handlers."""
-        for number, handler in self._before.items():
+    received: list[str] = []
+    main = threading.current_thread() is threading.main_thread()
+    handled = [n for n in SIGNALS if main and signal.getsignal(n) is not signal.SIG_IGN]
+    before = {
+        number: signal.signal(number, lambda n, _frame: received.append(signal.Signals(n).name))
+        for number in handled
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.received, self.name = True, signal.Signals(number).name

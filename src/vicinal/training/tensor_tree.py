@@ -42,40 +42,46 @@ def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _extract(tree, "", tensors)
-    skeleton["crc32"] = zlib.crc32(json.dumps(skeleton).encode())
+    skeleton["crc32"] = _checksum(skeleton, tensors)
     write_whole(path, save(tensors, {_KEY: json.dumps(skeleton)}))
 
 
-def read_tree(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
     """Read a file of ``write_tree``.
 
     Raises:
         UserError: if the file does not exist, is damaged, or is no such file.
     """
     if path.is_dir():
-        raise UserError(f"{path}: expected a file, got a folder; try {path / WEIGHTS}")
+        raise UserError(f"{path}: expected a file, got a folder. Try {path / WEIGHTS}.")
     if not is_utf8(str(path)):
         raise UserError(
-            f"{path} has a name that is not UTF-8, and safetensors cannot open it; rename the file "
-            "or its folder"
+            f"{path} has a name that is not UTF-8, and safetensors cannot open it. Rename the file "
+            "or its folder."
         )
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {})[_KEY]
             if len(text) > _MAX_HEADER:
                 raise ValueError(f"its header describes a tree in {len(text):,} characters")
             skeleton = json.loads(text)
-            if isinstance(skeleton, dict) and "crc32" in skeleton:  # not in early versions
-                _check(skeleton.pop("crc32"), json.dumps(skeleton).encode(), "its header")
-            tree = _restore(skeleton, file)
-            if not isinstance(tree, dict):
-                raise TypeError(f"its header describes a {type(tree).__name__}, not a mapping")
-            return tree
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if skeleton.pop("crc32") != _checksum(skeleton, tensors):
+            raise ValueError("its checksum is wrong")
+        return dict(_restore(skeleton, tensors))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: there is no such checkpoint; vicinal train writes {WEIGHTS} into its folder"
+            f"{path}: there is no such checkpoint. vicinal train writes {WEIGHTS} into its folder."
         ) from error
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        AttributeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path}: expected an undamaged checkpoint of vicinal, got something else ({error}). "
             "Pickles (.pt, .pth), which can hold code, are not read."
@@ -91,10 +97,9 @@ def _extract(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             and not value.is_contiguous()
             and value.is_contiguous(memory_format=torch.channels_last)
         )
-        # safetensors refuses tensors that share memory.
-        tensors[name] = value = value.cpu().contiguous().clone()
-        crc32 = zlib.crc32(_bytes_of(value))
-        return {"tensor": name, "channels_last": channels_last, "crc32": crc32}
+        # safetensors does not accept tensors that share memory.
+        tensors[name] = value.cpu().contiguous().clone()
+        return {"tensor": name, "channels_last": channels_last}
     if isinstance(value, Mapping):
         # Keys of JSON are strings, but optimizers number their parameters: use a list of pairs.
         pairs = [[key, _extract(one, f"{name}/{key}", tensors)] for key, one in value.items()]
@@ -107,25 +112,20 @@ def _extract(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"{name}: a checkpoint cannot hold a {type(value).__name__}")
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+def _checksum(skeleton: Any, tensors: Mapping[str, Tensor]) -> int:
+    crc32 = zlib.crc32(json.dumps(skeleton).encode())
+    for name in sorted(tensors):
+        crc32 = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc32)
+    return crc32
 
 
-def _check(crc32: int, content: bytes | memoryview, what: str) -> None:
-    if crc32 != zlib.crc32(content):
-        raise ValueError(f"the checksum of {what} is wrong")
-
-
-def _restore(value: Any, file: Any) -> Any:
+def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
-        tensor = file.get_tensor(value["tensor"])
-        if "crc32" in value:
-            _check(value["crc32"], _bytes_of(tensor.cpu()), value["tensor"])
         last = torch.channels_last if value["channels_last"] else torch.contiguous_format
-        return tensor.to(memory_format=last)
+        return tensors[value["tensor"]].to(memory_format=last)
     if "mapping" in value:
-        return {key: _restore(one, file) for key, one in value["mapping"]}
-    items = [_restore(one, file) for one in value["tuple" if "tuple" in value else "list"]]
+        return {key: _restore(one, tensors) for key, one in value["mapping"]}
+    items = [_restore(one, tensors) for one in value["tuple" if "tuple" in value else "list"]]
     return tuple(items) if "tuple" in value else items

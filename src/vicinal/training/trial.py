@@ -23,7 +23,7 @@ from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_
 from vicinal.training.memory import memory_kept
 from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import MixUpArm, PlainArm, Recipe, Training
-from vicinal.training.stop_signals import StopSignals
+from vicinal.training.stop_signals import stop_signals
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial
 from vicinal.training.trial_setup import Loaders, build_network, make_loaders, training_labels
@@ -87,7 +87,7 @@ def run_trial(
         cpu_threads(threads),
         memory_kept(),
         hardware_errors_explained(settings.batch_size),
-        StopSignals() as signals,
+        stop_signals() as signals,
     ):
         start = time.perf_counter()
         labels = training_labels(recipe, trial.corrupted, data)
@@ -116,7 +116,7 @@ def run_trial(
             loaders.train,
             seed=trial.seed,
             start=progress.training,
-            should_stop=lambda: signals.received,
+            should_stop=lambda: bool(signals),
             log=callbacks.log,
         ):
             epoch_ended = training.step == 0
@@ -132,7 +132,7 @@ def run_trial(
                 )
                 progress.rows.append(row)
             # Not all processes may have received the signal.
-            received = torch.tensor(float(signals.received), device=fabric.device)
+            received = torch.tensor(float(bool(signals)), device=fabric.device)
             stop = bool(all_reduce_sum(received, fabric=fabric) > 0)
             last = training.epoch == settings.epochs
             due = epoch_ended and training.epoch % settings.checkpoint_every == 0
@@ -145,10 +145,10 @@ def run_trial(
                     metrics = {k: v for k, v in row._asdict().items() if v is not None}
                     logger.log_metrics(metrics, row.epoch)
             if stop and not last:
+                name = signals[0] if signals else "a signal to another process"
                 raise UserError(
-                    f"stopped by {signals.name} in epoch {training.epoch + 1} of "
-                    f"{settings.epochs}; the state is saved: run the same command to resume "
-                    "(train: with --resume)"
+                    f"stopped by {name} in epoch {training.epoch + 1} of {settings.epochs}. The "
+                    "state is saved: run the same command to resume (train: with --resume)."
                 )
         progress.seconds = time.perf_counter() - start
         return checkpointer.finish(progress)

@@ -16,7 +16,6 @@ from vicinal.files import STATE, WEIGHTS
 from vicinal.training.checkpoints import (
     Checkpoint,
     CheckpointInfo,
-    SplitSettings,
     read_checkpoint,
     restore,
     training_state,
@@ -36,7 +35,7 @@ from vicinal.training.trial_result import (
     write_metrics,
     write_result,
 )
-from vicinal.training.trial_setup import center_crops
+from vicinal.training.trial_setup import tested_shape
 
 
 @dataclasses.dataclass
@@ -172,26 +171,14 @@ class TrialCheckpointer:
             self._write_checkpoint(progress.rows[-1])
 
     def _write_checkpoint(self, row: EpochRow) -> None:
-        recipe, settings = self.recipe, self.learner.settings
-        crops = tuple(crop.size for crop in center_crops(recipe.data))
-        shape = tuple(self.data.test.inputs.shape[1:])
         info = CheckpointInfo(
-            network=recipe.model.name,
-            shape=(*shape[:-2], crops[-1], crops[-1]) if crops else shape,
+            recipe=self.recipe,
+            **self.trial._asdict(),
+            shape=tested_shape(self.recipe.data, self.data.test),
             classes=self.data.classes,
-            crops=crops,
-            precision=settings.precision,
-            channels_last=settings.channels_last,
-            tta=settings.tta,
-            data=recipe.data.source,
-            root=recipe.data.root,
-            skip_bad=recipe.data.skip_bad,
-            split=SplitSettings(seed=recipe.seed, test_fraction=recipe.data.test_fraction),
             preparation=dict(self.data.preparation),
             origin=self.origin,
             epoch=row.epoch,
-            study=recipe.name,
-            **self.trial._asdict(),
             test_accuracy=row.test_accuracy,
             versions=versions(),
         )

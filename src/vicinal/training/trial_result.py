@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import pydantic
 
 from vicinal.errors import UserError
@@ -113,7 +112,7 @@ class Result(pydantic.BaseModel):
     hardware: dict[str, str]
 
     @pydantic.model_validator(mode="after")
-    def _counts_fit(self) -> "Result":
+    def _check_counts(self) -> "Result":
         if self.origin:
             classes = len(checked_origin(self.origin)["data"]["classes"])
             if not classes == len(self.tested) == len(self.correct):
@@ -150,18 +149,6 @@ def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
     return None if changed_settings(failure.settings, recipe, trial) else failure
 
 
-def trials_with_results(folder: Path) -> list[Trial]:
-    """Return the finished trials in the folder of a study, also of earlier recipes."""
-    found = []
-    for path in sorted(folder.glob("trials/*/result.json")):
-        try:
-            result = Result.model_validate_json(path.read_bytes())
-        except (OSError, pydantic.ValidationError):
-            continue
-        found.append(Trial(result.arm, result.corrupted, result.seed))
-    return found
-
-
 def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     """Return the settings that the result of a trial depends on, as plain values for JSON."""
     where: Any = {"data": {"root", "max_bytes"}}  # has no effect on the result
@@ -176,9 +163,8 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe, trial: Trial) ->
 
     Settings that only one version of vicinal has are not compared.
     """
-    old, new = flat(before), flat(settings_of(recipe, trial))
-    both = old.keys() & new.keys()
-    return "; ".join(differences({k: old[k] for k in both}, {k: new[k] for k in both}))
+    new = settings_of(recipe, trial)
+    return "; ".join(differences(before, new, flat(before).keys() ^ flat(new).keys()))
 
 
 def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
@@ -204,12 +190,10 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
     """
     path = folder / "result.json"
     try:
-        content = path.read_bytes()
         rows = read_metrics(folder)
+        result = Result.model_validate_json(path.read_bytes())
     except (FileNotFoundError, UserError):
         return None
-    try:
-        result = Result.model_validate_json(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
@@ -227,36 +211,19 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
 
 
 def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Recipe) -> str:
-    """Return the first disagreement of a result, or ``""``."""
-    own = Trial(result.arm, result.corrupted, result.seed)
-    if own != trial:
-        return f"it belongs to {own.folder}"
+    """Return where a result disagrees with its metrics, its counts and the recipe, or ``""``."""
     epochs = recipe.training_of(trial.arm).epochs
-    if not epochs == result.epochs == len(rows):
-        return f"expected {epochs} epochs, got {result.epochs}, and {len(rows)} in metrics.csv"
+    expected = trial._asdict() | {"epochs": epochs, "epochs in metrics.csv": epochs}
     for name in ("test_accuracy", "test_loss", "memorized"):
-        own_value, in_row = getattr(result, name), getattr(rows[-1], name)
-        if own_value != in_row:
-            return f"{name} is {own_value}, and {in_row} in the last row of metrics.csv"
-    correct = result.test_accuracy * result.test_examples
-    counts = sum(result.tested), sum(result.correct)
-    if result.tested and counts != (result.test_examples, round(correct)):
-        return (
-            f"tested and correct count {counts[1]} of {counts[0]} examples, and test_accuracy "
-            f"{correct:g} of {result.test_examples}"
-        )
-    return changed_settings(result.settings, recipe, trial)
-
-
-def examples_are_whole(path: Path) -> bool:
-    """Return whether the examples for the report are undamaged, or there are none."""
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            return all(file[name].size for name in file.files)
-    except FileNotFoundError:
-        return True
-    except Exception:  # a damaged archive raises errors of many types
-        return False
+        expected[name] = getattr(rows[-1], name)
+    if result.tested:
+        right = round(result.test_accuracy * result.test_examples)
+        expected |= {"test_examples": sum(result.tested), "sum of correct": right}
+    sums = {"epochs in metrics.csv": len(rows), "sum of correct": sum(result.correct)}
+    found = {name: value for name, value in (dict(result) | sums).items() if name in expected}
+    return "; ".join(differences(found, expected)) or changed_settings(
+        result.settings, recipe, trial
+    )
 
 
 def read_metrics(folder: Path) -> list[EpochRow]:

@@ -102,6 +102,14 @@ def center_crops(settings: Data) -> list[CenterCrop]:
     return [CenterCrop(size) for size in [size for size in sizes if size is not None][-1:]]
 
 
+def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
+    """Return the shape of one example as the network gets it in an evaluation."""
+    shape = tuple(test.inputs.shape[1:])
+    for crop in center_crops(settings):
+        shape = (*shape[:-2], crop.size, crop.size)
+    return shape
+
+
 def make_loaders(
     recipe: Recipe,
     trial: Trial,
