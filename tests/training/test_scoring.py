@@ -193,7 +193,6 @@ HUGE = MLP | {
     ("inputs", "mean"): torch.zeros(1),
     ("inputs", "std"): torch.ones(1),
 }
-CROP_OF_NOTHING = [{"name": "random-crop", "size": 0}]
 HOSTILE = {
     "a negative shape": {("info", "shape"): [-1, 7, 7]},
     "a crop of nothing": {

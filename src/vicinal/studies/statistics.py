@@ -36,8 +36,7 @@ def estimate(values: Sequence[float], *, step: float) -> Estimate:
         >>> estimate([1.0, 2.0, 3.0], step=0.0)
         Estimate(mean=2.0, low=-0.484137711..., high=4.484137711...)
     """
-    mean = float(np.mean(values))
-    count = len(values)
+    mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Estimate(mean, None, None)
     spread = max(float(np.std(values, ddof=1)), step / math.sqrt(12))

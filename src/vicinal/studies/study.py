@@ -51,26 +51,19 @@ class Study:
         Raises:
             UserError: if one of them is invalid, or if two have other data, code or versions.
         """
-        results: dict[Trial, Result] = {}
-        for trial in self.trials:
-            result = read_result(self.trial_folder(trial), trial, self.recipe)
-            if result is not None:
-                results[trial] = result
-        if results:
+        read = {t: read_result(self.trial_folder(t), t, self.recipe) for t in self.trials}
+        results = {trial: result for trial, result in read.items() if result is not None}
+        for trial, result in results.items():
             first, reference = next(iter(results.items()))
-            for trial, result in results.items():
-                changed = origin_differences(reference.origin, result.origin)
-                if not changed and reference.test_examples != result.test_examples:
-                    changed = (
-                        f"data: the test split had {reference.test_examples} examples, and has "
-                        f"{result.test_examples} examples"
-                    )
-                if changed:
-                    raise UserError(
-                        f"{self.folder}: {trial.folder} was trained with other data, code or "
-                        f"versions than {first.folder}, so they cannot be compared ({changed}); "
-                        "delete the folders in trials/ that do not belong to the study"
-                    )
+            changed = origin_differences(reference.origin, result.origin)
+            if not changed and reference.test_examples != result.test_examples:
+                changed = f"{reference.test_examples} and {result.test_examples} test examples"
+            if changed:
+                raise UserError(
+                    f"{self.folder}: {trial.folder} was trained with other data, code or "
+                    f"versions than {first.folder}, so they cannot be compared ({changed}). "
+                    "Delete the folders in trials/ that do not belong to the study."
+                )
         return results
 
     def failures(self) -> dict[Trial, str]:
@@ -88,31 +81,24 @@ class StudyCallbacks(Protocol):
 
     def begin(self, recipe: Recipe, total: int, done: int) -> None:
         """The study has ``total`` trials, of which ``done`` are finished."""
-        ...
 
     def skipped(self, split: str, sentences: Sequence[str]) -> None:
         """Examples of a split cannot be read, with a sentence for each of them."""
-        ...
 
     def start(self, trial: Trial) -> None:
         """A trial starts."""
-        ...
 
     def log(self, sentence: str) -> None:
         """There is something to report to the user."""
-        ...
 
     def epoch(self, row: EpochRow) -> None:
         """An epoch of the current trial has ended."""
-        ...
 
     def finish(self, result: Result) -> None:
         """The current trial is finished, and its result is written."""
-        ...
 
     def fail(self, trial: Trial, reason: str) -> None:
         """The current trial failed, and the study continues with the next."""
-        ...
 
 
 @contextmanager
@@ -140,14 +126,18 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     if path.exists():
         old = load_resolved(path)
         finished = _finished_trials(folder)
-        changed = _changes_to_finished(finished, old, recipe)
-        if not finished and path.read_text("utf-8") != resolved_text(old):
+        changed = [change for trial in finished for change in _changes(trial, old, recipe)]
+        if finished:
+            fields = ({"name": one.name, "baseline": one.baseline} for one in (old, recipe))
+            changed = [*differences(*fields), *changed]
+        elif path.read_text("utf-8") != resolved_text(old):
             # The user wrote this file, so only the same recipe may replace it.
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
             raise UserError(
-                f"{folder} holds a study with other settings: {'; '.join(changed)}; choose another "
-                "folder with --out, or delete this one"
+                f"{folder} holds a study with other settings: "
+                f"{'; '.join(dict.fromkeys(changed))}. Choose another folder with --out, or delete "
+                "this one."
             )
         for trial in trials_of(old):
             state = folder / "trials" / trial.folder / STATE
@@ -156,7 +146,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
             f"{folder}: expected a study or an empty folder, got other files (without "
-            "recipe.toml); choose another folder with --out"
+            "recipe.toml). Choose another folder with --out."
         )
     if not path.exists() or path.read_text("utf-8") != text:
         write_whole(path, text)
@@ -172,18 +162,8 @@ def _finished_trials(folder: Path) -> list[Trial]:
     return found
 
 
-def _changes_to_finished(finished: Sequence[Trial], old: Recipe, new: Recipe) -> list[str]:
-    """Return a clause for each change of a recipe that affects finished trials."""
-    if not finished:
-        return []
-    fields = ("name", "baseline")
-    clauses = differences(*({name: getattr(one, name) for name in fields} for one in (old, new)))
-    for trial in finished:
-        clauses += _changes(trial, old, new)
-    return list(dict.fromkeys(clauses))
-
-
 def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
+    """Return a clause for each change of a recipe that affects a trial."""
     if trial.arm not in old.arms:  # of an earlier recipe: its result has its settings
         return []
     if trial.arm not in new.arms:
@@ -195,17 +175,6 @@ def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
         f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.")
         for one in differences(settings_of(old, trial), settings_of(new, trial))
     ]
-
-
-def _is_whole(examples: Path) -> bool:
-    """Return whether the examples for the report are undamaged, or there are none."""
-    try:
-        with examples.open("rb") as opened, np.load(opened) as file:
-            return all(file[name].size for name in file.files)
-    except FileNotFoundError:
-        return True
-    except Exception:  # a damaged archive raises errors of many types
-        return False
 
 
 def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
@@ -231,9 +200,9 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
     for sentence in unused_settings(recipe, recipe.arms):
         callbacks.log(sentence)
     examples = study.folder / "examples.npz"
-    if not unfinished and _is_whole(examples):
-        return False
     if not unfinished:
+        if _is_undamaged(examples):
+            return False
         callbacks.log(f"{examples} is damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
@@ -254,15 +223,9 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         callbacks.start(trial)
         folder = study.trial_folder(trial)
         (folder / FAILURE).unlink(missing_ok=True)
+        told = Callbacks(callbacks.epoch, callbacks.log)
         try:
-            result = run_trial(
-                recipe,
-                trial,
-                data,
-                folder,
-                callbacks=Callbacks(callbacks.epoch, callbacks.log),
-                expected=expected,
-            )
+            result = run_trial(recipe, trial, data, folder, callbacks=told, expected=expected)
         except TrialError as error:
             write_failure(folder, str(error), recipe, trial)
             (folder / STATE).unlink(missing_ok=True)
@@ -271,3 +234,14 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         expected = result.origin
         callbacks.finish(result)
     return bool(unfinished)
+
+
+def _is_undamaged(examples: Path) -> bool:
+    """Return whether the examples for the report can be read, or there are none."""
+    try:
+        with examples.open("rb") as opened, np.load(opened) as file:
+            return all(file[name].size for name in file.files)
+    except FileNotFoundError:
+        return True
+    except Exception:  # a damaged archive raises errors of many types
+        return False

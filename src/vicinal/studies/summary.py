@@ -14,7 +14,7 @@ from vicinal.training.recipe_warnings import (
     constant_predictor,
     verdict_problems,
 )
-from vicinal.training.settings import Published, Recipe
+from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import Result, Trial, condition_name
 
 
@@ -50,7 +50,7 @@ def summarize(
     failures = failures or {}
     if not results:
         raise UserError(
-            "every trial failed, so there is nothing to report; the first: "
+            "every trial failed, so there is nothing to report. The reason of the first: "
             f"{next(iter(failures.values()), 'no trial was run')}"
         )
     facts = next(iter(results.values())).origin.get("data", {})
@@ -58,31 +58,25 @@ def summarize(
     constant = constant_predictor(facts) if facts else None
     rows = []
     for corrupted in recipe.corrupted_labels:
-        measured = {
-            arm: [
-                results[trial]
-                for seed in range(recipe.seeds)
-                if (trial := Trial(arm, corrupted, seed)) in results
-            ]
+        trials = {
+            arm: [Trial(arm, corrupted, seed) for seed in range(recipe.seeds)]
             for arm in recipe.arms
         }
-        for arm in recipe.arms:
-            failed = [
-                {"seed": trial.seed, "reason": reason}
-                for trial, reason in failures.items()
-                if (trial.arm, trial.corrupted) == (arm, corrupted)
-            ]
+        measured = {arm: [results[t] for t in of if t in results] for arm, of in trials.items()}
+        for arm, own in trials.items():
+            failed = [{"seed": t.seed, "reason": failures[t]} for t in own if t in failures]
             row = _row(recipe, arm, corrupted, measured) | {"failed": failed}
             rows.append(row | {"recall": _recall(measured[arm])})
         _withhold(recipe, rows[-len(recipe.arms) :], found, constant)
-    published = [_published(recipe, row, rows) for row in recipe.published]
-    measured_only = [_measured_only(recipe, row) for row in rows if _is_unpublished(recipe, row)]
-    return {
-        "study": recipe.name,
-        "rows": rows,
-        **({"published": measured_only + published} if published else {}),
-        **({"data": {k: v for k, v in facts.items() if k != "preparation"}} if facts else {}),
-        **({"constant": _of_constant(constant)} if constant else {}),
+    summary: dict[str, Any] = {"study": recipe.name, "rows": rows}
+    if recipe.published:
+        with_true_labels = [row for row in rows if row["condition"] == condition_name(0)]
+        summary["published"] = _published(recipe, with_true_labels)
+    if constant is not None:
+        accuracy = round(100 * constant.accuracy, 4)
+        summary["data"] = {k: v for k, v in facts.items() if k != "preparation"}
+        summary["constant"] = {"class": constant.name, "accuracy": accuracy}
+    return summary | {
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
@@ -100,10 +94,11 @@ def _row(
     own, base = measured[arm], measured[recipe.baseline]
     both = sorted({result.seed for result in own} & {result.seed for result in base})
     step = 100 / own[0].test_examples if own else 0.0
-    accuracy = _within_bounds(estimate(_percent(own), step=step)) if own else None
-    difference = None
+    accuracy = difference = None
+    if own:
+        accuracy = _within_bounds(estimate([100 * r.test_accuracy for r in own], step=step))
     if arm != recipe.baseline and both:
-        pairs = [_percent([r for r in one if r.seed in both]) for one in (own, base)]
+        pairs = [[100 * r.test_accuracy for r in one if r.seed in both] for one in (own, base)]
         difference = paired_difference(*pairs, step=step)
     memorized = [100 * r.memorized for r in own if r.memorized is not None]
     return {
@@ -162,48 +157,35 @@ def _withhold(
             row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
 
 
-def _of_constant(constant: Constant) -> dict[str, Any]:
-    return {"class": constant.name, "accuracy": round(100 * constant.accuracy, 4)}
+def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the published rows, with what was measured for the same number of epochs.
 
-
-def _published(
-    recipe: Recipe, published: Published, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return a published row, with what was measured for the same number of epochs."""
-    arm, epochs = published.arm, published.epochs
-    ours: Mapping[str, Any] = {}
-    if recipe.training_of(arm).epochs == epochs:
-        there = (row for row in rows if (row["arm"], row["condition"]) == (arm, condition_name(0)))
-        ours = next(there, {})
-    return {
-        "arm": arm,
-        "title": recipe.arms[arm].title,
-        "epochs": epochs,
-        "accuracy": published.accuracy,
-        "source": published.source,
-        "measured": ours.get("accuracy"),
-        "low": ours.get("low"),
-        "high": ours.get("high"),
-        "n": ours.get("n"),
-    }
-
-
-def _is_unpublished(recipe: Recipe, row: Mapping[str, Any]) -> bool:
-    """Return whether the published rows of this arm are all for other numbers of epochs."""
-    epochs = {one.epochs for one in recipe.published if one.arm == row["arm"]}
-    here = recipe.training_of(row["arm"]).epochs
-    return row["condition"] == condition_name(0) and bool(epochs) and here not in epochs
-
-
-def _measured_only(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of what was measured, without a published accuracy."""
-    epochs = recipe.training_of(row["arm"]).epochs
-    nothing = Published(arm=row["arm"], epochs=epochs, accuracy=0.0, source="this study")
-    return _published(recipe, nothing, [row]) | {"accuracy": None}
-
-
-def _percent(results: Sequence[Result]) -> list[float]:
-    return [100 * result.test_accuracy for result in results]
+    Arms whose published rows are all for other numbers of epochs come first.
+    """
+    measured = {row["arm"]: row for row in rows}
+    epochs = {arm: recipe.training_of(arm).epochs for arm in recipe.arms}
+    matched = {row.arm for row in recipe.published if row.epochs == epochs[row.arm]}
+    others = {row.arm for row in recipe.published} - matched
+    listed: list[tuple[str, int, float | None, str]]
+    listed = [(arm, epochs[arm], None, "this study") for arm in measured if arm in others]
+    listed += [(row.arm, row.epochs, row.accuracy, row.source) for row in recipe.published]
+    found = []
+    for arm, count, accuracy, source in listed:
+        ours = measured.get(arm, {}) if count == epochs[arm] else {}
+        found.append(
+            {
+                "arm": arm,
+                "title": recipe.arms[arm].title,
+                "epochs": count,
+                "accuracy": accuracy,
+                "source": source,
+                "measured": ours.get("accuracy"),
+                "low": ours.get("low"),
+                "high": ours.get("high"),
+                "n": ours.get("n"),
+            }
+        )
+    return found
 
 
 def _within_bounds(percent: Estimate) -> Estimate:

@@ -13,9 +13,6 @@ from vicinal.errors import UserError, unknown
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
 
-_MAX_BYTES = 200_000
-"""The largest size of a recipe."""
-
 _MAX_DOTS = 300
 """How many dots a line may have, since tomllib needs quadratic memory for a long dotted name."""
 
@@ -37,10 +34,8 @@ def shipped() -> list[str]:
         paper-cifar100
         paper-imagenet
     """
-    folder = resources.files("vicinal") / "recipes"
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
+    files = (resources.files("vicinal") / "recipes").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
 def read_recipe(
@@ -69,59 +64,35 @@ def read_recipe(
         >>> read_recipe("digits", seeds=1).seeds
         1
     """
-    if name_or_path.endswith(".toml"):
-        text = _read(Path(name_or_path))
-    elif name_or_path in shipped():
-        text = (resources.files("vicinal") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
-    else:
-        sentence = unknown("recipe", name_or_path, shipped())
-        raise UserError(f"{sentence}. The path of a recipe file ends in .toml.")
-    settings = _varied(_parse(text, name_or_path), variant, name_or_path)
-    changed = _changed(settings, seeds=seeds, epochs=epochs, source=source)
-    return _check(changed, name_or_path)
+    settings = _load(name_or_path)
+    variants = settings.pop("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
+        raise UserError(
+            f"{name_or_path}: variants: expected tables, such as [variants.short.training]."
+        )
+    if variant is not None:
+        if variant not in variants:
+            names = ", ".join(variants) or "none"
+            raise UserError(f"{name_or_path} has no variant {variant!r}. It has: {names}.")
+        new_name = {"name": f"{settings.get('name')}-{variant}"}
+        settings = merged(settings, new_name | variants[variant])
+    return _check(_changed(settings, seeds, epochs, source), name_or_path)
 
 
 def changed_recipe(
     recipe: Recipe, *, seeds: int | None, epochs: int | None, source: str | None
 ) -> Recipe:
-    """Return a recipe with other seeds, epochs or data, as far as they are given.
+    """Return a recipe with other seeds, epochs or data; None keeps those of the recipe.
 
     Raises:
         UserError: if one of them is invalid.
     """
-    changed = _changed(recipe.model_dump(), seeds=seeds, epochs=epochs, source=source)
-    return _check(changed, recipe.name)
-
-
-def _changed(
-    settings: dict[str, Any], *, seeds: int | None, epochs: int | None, source: str | None
-) -> dict[str, Any]:
-    changes: dict[str, Any] = {"seeds": seeds} if seeds is not None else {}
-    if epochs is not None and isinstance(settings.get("training"), dict):
-        changes["training"] = {"epochs": epochs}
-    if source is not None and isinstance(settings.get("data"), dict):
-        changes["data"] = {"source": source}
-    return merged(settings, changes)
-
-
-def _varied(settings: dict[str, Any], variant: str | None, origin: str) -> dict[str, Any]:
-    """Merge a variant, if there is one, into the settings of a recipe."""
-    variants = settings.pop("variants", {})
-    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
-        raise UserError(
-            f"the recipe {origin}: variants: expected tables, such as [variants.short.training]."
-        )
-    if variant is None:
-        return settings
-    if variant not in variants:
-        names = ", ".join(variants) or "none"
-        raise UserError(f"the recipe {origin} has no variant {variant!r}. It has: {names}.")
-    return merged(settings, {"name": f"{settings.get('name')}-{variant}", **variants[variant]})
+    return _check(_changed(recipe.model_dump(), seeds, epochs, source), recipe.name)
 
 
 def load_resolved(path: Path) -> Recipe:
     """Read a ``recipe.toml`` with the text of ``resolved_text``."""
-    return _check(_parse(_read(path), str(path)), str(path))
+    return _check(_load(str(path)), str(path))
 
 
 def resolved_text(recipe: Recipe) -> str:
@@ -134,39 +105,39 @@ def resolved_text(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(exclude_none=True))
 
 
-def _read(path: Path) -> str:
+def _load(name_or_path: str) -> dict[str, Any]:
+    if name_or_path in shipped():
+        file: Any = resources.files("vicinal") / "recipes" / f"{name_or_path}.toml"
+    elif name_or_path.endswith(".toml"):
+        file = Path(name_or_path)
+    else:
+        sentence = unknown("recipe", name_or_path, shipped())
+        raise UserError(f"{sentence}. The path of a recipe file ends in .toml.")
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        names = ", ".join(shipped())
-        raise UserError(
-            f"{path}: there is no such recipe file. Check the path, or use a recipe that comes "
-            f"with vicinal: {names}."
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
-    if len(content) > _MAX_BYTES:
-        raise UserError(
-            f"{path}: expected a recipe of at most {_MAX_BYTES:,} bytes, got more. Check that it "
-            "is the right file."
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: expected UTF-8 text, got an invalid byte at offset {error.start}. Save the "
-            "recipe as UTF-8."
-        ) from error
-
-
-def _parse(text: str, origin: str) -> dict[str, Any]:
-    try:
+        text = file.read_bytes().decode("utf-8-sig")
         if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
             raise ValueError(f"it has a line of more than {_MAX_DOTS} dots")
         return tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file}: there is no such recipe file. Check the path, or use a recipe that comes "
+            f"with vicinal: {', '.join(shipped())}."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{file}: the recipe cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
-        raise UserError(f"the recipe {origin} is not valid TOML: {error}.") from error
+        raise UserError(f"{file} is not valid TOML: {error}.") from error
+
+
+def _changed(
+    settings: dict[str, Any], seeds: int | None, epochs: int | None, source: str | None
+) -> dict[str, Any]:
+    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
+    if epochs is not None and "training" in settings:
+        changes["training"] = {"epochs": epochs}
+    if source is not None and "data" in settings:
+        changes["data"] = {"source": source}
+    return merged(settings, changes)
 
 
 def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
@@ -179,6 +150,5 @@ def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
     shown = lines[:_MAX_ERRORS]
     if len(lines) > len(shown):
         shown.append(f"and {len(lines) - len(shown)} more")
-    raise UserError(
-        f"the recipe {origin} has {len(lines)} errors:" + "".join(f"\n  {line}" for line in shown)
-    )
+    text = "".join(f"\n  {line}" for line in shown)
+    raise UserError(f"the recipe {origin} has {len(lines)} errors:{text}")

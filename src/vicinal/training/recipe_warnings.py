@@ -34,20 +34,15 @@ class Constant(NamedTuple):
 
 
 def code_warnings(recipe: Recipe) -> list[str]:
-    """Return a warning for each field of a recipe that imports code.
-
-    Example:
-        >>> from vicinal.training.recipe import read_recipe
-        >>> code_warnings(read_recipe("digits"))
-        []
-    """
-    named = {"model.name": (recipe.model.name, imported_module(recipe.model.name))}
-    source = parse_spec(recipe.data.source)
-    if source.name == "import":
-        named["data.source"] = recipe.data.source, source.where.partition(":")[0]
+    """Return a warning for each field of a recipe that imports code."""
+    network, source = recipe.model.name, recipe.data.source
+    spec = parse_spec(source)
+    named = [("model.name", network, imported_module(network))]
+    if spec.name == "import":
+        named.append(("data.source", source, spec.where.partition(":")[0]))
     return [
         f"this recipe imports and runs code: {field} = {value!r} imports {module}"
-        for field, (value, module) in named.items()
+        for field, value, module in named
         if module is not None
     ]
 
@@ -66,19 +61,11 @@ def note_lines(data: DataSet) -> list[str]:
 
 
 def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
-    """Return the notes on the data, and why there will be no verdict on some arms.
-
-    Example:
-        >>> from vicinal.data import load
-        >>> from vicinal.training.recipe import read_recipe
-        >>> data_warnings(read_recipe("digits"), load("digits"), ["erm"])
-        []
-    """
-    found = verdict_problems(recipe, data_facts(data))
+    """Return the notes on the data, and why there will be no verdict on some arms."""
     return note_lines(data) + [
-        f"warning: {one.text}, so no verdict will be given"
-        for one in found
-        if one.arm in (None, *arms)
+        f"warning: {problem.text}, so no verdict will be given"
+        for problem in verdict_problems(recipe, data_facts(data))
+        if problem.arm in (None, *arms)
     ]
 
 
@@ -105,31 +92,25 @@ def unused_settings(
         arm, training = recipe.arms[name], recipe.training_of(name)
         if training.sync_batch_norm and devices == 1:
             found.append("training.sync_batch_norm has no effect: there is one device")
-        if isinstance(training.schedule, Step):
-            late = [str(m) for m in training.schedule.milestones if m >= training.epochs]
-            if late:
-                found.append(
-                    f"training.schedule.milestones: {', '.join(late)} is not reached in "
-                    f"{training.epochs} epochs"
-                )
-        if isinstance(arm, MixUpArm) and (reason := _why_never_mixed(arm, training)):
-            found.append(f"arms.{name} never mixes: {reason}")
+        milestones = training.schedule.milestones if isinstance(training.schedule, Step) else ()
+        if late := [str(m) for m in milestones if m >= training.epochs]:
+            found.append(
+                f"training.schedule.milestones: {', '.join(late)} is not reached in "
+                f"{training.epochs} epochs"
+            )
+        if isinstance(arm, MixUpArm):
+            why = _no_mixed_epoch(arm, training)
+            if not why and arm.alpha == 0:
+                why = "alpha = 0"
+            if not why and round(arm.mix_rate * training.batch_size) == 0:
+                batch = f"a batch of {training.batch_size} examples"
+                why = f"mix_rate = {arm.mix_rate:g} of {batch} is none"
+            if why:
+                found.append(f"arms.{name} never mixes: {why}")
     return list(dict.fromkeys(found))
 
 
-def _why_never_mixed(arm: MixUpArm, training: Training) -> str:
-    if reason := _why_no_mixed_epoch(arm, training):
-        return reason
-    for field in ("alpha", "mix_rate"):
-        if getattr(arm, field) == 0:
-            return f"{field} = 0"
-    batch = training.batch_size
-    if round(arm.mix_rate * batch) == 0:
-        return f"mix_rate = {arm.mix_rate} of a batch of {batch} examples is none"
-    return ""
-
-
-def _why_no_mixed_epoch(arm: MixUpArm, training: Training) -> str:
+def _no_mixed_epoch(arm: MixUpArm, training: Training) -> str:
     if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < training.epochs:
         return ""
     return (
@@ -163,7 +144,7 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
                     name,
                 )
             )
-        if isinstance(arm, MixUpArm) and (reason := _why_no_mixed_epoch(arm, training)):
+        if isinstance(arm, MixUpArm) and (reason := _no_mixed_epoch(arm, training)):
             found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
     return found
 
