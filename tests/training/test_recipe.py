@@ -220,7 +220,7 @@ def test_variants_that_are_no_tables_are_refused_by_name(variants, tmp_path):
 
 @pytest.mark.parametrize("source", ["folder:a\udcff", "folder:b?c\udcff", "\udcff"])
 def test_a_source_that_is_not_utf_8_is_refused_by_name(source):
-    words = r"data.source: .*\\xff has bytes that are not UTF-8, .* Rename the file or folder"
+    words = r"data.source: .*\\xff is not UTF-8\. Rename the file or folder"
     with pytest.raises(UserError, match=words):
         read_recipe("digits", source=source)
 
@@ -274,7 +274,8 @@ def test_files_that_cannot_be_read_are_refused_by_name(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     (tmp_path / "broken.toml").write_text("name = \n")
-    cases |= {"bytes.toml": "not valid TOML: .*codec can't decode byte", "broken.toml": r"not valid TOML: .*line 1"}
+    cases |= {"bytes.toml": "not valid TOML: .*codec can't decode byte"}
+    cases |= {"broken.toml": r"not valid TOML: .*line 1"}
     for name, words in cases.items():
         with pytest.raises(UserError, match=words) as caught:
             read_recipe(str(tmp_path / name))

@@ -18,7 +18,10 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
             "training.sync_batch_norm has no effect: there is one device",
         ),
         ({"arms.mixup.alpha": 0.0}, "arms.mixup never mixes: alpha = 0"),
-        ({"arms.mixup.mix_rate": 0.0}, "arms.mixup never mixes: mix_rate = 0 of a batch of 64 examples is none"),
+        (
+            {"arms.mixup.mix_rate": 0.0},
+            "arms.mixup never mixes: mix_rate = 0 of a batch of 64 examples is none",
+        ),
         (
             {"arms.mixup.mix_rate": 0.007},
             "arms.mixup never mixes: mix_rate = 0.007 of a batch of 64 examples is none",

@@ -60,11 +60,12 @@ def make_fabric(
     if started is not None and int(started) != devices * nodes:
         raise UserError(
             f"--devices, --nodes: expected WORLD_SIZE = {started} processes in all, got {devices} "
-            f"devices on {nodes} machines; set --devices to the number of processes per machine"
+            f"devices on {nodes} machines. Set --devices to the number of processes per machine."
         )
     several = devices * nodes > 1
     settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision, "16-mixed")}
-    if precision == "float16" and accelerator in ("cpu", "auto") and not _has_gpu():
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if precision == "float16" and accelerator in ("cpu", "auto") and not gpu:
         scaler = torch.amp.GradScaler("cpu")
         settings = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
     how: Any = "auto"
@@ -72,7 +73,7 @@ def make_fabric(
         how = DDPStrategy(timeout=PATIENCE)
     elif several:
         if not torch.cuda.is_available():
-            raise UserError("--strategy: fsdp requires GPUs, and there is none; try ddp")
+            raise UserError("--strategy: fsdp requires GPUs, and there is none. Try ddp.")
         how = "fsdp"
     try:
         fabric = Fabric(
@@ -80,20 +81,12 @@ def make_fabric(
         )
         fabric.launch()
     except Exception as error:  # each accelerator of Fabric has its own exceptions
-        if several:
-            raise UserError(
-                f"training.accelerator: {devices} devices {accelerator!r} on each of {nodes} "
-                f"machines are not available; lower --devices ({str(error).splitlines()[0]})"
-            ) from error
         raise UserError(
-            f'training.accelerator: "{accelerator}" is not available with precision {precision}; '
-            f'try "cpu" or "auto" ({str(error).splitlines()[0]})'
+            f'training.accelerator: "{accelerator}" is not available with precision {precision} '
+            f"and --devices {devices} ({str(error).splitlines()[0]}). "
+            'Try "cpu" or "auto", or lower --devices.'
         ) from error
     return fabric
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def all_reduce_sum(values: Tensor, *, fabric: Fabric) -> Tensor:
@@ -123,8 +116,8 @@ def hardware_errors_explained(batch_size: int) -> Iterator[None]:
         >>> with hardware_errors_explained(64):
         ...     raise torch.OutOfMemoryError("CUDA out of memory")
         Traceback (most recent call last):
-        vicinal.errors.TrialError: out of memory with training.batch_size = 64: lower it, or raise \
-training.accumulation_steps, or choose precision "bfloat16" (CUDA out of memory)
+        vicinal.errors.TrialError: out of memory with training.batch_size = 64 (CUDA out of \
+memory). Lower it, or raise training.accumulation_steps, or choose precision "bfloat16".
     """
     try:
         with dead_workers_named():
@@ -133,8 +126,8 @@ training.accumulation_steps, or choose precision "bfloat16" (CUDA out of memory)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise TrialError(
-                f"out of memory with training.batch_size = {batch_size}: lower it, or raise "
-                f'training.accumulation_steps, or choose precision "bfloat16" ({reason})'
+                f"out of memory with training.batch_size = {batch_size} ({reason}). Lower it, or "
+                'raise training.accumulation_steps, or choose precision "bfloat16".'
             ) from error
         lost = isinstance(error, torch.distributed.DistError) or any(
             word in reason for word in ("gloo", "NCCL", "Connection", "Timed out")
@@ -142,7 +135,7 @@ training.accumulation_steps, or choose precision "bfloat16" (CUDA out of memory)
         if lost and torch.distributed.is_initialized():
             rank = torch.distributed.get_rank()
             raise UserError(
-                f"rank {rank} stops, since another rank has died or does not respond: see its "
-                f"message, then resume with --resume ({reason})"
+                f"rank {rank} stops, since another rank has died or does not respond ({reason}). "
+                "See its message, then resume with --resume."
             ) from error
         raise

@@ -12,8 +12,8 @@ class FilterMuon(Muon):
     """``torch.optim.Muon`` for the filters of convolutions, viewed as matrices.
 
     Jordan et al., "Muon: An optimizer for hidden layers" (https://kellerjordan.github.io/posts/muon).
-    Each row is a filter. The order of its entries does not matter for orthogonalization, so there
-    is a view for each memory format, without a copy.
+    Each row is a filter. The order of its entries does not matter for orthogonalization, so the
+    matrices are views in both memory formats.
 
     There is no weight decay: before each step the filters of a layer are scaled to a root mean
     square norm of 1, as in Jordan's program for CIFAR-10
@@ -37,13 +37,7 @@ class FilterMuon(Muon):
         True
     """
 
-    def __init__(
-        self,
-        filters: list[nn.Parameter],
-        *,
-        lr: float,
-        momentum: float = 0.6,
-    ) -> None:
+    def __init__(self, filters: list[nn.Parameter], *, lr: float, momentum: float = 0.6) -> None:
         """Make views of the filters."""
         self._filters = filters
         matrices = [_matrix(one.detach()) for one in filters]
@@ -60,12 +54,8 @@ class FilterMuon(Muon):
         for one, matrix in zip(self._filters, matrices, strict=True):
             matrix.grad = None if one.grad is None else _matrix(one.grad)
             if one.grad is not None:
-                matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp(min=_TINY))
+                matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp(min=1e-12))
         return super().step(closure)  # type: ignore[no-untyped-call]
-
-
-_TINY = 1e-12
-"""The smallest norm that filters are divided by."""
 
 
 def _matrix(filters: Tensor) -> Tensor:

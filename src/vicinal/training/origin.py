@@ -75,11 +75,7 @@ class _Origin(_Facts):
 
 
 def checked_origin(origin: dict[str, Any]) -> dict[str, Any]:
-    """Return an origin that was read from a file, if it is valid.
-
-    Raises:
-        pydantic.ValidationError: if it is not.
-    """
+    """Return an origin from a file if it is valid, else raise a ``ValidationError``."""
     _Origin.model_validate(origin)
     return origin
 
@@ -139,11 +135,6 @@ def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
 
     ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers, and ``source``
     has the ``source_hashes`` of the network.
-
-    Example:
-        >>> from torch import nn
-        >>> network_facts(nn.Linear(2, 1), "mlp")["parameters"]
-        3
     """
     tensors = [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in network.state_dict().items()]
     return {
@@ -160,10 +151,6 @@ def source_hashes(name: str) -> dict[str, str]:
     These are the files of all imported modules whose top-level package or module is in the same
     folder as that of the network. If this folder is ``site-packages``, only the network's own
     package counts.
-
-    Example:
-        >>> source_hashes("small-cnn")
-        {}
     """
     module = imported_module(name)
     file = getattr(sys.modules.get(module or ""), "__file__", None)
@@ -206,15 +193,12 @@ def origin_differences(old: Origin, new: Origin) -> str:
 
 
 def check_origin(old: Origin, new: Origin, where: Path) -> None:
-    """Raise if two origins differ.
+    """Raise a ``UserError`` with everything that differs between two origins.
 
     Args:
         old: what was recorded.
         new: what would be used now.
         where: the folder or file that recorded it, for the error.
-
-    Raises:
-        UserError: with everything that differs.
     """
     if changed := origin_differences(old, new):
         raise UserError(

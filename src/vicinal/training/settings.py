@@ -24,10 +24,7 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
 
     def validate(value: str) -> str:
         if not is_utf8(value):
-            raise ValueError(
-                f"{visible(value)} has bytes that are not UTF-8, which recipes cannot hold. Rename "
-                "the file or folder."
-            )
+            raise ValueError(f"{visible(value)} is not UTF-8. Rename the file or folder.")
         check(value)
         return value
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
-from vicinal.data import DataSet, normalization_of
+from vicinal.data import DataSet
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.mixing import Halves, MixUp, Shuffle
@@ -26,7 +26,7 @@ from vicinal.training.settings import MixUpArm, PlainArm, Recipe, Training
 from vicinal.training.stop_signals import stop_signals
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial
-from vicinal.training.trial_setup import Loaders, build_network, make_loaders, training_labels
+from vicinal.training.trial_setup import Loaders, build_network, make_loaders
 
 
 class Callbacks(NamedTuple):
@@ -90,23 +90,15 @@ def run_trial(
         stop_signals() as signals,
     ):
         start = time.perf_counter()
-        labels = training_labels(recipe, trial.corrupted, data)
-        normalize = normalization_of(data.train)
-        loaders = make_loaders(
-            recipe,
-            trial,
-            data,
-            settings=settings,
-            labels=labels,
-            normalize=normalize,
-            fabric=fabric,
-        )
-        model = build_network(recipe, trial, data, loaders, normalize)
+        loaders = make_loaders(recipe, trial, data, fabric)
+        model = build_network(recipe, trial, data, loaders)
         origin = origin_of(data, model, recipe.model.name)
         if expected is not None:
             check_origin(expected, origin, folder.parent)
         learner = _make_learner(model, trial.arm, recipe.arms[trial.arm], settings, fabric)
-        checkpointer = TrialCheckpointer(recipe, trial, data, normalize, folder, learner, origin)
+        checkpointer = TrialCheckpointer(
+            recipe, trial, data, loaders.normalize, folder, learner, origin
+        )
         progress = checkpointer.resume()
         start -= progress.seconds
         for row in progress.rows:
@@ -123,12 +115,7 @@ def run_trial(
             progress.training = training
             if epoch_ended:
                 row, progress.class_counts = _measure(
-                    learner,
-                    loaders,
-                    training,
-                    data=data,
-                    corrupted=labels if trial.corrupted else None,
-                    start=start,
+                    learner, loaders, training, data, start=start, trial=trial
                 )
                 progress.rows.append(row)
             # Not all processes may have received the signal.
@@ -141,7 +128,7 @@ def run_trial(
                 checkpointer.save(progress)
             if epoch_ended:  # after saving, since a closed terminal cannot be written to
                 callbacks.epoch(row)
-                for logger in callbacks.loggers if fabric.is_global_zero else ():
+                for logger in callbacks.loggers:
                     metrics = {k: v for k, v in row._asdict().items() if v is not None}
                     logger.log_metrics(metrics, row.epoch)
             if stop and not last:
@@ -180,21 +167,12 @@ def _measure(
     learner: Learner,
     loaders: Loaders,
     training: TrainingProgress,
-    *,
     data: DataSet,
-    corrupted: Tensor | None,
+    *,
     start: float,
+    trial: Trial,
 ) -> tuple[EpochRow, list[list[int]]]:
-    """Return the metrics of an epoch, and the class counts of the test.
-
-    Args:
-        learner: the network.
-        loaders: of the trial.
-        training: its progress.
-        data: the data set.
-        corrupted: the labels that it was trained with, if some are corrupted.
-        start: when the trial began.
-    """
+    """Return the metrics of an epoch, and the class counts of the test."""
     settings, fabric = learner.settings, learner.fabric
     if fabric.world_size > 1:  # running statistics differ: use those of the first process
         for buffer in learner.trained.buffers():
@@ -211,12 +189,12 @@ def _measure(
     score = score_of(predictions, all_reduce_sum=all_sum)
     counts = all_sum(class_counts(predictions, len(data.classes))).tolist()
     memorized = None
-    if corrupted is not None:
+    if trial.corrupted:
         logits, rows = predict_(loaders.memorized.epoch(0))
         rows = rows.cpu()
         memorized = memorized_fraction(
             logits.argmax(1).cpu(),
-            given=corrupted[rows],
+            given=loaders.labels[rows],
             true=data.train.targets[rows],
             all_reduce_sum=all_sum,
         )

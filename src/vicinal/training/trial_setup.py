@@ -16,10 +16,11 @@ from vicinal.data import (
     Split,
     corrupt_labels,
     load,
+    normalization_of,
 )
 from vicinal.errors import UserError
 from vicinal.models import FastCNN, build
-from vicinal.training.settings import Data, Recipe, Training
+from vicinal.training.settings import Data, Recipe
 from vicinal.training.trial_result import Trial, condition_name
 
 WHITENING_EXAMPLES = 5000
@@ -33,11 +34,15 @@ class Loaders(NamedTuple):
         train: of random batches for training.
         memorized: of the training inputs without augmentation; targets are row numbers.
         test: of the test split.
+        labels: to train with, a fraction of which is corrupted.
+        normalize: the last transform of all loaders.
     """
 
     train: Loader
     memorized: Loader
     test: Loader
+    labels: Tensor
+    normalize: Normalize
 
 
 def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) -> DataSet:
@@ -66,7 +71,7 @@ def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) 
     if not data.classes:
         raise UserError(
             f"data.source: expected a data set with classes, got real-valued targets in "
-            f"{settings.source}; a study compares accuracies, so choose another data set"
+            f"{settings.source}. A study compares accuracies, so choose another data set."
         )
     return data
 
@@ -84,7 +89,7 @@ def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
     if corrupted and torch.equal(given, true):
         raise UserError(
             f"corrupted_labels: {condition_name(corrupted)} changes none of the {len(true)} "
-            "training labels; choose a larger fraction, or 0 for the true labels"
+            "training labels. Choose a larger fraction, or 0 for the true labels."
         )
     return given
 
@@ -98,8 +103,8 @@ def center_crops(settings: Data) -> list[CenterCrop]:
         >>> center_crops(Data(source="cifar10", augment=augment))
         [CenterCrop(size=28)]
     """
-    sizes = [getattr(one, "size", None) for one in settings.augment]
-    return [CenterCrop(size) for size in [size for size in sizes if size is not None][-1:]]
+    sizes = [size for one in settings.augment if (size := getattr(one, "size", None)) is not None]
+    return [CenterCrop(size) for size in sizes[-1:]]
 
 
 def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
@@ -110,48 +115,42 @@ def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
     return shape
 
 
-def make_loaders(
-    recipe: Recipe,
-    trial: Trial,
-    data: DataSet,
-    *,
-    settings: Training,
-    labels: Tensor,
-    normalize: Normalize,
-    fabric: Fabric,
-) -> Loaders:
+def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) -> Loaders:
     """Return the loaders of this process.
 
     Raises:
-        UserError: if the batch size or an augmentation does not fit the data or the devices.
+        UserError: if the batch size, an augmentation or the fraction of corrupted labels does not
+            fit the data or the devices.
     """
+    settings = recipe.training_of(trial.arm)
+    labels = training_labels(recipe, trial.corrupted, data)
     batch, steps = settings.batch_size, settings.accumulation_steps
     if batch > len(data.train):
         raise UserError(
             f"training.batch_size: expected at most {len(data.train)}, the number of training "
-            f"examples, got {batch}; lower it"
+            f"examples, got {batch}. Lower it."
         )
     if batch % (steps * fabric.world_size):
         raise UserError(
             f"training.batch_size: expected a multiple of {steps * fabric.world_size} "
             f"(training.accumulation_steps = {steps} times {fabric.world_size} devices), "
-            f"got {batch}"
+            f"got {batch}."
         )
     augment = recipe.data.augment
     if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
         raise UserError(
             f"data.augment: hls-jitter expects images with values up to 255, got "
             f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
-            f"{recipe.data.source}; remove it"
+            f"{recipe.data.source}. Remove it."
         )
-    device, normalize = fabric.device, normalize.to(fabric.device)
+    device, normalize = fabric.device, normalization_of(data.train)
     train, test = data.train.to(device), data.test.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
         Split(train.inputs, labels),
         batch_size=batch // (steps * fabric.world_size),
         seed=trial.seed,
-        augment=(*transforms, normalize),
+        augment=(*transforms, normalize.to(device)),
         device=device,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
@@ -161,18 +160,16 @@ def make_loaders(
             split.share(fabric.global_rank, fabric.world_size),
             batch_size=1024,
             seed=trial.seed,
-            augment=(*center_crops(recipe.data), normalize),
+            augment=(*center_crops(recipe.data), normalize.to(device)),
             device=device,
             shuffle=False,
         )
         for split in (Split(train.inputs, torch.arange(len(train))), test)
     )
-    return Loaders(train_loader, memorized, tested)
+    return Loaders(train_loader, memorized, tested, labels, normalize)
 
 
-def build_network(
-    recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders, normalize: Normalize
-) -> nn.Module:
+def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders) -> nn.Module:
     """Build the network, the same for all arms of a seed, and try it on two examples.
 
     Raises:
@@ -182,13 +179,13 @@ def build_network(
     x, _ = next(loaders.test.epoch(0), (None, None))
     if x is None:
         raise UserError(
-            f"{recipe.data.source}: no test example can be read; vicinal data info shows why"
+            f"{recipe.data.source}: no test example can be read. vicinal data info shows why."
         )
     model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
     if isinstance(model, FastCNN):
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
-        model.whiten_by(normalize.apply(inputs, torch.empty(len(inputs), 0)))
+        model.whiten_by(loaders.normalize.apply(inputs, torch.empty(len(inputs), 0)))
     model.eval()
     with torch.inference_mode():
         logits = model(x[:2].cpu())
@@ -198,6 +195,6 @@ def build_network(
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
         raise UserError(
             f"model.name: expected logits of shape {expected} from {recipe.model.name}, one for "
-            f"each example and class, got {got}; change its last layer"
+            f"each example and class, got {got}. Change its last layer."
         )
     return model
