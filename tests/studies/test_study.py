@@ -138,8 +138,7 @@ def test_a_result_of_other_data_is_never_averaged(copied_study, vicinal):
             "mixup-true-labels-seed1 was trained with other data, code or versions"
             in refused.stderr
         )
-        assert "the test split had 540 examples" in refused.stderr
-        assert "and has 450 examples" in refused.stderr
+        assert "data.test.examples was 540 and is 450" in refused.stderr
 
 
 def test_data_with_another_number_of_test_examples_than_the_results_are_refused(
@@ -150,8 +149,7 @@ def test_data_with_another_number_of_test_examples_than_the_results_are_refused(
     recipe = copied_study / "recipe.toml"
     refused = vicinal("study", recipe, "--out", copied_study, "--seeds", 3)
     assert refused.exit_code == 2
-    assert "the test split had 540 examples" in refused.stderr
-    assert "and has 360 examples" in refused.stderr
+    assert "data.test.examples was 540 and is 360" in refused.stderr
 
 
 def test_a_trial_copied_from_another_recipe_is_refused(copied_study, small_recipe, vicinal):
@@ -160,7 +158,7 @@ def test_a_trial_copied_from_another_recipe_is_refused(copied_study, small_recip
     refused = vicinal("study", recipe, "--out", copied_study)
     assert refused.exit_code == 2
     assert "training.label_smoothing was 0.0 and is 0.1" in refused.stderr
-    assert f"delete the folder {trials / 'erm-true-labels-seed0'}" in refused.stderr
+    assert f"Delete the folder {trials / 'erm-true-labels-seed0'}" in refused.stderr
 
 
 REPORT = ["report.html", "table.md", "table.csv", "summary.json", "SHA256SUMS", "figures"]

@@ -101,11 +101,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Compare the names and shapes of weights with those of a network.
-
-    Raises:
-        UserError: with the first difference.
-    """
+    """Raise a ``UserError`` if weights have other names or shapes than those of a network."""
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
@@ -118,11 +114,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) ->
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Load weights into a network.
-
-    Raises:
-        UserError: if they belong to another network, with the first difference.
-    """
+    """Load weights into a network, after ``check_weights``."""
     check_weights(model, weights, path)
     model.load_state_dict(dict(weights))
 

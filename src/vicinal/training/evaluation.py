@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from vicinal.training.settings import Training
+
 
 class Score(NamedTuple):
     """Mean cross-entropy in nats, and accuracy as a fraction."""
@@ -29,8 +31,7 @@ def predict(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     fabric: Fabric | None = None,
-    tta: bool = False,
-    channels_last: bool = False,
+    settings: Training | None = None,
 ) -> Predictions:
     """Return the predictions of a network in eval mode; its mode is restored.
 
@@ -38,13 +39,14 @@ def predict(
         model: maps ``(batch, ...)`` to ``(batch, classes)``.
         batches: inputs and targets, such as an epoch of a ``Loader``.
         fabric: sets the precision of the computation.
-        tta: average the log-probabilities of an image and its horizontal flip.
-        channels_last: use the channels_last memory format.
+        settings: for ``tta``, which averages the log-probabilities of an image and its horizontal
+            flip, and for ``channels_last``.
 
     Returns:
         Logits in the dtype of the network, and the targets.
     """
     training = model.training
+    tta, channels_last = (settings.tta, settings.channels_last) if settings else (False, False)
     dtype = next((p.dtype for p in model.parameters()), torch.get_default_dtype())
 
     def forward(x: Tensor) -> Tensor:

@@ -152,15 +152,8 @@ def score_checkpoint(
 ) -> Scores:
     """Score a checkpoint on a data set that is prepared as for its training.
 
-    The same examples give the same accuracy as during training.
-
-    Args:
-        path: the checkpoint.
-        data: with the classes of the network, in any order.
-        split: ``"test"``, ``"train"`` or ``"validation"``.
-        accelerator: the device.
-        confusions: how many of the most frequent confusions to return.
-        allow_import: import the module that the checkpoint names, which runs its code.
+    The same examples give the same accuracy as during training. The arguments are those of
+    ``score_saved``; the classes of the data may be in any order.
 
     Raises:
         UserError: if the file is no checkpoint, needs an import that is not allowed, has weights
@@ -192,13 +185,7 @@ def score_checkpoint(
             "that it was trained on."
         )
     with dead_workers_named():
-        predictions = predict(
-            model,
-            loader.epoch(0),
-            fabric=fabric,
-            tta=settings.tta,
-            channels_last=settings.channels_last,
-        )
+        predictions = predict(model, loader.epoch(0), fabric=fabric, settings=settings)
     return scores_of(predictions, info.classes, confusions=confusions)
 
 

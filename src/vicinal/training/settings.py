@@ -225,7 +225,9 @@ class Training(Settings):
     compile: bool = Field(False, description="compile the network with torch.compile")
     cuda_graphs: bool = Field(False, description="replay compiled steps as CUDA graphs")
     sync_batch_norm: bool = Field(False, description="synchronize batch norms over devices")
-    checkpoint_every: Count = Field(1, description="epochs between checkpoints")
+    checkpoint_every: Count = Field(
+        1, description="epochs between saved states, each with a checkpoint"
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device")
     threads: Count | None = Field(None, description="CPU threads; default: all cores")
 

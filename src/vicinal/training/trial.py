@@ -173,17 +173,11 @@ def _measure(
     trial: Trial,
 ) -> tuple[EpochRow, list[list[int]]]:
     """Return the metrics of an epoch, and the class counts of the test."""
-    settings, fabric = learner.settings, learner.fabric
+    fabric = learner.fabric
     if fabric.world_size > 1:  # running statistics differ: use those of the first process
         for buffer in learner.trained.buffers():
             torch.distributed.broadcast(buffer, 0)
-    predict_ = partial(
-        predict,
-        learner.trained,
-        fabric=fabric,
-        tta=settings.tta,
-        channels_last=settings.channels_last,
-    )
+    predict_ = partial(predict, learner.trained, fabric=fabric, settings=learner.settings)
     all_sum = partial(all_reduce_sum, fabric=fabric)
     predictions = predict_(loaders.test.epoch(0))
     score = score_of(predictions, all_reduce_sum=all_sum)
