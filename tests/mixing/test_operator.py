@@ -146,7 +146,7 @@ def test_arguments_arrive_unharmed():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(change, error, words):
+def test_data_that_do_not_fit_the_checkpoint_raise(change, error, words):
     x, partner, lam = example(torch.float32)
     arguments = {"x": x, "partner": partner, "lam": lam} | change
     with pytest.raises(error, match=words):

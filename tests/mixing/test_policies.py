@@ -434,7 +434,7 @@ class Collate:
         (lambda: MixUp(1.0).draw(-1), "0 or more, got -1"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(make, words):
+def test_data_that_do_not_fit_the_checkpoint_raise(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 

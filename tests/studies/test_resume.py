@@ -16,7 +16,7 @@ EXPLODING = {"training": {"optimizer": {"name": "sgd", "lr": 1e30}}}
 
 @pytest.fixture
 def recipe(small_recipe):
-    """Write a small recipe of two arms; answer with a function that changes it."""
+    """Write a small recipe of two arms, and return a function that changes it."""
     path = small_recipe(FEW | {"seeds": 1})
 
     def write(change=lambda _settings: None):
@@ -124,9 +124,7 @@ def explode(settings):
     settings["arms"]["wild"] = settings["arms"]["mixup"] | EXPLODING | {"title": "Wild"}
 
 
-def test_a_trial_that_diverges_is_a_row_of_the_report_and_the_study_goes_on(
-    recipe, tmp_path, vicinal
-):
+def test_a_trial_that_diverges_is_in_the_report_and_the_study_continues(recipe, tmp_path, vicinal):
     out = tmp_path / "study"
     done = vicinal("study", recipe(explode), "--out", out)
     assert done.exit_code == 3, done.output
@@ -181,7 +179,7 @@ def test_differences_are_of_the_seeds_that_finished_in_both_arms(copied_study, v
     assert (row["verdict"], row["withheld"]) == ("withheld", "1 of 2 seeds failed")
 
 
-def test_a_study_of_which_every_trial_failed_is_an_error(recipe, tmp_path, vicinal):
+def test_a_study_in_which_every_trial_failed_raises(recipe, tmp_path, vicinal):
     def wild(settings):
         for arm in settings["arms"].values():
             arm["training"] = EXPLODING["training"]

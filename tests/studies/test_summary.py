@@ -33,7 +33,7 @@ def row_of(summary, arm, condition):
     return next(r for r in summary["rows"] if (r["arm"], r["condition"]) == (arm, condition))
 
 
-def test_the_rows_hold_what_a_calculation_by_hand_gives(study):
+def test_the_rows_equal_a_hand_calculation(study):
     summary = summarize(*study)
     row = row_of(summary, "mixup", "40% corrupted")
     # Differences 20, 21, 19: mean 20, standard error 1 / sqrt(3), t(0.975, 2) = 4.30265.
@@ -64,11 +64,11 @@ def test_an_interval_of_an_accuracy_ends_at_100_percent(study):
     assert row["memorized"] is None
 
 
-def test_trials_of_different_versions_are_not_passed_off_as_one(study):
+def test_the_summary_lists_all_versions_of_a_package(study):
     assert summarize(*study)["versions"] == {"torch": "2.0, 2.1"}
 
 
-def test_the_summary_has_the_names_that_were_promised(study):
+def test_the_summary_has_the_documented_names(study):
     summary = summarize(*study)
     assert list(summary) == ["study", "rows", "verdict_problems", "settings", "versions"]
     names = "arm condition n accuracy low high difference difference_low difference_high"

@@ -8,7 +8,7 @@ from vicinal.training.checkpoints import load_weights
 from vicinal.training.tensor_tree import read_tree, write_tree
 
 
-def test_a_tree_comes_back_as_it_was(tmp_path):
+def test_a_tree_is_read_as_it_was_written(tmp_path):
     last = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     half = torch.randn(4)
     tree = {
@@ -37,13 +37,13 @@ def test_a_tree_comes_back_as_it_was(tmp_path):
     assert torch.equal(back["strided"], tree["strided"])
 
 
-def test_what_is_no_plain_value_is_refused(tmp_path):
+def test_a_value_that_json_cannot_hold_raises(tmp_path):
     with pytest.raises(TypeError, match="/a/b: a checkpoint cannot hold a set"):
         write_tree(tmp_path / "tree", {"a": {"b": {1}}})
     assert not (tmp_path / "tree").exists()
 
 
-def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+def test_an_error_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
     write_tree(tmp_path / "tree", {"step": 1})
     monkeypatch.setattr("os.fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(UserError, match="cannot be written: No space"):
@@ -64,7 +64,7 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
         (nn.Sequential(nn.Linear(3, 2)), r"expected nothing for 0.bias, got \(2,\)"),
     ],
 )
-def test_weights_of_another_network_are_refused_before_any_is_taken(other, words):
+def test_weights_of_another_network_raise_before_any_is_loaded(other, words):
     model = nn.Linear(3, 2)
     before = model.weight.detach().clone()
     with pytest.raises(
@@ -90,7 +90,7 @@ def test_weights_of_another_network_are_refused_before_any_is_taken(other, words
     ],
     ids=lambda value: value[:20],
 )
-def test_a_header_that_is_too_deep_long_or_strange_is_refused(text, words, tmp_path):
+def test_a_header_that_is_too_deep_too_long_or_invalid_raises(text, words, tmp_path):
     save_file({}, tmp_path / "evil.safetensors", {"vicinal": text})
     with pytest.raises(
         UserError, match=f"evil.safetensors: expected an undamaged checkpoint of vicinal.*({words})"
@@ -98,7 +98,7 @@ def test_a_header_that_is_too_deep_long_or_strange_is_refused(text, words, tmp_p
         read_tree(tmp_path / "evil.safetensors")
 
 
-def test_a_path_that_is_not_utf_8_is_named_as_the_reason(tmp_path):
+def test_the_error_for_a_path_that_is_not_utf_8_names_the_path(tmp_path):
     folder = tmp_path / b"caf\xe9".decode(errors="surrogateescape")
     write_tree(folder / "tree", {"step": 1})
     with pytest.raises(UserError, match=r"has a name that is not UTF-8, .* Rename the file or its"):

@@ -19,7 +19,7 @@ def test_out_of_memory_says_what_to_lower():
         torch.empty(1 << 60, dtype=torch.uint8)
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_not_changed():
     with (
         pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
         hardware_errors_explained(64),

@@ -8,7 +8,7 @@ from vicinal.errors import UserError
 from vicinal.training.loggers import make_loggers
 
 
-def test_tensorboard_is_told_each_epoch_of_a_training(small_recipe, tmp_path, vicinal):
+def test_tensorboard_logs_each_epoch(small_recipe, tmp_path, vicinal):
     done = vicinal("train", small_recipe(), "--arm", "mixup", "--out", tmp_path / "run")
     assert done.exit_code == 0, done.stderr
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
@@ -39,7 +39,7 @@ class Heard(types.ModuleType):
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_other_loggers_are_told_settings_numbers_and_the_end(name, tmp_path, monkeypatch):
+def test_other_loggers_log_settings_metrics_and_the_status(name, tmp_path, monkeypatch):
     package = Heard(name)
     monkeypatch.setitem(sys.modules, name, package)
     (logger,) = make_loggers([name], tmp_path, run="erm-seed0", settings={"epochs": 3})
@@ -52,7 +52,7 @@ def test_other_loggers_are_told_settings_numbers_and_the_end(name, tmp_path, mon
     assert last in (("finish", (), {"exit_code": 1}), ("end_run", ("FAILED",), {}))
 
 
-def test_a_logger_that_is_not_installed_or_not_known_is_refused(tmp_path, monkeypatch):
+def test_a_logger_that_is_not_installed_or_unknown_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"requires its package .*\. Run pip install wandb"):
         make_loggers(["wandb"], tmp_path, run="x", settings={})
@@ -60,7 +60,7 @@ def test_a_logger_that_is_not_installed_or_not_known_is_refused(tmp_path, monkey
         make_loggers(["tensorbord"], tmp_path, run="x", settings={})
 
 
-def test_a_logger_that_fails_is_named_with_what_lies_at_the_bottom(tmp_path, monkeypatch):
+def test_the_error_of_a_logger_names_it_and_the_root_cause(tmp_path, monkeypatch):
     def full(*_args, **_options):
         try:
             raise OSError(28, "No space left on device")

@@ -73,7 +73,7 @@ def test_it_learns():
     assert evaluate(model, [problem()]).accuracy == 1
 
 
-def test_it_does_what_a_plain_loop_does():
+def test_it_trains_like_a_plain_loop():
     model, (x, y) = network(), problem()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -96,7 +96,7 @@ def test_the_reported_loss_is_the_mean_over_examples():
     assert losses[0] == pytest.approx(F.cross_entropy(network()(x), y).item(), rel=1e-5)
 
 
-def test_a_run_repeats_itself_whatever_the_global_seed():
+def test_a_training_does_not_depend_on_the_global_seed():
     first, again = [], []
     for keep, seed in ((first, 1), (again, 2)):
         model = network()
@@ -128,14 +128,14 @@ def test_mixing_with_alpha_zero_trains_like_no_mixing():
     torch.testing.assert_close(weights(trained(MixUp(0.0))[0]), weights(trained()[0]))
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_in_words():
+def test_a_loss_that_is_not_finite_raises():
     x, y = problem()
     x[3] = float("nan")
     with pytest.raises(UserError, match=r"became nan in epoch 1. Lower the .* now 0\.01\)"):
         run(network(), x=x, y=y)
 
 
-def test_evaluation_never_mixes_and_leaves_the_mode_as_it_was():
+def test_evaluation_never_mixes_and_restores_the_mode():
     model = nn.Sequential(nn.Dropout(0.9), nn.Linear(3, 2)).train()
     x, y = problem()
     first, again = evaluate(model, [(x, y)]), evaluate(model, [(x, y)])
@@ -164,7 +164,7 @@ def trained_by_hand(*, exact):
     return begin, model
 
 
-def test_without_the_gradient_below_the_mixing_layer_training_goes_another_way():
+def test_without_the_gradient_below_the_mixing_layer_training_differs():
     begin, exact = trained_by_hand(exact=True)
     _, cut = trained_by_hand(exact=False)
     assert torch.equal(cut.stage1[0].weight, begin)
@@ -178,7 +178,7 @@ def dropping():
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
+def test_a_training_resumed_at_a_step_ends_like_an_uninterrupted_one(stop):
     whole = dropping()
     run(whole, MixUp(1.0), optimizer=SGD(name="sgd", lr=0.1, momentum=0.0))
     # Without momentum the weights are all that there is of the past.
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_unbroken_run(stop):
     assert torch.equal(weights(again), weights(whole))
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient():
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
     # 20 examples in batches of 12: parts of 4, the last step has two of them.
     whole, parts = network().double(), network().double()
     sgd = SGD(name="sgd", lr=0.1)
@@ -212,7 +212,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-12, atol=1e-12)
 
 
-def test_long_gradients_are_shortened():
+def test_large_gradients_are_clipped():
     model = network()
     before = weights(model)
     run(
@@ -238,7 +238,7 @@ def test_epochs_outside_the_mixed_ones_are_plain():
     assert not torch.equal(weights(trained(MixUp(1.0), mixed_epochs=range(2, 9))[0]), plain)
 
 
-def test_the_average_follows_the_weights_as_by_hand():
+def test_the_moving_average_equals_a_hand_calculation():
     model, (x, y) = network(), problem()
     sgd = SGD(name="sgd", lr=0.5, momentum=0.0)
     learner, _ = run(model, batch_size=20, epochs=4, optimizer=sgd, ema_decay=0.75)
@@ -257,7 +257,7 @@ def test_the_average_follows_the_weights_as_by_hand():
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_narrow_precisions_learn_with_wide_weights(precision):
+def test_low_precisions_train_float32_weights(precision):
     model = network()
     _, losses = run(model, epochs=20, precision=precision)
     assert losses[-1] < losses[0] / 4
@@ -277,7 +277,7 @@ def small_convolution():
     )
 
 
-def test_the_memory_format_changes_strides_and_not_what_is_learned():
+def test_the_memory_format_does_not_change_the_weights():
     x, y = pictures()
     plain, last = small_convolution(), small_convolution()
     run(plain, MixUp(1.0), x=x, y=y)
@@ -286,7 +286,7 @@ def test_the_memory_format_changes_strides_and_not_what_is_learned():
     torch.testing.assert_close(last[0].weight, plain[0].weight, rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_training_agrees_and_a_broken_compiler_is_told_of(monkeypatch):
+def test_compiled_training_agrees_and_a_broken_compiler_is_reported(monkeypatch):
     x, y = pictures()
     plain, compiled, broken = small_convolution(), small_convolution(), small_convolution()
     said = []
@@ -340,7 +340,7 @@ def test_a_batch_norm_is_never_trained_on_a_last_batch_of_one(count, accumulatio
     assert math.isfinite(losses[0])
 
 
-def test_each_example_of_a_joined_last_step_counts_the_same():
+def test_each_example_of_a_merged_last_step_has_the_same_weight():
     # With accumulation in float64 the gradient is that of the mean over all 33 + 32 examples.
     x, y = torch.randn(65, 3, dtype=torch.float64), torch.arange(65) % 2
     model = network().double()
@@ -363,7 +363,7 @@ def test_each_example_of_a_joined_last_step_counts_the_same():
     torch.testing.assert_close(weights(model), weights(expected))
 
 
-def test_batches_of_one_that_a_batch_norm_cannot_take_are_an_error_in_words():
+def test_a_batch_norm_with_batches_of_one_raises():
     with pytest.raises(
         UserError, match=r"training\.batch_size: batch norms expect at least two examples"
     ):

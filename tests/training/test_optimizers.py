@@ -131,6 +131,6 @@ def test_muon_keeps_the_size_of_filters():
     assert 0.05 < step < 0.13
 
 
-def test_muon_wants_convolutions():
+def test_muon_without_convolutions_raises():
     with pytest.raises(UserError, match=r"Linear has none\. Choose sgd or adamw"):
         optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")

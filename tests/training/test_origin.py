@@ -21,7 +21,7 @@ TABLE = "x,y,label\n" + "".join(
 
 @pytest.fixture
 def table_recipe(small_recipe, tmp_path):
-    """Write a table and a recipe about it; answer with both paths."""
+    """Write a table and a recipe about it, and return both paths."""
     table = tmp_path / "t.csv"
     table.write_text(TABLE)
     changes = {"data.source": f"table:{table}?label=label", "model.name": "mlp"}
@@ -146,7 +146,7 @@ def stop_at(epoch):
     return measure
 
 
-def test_every_result_and_checkpoint_records_what_it_was_made_from(finished_study):
+def test_every_result_and_checkpoint_records_its_origin(finished_study):
     from vicinal.training.tensor_tree import read_tree
 
     study = Study(load_resolved(finished_study / "recipe.toml"), finished_study)
@@ -187,7 +187,7 @@ def test_the_hash_of_a_split_sees_each_value_and_not_its_strides(dtype):
     assert data_facts(data_of(other))["train"]["sha256"] != facts
 
 
-def test_of_inputs_in_files_an_even_sample_is_read():
+def test_an_even_sample_of_inputs_in_files_is_hashed():
     stored = InFiles(torch.arange(3000).view(1000, 3).float())
     data = data_of(stored)
     facts = data_facts(data)
@@ -244,9 +244,7 @@ def test_a_result_that_recorded_nothing_is_not_mixed_with_one_that_did():
 
 
 @pytest.mark.parametrize("count", [600, 3])
-def test_of_images_in_files_a_changed_size_or_name_is_noticed_outside_of_the_sample(
-    tmp_path, count
-):
+def test_a_changed_size_or_name_of_any_image_file_changes_the_hash(tmp_path, count):
     for split in ("train", "test"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)

@@ -112,7 +112,7 @@ def test_when_a_rank_dies_the_other_one_stops(small_recipe, tmp_path, start):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-def test_asked_to_stop_both_ranks_save_the_state_and_resume(unbroken, tmp_path, start):
+def test_after_a_signal_both_ranks_save_the_state_and_resume(unbroken, tmp_path, start):
     recipe, whole = unbroken
     broken = tmp_path / "broken"
     process = train(start, recipe, broken, "--corrupted", "0.4", arm="mixup")

@@ -20,12 +20,12 @@ def test_every_shipped_recipe_survives_being_written_and_read(name, tmp_path):
     assert load_resolved(path) == recipe
 
 
-def test_overrides_take_the_place_of_fields():
+def test_overrides_replace_fields():
     recipe = read_recipe("digits", seeds=7, epochs=2)
     assert (recipe.seeds, recipe.training.epochs) == (7, 2)
 
 
-def test_an_arm_can_be_trained_otherwise_than_the_others(small_recipe):
+def test_an_arm_can_have_its_own_training_settings(small_recipe):
     changes = {"optimizer": {"lr": 0.5}, "schedule": {"name": "cosine"}}
     recipe = read_recipe(str(small_recipe({"arms.mixup.training": changes})))
     own, other = recipe.training_of("mixup"), recipe.training_of("erm")
@@ -35,7 +35,7 @@ def test_an_arm_can_be_trained_otherwise_than_the_others(small_recipe):
     assert own.epochs == recipe.training.epochs
 
 
-def test_a_variant_takes_the_place_of_fields_and_is_in_the_name():
+def test_a_variant_replaces_fields_and_extends_the_name():
     plain = read_recipe("cifar10-resnet50")
     short = read_recipe("cifar10-resnet50", variant="short", epochs=3, source="digits")
     assert (plain.name, short.name) == ("cifar10-resnet50", "cifar10-resnet50-short")
@@ -210,7 +210,7 @@ def test_a_thousand_errors_do_not_fill_the_terminal(small_recipe):
 
 
 @pytest.mark.parametrize("variants", ["0", "[[]]", '["short"]', "{ short = 3 }"])
-def test_variants_that_are_no_tables_are_refused_by_name(variants, tmp_path):
+def test_variants_that_are_not_tables_raise(variants, tmp_path):
     path = tmp_path / "variants.toml"
     path.write_text(f"variants = {variants}")
     for variant in (None, "short"):
@@ -249,7 +249,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_recipe_is_refused_in_words_before_it_takes_memory(kind, tmp_path):
+def test_a_hostile_recipe_raises_without_using_much_memory(kind, tmp_path):
     text, words = HOSTILE[kind]
     path = tmp_path / "hostile.toml"
     path.write_text(text)
@@ -282,7 +282,7 @@ def test_files_that_cannot_be_read_are_refused_by_name(tmp_path):
         assert name in str(caught.value)
 
 
-def test_every_way_to_load_a_data_set_holds_out_the_same_share_by_default():
+def test_the_default_test_fraction_is_the_same_everywhere():
     from_cli = [
         signature(command.callback).parameters["test_fraction"].default
         for command in data_app.registered_commands

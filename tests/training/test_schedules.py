@@ -61,7 +61,7 @@ def test_linear_falls_evenly_to_nothing():
     assert ours(Linear(name="linear"), epochs=2, steps_per_epoch=2) == [1, 0.75, 0.5, 0.25]
 
 
-def test_warm_up_rises_evenly_to_where_the_schedule_begins():
+def test_warm_up_rises_linearly_to_the_start_of_the_schedule():
     seen = ours(Linear(name="linear"), epochs=3, steps_per_epoch=2, warmup_epochs=1.0)
     assert seen == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25])
 
@@ -72,6 +72,6 @@ def test_milestones_count_from_the_start_under_warm_up():
     assert seen == pytest.approx([1 / 2, 1, 0.1])
 
 
-def test_a_run_of_one_step_has_a_rate():
+def test_a_training_of_one_step_has_a_learning_rate():
     for schedule in (OneCycle(name="one-cycle"), Cosine(name="cosine"), Linear(name="linear")):
         assert 0 < ours(schedule, epochs=1, steps_per_epoch=1)[0] <= 1

@@ -20,7 +20,7 @@ def prepared(spec, **asked):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, recipe_text):
-    """Train a network on data with a preparation; answer with its checkpoint."""
+    """Train a network on data with a preparation, and return its checkpoint."""
     from typer.testing import CliRunner
 
     from vicinal.cli import app
@@ -54,7 +54,7 @@ def changed(trained, tmp_path):
     return write
 
 
-def test_the_training_s_data_are_the_default_and_its_preparation_is_handed_back(
+def test_score_uses_the_data_and_the_preparation_of_the_training_by_default(
     trained, vicinal, monkeypatch
 ):
     asked = []
@@ -112,7 +112,7 @@ def test_a_table_is_not_prepared_by_its_own_columns(changed, vicinal, tmp_path):
 
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
-    """Write a module that leaves a file when it is imported; answer with that file's path."""
+    """Write a module that leaves a file when it is imported, and return that file's path."""
     (tmp_path / "weights27.py").write_text(
         "from pathlib import Path\n"
         "from vicinal.models import build\n"

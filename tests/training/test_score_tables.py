@@ -11,7 +11,7 @@ CASES = Path(__file__).parents[1] / "cases" / "score-table"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return a function that trains on one of the tables once; it answers with the checkpoint."""
+    """Return a function that trains on one of the tables once, which returns the checkpoint."""
     from typer.testing import CliRunner
 
     from vicinal.cli import app

@@ -52,7 +52,7 @@ def test_the_calibration_error_is_that_of_a_slow_loop():
     assert scores_of(given, NAMES).calibration_error == pytest.approx(error)
 
 
-def test_few_classes_have_no_five_highest_and_no_errors_no_pairs():
+def test_top5_is_none_for_few_classes_and_worst_is_empty_without_errors():
     given = Predictions(torch.eye(3) * 9, torch.arange(3))
     found = scores_of(given, ("x", "y", "z"))
     assert (found.top5, found.worst, found.accuracy) == (None, [], 1)
@@ -60,7 +60,7 @@ def test_few_classes_have_no_five_highest_and_no_errors_no_pairs():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, recipe_text):
-    """Train a small network on digits; answer with its folder."""
+    """Train a small network on digits, and return its folder."""
     from typer.testing import CliRunner
 
     from vicinal.cli import app
@@ -87,9 +87,7 @@ def test_a_saved_network_repeats_its_test_accuracy_exactly(trained, vicinal):
     assert told["examples"] == result["test_examples"] == 719
 
 
-def test_a_set_in_one_part_is_divided_as_it_was_for_the_training_unless_told_otherwise(
-    trained, vicinal
-):
+def test_data_without_a_test_split_are_split_as_for_the_training_by_default(trained, vicinal):
     def told(*words):
         path = trained / "checkpoint.safetensors"
         done = vicinal("score", path, "--data", "digits", "--json", *words)
@@ -129,7 +127,7 @@ def refused(path, data, **settings):
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_refused_in_words(trained, tmp_path):
+def test_data_that_do_not_fit_the_checkpoint_raise(trained, tmp_path):
     path, digits = trained / "checkpoint.safetensors", load("digits", test_fraction=0.3, seed=0)
     iris = load("iris", test_fraction=0.3, seed=0)
     assert "such as 'setosa'" in refused(path, iris)
@@ -150,7 +148,7 @@ def _state(folder):
     return folder / "state.safetensors"
 
 
-def test_a_checkpoint_cut_short_or_with_code_inside_is_refused_and_runs_nothing(trained, tmp_path):
+def test_a_truncated_checkpoint_or_one_with_code_raises_and_runs_nothing(trained, tmp_path):
     digits = load("digits", test_fraction=0.3, seed=0)
     whole = (trained / "checkpoint.safetensors").read_bytes()
     for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
@@ -180,7 +178,7 @@ def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp
     assert "got nothing" in message or "got (10,)" in message
 
 
-def test_pairs_are_plain():
+def test_a_confusion_is_a_named_tuple():
     assert Confusion("a", "b", 3)._asdict() == {"true": "a", "predicted": "b", "examples": 3}
 
 
@@ -218,7 +216,7 @@ def put(tree, name, value):
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_checkpoint_is_refused_in_words(kind, trained, tmp_path, vicinal):
+def test_a_hostile_checkpoint_raises(kind, trained, tmp_path, vicinal):
     tree = read_tree(trained / "checkpoint.safetensors")
     for name, value in HOSTILE[kind].items():
         put(tree, name, value)

@@ -47,7 +47,7 @@ def train_words(recipe, out, *more):
     return [*map(str, words), "--logger", "none"]
 
 
-def test_killed_at_random_moments_and_resumed_a_training_ends_bit_for_bit_as_unbroken(
+def test_a_training_killed_at_random_moments_ends_bit_for_bit_like_an_uninterrupted_one(
     small_recipe, tmp_path, start, vicinal
 ):
     recipe = small_recipe(ALL_AT_ONCE)
@@ -153,7 +153,7 @@ def test_a_training_that_could_not_begin_leaves_the_folder_free(small_recipe, tm
     assert vicinal(*words, "--data", "digits").exit_code == 2
 
 
-def test_what_cannot_be_trained_is_refused_in_one_sentence(small_recipe, tmp_path, vicinal):
+def test_settings_that_cannot_be_trained_raise(small_recipe, tmp_path, vicinal):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("mine")
     cases = [
@@ -212,7 +212,7 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
     assert json.loads(scored.stdout)["accuracy"] == read_metrics(out)[0].test_accuracy
 
 
-def test_a_place_that_a_network_of_yours_does_not_have_is_named(
+def test_a_layer_that_an_imported_network_does_not_have_is_named(
     small_recipe, tmp_path, vicinal, monkeypatch
 ):
     (tmp_path / "yours.py").write_text(
@@ -237,7 +237,7 @@ def test_a_logger_that_cannot_be_made_leaves_the_folder_free(small_recipe, tmp_p
     assert done.exit_code == 0, done.stderr
 
 
-def test_processes_that_were_not_asked_for_are_refused(
+def test_another_number_of_processes_than_devices_raises(
     small_recipe, tmp_path, vicinal, monkeypatch
 ):
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -269,7 +269,7 @@ class ReceivedLater:
         return ["SIGTERM"][k]
 
 
-def test_stopped_within_an_epoch_the_checkpoint_is_still_the_network_of_its_own_row(
+def test_after_a_stop_within_an_epoch_the_checkpoint_is_that_of_the_last_row(
     small_recipe, tmp_path, vicinal, monkeypatch
 ):
     recipe = small_recipe({"training.epochs": 3, "training.checkpoint_every": 1})
@@ -293,7 +293,7 @@ def test_stopped_within_an_epoch_the_checkpoint_is_still_the_network_of_its_own_
 
 
 @pytest.mark.parametrize("lost", ["gone", "old"])
-def test_a_training_never_finishes_with_another_checkpoint_than_its_last(
+def test_a_training_always_finishes_with_its_last_checkpoint(
     small_recipe, tmp_path, vicinal, monkeypatch, lost
 ):
     recipe, out, first = small_recipe(), tmp_path / "run", tmp_path / "first"
@@ -327,7 +327,9 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
     assert result.epochs == len(read_metrics(there)) == 3
 
 
-def test_a_damaged_state_is_named_with_the_way_out(small_recipe, tmp_path, vicinal, monkeypatch):
+def test_the_error_for_a_damaged_state_names_the_file_to_delete(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
     recipe, out = small_recipe(), tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("vicinal.training.trial.stop_signals", ReceivedLater(30))
@@ -386,7 +388,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing(small_recipe, tmp_path):
     assert result.epochs == 2
 
 
-def test_a_terminal_that_was_closed_costs_no_epoch(small_recipe, tmp_path):
+def test_a_closed_terminal_loses_no_epoch(small_recipe, tmp_path):
     recipe, out = read_recipe(str(small_recipe({"training.checkpoint_every": 1}))), tmp_path / "run"
 
     def closed(_row):

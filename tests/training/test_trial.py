@@ -56,7 +56,7 @@ def test_a_trial_repeats_itself_exactly(small_recipe, digits, rows_of):
     assert rows_of(recipe, trial, digits) == rows_of(recipe, trial, digits)
 
 
-def test_memorization_is_asked_for_where_labels_are_wrong(small_recipe, digits, rows_of):
+def test_memorization_is_measured_if_labels_are_wrong(small_recipe, digits, rows_of):
     recipe = read_recipe(str(small_recipe()))
     assert rows_of(recipe, Trial("erm", 0.0, 0), digits)[-1].memorized is None
     assert 0 <= rows_of(recipe, Trial("erm", 0.4, 0), digits)[-1].memorized <= 1
@@ -73,7 +73,7 @@ def pictures_in(folder, *, test=4):
     return f"folder:{folder}"
 
 
-def test_a_study_of_few_pictures_runs_with_augmentation(small_recipe, tmp_path, vicinal):
+def test_a_study_of_few_images_runs_with_augmentation(small_recipe, tmp_path, vicinal):
     steps = [
         {"name": "random-resized-crop", "size": 8},
         {"name": "random-crop", "padding": 1},
@@ -125,7 +125,7 @@ def test_a_study_of_a_table_runs(small_recipe, tmp_path, vicinal):
     assert not (out / "examples.npz").exists()
 
 
-def test_a_study_says_what_was_left_out_of_the_data(small_recipe, tmp_path, vicinal):
+def test_a_study_reports_skipped_examples(small_recipe, tmp_path, vicinal):
     source = pictures_in(tmp_path / "few")
     (tmp_path / "few" / "train" / "b" / "z.png").write_bytes(b"no picture")
     changes = {"data.source": source, "data.skip_bad": True, "corrupted_labels": [0.0]}
@@ -156,7 +156,7 @@ def test_alpha_may_be_infinite_from_the_recipe_to_the_summary(
 
 @pytest.mark.parametrize("name", ["warmup_epochs", "max_grad_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_settings_that_make_no_sense_without_an_end_are_refused(
+def test_settings_that_have_to_be_finite_raise_if_they_are_not(
     small_recipe, tmp_path, vicinal, name, value
 ):
     refused = vicinal("study", small_recipe({f"training.{name}": value}), "--out", tmp_path / "out")
@@ -223,7 +223,7 @@ def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tm
     assert read_result(tmp_path, trial, recipe) == result
 
 
-def test_a_training_that_is_not_above_the_most_frequent_class_is_warned_of(
+def test_a_training_that_is_not_above_the_most_frequent_class_warns(
     small_recipe, tmp_path, vicinal, monkeypatch
 ):
     y = (torch.arange(200) % 20 == 0).long()

@@ -55,7 +55,7 @@ def test_a_result_is_read_back_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
-def test_half_a_file_is_no_result(tmp_path, name):
+def test_a_truncated_file_is_not_a_result(tmp_path, name):
     write_result(tmp_path, a_result(), ROWS)
     text = (tmp_path / name).read_text()
     for part in (text[: len(text) // 2].rpartition(",")[0] + ",", ""):
@@ -93,7 +93,7 @@ def test_half_a_file_is_no_result(tmp_path, name):
         ),
     ],
 )
-def test_a_result_that_cannot_be_right_is_refused_with_what_to_do(tmp_path, changes, words):
+def test_an_inconsistent_result_raises_and_says_what_to_do(tmp_path, changes, words):
     write_result(tmp_path, a_result(), ROWS)
     path = tmp_path / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

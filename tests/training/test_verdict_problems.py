@@ -51,14 +51,14 @@ def summary_of(right, data):
     return summarize(recipe, results)
 
 
-def test_the_constant_predictor_is_right_as_often_as_a_count_says():
+def test_the_accuracy_of_the_constant_predictor_equals_a_count():
     data = data_of([950, 50], [341, 19])
     constant = constant_predictor(data_facts(data))
     assert constant == ("negative", 341 / 360)
     assert constant.accuracy == majority(data)
 
 
-def test_no_verdict_where_every_network_answers_one_class():
+def test_there_is_no_verdict_if_every_network_predicts_one_class():
     summary = summary_of(dict.fromkeys(("erm", "mixup", "mixup-features"), (341, 0)), SPARSE)
     rows = [row for row in summary["rows"] if row["arm"] == "mixup"]
     assert [row["verdict"] for row in rows] == ["withheld"] * 2
@@ -86,7 +86,7 @@ def test_a_verdict_where_both_arms_are_above_the_constant_predictor():
     assert rows["erm"]["verdict"] is None
 
 
-def test_no_verdict_beside_a_baseline_that_learned_nothing():
+def test_there_is_no_verdict_against_a_baseline_that_learned_nothing():
     right = {"erm": (340, 0), "mixup": (341, 10), "mixup-features": (341, 12)}
     row = summary_of(right, SPARSE)["rows"][1]
     assert row["withheld"].startswith("ERM is not above always predicting “negative”")
@@ -106,7 +106,7 @@ def test_no_verdict_beside_a_baseline_that_learned_nothing():
         (SPARSE, []),
     ],
 )
-def test_data_that_support_no_verdict_are_told(data, words):
+def test_data_that_support_no_verdict_are_reported(data, words):
     recipe = read_recipe("digits")
     assert [problem.text for problem in verdict_problems(recipe, data_facts(data))] == words
 
@@ -121,7 +121,7 @@ def test_data_that_support_no_verdict_are_told(data, words):
         ),
     ],
 )
-def test_trainings_that_support_no_verdict_are_told(small_recipe, changes, words):
+def test_trainings_that_support_no_verdict_are_reported(small_recipe, changes, words):
     found = verdict_problems(read_recipe(str(small_recipe(changes))), {})
     assert words in found[0].text
     assert {problem.arm for problem in found} <= {"erm", "mixup", "mixup-features"}
