@@ -320,7 +320,9 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
         if row.epoch == 2:
             out.rename(there)
 
-    with pytest.raises(UserError, match=r"run was moved or deleted during the training"):
+    with pytest.raises(
+        UserError, match=r"run: the folder was moved or deleted during the training"
+    ):
         train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=move))
     assert not (out / "state.safetensors").exists()
     result = train_one(recipe, Trial("mixup", 0.0, 0), there, resume=True)

@@ -95,7 +95,10 @@ def test_a_study_of_few_images_runs_with_augmentation(small_recipe, tmp_path, vi
             {"data.augment": [{"name": "hls-jitter"}]},
             "hls-jitter expects images with values up to 255",
         ),
-        ({"data.augment": [{"name": "flop"}]}, "data.augment.0.name: there is no name 'flop'"),
+        (
+            {"data.augment": [{"name": "flop"}]},
+            "data.augment.0.name: expected one of 'random-crop', ",
+        ),
         ({"data.augment": [{"p": 0.5}]}, "data.augment.0.name is missing"),
         (
             {"data.augment": [{"name": "random-horizontal-flip", "pp": 0.5}]},
