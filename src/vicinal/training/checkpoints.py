@@ -162,31 +162,24 @@ def restore(learner: Learner, state: Mapping[str, Any], path: str) -> TrainingPr
         UserError: if the state belongs to another network or optimizer.
     """
     bare = [optimizer.optimizer for optimizer in learner.optimizers]
-    try:
-        if learner.sharded:
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+    if learner.sharded:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
-            set_state_dict(
-                learner.network,
-                bare,
-                model_state_dict=state["model"],
-                optim_state_dict=state["optimizers"],
-                options=StateDictOptions(full_state_dict=True, cpu_offload=True),
-            )
-        else:
-            load_weights(learner.model, state["model"], path)
-            for optimizer, its_state in zip(bare, state["optimizers"], strict=True):
-                optimizer.load_state_dict(its_state)
-        if learner.average is not None:
-            learner.average.load_state_dict(state["average"])
-        learner.fabric.strategy.precision.load_state_dict(state["scaler"])
-        saved = state["progress"]
-        return TrainingProgress(
-            saved["epoch"], saved["step"], saved["loss"], saved["seen"], float(saved["mean"])
+        set_state_dict(
+            learner.network,
+            bare,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizers"],
+            options=StateDictOptions(full_state_dict=True, cpu_offload=True),
         )
-    except UserError:
-        raise
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not fit these settings ({error}). Start again in another folder."
-        ) from error
+    else:
+        load_weights(learner.model, state["model"], path)
+        for optimizer, its_state in zip(bare, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its_state)
+    if learner.average is not None:
+        learner.average.load_state_dict(state["average"])
+    learner.fabric.strategy.precision.load_state_dict(state["scaler"])
+    saved = state["progress"]
+    return TrainingProgress(
+        saved["epoch"], saved["step"], saved["loss"], saved["seen"], float(saved["mean"])
+    )

@@ -249,20 +249,18 @@ class Training(Settings):
         return self
 
 
-class _Arm(Settings):
-    title: str = Field(min_length=1, description="name in tables and figures")
-
-
-class PlainArm(_Arm):
+class PlainArm(Settings):
     """An arm without mixing: empirical risk minimization."""
 
+    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["none"]
     training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
 
 
-class MixUpArm(_Arm):
+class MixUpArm(Settings):
     """An arm with ``vicinal.MixUp``."""
 
+    title: str = Field(min_length=1, description="name in tables and figures")
     policy: Literal["mixup"]
     alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf means lam = 0.5")
     mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")

@@ -94,7 +94,7 @@ class TrialCheckpointer:
                 state["class_counts"],
                 float(state["seconds"]),
             )
-        except (UserError, KeyError, TypeError, ValueError) as error:
+        except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path}: this trial cannot resume. {error} Delete this file to train it from the "
                 "start."
