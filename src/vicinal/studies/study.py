@@ -223,9 +223,9 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         callbacks.start(trial)
         folder = study.trial_folder(trial)
         (folder / FAILURE).unlink(missing_ok=True)
-        told = Callbacks(callbacks.epoch, callbacks.log)
+        for_trial = Callbacks(callbacks.epoch, callbacks.log)
         try:
-            result = run_trial(recipe, trial, data, folder, callbacks=told, expected=expected)
+            result = run_trial(recipe, trial, data, folder, callbacks=for_trial, expected=expected)
         except TrialError as error:
             write_failure(folder, str(error), recipe, trial)
             (folder / STATE).unlink(missing_ok=True)

@@ -118,7 +118,8 @@ def score_saved(
     )
     for sentence in note_lines(data):
         log(sentence)
-    found, expected = (json.dumps(dict(one)) for one in (data.preparation, info.preparation))
+    both = data.preparation, info.preparation
+    found, expected = (json.dumps(dict(one), sort_keys=True) for one in both)
     if info.preparation and found != expected:
         raise UserError(
             f"{named}: expected data like those that {path} was trained on ({recorded.source}), "

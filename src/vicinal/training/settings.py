@@ -195,7 +195,7 @@ class Training(Settings):
 
     epochs: Count = Field(description="number of epochs")
     batch_size: Count = Field(
-        description="examples per optimizer step, over all devices; the last may have fewer"
+        description="examples per optimizer step, over all devices; the last batch may differ"
     )
     accumulation_steps: Count = Field(
         1, description="forward and backward passes that a batch is split into, to save memory"
