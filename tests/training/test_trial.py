@@ -136,7 +136,7 @@ def test_a_study_reports_skipped_examples(small_recipe, tmp_path, vicinal):
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
     assert "skipped in the train split: " in done.stderr
-    assert "b/z.png: a file that begins with" in done.stderr
+    assert "b/z.png" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["study", "train"])
