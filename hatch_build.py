@@ -1,6 +1,6 @@
 """Compile the C kernel into the wheel if there is a C compiler.
 
-Without one, or if it fails, vicinal is installed all the same and mixes with PyTorch operators.
+Without one, or if it fails, vicinal is installed without the kernel, and PyTorch operators mix.
 """
 
 import os
@@ -51,16 +51,12 @@ def compile_kernel(source: Path) -> Path | None:
     if sysconfig.get_platform() != "linux-x86_64":
         return None
     library = source.with_name(f"mixing-{zlib.crc32(source.read_bytes()):08x}.so")
-    unfinished = library.with_suffix(f".{os.getpid()}")
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    try:
-        subprocess.run(
-            [*compiler, *FLAGS, str(source), "-o", str(unfinished), "-lm"],
-            check=True,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        return unfinished.replace(library)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    subprocess.run(
+        [*compiler, *FLAGS, str(source), "-o", str(library), "-lm"],
+        check=True,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    return library

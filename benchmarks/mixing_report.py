@@ -162,4 +162,4 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def _stem(result: Row) -> str:
-    return f"mixing-{result['device']}" + "-without-c" * (result["kernel"] == "blocked")
+    return f"mixing-{result['device']}" + "-without-c" * (result["kernel"] == "portable")

@@ -51,7 +51,7 @@ def test_the_module_is_as_before_after_the_block_even_after_an_error():
     assert torch.equal(model(x), network()(x))
 
 
-def test_a_module_that_runs_twice_is_refused():
+def test_a_module_that_runs_twice_raises_an_error():
     model, x = network(), torch.rand(6, 3)
     with MixUp(1.0).draw(6).inside(model[0]):
         model(x)
@@ -59,7 +59,7 @@ def test_a_module_that_runs_twice_is_refused():
             model(x)
 
 
-def test_a_module_that_does_not_run_is_refused():
+def test_a_module_that_does_not_run_raises_an_error():
     model, x = network(), torch.rand(6, 3)
     with (
         pytest.raises(RuntimeError, match="Dropout did not run"),
@@ -68,7 +68,7 @@ def test_a_module_that_does_not_run_is_refused():
         model(x)
 
 
-def test_a_module_that_puts_out_a_tuple_is_refused():
+def test_a_module_that_puts_out_a_tuple_raises_an_error():
     model, x = nn.LSTM(3, 4), torch.rand(6, 3)
     with (
         pytest.raises(TypeError, match="LSTM puts out a tuple"),
@@ -234,12 +234,12 @@ def mixed_inside_of(model, x, plan, entry):
         (lambda a, b: (a, "text"), 1, "entry 1 of what Several puts out is no tensor"),
     ],
 )
-def test_an_entry_that_cannot_be_mixed_is_refused(form, entry, words):
+def test_an_entry_that_cannot_be_mixed_raises_an_error(form, entry, words):
     with pytest.raises(TypeError, match=words):
         inside_of(Several(form), torch.rand(6, 3), plan_at(0), entry)
 
 
-def test_an_unknown_place_is_refused_with_the_nearest_name():
+def test_an_unknown_place_raises_an_error_with_the_nearest_name():
     with pytest.raises(ValueError, match="no layer 'layr1'; did you mean 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at=["layr1"])
     with pytest.raises(ValueError, match=r"needs a list of layers.*got 'layer1'"):
@@ -249,7 +249,7 @@ def test_an_unknown_place_is_refused_with_the_nearest_name():
         mixed(X, plan_at(0), at="layer2")
 
 
-def test_a_place_that_runs_twice_or_never_is_refused():
+def test_a_place_that_runs_twice_or_never_raises_an_error():
     shared = nn.Linear(3, 3)
     mixed = MixedInside(nn.Sequential(shared, nn.ReLU(), shared), MixUp(1.0), at=["0"])
     with pytest.raises(RuntimeError, match="0 ran a second time in one forward pass"):
@@ -310,7 +310,7 @@ def test_regmixup_inside_hands_on_clean_rows_above_blends():
         (lambda: plan_at(0).inside("layer1").__enter__(), "module, such as model.layer1"),
     ],
 )
-def test_what_is_no_policy_no_pairing_and_no_module_is_refused(make, words):
+def test_what_is_no_policy_no_pairing_and_no_module_raises_an_error(make, words):
     with pytest.raises(TypeError, match=words):
         make()
 
@@ -326,6 +326,8 @@ def test_a_layer_cuts_along_the_sizes_and_never_across_channels(sizes):
     torch.testing.assert_close(shares, soft)
 
 
-def test_a_layer_refuses_signals_for_a_policy_of_images():
-    with pytest.raises(ValueError, match=r"FMix mixes images.*got \(50,\)"):
+def test_a_layer_with_a_policy_for_images_raises_an_error_for_signals():
+    with pytest.raises(
+        ValueError, match=r"FMix: expected image_size as \(height, width\), got \(50,\)"
+    ):
         MixUpLayer(FMix())(torch.zeros(4, 3, 50), torch.zeros(4, 2))

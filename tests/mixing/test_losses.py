@@ -105,7 +105,7 @@ def test_the_criterion_is_left_as_it_was(batch):
     assert criterion.reduction == "mean"
 
 
-def test_a_criterion_that_cannot_answer_per_example_is_refused(batch):
+def test_a_criterion_that_cannot_answer_per_example_raises_an_error(batch):
     plan, output, y = batch
 
     def plain(output, y):
@@ -289,13 +289,13 @@ def test_a_blend_of_which_all_is_ignored_counts_nowhere(batch):
         (torch.zeros(16, 2, dtype=torch.int64), r"got \(16, 5\) and \(16, 2\)"),
     ],
 )
-def test_classes_that_do_not_fit_the_scores_are_refused(batch, y, words):
+def test_classes_that_do_not_fit_the_scores_raise_an_error(batch, y, words):
     plan, output, _ = batch
     with pytest.raises(ValueError, match=words):
         plan.loss(F.cross_entropy, output, y)
 
 
-def test_soft_labels_with_the_wrong_class_count_are_refused_with_both_shapes(batch):
+def test_soft_labels_with_the_wrong_class_count_raise_an_error_with_both_shapes(batch):
     plan, output, _ = batch
     with pytest.raises(ValueError, match=r"\(16, 5\) and soft labels \(16, 4\)"):
         plan.loss(F.cross_entropy, output, torch.rand(16, 4, dtype=torch.float32))
@@ -370,7 +370,7 @@ def test_boolean_targets_count_as_zero_and_one(batch):
         ),
     ],
 )
-def test_what_would_be_a_wrong_number_is_refused(batch, criterion, output, y, words):
+def test_what_would_be_a_wrong_number_raises_an_error(batch, criterion, output, y, words):
     with pytest.raises((TypeError, ValueError), match=words):
         batch[0].loss(criterion, output, y)
 
@@ -547,15 +547,15 @@ def region_plan(*sizes, policy=None):
         torch.zeros(3, 16, 6, dtype=torch.float32),
     ],
 )
-def test_masks_of_another_size_than_the_region_are_refused(y):
+def test_masks_of_another_size_than_the_region_raise_an_error(y):
     plan = region_plan(8, 6)
     classes = None if y.dtype.is_floating_point else 2
-    with pytest.raises(ValueError, match=r"image_size=\(8, 6\), and y of shape"):
+    with pytest.raises(ValueError, match=r"image_size of the plan, \(8, 6\)"):
         plan.targets(y, classes)
 
 
 def test_masks_of_volumes_need_as_many_dimensions_as_the_region():
-    with pytest.raises(ValueError, match=r"image_size=\(5, 8, 6\), and y of shape \(3, 8, 6\)"):
+    with pytest.raises(ValueError, match=r"image_size of the plan, \(5, 8, 6\).*got \(3, 8, 6\)"):
         region_plan(5, 8, 6).targets(torch.zeros(3, 8, 6, dtype=torch.int64), 2)
 
 
@@ -580,7 +580,7 @@ def test_soft_labels_of_a_signal_are_blended_also_where_there_are_as_many_classe
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
-def test_integer_one_hot_labels_are_refused(dtype):
+def test_integer_one_hot_labels_raise_an_error(dtype):
     plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32))
     with pytest.raises(ValueError, match=r"shape \(2, 3\) is one-hot or holds 3 classes.*y\.float"):
         plan.targets(torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=dtype), num_classes=3)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -10,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal import CutMix, DirichletMixUp, MixUp, Plan, mix
+from vicinal import MixUp, Plan, mix
 from vicinal.mixing.kernels import native
 
 
@@ -108,26 +107,30 @@ def test_arguments_arrive_unharmed():
         (
             {"lam": torch.tensor(0.5, dtype=torch.float32)},
             ValueError,
-            r"one lam per example.*lam\.expand\(5\)",
+            r"one share per example.*lam\.expand\(5\)",
         ),
-        ({"lam": torch.full((5,), 1.5, dtype=torch.float32)}, ValueError, r"from 0 to 1; got 1\.5"),
-        ({"lam": torch.full((5,), float("nan"))}, ValueError, "from 0 to 1; got nan"),
+        ({"lam": torch.full((5,), 1.5, dtype=torch.float32)}, ValueError, r"from 0 to 1, got 1\.5"),
+        ({"lam": torch.full((5,), float("nan"))}, ValueError, "from 0 to 1, got nan"),
         ({"lam": torch.ones(5, dtype=torch.int64)}, TypeError, r"lam\.float\(\)"),
-        ({"partner": torch.tensor([0, 1, 2, 3, 5])}, ValueError, "has 5 rows.*up to 5"),
-        ({"partner": torch.tensor([0, 1, 2, 3, -1])}, ValueError, "from 0 on, got -1"),
+        ({"partner": torch.tensor([0, 1, 2, 3, 5])}, ValueError, "rows of a batch of 5, got row 5"),
+        ({"partner": torch.tensor([0, 1, 2, 3, -1])}, ValueError, "from 0, got -1"),
         ({"partner": torch.arange(5.0, dtype=torch.float32)}, TypeError, r"partner\.long\(\)"),
-        ({"x": torch.rand(4, 2, 3, dtype=torch.float32)}, ValueError, "batch size 4.*hold 5"),
-        ({"x": torch.tensor(1.0, dtype=torch.float32)}, ValueError, "without dimensions"),
-        ({"x": torch.arange(5)}, TypeError, r"torch\.int64 of shape .*call x\.float\(\)"),
+        (
+            {"x": torch.rand(4, 2, 3, dtype=torch.float32)},
+            ValueError,
+            r"batch of 5.*got shape \(4, 2, 3\)",
+        ),
+        ({"x": torch.tensor(1.0, dtype=torch.float32)}, ValueError, r"batch of 5.*got shape \(\)"),
+        ({"x": torch.arange(5)}, TypeError, r"torch\.int64 of shape .*Call x\.float\(\)"),
         (
             {"x": torch.rand(5, 5, dtype=torch.float32).to_sparse()},
             TypeError,
-            r"got torch\.sparse_coo; .*to_dense\(\)",
+            r"got torch\.sparse_coo\. .*to_dense\(\)",
         ),
         (
             {"x": torch.rand(5, 5, dtype=torch.float32).to_mkldnn()},
             TypeError,
-            r"got torch\._mkldnn; .*to_dense\(\)",
+            r"got torch\._mkldnn\. .*to_dense\(\)",
         ),
         (
             {"x": torch.ones(5, 4, dtype=torch.uint8).view(torch.uint4)},
@@ -137,16 +140,16 @@ def test_arguments_arrive_unharmed():
         (
             {"other": torch.rand(5, 2, 4, dtype=torch.float32)},
             ValueError,
-            r"\(5, 2, 3\) and \(5, 2, 4\)",
+            r"\(5, 2, 3\), got \(5, 2, 4\)",
         ),
         (
             {"other": torch.rand(5, 2, 3, dtype=torch.float32).half()},
             TypeError,
-            "float32 and torch.float16",
+            "expected torch.float32, as x, got torch.float16",
         ),
     ],
 )
-def test_data_that_do_not_fit_the_checkpoint_raise(change, error, words):
+def test_unsuitable_arguments_raise_an_error_that_names_them(change, error, words):
     x, partner, lam = example(torch.float32)
     arguments = {"x": x, "partner": partner, "lam": lam} | change
     with pytest.raises(error, match=words):
@@ -187,7 +190,7 @@ def test_the_result_shares_no_memory_with_its_arguments():
 def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
     x = torch.rand(1, 3, dtype=torch.float32).expand(4, 3)
     plan = MixUp(1.0).draw(4)
-    with pytest.raises(ValueError, match=r"expanded x of shape \(4, 3\); call x\.contiguous\(\)"):
+    with pytest.raises(ValueError, match=r"expanded x of shape \(4, 3\)\. Call x\.contiguous\(\)"):
         plan.mix_(x)
     torch.testing.assert_close(plan.mix(x), x.contiguous())
 
@@ -201,7 +204,7 @@ def test_mixing_in_place_with_another_part_of_the_same_memory_reads_what_was_the
     assert torch.equal(both[:5], expected)
 
 
-def test_memory_of_a_numpy_array_is_known_to_be_shared_though_tensors_begin_apart():
+def test_parts_of_one_numpy_array_are_known_to_share_memory():
     values = np.arange(8, dtype=np.float32)[:, None].repeat(3, 1)
     half = torch.full((4,), 0.5, dtype=torch.float32)
     partner = torch.tensor([2, 3, 4, 5])
@@ -322,8 +325,8 @@ def test_it_compiles_without_a_graph_break_and_once_for_all_plans():
     assert counter.frame_count == 1
 
 
-def test_values_out_of_range_are_refused_in_a_compiled_function_by_the_plan_itself():
-    with pytest.raises(ValueError, match="partner goes up to 9"):
+def test_a_plan_raises_an_error_for_a_partner_that_is_not_a_row():
+    with pytest.raises(ValueError, match="batch of 2, got row 9"):
         Plan(torch.tensor([9, 0]), torch.ones(2, dtype=torch.float32)).mix(
             torch.rand(2, 3, dtype=torch.float32)
         )
@@ -348,7 +351,7 @@ def test_uint8_comes_out_as_a_float_where_that_is_asked_for():
     x = torch.tensor([[0, 255, 3], [255, 255, 4]], dtype=torch.uint8)
     plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.25], dtype=torch.float32))
     assert plan.mix(x, dtype=torch.float32).tolist() == [[127.5, 255, 3.5], [63.75, 255, 3.25]]
-    with pytest.raises(TypeError, match=r"for uint8 input only; got torch\.float16 for torch\.flo"):
+    with pytest.raises(TypeError, match=r"for uint8 input only, got torch\.float16 for torch\.flo"):
         plan.mix(x.float(), dtype=torch.float16)
 
 
@@ -397,7 +400,7 @@ def test_autograd_notices_a_kernel_that_writes_without_pytorch(monkeypatch):
 
 def test_shares_that_are_parameters_are_checked_too():
     lam = torch.nn.Parameter(torch.tensor([0.5, 2.0], dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"from 0 to 1; got 2\.0"):
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 2\.0"):
         mix(torch.rand(2, 3, dtype=torch.float32), partner=torch.tensor([1, 0]), lam=lam)
 
 
@@ -469,30 +472,6 @@ def test_forward_mode_works_through_the_backward_pass_where_only_the_gradient_ha
             expected = torch.einsum("ij,i...->j...", matrix, tangent)
         found = forward_ad.unpack_dual(found).tangent
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize(
-    "policy", [MixUp(0.7, per="example"), CutMix(), DirichletMixUp(1.0)], ids=str
-)
-def test_a_plan_drawn_in_inference_mode_can_be_trained_with(policy):
-    x, y = torch.randn(6, 2, 4, 4, dtype=torch.float32), torch.tensor([0, 1, 2, 0, 1, 2])
-    weight = torch.randn(32, 3, dtype=torch.float32)
-
-    def gradient(plan):
-        leaf = weight.clone().requires_grad_()
-        inputs = x.clone().requires_grad_()
-        output = plan.mix(inputs).flatten(1) @ leaf
-        plan.loss(lambda o, t, reduction: F.cross_entropy(o, t, reduction=reduction), output, y)
-        loss = plan.loss(F.mse_loss, output, F.one_hot(y, 3).float())
-        (loss + plan.loss(F.cross_entropy, output, y)).backward()
-        return leaf.grad, inputs.grad
-
-    with torch.inference_mode():
-        inferred = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
-    plain = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
-    for found, expected in zip(gradient(inferred), gradient(plain), strict=True):
-        assert torch.equal(found, expected)
-    assert inferred.to("cpu") is inferred.to("cpu")
 
 
 PLAIN = {

@@ -162,7 +162,7 @@ def test_a_second_batch_is_met_evenly():
             {"y": torch.rand(4, 3, dtype=torch.float32)},
             r"integer classes.*float32.*\(4, 3\).*argmax",
         ),
-        (DifferentClass(), {"y": torch.arange(3)}, r"needs y of 4 rows, got shape \(3,\)"),
+        (DifferentClass(), {"y": torch.arange(3)}, r"y: expected 4 rows, .*got shape \(3,\)"),
         (Nearest(), {}, "Nearest needs features"),
         (SimilarTargets(1.0), {}, "SimilarTargets needs y"),
     ],
@@ -180,16 +180,16 @@ def test_pairings_say_what_they_need(pairing, about, words):
         (lambda: OtherBatch(batch=0), "1 row or more, got 0"),
     ],
 )
-def test_settings_out_of_range_are_refused(make, words):
+def test_settings_out_of_range_raise_an_error(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-def test_a_pairing_that_answers_nonsense_is_refused():
+def test_a_pairing_that_returns_too_few_rows_raises_an_error():
     def odd(size, generator=None, *, y=None, features=None):
         return torch.arange(size - 1)
 
-    with pytest.raises(TypeError, match=r"\(4,\) int64 rows, function returned \(3,\)"):
+    with pytest.raises(TypeError, match=r"\(4,\) int64 rows, got \(3,\) torch.int64 from function"):
         MixUp(1.0, pairing=odd).draw(4)
 
 

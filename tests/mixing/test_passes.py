@@ -186,7 +186,7 @@ def test_a_block_keeps_apart_from_other_passes_and_joins_a_wrapper(run):
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_block_that_ends_before_the_recomputation_is_refused(run):
+def test_a_block_that_ends_before_the_recomputation_raises_an_error(run):
     model = Net(run)
     words = "call backward inside the block, or use MixedInside"
     with pytest.raises(RuntimeError, match=words), ONE.inside(model.a):
@@ -205,7 +205,7 @@ def test_a_checkpoint_around_the_whole_repeats_the_pass(run):
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*without_reentrant")  # PyTorch 2.6
 @pytest.mark.parametrize(("outer", "inner"), [(again, reentrant), (reentrant, again)])
-def test_nested_checkpoints_with_a_reentrant_one_are_refused(outer, inner):
+def test_nested_checkpoints_with_a_reentrant_one_raise_an_error(outer, inner):
     model = Net(lambda f, x: outer(lambda x: inner(f, x), x))
     mixed = MixedInside(model, MixUp(1.0), at=LAYERS)
     loss = loss_of(ONE, mixed(X, ONE, at="a"))
@@ -341,7 +341,7 @@ def test_a_model_has_no_hooks_outside_of_a_pass_even_after_an_error(run):
     assert hooks(model) == 0
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         mixed(torch.rand(6, 5, dtype=torch.float64), ONE, at="a")
-    with pytest.raises(ValueError, match="drawn for a batch of 6"):
+    with pytest.raises(ValueError, match="expected a batch of 6"):
         mixed(X[:4], ONE, at="a")
     assert hooks(model) == 0
     assert torch.equal(model(X), Net()(X))

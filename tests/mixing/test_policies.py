@@ -15,9 +15,8 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 8.0, (2.0, 1.0), (0.5, 3.0)])
-def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alpha, dtype):
+def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alpha):
     first, second = alpha if isinstance(alpha, tuple) else (alpha, alpha)
     generator = seeded(3)
     rows = (torch.tensor([first, second], dtype=torch.float64)[:, None] + 1).expand(2, 50)
@@ -34,15 +33,9 @@ def test_beta_variables_are_quotients_of_the_gamma_variables_that_were_drawn(alp
         gamma = torch._standard_gamma(rows.contiguous(), generator).numpy()
         uniform = torch.rand(2, 50, dtype=torch.float64, generator=generator).numpy()
     a, b = gamma * uniform ** (1 / np.array([[first], [second]]))
-    beta = draw_beta(alpha, 50, seeded(3), dtype=dtype)
-    assert beta.dtype == dtype
-    accuracy = 1e-12 if dtype == torch.float64 else 1e-7
-    np.testing.assert_allclose(beta.numpy(), a / (a + b), rtol=accuracy)
-
-
-def test_shares_of_a_narrow_type_are_those_of_the_wide_one_rounded():
-    drawn = draw_beta(0.5, 300, seeded(), dtype=torch.float16)
-    assert torch.equal(drawn, draw_beta(0.5, 300, seeded()).half())
+    beta = draw_beta(alpha, 50, seeded(3))
+    assert beta.dtype == torch.float64
+    np.testing.assert_allclose(beta.numpy(), a / (a + b), rtol=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
@@ -160,7 +153,7 @@ def test_without_a_generator_torch_manual_seed_alone_replays_the_draw():
         ({"alpha": 1, "per": "elem"}, "got 'elem'"),
     ],
 )
-def test_values_out_of_range_are_refused(arguments, words):
+def test_values_out_of_range_raise_an_error(arguments, words):
     with pytest.raises(ValueError, match=words):
         MixUp(**arguments)
 
@@ -274,7 +267,7 @@ def test_policies_for_images_refuse_signals_and_volumes(policy, sizes):
 
 def test_resizemix_refuses_complex_values():
     plan = ResizeMix().draw(2, image_size=(6, 6))
-    with pytest.raises(TypeError, match="interpolates real values"):
+    with pytest.raises(TypeError, match="real values, which ResizeMix can interpolate"):
         plan.mix(torch.zeros(2, 1, 6, 6, dtype=torch.complex64))
 
 
@@ -387,7 +380,7 @@ def test_regmixup_adds_the_loss_of_the_blends_to_that_of_the_clean_batch():
     right = plan.accuracy(torch.cat([perfect, perfect]), y).item()
     expected = (1 + plan.plan.accuracy(perfect, y).item()) / 2
     assert right == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"needs 10 rows of output, got shape \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"expected 10 rows.*got shape \(5, 3\)"):
         plan.loss(F.cross_entropy, scores[:5], y)
 
 
@@ -415,30 +408,30 @@ class Collate:
     ("make", "words"),
     [
         (lambda: MixUp((1.0, 0.0)), r"two finite numbers above 0.*\(1\.0, 0\.0\)"),
-        (lambda: CutMix(-1.0), "CutMix needs alpha from 0 to infinity"),
-        (lambda: CutMix(1.0, per="elem"), "CutMix needs per=.*got 'elem'"),
+        (lambda: CutMix(-1.0), "CutMix: expected alpha from 0 to infinity"),
+        (lambda: CutMix(1.0, per="elem"), "CutMix: expected per=.*got 'elem'"),
         (lambda: ResizeMix((0.8, 0.1)), r"\(lowest, highest\) from 0 to 1, got \(0\.8, 0\.1\)"),
-        (lambda: FMix(decay=-1.0), "decay from 0 on, got -1.0"),
+        (lambda: FMix(decay=-1.0), "decay from 0, got -1.0"),
         (lambda: DirichletMixUp(0.0), "finite alpha above 0, got 0.0"),
         (lambda: DirichletMixUp(1.0, parents=1), "2 parents or more, got 1"),
         (lambda: DirichletMixUp(1.0, per="pair"), "got 'pair'"),
-        (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight from 0 on, got -1.0"),
+        (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight from 0, got -1.0"),
         (lambda: OneOf([]), "at least one policy, got none"),
         (lambda: OneOf([None, None], [0.5, 0.6]), r"2 probabilities that sum to one, got \[0\.5"),
         (lambda: OneOf([None, None], [1.0]), "2 probabilities"),
-        (lambda: CutMix(1.0).draw(4), r"CutMix needs image_size.*image_size=x\.shape\[2:\]"),
+        (lambda: CutMix(1.0).draw(4), r"CutMix: expected image_size.*image_size=x\.shape\[2:\]"),
         (
             lambda: FMix(1.0).draw(4, image_size=(3, 0)),
-            r"as \(height, width\), .* from 1 on, got \(3, 0\)",
+            r"as \(height, width\), .* from 1 .*got \(3, 0\)",
         ),
         (lambda: MixUp(1.0).draw(-1), "0 or more, got -1"),
     ],
 )
-def test_data_that_do_not_fit_the_checkpoint_raise(make, words):
+def test_invalid_settings_raise_an_error_that_names_them(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
 
-def test_a_batch_in_place_of_its_size_is_refused():
-    with pytest.raises(TypeError, match=r"number of examples, got Tensor; pass len\(x\)"):
+def test_a_batch_instead_of_its_size_raises_an_error():
+    with pytest.raises(TypeError, match=r"number of examples, got Tensor\. Pass len\(x\)"):
         MixUp(1.0).draw(torch.rand(4, 3, dtype=torch.float32))

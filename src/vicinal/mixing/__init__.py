@@ -1,5 +1,6 @@
 """The mixing core: what the project exists for. Needs torch and numpy, nothing else."""
 
+from vicinal.mixing.clean_and_mixed import CleanAndMixed
 from vicinal.mixing.layers import MixedInside, MixUpLayer
 from vicinal.mixing.onemkl_guard import call_each_once
 from vicinal.mixing.operator import mix
@@ -14,7 +15,7 @@ from vicinal.mixing.pairing import (
     Shuffle,
     SimilarTargets,
 )
-from vicinal.mixing.plan import CleanAndMixed, Plan
+from vicinal.mixing.plan import Plan
 from vicinal.mixing.policies import DirichletMixUp, MixUp, OneOf, Policy, RegMixUp
 from vicinal.mixing.randomness import generator_at
 from vicinal.mixing.ranks import rows_of_another_rank

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vicinal.errors import unknown
+from vicinal.mixing.clean_and_mixed import CleanAndMixed
 from vicinal.mixing.passes import Entry, Pass, checkpointed, mixed_entry
-from vicinal.mixing.plan import CleanAndMixed, Plan
+from vicinal.mixing.plan import Plan
 from vicinal.mixing.policies import Policy, RegMixUp
 from vicinal.mixing.randomness import CPU
 

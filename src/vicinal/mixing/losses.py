@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vicinal.mixing.kernels.reference import wide_type
+from vicinal.mixing.operator import wide_type
 from vicinal.mixing.plain import is_plain
 from vicinal.mixing.regions import has_region_size
 

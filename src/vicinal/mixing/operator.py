@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 
 from vicinal.mixing import kernels
-from vicinal.mixing.kernels.reference import per_row, textbook, wide_type
-from vicinal.mixing.plain import is_plain
+from vicinal.mixing.plain import has_tangent, is_plain, is_transformed
 
 
 def mix(
@@ -31,70 +29,68 @@ def mix(
     ``torch.func`` and forward-mode differentiation use the same formula in plain PyTorch.
 
     The blend is computed in float64 for float64 input and in float32 for every narrower type,
-    then rounded once to the type of ``x``; so the two shares add up to one in bfloat16 too. A row
-    that keeps everything (``lam`` is 1) comes out bit for bit as it went in, whatever its
-    partner holds (but for the transforms of ``torch.func``, which cannot select). Other rows are
-    expected to be finite: on the CPU a blend with an infinite value may be nan.
+    then rounded once, so the two shares add up to one in bfloat16 too. A row with ``lam`` 1 is
+    returned unchanged, bit for bit, whatever its partner holds (except under the transforms of
+    ``torch.func``, which cannot select). Other rows should be finite: on the CPU a blend with an
+    infinite value may be nan.
 
     Args:
-        x: ``(batch, ...)``, any floating-point type or uint8; at least one dimension. Not modified.
+        x: ``(batch, ...)``, any floating-point type or uint8. Not modified.
         partner: ``(batch,)`` int64, row indices into ``other``. Need not be a permutation.
         lam: ``(batch,)`` floating point, values in ``[0, 1]``.
-        other: ``(rows, ...)``, where the partners come from: ``x`` itself if not given. Same type
-            and same shape as ``x`` but for the first dimension. Not modified.
-        dtype: type of the result where ``x`` is uint8: a floating-point type to leave the blend as
-            it is, on the scale from 0 to 255; without it the blend is rounded back to uint8.
+        other: ``(rows, ...)``, where the partners come from: ``x`` if not given. It has the type
+            of ``x``, and its shape except for the first dimension. Not modified.
+        dtype: floating-point type of the result, for uint8 input only. The result is then on the
+            scale from 0 to 255 and not rounded to integers.
 
     Returns:
-        A new tensor with the shape, type and memory format of ``x``; uint8 is rounded to the
-        nearest value.
+        A new tensor with the shape and memory format of ``x``. It has the type of ``x``, or
+        ``dtype`` if it is given; in uint8, values are rounded to the nearest integer.
 
     Raises:
-        TypeError: if ``x`` is neither floating point nor uint8, or not dense (as a sparse tensor),
-            if ``other`` is of another type, or if ``partner``, ``lam`` or ``dtype`` has an unfit
-            type.
+        TypeError: if ``x`` is neither floating point nor uint8, or not dense (such as a sparse
+            tensor), if ``other`` has a different type, or if ``partner``, ``lam`` or ``dtype`` has
+            an unsuitable type.
         ValueError: if shapes do not fit, or (checked on the CPU only, since a check makes a GPU
-            wait) if ``partner`` points outside ``other`` or ``lam`` leaves ``[0, 1]``.
+            wait) if ``partner`` is not a row of ``other`` or ``lam`` is outside of ``[0, 1]``.
 
     Example:
         >>> x = torch.tensor([[0.0], [8.0]])
         >>> mix(x, partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 1.0])).tolist()
         [[2.0], [8.0]]
     """
-    check_shares(partner, lam)
-    return blend(x, other, partner, lam, dtype, reach=check_reach(partner))
+    rows = check_shares(partner, lam)
+    check_batch("x", x, other, len(partner), rows)
+    check_dtype(x, dtype)
+    return blend(x, other, partner, lam, dtype)
 
 
 def blend(
-    x: Tensor,
-    other: Tensor | None,
-    partner: Tensor,
-    lam: Tensor,
-    dtype: torch.dtype | None = None,
-    *,
-    reach: int | None,
+    x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Mix with shares that ``check_shares`` checked; ``reach`` is the result of ``check_reach``."""
-    _check_rows(x, other, partner, reach, dtype)
+    """Mix tensors that ``check_batch`` and ``check_shares`` have checked."""
+    _check_blendable(x)
     lam = lam.to(wide_type(x.dtype))
     if is_transformed(x, other, lam):
-        result = textbook(x, x if other is None else other, partner, lam)
+        result = _textbook(x, x if other is None else other, partner, lam)
         if x.dtype == torch.uint8 and dtype is None:
             result = result.round()
         return result.to(dtype or x.dtype)
     return _mixed(x, other, partner, lam, dtype)
 
 
-def blend_(
-    x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor, *, reach: int | None
-) -> Tensor:
-    """Mix into ``x``, otherwise as ``blend``."""
+def blend_(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> Tensor:
+    """Mix into ``x``; otherwise as ``blend``."""
     graded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
     graded = graded and torch.is_grad_enabled()
     if torch.compiler.is_compiling() or graded or is_transformed(x, other, lam):
-        return x.copy_(blend(x, other, partner, lam, reach=reach))
-    _check_rows(x, other, partner, reach, None)
-    _check_not_expanded(x)
+        return x.copy_(blend(x, other, partner, lam))
+    _check_blendable(x)
+    if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+        raise ValueError(
+            f"mix_: expected a batch without overlapping values, got an expanded x of shape "
+            f"{tuple(x.shape)}. Call x.contiguous()."
+        )
     if other is not None and _share_memory(x, other):
         other = other.clone()
     _mixed_in_place(x, other, partner, lam.to(wide_type(x.dtype)))
@@ -102,129 +98,123 @@ def blend_(
     return x
 
 
-def check_shares(partner: Tensor, lam: Tensor) -> None:
-    """Raise unless ``partner`` is ``(batch,)`` int64 and ``lam`` holds as many shares in [0, 1]."""
+def blend_several(
+    x: Tensor,
+    other: Tensor | None,
+    partner: Tensor,
+    lam: Tensor,
+    *,
+    shares: Tensor,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Mix more than two parents, one after the other; ``partner`` and ``shares`` have several rows.
+
+    Narrow types are rounded once, at the end.
+    """
+    mixed = x.to(wide_type(x.dtype))
+    source, kept = mixed if other is None else other.to(mixed.dtype), lam
+    for row, share in zip(partner, shares, strict=True):
+        whole = kept + share
+        mixed = blend(mixed, source, row, torch.where(whole > 0, kept / whole, 1))
+        kept = whole
+    mixed = mixed.round() if x.dtype == torch.uint8 and dtype is None else mixed
+    return mixed.to(dtype or x.dtype)
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: float64 for float64, float32 for all that is narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_shares(partner: Tensor, lam: Tensor) -> int | None:
+    """Raise unless ``partner`` is ``(batch,)`` int64 and ``lam`` holds as many shares in [0, 1].
+
+    Returns:
+        The number of rows that the partners' batch needs, or None if partners cannot be read.
+    """
     if partner.dtype != torch.int64:
         raise TypeError(
-            f"partner needs int64 row indices, got {partner.dtype}; call partner.long()."
+            f"partner: expected int64 row indices, got {partner.dtype}. Call partner.long()."
         )
     if not lam.dtype.is_floating_point:
-        raise TypeError(f"lam needs a floating-point type, got {lam.dtype}; call lam.float().")
+        raise TypeError(f"lam: expected a floating-point type, got {lam.dtype}. Call lam.float().")
     if partner.dim() != 1:
-        raise ValueError(f"partner needs shape (batch,), got {tuple(partner.shape)}.")
+        raise ValueError(f"partner: expected shape (batch,), got {tuple(partner.shape)}.")
     if lam.shape != partner.shape:
         raise ValueError(
-            f"mixing needs one lam per example: partner holds {len(partner)}, lam has shape "
-            f"{tuple(lam.shape)}. To share one value, pass lam.expand({len(partner)})."
+            f"lam: expected one share per example, ({len(partner)},), got {tuple(lam.shape)}. "
+            f"To use one value for all, pass lam.expand({len(partner)})."
         )
     if is_plain(lam) and lam.numel() > 0:
         low, high = torch.aminmax(lam.detach())  # both are nan where one is
         if not (float(low) >= 0 and float(high) <= 1):
             outside = lam[~((lam >= 0) & (lam <= 1))][0].item()
-            raise ValueError(f"lam is the share that an example keeps, from 0 to 1; got {outside}.")
-
-
-def check_reach(partner: Tensor) -> int | None:
-    """Return how many rows the partners need at least; None if they cannot be read without waiting.
-
-    Raises:
-        ValueError: if an index is negative.
-    """
+            raise ValueError(f"lam: expected shares from 0 to 1, got {outside}.")
     if not is_plain(partner) or len(partner) == 0:
         return None
-    low, high = torch.aminmax(partner)
-    if int(low) < 0:
-        raise ValueError(f"partner needs row indices from 0 on, got {int(low)}.")
-    return int(high) + 1
+    first, last = torch.aminmax(partner)
+    if int(first) < 0:
+        raise ValueError(f"partner: expected row indices from 0, got {int(first)}.")
+    return int(last) + 1
 
 
-def _check_rows(
-    x: Tensor,
-    other: Tensor | None,
-    partner: Tensor,
-    reach: int | None,
-    dtype: torch.dtype | None,
-) -> None:
-    if x.layout is not torch.strided:
-        raise TypeError(f"mix blends dense tensors, got {x.layout}; call x.to_dense().")
-    if x.dim() == 0:
-        raise ValueError("mix needs a batch, (batch, ...); got a single number without dimensions.")
-    if not (x.dtype.is_floating_point or x.dtype == torch.uint8):
-        raise TypeError(
-            f"mix blends floating-point and uint8 values, got {x.dtype} of shape "
-            f"{tuple(x.shape)}; call x.float(), or plan.targets(y, num_classes) for class labels."
-        )
-    if dtype is not None:
-        check_dtype(x, dtype)
-    if partner.shape != x.shape[:1]:
+def check_batch(name: str, x: Tensor, other: Tensor | None, size: int, rows: int | None) -> None:
+    """Raise unless ``x`` has ``size`` rows, and ``other`` fits it and has ``rows`` rows or more."""
+    if x.shape[:1] != (size,):
         raise ValueError(
-            f"mix needs one partner and one lam per example: x has batch size {len(x)}, "
-            f"partner and lam hold {len(partner)}; draw a plan with policy.draw({len(x)})."
+            f"{name}: expected a batch of {size}, the size of the plan, got shape "
+            f"{tuple(x.shape)}. Draw one plan per batch: policy.draw(len(x))."
         )
-    rows = (x if other is None else other).shape[0]
-    if other is not None:
-        if other.dtype != x.dtype:
-            raise TypeError(f"mix needs x and other of one type, got {x.dtype} and {other.dtype}.")
-        if other.shape[1:] != x.shape[1:]:
-            raise ValueError(
-                f"mix needs x and other of one shape after the first dimension, "
-                f"got {tuple(x.shape)} and {tuple(other.shape)}."
-            )
-    check_rows_there(reach, rows)
+    source = x if other is None else other
+    if source.dtype != x.dtype:
+        raise TypeError(f"other: expected {x.dtype}, as {name}, got {source.dtype}.")
+    if source.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"other: expected the shape of {name} after the first dimension, {tuple(x.shape)}, "
+            f"got {tuple(source.shape)}."
+        )
+    if rows is not None and rows > source.shape[0]:
+        raise ValueError(
+            f"partner: expected rows of a batch of {source.shape[0]}, got row {rows - 1}. If the "
+            f"partners come from another batch, pass its {name} as other."
+        )
 
 
 def check_dtype(x: Tensor, dtype: torch.dtype | None) -> None:
     """Raise unless ``dtype`` is None, or a floating-point type for uint8 input."""
     if dtype is not None and not (x.dtype == torch.uint8 and dtype.is_floating_point):
         raise TypeError(
-            f"mix takes dtype, a floating-point type, for uint8 input only; got {dtype} for "
-            f"{x.dtype}: call .to({dtype}) on the result."
+            f"dtype: expected a floating-point type, for uint8 input only, got {dtype} for "
+            f"{x.dtype}. Call .to({dtype}) on the result."
         )
 
 
-def check_rows_there(reach: int | None, rows: int) -> None:
-    """Raise if partners reach beyond the rows that there are."""
-    if reach is not None and reach > rows:
-        raise ValueError(
-            f"mix needs partners that are rows of the batch: it has {rows} rows, "
-            f"partner goes up to {reach - 1}."
-        )
-
-
-def _check_not_expanded(x: Tensor) -> None:
-    if 0 in x.stride() and any(
-        step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)
-    ):
-        raise ValueError(
-            f"mixing in place needs a batch without overlapping values, got an expanded x of shape "
-            f"{tuple(x.shape)}; call x.contiguous()."
+def _check_blendable(x: Tensor) -> None:
+    if x.layout is not torch.strided:
+        raise TypeError(f"mix: expected a dense tensor, got {x.layout}. Call x.to_dense().")
+    if not (x.dtype.is_floating_point or x.dtype == torch.uint8):
+        raise TypeError(
+            f"mix: expected floating-point or uint8 values, got {x.dtype} of shape "
+            f"{tuple(x.shape)}. Call x.float(), or plan.targets(y, num_classes) for class labels."
         )
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Return whether their storages overlap; two that NumPy or DLPack lent may begin apart."""
+    """Return whether the storages overlap; those of NumPy arrays may begin at different places."""
     one, two = a.untyped_storage(), b.untyped_storage()
     first, second = one.data_ptr(), two.data_ptr()
     return first < second + two.nbytes() and second < first + one.nbytes()
 
 
-def is_transformed(*tensors: Tensor | None) -> bool:
-    """Return whether torch.func or forward-mode differentiation is active.
-
-    Both need plain PyTorch.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return True
-    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
-        return False
-    return has_tangent(*tensors)
+def _per_row(share: Tensor, x: Tensor) -> Tensor:
+    """Return ``(batch,)`` shares in a shape that multiplies the rows of ``x``."""
+    return share.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def has_tangent(*tensors: Tensor | None) -> bool:
-    """Return whether a tensor has a tangent of forward-mode differentiation."""
-    return forward_ad._current_level >= 0 and any(
-        one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors
-    )
+def _textbook(x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+    """Return the blend in the type of ``lam``, with plain PyTorch only."""
+    keep = _per_row(lam, x)
+    return keep * x.to(lam.dtype) + (1 - keep) * other.index_select(0, partner).to(lam.dtype)
 
 
 def _row_products(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
@@ -233,8 +223,8 @@ def _row_products(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
     return products.flatten(1).sum(1) if products.dim() > 1 else products
 
 
-# The operators, their kernels, and how they are differentiated. Each is linear in its rows and the
-# other's transpose, so every derivative is one of them again, or a scalar product for each lam.
+# The operators. Each is linear in its rows and is the other's transpose, so every derivative is one
+# of them again, or a scalar product for each lam.
 
 _library = torch.library.Library("vicinal", "DEF")
 _tags = (torch.Tag.pt2_compliant_tag,)
@@ -301,26 +291,28 @@ def _mix_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _mix_backward(ctx, g):  # type: ignore[no-untyped-def]
     partner, lam, x, other = ctx.saved_tensors
     by_x = by_other = by_lam = None
-    if ctx.needs_input_grad[0] and ctx.other_rows is None and has_tangent(g):
-        by_x = (per_row(lam, g) * g + _gradient_of_partners(g, partner, lam, len(g))).to(g.dtype)
-    elif ctx.needs_input_grad[0] and ctx.other_rows is None:
-        by_x = _mixed_transposed(g, partner, lam)
-    elif ctx.needs_input_grad[0]:
-        by_x = (per_row(lam, g) * g).to(g.dtype)
+    if ctx.needs_input_grad[0]:
+        if ctx.other_rows is None and not has_tangent(g):
+            by_x = _mixed_transposed(g, partner, lam)
+        else:
+            by_x = _per_row(lam, g) * g
+            if ctx.other_rows is None:
+                by_x = by_x + _gradient_of_partners(g, partner, lam, len(g))
+            by_x = by_x.to(g.dtype)
     if ctx.needs_input_grad[1]:
         by_other = _gradient_of_partners(g, partner, lam, ctx.other_rows).to(g.dtype)
     if ctx.needs_input_grad[3]:
-        met = (x if other is None else other).index_select(0, partner)
-        by_lam = _row_products(g, x.to(lam.dtype) - met.to(lam.dtype), lam)
+        theirs = (x if other is None else other).index_select(0, partner)
+        by_lam = _row_products(g, x.to(lam.dtype) - theirs.to(lam.dtype), lam)
     return by_x, by_other, None, by_lam, None
 
 
 def _gradient_of_partners(g: Tensor, partner: Tensor, lam: Tensor, rows: int) -> Tensor:
     """Return the gradient of the rows that partners come from, ``(rows, ...)`` in the type of lam.
 
-    A row that keeps everything gives its partner nothing, an infinite gradient included.
+    A row that keeps everything adds nothing to its partner, even if its gradient is infinite.
     """
-    share = per_row(1 - lam, g)
+    share = _per_row(1 - lam, g)
     given = torch.where(share == 0, 0, share * g)
     return given.new_zeros(rows, *g.shape[1:]).index_add(0, partner, given)
 
@@ -334,7 +326,7 @@ def _transposed_backward(ctx, gg):  # type: ignore[no-untyped-def]
     partner, lam, g = ctx.saved_tensors
     by_g = by_lam = None
     if ctx.needs_input_grad[0] and has_tangent(gg):
-        by_g = textbook(gg, gg, partner, lam).to(gg.dtype)
+        by_g = _textbook(gg, gg, partner, lam).to(gg.dtype)
     elif ctx.needs_input_grad[0]:
         by_g = _mixed(gg, None, partner, lam)
     if ctx.needs_input_grad[2]:

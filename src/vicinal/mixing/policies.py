@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vicinal.mixing.clean_and_mixed import CleanAndMixed
 from vicinal.mixing.pairing import Pairing, Shuffle
-from vicinal.mixing.plan import CleanAndMixed, Plan, trusted_plan
+from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU
 from vicinal.mixing.sampling import (
+    DrawsPlans,
     Per,
-    check_alpha,
+    Request,
     check_pairing,
-    check_per,
-    check_rate,
+    check_settings,
     draw_log_gamma,
     draw_partners,
     draw_shares,
@@ -31,7 +32,7 @@ class Policy(Protocol):
         self,
         size: int,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         y: Tensor | None = None,
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
@@ -40,22 +41,22 @@ class Policy(Protocol):
 
         Args:
             size: number of examples, from 0.
-            generator: a CPU generator, such as ``generator_at(seed, step)``; without one torch's
+            generator: a CPU generator, such as ``generator_at(seed, step)``. Without one, torch's
                 global generator is used, so ``torch.manual_seed`` alone makes a run repeatable.
-                In a loader's worker process that is the worker's own, which its seed decides.
+                In a worker process of a loader, this is the worker's own generator.
             y: ``(size, ...)`` targets, for pairings that need them.
             features: ``(size, ...)`` numbers, for pairings that need them.
             image_size: (height, width) of the images, for policies that draw a region.
 
         Returns:
-            A plan on the CPU; ``plan.to(device)`` moves it, and the methods of a plan follow the
-            device of what they are given.
+            A plan on the CPU; ``plan.to(device)`` moves it, and its methods use the device of
+            their arguments.
         """
         ...
 
 
 @dataclass(frozen=True)
-class MixUp:
+class MixUp(DrawsPlans):
     """Blend whole examples, with lam drawn from ``Beta(alpha, alpha)``.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization" (https://arxiv.org/abs/1710.09412),
@@ -63,22 +64,23 @@ class MixUp:
 
     Args:
         alpha: strength, from 0 to infinity. 0 is empirical risk minimization: nothing is mixed.
-            Near 0 most examples stay almost whole; 1 makes all shares equally likely; with
-            ``math.inf`` every blend is half and half. Two numbers, both above 0 and finite, draw
-            from the asymmetric ``Beta(first, second)``: (2, 1) keeps two thirds on average.
-        mix_rate: fraction of the batch that is mixed, in ``[0, 1]``. It concerns the first
-            ``round(mix_rate * size)`` rows, which are blended with each other; the others stay as
-            they are. Loaders shuffle, so the first rows are a random choice.
-        per: what shares a lam: the whole ``"batch"`` (as in the paper's code), each ``"pair"`` of
-            rows that are each other's partners (needs a pairing that makes pairs, such as
-            ``Reverse``; other rows draw alone), or no two rows: each ``"example"`` draws alone.
+            Near 0, lam is near 0 or near 1, so a blend is almost one of its two examples; 1 makes
+            all shares equally likely; with ``math.inf`` every blend is half and half. Two numbers,
+            both above 0 and finite, draw from the asymmetric ``Beta(first, second)``: (2, 1) keeps
+            two thirds on average.
+        mix_rate: fraction of the batch that is mixed, in ``[0, 1]``: the first
+            ``round(mix_rate * size)`` rows are blended with each other, and the others stay
+            unchanged. Loaders shuffle, so the first rows are a random choice.
+        per: which rows have the same lam: the whole ``"batch"`` (as in the paper's code), each
+            ``"pair"`` of rows that are each other's partners (for pairings that make pairs, such as
+            ``Reverse``; other rows have a lam of their own), or each ``"example"`` has its own.
         pairing: the rule that chooses the partners.
         keep_larger: whether an example always keeps the larger share: lam becomes
             ``max(lam, 1 - lam)``, and is never below one half.
 
     Raises:
-        ValueError: if ``alpha`` is negative or NaN, ``mix_rate`` outside ``[0, 1]`` or ``per`` not
-            one of the three words.
+        ValueError: if ``alpha`` is negative or NaN, ``mix_rate`` is outside of ``[0, 1]`` or
+            ``per`` is not one of the three words.
 
     Example:
         >>> plan = MixUp(alpha=1.0, mix_rate=0.5).draw(4)
@@ -92,49 +94,32 @@ class MixUp:
     pairing: Pairing = field(default_factory=Shuffle)
     keep_larger: bool = False
 
-    __call__ = raise_on_call
-
     def __post_init__(self) -> None:
-        """Check the ranges of the values."""
-        check_alpha("MixUp", self.alpha)
-        check_rate("MixUp", self.mix_rate)
-        check_per("MixUp", self.per)
-        check_pairing("MixUp", self.pairing)
+        """Check the settings."""
+        check_settings(self)
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a plan; see ``Policy.draw``."""
+    def _plan(self, request: Request) -> Plan:
         rate = self.mix_rate if self.alpha else 0
-        partner, mixed, reach = draw_partners(
-            self.pairing, size, rate, generator, y=y, features=features
-        )
-        among = partner if mixed == size else partner[:mixed]
-        lam = draw_shares(self.alpha, self.per, among, generator)
+        partner, mixed = draw_partners(self.pairing, rate, request)
+        lam = draw_shares(self.alpha, self.per, partner[:mixed], request.generator)
         if self.keep_larger:
             lam = torch.maximum(lam, 1 - lam)
-        if mixed < size:
-            lam = torch.cat([lam, torch.ones(size - mixed, dtype=torch.float32, device=CPU)])
-        return trusted_plan(reach, partner=partner, lam=lam)
+        rest = torch.ones(request.size - mixed, dtype=torch.float32, device=CPU)
+        return Plan(partner, torch.cat([lam, rest]))
 
 
 @dataclass(frozen=True)
-class DirichletMixUp:
+class DirichletMixUp(DrawsPlans):
     """Blend more than two examples, with shares drawn from a symmetric Dirichlet distribution.
 
     With two parents this is ``MixUp``. Zhang et al. (https://arxiv.org/abs/1710.09412), section
     3.8, report that three or more gave nothing over two at their settings.
 
     Args:
-        alpha: concentration, above 0: for each of the parents.
-        parents: how many examples a blend is made of, from 2.
-        per: what shares the shares: the whole ``"batch"``, or each ``"example"`` draws alone.
+        alpha: concentration, above 0, the same for each of the parents.
+        parents: number of examples in a blend, from 2.
+        per: which rows have the same shares: the whole ``"batch"``, or each ``"example"`` has its
+            own.
         pairing: the rule that chooses the partners, applied once for each further parent.
 
     Example:
@@ -148,48 +133,31 @@ class DirichletMixUp:
     per: Literal["batch", "example"] = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = raise_on_call
-
     def __post_init__(self) -> None:
-        """Check the ranges of the values."""
+        """Check the settings."""
         if not 0 < self.alpha < math.inf:
-            raise ValueError(f"DirichletMixUp needs a finite alpha above 0, got {self.alpha}.")
+            raise ValueError(f"DirichletMixUp: expected a finite alpha above 0, got {self.alpha}.")
         if self.parents < 2:
-            raise ValueError(f"DirichletMixUp needs 2 parents or more, got {self.parents}.")
+            raise ValueError(f"DirichletMixUp: expected 2 parents or more, got {self.parents}.")
         if self.per not in ("batch", "example"):
-            raise ValueError(f'DirichletMixUp needs per="batch" or "example", got {self.per!r}.')
+            raise ValueError(
+                f'DirichletMixUp: expected per="batch" or "example", got {self.per!r}.'
+            )
         check_pairing("DirichletMixUp", self.pairing)
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a plan; see ``Policy.draw``."""
-        drawn = [
-            draw_partners(self.pairing, size, 1.0, generator, y=y, features=features)
-            for _ in range(self.parents - 1)
-        ]
-        count = 1 if self.per == "batch" else size
-        logs = draw_log_gamma(self.alpha, (self.parents, count), generator)
-        shares = logs.softmax(0).float().expand(-1, size)
-        # What rounding has lost goes to the example itself, so that the sum is one.
+    def _plan(self, request: Request) -> Plan:
+        partners = [draw_partners(self.pairing, 1.0, request)[0] for _ in range(self.parents - 1)]
+        count = 1 if self.per == "batch" else request.size
+        logs = draw_log_gamma(self.alpha, (self.parents, count), request.generator)
+        shares = logs.softmax(0).float().expand(-1, request.size)
+        # The example gets what rounding has lost, so that the sum is one.
         lam = (1 - shares[1:].sum(0)).clamp(0, 1)
-        return trusted_plan(
-            max(reach for *_, reach in drawn),
-            partner=torch.stack([partner for partner, *_ in drawn]),
-            lam=lam,
-            shares=shares[1:].contiguous(),
-        )
+        return Plan(torch.stack(partners), lam, shares[1:].contiguous())
 
 
 @dataclass(frozen=True)
 class RegMixUp:
-    """Train on the clean batch and on its blends at once.
+    """Train on the clean batch and on its blends at the same time.
 
     Pinto et al., "RegMixup: Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out
     Distribution Robustness" (https://arxiv.org/abs/2206.14502), section 3: the loss is that of the
@@ -197,8 +165,8 @@ class RegMixUp:
     which has the methods of a plan; its ``mix`` returns twice as many examples.
 
     Args:
-        policy: what the blends are drawn from; the paper uses ``MixUp(alpha=10)`` or more.
-        weight: of the loss of the blends, from 0; the paper uses 1.
+        policy: draws the plan of the blends; the paper uses ``MixUp(alpha=10)`` or more.
+        weight: weight of the loss of the blends, from 0; the paper uses 1.
 
     Example:
         >>> import torch.nn.functional as F
@@ -216,13 +184,13 @@ class RegMixUp:
     def __post_init__(self) -> None:
         """Check the weight."""
         if not 0 <= self.weight < math.inf:
-            raise ValueError(f"RegMixUp needs weight from 0 on, got {self.weight}.")
+            raise ValueError(f"RegMixUp: expected weight from 0, got {self.weight}.")
 
     def draw(
         self,
         size: int,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         y: Tensor | None = None,
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
@@ -235,11 +203,11 @@ class RegMixUp:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(DrawsPlans):
     """Draw one of several policies for each batch, or none.
 
     Args:
-        policies: what to choose from; ``None`` leaves the batch as it is.
+        policies: what to choose from; ``None`` leaves the batch unmixed.
         probabilities: one for each policy, summing to one; equal if None.
 
     Example:
@@ -252,12 +220,10 @@ class OneOf:
     policies: Sequence[Policy | None]
     probabilities: Sequence[float] | None = None
 
-    __call__ = raise_on_call
-
     def __post_init__(self) -> None:
         """Check the probabilities."""
         if not self.policies:
-            raise ValueError("OneOf needs at least one policy, got none.")
+            raise ValueError("OneOf: expected at least one policy, got none.")
         odds = self.probabilities
         if odds is not None and (
             len(odds) != len(self.policies)
@@ -265,28 +231,16 @@ class OneOf:
             or not math.isclose(sum(odds), 1, abs_tol=1e-6)
         ):
             raise ValueError(
-                f"OneOf needs {len(self.policies)} probabilities that sum to one, got {list(odds)}."
+                f"OneOf: expected {len(self.policies)} probabilities that sum to one, got "
+                f"{list(odds)}."
             )
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a policy, then a plan from it; see ``Policy.draw``."""
+    def _plan(self, request: Request) -> Plan:
         odds = self.probabilities or [1 / len(self.policies)] * len(self.policies)
         weights = torch.tensor(odds, dtype=torch.float64, device=CPU)
-        chosen = self.policies[int(weights.multinomial(1, generator=generator))]
+        chosen = self.policies[int(weights.multinomial(1, generator=request.generator))]
         if chosen is None:
             # The first row exists in any batch that is not empty.
-            first_row = torch.zeros(size, dtype=torch.int64, device=CPU)
-            return trusted_plan(
-                min(size, 1),
-                partner=first_row,
-                lam=torch.ones(size, dtype=torch.float32, device=CPU),
-            )
-        return chosen.draw(size, generator=generator, y=y, features=features, image_size=image_size)
+            first_row = torch.zeros(request.size, dtype=torch.int64, device=CPU)
+            return Plan(first_row, torch.ones(request.size, dtype=torch.float32, device=CPU))
+        return chosen.draw(**request._asdict())

@@ -1,31 +1,64 @@
 """Policies that show the partner in a region of the image."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vicinal.mixing.pairing import Pairing, Shuffle
-from vicinal.mixing.plan import Plan, trusted_plan
+from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU
 from vicinal.mixing.regions import boxes, kept_share, low_frequency_masks
 from vicinal.mixing.sampling import (
+    DrawsPlans,
     Per,
-    check_alpha,
-    check_pairing,
-    check_per,
-    check_rate,
+    Request,
+    check_settings,
     draw_beta,
     draw_partners,
     groups,
-    raise_on_call,
 )
 
 
+class _DrawsRegions(DrawsPlans):
+    """The base of policies that draw a region: they define ``_regions`` only."""
+
+    mix_rate: float
+    per: Per
+    pairing: Pairing
+    _shrunk: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_settings(self)
+
+    def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
+        """Draw ``(count, *sizes)`` bool regions."""
+        raise NotImplementedError
+
+    def _plan(self, request: Request) -> Plan:
+        sizes, size = _sizes(self, request.image_size), request.size
+        rate = self.mix_rate if getattr(self, "alpha", 1.0) else 0  # ResizeMix has no alpha
+        partner, mixed = draw_partners(self.pairing, rate, request)
+        group, count = groups(self.per, partner[:mixed])
+        region = self._regions(count, sizes, request.generator)
+        lam = kept_share(region)
+        if mixed == size and count == 1:  # all rows share one region
+            return Plan(partner, lam.repeat(size), region=region, shrunk=self._shrunk)
+        whole = torch.ones(size - mixed, dtype=torch.float32, device=CPU)
+        nothing = torch.zeros(size - mixed, *sizes, dtype=torch.bool, device=CPU)
+        return Plan(
+            partner,
+            torch.cat([lam[group], whole]),
+            region=torch.cat([region[group], nothing]),
+            shrunk=self._shrunk,
+        )
+
+
 @dataclass(frozen=True)
-class CutMix:
+class CutMix(_DrawsRegions):
     """Show a box of the partner's image; lam is the share of the pixels that are left.
 
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers"
@@ -56,32 +89,7 @@ class CutMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = raise_on_call
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the values."""
-        check_alpha("CutMix", self.alpha)
-        check_rate("CutMix", self.mix_rate)
-        check_per("CutMix", self.per)
-        check_pairing("CutMix", self.pairing)
-
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        sizes = _sizes("CutMix", image_size)
-        rate = self.mix_rate if self.alpha else 0
-        partner, mixed, reach = draw_partners(
-            self.pairing, size, rate, generator, y=y, features=features
-        )
-        group = groups(self.per, partner[:mixed])
-        count = int(group.max()) + 1 if mixed else 0
+    def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
         dimensions = max(1, sum(size > 1 for size in sizes))
         side = (1 - draw_beta(self.alpha, count, generator)) ** (1 / dimensions)
         centers = torch.rand(
@@ -92,12 +100,11 @@ class CutMix:
         if max(sizes) > 1:
             lengths = lengths.where(extent > 1, 1)
         starts = (centers * extent - lengths / 2).round().long()
-        region = boxes(starts, starts + lengths.long(), sizes)
-        return _region_plan(region, group, partner, size, reach)
+        return boxes(starts, starts + lengths.long(), sizes)
 
 
 @dataclass(frozen=True)
-class ResizeMix:
+class ResizeMix(_DrawsRegions):
     """Show the whole partner, made smaller, in a box; lam is the share of the pixels that are left.
 
     Qin et al., "ResizeMix: Mixing Data with Preserved Object Information and True Labels"
@@ -121,35 +128,19 @@ class ResizeMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = raise_on_call
+    _shrunk = True
 
     def __post_init__(self) -> None:
-        """Check the ranges of the values."""
+        """Check the settings."""
         low, high = self.scale
         if not 0 <= low <= high <= 1:
             raise ValueError(
-                f"ResizeMix needs scale as (lowest, highest) from 0 to 1, got {self.scale}."
+                f"ResizeMix: expected scale as (lowest, highest) from 0 to 1, got {self.scale}."
             )
-        check_rate("ResizeMix", self.mix_rate)
-        check_per("ResizeMix", self.per)
-        check_pairing("ResizeMix", self.pairing)
+        super().__post_init__()
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        height, width = _height_and_width("ResizeMix", image_size)
-        partner, mixed, reach = draw_partners(
-            self.pairing, size, self.mix_rate, generator, y=y, features=features
-        )
-        group = groups(self.per, partner[:mixed])
-        count = int(group.max()) + 1 if mixed else 0
+    def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
+        height, width = _height_and_width(self, sizes)
         low, high = self.scale
         tau, down, along = torch.rand(
             3, count, dtype=torch.float64, generator=generator, device=CPU
@@ -159,12 +150,11 @@ class ResizeMix:
         top = (down * (height - rows + 1)).long()
         left = (along * (width - columns + 1)).long()
         starts, lengths = torch.stack([top, left]), torch.stack([rows, columns])
-        region = boxes(starts, starts + lengths, (height, width))
-        return _region_plan(region, group, partner, size, reach, shrunk=True)
+        return boxes(starts, starts + lengths, sizes)
 
 
 @dataclass(frozen=True)
-class FMix:
+class FMix(_DrawsRegions):
     """Show the partner in random regions of low frequency; lam is the share of pixels left.
 
     Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"
@@ -190,78 +180,39 @@ class FMix:
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
 
-    __call__ = raise_on_call
-
     def __post_init__(self) -> None:
-        """Check the ranges of the values."""
-        check_alpha("FMix", self.alpha)
-        check_rate("FMix", self.mix_rate)
-        check_per("FMix", self.per)
-        check_pairing("FMix", self.pairing)
+        """Check the settings."""
         if not 0 <= self.decay < math.inf:
-            raise ValueError(f"FMix needs decay from 0 on, got {self.decay}.")
+            raise ValueError(f"FMix: expected decay from 0, got {self.decay}.")
+        super().__post_init__()
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: torch.Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> Plan:
-        """Draw a plan; see ``Policy.draw``. Needs ``image_size``."""
-        height, width = _height_and_width("FMix", image_size)
-        rate = self.mix_rate if self.alpha else 0
-        partner, mixed, reach = draw_partners(
-            self.pairing, size, rate, generator, y=y, features=features
-        )
-        group = groups(self.per, partner[:mixed])
-        lam = draw_beta(self.alpha, int(group.max()) + 1 if mixed else 0, generator)
-        region = low_frequency_masks(
+    def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
+        height, width = _height_and_width(self, sizes)
+        lam = draw_beta(self.alpha, count, generator)
+        return low_frequency_masks(
             lam, height=height, width=width, decay=self.decay, generator=generator
         )
-        return _region_plan(region, group, partner, size, reach)
 
 
-def _region_plan(
-    region: Tensor, group: Tensor, partner: Tensor, size: int, reach: int, *, shrunk: bool = False
-) -> Plan:
-    """Return a plan in which the first rows, ``len(group)``, have the region of their group."""
-    lam = torch.ones(size, dtype=torch.float32, device=CPU)
-    if len(group) == size and len(region) == 1:
-        return trusted_plan(
-            reach,
-            partner=partner,
-            lam=kept_share(region).repeat(size),
-            region=region,
-            shrunk=shrunk,
-        )
-    shown = torch.zeros(size, *region.shape[1:], dtype=torch.bool, device=CPU)
-    shown[: len(group)] = region[group]
-    lam[: len(group)] = kept_share(region)[group]
-    return trusted_plan(reach, partner=partner, lam=lam, region=shown, shrunk=shrunk)
-
-
-def _sizes(policy: str, image_size: Sequence[int] | None) -> tuple[int, ...]:
+def _sizes(policy: object, image_size: Any) -> tuple[int, ...]:
+    name = type(policy).__name__
     if image_size is None:
         raise ValueError(
-            f"{policy} needs image_size, such as (height, width): "
+            f"{name}: expected image_size, such as (height, width). Call "
             "policy.draw(len(x), image_size=x.shape[2:])."
         )
     if isinstance(image_size, int) or len(image_size) == 0 or min(image_size) < 1:
         raise ValueError(
-            f"{policy} needs image_size as (height, width), or one size for each dimension, from 1 "
-            f"on, got {image_size}."
+            f"{name}: expected image_size as (height, width), or one size from 1 for each "
+            f"dimension, got {image_size}."
         )
     return tuple(int(size) for size in image_size)
 
 
-def _height_and_width(policy: str, image_size: Sequence[int] | None) -> tuple[int, int]:
-    sizes = _sizes(policy, image_size)
+def _height_and_width(policy: object, sizes: tuple[int, ...]) -> tuple[int, int]:
     if len(sizes) != 2:
         raise ValueError(
-            f"{policy} mixes images and needs image_size as (height, width), got {sizes}; CutMix "
-            "takes signals and volumes too."
+            f"{type(policy).__name__}: expected image_size as (height, width), got {sizes}. For "
+            "signals and volumes, use CutMix."
         )
     return sizes[0], sizes[1]

@@ -1,4 +1,4 @@
-"""Regions of images and signals: drawing them, and showing the partner in them."""
+"""Regions of images, signals and volumes: how they are drawn, and how the partner shows in them."""
 
 import math
 from collections.abc import Sequence
@@ -13,39 +13,20 @@ from vicinal.mixing.randomness import CPU
 def show_region(
     x: Tensor, other: Tensor | None, partner: Tensor, region: Tensor, *, shrunk: bool
 ) -> Tensor:
-    """Return ``x`` with each row's partner shown where ``region`` is True.
-
-    Args:
-        x: ``(batch, ..., *sizes)`` of any type, where ``sizes`` are ``(height, width)`` for
-            images. Not modified.
-        other: ``(rows, ..., *sizes)``, where the partners come from: ``x`` if None.
-        partner: ``(batch,)`` int64.
-        region: ``(batch or 1, *sizes)`` bool.
-        shrunk: whether the whole partner, made smaller, fills the region, which then is a box.
-
-    Raises:
-        TypeError: if ``x`` is complex and the partner has to be made smaller.
-        ValueError: if ``x`` is not of the size of the region, or ``other`` does not fit.
-    """
+    """Return ``x`` with each row's partner shown where ``region`` is True; see ``Plan.mix``."""
     if not has_region_size(region, x):
         sizes = tuple(region.shape[1:])
         raise ValueError(
-            f"this plan was drawn for image_size={sizes}, got x of shape {tuple(x.shape)}; draw it "
-            f"with image_size=x.shape[-{len(sizes)}:], and mix features only after layers whose "
-            "output has that size."
+            f"x: expected the image_size of the plan, {sizes}, at the end of its shape, got "
+            f"{tuple(x.shape)}. Draw the plan with image_size=x.shape[-{len(sizes)}:], and mix "
+            "features only after layers whose output has that size."
         )
     if shrunk and x.dtype.is_complex:
         raise TypeError(
-            f"ResizeMix interpolates real values, got {x.dtype}; mix x.real and x.imag, or "
-            "torch.view_as_real(x) with its last dimension moved in front of the height."
+            f"x: expected real values, which ResizeMix can interpolate, got {x.dtype}. Mix x.real "
+            "and x.imag separately."
         )
-    other = x if other is None else other
-    if other.dtype != x.dtype or other.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"mix needs x and other of one type and shape after the first dimension, got "
-            f"{x.dtype} {tuple(x.shape)} and {other.dtype} {tuple(other.shape)}."
-        )
-    shown = other.index_select(0, partner)
+    shown = (x if other is None else other).index_select(0, partner)
     if shrunk:
         smooth = x.dtype.is_floating_point or x.dtype == torch.uint8
         shown = shrunk_into(shown, region, smooth=smooth)
@@ -68,6 +49,43 @@ def has_region_size(region: Tensor, values: Tensor) -> bool:
     )
 
 
+def is_mask(y: Tensor, region: Tensor) -> bool:
+    """Return whether targets have a value for each pixel of the region.
+
+    Floating-point and boolean targets of two dimensions are ``(batch, classes)``, even if there are
+    as many classes as steps of a signal.
+
+    Raises:
+        ValueError: if they are a mask of a different size.
+    """
+    is_soft = y.dtype.is_floating_point or y.dtype == torch.bool
+    if y.dim() < 2 or (y.dim() == 2 and (region.dim() > 2 or is_soft)):
+        return False
+    if not has_region_size(region, y):
+        raise ValueError(
+            f"y: expected the image_size of the plan, {tuple(region.shape[1:])}, at the end of its "
+            f"shape, got {tuple(y.shape)}. Resize masks to the size of the inputs. "
+            "Pass targets of whole examples as (batch,) or (batch, classes)."
+        )
+    return True
+
+
+def check_region(region: Tensor, size: int, shares: Tensor | None, shrunk: bool) -> None:
+    """Raise unless this can be the region of a plan for ``size`` examples."""
+    if shares is not None:
+        raise ValueError("Plan: expected a region or shares of several partners, got both.")
+    if region.dtype != torch.bool or region.dim() < 2 or len(region) not in (1, size):
+        raise ValueError(
+            f"region: expected bool (batch, height, width), or other sizes after the batch, with "
+            f"batch 1 or {size}, got {region.dtype} of shape {tuple(region.shape)}."
+        )
+    if shrunk and region.dim() != 3:
+        raise ValueError(
+            "region: expected (batch, height, width), since the partner is shrunk, got "
+            f"{tuple(region.shape)}."
+        )
+
+
 def kept_share(region: Tensor) -> Tensor:
     """Return the share of the pixels that are outside a region, ``(batch or 1,)`` float32."""
     area = math.prod(region.shape[1:])
@@ -75,13 +93,10 @@ def kept_share(region: Tensor) -> Tensor:
 
 
 def boxes(starts: Tensor, stops: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return ``(count, *sizes)`` bool masks of segments, rectangles, boxes and so on.
+    """Return ``(count, *sizes)`` bool masks that are True in a segment, rectangle or box.
 
-    Args:
-        starts: ``(dimensions, count)`` int64, the first index that is True.
-        stops: ``(dimensions, count)`` int64, the index after the last one. What lies outside of
-            ``sizes`` is cut off.
-        sizes: one for each dimension, such as ``(height, width)``.
+    ``starts`` and ``stops``, ``(dimensions, count)`` int64, are the first index of a box and the
+    index after its last one. Boxes are cut off at the borders.
 
     Example:
         >>> starts, stops = torch.tensor([[-4], [1]]), torch.tensor([[1], [3]])
@@ -100,19 +115,12 @@ def boxes(starts: Tensor, stops: Tensor, sizes: Sequence[int]) -> Tensor:
 def low_frequency_masks(
     keep: Tensor, *, height: int, width: int, decay: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Return ``(count, height, width)`` bool masks of low frequency, after FMix.
+    """Return ``(count, height, width)`` bool masks of low frequency, as in FMix.
 
-    White noise, filtered so that its amplitude falls with the frequency to the power of ``decay``,
-    equally in all directions; its largest values, a share of ``1 - keep`` rounded to whole pixels,
-    are True. Harris et al., "FMix: Enhancing Mixed
-    Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
-
-    Args:
-        keep: ``(count,)``, the share of the pixels that are False.
-        height: of the masks.
-        width: of the masks.
-        decay: from 0, white noise, upwards: the larger, the fewer and rounder the regions.
-        generator: where the noise comes from, on the CPU.
+    They are True at the largest values of white noise after a filter, which reduces its amplitude
+    by the frequency to the power of ``decay``, equally in all directions. ``keep``, ``(count,)``,
+    is the share of the pixels that are False, rounded to whole pixels. Harris et al., "FMix:
+    Enhancing Mixed Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
     """
     count, area = len(keep), height * width
     if count == 0:
@@ -120,8 +128,8 @@ def low_frequency_masks(
     down = torch.fft.fftfreq(height, dtype=torch.float32, device=CPU)[:, None]
     across = torch.fft.rfftfreq(width, dtype=torch.float32, device=CPU)
     frequency = torch.hypot(down, across).clamp_min(1 / max(height, width))
-    # Noise is drawn in space rather than as the half spectrum that rfft2 returns: in that half,
-    # kx = 0 and the highest kx stand for themselves and all others for two waves each.
+    # The noise is drawn in space, not as the half spectrum that rfft2 returns, in which some values
+    # stand for one wave and the others for two.
     noise = torch.randn(count, height, width, dtype=torch.float32, generator=generator, device=CPU)
     spectrum = torch.fft.rfft2(noise) / frequency**decay
     gray = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
@@ -134,11 +142,8 @@ def low_frequency_masks(
 def shrunk_into(images: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
     """Shrink each image into the box of its region; values outside of the box are arbitrary.
 
-    Args:
-        images: ``(batch, ..., height, width)`` of any type.
-        region: ``(batch or 1, height, width)`` bool, boxes.
-        smooth: interpolate bilinearly, as for images, instead of taking the nearest value, as for
-            classes.
+    If ``smooth``, interpolate bilinearly, as for images; otherwise take the nearest value, as for
+    classes.
     """
     height, width = region.shape[-2:]
     top, rows = _first_and_count(region.any(2))

@@ -1,31 +1,67 @@
-"""Functions that policies share: to draw shares and partners, and to check settings."""
+"""What policies share: their signature, and functions that draw shares and partners."""
 
 import math
-from typing import Any, Literal, NoReturn, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vicinal.mixing.operator import check_reach
-from vicinal.mixing.pairing import OtherBatch, Pairing, Shuffle
+from vicinal.mixing.pairing import OtherBatch, Pairing
+from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU
 
 Per = Literal["batch", "pair", "example"]
 
 
-def draw_beta(
-    alpha: float | tuple[float, float],
-    count: int,
-    generator: torch.Generator | None = None,
-    *,
-    dtype: torch.dtype = torch.float64,
-) -> Tensor:
-    """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)``, on the CPU.
+class Request(NamedTuple):
+    """The arguments of ``Policy.draw``."""
 
-    They are drawn in float64 and rounded to ``dtype`` in the end.
+    size: int
+    generator: Generator | None = None
+    y: Tensor | None = None
+    features: Tensor | None = None
+    image_size: Sequence[int] | None = None
+
+
+def raise_on_call(policy: object, *_args: Any, **_kwargs: Any) -> NoReturn:
+    """Raise an error that explains ``draw``: the ``__call__`` of policies."""
+    name = type(policy).__name__
+    raise TypeError(
+        f"{name} draws plans and is not called: plan = policy.draw(len(x)), then plan.mix(x) and "
+        f"plan.loss(criterion, output, y). For x, y = layer(x, y) use MixUpLayer({name}(...), "
+        "num_classes=...)."
+    )
+
+
+class DrawsPlans:
+    """The base of policies that draw a ``Plan``: they define ``_plan`` only."""
+
+    __call__ = raise_on_call
+
+    def draw(
+        self,
+        size: int,
+        *,
+        generator: Generator | None = None,
+        y: Tensor | None = None,
+        features: Tensor | None = None,
+        image_size: Sequence[int] | None = None,
+    ) -> Plan:
+        """Draw a plan; see ``Policy.draw``."""
+        return self._plan(Request(size, generator, y, features, image_size))
+
+    def _plan(self, request: Request) -> Plan:
+        raise NotImplementedError
+
+
+def draw_beta(
+    alpha: float | tuple[float, float], count: int, generator: Generator | None = None
+) -> Tensor:
+    """Draw ``count`` values from ``Beta(alpha, alpha)``: ``(count,)`` float64, on the CPU.
 
     Correct for every positive ``alpha``; ``math.inf`` gives one half. A small ``alpha`` puts much
-    weight on the ends: with 0.1 a tenth of the draws lies so near to 1 that float32, the type of
+    weight on the ends: with 0.1 a tenth of the draws is so near to 1 that float32, the type of
     a plan's lam, rounds it to 1. Two numbers give ``Beta(first, second)``.
 
     Example:
@@ -33,17 +69,15 @@ def draw_beta(
         [0.5, 0.5]
     """
     if alpha == math.inf:
-        return torch.full((count,), 0.5, dtype=dtype, device=CPU)
+        return torch.full((count,), 0.5, dtype=torch.float64, device=CPU)
     if isinstance(alpha, tuple):
         first, second = (draw_log_gamma(one, (count,), generator) for one in alpha)
     else:
         first, second = draw_log_gamma(alpha, (2, count), generator)
-    return (first - second).sigmoid().to(dtype)
+    return (first - second).sigmoid()
 
 
-def draw_log_gamma(
-    alpha: float, shape: tuple[int, ...], generator: torch.Generator | None
-) -> Tensor:
+def draw_log_gamma(alpha: float, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
     """Draw logarithms of Gamma variables, float64.
 
     PyTorch's Beta distribution takes no generator, so lam is drawn from two Gamma variables. For a
@@ -58,139 +92,99 @@ def draw_log_gamma(
 
 
 def draw_shares(
-    alpha: float | tuple[float, float],
-    per: Per,
-    partner: Tensor,
-    generator: torch.Generator | None,
+    alpha: float | tuple[float, float], per: Per, partner: Tensor, generator: Generator | None
 ) -> Tensor:
-    """Draw lam for each row of ``partner``, ``(rows,)`` float32, where some share one."""
-    rows = partner.numel()  # len() would be a call in Python
-    if rows == 0:
-        return torch.ones(0, dtype=torch.float32, device=CPU)
-    if per == "batch":
-        one = draw_beta(alpha, 1, generator, dtype=torch.float32)
-        return one.expand(rows).contiguous()
-    lam = draw_beta(alpha, rows, generator, dtype=torch.float32)
-    return lam[_first_of_pair(partner)] if per == "pair" else lam
+    """Draw lam for each row of ``partner``, ``(rows,)`` float32; some rows share one value."""
+    rows = len(partner)
+    lam = draw_beta(alpha, min(rows, 1) if per == "batch" else rows, generator).float()
+    return lam[_first_of_pair(partner)] if per == "pair" else lam.expand(rows).contiguous()
 
 
 def _first_of_pair(partner: Tensor) -> Tensor:
-    """Return for each row the first row of its pair; itself if it has no such partner."""
+    """Return for each row the first row of its pair, or the row itself if it is not in a pair."""
     own = torch.arange(len(partner), device=CPU)
     inside = partner.clamp_max(len(partner) - 1)
     bound = (partner == inside) & (partner[inside] == own)
     return torch.where(bound, torch.minimum(own, partner), own)
 
 
-def groups(per: Per, partner: Tensor) -> Tensor:
-    """Return a number for each row, from 0 without gaps: rows with the same number share."""
+def groups(per: Per, partner: Tensor) -> tuple[Tensor, int]:
+    """Return a number for each row, and how many there are: rows with the same number share."""
     if per == "batch":
-        return torch.zeros(len(partner), dtype=torch.int64, device=CPU)
+        return torch.zeros(len(partner), dtype=torch.int64, device=CPU), min(len(partner), 1)
     if per == "example":
-        return torch.arange(len(partner), device=CPU)
-    groups: Tensor = _first_of_pair(partner).unique(return_inverse=True)[1]
-    return groups
+        return torch.arange(len(partner), device=CPU), len(partner)
+    firsts, group = _first_of_pair(partner).unique(return_inverse=True)
+    return group, len(firsts)
 
 
-def draw_partners(
-    pairing: Pairing,
-    size: int,
-    mix_rate: float,
-    generator: torch.Generator | None,
-    *,
-    y: Tensor | None,
-    features: Tensor | None,
-) -> tuple[Tensor, int, int]:
+def draw_partners(pairing: Pairing, mix_rate: float, request: Request) -> tuple[Tensor, int]:
     """Draw partners for the first rows, a fraction of all; the others are their own.
 
     Returns:
-        Partners ``(size,)`` int64, how many of the first rows are mixed, and how many rows a batch
-        needs to have for these partners.
+        Partners ``(size,)`` int64, and how many of the first rows are mixed.
 
     Raises:
-        TypeError, ValueError: if ``size`` is no number, or negative; if ``y`` or ``features`` has
-            another length; if the pairing returns something else.
+        TypeError, ValueError: if the size is not a number or negative, ``y`` or ``features`` has a
+            different length, or the pairing returns something else than partners.
     """
+    size = request.size
     if not isinstance(size, int):
         raise TypeError(
-            f"draw needs the number of examples, got {type(size).__name__}; pass len(x)."
+            f"draw: expected the number of examples, got {type(size).__name__}. Pass len(x)."
         )
     if size < 0:
-        raise ValueError(f"draw needs the number of examples, 0 or more, got {size}.")
+        raise ValueError(f"draw: expected the number of examples, 0 or more, got {size}.")
     rows = getattr(pairing, "rows", None)
     mixed = round(mix_rate * size) if rows is None else int(rows(size, mix_rate))
+    own = torch.arange(size, device=CPU)
+    # Rows that keep everything may have any row of a second batch as their partner.
+    own = own % pairing.batch if isinstance(pairing, OtherBatch) else own
     if mixed == 0:
-        partner = _kept(pairing, size)
-        return partner, mixed, check_reach(partner) or 0
-    y = None if y is None else _first_rows("y", y, size, mixed)
-    features = None if features is None else _first_rows("features", features, size, mixed)
-    partner = pairing(mixed, generator, y=y, features=features)
-    shuffled = type(pairing) is Shuffle  # which stays within the batch; others are checked
-    if not shuffled:
-        if partner.shape != (mixed,) or partner.dtype != torch.int64:
-            raise TypeError(
-                f"a pairing needs to return ({mixed},) int64 rows, {type(pairing).__name__} "
-                f"returned {tuple(partner.shape)} {partner.dtype}."
-            )
-        partner = partner.to(CPU)
-    if mixed < size:
-        partner = torch.cat([partner, _kept(pairing, size)[mixed:]])
-    return partner, mixed, size if shuffled else check_reach(partner) or 0
-
-
-def _first_rows(name: str, about: Tensor, size: int, mixed: int) -> Tensor:
-    if about.shape[:1] != (size,):
-        raise ValueError(
-            f"draw({size}) needs {name} of {size} rows, got shape {tuple(about.shape)}."
+        return own, 0
+    y, features = (
+        _first_rows(name, getattr(request, name), size, mixed) for name in ("y", "features")
+    )
+    partner = pairing(mixed, request.generator, y=y, features=features)
+    if partner.shape != (mixed,) or partner.dtype != torch.int64:
+        raise TypeError(
+            f"pairing: expected ({mixed},) int64 rows, got {tuple(partner.shape)} {partner.dtype} "
+            f"from {type(pairing).__name__}."
         )
-    return about[:mixed]
+    return torch.cat([partner.to(CPU), own[mixed:]]), mixed
 
 
-def _kept(pairing: Pairing, size: int) -> Tensor:
-    """Return partners for rows that keep everything: themselves, or any row of a second batch."""
-    rows = torch.arange(size, device=CPU)
-    return rows % pairing.batch if isinstance(pairing, OtherBatch) else rows
+def _first_rows(name: str, about: Tensor | None, size: int, mixed: int) -> Tensor | None:
+    if about is not None and about.shape[:1] != (size,):
+        raise ValueError(
+            f"{name}: expected {size} rows, as in draw({size}), got shape {tuple(about.shape)}."
+        )
+    return None if about is None else about[:mixed]
 
 
 def check_pairing(policy: str, pairing: Pairing) -> None:
-    """Raise unless this is a pairing, made and ready to be called."""
+    """Raise unless this is an instance of a pairing."""
     if isinstance(pairing, type) or not callable(pairing) or hasattr(pairing, "draw"):
-        raise TypeError(f"{policy} needs a pairing such as Shuffle(), got {pairing!r}.")
+        raise TypeError(f"{policy}: expected a pairing such as Shuffle(), got {pairing!r}.")
 
 
-def check_alpha(policy: str, alpha: float | tuple[float, float]) -> None:
-    """Raise unless alpha is a number from 0 to infinity, or two that are finite and above 0."""
+def check_settings(policy: Any) -> None:
+    """Raise unless the settings that several policies have are valid."""
+    name, rate = type(policy).__name__, policy.mix_rate
+    alpha = getattr(policy, "alpha", 1.0)  # ResizeMix has none
     numbers = alpha if isinstance(alpha, tuple) else (alpha,)
     if not all(isinstance(one, int | float) for one in numbers):
-        raise TypeError(f"{policy} needs alpha as a number or two, got {alpha!r}.")
-    if isinstance(alpha, tuple):
-        if len(alpha) != 2 or not all(0 < one < math.inf for one in alpha):
-            raise ValueError(
-                f"{policy} needs two finite numbers above 0 for an asymmetric alpha, got {alpha}."
-            )
-    elif not alpha >= 0:
-        raise ValueError(f"{policy} needs alpha from 0 to infinity, got {alpha}.")
-
-
-def check_rate(policy: str, mix_rate: float) -> None:
-    """Raise unless this is a fraction."""
-    if not isinstance(mix_rate, int | float) or not 0 <= mix_rate <= 1:
+        raise TypeError(f"{name}: expected alpha as a number or two, got {alpha!r}.")
+    if isinstance(alpha, tuple) and not (len(alpha) == 2 and all(0 < a < math.inf for a in alpha)):
         raise ValueError(
-            f"{policy} needs mix_rate, a fraction of the batch, from 0 to 1, got {mix_rate}."
+            f"{name}: expected two finite numbers above 0 for an asymmetric alpha, got {alpha}."
         )
-
-
-def check_per(policy: str, per: str) -> None:
-    """Raise unless this is one of the words of ``Per``."""
-    if per not in get_args(Per):
-        raise ValueError(f'{policy} needs per="batch", "pair" or "example", got {per!r}.')
-
-
-def raise_on_call(policy: Any, *_args: Any, **_kwargs: Any) -> NoReturn:
-    """Raise an error that explains ``draw``: the ``__call__`` of policies."""
-    name = type(policy).__name__
-    raise TypeError(
-        f"{name} draws plans and is not called: plan = policy.draw(len(x)), then plan.mix(x) and "
-        f"plan.loss(criterion, output, y). For x, y = layer(x, y) use MixUpLayer({name}(...), "
-        "num_classes=...)."
-    )
+    if not all(one >= 0 for one in numbers):
+        raise ValueError(f"{name}: expected alpha from 0 to infinity, got {alpha}.")
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise ValueError(
+            f"{name}: expected mix_rate, a fraction of the batch, from 0 to 1, got {rate}."
+        )
+    if policy.per not in get_args(Per):
+        raise ValueError(f'{name}: expected per="batch", "pair" or "example", got {policy.per!r}.')
+    check_pairing(name, policy.pairing)

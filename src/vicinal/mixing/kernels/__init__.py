@@ -3,6 +3,9 @@
 Both write into an existing tensor. ``lam`` is float64 for float64 input, and float32 otherwise;
 results are rounded once to the type of ``out``. A row with ``lam`` 1 is copied bit for bit,
 whatever its partner holds. The caller checks shapes and types.
+
+The modules of this package have the same two functions for ``(batch, n)`` tensors with contiguous
+rows.
 """
 
 import functools
@@ -12,19 +15,18 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from vicinal.mixing.kernels import blocked, native, reference
+from vicinal.mixing.kernels import native, portable
 
 SMALL = 64 * 1024
-"""Bytes of a batch below which a call into C isn't worth its checks."""
+"""Bytes of a batch below which calling the C loop takes longer than it saves."""
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Write ``lam[i] * x[i] + (1 - lam[i]) * other[partner[i]]`` into ``out[i]``.
 
-    ``out`` and ``other`` may be ``x`` itself; otherwise they share no memory with it.
+    ``out`` and ``other`` may be ``x``; otherwise ``out`` shares no memory with them.
     """
-    if not (_suits_native(x) and native.mix(out, x, other, partner, lam)):
-        _portable_kernel(x.device).mix(out, x, other, partner, lam)
+    _run("mix", (out, x, other), partner, lam)
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -32,8 +34,7 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
 
     Here ``other`` is ``x``. ``out`` and ``g`` share no memory.
     """
-    if not (_suits_native(g) and native.transposed(out, g, partner, lam)):
-        _portable_kernel(g.device).transposed(out, g, partner, lam)
+    _run("transposed", (out, g), partner, lam)
 
 
 def kernel_for(device: torch.device) -> ModuleType:
@@ -41,22 +42,48 @@ def kernel_for(device: torch.device) -> ModuleType:
 
     Example:
         >>> kernel_for(torch.device("meta")).__name__
-        'vicinal.mixing.kernels.reference'
+        'vicinal.mixing.kernels.portable'
     """
-    on_cpu = device.type == "cpu" and native.is_available()
-    return native if on_cpu else _portable_kernel(device)
-
-
-def _suits_native(x: Tensor) -> bool:
-    return x.is_cpu and x.numel() * x.element_size() >= SMALL
+    if device.type == "cpu" and native.is_available():
+        return native
+    return (_triton_kernels() if device.type == "cuda" else None) or portable
 
 
 @functools.cache
-def _portable_kernel(device: torch.device) -> ModuleType:
-    if device.type == "cpu":
-        return blocked
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from vicinal.mixing.kernels import fused
+def _triton_kernels() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from vicinal.mixing.kernels import triton_kernels
 
-        return fused
-    return reference
+    return triton_kernels
+
+
+def _run(name: str, tensors: tuple[Tensor, ...], partner: Tensor, lam: Tensor) -> None:
+    """Run a function of the kernel for these tensors, of which the first one is written."""
+    out = tensors[0]
+    if out.numel() == 0:
+        return
+    rows = _as_rows(tensors)
+    if rows is None:
+        copies = [one.contiguous() for one in tensors[1:]]
+        dense = torch.empty_like(out, memory_format=torch.contiguous_format)
+        _run(name, (dense, *copies), partner, lam)
+        out.copy_(dense)
+        return
+    kernel = kernel_for(out.device)
+    if kernel is native and not (out.nbytes >= SMALL and native.takes(rows, partner, lam)):
+        kernel = portable
+    getattr(kernel, name)(*rows, partner, lam)
+
+
+def _as_rows(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+    """Return ``(batch, n)`` views with contiguous rows and the same order of columns.
+
+    The dimensions of a row are taken in the order that they have in memory, so channels_last is
+    viewed too. Return None if there are no such views.
+    """
+    order = sorted(range(1, tensors[0].dim()), key=tensors[0].stride, reverse=True)
+    ordered = [one.permute(0, *order) for one in tensors]
+    if not all(one[0].is_contiguous() for one in ordered):
+        return None
+    return [one.reshape(len(one), -1) for one in ordered]

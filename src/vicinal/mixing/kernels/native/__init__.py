@@ -1,13 +1,13 @@
 """CPU: a loop in C for mixing and one for its transpose, run on PyTorch's own threads.
 
 They are compiled when vicinal is installed, on Linux on x86-64 with a C compiler, and run on
-processors with AVX2 and with PyTorch 2.10 or later. They take dense float32, float64 and bfloat16
-rows, and uint8 mixed into uint8 or float32.
+processors with AVX2 and with PyTorch 2.10 or later. They take float32, bfloat16 and uint8 rows.
 """
 
 import ctypes
 import functools
 import zlib
+from collections.abc import Sequence
 from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vicinal.mixing.kernels.blocked import as_rows
 from vicinal.mixing.plain import is_plain
 
-_KINDS = {
-    (torch.float32, torch.float32): 0,
-    (torch.float64, torch.float64): 1,
-    (torch.bfloat16, torch.bfloat16): 2,
-    (torch.uint8, torch.uint8): 3,
-    (torch.uint8, torch.float32): 4,
-}
-"""Types of input and output, as the C file numbers them."""
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
+"""Types, as the C file numbers them."""
 
 _NO_MEMORY, _NO_SUCH_ROW = 1, 2
 
@@ -40,47 +33,51 @@ def is_available() -> bool:
     return _library() is not None
 
 
-def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> bool:
-    """Mix as ``vicinal.mixing.kernels`` says. Return False if the loop does not take the tensors.
+def takes(rows: Sequence[Tensor], partner: Tensor, lam: Tensor) -> bool:
+    """Return whether the loop for these tensors, ``(out, x, other)`` or ``(out, g)``, exists.
+
+    C trusts their addresses, so everything is checked here.
+    """
+    out, x = rows[:2]
+    return (
+        x.dtype in _KINDS
+        and (len(rows) == 3 or x.dtype != torch.uint8)
+        and (partner.dtype, lam.dtype) == (torch.int64, torch.float32)
+        and partner.shape == lam.shape == x.shape[:1] == out.shape[:1]
+        and all(one.dtype == x.dtype and one.shape[1:] == x.shape[1:] for one in rows)
+        and all(is_plain(one) and not one.is_neg() for one in (*rows, partner, lam))
+    )
+
+
+def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Mix ``(batch, n)`` tensors as ``vicinal.mixing.kernels.mix`` does.
 
     Raises:
         IndexError: if a partner is not a row of ``other``.
     """
-    return _run("vicinal_mix", (out, x, other), partner, lam, len(other))
+    _run("vicinal_mix", (out, x, other), partner, lam, len(other))
 
 
-def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> bool:
-    """Apply the transposed map as ``vicinal.mixing.kernels`` says; otherwise as ``mix``."""
-    return g.dtype != torch.uint8 and _run("vicinal_transposed", (out, g), partner, lam)
+def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Apply the transposed map as ``vicinal.mixing.kernels.transposed`` does; see ``mix``."""
+    _run("vicinal_transposed", (out, g), partner, lam)
 
 
-def _run(name: str, tensors: tuple[Tensor, ...], partner: Tensor, lam: Tensor, *more: int) -> bool:
-    """Run a loop if it takes these tensors. C trusts their addresses, so all is checked here."""
-    library, (out, x, *others) = _library(), tensors
-    kind = _KINDS.get((x.dtype, out.dtype))
-    if library is None or kind is None or x.numel() == 0:
-        return False
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    fits = partner.dtype == torch.int64 and lam.dtype == wide
-    fits = fits and partner.shape == lam.shape == x.shape[:1] == out.shape[:1]
-    fits = fits and all(one.dtype == x.dtype for one in others)
-    fits = fits and all(one.shape[1:] == x.shape[1:] for one in tensors)
-    if not fits or not all(is_plain(one) and not one.is_neg() for one in (*tensors, partner, lam)):
-        return False
-    views = as_rows(*tensors)
-    if views is None:
-        return False
-    partner, lam = partner.contiguous(), lam.contiguous()
-    rows = [number for one in views for number in (one.data_ptr(), one.stride(0))]
+def _run(name: str, rows: Sequence[Tensor], partner: Tensor, lam: Tensor, *more: int) -> None:
+    library = _library()
+    assert library is not None
+    partner, lam = partner.contiguous(), lam.double().contiguous()
+    addresses = [number for one in rows for number in (one.data_ptr(), one.stride(0))]
     status = getattr(library.loops, name)(
-        *(library.parallel_for, torch.get_num_threads(), kind, *views[0].shape),
-        *(partner.data_ptr(), lam.data_ptr(), *rows, *more),
+        *(library.parallel_for, torch.get_num_threads(), _KINDS[rows[0].dtype]),
+        *(*rows[0].shape, partner.data_ptr(), lam.data_ptr(), *addresses, *more),
     )
     if status == _NO_MEMORY:
         raise MemoryError("mixing could not allocate memory for the order of the rows.")
     if status == _NO_SUCH_ROW:
-        raise IndexError(f"mixing needs partners that are rows of a batch of {len(tensors[-1])}.")
-    return True
+        raise IndexError(
+            f"partner: expected rows of a batch of {len(rows[-1])}, got one outside of it."
+        )
 
 
 @functools.cache

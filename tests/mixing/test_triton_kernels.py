@@ -1,10 +1,11 @@
 """The Triton kernels against slow loops, on the GPU or, where there is none, interpreted."""
 
 import importlib.util
-from itertools import pairwise
 
 import pytest
 import torch
+
+from vicinal.mixing import kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = DEVICE == "cpu"
@@ -13,7 +14,7 @@ INTERPRETED = DEVICE == "cpu"
 def load_kernels():
     """Return the module, loaded apart: Triton decides while it loads whether to interpret it."""
     pytest.importorskip("triton", reason="Triton is not installed; PyTorch for CUDA brings it")
-    spec = importlib.util.find_spec("vicinal.mixing.kernels.fused")
+    spec = importlib.util.find_spec("vicinal.mixing.kernels.triton_kernels")
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1" if INTERPRETED else "0")
@@ -21,11 +22,11 @@ def load_kernels():
     return module
 
 
-fused = load_kernels()
+triton_kernels = load_kernels()
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-SHAPES = [(0, 3), (4, 0), (3,), (1, 5), (5, 1), (7, 2, 3, 5), (65, 40), (3, 5000)]
+SHAPES = [(0, 3), (4, 0), (3,), (1, 5), (5, 1), (7, 2, 3, 5), (65, 40), (3, 2500)]
 PARTNERS = {
     "one cycle": lambda n: torch.arange(n).roll(1),
     "cycles and fixed points": lambda n: torch.arange(n) ^ (torch.arange(n) % 4 < 2) % max(n, 1),
@@ -35,18 +36,17 @@ PARTNERS = {
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def only_triton(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(kernels, "kernel_for", lambda device: triton_kernels)
 
 
 @pytest.fixture(params=["as shipped", "small"])
 def limits(request, monkeypatch):
-    """With small limits, small batches too take many programs and fit into no tile."""
+    """With small limits, small batches too are divided into several programs and pieces."""
     if request.param == "small":
-        for name in ("TILE_THREADS", "BLOCK_THREADS"):
-            monkeypatch.setattr(fused, name, 32)
-        for name in ("L2_BYTES", "SCRATCH_BYTES"):
-            monkeypatch.setattr(fused, name, 256)
+        monkeypatch.setattr(triton_kernels, "COLUMNS", 16)
+        monkeypatch.setattr(triton_kernels, "SCRATCH_BYTES", 4096)
 
 
 def values(*shape, dtype=torch.float32):
@@ -108,9 +108,9 @@ def test_mix_agrees_with_a_loop_out_of_place_and_in_place(shape, limits):
     partner, lam = plan(len(x))
     exact = loop(x, x, partner, lam) if x.numel() else x.double().cpu()
     before, out = x.clone(), torch.full_like(x, 7)
-    fused.mix(out, x, x, partner, lam)
+    kernels.mix(out, x, x, partner, lam)
     assert torch.equal(x, before)
-    fused.mix(x, x, x, partner, lam)
+    kernels.mix(x, x, x, partner, lam)
     assert torch.equal(out, x)
     if x.numel():
         agree(out, exact)
@@ -122,16 +122,7 @@ def test_in_place_every_row_meets_its_partner_as_it_was(n, kind, limits):
     x = values(n, 37)
     partner, lam = plan(n, kind)
     exact = loop(x, x, partner, lam)
-    fused.mix(x, x, x, partner, lam)
-    agree(x, exact)
-
-
-def test_in_place_a_tile_of_many_rows_may_be_narrower_than_what_lies_aligned():
-    x = values(2000, 48)
-    assert fused.in_place_tile(2000, 48, 4, 16) == (2048, 8)
-    partner, lam = plan(2000, "one cycle")
-    exact = loop(x, x, partner, lam)
-    fused.mix(x, x, x, partner, lam)
+    kernels.mix(x, x, x, partner, lam)
     agree(x, exact)
 
 
@@ -140,20 +131,10 @@ def test_partners_come_from_another_batch_of_any_size(rows, limits):
     x, other = values(9, 33), values(rows, 33)
     partner, lam = torch.randint(rows, (9,)).to(DEVICE), plan(9)[1]
     exact, out = loop(x, other, partner, lam), torch.empty_like(x)
-    fused.mix(out, x, other, partner, lam)
+    kernels.mix(out, x, other, partner, lam)
     agree(out, exact)
-    fused.mix(x, x, other, partner, lam)
+    kernels.mix(x, x, other, partner, lam)
     assert torch.equal(x, out)
-
-
-@pytest.mark.parametrize("first", [0, 2])
-def test_rows_that_are_part_of_the_other_batch_can_be_mixed_in_place(first, limits):
-    other = values(9, 40)
-    x = other[first : first + 6]
-    partner, lam = torch.tensor([8, 0, 7, 3, 1, 2], device=DEVICE), plan(6)[1]
-    exact = loop(x, other, partner, lam)
-    fused.mix(x, x, other, partner, lam)
-    agree(x, exact)
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.uint8])
@@ -162,20 +143,20 @@ def test_all_types_are_blended_wide_and_rounded_once(dtype, width, limits):
     x = values(10, width, dtype=dtype)
     partner, lam = plan(10, dtype=wide(dtype))
     exact, out = loop(x, x, partner, lam), torch.empty_like(x)
-    fused.mix(out, x, x, partner, lam)
+    kernels.mix(out, x, x, partner, lam)
     agree(out, exact)
     if not (INTERPRETED and dtype == torch.bfloat16):
         keep = lam[:, None]
         blend = keep * x.to(wide(dtype)) + (1 - keep) * x[partner].to(wide(dtype))
         same = (blend.round() if dtype == torch.uint8 else blend).to(dtype)
         assert torch.equal(out, torch.where(keep == 1, x, same))
-    fused.mix(x, x, x, partner, lam)
+    kernels.mix(x, x, x, partner, lam)
     assert torch.equal(out, x)
 
 
 def test_uint8_rounds_halves_to_even():
     x = torch.tensor([[0, 1, 2, 3, 254], [1, 2, 3, 4, 255]], dtype=torch.uint8, device=DEVICE)
-    fused.mix(
+    kernels.mix(
         x,
         x,
         x,
@@ -190,7 +171,7 @@ def test_uint8_can_be_blended_into_floats(dtype, limits):
     x = values(6, 50, dtype=torch.uint8)
     partner, lam = plan(6)
     out = torch.empty(x.shape, dtype=dtype, device=DEVICE)
-    fused.mix(out, x, x, partner, lam)
+    kernels.mix(out, x, x, partner, lam)
     exact = loop(x, x, partner, lam)
     agree(out if dtype != torch.float64 else out.float(), exact)
     assert torch.equal(out[1].double(), x[1].double())
@@ -206,11 +187,11 @@ def test_a_row_that_keeps_everything_is_untouched_bit_for_bit_beside_inf_and_nan
     bits(x)[0, 2] += 5  # a payload
     lam, partner = torch.ones(3, device=DEVICE, dtype=wide(dtype)), plan(3, "one cycle")[0]
     before, out = bits(x).clone(), torch.zeros_like(x)
-    fused.mix(out, x, x, partner, lam)
+    kernels.mix(out, x, x, partner, lam)
     assert torch.equal(bits(out), before)
-    fused.transposed(out, x, partner, lam)
+    kernels.transposed(out, x, partner, lam)
     assert torch.equal(bits(out), before)
-    fused.mix(x, x, x, partner, lam)
+    kernels.mix(x, x, x, partner, lam)
     assert torch.equal(bits(x), before)
 
 
@@ -236,23 +217,15 @@ def test_results_do_not_depend_on_the_order_in_memory(layout):
     exact, adjoint = loop(x, other, partner, lam), dense_transposed(x, partner, lam)
     for second in LAYOUTS:
         out, laid = in_memory(torch.zeros_like(x), layout), in_memory(x, second)
-        fused.mix(out, laid, in_memory(other, second), partner, lam)
+        kernels.mix(out, laid, in_memory(other, second), partner, lam)
         agree(out, exact)
-        fused.mix(out.zero_(), in_memory(x, layout), in_memory(other, second), partner, lam)
+        kernels.mix(out.zero_(), in_memory(x, layout), in_memory(other, second), partner, lam)
         agree(out, exact)
-        fused.transposed(out, laid, partner, lam)
+        kernels.transposed(out, laid, partner, lam)
         agree(out, adjoint, terms=6)
     laid = in_memory(x, layout)
-    fused.mix(laid, laid, laid, partner, lam)
+    kernels.mix(laid, laid, laid, partner, lam)
     agree(laid, loop(x, x, partner, lam))
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "rows apart"])
-def test_dense_rows_are_read_and_written_where_they_lie(layout):
-    x = in_memory(values(6, 3, 4, 5), layout)
-    rows = fused._as_rows(x, fused._memory_order(x))
-    assert rows.data_ptr() == x.data_ptr()
-    assert rows.shape == (6, 60)
 
 
 @pytest.mark.parametrize("kind", PARTNERS)
@@ -261,7 +234,7 @@ def test_transposed_is_the_transpose_of_the_dense_matrix(shape, kind, limits):
     g = values(*shape)
     partner, lam = plan(len(g), kind)
     before, out = g.clone(), torch.full_like(g, 7)
-    fused.transposed(out, g, partner, lam)
+    kernels.transposed(out, g, partner, lam)
     assert torch.equal(g, before)
     if g.numel():
         agree(out, dense_transposed(g.reshape(len(g), -1), partner, lam).reshape(shape), len(g))
@@ -272,7 +245,7 @@ def test_transposed_adds_wide_and_rounds_once(dtype):
     g = values(12, 48, dtype=dtype)
     partner, lam = plan(12, "everybody meets the last", dtype=wide(dtype))
     out = torch.empty_like(g)
-    fused.transposed(out, g, partner, lam)
+    kernels.transposed(out, g, partner, lam)
     agree(out, dense_transposed(g, partner, lam), terms=12)
 
 
@@ -288,7 +261,7 @@ def test_transposed_adds_readers_in_the_order_of_the_batch():
             total = total + (1 - lam[i]) * g[i]
     for _ in range(3):
         out = torch.empty_like(g)
-        fused.transposed(out, g, partner, lam)
+        kernels.transposed(out, g, partner, lam)
         assert torch.equal(out[-1], total)
 
 
@@ -301,7 +274,7 @@ def test_transposed_takes_nothing_from_readers_that_keep_everything():
         torch.ones(2, device=DEVICE, dtype=torch.float32),
     )
     out = torch.empty_like(g)
-    fused.transposed(out, g, partner, lam)
+    kernels.transposed(out, g, partner, lam)
     assert torch.equal(bits(out), bits(g))
 
 
@@ -312,9 +285,9 @@ def test_shares_and_partners_need_not_lie_side_by_side():
     ).to(DEVICE)[:, 0]
     lam = torch.tensor(0.25, device=DEVICE, dtype=torch.float32).expand(5)
     out = torch.empty_like(x)
-    fused.mix(out, x, x, partner, lam)
+    kernels.mix(out, x, x, partner, lam)
     agree(out, loop(x, x, partner, lam))
-    fused.transposed(out, x, partner, lam)
+    kernels.transposed(out, x, partner, lam)
     agree(out, dense_transposed(x, partner, lam))
 
 
@@ -329,37 +302,10 @@ def test_rows_may_lie_further_apart_than_32_bits_count():
     )
     exact, adjoint = loop(x, x, partner, lam), dense_transposed(x, partner, lam)
     out = torch.empty(3, width, dtype=torch.float16, device=DEVICE)
-    fused.transposed(out, x, partner, lam)
+    kernels.transposed(out, x, partner, lam)
     agree(out, adjoint)
-    fused.mix(x, x, x, partner, lam)
+    kernels.mix(x, x, x, partner, lam)
     agree(x, exact)
-
-
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-@pytest.mark.parametrize("unit", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("width", [1, 10, 3072, 150528])
-def test_tiles_hold_a_whole_batch_in_the_registers_of_one_program(size, unit, width):
-    tiles = {n: fused.in_place_tile(n, width, size, unit) for n in (1, 7, 256, 1000, 2048, 5000)}
-    for batch, tile in tiles.items():
-        if tile is None:
-            continue
-        rows, columns = tile
-        assert rows >= batch
-        assert columns * size >= 32 or columns >= width
-        assert rows * columns <= 1024 * min(64 // size, 8 * unit)
-        assert rows.bit_count() == columns.bit_count() == 1
-    assert tiles[256] is not None
-    if size * unit >= 8:
-        assert tiles[2048] is not None
-    if width > 10:
-        assert tiles[5000] is None
-
-
-def test_a_block_shrinks_to_the_columns_whose_rows_stay_in_cache():
-    blocks = [fused.out_of_place_block(n, n, 150528, 4, 16) for n in (2, 256, 20_000, 200_000)]
-    assert all(columns * rows <= 256 * 16 for rows, columns in blocks)
-    assert all(wider >= narrower for (_, wider), (_, narrower) in pairwise(blocks))
-    assert blocks[-1][1] * 4 == 128
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs a GPU: without one there is nothing to wait for")
@@ -369,8 +315,8 @@ def test_nothing_waits_for_the_gpu():
     for waits in ("default", "error"):  # the first round compiles
         torch.cuda.set_sync_debug_mode(waits)
         try:
-            fused.mix(out, x, x, partner, lam)
-            fused.mix(x, x, x, partner, lam)
-            fused.transposed(out, x, partner, lam)
+            kernels.mix(out, x, x, partner, lam)
+            kernels.mix(x, x, x, partner, lam)
+            kernels.transposed(out, x, partner, lam)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,60 @@
+"""Any device: PyTorch operators, on blocks of rows that fit into the cache of a CPU."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024 * 1024
+"""Bytes of the rows that are mixed together."""
+
+
+def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Mix ``(batch, n)`` tensors as ``vicinal.mixing.kernels.mix`` does."""
+    in_place = out.data_ptr() == x.data_ptr()
+    target = torch.empty_like(out) if in_place else out
+    # 0 * inf is nan and -0.0 + 0.0 is 0.0: only a selection leaves a row unchanged.
+    select = not lam.is_cpu or bool((lam == 1).any())
+    for rows in _blocks(x):
+        own, keep = x[rows], lam[rows, None]
+        blend = other.index_select(0, partner[rows]).to(lam.dtype)
+        blend.lerp_(own.to(lam.dtype), keep)
+        if out.dtype == torch.uint8:
+            blend.round_()
+        if select:
+            blend = torch.where(keep == 1, own.to(out.dtype), blend.to(out.dtype))
+        target[rows] = blend
+    if in_place:
+        out.copy_(target)
+
+
+def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
+    """Apply the transposed map as ``vicinal.mixing.kernels.transposed`` does."""
+    # The values of partner are not read on other devices, since a GPU would have to be waited for.
+    reader = _inverse(partner) if partner.is_cpu else None
+    keep, give = lam[:, None], 1 - lam[:, None]
+    if reader is None:
+        wide = g.to(lam.dtype)
+        given = torch.where(give == 0, 0, give * wide)  # a row that keeps nan gives none of it
+        out.copy_((keep * wide).index_add_(0, partner, given))
+    elif bool((lam == lam[0]).all()):
+        mix(out, g, g, reader, lam)
+    else:
+        for rows in _blocks(g):
+            share = give[reader[rows]]
+            wide = g.index_select(0, reader[rows]).to(lam.dtype)
+            given = torch.where(share == 0, 0, share * wide)
+            out[rows] = given.addcmul_(keep[rows], g[rows].to(lam.dtype))
+
+
+def _inverse(partner: Tensor) -> Tensor | None:
+    """Return the one row that each row is the partner of; None if that is not one for each."""
+    inverse = torch.full_like(partner, -1)
+    inverse[partner] = torch.arange(len(partner), device=partner.device)
+    return None if bool((inverse < 0).any()) else inverse
+
+
+def _blocks(x: Tensor) -> Iterator[slice]:
+    step = max(1, BLOCK // (x.shape[1] * x.element_size()))
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
