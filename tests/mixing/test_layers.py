@@ -33,7 +33,7 @@ def test_mixing_inside_equals_mixing_between_the_two_halves_of_the_network():
     assert not torch.equal(output, model(x))
 
 
-def test_the_gradient_below_the_mixing_place_is_the_exact_one():
+def test_the_gradient_below_the_mixed_layer_is_exact():
     model, x = network().double(), torch.rand(4, 3, dtype=torch.float64)
     plan = MixUp(1.0, per="example").draw(4, generator=torch.Generator().manual_seed(2))
 
@@ -71,7 +71,9 @@ def test_a_module_that_does_not_run_raises_an_error():
 def test_a_module_that_puts_out_a_tuple_raises_an_error():
     model, x = nn.LSTM(3, 4), torch.rand(6, 3)
     with (
-        pytest.raises(TypeError, match="LSTM puts out a tuple"),
+        pytest.raises(
+            TypeError, match="LSTM: expected a module whose output is one tensor, got a tuple"
+        ),
         MixUp(1.0).draw(6).inside(model),
     ):
         model(x)
@@ -116,7 +118,7 @@ def gradients(model, loss):
     return [p.grad.clone() for p in model.parameters()]
 
 
-def test_mixed_inside_equals_inside_at_each_of_its_places():
+def test_mixed_inside_equals_inside_at_each_layer():
     model = ResNet()
     mixed = MixedInside(model, MixUp(1.0), at=["input", "layer?"])
     assert mixed.layers == LAYERS
@@ -132,7 +134,7 @@ def test_mixed_inside_equals_inside_at_each_of_its_places():
         assert not torch.equal(ours, model(X))
 
 
-def test_every_place_is_drawn_and_the_seed_decides():
+def test_every_layer_is_drawn_and_the_seed_decides():
     mixed = MixedInside(ResNet(), MixUp(1.0), at=LAYERS)
     layers = [mixed.draw(6, generator=generator_at(0, step))[0] for step in range(30)]
     assert set(layers) == set(LAYERS)
@@ -180,7 +182,7 @@ def test_a_whole_step_with_its_loss_compiles_without_graph_break():
 
 
 def test_rows_of_another_rank_need_ranks():
-    with pytest.raises(RuntimeError, match="needs a distributed run; call"):
+    with pytest.raises(RuntimeError, match=r"expected a distributed run\. Call"):
         rows_of_another_rank(torch.rand(2))
 
 
@@ -228,10 +230,10 @@ def mixed_inside_of(model, x, plan, entry):
 @pytest.mark.parametrize(
     ("form", "entry", "words"),
     [
-        (lambda a, b: (a, b), None, "puts out a tuple; say which entry"),
-        (lambda a, b: (a, b), 2, "a tuple that has no entry 2"),
-        (lambda a, b: {"a": a}, "b", "a dict that has no entry 'b'"),
-        (lambda a, b: (a, "text"), 1, "entry 1 of what Several puts out is no tensor"),
+        (lambda a, b: (a, b), None, "got a tuple. Pass the entry"),
+        (lambda a, b: (a, b), 2, "an entry of the tuple from Several, got 2"),
+        (lambda a, b: {"a": a}, "b", "an entry of the dict from Several, got 'b'"),
+        (lambda a, b: (a, "text"), 1, "entry 1 of Several: expected a tensor"),
     ],
 )
 def test_an_entry_that_cannot_be_mixed_raises_an_error(form, entry, words):
@@ -239,17 +241,17 @@ def test_an_entry_that_cannot_be_mixed_raises_an_error(form, entry, words):
         inside_of(Several(form), torch.rand(6, 3), plan_at(0), entry)
 
 
-def test_an_unknown_place_raises_an_error_with_the_nearest_name():
+def test_an_unknown_layer_raises_an_error_with_the_nearest_name():
     with pytest.raises(ValueError, match="no layer 'layr1'; did you mean 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at=["layr1"])
-    with pytest.raises(ValueError, match=r"needs a list of layers.*got 'layer1'"):
+    with pytest.raises(ValueError, match=r"expected a list of layers.*got 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at="layer1")
     mixed = MixedInside(ResNet(), MixUp(1.0), at=["layer1"])
     with pytest.raises(ValueError, match="no layer 'layer2'; did you mean 'layer1'"):
         mixed(X, plan_at(0), at="layer2")
 
 
-def test_a_place_that_runs_twice_or_never_raises_an_error():
+def test_a_layer_that_runs_twice_or_never_raises_an_error():
     shared = nn.Linear(3, 3)
     mixed = MixedInside(nn.Sequential(shared, nn.ReLU(), shared), MixUp(1.0), at=["0"])
     with pytest.raises(RuntimeError, match="0 ran a second time in one forward pass"):
@@ -289,7 +291,7 @@ def test_a_layer_draws_regions_for_the_pictures_that_it_gets_and_pairs_by_their_
     torch.testing.assert_close(y, F.one_hot(Y, 4).float())
 
 
-def test_regmixup_inside_hands_on_clean_rows_above_blends():
+def test_regmixup_inside_returns_clean_rows_and_then_blends():
     model, plan = network(), RegMixUp(MixUp(1.0)).draw(6)
     x = torch.rand(6, 3)
     with plan.inside(model[1]):
@@ -301,16 +303,19 @@ def test_regmixup_inside_hands_on_clean_rows_above_blends():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MixedInside(ResNet(), 0.2, at=["layer1"]), "MixedInside needs a policy.*got 0.2"),
-        (lambda: MixUpLayer(MixUp, 4), "MixUpLayer needs a policy"),
-        (lambda: MixUpLayer(RegMixUp(MixUp(1.0)), 4), "the weight of RegMixUp would be lost"),
+        (
+            lambda: MixedInside(ResNet(), 0.2, at=["layer1"]),
+            "MixedInside: expected a policy.*got 0.2",
+        ),
+        (lambda: MixUpLayer(MixUp, 4), "MixUpLayer: expected a policy"),
+        (lambda: MixUpLayer(RegMixUp(MixUp(1.0)), 4), "RegMixUp, whose weight would be lost"),
         (lambda: MixUp(1.0, pairing="reverse"), r"pairing such as Shuffle\(\), got 'reverse'"),
         (lambda: MixUp(1.0, pairing=SameClass), "pairing such as"),
         (lambda: MixUp("0.2"), "alpha as a number or two, got '0.2'"),
         (lambda: plan_at(0).inside("layer1").__enter__(), "module, such as model.layer1"),
     ],
 )
-def test_what_is_no_policy_no_pairing_and_no_module_raises_an_error(make, words):
+def test_arguments_of_another_kind_raise_an_error(make, words):
     with pytest.raises(TypeError, match=words):
         make()
 

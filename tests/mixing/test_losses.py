@@ -114,11 +114,11 @@ def test_a_criterion_that_cannot_answer_per_example_raises_an_error(batch):
     def deaf(output, y, reduction):
         return F.cross_entropy(output, y)
 
-    with pytest.raises(TypeError, match=r'plain takes no reduction="none"'):
+    with pytest.raises(TypeError, match=r"got plain without reduction"):
         plan.loss(plain, output, y)
-    with pytest.raises(TypeError, match='Identity has no "reduction"'):
+    with pytest.raises(TypeError, match="got Identity without reduction"):
         plan.loss(nn.Identity(), output, y)
-    with pytest.raises(ValueError, match=r"batch size 16.*returned shape \(\)"):
+    with pytest.raises(ValueError, match=r"each of 16 examples, got shape \(\)"):
         plan.loss(deaf, output, y)
 
 
@@ -342,19 +342,19 @@ def test_boolean_targets_count_as_zero_and_one(batch):
             F.mse_loss,
             torch.rand(16, 1, dtype=torch.float32),
             torch.rand(16, dtype=torch.float32),
-            r"\(16, 1\) and \(16,\); call",
+            r"\(16,\), .*got \(16, 1\)\. Call",
         ),
         (
             F.mse_loss,
             torch.rand(16, 2, dtype=torch.float32),
             torch.ones(16, 2, dtype=torch.float32).long(),
-            r"call y\.float",
+            r"Call y\.float",
         ),
         (
             nn.CrossEntropyLoss,
             torch.rand(16, 2, dtype=torch.float32),
             torch.ones(16, dtype=torch.float32).long(),
-            r"pass CrossE",
+            r"Pass CrossE",
         ),
         (
             nn.KLDivLoss(reduction="batchmean"),
@@ -582,7 +582,9 @@ def test_soft_labels_of_a_signal_are_blended_also_where_there_are_as_many_classe
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_integer_one_hot_labels_raise_an_error(dtype):
     plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.5], dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"shape \(2, 3\) is one-hot or holds 3 classes.*y\.float"):
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 3\), .*one-hot labels or 3 classes.*y\.float"
+    ):
         plan.targets(torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=dtype), num_classes=3)
     several = torch.tensor([[0, 1, 2], [1, 1, 0]], dtype=dtype)
     assert plan.targets(several[:, :, None], num_classes=3).shape == (2, 3, 3, 1)

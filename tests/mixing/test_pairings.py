@@ -156,15 +156,15 @@ def test_a_second_batch_is_met_evenly():
 @pytest.mark.parametrize(
     ("pairing", "about", "words"),
     [
-        (SameClass(), {}, r"SameClass needs y: policy\.draw\(len\(x\), y=y\)"),
+        (SameClass(), {}, r"SameClass: expected y\. Call policy\.draw\(len\(x\), y=y\)"),
         (
             SameClass(),
             {"y": torch.rand(4, 3, dtype=torch.float32)},
             r"integer classes.*float32.*\(4, 3\).*argmax",
         ),
         (DifferentClass(), {"y": torch.arange(3)}, r"y: expected 4 rows, .*got shape \(3,\)"),
-        (Nearest(), {}, "Nearest needs features"),
-        (SimilarTargets(1.0), {}, "SimilarTargets needs y"),
+        (Nearest(), {}, "Nearest: expected features"),
+        (SimilarTargets(1.0), {}, "SimilarTargets: expected y"),
     ],
 )
 def test_pairings_say_what_they_need(pairing, about, words):

@@ -66,9 +66,9 @@ def test_soft_and_real_and_multi_label_targets_are_blended_as_they_are():
 @pytest.mark.parametrize(
     ("y", "num_classes", "words"),
     [
-        (torch.tensor([0, 1, 2]), None, "needs num_classes"),
+        (torch.tensor([0, 1, 2]), None, "expected num_classes"),
         (torch.tensor([0, 1, 2]), 2, "from 0 to 1, got 0 to 2"),
-        (torch.rand(3, 2, dtype=torch.float32), 2, "leave num_classes out"),
+        (torch.rand(3, 2, dtype=torch.float32), 2, "Omit num_classes"),
         (torch.tensor([0, 1]), 2, r"batch of 3.*got shape \(2,\)"),
     ],
 )

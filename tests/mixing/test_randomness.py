@@ -28,13 +28,13 @@ def test_each_number_changes_the_draws_and_none_can_stand_for_another():
 
 
 @pytest.mark.parametrize("number", [-1, 2**64])
-def test_a_number_out_of_range_is_refused(number):
+def test_a_number_out_of_range_raises_an_error(number):
     with pytest.raises(ValueError, match=rf"step from 0 to 2\*\*64 - 1, got {number}"):
         generator_at(0, number)
 
 
 @pytest.mark.parametrize("number", [1.0, "1", None])
-def test_what_is_no_integer_is_refused(number):
+def test_a_value_that_is_not_an_integer_raises_an_error(number):
     with pytest.raises(TypeError, match="rank as an integer, got"):
         generator_at(0, 0, number)
 

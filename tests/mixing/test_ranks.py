@@ -1,7 +1,9 @@
 """Two processes joined by gloo, which are started once for all that is tested here."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -120,21 +122,28 @@ def batches():
 def found(batches, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     torch.save((network().state_dict(), batches), folder / "begin")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=100)[1] for process in ranks]
-        assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
+    logs = [folder / f"log{rank}" for rank in range(2)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", RANK, str(rank), str(folder)],
+                stderr=errors,
+                # Two processes with several threads each would take the cores from each other.
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        ranks.append(process)
+    end = time.monotonic() + 600  # on a busy machine it can take minutes to import PyTorch
+    try:  # stop when one has failed: the other would wait for it
+        while None in (codes := [rank.poll() for rank in ranks]) and time.monotonic() < end:
+            if any(codes):
+                break
+            time.sleep(0.1)
     finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     return [torch.load(folder / f"end{rank}") for rank in range(2)]
 
 
@@ -171,6 +180,6 @@ def test_no_wrapper_casts_the_shares_of_a_plan(found):
         assert found[rank]["lam"] == {(torch.float32, True)}
 
 
-def test_two_ranks_can_meet_the_rows_of_each_other(found, batches):
+def test_two_ranks_receive_the_rows_of_each_other(found, batches):
     for rank in range(2):
         assert torch.equal(found[rank]["met"], batches[1 - rank][0])

@@ -17,37 +17,36 @@ from vicinal.mixing.randomness import CPU
 
 
 class MixedInside(nn.Module):
-    """A model that can be mixed at its input and inside, at a layer that is drawn for each batch.
+    """A model that can be mixed at its input or at a layer, which is drawn for each batch.
 
     Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States"
-    (https://arxiv.org/abs/1806.05236), section 2: a layer is drawn for each batch, and mixing
-    happens there. The gradient goes back through the mixing to both parents of a blend.
+    (https://arxiv.org/abs/1806.05236), section 2: a layer is drawn for each batch, and its output
+    is mixed. The gradient flows through the mixing to both parents of a blend.
 
-    A call that is given a plan is mixed, in train mode and in eval mode, whatever is frozen; a call
-    without a plan is not. So the output agrees with ``plan.loss``, which knows no modes either; to
-    evaluate, pass no plan.
+    A call with a plan is mixed, in train mode and in eval mode, even if layers are frozen; a call
+    without a plan is not. So the output always fits ``plan.loss``. To evaluate, pass no plan.
 
-    Each call is mixed by its own plan: in several threads, in several wrappers of one model, with
-    several forward passes before one backward pass, and under gradient checkpointing of either
-    kind, which mixes again what it runs again. ``DistributedDataParallel``, FSDP and Fabric wrap it
-    in any precision. The model has hooks only while a pass needs them, except that compiling
-    (``torch.compile(mixed, fullgraph=True)``) leaves some behind, which do nothing elsewhere;
-    ``remove_hooks`` takes them off. It compiles once for each layer, so for more than eight layers
-    raise ``torch._dynamo.config.recompile_limit``. At a layer inside a gradient checkpoint,
-    compiled code raises an error.
+    Each call is mixed by its own plan, even with several threads, several wrappers of one model,
+    several forward passes before one backward pass, or gradient checkpointing of either kind, whose
+    recomputation is mixed too. ``DistributedDataParallel``, FSDP and Fabric can wrap it in any
+    precision. The model has hooks only while a pass needs them, except that compiling
+    (``torch.compile(mixed, fullgraph=True)``) leaves hooks that do nothing in other passes;
+    ``remove_hooks`` removes them. It compiles once for each layer, so for more than eight layers
+    raise ``torch._dynamo.config.recompile_limit``. Compiled code raises an error at a layer inside
+    a gradient checkpoint.
 
-    Policies that draw a region need layers whose height and width are alike. Save and load
+    Policies that draw a region need layers with the same height and width. Save and load
     ``mixed.model``.
 
     Args:
-        model: any model. Nothing of it is rewritten; its parameters are found under ``model.``.
-        policy: what plans are drawn from.
+        model: any model. It is not changed; its parameters get the prefix ``model.``.
+        policy: draws the plans.
         at: where to mix: names of modules as in ``model.named_modules()``, patterns such as
-            ``"layer?"`` or ``"blocks.*"`` (``*`` and ``?`` stop at no dot), and ``"input"``.
-        entry: which entry of the output to mix, at modules that put out a tuple, a list or a dict.
+            ``"layer?"`` or ``"blocks.*"`` (``*`` and ``?`` match dots too), and ``"input"``.
+        entry: the entry of the output to mix, if the output is a tuple, a list or a dict.
 
     Raises:
-        ValueError: if a name or a pattern fits nothing; the nearest names are shown.
+        ValueError: if a name or a pattern matches no layer; the error has the nearest names.
 
     Example:
         >>> from vicinal import MixUp
@@ -80,7 +79,7 @@ class MixedInside(nn.Module):
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
     ) -> tuple[str, Plan | CleanAndMixed]:
-        """Draw a layer, each with the same chance, then a plan; see ``Policy.draw``."""
+        """Draw a layer, all equally likely, then a plan; see ``Policy.draw``."""
         chosen = int(torch.randint(len(self.layers), (), generator=generator, device=CPU))
         plan = self.policy.draw(
             size, generator=generator, y=y, features=features, image_size=image_size
@@ -98,17 +97,17 @@ class MixedInside(nn.Module):
         """Run the model, mixed by ``plan`` at a layer, as ``draw`` returns them.
 
         Args:
-            x: the model's first argument, a tensor where it is mixed; may be left out if the model
+            x: the model's first argument, a tensor if it is mixed; may be omitted if the model
                 takes keyword arguments only.
-            plan: what to mix by; nothing is mixed without one.
-            args: further positional arguments of the model, passed on unmixed.
+            plan: mixes; without it, nothing is mixed.
+            args: further positional arguments of the model, not mixed.
             at: one of ``layers``.
-            kwargs: keyword arguments of the model, passed on unmixed.
+            kwargs: keyword arguments of the model, not mixed.
 
         Raises:
-            TypeError: if ``plan`` is no plan.
-            ValueError: if ``at`` is none of ``layers``.
-            RuntimeError: if the module there did not run, or ran twice.
+            TypeError: if ``plan`` is not a plan.
+            ValueError: if ``at`` is not one of ``layers``.
+            RuntimeError: if the module did not run, or ran twice.
         """
         if torch.compiler.is_compiling():
             self._add_hooks()
@@ -116,16 +115,16 @@ class MixedInside(nn.Module):
             return self.model(*_positional(x, args), **kwargs)
         if not hasattr(plan, "mix"):
             raise TypeError(
-                f"the second argument of MixedInside is a plan or None, got {type(plan).__name__}; "
-                "further arguments of the model come after it or by name."
+                f"MixedInside: expected a plan or None as the second argument, got "
+                f"{type(plan).__name__}. Pass further arguments of the model after it or by name."
             )
         if at not in self.layers:
-            raise ValueError(f"{unknown('layer', at, self.layers)}: pass at=, as draw says it.")
+            raise ValueError(f"{unknown('layer', at, self.layers)}. Pass at= as returned by draw.")
         if at == "input":
             if not isinstance(x, Tensor):
                 raise TypeError(
-                    f"mixing at the input needs a tensor as the first argument, got "
-                    f"{type(x).__name__}; choose another layer."
+                    f"MixedInside: expected a tensor as the first argument, to mix the input, got "
+                    f"{type(x).__name__}. Choose another layer."
                 )
             return self.model(plan.mix(x), *args, **kwargs)
         if torch.compiler.is_compiling():
@@ -140,9 +139,9 @@ class MixedInside(nn.Module):
         return output
 
     def remove_hooks(self) -> None:
-        """Take off the hooks that compiling left on the model, for example to script or pickle it.
+        """Remove the hooks that compiling left on the model, for example to script or pickle it.
 
-        What was compiled is compiled anew when it is called again, and puts them on again.
+        When compiled code is called again, it is compiled again, which adds the hooks again.
         """
         for handle in self._handles:
             handle.remove()
@@ -151,9 +150,9 @@ class MixedInside(nn.Module):
     def _run_compiled(
         self, plan: Plan | CleanAndMixed, at: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run the model in what is being compiled, where hooks can be called but not registered."""
+        """Run the model while it is compiled, when hooks can be called but not registered."""
         now = self._compiled
-        if now.plan is not None:  # only where a graph break hands over to uncompiled code
+        if now.plan is not None:  # only possible in uncompiled code after a graph break
             raise RuntimeError("a compiled MixedInside with graph breaks is already running.")
         now.plan, now.layer, now.runs = plan, at, 0
         try:
@@ -167,7 +166,7 @@ class MixedInside(nn.Module):
         return output
 
     def _add_hooks(self) -> None:
-        """Put a hook on each layer when something is compiled, before the compiler looks there."""
+        """Add a hook to each layer, before the compiler traces it."""
         if self._handles:
             return
         for layer in self.layers:
@@ -176,13 +175,13 @@ class MixedInside(nn.Module):
                 module = self.model.get_submodule(layer)
                 self._handles.append(module.register_forward_hook(hook))
 
-    # Has it called, not traced. torch.compiler.assume_constant_result does no more, but imports the
-    # compiler with the package.
+    # The compiler calls it and does not trace it. torch.compiler.assume_constant_result does the
+    # same, but imports the compiler with the package.
     _add_hooks._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _Compiled:
-    """What the hooks of a compiled ``MixedInside`` look at. It is empty outside of a pass."""
+    """The plan and the layer of the running pass of a compiled ``MixedInside``."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -204,22 +203,22 @@ class _CompiledHook:
             return None
         if not torch.compiler.is_compiling() and checkpointed():
             raise RuntimeError(
-                f"{self._layer} runs under gradient checkpointing, inside of which a compiled "
-                "MixedInside cannot mix; do not compile, or mix outside of the checkpoint."
+                f"{self._layer} runs under gradient checkpointing, where a compiled MixedInside "
+                "cannot mix. Do not compile, or mix outside of the checkpoint."
             )
         now.runs += 1
         return mixed_entry(module, now.plan.mix, output, now.entry)
 
 
 class MixUpLayer(nn.Module):
-    """A layer that mixes what passes through, and the labels with it.
+    """A layer that mixes its input and the labels.
 
-    The form of the MXNet MixUp layer, put anywhere in a network: ``x, y = layer(x, y)``. In train
-    mode integer labels come in and soft labels go out; in eval mode both pass untouched.
+    Like the MXNet MixUp layer, it can be anywhere in a network: ``x, y = layer(x, y)``. In train
+    mode it turns integer labels into soft labels; in eval mode it changes nothing.
 
     Args:
-        policy: what plans are drawn from, from torch's global generator.
-        num_classes: for integer labels, their number; None for labels that are blended as they are.
+        policy: draws the plans, with torch's global generator.
+        num_classes: the number of classes, for integer labels; None for other labels.
 
     Example:
         >>> from vicinal import MixUp
@@ -235,8 +234,8 @@ class MixUpLayer(nn.Module):
         _check_policy("MixUpLayer", policy)
         if isinstance(policy, RegMixUp):
             raise TypeError(
-                "MixUpLayer hands on blends and labels, and the weight of RegMixUp would be lost; "
-                "draw from it in the training loop, and use the loss of its plan."
+                "MixUpLayer: expected a policy other than RegMixUp, whose weight would be lost. "
+                "Draw from it in the training loop, and use the loss of its plan."
             )
         self.policy = policy
         self.num_classes = num_classes
@@ -252,15 +251,15 @@ class MixUpLayer(nn.Module):
         return plan.mix(x), plan.targets(y, self.num_classes)
 
     def extra_repr(self) -> str:
-        """Say what this layer does."""
+        """Return the settings of this layer."""
         return f"{self.policy}, num_classes={self.num_classes}"
 
 
 def matching_layers(model: nn.Module, at: Sequence[str]) -> list[str]:
-    """Return the layers that names and patterns stand for, each once, in the order of ``at``.
+    """Return the layers that match names and patterns, each once, in the order of ``at``.
 
     Raises:
-        ValueError: if one of them fits nothing.
+        ValueError: if one of them matches no layer.
 
     Example:
         >>> model = nn.ModuleDict({"conv1": nn.ReLU(), "conv2": nn.ReLU(), "head": nn.ReLU()})
@@ -268,7 +267,7 @@ def matching_layers(model: nn.Module, at: Sequence[str]) -> list[str]:
         ['input', 'conv1', 'conv2']
     """
     if isinstance(at, str) or not at or not all(isinstance(one, str) for one in at):
-        raise ValueError(f'at needs a list of layers, such as ["input", "layer?"]; got {at!r}.')
+        raise ValueError(f'at: expected a list of layers, such as ["input", "layer?"], got {at!r}.')
     names = [name for name, _ in model.named_modules() if name]
     found: list[str] = []
     for pattern in at:
@@ -286,12 +285,12 @@ def _positional(x: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _check_ran(layer: str, runs: int) -> None:
     if runs != 1:
         raise RuntimeError(
-            f"{layer} ran {runs} times in one forward pass, but the loss knows of one mixing; mix "
-            "at a module that runs once. If a part of the model was compiled without MixedInside, "
-            "call torch.compiler.reset() and compile the MixedInside."
+            f"{layer} ran {runs} times in one forward pass, but has to be mixed once. Mix at a "
+            "module that runs once. If a part of the model was compiled without MixedInside, call "
+            "torch.compiler.reset() and compile the MixedInside."
         )
 
 
 def _check_policy(layer: str, policy: Any) -> None:
     if isinstance(policy, type) or not hasattr(policy, "draw"):
-        raise TypeError(f"{layer} needs a policy such as MixUp(alpha=0.2), got {policy!r}.")
+        raise TypeError(f"{layer}: expected a policy such as MixUp(alpha=0.2), got {policy!r}.")

@@ -19,13 +19,10 @@ Criterion = Callable[..., Tensor] | nn.Module
 
 
 class Side(NamedTuple):
-    """One parent of a batch of blends.
+    """One parent of each blend: its targets ``(batch, ...)`` before mixing, and its share.
 
-    Args:
-        y: ``(batch, ...)``, the targets of this parent, before mixing.
-        share: ``(batch,)``, or ``(batch, *sizes)``, such as ``(batch, height, width)``, where it
-            differs from pixel to pixel: how much of each example is this parent's. The shares of
-            all sides sum to one.
+    Shares are ``(batch,)``, or ``(batch, *sizes)``, such as ``(batch, height, width)``, if they
+    differ between pixels. The shares of all sides sum to one.
     """
 
     y: Tensor
@@ -35,31 +32,23 @@ class Side(NamedTuple):
 def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> Tensor:
     """Return ``lam * criterion(output, own) + (1 - lam) * criterion(output, partner)``.
 
-    The sum of two losses in Zhang et al. (https://arxiv.org/abs/1710.09412), section 2: for plain
-    cross-entropy it equals the cross-entropy against soft targets. The rest is ours to define:
+    This is the sum of two losses in Zhang et al. (https://arxiv.org/abs/1710.09412), section 2. For
+    plain cross-entropy it equals the cross-entropy against soft targets. In other cases:
 
-    * The mean is over examples (elements, where the criterion returns several per example).
-      With class weights PyTorch would divide by the sum of the weights instead, for integer
-      labels only, so that its two forms disagree; here weights multiply, and nothing else.
-    * Where one side of a blend is the ignored class, the others get its share; where all are, the
-      element counts nowhere, in the sum or in the number. ``ignore_index`` is read from an
-      ``nn.CrossEntropyLoss`` or ``nn.NLLLoss``, from ``functools.partial`` around a function,
-      or from the function's own default. A ``lambda`` that passes ``ignore_index`` on hides it:
-      its zeros for ignored elements then count in the mean.
-    * A module's ``reduction="sum"`` or ``"none"`` is obeyed; the mean is taken where nothing is
-      said, and other reductions raise an error.
+    * The mean is over examples (over elements, if the criterion returns several per example).
+      With class weights, PyTorch divides by the sum of the weights instead, but only for integer
+      labels, so its results for integer and soft labels differ. Here weights only multiply.
+    * If one side of a blend has the ignored class, the others get its share. If all have it, the
+      element is not counted. ``ignore_index`` is read from an ``nn.CrossEntropyLoss`` or
+      ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
+      default. It cannot be read from a ``lambda`` that passes ``ignore_index`` on: the zeros for
+      ignored elements then count in the mean.
+    * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
+      reductions raise an error.
     * The loss of float16 and bfloat16 outputs is float32.
 
-    Cross-entropy of integer classes takes one softmax for all sides, and no one-hot matrix.
-
-    Args:
-        criterion: a function that takes ``reduction="none"``, or a module that has ``reduction``.
-        output: ``(batch, ...)``.
-        sides: own targets first.
-
-    Raises:
-        TypeError: if ``criterion`` knows no ``reduction="none"``.
-        ValueError: if it does not return one loss per example, or rejects the targets.
+    Cross-entropy of integer classes computes one softmax for all sides, and no one-hot matrix. For
+    the arguments and errors, see ``Plan.loss``; the first side has the own targets.
     """
     settings = _cross_entropy(criterion)
     first = sides[0].y
@@ -67,7 +56,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
         return _mixed_cross_entropy(output, sides, settings)
     if settings is not None and first.shape != output.shape:
         raise ValueError(
-            f"cross-entropy needs logits (batch, classes, ...) and soft labels of the same "
+            f"cross-entropy: expected logits (batch, classes, ...) and soft labels of the same "
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
     each, reduction = _per_element(criterion)
@@ -99,8 +88,8 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
         if y.dtype.is_floating_point or y.dtype == torch.bool:
             if num_classes is not None:
                 raise ValueError(
-                    f"num_classes is for integer classes; y of type {y.dtype} and shape "
-                    f"{tuple(y.shape)} is blended as it is: leave num_classes out."
+                    f"num_classes: expected integer classes, got y of type {y.dtype} and shape "
+                    f"{tuple(y.shape)}, which is blended without it. Omit num_classes."
                 )
             soft = y.float() if y.dtype == torch.bool else y
         else:
@@ -115,7 +104,7 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
     fits = output.dim() > 1 and output.shape[:1] + output.shape[2:] == first.shape
     if not fits or output.shape[1] < 2 or first.dtype.is_floating_point:
         raise ValueError(
-            f"accuracy needs logits (batch, classes, ...) of two classes or more, and integer "
+            f"accuracy: expected logits (batch, classes, ...) of two classes or more, and integer "
             f"classes (batch, ...), got {tuple(output.shape)} and {first.dtype} "
             f"{tuple(first.shape)}."
         )
@@ -128,7 +117,7 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
 
 
 def spread(share: Tensor, values: Tensor) -> Tensor:
-    """Return shares in a shape that goes with ``values``: by example, or by pixel at the end.
+    """Return shares in a shape that can be multiplied with ``values``.
 
     Example:
         >>> spread(torch.ones(2), torch.zeros(2, 3, 4)).shape
@@ -174,13 +163,13 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     first = sides[0].y
     if output.dim() < 2 or first.shape != output.shape[:1] + output.shape[2:]:
         raise ValueError(
-            f"cross-entropy needs logits (batch, classes, ...) and classes (batch, ...), "
+            f"cross-entropy: expected logits (batch, classes, ...) and classes (batch, ...), "
             f"got {tuple(output.shape)} and {tuple(first.shape)}."
         )
     if settings.weight is not None and settings.weight.shape != output.shape[1:2]:
         raise ValueError(
-            f"cross-entropy needs one weight for each of {output.shape[1]} classes, got weights of "
-            f"shape {tuple(settings.weight.shape)}."
+            f"cross-entropy: expected one weight for each of {output.shape[1]} classes, got "
+            f"weights of shape {tuple(settings.weight.shape)}."
         )
     targets, shares = zip(*sides, strict=True)
     chosen, factors = torch.stack(targets, 1), torch.stack(shares, 1)
@@ -188,7 +177,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         chosen = chosen.long()
     if missing := chosen.dim() - factors.dim():  # as spread would insert them
         factors = factors.reshape(*factors.shape[:2], *[1] * missing, *factors.shape[2:])
-    # One share of one pixel is nothing to float16: sums are taken in float32, as autocast does.
+    # In float16 the share of one pixel would vanish: sums are taken in float32, as autocast does.
     wide = wide_type(output.dtype)
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
@@ -213,7 +202,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
 def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
     """Return whether some of the classes may be the ignored one; raise if one is out of range.
 
-    On other devices the values are not read, since a GPU would have to be waited for.
+    Values are only read on the CPU, since reading them makes a GPU wait.
     """
     if not is_plain(classes):
         return True
@@ -226,8 +215,8 @@ def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
     wrong = classes[((classes < 0) | (classes >= count)) & (classes != ignored)]
     if len(wrong):
         raise ValueError(
-            f"cross-entropy expected classes from 0 to {count - 1}, or its ignore_index {ignored}, "
-            f"got {int(wrong[0])} with logits of shape {tuple(output.shape)}."
+            f"cross-entropy: expected classes from 0 to {count - 1}, or its ignore_index "
+            f"{ignored}, got {int(wrong[0])} with logits of shape {tuple(output.shape)}."
         )
     return True
 
@@ -243,13 +232,14 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
     """Split a criterion into a loss per element, and the reduction that was asked for."""
     if isinstance(criterion, type):
         name = criterion.__name__
-        raise TypeError(f"loss needs a criterion, got the class {name}; pass {name}().")
+        raise TypeError(f"criterion: expected an instance, got the class {name}. Pass {name}().")
     if isinstance(criterion, nn.Module):
         reduction = getattr(criterion, "reduction", None)
         if not isinstance(reduction, str):
             raise TypeError(
-                f"mixing needs one loss per example, and {type(criterion).__name__} has no "
-                '"reduction" to set to "none"; pass a function criterion(output, y, reduction).'
+                'criterion: expected one loss per example from reduction="none", got '
+                f"{type(criterion).__name__} without reduction. Pass a function criterion(output, "
+                "y, reduction)."
             )
         _check_reduction(reduction)
         each = copy.copy(criterion)
@@ -257,8 +247,9 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
         return each, reduction
     if not _takes_reduction(criterion):
         raise TypeError(
-            f"mixing needs one loss per example, and {getattr(criterion, '__name__', criterion)} "
-            'takes no reduction="none"; pass a function criterion(output, y, reduction).'
+            'criterion: expected one loss per example from reduction="none", got '
+            f"{getattr(criterion, '__name__', criterion)} without reduction. Pass a function "
+            "criterion(output, y, reduction)."
         )
     asked = criterion.keywords if isinstance(criterion, functools.partial) else {}
     reduction = _check_reduction(asked.get("reduction", "mean"))
@@ -268,8 +259,8 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
 def _check_reduction(reduction: str) -> str:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(
-            f'mixing knows reduction="mean", "sum" and "none", got {reduction!r}; pass "none" and '
-            "reduce what comes back."
+            f'criterion: expected reduction="mean", "sum" or "none", got {reduction!r}. Pass '
+            '"none" and reduce the result.'
         )
     return reduction
 
@@ -289,28 +280,28 @@ def _ignore_index(criterion: Criterion) -> int | None:
 
 
 def _as_numbers(y: Tensor, output: Tensor) -> Tensor:
-    """Return targets that are compared with outputs one by one in their type."""
+    """Convert boolean targets that are compared with outputs element by element."""
     if y.shape != output.shape or y.dtype.is_floating_point:
         return y
     if y.dtype == torch.bool:
         return y.to(output.dtype)
     raise TypeError(
-        f"targets of the shape of the output, {tuple(y.shape)}, need a floating-point type or "
-        f"bool, got {y.dtype}; call y.float()."
+        f"y: expected a floating-point type or bool, since it has the shape of the output, "
+        f"{tuple(y.shape)}, got {y.dtype}. Call y.float()."
     )
 
 
 def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tensor) -> Tensor:
     if y.dtype.is_floating_point and {y.shape, output.shape} == {(len(y),), (len(y), 1)}:
         raise ValueError(
-            f"output and targets need one shape, or PyTorch compares each with each: got "
-            f"{tuple(output.shape)} and {tuple(y.shape)}; call output.reshape(y.shape)."
+            f"output: expected the shape of y, {tuple(y.shape)}, since PyTorch would compare all "
+            f"pairs, got {tuple(output.shape)}. Call output.reshape(y.shape)."
         )
     loss = each(output, y)
     if loss.dim() == 0 or len(loss) != len(output):
         raise ValueError(
-            f"mixing needs one loss per example: output has batch size {len(output)}, the "
-            f'criterion returned shape {tuple(loss.shape)}; it has to support reduction="none".'
+            f"criterion: expected one loss for each of {len(output)} examples, got shape "
+            f'{tuple(loss.shape)}. It has to support reduction="none".'
         )
     return loss
 
@@ -318,19 +309,19 @@ def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tenso
 def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
     if num_classes is None:
         raise ValueError(
-            f"targets needs num_classes for integer classes; y has type {y.dtype} and shape "
-            f"{tuple(y.shape)}: pass num_classes, or y.float() if these are real values."
+            f"targets: expected num_classes, since y has type {y.dtype} and shape "
+            f"{tuple(y.shape)}. Pass it, or y.float() if these are real values."
         )
     if y.dim() == 2 and y.shape[1] == num_classes:
         raise ValueError(
-            f"targets cannot tell whether y of type {y.dtype} and shape {tuple(y.shape)} is "
-            f"one-hot or holds {num_classes} classes for each example; pass y.float() without "
+            f"y: expected classes, got type {y.dtype} and shape {tuple(y.shape)}, which can be "
+            f"one-hot labels or {num_classes} classes for each example. Pass y.float() without "
             "num_classes for one-hot labels, or y[:, :, None] for classes."
         )
     y = y.long()
     if is_plain(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
-            f"targets needs classes from 0 to {num_classes - 1}, "
-            f"got {int(y.min())} to {int(y.max())}."
+            f"y: expected classes from 0 to {num_classes - 1}, got {int(y.min())} to "
+            f"{int(y.max())}."
         )
     return F.one_hot(y, num_classes).movedim(-1, 1).float()

@@ -1,9 +1,9 @@
 """Make PyTorch's first calls of functions of Intel's oneMKL in a single thread.
 
-PyTorch lets its threads call oneMKL's exponential, square root and the like, each for some of a
-tensor. Before oneMKL 2025.0, which PyTorch 2.13 does not have yet, a function that two threads call
-for the first time at the same moment may return a result with half of its digits to one of them,
-once and without a warning. This is rare, but such a training run cannot be reproduced. See
+PyTorch's threads call oneMKL for functions such as the exponential, each for a part of a tensor.
+Before oneMKL 2025.0, which PyTorch 2.13 does not have yet, a function that two threads call for the
+first time at the same moment may return a result with half of its digits to one of them, once and
+without a warning. This is rare, but such a training run cannot be reproduced. See
 https://github.com/pytorch/pytorch/issues/188792.
 """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vicinal.mixing.randomness import CPU
 
@@ -19,30 +19,29 @@ class Pairing(Protocol):
     def __call__(
         self,
         size: int,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         *,
         y: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
-        """Choose the partners, with random numbers from ``generator``, or PyTorch's own if None.
+        """Choose the partners, with ``generator``, or PyTorch's global generator if None.
 
-        ``y`` and ``features`` describe the rows, ``(size, ...)`` on the CPU, for pairings that need
-        them.
+        Pairings that need them get ``y`` or ``features`` of the rows, ``(size, ...)``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Pair each row with the row that a random permutation puts in its place.
+    """Pair the rows by a random permutation.
 
     This is the pairing of Zhang et al. (https://arxiv.org/abs/1710.09412), figure 1a, with one
     loader and a shuffled copy of its batch.
 
     Args:
         meet_self: whether a row may be its own partner, as one row of a batch is on average.
-            Without it the permutation is drawn evenly from those without a fixed point; a
-            batch of one has none, and is its own partner.
+            If not, all permutations without a fixed point are equally likely; the only row of a
+            batch of one is its own partner.
 
     Example:
         >>> Shuffle()(4, torch.Generator().manual_seed(0)).sort().values.tolist()
@@ -51,7 +50,7 @@ class Shuffle:
 
     meet_self: bool = True
 
-    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
+    def __call__(self, size: int, generator: Generator | None = None, **_: object) -> Tensor:
         """Return a uniformly drawn permutation of ``size`` rows."""
         partner = torch.randperm(size, generator=generator, device=CPU)
         if not self.meet_self and size > 1:
@@ -65,15 +64,15 @@ class Shuffle:
 class Reverse:
     """Pair row ``i`` with row ``size - 1 - i``; the middle row of an odd batch is its own partner.
 
-    Draws nothing: the loader shuffles the rows. Rows are each other's partners, so that
-    ``MixUp(..., per="pair")`` gives both the same lam.
+    It uses no random numbers: the loader shuffles the rows. The rows form pairs, so
+    ``MixUp(..., per="pair")`` gives both rows of a pair the same lam.
 
     Example:
         >>> Reverse()(5).tolist()
         [4, 3, 2, 1, 0]
     """
 
-    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
+    def __call__(self, size: int, generator: Generator | None = None, **_: object) -> Tensor:
         """Return the row indices from last to first."""
         return torch.arange(size - 1, -1, -1, device=CPU)
 
@@ -83,9 +82,9 @@ class Halves:
     """Pair the first half of the rows with the second half, as the MXNet MixUp layer does.
 
     Row ``i`` and row ``size // 2 + i`` are partners; the last row of an odd batch is its own.
-    With ``MixUp(..., per="example")`` both draw a lam of their own, as there.
-    ``mix_rate * size``, rounded down to a whole number and then up to an even one, is the number
-    of first rows that are mixed (github.com/unsky/mixup).
+    As in that layer (github.com/unsky/mixup), ``MixUp(..., per="example")`` gives both their own
+    lam, and the number of rows that are mixed is ``mix_rate * size``, rounded down to an integer
+    and then up to an even one.
 
     Example:
         >>> Halves()(5).tolist()
@@ -94,14 +93,14 @@ class Halves:
         8
     """
 
-    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
+    def __call__(self, size: int, generator: Generator | None = None, **_: object) -> Tensor:
         """Return the row indices with the halves exchanged."""
         half = size // 2
         own = torch.arange(size, device=CPU)
         return torch.cat([own[half : 2 * half], own[:half], own[2 * half :]])
 
     def rows(self, size: int, mix_rate: float) -> int:
-        """Return how many of the first rows are mixed: an even number, except that all are all."""
+        """Return how many of the first rows are mixed: an even number, or all of an odd batch."""
         count = int(mix_rate * size)
         return min(count + count % 2, size)
 
@@ -121,12 +120,7 @@ class SameClass:
     """
 
     def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        **_: object,
+        self, size: int, generator: Generator | None = None, *, y: Tensor | None = None, **_: object
     ) -> Tensor:
         """Return a permutation that leaves the classes in place."""
         classes = _classes(y, size, "SameClass")
@@ -140,9 +134,9 @@ class SameClass:
 class DifferentClass:
     """Pair each row with a random row of another class.
 
-    Needs ``y``: ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. Each row draws
-    evenly among all rows of other classes, so partners are no permutation; where all rows are of
-    one class they are their own partners.
+    Needs ``y``: ``policy.draw(len(y), y=y)`` with ``(size,)`` integer classes. All rows of other
+    classes are equally likely, so partners are not a permutation. If all rows have one class, they
+    are their own partners.
 
     Example:
         >>> y = torch.tensor([0, 1, 1, 1])
@@ -151,12 +145,7 @@ class DifferentClass:
     """
 
     def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        **_: object,
+        self, size: int, generator: Generator | None = None, *, y: Tensor | None = None, **_: object
     ) -> Tensor:
         """Return rows of other classes."""
         _, classes, counts = _classes(y, size, "DifferentClass").unique(
@@ -176,12 +165,12 @@ class DifferentClass:
 
 @dataclass(frozen=True)
 class Nearest:
-    """Pair each row with one of its ``k`` nearest neighbors in a feature space, drawn evenly.
+    """Pair each row with one of its ``k`` nearest neighbors, all equally likely.
 
     The ablation "KNN" of Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.8. Needs
     ``features``: ``policy.draw(len(x), features=f)`` with ``(size, ...)`` numbers, compared by
-    Euclidean distance, for example the inputs themselves. Partners are no permutation. A row alone
-    in its batch is its own partner; ``k`` above ``size - 1`` means all others.
+    Euclidean distance, for example the inputs themselves. Partners are not a permutation. The only
+    row of a batch is its own partner; ``k`` above ``size - 1`` means all other rows.
 
     Args:
         k: number of neighbors, from 1.
@@ -196,12 +185,12 @@ class Nearest:
     def __post_init__(self) -> None:
         """Check the number of neighbors."""
         if self.k < 1:
-            raise ValueError(f"Nearest needs k, a number of neighbors, from 1, got {self.k}.")
+            raise ValueError(f"Nearest: expected k, a number of neighbors, from 1, got {self.k}.")
 
     def __call__(
         self,
         size: int,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         *,
         features: Tensor | None = None,
         **_: object,
@@ -220,15 +209,15 @@ class Nearest:
 class SimilarTargets:
     """Pair rows more often the closer their real-valued targets are.
 
-    Row ``i`` is paired with another row ``j`` with a probability in proportion to
+    Row ``i`` is paired with another row ``j`` with a probability proportional to
     ``exp(-|y[i] - y[j]|**2 / (2 * bandwidth**2))``: Yao et al., "C-Mixup: Improving Generalization
     in Regression" (https://arxiv.org/abs/2210.05775), section 3. Needs ``y``:
-    ``policy.draw(len(y), y=y)`` with ``(size, ...)`` real values. Partners are no permutation; a
-    row alone in its batch is its own partner.
+    ``policy.draw(len(y), y=y)`` with ``(size, ...)`` real values. Partners are not a permutation;
+    the only row of a batch is its own partner.
 
     Args:
-        bandwidth: above 0, in the unit of the targets: how far they may be apart. ``math.inf``
-            makes all others equally likely.
+        bandwidth: distance of targets at which rows still are often paired, above 0, in the unit
+            of the targets. ``math.inf`` makes all other rows equally likely.
 
     Example:
         >>> y = torch.tensor([0.0, 0.1, 5.0, 5.1])
@@ -241,32 +230,27 @@ class SimilarTargets:
     def __post_init__(self) -> None:
         """Check the bandwidth."""
         if not self.bandwidth > 0:
-            raise ValueError(f"SimilarTargets needs bandwidth above 0, got {self.bandwidth}.")
+            raise ValueError(f"SimilarTargets: expected bandwidth above 0, got {self.bandwidth}.")
 
     def __call__(
-        self,
-        size: int,
-        generator: torch.Generator | None = None,
-        *,
-        y: Tensor | None = None,
-        **_: object,
+        self, size: int, generator: Generator | None = None, *, y: Tensor | None = None, **_: object
     ) -> Tensor:
         """Return rows with similar targets."""
         values = _described(y, size, "SimilarTargets", "y")
         if size < 2:
             return torch.arange(size, device=CPU)
         distances = _distances(values) / self.bandwidth
-        # Far from all other rows, exp underflows: the nearest counts one, the others in proportion.
+        # softmax is relative to the nearest row, so exp does not underflow for rows far from all.
         odds = (-(distances**2) / 2).fill_diagonal_(-math.inf).softmax(1)
         return odds.multinomial(1, generator=generator).flatten()
 
 
 @dataclass(frozen=True)
 class OtherBatch:
-    """Pair each row with a row of a second batch: of another loader, or of another rank.
+    """Pair each row with a row of a second batch, from another loader or another rank.
 
-    ``plan.mix(x, other)``, ``plan.loss(criterion, output, y, other=other_y)``. No row of the
-    second batch is used twice before each has been used once.
+    Pass that batch to the plan: ``plan.mix(x, other)``, ``plan.loss(criterion, output, y,
+    other=other_y)``. No row of it is used twice before each has been used once.
 
     Args:
         batch: number of rows of the second batch, from 1.
@@ -281,9 +265,9 @@ class OtherBatch:
     def __post_init__(self) -> None:
         """Check the size of the second batch."""
         if self.batch < 1:
-            raise ValueError(f"OtherBatch needs a second batch of 1 row or more, got {self.batch}.")
+            raise ValueError(f"OtherBatch: expected a batch of 1 row or more, got {self.batch}.")
 
-    def __call__(self, size: int, generator: torch.Generator | None = None, **_: object) -> Tensor:
+    def __call__(self, size: int, generator: Generator | None = None, **_: object) -> Tensor:
         """Return rows of the second batch."""
         rounds = -(-size // self.batch)
         several = [
@@ -294,10 +278,10 @@ class OtherBatch:
 
 def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Tensor:
     if values is None:
-        raise ValueError(f"{pairing} needs {name}: policy.draw(len(x), {name}={name}).")
+        raise ValueError(f"{pairing}: expected {name}. Call policy.draw(len(x), {name}={name}).")
     if values.dim() == 0 or len(values) != size:
         raise ValueError(
-            f"{pairing} needs {name} of the {size} rows to pair, got shape {tuple(values.shape)}."
+            f"{pairing}: expected {name} of {size} rows, got shape {tuple(values.shape)}."
         )
     return values
 
@@ -305,15 +289,15 @@ def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Ten
 def _distances(rows: Tensor) -> Tensor:
     """Return the Euclidean distance of each row to each row, ``(size, size)`` float64, on the CPU.
 
-    The fast formula, ``|a|**2 + |b|**2 - 2 * a @ b``, cancels where rows are close to each other
-    but far from zero, as are years or meters above sea level. So the mean is subtracted first, and
-    where rows are still too close for it, distances are computed from the differences.
+    The fast formula, ``|a|**2 + |b|**2 - 2 * a @ b``, is inaccurate for rows that are close to each
+    other but far from zero, such as years. So the mean is subtracted first, and if rows are still
+    too close, distances are computed from the differences.
     """
     rows = rows.detach().cpu().double().reshape(len(rows), -1)
     centered = rows - rows.mean(0)
     distances = torch.cdist(centered, centered, compute_mode="use_mm_for_euclid_dist")
     closest = distances.fill_diagonal_(math.inf).min()
-    # Squares are off by about 1e-16 of the longest one. This handles infinite values and nan too.
+    # Squares have an error of about 1e-16 of the largest. This is true for inf and nan too.
     if not closest > 1e-4 * centered.norm(dim=1).max():
         distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(0)
@@ -323,7 +307,7 @@ def _classes(y: Tensor | None, size: int, pairing: str) -> Tensor:
     values = _described(y, size, pairing, "y")
     if values.dim() != 1 or values.dtype.is_floating_point:
         raise ValueError(
-            f"{pairing} needs y as (batch,) integer classes, got {values.dtype} of shape "
-            f"{tuple(values.shape)}; for soft labels pass y.argmax(1)."
+            f"{pairing}: expected y as (batch,) integer classes, got {values.dtype} of shape "
+            f"{tuple(values.shape)}. For soft labels, pass y.argmax(1)."
         )
     return values.cpu()

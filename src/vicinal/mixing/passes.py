@@ -26,24 +26,24 @@ _REGISTERING = threading.Lock()
 class Pass:
     """A forward pass in which ``mix`` is applied to the output of ``module``.
 
-    The module has a hook while the pass runs, and no longer, except under gradient checkpointing.
-    Then the module runs again during the backward pass, and must be mixed again if and only if
-    that recomputation belongs to this pass: ``finish`` marks the autograd nodes of the pass, and
-    the hook stays until the last of them is freed. The node that autograd is executing tells which
-    pass is being recomputed, whatever else ran in between, in whichever thread.
+    The module has a hook only while the pass runs, except under gradient checkpointing. Then the
+    module runs again during the backward pass, and must be mixed again if and only if that
+    recomputation belongs to this pass: ``finish`` marks the autograd nodes of the pass, and the
+    hook stays until the last of them is freed. The node that autograd is executing identifies the
+    pass that is recomputed, even after other passes and in other threads.
 
     Args:
-        module: where to mix.
-        mix: what to do with its output.
-        entry: which entry of its output to mix.
-        name: of the module, for errors.
-        owner: what starts the pass, if checkpointing can make it start the same pass again.
+        module: the module whose output is mixed.
+        mix: applied to the output.
+        entry: the entry of the output to mix.
+        name: the name of the module, for errors.
+        owner: the object that starts the pass, if a checkpoint around it can start it again.
     """
 
     def __init__(
         self, module: nn.Module, mix: Mix, entry: Entry, name: str, owner: object = None
     ) -> None:
-        """Put the hook on the module."""
+        """Add the hook to the module."""
         self.name = name
         self.owner = owner
         self.runs = 0
@@ -67,7 +67,7 @@ class Pass:
         self._remove.atexit = False
 
     def finish(self, output: Any = None) -> None:
-        """Take the hook off, or leave it to the autograd nodes of ``output`` if it is needed.
+        """Remove the hook; if a recomputation needs it, keep it as long as the nodes of ``output``.
 
         Raises:
             RuntimeError: if it is needed and no tensor is found in ``output``.
@@ -83,9 +83,9 @@ class Pass:
             self._remove()
         if self.checkpointed and output is not None and not tensors:
             raise RuntimeError(
-                f"{self.name} runs under gradient checkpointing, and no tensor is found in the "
-                f"output of the model, of type {type(output).__name__}, so its backward pass could "
-                "not be recognized; return tensors, or containers of them."
+                f"{self.name} runs under gradient checkpointing, so the output of the model has to "
+                f"contain tensors, got {type(output).__name__}. Return tensors, or containers of "
+                "them."
             )
         while todo:
             node = todo.pop()
@@ -97,7 +97,7 @@ class Pass:
                     todo += [other for other, _ in node.next_functions if other is not None]
 
     def after(self, module: nn.Module, output: Any) -> Any:
-        """Return what the module puts out, mixed if this run of it belongs to this pass."""
+        """Return the output of the module, mixed if this run of it belongs to this pass."""
         if module is not self._module:  # a copy of the module, with its hooks
             return None
         node = torch._C._current_autograd_node()
@@ -105,9 +105,9 @@ class Pass:
             self.runs += 1
             if self.runs > 1:
                 raise RuntimeError(
-                    f"{self.name} ran a second time in one forward pass, but the loss knows of one "
-                    "mixing only; use a new block or call for each forward pass, and mix at a "
-                    "module that runs once."
+                    f"{self.name} ran a second time in one forward pass, but has to be mixed once. "
+                    "Use a new block or call for each forward pass, and mix at a module that runs "
+                    "once."
                 )
             surroundings = _surroundings()
             self.checkpointed = surroundings != self._surroundings
@@ -122,13 +122,13 @@ class Pass:
         if inside_function or (self._reentrant and saving is not None):
             raise RuntimeError(
                 f"{self.name} is inside nested gradient checkpoints, one of them reentrant, where "
-                "a second recomputation would not be mixed; pass use_reentrant=False to checkpoint."
+                "a second recomputation would not be mixed. Pass use_reentrant=False to checkpoint."
             )
         self.recomputed = True
         return mixed_entry(module, self._mix, output, self._entry)
 
     def _earlier(self, node: _Node) -> "list[Pass]":
-        """Return the passes that this one repeats, where all of it is inside a checkpoint."""
+        """Return the passes that this one repeats because a checkpoint around all of it does."""
         return [one for one in node.metadata.get(_MARKS, ()) if one.owner is self.owner]
 
     def _made(self, node: _Node) -> bool:
@@ -136,22 +136,22 @@ class Pass:
         marks = node.metadata.get(_MARKS, ())
         if self in marks:
             return True
-        # Nodes are numbered by thread. On a CPU backward runs in the thread that calls it.
+        # Each thread numbers its nodes. On a CPU, backward runs in the thread that calls it.
         comparable = self._thread == threading.get_ident() or not self._on_cpu
         mine = comparable and self._first <= node._sequence_nr()
-        if self._running:  # backward is called inside a block, where nothing is marked yet
+        if self._running:  # backward is called inside the block, when nothing is marked yet
             return mine and (self.owner is None or not marks)
         if mine and not marks and node._sequence_nr() < self._last:
             raise RuntimeError(
                 f"gradient checkpointing runs {self.name} again for a gradient that does not come "
-                "from the output of the mixed forward pass, so it is unknown whether to mix; "
-                "return all that the loss needs from the model's forward."
+                "from the output of the mixed forward pass, so it is unknown whether to mix. "
+                "Return everything that the loss needs from the model's forward."
             )
         return False
 
 
 class _Hook:
-    """What a pass puts on its module. It keeps nothing alive, and copies of it do nothing."""
+    """The hook of a pass. It has only a weak reference to the pass, and copies of it do nothing."""
 
     def __init__(self, owner: Pass | None = None) -> None:
         self._owner = (lambda: None) if owner is None else weakref.ref(owner)
@@ -167,21 +167,18 @@ class _Hook:
 
 @functools.cache
 def _uncompiled_after() -> Callable[[Pass, nn.Module, Any], Any]:
-    """Return ``Pass.after`` for layers that were compiled by themselves; it cannot be traced.
+    """Return ``Pass.after`` for modules that were compiled separately; it cannot be traced.
 
-    Not a decorator, which would import the compiler with the package.
+    A decorator would import the compiler with the package.
     """
     return torch.compiler.disable(Pass.after)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def mixing_inside(module: nn.Module, mix: Mix, entry: Entry = None) -> Iterator[None]:
-    """Pass what ``module`` puts out through ``mix``, once, inside the ``with`` block.
-
-    ``Plan.inside`` says what is raised when.
-    """
+    """Mix the output of ``module`` once, inside the ``with`` block; see ``Plan.inside``."""
     if not isinstance(module, nn.Module):
-        raise TypeError(f"inside needs a module, such as model.layer1, got {module!r}.")
+        raise TypeError(f"inside: expected a module, such as model.layer1, got {module!r}.")
     mixed = Pass(module, mix, entry, type(module).__name__)
     try:
         yield
@@ -189,33 +186,35 @@ def mixing_inside(module: nn.Module, mix: Mix, entry: Entry = None) -> Iterator[
         mixed.finish()
     if mixed.runs == 0:
         raise RuntimeError(
-            f"{mixed.name} did not run inside the block, so nothing was mixed; run the model "
-            "there, and choose a module that its forward pass calls (in a model that was compiled "
+            f"{mixed.name} did not run inside the block, so nothing was mixed. Run the model "
+            "there, and choose a module that its forward pass calls (if the model was compiled "
             "before, use MixedInside)."
         )
     if mixed.checkpointed and not mixed.recomputed:
         raise RuntimeError(
             f"{mixed.name} runs under gradient checkpointing, and would run again without mixing "
-            "after the block; call backward inside the block, or use MixedInside."
+            "after the block. Call backward inside the block, or use MixedInside."
         )
 
 
 def mixed_entry(module: nn.Module, mix: Mix, output: Any, entry: Entry) -> Any:
-    """Return what a module puts out, with the tensor in it mixed."""
+    """Return the output of a module with its tensor, or one of its entries, mixed."""
     if isinstance(output, Tensor) and entry is None:
         return mix(output)
     name, kind = type(module).__name__, type(output).__name__
     if entry is None:
         raise TypeError(
-            f"mixing inside needs a module that puts out one tensor, {name} puts out a {kind}; "
-            "say which entry of it to mix, as entry=0, or choose a module before or after it."
+            f"{name}: expected a module whose output is one tensor, got a {kind}. Pass the entry "
+            "to mix, such as entry=0, or choose a module before or after it."
         )
     try:
         part = output[entry]
     except (KeyError, IndexError, TypeError) as error:
-        raise TypeError(f"{name} puts out a {kind} that has no entry {entry!r}.") from error
+        raise TypeError(
+            f"entry: expected an entry of the {kind} from {name}, got {entry!r}."
+        ) from error
     if not isinstance(part, Tensor):
-        raise TypeError(f"entry {entry!r} of what {name} puts out is no tensor: {type(part)}.")
+        raise TypeError(f"entry {entry!r} of {name}: expected a tensor, got {type(part)}.")
     if isinstance(output, tuple):
         parts = [mix(part) if k == entry % len(output) else one for k, one in enumerate(output)]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
@@ -225,13 +224,13 @@ def mixed_entry(module: nn.Module, mix: Mix, output: Any, entry: Entry) -> Any:
 
 
 def checkpointed() -> bool:
-    """Return whether autograd saves nothing of what runs here, or saves it in another's way."""
+    """Return whether gradient checkpointing changes what autograd saves of the running code."""
     return _surroundings() != (False, None)
 
 
 def _surroundings() -> tuple[bool, Any]:
-    """Return what gradient checkpointing changes around what it runs: reentrant checkpointing runs
-    it inside an autograd function, the other one replaces how tensors are saved for backward.
+    """Return the state that gradient checkpointing changes: reentrant checkpointing runs code in an
+    autograd function; the other kind replaces how tensors are saved for backward.
     """
     inside_function = not torch._C._is_fwd_grad_enabled()
     return inside_function, torch._C._autograd._top_saved_tensors_default_hooks(False)
