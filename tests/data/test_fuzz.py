@@ -199,6 +199,7 @@ def records(name, count):
 
 GOOD_PNG = encoded("PNG")
 WAV = encoded_sound("WAV")
+MP3 = Path(__file__).parents[1] / "cases" / "audio" / "quiet_then_loud_noxing.mp3"
 MAPPING = b"".join(b"%d %d\n" % (k, 65 + k) for k in range(6))
 REC = "rec:{0},{0}"
 FORMS = {
@@ -232,6 +233,7 @@ FORMS = {
     "flac": (spoken, "flac", encoded_sound("FLAC")),
     "ogg": (spoken, "ogg", encoded_sound("OGG")),
     "mp3": (spoken, "mp3", encoded_sound("MP3")),
+    "mp3-without-length": (spoken, "mp3", MP3.read_bytes()),
     "csv": (one_file("table:{}?label=label"), "a.csv", CSV.encode()),
     "arff": (one_file("table:{}?label=label"), "a.arff", ARFF.encode()),
     "parquet": (one_file("table:{}?label=label"), "a.parquet", parquet()),
@@ -357,7 +359,7 @@ GROUPS = {
     "images": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
     "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"],
     "zipped arrays": ["npz", "npz-compressed", "npz-medical"],
-    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3"],
+    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"],
     "tables": ["csv", "arff", "parquet"],
 }
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import struct
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +173,6 @@ BAD = {
         "claim to end",
     ),
     "a WAV without one byte": (WAV[:-1], "claim to end at 844"),
-    "a WAV without lengths, from a program that was killed": (
-        changed(changed(WAV, 4, bytes(4)), 40, bytes(4)),
-        "damaged",
-    ),
     "a WAV that claims 1 GB": (changed(WAV, 40, b"\x00\x00\x00\x40"), "claim to end"),
     "a FLAC that claims hours": (changed(FLAC, 22, b"\x7f\xff\xff\xff"), "damaged|incomplete"),
     "NaN": (wav_bytes(np.array([0.0, np.nan]), subtype="FLOAT"), "sample 1 is not a finite"),
@@ -212,17 +209,19 @@ def test_a_bad_recording_raises_an_error_with_its_name_or_is_skipped(commands, k
 AUDIO = Path(__file__).parents[1] / "cases" / "audio"
 
 
-@pytest.mark.parametrize("name", ["ff", "sox"])
-def test_a_wav_without_its_length_is_read_whole_with_a_warning(name):
+@pytest.mark.parametrize("name", ["ff", "sox", "r8", "00"])
+@pytest.mark.parametrize("samples", [None, 20_000, 6_000])
+def test_a_wav_with_wrong_lengths_is_read_whole_with_a_warning(name, samples):
     counts = RecordingCounts()
-    wave = read_recording(AUDIO / f"{name}.wav", rate=16000, counts=counts)
-    assert np.array_equal(wave, samples_of(name))
-    assert (len(wave), counts.warned) == (16000, 1)
-    assert f"{name}.wav (its header has no length, so its end may be missing)" in counts.warning
-
-
-def test_a_wav_whose_header_has_only_a_wrong_length_of_the_file_is_read_whole():
-    assert np.array_equal(read_recording(AUDIO / "r8.wav", rate=16000), samples_of("r8"))
+    wave = read_recording(AUDIO / f"{name}.wav", rate=16000, samples=samples, counts=counts)
+    assert len(wave) == (samples or 16_000)
+    assert np.array_equal(wave[:16_000], samples_of(name)[:samples])
+    assert (counts.warned, counts.padded) == (1, samples == 20_000)
+    assert counts.shortest in {1.0, math.inf}
+    reason = "its header has no length, so its end may be missing"
+    if name == "r8":
+        reason = "the length of the file in its header is wrong"
+    assert f"{name}.wav ({reason})" in counts.warning
 
 
 def samples_of(name):
@@ -247,9 +246,22 @@ def test_an_mp3_file_is_read_with_a_tag_before_the_audio_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["loud_then_quiet_noxing.mp3", "quiet_then_loud_noxing.mp3"])
-def test_an_mp3_file_without_its_length_raises_an_error(name):
-    with pytest.raises(UserError, match="length in a Xing or VBRI header, got none"):
-        read_recording(AUDIO / name, rate=16000)
+@pytest.mark.parametrize("samples", [None, 60_000, 49_536, 20_000])
+def test_an_mp3_without_a_xing_header_is_read_whole(name, samples):
+    threads = threading.active_count()
+    whole = read_recording(AUDIO / name, rate=16000)
+    wave = read_recording(AUDIO / name, rate=16000, samples=samples)
+    assert len(whole) == 49_536
+    assert len(wave) == (samples or 49_536)
+    assert np.array_equal(wave[:49_536], whole[:samples])
+    first, last = (np.abs(part).max() > 0.5 for part in (whole[:12_000], whole[-12_000:]))
+    assert (first, last) == (name.startswith("loud"), name.startswith("quiet"))
+    counts = RecordingCounts()
+    read_recording(AUDIO / name, rate=16000, samples=16000, counts=counts)
+    (note, warning) = counts.notes(16000, 1.0, every=True)
+    assert note.text.startswith("1 of 1 recordings were cut to 1 s; ?seconds=N")
+    assert "its header has no length, so its end may be missing" in warning.text
+    assert threading.active_count() == threads
 
 
 def test_a_flac_file_without_its_length_raises_an_error(tmp_path):
@@ -269,6 +281,8 @@ def test_recordings_that_take_more_than_max_bytes_raise_an_error(tmp_path):
     path = write(tmp_path / "a.wav", sine(seconds=1))
     with pytest.raises(UserError, match=r"a.wav: expected at most max_bytes = 1000"):
         read_recording(path, rate=8000, max_bytes=1000)
+    with pytest.raises(UserError, match=r"mp3: expected at most max_bytes = 1000"):
+        read_recording(AUDIO / "loud_then_quiet_noxing.mp3", rate=16000, max_bytes=1000)
 
 
 @pytest.mark.parametrize("in_memory", [0, 10**9])

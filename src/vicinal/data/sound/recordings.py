@@ -1,12 +1,16 @@
 """Read sound files as samples of one rate and one length."""
 
 import math
+import os
 import stat
 import struct
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -22,6 +26,7 @@ resampling grow with it.
 _MOST_BYTES = 1 << 28
 _MOST_CHANNELS = 16
 _LOUDEST = 2.0
+_UNKNOWN = (1 << 63) - 1  # libsndfile's number of frames of an MP3 stream
 _PLACEHOLDER = 0x7F000000  # programs that write WAV to a pipe claim this length or a larger one
 
 
@@ -34,7 +39,7 @@ class RecordingCounts:
         rates: number of recordings of each other sampling rate.
         cut: number of recordings that were longer than requested.
         padded: number of recordings that were shorter than requested.
-        longest: seconds of the longest of those that were cut.
+        longest: seconds of the longest of those that were cut; 0 if unknown.
         shortest: seconds of the shortest of those that were padded.
         warned: number of recordings that were read despite a wrong header.
         warning: a message about the first of them.
@@ -64,12 +69,12 @@ class RecordingCounts:
         """
         known = ", ".join(f"{own} Hz ({count})" for own, count in self.rates.most_common(5))
         length, all_or_first = f"{seconds:g} s", "" if every else "the first "
+        longest = f", the longest from {self.longest:.3g} s" if self.longest else ""
         changes = (
             (self.rates.total(), f"resampled to {rate} Hz, from {known}", False),
             (
                 self.cut,
-                f"cut to {length}, the longest from {self.longest:.3g} s; ?seconds=N sets another "
-                "length",
+                f"cut to {length}{longest}; ?seconds=N sets another length",
                 2 * self.cut > self.recordings,
             ),
             (
@@ -93,9 +98,9 @@ def read_recording(
 ) -> np.ndarray:
     """Read a sound file in any format of libsndfile, such as WAV, FLAC, Ogg and MP3.
 
-    WAV files from pipes, whose header has no length, and Ogg files without an end mark are read to
-    their end and counted in ``counts.warned``. MP3 files without a Xing or VBRI header are an
-    error, since libsndfile estimates their length, and stops there.
+    Files whose header has no length or a wrong one, such as WAV files from pipes and MP3 files
+    without a Xing or VBRI header, and Ogg files without an end mark are read to their end and
+    counted in ``counts.warned``.
 
     Channels are averaged. Recordings are resampled by a polyphase filter
     (``scipy.signal.resample_poly``). The ratio of the rates is rounded to a fraction with a
@@ -164,7 +169,7 @@ def _ratio(own: int, rate: int) -> Fraction:
 def _decode(
     path: Path, rate: int, samples: int | None, max_bytes: int, counts: RecordingCounts
 ) -> tuple[np.ndarray, int, float]:
-    """Return the mean of the channels, and the rate and seconds of the recording."""
+    """Return the mean of the channels, its rate, and its seconds, which are 0 if unknown."""
     import soundfile
 
     status = path.stat()
@@ -173,9 +178,13 @@ def _decode(
     if status.st_size > _MOST_BYTES:
         raise UserError(f"{path} has more than {_MOST_BYTES} bytes. Divide the recording.")
     data = path.read_bytes()
-    _check_lengths(path, data, counts)
-    # Without its name, since libsndfile decodes any bytes in files that are named *.au or *.gsm.
-    with path.open("rb") as stored, soundfile.SoundFile(stored.fileno(), closefd=False) as file:
+    to_stream = _check_lengths(path, data, counts)
+    with (
+        path.open("rb") as stored,
+        _pipe(to_stream) if to_stream else nullcontext(stored.fileno()) as source,
+        # Without its name, since libsndfile decodes any bytes in files named *.au or *.gsm.
+        soundfile.SoundFile(source, closefd=False) as file,
+    ):
         own, frames, channels = file.samplerate, file.frames, file.channels
         for name, value, low, high in (
             ("a sampling rate", own, LOWEST_RATE, HIGHEST_RATE),
@@ -198,28 +207,34 @@ def _decode(
                 f"{path}: expected at most max_bytes = {max_bytes} bytes of decoded samples, got "
                 "more. Raise max_bytes if the file is not damaged."
             )
-        if len(wave) < needed:
+        if frames == _UNKNOWN:
+            frames = len(wave) if len(wave) < needed else 0
+        elif len(wave) < needed:
             raise UserError(
                 f"{path}: expected {frames} samples as its header claims, got fewer. It is "
                 "incomplete, or its header is damaged."
             )
-        if needed < frames:
+        elif needed < frames and file.seekable():
             file.seek(frames - 1)  # fails in truncated files, which may be damaged elsewhere too
     _check_samples(path, wave)
     return wave.mean(1, dtype=np.float32), own, frames / own
 
 
-def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> None:
-    """Check that a file is complete where libsndfile would read an incomplete one."""
+def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> bytes | None:
+    """Check that a file is complete where libsndfile would read an incomplete one.
+
+    Returns the bytes to read as a stream if libsndfile would not read the file to its end.
+    """
     if data[:4] in {b"RIFF", b"RIFX", b"FORM"}:
         header = struct.Struct("<4sI" if data[:4] == b"RIFF" else ">4sI")
         whole = 8 + header.unpack_from(data)[1]
         at = end = 12
         while at + 8 <= len(data) and whole not in {at, end}:
             name, size = header.unpack_from(data, at)
-            if name == b"data" and size >= _PLACEHOLDER:
+            if name == b"data" and (size >= _PLACEHOLDER or (size == 0 and whole == 8)):
                 counts.warn(f"{path} (its header has no length, so its end may be missing)")
-                return
+                left = header.pack(name, len(data) - at - 8)
+                return None if size else data[:at] + left + data[at + 8 :]
             end = at + 8 + size
             at = end + end % 2
         if end > len(data) or not {at, end} & {whole, len(data)}:
@@ -227,6 +242,8 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> None:
                 f"{path}: expected chunks that end with the file at byte {len(data)}, but they "
                 f"claim to end at {end}. It is incomplete, or its header is damaged."
             )
+        if whole not in {at, end}:
+            counts.warn(f"{path} (the length of the file in its header is wrong)")
     elif data[:4] == b"OggS":
         page = data[data.rfind(b"OggS") :]
         if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
@@ -237,12 +254,31 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> None:
         start = 0
         if data[:3] == b"ID3":  # a tag, whose header has its size: 7 bits in each of 4 bytes
             start = 10 + sum(byte << 7 * (9 - k) for k, byte in enumerate(data[6:10], 6))
-        first = data[start : start + 200]
-        if not any(word in first for word in (b"Xing", b"Info", b"VBRI")):
-            raise UserError(
-                f"{path}: expected an MP3 file with its length in a Xing or VBRI header, got none. "
-                "Convert it to WAV."
-            )
+        if not any(word in data[start : start + 200] for word in (b"Xing", b"Info", b"VBRI")):
+            counts.warn(f"{path} (its header has no length, so its end may be missing)")
+            return data
+    return None
+
+
+@contextmanager
+def _pipe(data: bytes) -> Iterator[int]:
+    """Open a pipe with the bytes of a file, which libsndfile reads to its end.
+
+    In a file, it would stop at the end of an MP3 file that it estimates.
+    """
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
+            file.write(data)
+
+    thread = Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)  # ends the thread if it is still writing
+        thread.join()
 
 
 def _check_samples(path: Path, wave: np.ndarray) -> None:
