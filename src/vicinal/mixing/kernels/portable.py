@@ -1,31 +1,31 @@
-"""Any device: PyTorch operators, on blocks of rows that fit into the cache of a CPU."""
+"""Any device: PyTorch operators, on blocks of columns that fit into the cache of a CPU."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-BLOCK = 1024 * 1024
-"""Bytes of the rows that are mixed together."""
+BLOCK = 2 * 1024 * 1024
+"""Bytes of the columns of all rows that are mixed together."""
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Mix ``(batch, n)`` tensors as ``vicinal.mixing.kernels.mix`` does."""
-    in_place = out.data_ptr() == x.data_ptr()
-    target = torch.empty_like(out) if in_place else out
+    keep = lam[:, None]
     # 0 * inf is nan and -0.0 + 0.0 is 0.0: only a selection leaves a row unchanged.
     select = not lam.is_cpu or bool((lam == 1).any())
-    for rows in _blocks(x):
-        own, keep = x[rows], lam[rows, None]
-        blend = other.index_select(0, partner[rows]).to(lam.dtype)
+    for columns in _blocks(x):
+        own, target = x[:, columns], out[:, columns]
+        blend = other[:, columns].index_select(0, partner).to(lam.dtype)
+        if out.dtype == x.dtype == lam.dtype and not select:
+            torch.lerp(blend, own, keep, out=target)
+            continue
         blend.lerp_(own.to(lam.dtype), keep)
         if out.dtype == torch.uint8:
             blend.round_()
         if select:
             blend = torch.where(keep == 1, own.to(out.dtype), blend.to(out.dtype))
-        target[rows] = blend
-    if in_place:
-        out.copy_(target)
+        target.copy_(blend)
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
@@ -40,11 +40,11 @@ def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     elif bool((lam == lam[0]).all()):
         mix(out, g, g, reader, lam)
     else:
-        for rows in _blocks(g):
-            share = give[reader[rows]]
-            wide = g.index_select(0, reader[rows]).to(lam.dtype)
-            given = torch.where(share == 0, 0, share * wide)
-            out[rows] = given.addcmul_(keep[rows], g[rows].to(lam.dtype))
+        give = give[reader]
+        for columns in _blocks(g):
+            own = g[:, columns]
+            given = torch.where(give == 0, 0, give * own.index_select(0, reader).to(lam.dtype))
+            out[:, columns] = given.addcmul_(keep, own.to(lam.dtype))
 
 
 def _inverse(partner: Tensor) -> Tensor | None:
@@ -55,6 +55,7 @@ def _inverse(partner: Tensor) -> Tensor | None:
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
-    step = max(1, BLOCK // (x.shape[1] * x.element_size()))
-    for start in range(0, len(x), step):
-        yield slice(start, start + step)
+    columns = x.shape[1]
+    width = max(64, BLOCK // (len(x) * x.element_size())) if x.is_cpu else columns
+    for start in range(0, columns, width):
+        yield slice(start, start + width)
