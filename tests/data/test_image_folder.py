@@ -90,7 +90,9 @@ def test_a_class_that_is_not_in_the_test_split_is_noted_as_doubtful(pets):
 def test_a_class_too_small_to_split_raises_an_error_with_its_name(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(9)], 0)
     put(tmp_path / "rare", ["0.png"], 0)
-    with pytest.raises(UserError, match=r"so that every class is in both splits; class rare has 1"):
+    with pytest.raises(
+        UserError, match=r"so that both splits have every class\. The smallest class, rare, has 1\."
+    ):
         load(f"folder:{tmp_path}")
 
 

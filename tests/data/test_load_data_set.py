@@ -87,9 +87,9 @@ def test_the_seed_decides_the_corruption():
 
 
 @pytest.mark.parametrize(("rare", "fraction"), [(2, 0.2), (2, 0.8), (1, 0.5)])
-def test_a_class_too_small_for_both_splits_is_refused_by_name(rare, fraction):
+def test_a_class_too_small_for_both_splits_raises_an_error_with_its_name(rare, fraction):
     targets = torch.tensor([0] * 50 + [1] * rare)
-    with pytest.raises(UserError, match=rf"class owl has {rare}. Try another"):
+    with pytest.raises(UserError, match=rf"smallest class, owl, has {rare}\. Try another"):
         train_test_rows(targets, fraction=fraction, seed=0, classes=["cat", "owl"])
     train, test = train_test_rows(torch.tensor([0, 1] * 4), fraction=0.5, seed=0)
     assert sorted([*train, *test]) == list(range(8))

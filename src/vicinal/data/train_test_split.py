@@ -34,30 +34,25 @@ def train_test_rows(
     """
     from sklearn.model_selection import train_test_split
 
-    stratify = (
-        None if targets.is_floating_point() else targets.numpy()
-    )  # real values are not classes
+    labels = None if targets.is_floating_point() else targets.numpy()
     try:
         train, test = train_test_split(
-            np.arange(len(targets)), test_size=fraction, stratify=stratify, random_state=seed
+            np.arange(len(targets)), test_size=fraction, stratify=labels, random_state=seed
         )
-        if stratify is not None:
+        if labels is not None:
             for rows in (train, test):
-                if len(np.unique(stratify[rows])) < len(np.unique(stratify)):
+                if len(np.unique(labels[rows])) < len(np.unique(labels)):
                     raise ValueError("a class is too small for its share")
     except ValueError as error:
+        rarest, needed = "", "both splits have examples"
+        if labels is not None and len(labels):
+            counts = np.bincount(labels)
+            k = int(counts.argmin())
+            name = classes[k] if k < len(classes) else k
+            rarest = f" The smallest class, {name}, has {counts[k]}."
+            needed = "both splits have every class"
         raise UserError(
-            f"a test fraction of {fraction} cannot split {len(targets)} examples so that every "
-            f"class is in both splits ({error}). {_rarest(targets, classes)}Try another fraction, "
-            "or remove that class."
+            f"a test fraction of {fraction} cannot split {len(targets)} examples so that {needed}."
+            f"{rarest} Try another fraction, or remove small classes."
         ) from error
     return train, test
-
-
-def _rarest(targets: Tensor, classes: Sequence[str]) -> str:
-    if targets.is_floating_point() or not len(targets):
-        return ""
-    counts = targets.bincount()
-    rarest = int(counts.argmin())
-    name = classes[rarest] if rarest < len(classes) else str(rarest)
-    return f"class {name} has {int(counts[rarest])}. "
