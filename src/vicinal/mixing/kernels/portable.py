@@ -15,17 +15,21 @@ def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> 
     # 0 * inf is nan and -0.0 + 0.0 is 0.0: only a selection leaves a row unchanged.
     select = not lam.is_cpu or bool((lam == 1).any())
     for columns in _blocks(x):
-        own, target = x[:, columns], out[:, columns]
-        blend = other[:, columns].index_select(0, partner).to(lam.dtype)
-        if out.dtype == x.dtype == lam.dtype and not select:
-            torch.lerp(blend, own, keep, out=target)
-            continue
-        blend.lerp_(own.to(lam.dtype), keep)
-        if out.dtype == torch.uint8:
-            blend.round_()
-        if select:
-            blend = torch.where(keep == 1, own.to(out.dtype), blend.to(out.dtype))
-        target.copy_(blend)
+        _mix_block([each[:, columns] for each in (out, x, other)], partner, keep, select)
+
+
+def _mix_block(tensors: list[Tensor], partner: Tensor, keep: Tensor, select: bool) -> None:
+    out, x, other = tensors
+    blend = other.index_select(0, partner).to(keep.dtype)
+    if out.dtype == x.dtype == keep.dtype and not select:
+        torch.lerp(blend, x, keep, out=out)
+        return
+    blend.lerp_(x.to(keep.dtype), keep)
+    if out.dtype == torch.uint8:
+        blend.round_()
+    if select:
+        blend = torch.where(keep == 1, x.to(out.dtype), blend.to(out.dtype))
+    out.copy_(blend)
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
