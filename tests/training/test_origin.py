@@ -229,13 +229,33 @@ def test_the_source_of_a_network_in_a_package_has_what_it_imports_from_there(tmp
     )
 
 
-def test_a_source_file_that_only_one_origin_imported_is_not_compared():
+def test_a_source_file_that_only_one_origin_has_is_a_difference():
     def origin(**source):
         return {"network": {"source": source}}
 
-    assert origin_differences(origin(net="1", data="2"), origin(net="1")) == ""
-    changed = origin_differences(origin(net="1" * 64, data="2"), origin(net="3" * 64))
-    assert changed == "network.source.net has changed"
+    assert "network.source.data" in origin_differences(origin(net="1", data="2"), origin(net="1"))
+    assert "network.source.data" in origin_differences(origin(net="1"), origin(net="1", data="2"))
+
+
+def test_files_that_are_imported_late_or_become_packages_are_hashed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "net40.py").write_text(
+        "from torch import nn\nfrom parts40 import width\n"
+        "def late():\n    import help40\n    return help40\n"
+        "def network(inputs, classes):\n    return nn.Linear(width, classes)\n"
+    )
+    (tmp_path / "parts40.py").write_text("width = 4\n")
+    (tmp_path / "help40.py").write_text("scale = 1\n")
+    importlib.import_module("net40")
+    before = source_hashes("net40:network")
+    assert before.keys() == {"net40.py", "parts40.py", "help40.py"}
+    (tmp_path / "help40.py").write_text("scale = 2\n")
+    (tmp_path / "parts40.py").unlink()
+    (tmp_path / "parts40").mkdir()
+    (tmp_path / "parts40" / "__init__.py").write_text("width = 4\n")
+    after = source_hashes("net40:network")
+    assert before["help40.py"] != after["help40.py"]
+    assert after.keys() == {"net40.py", "parts40/__init__.py", "help40.py"}
 
 
 def test_a_result_that_recorded_nothing_is_not_mixed_with_one_that_did():

@@ -4,11 +4,12 @@ Every result, state and checkpoint records its origin. Trials are compared, and 
 only if their origins agree. PyTorch is imported late: a finished study is shown without it.
 """
 
+import ast
 import hashlib
 import json
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,34 +149,57 @@ def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
 def source_hashes(name: str) -> dict[str, str]:
     """Return a hash of each source file of a network ``module:callable``; {} for other networks.
 
-    These are the files of all imported modules whose top-level package or module is in the same
-    folder as that of the network. If this folder is ``site-packages``, only the network's own
-    package counts.
+    These are the file of its module and the files that it imports, also inside functions: within
+    its top-level package, or for a module outside of packages, within its folder unless that is
+    ``site-packages``. No code is run to find them.
     """
     module = imported_module(name)
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     if module is None or file is None:
         return {}
-    own, *inner = module.split(".")
-    path = Path(file).resolve()
-    root = path.parents[len(inner) + (path.name == "__init__.py")]
-    installed = root.name in ("site-packages", "dist-packages")
-    nearby = {own} if installed else {each.stem for each in root.iterdir()}
-    hashes = {}
-    for full_name, each in sorted(sys.modules.items()):
-        top = full_name.partition(".")[0]
-        path = Path(getattr(each, "__file__", None) or "").resolve()
-        inside = path.is_relative_to(root / top) or path == root / f"{top}.py"
-        if top in nearby and inside and path.is_file():
-            hashes[path.relative_to(root).as_posix()] = _sha256(path.read_bytes())
-    return hashes
+    start = Path(file).resolve()
+    top, *inner = module.split(".")
+    package = bool(inner) or start.name == "__init__.py"
+    root = start.parents[len(inner) + (start.name == "__init__.py")]
+    inside = root / top if package else root
+    found = {start, *_files_of_import(root, module.split("."), inside)}
+    alone = not package and root.name in ("site-packages", "dist-packages")
+    left = [] if alone or start.suffix != ".py" else list(found)
+    while left:
+        path = left.pop()
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for base, names in _imports(tree, root, path.parent):
+            near = _files_of_import(base, names, inside)
+            left += near - found
+            found |= near
+    return {path.relative_to(root).as_posix(): _sha256(path.read_bytes()) for path in sorted(found)}
+
+
+def _imports(tree: ast.AST, root: Path, folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each import of a module: the folder to search, and the parts of the dotted name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((root, alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = folder.joinpath(*[".."] * (node.level - 1)).resolve() if node.level else root
+            module = node.module.split(".") if node.module else []
+            yield from ((base, [*module, alias.name]) for alias in node.names)
+
+
+def _files_of_import(base: Path, names: list[str], inside: Path) -> set[Path]:
+    """Return the files in a folder that the import of a dotted name runs."""
+    files = [base / "__init__.py"]
+    for k in range(1, len(names) + 1):
+        path = base.joinpath(*names[:k])
+        files += [path.with_name(f"{path.name}.py"), path / "__init__.py"]
+    return {file for file in files if file.is_file() and file.is_relative_to(inside)}
 
 
 def origin_differences(old: Origin, new: Origin) -> str:
     """Return the differences between two origins as one clause, or ``""``.
-
-    Source files that only one of them imported are not compared: if the network needs them, the
-    file that imports them has changed, too.
 
     Args:
         old: of a trained trial; {} if it recorded none.
@@ -187,9 +211,7 @@ def origin_differences(old: Origin, new: Origin) -> str:
     """
     if not old or not new:
         return "" if old == new else "only one of them recorded its data and network"
-    files = [set(each.get("network", {}).get("source", {})) for each in (old, new)]
-    ignored = {f"network.source.{file}" for file in files[0] ^ files[1]} | {"data.notes"}
-    return "; ".join(differences(old, new, ignored))
+    return "; ".join(differences(old, new, {"data.notes"}))
 
 
 def check_origin(old: Origin, new: Origin, where: Path) -> None:
