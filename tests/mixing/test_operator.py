@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -9,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vicinal import MixUp, Plan, mix
+from vicinal import CutMix, DirichletMixUp, MixUp, Plan, mix
 from vicinal.mixing.kernels import native
 
 
@@ -374,6 +375,39 @@ def test_the_work_for_short_rows_does_not_grow_with_a_loop_over_rows(monkeypatch
             plan.mix_(x)
         counts.append(count.calls)
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("policy", [MixUp(1.0), DirichletMixUp(1.0, parents=3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_values_that_cannot_be_blended_raise_an_error(policy, dtype):
+    plan = policy.draw(4, generator=torch.Generator().manual_seed(0))
+    for mixed in (plan.mix, plan.mix_):
+        with pytest.raises(TypeError, match="expected floating-point or uint8 values"):
+            mixed(torch.zeros(4, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "policy", [MixUp(0.7, per="example"), CutMix(), DirichletMixUp(1.0)], ids=str
+)
+def test_a_plan_drawn_in_inference_mode_can_be_trained_with(policy):
+    x, y = torch.randn(6, 2, 4, 4, dtype=torch.float32), torch.tensor([0, 1, 2, 0, 1, 2])
+    weight = torch.randn(32, 3, dtype=torch.float32)
+
+    def gradient(plan):
+        leaf = weight.clone().requires_grad_()
+        inputs = x.clone().requires_grad_()
+        output = plan.mix(inputs).flatten(1) @ leaf
+        plan.loss(lambda o, t, reduction: F.cross_entropy(o, t, reduction=reduction), output, y)
+        loss = plan.loss(F.mse_loss, output, F.one_hot(y, 3).float())
+        (loss + plan.loss(F.cross_entropy, output, y)).backward()
+        return leaf.grad, inputs.grad
+
+    with torch.inference_mode():
+        inferred = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
+    plain = policy.draw(6, generator=torch.Generator().manual_seed(1), image_size=(4, 4))
+    for found, expected in zip(gradient(inferred), gradient(plain), strict=True):
+        assert torch.equal(found, expected)
+    assert inferred.to("cpu") is inferred.to("cpu")
 
 
 def test_mixing_in_inference_mode_leaves_nothing_behind_that_breaks_training():

@@ -81,6 +81,10 @@ def test_frozen_parameters_are_left_alone():
     made = optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
     held = [p for o in made for group in o.param_groups for p in group["params"]]
     assert not any(p is model[0].weight for p in held)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(UserError, match="expected a network with parameters to train"):
+        optimizers(model, CHOSEN["sgd"], weight_decay_on="all")
 
 
 def test_muon_makes_steps_of_filters_orthogonal_in_either_memory_format():

@@ -242,6 +242,11 @@ HOSTILE = {
     "arrays of 40": ("a = " + "[" * 40 + "]" * 40, "a: there is no field 'a'"),
     "inline tables": ("a = " + "{b=" * 20_000, "maximum recursion depth exceeded"),
     "digits": (f"seeds = {'9' * 100_000}", "is not valid TOML: Exceeds the limit"),
+    "hexadecimal": (f"seeds = 0x{'f' * 100_000}", "is not valid TOML: Exceeds the limit"),
+    "hexadecimal in an arm": (
+        f"[arms.x.training]\nepochs = 0x{'f' * 6_000}",
+        "is not valid TOML: Exceeds the limit",
+    ),
     "one word": ("a" * 190_000, "is not valid TOML"),
     "one quote": ('"' * 190_001, "is not valid TOML"),
     "a long name": (f"{'a' * 100_000} = 1", "there is no field 'aaa"),

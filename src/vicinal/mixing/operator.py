@@ -111,6 +111,7 @@ def blend_several(
 
     Narrow types are rounded once, at the end.
     """
+    _check_blendable(x)
     mixed = x.to(wide_type(x.dtype))
     source, kept = mixed if other is None else other.to(mixed.dtype), lam
     for row, share in zip(partner, shares, strict=True):

@@ -285,7 +285,8 @@ class Plan:
         if self._moved is not None and self._moved.lam.device == target:
             return self._moved
         names = ("partner", "lam", "shares", "region")
-        moved = self._changed(**{n: _copied(getattr(self, n), target) for n in names})
+        with torch.inference_mode(False):  # the copy may outlive this mode
+            moved = self._changed(**{n: _copied(getattr(self, n), target) for n in names})
         if not torch.compiler.is_compiling():
             self.__dict__["_moved"] = moved
         return moved

@@ -49,7 +49,8 @@ class DrawsPlans:
         image_size: Sequence[int] | None = None,
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``."""
-        return self._plan(Request(size, generator, y, features, image_size))
+        with torch.inference_mode(False):  # a plan may outlive this mode and be trained with
+            return self._plan(Request(size, generator, y, features, image_size))
 
     def _plan(self, request: Request) -> Plan:
         raise NotImplementedError

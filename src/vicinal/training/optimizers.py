@@ -23,7 +23,8 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
         training: chooses the optimizer, and the parameters with weight decay.
 
     Raises:
-        UserError: if Muon has nothing to train, or this PyTorch has no Muon.
+        UserError: if there is nothing to train, there are no convolutions for Muon, or this
+            PyTorch has no Muon.
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)
@@ -34,6 +35,11 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
         [0.0005, 0.0]
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError(
+            f"model.name: expected a network with parameters to train, got {type(model).__name__} "
+            "without any. Choose another network."
+        )
     chosen = training.optimizer
     if not isinstance(chosen, settings.Muon):
         return [_make(parameters, chosen, training)]

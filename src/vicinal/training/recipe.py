@@ -1,5 +1,6 @@
 """Reading and writing recipes."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -117,7 +118,9 @@ def _load(name_or_path: str) -> dict[str, Any]:
         text = file.read_bytes().decode("utf-8-sig")
         if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
             raise ValueError(f"it has a line of more than {_MAX_DOTS} dots")
-        return tomllib.loads(text)
+        settings = tomllib.loads(text)
+        json.dumps(settings, default=str)  # refuses a number that is too long to be shown
+        return settings
     except FileNotFoundError as error:
         raise UserError(
             f"{file}: there is no such recipe file. Check the path, or use a recipe that comes "

@@ -229,8 +229,10 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> bytes | 
         header = struct.Struct("<4sI" if data[:4] == b"RIFF" else ">4sI")
         whole = 8 + header.unpack_from(data)[1]
         at = end = 12
-        while at + 8 <= len(data) and whole not in {at, end}:
+        samples = False
+        while at + 8 <= len(data) and not (samples and whole in {at, end}):
             name, size = header.unpack_from(data, at)
+            samples = samples or name in {b"data", b"SSND"}
             if name == b"data" and (size >= _PLACEHOLDER or (size == 0 and whole == 8)):
                 counts.warn(f"{path} (its header has no length, so its end may be missing)")
                 left = header.pack(name, len(data) - at - 8)
