@@ -54,7 +54,7 @@ def _start(
 
 
 _SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}
-_TRAINED = "that of the training"
+_TRAINED = "the one used in training"
 _ROOT, _RUNS = "$VICINAL_DATA, or data", "runs/NAME"
 _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
@@ -92,10 +92,12 @@ def study(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Train every arm with every seed, compare them, and write a report.
+    """Train every arm of a recipe with every seed, and compare the arms.
 
-    Finished trials are kept. Run the same command again to resume a study or to show a finished
-    one. Run it with a larger number of --seeds to add trials to the study.
+    An arm is one way to train, such as with mixup or without mixing. A trial is one arm with one
+    seed. The study writes a report. Finished trials are kept. Run the same command again to resume
+    a study or to show a finished one. Run it with a larger number of --seeds to add trials to the
+    study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
@@ -140,9 +142,9 @@ def train(
 ) -> None:
     """Train one arm of a recipe with one seed, and save the network.
 
-    Writes checkpoint.safetensors, metrics.csv and result.json. The training saves its state in
-    state.safetensors. If it is interrupted, --resume continues from that state and ends with the
-    same weights, bit for bit.
+    Writes checkpoint.safetensors, metrics.csv and result.json. During training, the state is saved
+    in state.safetensors. If the training is interrupted, --resume continues from that state. On the
+    same hardware, it ends with the same weights as without the interruption, bit for bit.
     """
     with errors_reported(debug, stopped="stopped; resume from the last saved state with --resume"):
         from vicinal.reports.progress import TrainProgress
@@ -184,7 +186,7 @@ def score(
     root: Annotated[
         Path | None,
         Option(
-            help="Folder of the data sets.", show_default=f"{_ROOT}; without --data, {_TRAINED}"
+            help="Folder of the data sets.", show_default=f"with --data: {_ROOT}; else {_TRAINED}"
         ),
     ] = None,
     seed: Annotated[
@@ -192,14 +194,14 @@ def score(
     ] = None,
     test_fraction: Annotated[
         float | None,
-        Option(help="Fraction for testing, without a test split.", show_default=_TRAINED),
+        Option(help="Fraction for testing, if there is no test split.", show_default=_TRAINED),
     ] = None,
     pairs: Annotated[int, Option(help="Number of confused pairs to show.", min=0)] = 5,
     accelerator: Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
     allow_import: Annotated[
-        bool, Option("--allow-import", help="Import what the checkpoint names, which runs code.")
+        bool, Option("--allow-import", help="Import modules that the checkpoint names: runs code.")
     ] = False,
     json: _Json = False,
     debug: _Debug = False,
@@ -207,8 +209,8 @@ def score(
     """Evaluate a checkpoint on a data set.
 
     Prints accuracy, top-5 accuracy, loss, calibration error and the most confused pairs of classes.
-    Inputs are prepared as for the tests during training. Without --data, it uses the data set of
-    the training.
+    Inputs are prepared in the same way as in training. Without --data, the data set of the training
+    is used.
     """
     with errors_reported(debug):
         from vicinal.reports.terminal import Terminal, print_scores
@@ -240,13 +242,13 @@ def show(
     alpha: Annotated[
         float, Option(help="Positive parameter of the Beta or Dirichlet distribution.")
     ] = 1.0,
-    seed: Annotated[int, Option(help="Seed of partners, lam and regions.", **_SEEDS)] = 0,
+    seed: Annotated[int, Option(help="Seed of the random choices.", **_SEEDS)] = 0,
     size: Annotated[int, Option(help="Number of examples.", min=2, max=16)] = 6,
     out: Annotated[Path, Option(help="The .svg file to write.")] = Path("mixed.svg"),
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Draw digits, their partners, and their blends by each policy."""
+    """Make a figure of digits and of their blends by each mixing policy."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 
@@ -344,7 +346,9 @@ def data_convert(
     spec: _Spec,
     out: Annotated[Path, Argument(help="NAME.rec, NAME.npz, or a new folder.")],
     root: _Root = None,
-    encoding: Annotated[str, Option(help="Image encoding: same, png, jpeg or raw.")] = "same",
+    encoding: Annotated[
+        str, Option(help="Image encoding: same (as in the data set), png, jpeg or raw.")
+    ] = "same",
     quality: Annotated[int, Option(help="JPEG quality, from 1 to 100.")] = 95,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -355,10 +359,10 @@ def data_convert(
 ) -> None:
     """Convert a data set to another format.
 
-    The name of the output decides the format. For NAME.rec, the files are NAME_train.rec and
-    NAME_test.rec, each with the .idx file that MXNet reads, and NAME_classes.txt. NAME.npz is one
-    NumPy file. Any other name is a folder: it has a folder for each split, with a folder for each
-    class.
+    The name of the output decides the format. NAME.rec writes one file for each split, such as
+    NAME_train.rec and NAME_test.rec. Each has an .idx file, which MXNet reads. The names of the
+    classes go into NAME_classes.txt. NAME.npz is one NumPy file. Any other name is a folder, which
+    has a folder for each split, with a folder for each class.
     """
     with errors_reported(debug, stopped="stopped; names of unfinished files contain .part"):
         from vicinal.data import load

@@ -23,7 +23,7 @@ class MissingExtraError(UserError, ImportError):
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Turn the import error of a package of the extra into one that has the pip command.
+    """Raise an error with the pip command if an import in the block lacks a package of an extra.
 
     Raises:
         MissingExtraError: instead of ``ModuleNotFoundError``, for packages of the extra only.

@@ -20,7 +20,7 @@ def stop_at_once() -> None:
 def clean_up_first() -> None:
     """From now on, the first Ctrl-C raises ``KeyboardInterrupt``, and the second ends the process.
 
-    This does nothing without ``stop_at_once``.
+    This does nothing unless ``stop_at_once`` was called before and set its handler.
     """
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, _raise)

@@ -144,7 +144,10 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
     [
         ({"out": "missing/set.rec"}, "set_train.rec: there is no folder .*missing"),
         ({"encoding": "jpg"}, "there is no encoding 'jpg'; did you mean 'jpeg'"),
-        ({"encoding": "raw", "out": "set"}, "a folder holds encoded images"),
+        (
+            {"encoding": "raw", "out": "set"},
+            "expected encoded images, since the output is a folder",
+        ),
         ({"quality": 0}, "quality: expected an integer from 1 to 100, got 0"),
     ],
 )

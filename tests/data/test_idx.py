@@ -70,12 +70,12 @@ GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
         (GOOD[:-1], "damaged or incomplete .expected 6 bytes after the header, got 5"),
         (GOOD + b"x", "expected 6 bytes after the header, got more"),
         (idx(np.zeros((2, 2), np.int32), kind=12), "got a file with 0x00000c02"),
-        (b"\x89PNG\r\n\x1a\n", "expected unsigned bytes in IDX format"),
+        (b"\x89PNG\r\n\x1a\n", "expected a file of unsigned bytes in IDX format"),
         (
             struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**32 - 1),
             "claims 18446744065119617025 bytes, which",
         ),
-        (struct.pack(">HBB", 0, 8, 255), "expected unsigned bytes in IDX format"),
+        (struct.pack(">HBB", 0, 8, 255), "expected a file of unsigned bytes in IDX format"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])

@@ -224,7 +224,7 @@ def test_raw_images_are_pixels_and_have_to_be_complete():
         Listed(pixels.tobytes(), b"few"), (2, 3, 2, 3), ImageOptions(raw=(2, 3, 3))
     )
     assert np.array_equal(images.read([0]).inputs[0].permute(1, 2, 0).numpy(), pixels)
-    with pytest.raises(UserError, match=r"image 1: expected 18 bytes, .* 2x3x3, got 3"):
+    with pytest.raises(UserError, match=r"image 1: expected 18 bytes, for raw=2x3x3, got 3"):
         images.read([1])
 
 

@@ -454,7 +454,10 @@ def test_options_name_config_splits_and_columns(hugging_face):
         ({"label": "fime"}, "no column of hf:me/flowers 'fime'; did you mean 'fine'"),
         ({"label": "id"}, "split train, row 0, target: .* got the text '0'"),
         ({"train": "tran"}, "no split of hf:me/flowers 'tran'; did you mean 'train'"),
-        ({"train": "train", "test": "train"}, "have to be different splits"),
+        (
+            {"train": "train", "test": "train"},
+            "expected different splits for train, test and validation",
+        ),
     ],
 )
 def test_ambiguous_columns_and_splits_raise_with_the_option(hugging_face, options, wanted):

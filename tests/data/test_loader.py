@@ -279,7 +279,7 @@ def test_an_epoch_that_continues_after_another_began_is_refused(workers):
     next(first)
     second = loader.epoch(1)
     next(second)
-    with pytest.raises(ValueError, match=r"another epoch of this Loader has begun"):
+    with pytest.raises(ValueError, match=r"another epoch has begun"):
         next(first)
     assert all(torch.equal(x[:, 0], y) for x, y in second)
 

@@ -80,14 +80,20 @@ def test_tables_and_real_values_are_read(tmp_path):
             {"test_labels": np.array([0, 3])},
             "test_labels, row 1: expected a label of the 3 classes, got 3",
         ),
-        ({"test_labels": np.array([0, 0.5])}, "expected labels of test like those of train"),
-        ({"test_images": IMAGES[:2, :3]}, "expected inputs of test like those of train"),
+        (
+            {"test_labels": np.array([0, 0.5])},
+            "test: expected labels with the dtype and shape of those in train",
+        ),
+        (
+            {"test_images": IMAGES[:2, :3]},
+            "test: expected inputs with the dtype and shape of those in train",
+        ),
         ({"train_images": IMAGES.astype(float)}, "train_images uint8 .*, got float64"),
         ({"train_images": IMAGES[..., :2]}, "uint8 .n, height, width, 1 or 3"),
         ({"classes": np.array([1, 2, 3])}, r"expected strings \(n,\) in classes, got int64 \(3,\)"),
         (
             {"classes": None, "train_labels": np.array([0, 1, 2, 0, 1, 99])},
-            "number of examples, 6, in train_labels, got 99",
+            "train_labels: expected labels below 6, the number of examples, got 99",
         ),
     ],
 )

@@ -117,9 +117,9 @@ GOOD = framed([b"abcd", b"efg"])
     [
         (b"", "got an empty one"),
         (b"\x89PNG\r\n\x1a\n", "byte 0: expected a RecordIO record, got 0x474e5089"),
-        (GOOD[:-4], "byte 12: .* a record of 3 bytes, of which the file has 0"),
+        (GOOD[:-4], "byte 12: .* a record of 3 bytes, but only 0 bytes are left in the file"),
         (GOOD[:15], "byte 12: .* the end of the file"),
-        (GOOD[:-1], "byte 23: .* the end of the file in a record"),
+        (GOOD[:-1], "byte 23: .* the end of the file inside a record"),
         (GOOD[:4] + struct.pack("<I", 2**29 - 1) + GOOD[8:], "byte 0: .* of 536870911 bytes"),
         (GOOD[:4] + struct.pack("<I", 5 << 29 | 4) + GOOD[8:], "a record of the unknown kind 5"),
         (
@@ -168,7 +168,9 @@ def test_an_image_record_that_is_too_short_raises_an_error():
     with pytest.raises(ValueError, match=r"expected an image record of at least 24 bytes, got 5"):
         image_labels(b"short")
     lying = struct.pack("<IfQQ", 2**32 - 1, 0, 0, 0) + b"four"
-    with pytest.raises(ValueError, match=r"28 bytes claims 4294967295 labels"):
+    with pytest.raises(
+        ValueError, match=r"its header states 4294967295 labels, got a record of 28 bytes"
+    ):
         image_labels(lying)
 
 

@@ -442,7 +442,7 @@ def test_columns_with_commas_and_equal_signs_are_written_in_percent_encoding(tab
 
 def test_a_class_too_rare_for_both_splits_can_be_left_out():
     with pytest.raises(
-        UserError, match=r"class other .*rare=drop to skip the rows of such classes"
+        UserError, match=r"class, other, .*rare=drop to skip the rows of such classes"
     ):
         case("rare.csv")
     data = case("rare.csv", rare="drop")
@@ -523,13 +523,17 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
         (PETS, {"label": "kin"}, "no column of t.csv 'kin'; did you mean 'kind'"),
         (PETS, {"label": "3"}, "no column of t.csv '3'"),
         (PETS, {"label": "-4"}, "no column of t.csv '-4'"),
-        (PETS, {"labell": "kind"}, "no option of table 'labell'; did you mean 'label'"),
+        (PETS, {"labell": "kind"}, "no table option 'labell'; did you mean 'label'"),
         (PETS, {"header": "maybe"}, "no value of the option header 'maybe'"),
         (PETS, {"task": "classify"}, "did you mean 'classification'"),
-        (PETS, {"drop": "kind"}, "drop has the label 'kind'"),
+        (PETS, {"drop": "kind"}, "drop: expected columns other than the label, got 'kind'"),
         (PETS, {"drop": "0,1"}, "no column except the label 'kind'"),
         (PETS, {"drop": "size,"}, "no column of t.csv ''"),
-        (PETS, {"categories": "kind", "task": "regression"}, "categories has the label 'kind'"),
+        (
+            PETS,
+            {"categories": "kind", "task": "regression"},
+            "categories: expected columns other than the label, got 'kind'",
+        ),
         (
             PETS,
             {"task": "regression"},
@@ -558,7 +562,7 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
         ("a,y\n1,1\n2,2\n3,x\n4,1\n", {}, "row 4: expected a number in column 'y', got 'x'"),
         ("a,y\n1,u\n2,u\n3,u\n", {}, "only one class, 'u' in column 'y'"),
         ("a,y\n1,1\n2,1\n3,1\n", {}, "only one class, '1' in column 'y'"),
-        ("a,y\n1,u\n2,v\n3,v\n", {}, "class u has 1"),
+        ("a,y\n1,u\n2,v\n3,v\n", {}, "smallest class, u, has 1"),
         (b"a,y\n1,\xff\n", {}, "t.csv is not UTF-8 text: byte 0xff at offset 6"),
         (b"a,y\n1,\0\n", {}, "t.csv is not text: byte 0x00 at offset 6"),
         (PETS.encode("utf-16"), {}, "not UTF-8 text: byte 0xff at offset 0"),
@@ -728,9 +732,17 @@ def test_two_columns_of_one_name_are_told_apart_by_their_order(tmp_path):
         ("1,r,u\n2,g,v\n", {"header": "no", "label": "2"}, "no column 'a', 'c'"),
         ("a,c,y\nten,r,u\n", {}, "row 2: expected a number in column 'a', got 'ten'"),
         ("a,c,y\n1,r,w\n", {}, "row 2: class 'w' of column 'y' is not in the training"),
-        ("a,c,y\n1,r,u\n", {"drop": "a"}, "drop has 'a', which the training used"),
-        ("a,c,y\n1,r,u\n", {"categories": "a"}, "which are numbers in the training"),
-        ("a,c,y\n1,r,u\n", {"task": "regression"}, "the training was classification"),
+        (
+            "a,c,y\n1,r,u\n",
+            {"drop": "a"},
+            "drop: expected columns that training did not use, got 'a'",
+        ),
+        (
+            "a,c,y\n1,r,u\n",
+            {"categories": "a"},
+            "categories: expected columns that were not numbers in training",
+        ),
+        ("a,c,y\n1,r,u\n", {"task": "regression"}, "task: expected classification, as in training"),
         ("a,c,y\n1,r,u\n", {"missing": "-"}, "the training had missing="),
     ],
 )

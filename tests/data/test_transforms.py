@@ -440,7 +440,7 @@ def test_numbers_drawn_for_another_batch_raise_an_error(transform):
     x = images()
     drawn = drawn_for(transform, x)
     for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
-        with pytest.raises(ValueError, match=r"expected drawn of shape \(12, .\), got \(1"):
+        with pytest.raises(ValueError, match=r"drawn to have shape \(12, .\), got \(1"):
             transform.apply(x, other)
 
 
@@ -450,7 +450,7 @@ def test_boxes_drawn_for_larger_images_raise_an_error(transform, wrong):
     x = images()
     drawn = drawn_for(transform, x)
     drawn[3, 1] = wrong
-    with pytest.raises(ValueError, match="got a box that leaves its image"):
+    with pytest.raises(ValueError, match="got one that is partly outside"):
         transform.apply(x, drawn)
 
 

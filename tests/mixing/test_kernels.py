@@ -251,7 +251,7 @@ def test_a_partner_that_is_not_a_row_raises_before_anything_is_written(compiled,
         lambda: compiled.mix(out, x, x, partner, lam),
         lambda: compiled.transposed(out, x, partner, lam),
     ):
-        with pytest.raises(IndexError, match="rows of a batch of 4"):
+        with pytest.raises(IndexError, match="expected row numbers below 4"):
             run()
     assert torch.equal(x, before)
     assert not out.any()

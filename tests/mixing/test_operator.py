@@ -113,7 +113,11 @@ def test_arguments_arrive_unharmed():
         ({"lam": torch.full((5,), 1.5, dtype=torch.float32)}, ValueError, r"from 0 to 1, got 1\.5"),
         ({"lam": torch.full((5,), float("nan"))}, ValueError, "from 0 to 1, got nan"),
         ({"lam": torch.ones(5, dtype=torch.int64)}, TypeError, r"lam\.float\(\)"),
-        ({"partner": torch.tensor([0, 1, 2, 3, 5])}, ValueError, "rows of a batch of 5, got row 5"),
+        (
+            {"partner": torch.tensor([0, 1, 2, 3, 5])},
+            ValueError,
+            "row numbers below 5, the size of the batch, got 5",
+        ),
         ({"partner": torch.tensor([0, 1, 2, 3, -1])}, ValueError, "from 0, got -1"),
         ({"partner": torch.arange(5.0, dtype=torch.float32)}, TypeError, r"partner\.long\(\)"),
         (

@@ -189,7 +189,10 @@ def test_a_pairing_that_returns_too_few_rows_raises_an_error():
     def odd(size, generator=None, *, y=None, features=None):
         return torch.arange(size - 1)
 
-    with pytest.raises(TypeError, match=r"\(4,\) int64 rows, got \(3,\) torch.int64 from function"):
+    with pytest.raises(
+        TypeError,
+        match=r"row numbers of shape \(4,\) and dtype torch.int64, got \(3,\) and torch.int64",
+    ):
         MixUp(1.0, pairing=odd).draw(4)
 
 

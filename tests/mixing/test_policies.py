@@ -411,7 +411,7 @@ class Collate:
         (lambda: CutMix(-1.0), "CutMix: expected alpha from 0 to infinity"),
         (lambda: CutMix(1.0, per="elem"), "CutMix: expected per=.*got 'elem'"),
         (lambda: ResizeMix((0.8, 0.1)), r"\(lowest, highest\) from 0 to 1, got \(0\.8, 0\.1\)"),
-        (lambda: FMix(decay=-1.0), "decay from 0, got -1.0"),
+        (lambda: FMix(decay=-1.0), "a finite decay of 0 or more, got -1.0"),
         (lambda: DirichletMixUp(0.0), "finite alpha above 0, got 0.0"),
         (lambda: DirichletMixUp(1.0, parents=1), "2 parents or more, got 1"),
         (lambda: DirichletMixUp(1.0, per="pair"), "got 'pair'"),

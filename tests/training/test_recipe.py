@@ -231,6 +231,14 @@ def test_a_recipe_may_begin_with_a_byte_order_mark(small_recipe):
     assert read_recipe(str(path)).name == "digits"
 
 
+def test_an_arm_cannot_have_the_name_of_another_entry_of_its_result(small_recipe):
+    path = small_recipe()
+    text = path.read_text()
+    path.write_text(text + '\n[arms.recipe]\ntitle = "another"\npolicy = "none"\n')
+    with pytest.raises(UserError, match=r"arms\.recipe: expected another name than recipe"):
+        read_recipe(str(path))
+
+
 HOSTILE = {
     "dotted": (".".join(["a"] * 50_000) + " = 1", "a line of more than 300 dots"),
     "dotted, quoted": (

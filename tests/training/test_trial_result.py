@@ -101,7 +101,7 @@ def test_an_inconsistent_result_raises_and_says_what_to_do(tmp_path, changes, wo
         read_result(tmp_path, TRIAL, RECIPE)
     assert str(path) in str(refused.value)
     assert words in str(refused.value)
-    assert f"Delete the folder {tmp_path} to train it again" in str(refused.value)
+    assert f"Delete the folder {tmp_path} to train this trial again" in str(refused.value)
 
 
 def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_compared():

@@ -37,17 +37,20 @@ def convert(
 ) -> list[Path]:
     """Write a data set in another format, which follows from the name of the output.
 
-    ``NAME.npz`` is a file for ``load("npz:NAME.npz")``. For ``NAME.rec``, the files are
-    ``NAME_train.rec`` and ``NAME_test.rec``, each with an index, which MXNet reads too, and
-    ``NAME_classes.txt``. Any other name is a folder, with the folders ``train`` and ``test`` and in
-    them one folder per class. Files have temporary names until they are complete.
+    ``NAME.npz`` is a file for ``load("npz:NAME.npz")``. ``NAME.rec`` writes a file for each split,
+    such as ``NAME_train.rec`` and ``NAME_test.rec``, each with an index, which MXNet reads too. The
+    names of the classes go into ``NAME_classes.txt``. Any other name is a folder, with the folders
+    ``train``, ``test`` and, if there is such a split, ``val``. Each of them has one folder per
+    class. Files have temporary names until they are complete.
 
     Args:
         data: the data set. Load it with ``in_memory=0`` to copy encoded images byte for byte.
         out: path of the output.
-        encoding: of images in records and folders. ``"same"`` keeps the bytes of encoded images
-            and writes pixels as PNG, which is lossless; ``"raw"`` writes pixels, in records only.
-        quality: of JPEG, 1 to 100. Colors have half the resolution, as in MXNet and OpenCV.
+        encoding: the encoding of images in records and folders. ``"same"`` copies the bytes of
+            encoded color images that are not resized, and writes other images as PNG, which is
+            lossless. ``"raw"`` writes pixels, in records only.
+        quality: quality of JPEG, from 1 to 100. Colors have half the resolution, as in MXNet and
+            OpenCV.
         progress: called with the split, the number of examples written, and their total.
         skipped: called with the split and a sentence for each example that cannot be read.
 
@@ -76,7 +79,8 @@ def convert(
         return writer.records()
     if encoding == "raw":
         raise UserError(
-            f"{out}: a folder holds encoded images. Use png, or NAME.rec for raw pixels."
+            f"{out}: expected encoded images, since the output is a folder, got --encoding raw. "
+            "Choose --encoding png, or write to NAME.rec."
         )
     return [writer.folder()]
 

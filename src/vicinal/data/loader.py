@@ -268,8 +268,8 @@ class _Reader:
         for count in range(1, len(tasks) + 1):
             if run != self._run:  # the processes read another epoch now
                 raise ValueError(
-                    "another epoch of this Loader has begun, and a split in files is read for one "
-                    "epoch at a time. Use a second Loader for it."
+                    "Loader: expected one epoch at a time, since the split is read from files, but "
+                    "another epoch has begun. Use a second Loader for the other epoch."
                 )
             with dead_workers_named():
                 read = next(batches)

@@ -73,11 +73,12 @@ class Statistics(NamedTuple):
     """Statistics of the inputs of a split.
 
     Args:
-        examples: how many were read.
-        mean: ``(channels,)`` float64, or ``(features,)``.
-        std: likewise, dividing by the number of values.
-        lowest: of all values.
-        highest: of all values.
+        examples: how many examples were read.
+        mean: mean of each channel ``(channels,)`` or feature ``(features,)``, in float64.
+        std: standard deviation, of the same shape; the sum of squares is divided by the number of
+            values, not by one less.
+        lowest: the lowest of all values.
+        highest: the highest of all values.
     """
 
     examples: int
@@ -88,12 +89,12 @@ class Statistics(NamedTuple):
 
 
 def statistics(split: Split) -> Statistics:
-    """Return statistics of all inputs in memory, or of a sample of inputs in files.
+    """Return statistics of the inputs of a split, or of a sample if the inputs are in files.
 
     The sample consists of evenly spaced examples, at most 10,000 and at most 1 GiB.
 
     Args:
-        split: with inputs ``(n, channels, ...)`` or ``(n, features)``.
+        split: a split with inputs ``(n, channels, ...)`` or ``(n, features)``.
 
     Example:
         >>> found = statistics(Split(torch.tensor([[[0.0, 4.0]]]), torch.zeros(1)))

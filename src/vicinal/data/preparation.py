@@ -51,15 +51,15 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
 
 
 def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -> DataSet:
-    """Return the data set with its preparation, or the given one if there is one.
+    """Return the data set with the given preparation, or with its own if none is given.
 
     Args:
         data: as its source loaded it, with the options of ``with_preparation``.
         spec: the source.
-        preparation: of the training, or None.
+        preparation: the one that was used for training, or None.
 
     Raises:
-        UserError: if the inputs are not what this preparation makes.
+        UserError: if this preparation would make other inputs.
     """
     if _is_table(spec):  # it made its own preparation
         return data

@@ -66,20 +66,20 @@ def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -
     Example:
         >>> check_options("rec", {"sise": "32"}, ["size", "channels"])
         Traceback (most recent call last):
-        vicinal.errors.UserError: there is no option of rec 'sise'; did you mean 'size'? ...
+        vicinal.errors.UserError: there is no rec option 'sise'; did you mean 'size'? ...
     """
     names = list(known)
     for option in options:
         if option not in names:
             if not names:
                 raise UserError(f"{name} has no options, got {option!r}. Remove it.")
-            raise UserError(unknown(f"option of {name}", option, names))
+            raise UserError(unknown(f"{name} option", option, names))
 
 
 def existing(where: str, root: Path, *, what: str) -> Path:
-    """Return an existing path, which is relative to the root or to the working directory.
+    """Return the path of an existing file or folder, in the root or in the working directory.
 
-    If there is neither, percent-encoding is decoded and the path looked up again.
+    If neither of them has it, percent-encoded characters are decoded, and it is looked up again.
 
     Raises:
         UserError: if there is no such path.
@@ -93,7 +93,9 @@ def existing(where: str, root: Path, *, what: str) -> Path:
             if candidate.exists():
                 return candidate
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where!r} cannot be the path of a {what} ({error})") from error
+        raise UserError(
+            f"{where!r} cannot be the path of a {what} ({error}). Check the path."
+        ) from error
     also = "" if path.is_absolute() else f", nor under {root}"
     raise UserError(f"there is no {what} {where}{also}. Check the path.")
 

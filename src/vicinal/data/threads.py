@@ -8,10 +8,10 @@ import torch
 
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Run with ``count`` CPU threads, or with the current number if None; then restore it.
+    """Run with ``count`` CPU threads, then restore the earlier number; None changes nothing.
 
-    Small operations, and operations next to busy processes, are faster in one thread: several wait
-    for each other, and the slowest may share its core.
+    Small operations are faster in one thread, since several threads have to wait for each other.
+    So are operations next to busy processes, since one of the threads may have to share its core.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)

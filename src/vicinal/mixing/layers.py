@@ -153,7 +153,10 @@ class MixedInside(nn.Module):
         """Run the model while it is compiled, when hooks can be called but not registered."""
         now = self._compiled
         if now.plan is not None:  # only possible in uncompiled code after a graph break
-            raise RuntimeError("a compiled MixedInside with graph breaks is already running.")
+            raise RuntimeError(
+                "MixedInside: expected one forward pass at a time, since the compiled model has "
+                "graph breaks, got a second one. Wait until the first one ends."
+            )
         now.plan, now.layer, now.runs = plan, at, 0
         try:
             output = self.model(*args, **kwargs)
@@ -241,7 +244,7 @@ class MixUpLayer(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix ``(batch, ...)`` and targets ``(batch, ...)``; see ``Plan.mix``, ``Plan.targets``.
+        """Mix inputs and targets, each ``(batch, ...)``; see ``Plan.mix`` and ``Plan.targets``.
 
         A policy that draws a region takes ``x`` as ``(batch, channels, *sizes)``.
         """

@@ -37,7 +37,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
     * The mean is over examples (over elements, if the criterion returns several per example).
       With class weights, PyTorch divides by the sum of the weights instead, but only for integer
-      labels, so its results for integer and soft labels differ. Here weights only multiply.
+      labels, so its results for integer and soft labels differ. Here, the mean
+      stays over examples, and class weights only multiply their losses.
     * If one side of a blend has the ignored class, the others get its share. If all have it, the
       element is not counted. ``ignore_index`` is read from an ``nn.CrossEntropyLoss`` or
       ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
@@ -286,16 +287,17 @@ def _as_numbers(y: Tensor, output: Tensor) -> Tensor:
     if y.dtype == torch.bool:
         return y.to(output.dtype)
     raise TypeError(
-        f"y: expected a floating-point type or bool, since it has the shape of the output, "
-        f"{tuple(y.shape)}, got {y.dtype}. Call y.float()."
+        f"y: expected a floating-point type or bool, got {y.dtype}. y has the shape of the output, "
+        f"{tuple(y.shape)}, so it is compared with it number by number. Call y.float()."
     )
 
 
 def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tensor) -> Tensor:
     if y.dtype.is_floating_point and {y.shape, output.shape} == {(len(y),), (len(y), 1)}:
         raise ValueError(
-            f"output: expected the shape of y, {tuple(y.shape)}, since PyTorch would compare all "
-            f"pairs, got {tuple(output.shape)}. Call output.reshape(y.shape)."
+            f"output: expected the shape of y, {tuple(y.shape)}, got {tuple(output.shape)}. With "
+            "these shapes, PyTorch would compare each output with all targets. Call "
+            "output.reshape(y.shape)."
         )
     loss = each(output, y)
     if loss.dim() == 0 or len(loss) != len(output):

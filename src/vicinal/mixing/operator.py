@@ -140,7 +140,10 @@ def check_shares(partner: Tensor, lam: Tensor) -> int | None:
     if not lam.dtype.is_floating_point:
         raise TypeError(f"lam: expected a floating-point type, got {lam.dtype}. Call lam.float().")
     if partner.dim() != 1:
-        raise ValueError(f"partner: expected shape (batch,), got {tuple(partner.shape)}.")
+        raise ValueError(
+            f"partner: expected one row index per example, of shape (batch,), got shape "
+            f"{tuple(partner.shape)}. Pass a tensor with one dimension."
+        )
     if lam.shape != partner.shape:
         raise ValueError(
             f"lam: expected one share per example, ({len(partner)},), got {tuple(lam.shape)}. "
@@ -160,7 +163,11 @@ def check_shares(partner: Tensor, lam: Tensor) -> int | None:
 
 
 def check_batch(name: str, x: Tensor, other: Tensor | None, size: int, rows: int | None) -> None:
-    """Raise unless ``x`` has ``size`` rows, and ``other`` fits it and has ``rows`` rows or more."""
+    """Raise unless ``x`` has ``size`` rows, and ``other`` has its type and at least ``rows`` rows.
+
+    Without ``other``, ``x`` itself has to have at least ``rows`` rows. The rows of both have the
+    same shape.
+    """
     if x.shape[:1] != (size,):
         raise ValueError(
             f"{name}: expected a batch of {size}, the size of the plan, got shape "
@@ -176,8 +183,8 @@ def check_batch(name: str, x: Tensor, other: Tensor | None, size: int, rows: int
         )
     if rows is not None and rows > source.shape[0]:
         raise ValueError(
-            f"partner: expected rows of a batch of {source.shape[0]}, got row {rows - 1}. If the "
-            f"partners come from another batch, pass its {name} as other."
+            f"partner: expected row numbers below {source.shape[0]}, the size of the batch, got "
+            f"{rows - 1}. If the partners come from another batch, pass its {name} as other."
         )
 
 

@@ -27,7 +27,10 @@ def is_plain(values: Tensor) -> bool:
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:
-    """Return whether torch.func or forward-mode differentiation has to see plain PyTorch."""
+    """Return whether a torch.func transform or forward-mode differentiation is in use.
+
+    Both need PyTorch's own operations instead of vicinal's operator.
+    """
     if torch._C._are_functorch_transforms_active():
         return True
     return not torch.compiler.is_compiling() and has_tangent(*tensors)

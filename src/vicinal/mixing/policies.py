@@ -71,9 +71,9 @@ class MixUp(DrawsPlans):
         mix_rate: fraction of the batch that is mixed, in ``[0, 1]``: the first
             ``round(mix_rate * size)`` rows are blended with each other, and the others stay
             unchanged. Loaders shuffle, so the first rows are a random choice.
-        per: which rows have the same lam: the whole ``"batch"`` (as in the paper's code), each
-            ``"pair"`` of rows that are each other's partners (for pairings that make pairs, such as
-            ``Reverse``; other rows have a lam of their own), or each ``"example"`` has its own.
+        per: which rows have the same lam. ``"batch"``: all rows, as in the paper's code.
+            ``"pair"``: two rows that are each other's partners, for pairings that make pairs, such
+            as ``Reverse``; other rows have a lam of their own. ``"example"``: each row has its own.
         pairing: the rule that chooses the partners.
         keep_larger: whether an example always keeps the larger share: lam becomes
             ``max(lam, 1 - lam)``, and is never below one half.

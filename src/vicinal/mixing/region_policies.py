@@ -183,7 +183,7 @@ class FMix(_DrawsRegions):
     def __post_init__(self) -> None:
         """Check the settings."""
         if not 0 <= self.decay < math.inf:
-            raise ValueError(f"FMix: expected decay from 0, got {self.decay}.")
+            raise ValueError(f"FMix: expected a finite decay of 0 or more, got {self.decay}.")
         super().__post_init__()
 
     def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:

@@ -52,8 +52,8 @@ def has_region_size(region: Tensor, values: Tensor) -> bool:
 def is_mask(y: Tensor, region: Tensor) -> bool:
     """Return whether targets have a value for each pixel of the region.
 
-    Floating-point and boolean targets of two dimensions are ``(batch, classes)``, even if there are
-    as many classes as steps of a signal.
+    Floating-point and boolean targets with two dimensions are never masks: they are taken as
+    ``(batch, classes)``, even if the second size is that of the region.
 
     Raises:
         ValueError: if they are a mask of a different size.

@@ -28,9 +28,9 @@ def raise_on_call(policy: object, *_args: Any, **_kwargs: Any) -> NoReturn:
     """Raise an error that explains ``draw``: the ``__call__`` of policies."""
     name = type(policy).__name__
     raise TypeError(
-        f"{name} draws plans and is not called: plan = policy.draw(len(x)), then plan.mix(x) and "
-        f"plan.loss(criterion, output, y). For x, y = layer(x, y) use MixUpLayer({name}(...), "
-        "num_classes=...)."
+        f"{name} cannot be called. Draw a plan with plan = policy.draw(len(x)), then call "
+        f"plan.mix(x) and plan.loss(criterion, output, y). For x, y = layer(x, y), use "
+        f"MixUpLayer({name}(...), num_classes=...)."
     )
 
 
@@ -149,8 +149,8 @@ def draw_partners(pairing: Pairing, mix_rate: float, request: Request) -> tuple[
     partner = pairing(mixed, request.generator, y=y, features=features)
     if partner.shape != (mixed,) or partner.dtype != torch.int64:
         raise TypeError(
-            f"pairing: expected ({mixed},) int64 rows, got {tuple(partner.shape)} {partner.dtype} "
-            f"from {type(pairing).__name__}."
+            f"pairing: expected {type(pairing).__name__} to return row numbers of shape ({mixed},) "
+            f"and dtype torch.int64, got {tuple(partner.shape)} and {partner.dtype}."
         )
     return torch.cat([partner.to(CPU), own[mixed:]]), mixed
 

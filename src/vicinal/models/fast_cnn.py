@@ -16,12 +16,12 @@ class FastCNN(nn.Module):
     """Whitened 2x2 patches, three blocks of two 3x3 convolutions, and global max pooling.
 
     Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (https://arxiv.org/abs/2404.00498),
-    with the head of its author's later code: its initial weights have std ``1 / HEAD``, and the
-    logits are its outputs times ``HEAD`` over the number of its inputs. The first convolution (2x2,
-    no padding, eight filters for each input channel) is frozen: ``whiten_by`` computes it from
-    inputs, and until then it has PyTorch's default initialization. Its bias is trained. The 3x3
-    convolutions start as the identity on as many channels as they have inputs. Batch norms learn
-    only a bias and use a momentum of 0.4.
+    with the last layer of its author's later code: the initial weights of this layer have std
+    ``1 / HEAD``, and its outputs are multiplied by ``HEAD`` and divided by its number of inputs.
+    The first convolution (2x2, no padding, eight filters for each input channel) trains only its
+    bias. ``whiten_by`` computes its filters from inputs; until then they have PyTorch's default
+    initialization. Each 3x3 convolution starts as the identity on the channels of its input. Batch
+    norms learn only a bias and use a momentum of 0.4.
 
     Args:
         shape: of one example, (channels, height, width), at least 9x9 pixels.
@@ -84,8 +84,8 @@ class FastCNN(nn.Module):
         if not (fits and x.is_floating_point()):
             raise ValueError(
                 f"whiten_by expects normalized inputs of shape (n, {channels}, height, width) with "
-                f"at least 2x2 pixels, got {tuple(x.shape)}, {x.dtype}. Pass some of the training "
-                "inputs as the network gets them."
+                f"at least 2x2 pixels, got shape {tuple(x.shape)} and type {x.dtype}. Pass some of "
+                "the training inputs, normalized as for training."
             )
         size, count = 4 * channels, 0
         moments = torch.zeros(size, size, dtype=torch.float64)

@@ -11,11 +11,11 @@ from vicinal.models.weights import initialize
 class ResNet(nn.Module):
     """ResNet with bottlenecks, and ResNeXt, for ImageNet.
 
-    He et al., "Deep Residual Learning" (https://arxiv.org/abs/1512.03385), with the stride at the
-    3x3 convolution, as is common since; groups as in Xie et al. (https://arxiv.org/abs/1611.05431).
-    A 7x7 convolution with stride 2, max pooling, four stages, global average pooling, and a linear
-    layer. The last batch norm of each unit starts with weight zero (Goyal et al.,
-    https://arxiv.org/abs/1706.02677).
+    From He et al., "Deep Residual Learning" (https://arxiv.org/abs/1512.03385), but with the stride
+    at the 3x3 convolution, as has become common. Groups are those of Xie et al.
+    (https://arxiv.org/abs/1611.05431). The network is a 7x7 convolution with stride 2, max pooling,
+    four stages, global average pooling, and a linear layer. The last batch norm of each unit starts
+    with weight zero (Goyal et al., https://arxiv.org/abs/1706.02677).
 
     Args:
         shape: of one example, (channels, height, width).

@@ -53,7 +53,7 @@ def run_show(
     size: int = 6,
     out: Path = Path("mixed.svg"),
 ) -> dict[str, Any]:
-    """Draw digits, their partners, and their blends by each policy, into a file.
+    """Make a figure of digits, their partners, and their blends by each policy, in a file.
 
     Args:
         policies: names of ``POLICIES``; all of them by default.
@@ -63,8 +63,9 @@ def run_show(
         out: the file, ending in .svg.
 
     Returns:
-        ``file``, and ``rows``: for each policy its name, and for each example ``lam``, the ``own``
-        class, and lists with the class and the share of each ``partner``.
+        A dict with ``file`` and ``rows``. There is one row for each policy: its name, ``policy``,
+        and lists with an entry for each example: ``lam``, the class ``own``, and the classes
+        ``partner`` and the shares ``share`` of its partners.
 
     Raises:
         UserError: if an argument is invalid, or the file cannot be written.

@@ -61,7 +61,7 @@ def published_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
 
 
 def split_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
-    """Return the table of the splits; its rows are empty if results did not record their data."""
+    """Return the table of the splits, without rows if the results did not record their data."""
     data = summary.get("data", {})
     rows = []
     for name, text in (("train", "training"), ("validation", "validation"), ("test", "test")):

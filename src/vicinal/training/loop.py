@@ -36,8 +36,8 @@ class Learner:
 
     Args:
         model: the network itself.
-        network: runs it in training: with mixing inside, and wrapped by Fabric.
-        optimizers: wrapped by Fabric.
+        network: the model as it is run in training, with mixing inside and wrapped by Fabric.
+        optimizers: the optimizers, wrapped by Fabric.
         average: the moving average of the weights, if there is one.
         settings: how it is trained.
         fabric: device, precision and processes.
@@ -148,8 +148,8 @@ def make_learner(
     )
     if learner.sharded and average is not None:
         raise UserError(
-            "training.ema_decay: expected whole weights, got the strategy fsdp, which shards "
-            "them. Choose ddp."
+            "training.ema_decay: expected --strategy ddp, which keeps all weights on each device, "
+            "got fsdp, which shards them. Choose ddp, or remove ema_decay."
         )
     return learner
 
@@ -171,16 +171,17 @@ def train(
 
     Args:
         learner: the network, new or restored.
-        loader: of floating point inputs and int64 targets, on the device of the learner. An
+        loader: yields floating-point inputs and int64 targets, on the device of the learner. An
             optimizer step takes ``accumulation_steps`` of its batches.
-        seed: of this training.
+        seed: the seed of this training.
         start: where to resume.
-        should_stop: is called after each step; if it returns true, the progress is yielded within
-            the epoch.
-        log: reports to the user.
+        should_stop: is called after each optimizer step but the last one of an epoch. If it returns
+            true, the progress is yielded there. With several processes, it is called less often.
+        log: is called with messages for the user.
 
     Yields:
-        The progress, always the same object: after each epoch, and where ``should_stop`` is true.
+        The progress after each epoch, and after each step where ``should_stop`` returns true. It
+        is always the same object.
 
     Raises:
         TrialError: if the loss is not finite.

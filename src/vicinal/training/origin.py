@@ -108,8 +108,8 @@ def data_facts(data: DataSet) -> dict[str, Any]:
     """Return the counts, classes and hashes of a data set, as plain values for JSON.
 
     The hash of a split covers its targets and inputs as they were read. For inputs that stay in
-    files it covers ``SAMPLE`` evenly spaced examples, and the ``identity`` of each (such as its
-    name and size), where the source has one. Notes are recorded, but not compared.
+    files it covers at most ``SAMPLE`` evenly spaced inputs, and the ``identity`` of every example
+    (such as its name and size), where the source has one. Notes are recorded, but not compared.
 
     Example:
         >>> from vicinal.data import load

@@ -219,7 +219,10 @@ def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Modu
 def _targets_as(known: tuple[str, ...], classes: tuple[str, ...], targets: Tensor) -> Tensor:
     """Return targets as indices of the classes of the network."""
     if not classes:
-        raise UserError("expected data with classes, got real-valued targets. Choose other data.")
+        raise UserError(
+            "--data: expected a data set with classes, since the network is a classifier, got "
+            "real-valued targets. Choose another data set."
+        )
     missing = [name for name in classes if name not in known]
     if missing:
         raise UserError(

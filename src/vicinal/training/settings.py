@@ -324,6 +324,12 @@ class Recipe(Settings):
         ]
         if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
             problems.append(".corrupted_labels: expected different fractions, got one twice.")
+        # A result records the settings of its arm under the name of the arm, next to these names.
+        problems += [
+            f".arms.{name}: expected another name than {name}, which has a meaning in results."
+            for name in arms
+            if name in {"arm", "corrupted", "recipe", "seed", "training"}
+        ]
         if len({arm.title for arm in arms.values()}) < len(arms):
             problems.append(".arms: expected a different title for each arm, got one twice.")
         layers = mixing_layers(network)

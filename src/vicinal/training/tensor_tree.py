@@ -43,10 +43,10 @@ def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """Read a file of ``write_tree``.
+    """Read a file that ``write_tree`` wrote.
 
     Raises:
-        UserError: if the file does not exist, is damaged, or is no such file.
+        UserError: if the file does not exist, is damaged, or was not written by ``write_tree``.
     """
     if path.is_dir():
         raise UserError(f"{path}: expected a file, got a folder. Try {path / WEIGHTS}.")

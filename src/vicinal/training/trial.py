@@ -64,13 +64,14 @@ def run_trial(
     their differences are paired. An interrupted trial resumes from its last state.
 
     Args:
-        recipe: of the study.
-        trial: one of its trials.
+        recipe: the recipe of the study.
+        trial: one of the trials of the study.
         data: the data set of the recipe.
-        folder: of this trial.
-        fabric: by default one device, as the recipe chooses it.
-        callbacks: what is called while it runs.
-        expected: the origin of the other trials of the study, which has to be that of this one.
+        folder: the folder of this trial.
+        fabric: devices and processes; by default the one device that the recipe chooses.
+        callbacks: functions to call while the trial runs.
+        expected: data, code and versions of the other trials of the study, which this trial has to
+            share.
 
     Raises:
         TrialError: if the training diverges, or memory runs out.

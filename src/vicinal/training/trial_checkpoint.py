@@ -160,7 +160,8 @@ class TrialCheckpointer:
         if not same:
             raise UserError(
                 f"{self.folder}: the folder was moved or deleted during the training. If it was "
-                "moved, resume with its new path as --out (train: also --resume)."
+                "moved, run the command again with its new path as --out. For vicinal train, also "
+                "pass --resume."
             )
 
     def _write_derived_files(self, progress: TrialProgress) -> None:

@@ -67,9 +67,9 @@ _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 class EpochRow(NamedTuple):
     """The metrics of an epoch. Losses are in nats; ``memorized`` and accuracies are fractions.
 
-    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the minimized loss, that
-    of blended batches if the arm mixes. ``memorized`` is None if no label is wrong. ``seconds`` is
-    the time since the trial began, with evaluation.
+    ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that is
+    minimized: the loss of blended batches, if the arm mixes. ``memorized`` is None if no label is
+    wrong. ``seconds`` is the time since the trial began, including evaluation.
     """
 
     epoch: int
@@ -205,7 +205,7 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         wrong = _disagreement(result, rows, trial, recipe)
     if wrong:
         raise UserError(
-            f"{path} is invalid ({wrong}). Delete the folder {folder} to train it again."
+            f"{path} is invalid ({wrong}). Delete the folder {folder} to train this trial again."
         )
     return result
 
@@ -243,6 +243,6 @@ def read_metrics(folder: Path) -> list[EpochRow]:
             raise ValueError("expected all epochs from 1 on")
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is missing or damaged. Delete its folder to train it again."
+            f"{path} is missing or damaged. Delete its folder to train this trial again."
         ) from error
     return read

@@ -24,8 +24,8 @@ def check_claim(where: object, claimed: int, stored: int, max_bytes: int) -> Non
         )
     if claimed > max_bytes:
         raise UserError(
-            f"{where}: expected at most {max_bytes} bytes in memory (max_bytes), got {claimed}. "
-            "Raise max_bytes if the file is genuine."
+            f"{where}: expected at most {max_bytes} bytes in memory (max_bytes), got {claimed}. If "
+            "you trust the file, raise max_bytes (--max-bytes)."
         )
 
 

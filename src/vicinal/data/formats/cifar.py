@@ -123,7 +123,9 @@ def _read_folder(path: Path, known: _Archive, max_bytes: int) -> Iterator[tuple[
             check_claim(path / member, size, size, max_bytes)
             yield member, (path / member).read_bytes()
         except OSError as error:
-            raise UserError(f"{path / member} cannot be read: {error.strerror}.") from error
+            raise UserError(
+                f"{path / member} cannot be read: {error.strerror}. Check the path and permissions."
+            ) from error
 
 
 def _read_archive(path: Path, known: _Archive, max_bytes: int) -> Iterator[tuple[str, bytes]]:
@@ -176,4 +178,6 @@ def _batch(batch: Mapping[Any, Any], where: str, key: bytes) -> tuple[np.ndarray
 
 def _not_cifar(where: str, expected: str, got: Any) -> UserError:
     kind = f"{type(got).__name__} {getattr(got, 'shape', '')}".rstrip()
-    return UserError(f"{where}: expected {expected} as in CIFAR's files, got {kind}.")
+    return UserError(
+        f"{where}: expected {expected}, as in CIFAR's files, got {kind}. Download the files again."
+    )

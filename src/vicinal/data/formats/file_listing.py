@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 
 def splits_by_name(named: Mapping[str, T]) -> dict[str, T]:
-    """Return the splits among things by their names; validation is the test split if it is alone.
+    """Return the entries whose names are those of splits, by split.
+
+    Without a test split, the validation split becomes the test split.
 
     Example:
         >>> splits_by_name({"training": 1, "val": 2, "masks": 3})

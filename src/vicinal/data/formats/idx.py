@@ -107,7 +107,8 @@ def _mapping(path: Path) -> dict[int, str]:
         return {}
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: expected a label from 0 to 255 and codes of characters per line ({error})."
+            f"{path}: expected lines such as '10 65', a label from 0 to 255 and the codes of its "
+            f"characters, got another line ({error}). Download it again."
         ) from error
 
 
@@ -180,7 +181,10 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
             kind, dimensions = struct.unpack(">3sB", file.read(4))
             if kind != _UBYTES or not 1 <= dimensions <= 4:
                 begin = f"0x{kind.hex()}{dimensions:02x}"
-                raise ValueError(f"expected unsigned bytes in IDX format, got a file with {begin}")
+                raise ValueError(
+                    f"expected a file of unsigned bytes in IDX format, which begins with "
+                    f"0x00000801 to 0x00000804, got one that begins with {begin}"
+                )
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             check_claim(path, math.prod(shape), path.stat().st_size, max_bytes)
             return read_rest(file, math.prod(shape)).reshape(shape)

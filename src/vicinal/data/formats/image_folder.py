@@ -129,8 +129,8 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     if found and (missing := [name for name in ("train", "test") if name not in found]):
         there = ", ".join(path.name for path in found.values())
         raise UserError(
-            f"{root}: expected folders train and test (or val), got {there}. {missing[0]}=FOLDER "
-            "names another."
+            f"{root}: expected folders train and test (or val), got {there}. To use a folder of "
+            f"another name, pass {missing[0]}=FOLDER."
         )
     return found
 

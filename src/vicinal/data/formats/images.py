@@ -198,7 +198,7 @@ def to_pixels(
     """Convert a Pillow image of any mode to ``(height, width, channels)`` uint8.
 
     It is turned upright and fitted to the size in ``options``. ``stored_size`` is its size in the
-    file, if it was decoded at another one.
+    file, if it was decoded at a different size.
 
     Raises:
         UserError: if it has 32 bits per channel.

@@ -17,12 +17,12 @@ def rows_with_known_labels(
     skipped: SkippedExamples,
     hint: str = "",
 ) -> np.ndarray:
-    """Return the rows whose label is known, and raise an error for the others or skip them.
+    """Return the rows whose label is known; the others are skipped or raise an error.
 
-    ``where`` names the file and place of a row, and ``hint`` what to try, for errors.
+    Errors name the file and place of a row by ``where``, and what to try by ``hint``.
 
     Raises:
-        UserError: if no row is left.
+        UserError: if a label is unknown and is not skipped, or if no row is left.
     """
     fits = np.isin(labels, known)
     for row in np.flatnonzero(~fits).tolist():

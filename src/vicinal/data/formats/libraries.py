@@ -185,7 +185,11 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
         chosen["train"] = "train" if "train" in left else found[0]
     chosen = splits_by_name({word: word for word in left if word in SPLIT_NAMES} | chosen)
     if len(set(chosen.values())) < len(chosen):
-        raise UserError(f"{name}: train, test and validation have to be different splits.")
+        got = ", ".join(f"{split}={word}" for split, word in chosen.items())
+        raise UserError(
+            f"{name}: expected different splits for train, test and validation, got {got}. Name "
+            "another split."
+        )
     return chosen
 
 

@@ -90,7 +90,10 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
     regression = choice("task", options, ("classification", "regression")) == "regression"
     raw = shape_option("raw", options)
     if raw is not None and (unused := sorted(set(IMAGE_OPTIONS) & options.keys())):
-        raise UserError(f"rec: {unused[0]} is for encoded images, and raw= is for raw ones.")
+        raise UserError(
+            f"rec: {unused[0]} is for encoded images and cannot be used together with raw. Remove "
+            "one of the two options."
+        )
     files: dict[str, LabeledFiles] = {}
     width = 0
     for split, path in zip(("train", "test", "validation"), paths, strict=False):

@@ -44,8 +44,9 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
         if "classes" not in arrays:
             if count > len(targets):
                 raise UserError(
-                    f"{path}: expected labels below the number of examples, {len(targets)}, in "
-                    f"train_labels, got {count - 1}. Name the classes in an array classes."
+                    f"{path}, train_labels: expected labels below {len(targets)}, the number of "
+                    f"examples, got {count - 1}. If there are so many classes, add an array "
+                    "'classes' with their names."
                 )
             notes.append(Note(f"the classes have no names; they are numbered 0 to {count - 1}"))
         known = arrays.get("classes", np.arange(count).astype(str))
@@ -60,8 +61,8 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
             kind, expected = ((x.dtype, tuple(x.shape[1:])) for x in (found, first))
             if kind != expected:
                 raise UserError(
-                    f"{path}: expected {what} of {name} like those of train, {expected}, got "
-                    f"{kind}."
+                    f"{path}, {name}: expected {what} with the dtype and shape of those in train, "
+                    f"{expected}, got {kind}. Save both with the same dtype and shape."
                 )
         if targets.dtype != np.int64:
             splits[name] = Split(own, torch.from_numpy(labels))
@@ -108,7 +109,9 @@ def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]
     except UserError:
         raise
     except Exception as error:  # zipfile and NumPy raise errors of every kind
-        raise UserError(f"{path}: expected an npz file, got a damaged one ({error}).") from error
+        raise UserError(
+            f"{path}: expected an npz file, got a damaged one ({error}). Save it again."
+        ) from error
     return arrays, unused
 
 
@@ -141,8 +144,9 @@ def _arrays_of(
         images = values[..., None] if values.ndim == 3 else values
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in {1, 3}:
             raise UserError(
-                f"{path}: expected {name}_{kind} uint8 (n, height, width, 1 or 3), got "
-                f"{values.dtype} {values.shape}."
+                f"{path}: expected {name}_{kind} of type uint8 and shape (n, height, width) or "
+                f"(n, height, width, channels) with 1 or 3 channels, got type {values.dtype} and "
+                f"shape {values.shape}. Convert the array."
             )
         inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     else:

@@ -81,7 +81,7 @@ class RecordFile:
                 yield begin, length if kind == _WHOLE else -1
             offset += _FRAME.size + _padded(length)
         if inside or offset > self._size:
-            raise self._broken(self._size, "the end of the file in a record")
+            raise self._broken(self._size, "the end of the file inside a record")
 
     def read(self, offset: int, length: int, count: int = _LONGEST) -> bytes:
         """Return the payload of a record that ``scan`` found, or its first ``count`` bytes.
@@ -94,7 +94,7 @@ class RecordFile:
         count = min(count, length)
         data = os.pread(self._file, _FRAME.size + count, offset)
         if len(data) < _FRAME.size + count or _FRAME.unpack_from(data) != (MAGIC, length):
-            raise self._broken(offset, "other bytes")
+            raise self._broken(offset, "bytes that were changed since it was opened")
         return data[_FRAME.size :]
 
     def _read_parts(self, offset: int) -> bytes:
@@ -118,13 +118,15 @@ class RecordFile:
             raise self._broken(offset, f"a record of the unknown kind {kind}")
         left = self._size - offset - _FRAME.size
         if length > left:
-            raise self._broken(offset, f"a record of {length} bytes, of which the file has {left}")
+            raise self._broken(
+                offset, f"a record of {length} bytes, but only {left} bytes are left in the file"
+            )
         return kind, length
 
     def _broken(self, offset: int, found: str) -> UserError:
         return UserError(
             f"{self.path}, byte {offset}: expected a RecordIO record, got {found}. The file is "
-            "damaged, incomplete or of another format."
+            "damaged, incomplete or of another format. Download or write it again."
         )
 
 
@@ -142,7 +144,10 @@ def write_record(file: BinaryIO, payload: bytes) -> None:
         UserError: if the payload has 512 MiB or more.
     """
     if len(payload) > _LONGEST:
-        raise UserError(f"expected a record of at most {_LONGEST} bytes, got {len(payload)}.")
+        raise UserError(
+            f"RecordIO: expected a record of at most {_LONGEST} bytes, got {len(payload)}. Make "
+            "the image smaller, or write to a folder instead."
+        )
     words = np.frombuffer(payload, "<u4", len(payload) // 4)
     cuts = (4 * np.flatnonzero(words == MAGIC)).tolist()
     kinds = [_FIRST, *[_MIDDLE] * (len(cuts) - 1), _LAST] if cuts else [_WHOLE]
@@ -157,7 +162,8 @@ def read_index(path: Path) -> np.ndarray:
     """Return the offsets that an index file lists, ``(n,)`` int64, in its own order.
 
     Raises:
-        UserError: if a line is not a key, a tab and an offset, or a key or an offset comes twice.
+        UserError: if a line does not consist of a key, a tab and an offset, or if two lines have
+            the same key or the same offset.
     """
     try:
         lines = path.read_text("ascii").splitlines()
@@ -211,5 +217,8 @@ def image_labels(head: bytes) -> tuple[np.ndarray, int]:
         return np.array([label], np.float32), HEADER.size
     end = HEADER.size + 4 * count
     if len(head) < end:
-        raise ValueError(f"a record of {len(head)} bytes claims {count} labels")
+        raise ValueError(
+            f"expected {end} bytes or more, since its header states {count} labels, got a record "
+            f"of {len(head)} bytes"
+        )
     return np.frombuffer(head, "<f4", count, HEADER.size).astype(np.float32), end

@@ -96,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
     def spend(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise ValueError("it copies more bytes than it has")
+            raise ValueError("the pickle copies more bytes than it contains")
 
     def _new_array(self, *_: object) -> "_Array":
         array = np.empty(0, np.uint8).view(_Array)

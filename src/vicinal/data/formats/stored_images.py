@@ -133,8 +133,8 @@ def _image(
         return decode(data, options, where=files.name(row), changes=changes)
     if len(data) != math.prod(options.raw):
         raise UserError(
-            f"{files.name(row)}: expected {math.prod(options.raw)} bytes, a raw image of "
-            f"{_sides(options.raw)}, got {len(data)}."
+            f"{files.name(row)}: expected {math.prod(options.raw)} bytes, for raw="
+            f"{_sides(options.raw)}, got {len(data)}. Check the option raw."
         )
     return np.frombuffer(data, np.uint8).reshape(options.raw)
 

@@ -249,7 +249,9 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> bytes | 
     elif data[:4] == b"OggS":
         page = data[data.rfind(b"OggS") :]
         if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-            raise UserError(f"{path}: the last page of this Ogg file is incomplete.")
+            raise UserError(
+                f"{path}: the last page of this Ogg file is incomplete. Copy the whole file again."
+            )
         if not page[5] & 4:
             counts.warn(f"{path} (its last page is not marked as the last, so more may be missing)")
     elif data[:3] == b"ID3" or data[:1] == b"\xff":
@@ -289,7 +291,8 @@ def _check_samples(path: Path, wave: np.ndarray) -> None:
     finite = np.isfinite(wave).all(axis=1)
     if not finite.all():
         raise UserError(
-            f"{path}: sample {int(finite.argmin())} is not a finite number. Save it again."
+            f"{path}: expected finite samples, got nan or infinity at sample "
+            f"{int(finite.argmin())}. Save the recording again."
         )
     loudest = float(np.abs(wave).max())
     if loudest > _LOUDEST:

@@ -50,8 +50,8 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
 def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
     """Return log power by mel band and time: 64 x 101 for a second at 16 kHz.
 
-    Hann windows of 25 ms, padded with zeros to a power of two, every 10 ms, the first centered on
-    the first sample, with zeros around the recording.
+    There is a Hann window of 25 ms every 10 ms, padded with zeros to a power of two. The first one
+    is centered on the first sample; the recording is padded with zeros at both ends.
 
     Args:
         waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
@@ -62,8 +62,8 @@ def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
         ``(b, 1, bands, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms.
 
     Raises:
-        ValueError: if ``waves`` has another number of axes, ``rate`` is below 1,000, or a band
-            has no frequency.
+        ValueError: if ``waves`` does not have two axes, ``rate`` is below 1,000, or a band contains
+            no frequency of the Fourier transform.
 
     Example:
         >>> log_mel(torch.zeros(2, 16000), 16000, bands=40).shape

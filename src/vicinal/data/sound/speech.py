@@ -281,7 +281,9 @@ def _visible_names(folder: Path, litter: Counter[str]) -> list[str]:
     try:
         names = os.listdir(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.") from error
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}. Check the path and permissions."
+        ) from error
     litter.update(name for name in sorted(names) if is_litter(name))
     return [name for name in names if not is_litter(name)]
 
@@ -300,7 +302,9 @@ def _listed_rows(
         except FileNotFoundError:
             continue
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, byte {error.start}: expected UTF-8 text.") from error
+            raise UserError(
+                f"{path}, byte {error.start}: expected UTF-8 text, got others. Save it as UTF-8."
+            ) from error
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         found = set()
@@ -327,7 +331,8 @@ def _check_splits(folder: Path, splits: Mapping[str, Split], classes: Sequence[s
     for name, split in splits.items():
         if not len(split):
             raise UserError(
-                f"{folder}: expected recordings in the {name} split, got none. Check its lists."
+                f"{folder}: expected recordings in the {name} split, got none. Check "
+                "testing_list.txt and validation_list.txt."
                 + "".join(f" {sentence}" for sentence in split.skipped[:1])
             )
     missing = np.flatnonzero(splits["train"].targets.bincount(minlength=len(classes)).numpy() == 0)

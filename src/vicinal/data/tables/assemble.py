@@ -165,14 +165,18 @@ def _check_options(
     numbers = given.numbers.columns
     used = {*numbers, *given.categories.columns}
     if dropped := [table.names[i] for i in drop if table.names[i] in used]:
-        raise UserError(f"drop has {listed(dropped)}, which the training used. Remove it there.")
+        raise UserError(
+            f"drop: expected columns that training did not use, got {listed(dropped)}. Remove them "
+            "from drop."
+        )
     if wrong := [table.names[i] for i in categories if table.names[i] in numbers]:
         raise UserError(
-            f"categories has {listed(wrong)}, which are numbers in the training. Remove it there."
+            f"categories: expected columns that were not numbers in training, got {listed(wrong)}. "
+            "Remove them from categories."
         )
     if task is not None and (task == "classification") != bool(given.classes):
         other = "classification" if given.classes else "regression"
-        raise UserError(f"task={task}: the training was {other}. Remove the option.")
+        raise UserError(f"task: expected {other}, as in training, got {task}. Remove the option.")
 
 
 def _columns_of_training(

@@ -111,7 +111,10 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
         ("categories", index in categories and task == "regression"),
     ):
         if contradicts:
-            raise UserError(f"{option} has the label {first.names[index]!r}. Remove it there.")
+            raise UserError(
+                f"{option}: expected columns other than the label, got {first.names[index]!r}. "
+                f"Remove it from {option}."
+            )
     return assemble(
         tables,
         label=index,

@@ -129,15 +129,16 @@ class CenterCrop:
 class RandomResizedCrop:
     """Cut a box of random area and aspect ratio out of each image, and resize it to a square.
 
-    Szegedy et al., "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), section 6,
-    drawn as in torchvision: area and logarithm of the ratio are uniform, and a box is drawn up to
-    10 times until it fits; then the largest fitting box in the middle is used. Bilinear, without
-    smoothing (torchvision's ``antialias=False``).
+    From Szegedy et al., "Going Deeper with Convolutions" (https://arxiv.org/abs/1409.4842), section
+    6. Boxes are drawn as in torchvision: the area and the logarithm of the ratio are uniform, and
+    up to 10 boxes are drawn until one fits into the image. If none does, it is the largest box in
+    the middle with the allowed ratio that is nearest to the image's. Interpolation is bilinear,
+    without smoothing (torchvision's ``antialias=False``).
 
     Args:
         size: side of the square, in pixels.
         scale: smallest and largest share of the image's area, above 0 and at most 1.
-        ratio: smallest and largest width over height, above 0.
+        ratio: smallest and largest ratio of width to height, above 0.
 
     Raises:
         UserError: if a setting is out of range, or the larger number comes first.
@@ -214,7 +215,7 @@ def _between(ends: tuple[float, float], chance: Tensor) -> Tensor:
 def _check_fits(owner: object, window: tuple[int, int], side: tuple[int, int], pad: int) -> None:
     height, width = side[0] + 2 * pad, side[1] + 2 * pad
     if window[0] > height or window[1] > width:
-        padded = f" with {pad} pixels on each side" if pad else ""
+        padded = f" padded by {pad} pixels on each side" if pad else ""
         raise UserError(
             f"{type(owner).__name__}: expected a window that fits in images of {side[0]} x "
             f"{side[1]}{padded}, got {window[0]} x {window[1]}. Choose a smaller size."
@@ -224,6 +225,6 @@ def _check_fits(owner: object, window: tuple[int, int], side: tuple[int, int], p
 def _check_inside(owner: object, inside: Tensor, x: Tensor) -> None:
     if not inside.all():
         raise ValueError(
-            f"{type(owner).__name__}: expected drawn for images of {x.shape[2]} x {x.shape[3]}, "
-            "got a box that leaves its image. Draw for images of this size."
+            f"{type(owner).__name__}: expected boxes inside images of {x.shape[2]} x {x.shape[3]}, "
+            "got one that is partly outside. Call draw with the shape of these images."
         )

@@ -76,7 +76,8 @@ def _run(name: str, rows: Sequence[Tensor], partner: Tensor, lam: Tensor, *more:
         raise MemoryError("mixing could not allocate memory for the order of the rows.")
     if status == _NO_SUCH_ROW:
         raise IndexError(
-            f"partner: expected rows of a batch of {len(rows[-1])}, got one outside of it."
+            f"partner: expected row numbers below {len(rows[-1])}, the size of the batch, got a "
+            "number outside of it."
         )
 
 
