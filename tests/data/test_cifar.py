@@ -123,7 +123,7 @@ def pickled(value):
         ({"data_batch_2": pickled({})}, r"expected pixels \(n, 3072\) uint8"),
         (
             {"data_batch_2": pickled(batch(2, data=np.zeros((4, 9), np.uint8)))},
-            "pixels .n, 3072. uint8 .*got _Array .4, 9.",
+            "pixels .n, 3072. uint8, .*got _Array .4, 9.",
         ),
         ({"data_batch_2": pickled(batch(2, data=np.zeros((4, 3072))))}, "expected pixels"),
         ({"data_batch_2": pickled(batch(2, labels=[0, 1]))}, "a list of 4 integer labels"),

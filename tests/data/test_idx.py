@@ -69,7 +69,7 @@ GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
         (GOOD[:7], "damaged or incomplete .unpack requires"),
         (GOOD[:-1], "damaged or incomplete .expected 6 bytes after the header, got 5"),
         (GOOD + b"x", "expected 6 bytes after the header, got more"),
-        (idx(np.zeros((2, 2), np.int32), kind=12), "got a file with 0x00000c02"),
+        (idx(np.zeros((2, 2), np.int32), kind=12), "got one that begins with 0x00000c02"),
         (b"\x89PNG\r\n\x1a\n", "expected a file of unsigned bytes in IDX format"),
         (
             struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**32 - 1),

@@ -88,8 +88,8 @@ def test_tables_and_real_values_are_read(tmp_path):
             {"test_images": IMAGES[:2, :3]},
             "test: expected inputs with the dtype and shape of those in train",
         ),
-        ({"train_images": IMAGES.astype(float)}, "train_images uint8 .*, got float64"),
-        ({"train_images": IMAGES[..., :2]}, "uint8 .n, height, width, 1 or 3"),
+        ({"train_images": IMAGES.astype(float)}, "train_images of type uint8 .*, got type float64"),
+        ({"train_images": IMAGES[..., :2]}, "with 1 or 3 channels, got type uint8"),
         ({"classes": np.array([1, 2, 3])}, r"expected strings \(n,\) in classes, got int64 \(3,\)"),
         (
             {"classes": None, "train_labels": np.array([0, 1, 2, 0, 1, 99])},

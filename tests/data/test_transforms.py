@@ -405,7 +405,7 @@ def test_settings_out_of_range_raise_an_error(make, sentence):
         (
             RandomCrop(1, size=12),
             (3, 9, 11),
-            "fits in images of 9 x 11 with 1 pixels .* got 12 x 12",
+            "fits in images of 9 x 11 padded by 1 pixels .* got 12 x 12",
         ),
         (RandomCrop(4), (3, 3, 11), "padding of at most 2 for images of 3 x 11 .*got 4"),
         (RandomCrop(10, size=12), (3, 9, 11), "padding of at most 9 for images of 9 x 11 .*got 10"),

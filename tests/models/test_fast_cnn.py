@@ -144,5 +144,7 @@ def test_constant_inputs_give_finite_filters():
 )
 def test_whitening_by_unsuitable_inputs_raises_an_error(x):
     model = FastCNN((3, 10, 10), 10)
-    with pytest.raises(ValueError, match=r"shape \(n, 3, height, width\).* got \(.*Pass some"):
+    with pytest.raises(
+        ValueError, match=r"shape \(n, 3, height, width\).* got shape \(.*Pass some"
+    ):
         model.whiten_by(x)

@@ -28,7 +28,7 @@ KILLS, EPOCHS = (20, 36) if os.environ.get("VICINAL_SLOW") == "1" else (4, 14)
 """How often a training is killed before it may end, and how many epochs it takes."""
 
 ALL_AT_ONCE = {
-    "data.test_fraction": 0.8,
+    "data.test_fraction": 0.9,
     "training.epochs": EPOCHS,
     "training.optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3},
     "training.ema_decay": 0.9,
