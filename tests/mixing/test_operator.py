@@ -331,7 +331,7 @@ def test_it_compiles_without_a_graph_break_and_once_for_all_plans():
 
 
 def test_a_plan_raises_an_error_for_a_partner_that_is_not_a_row():
-    with pytest.raises(ValueError, match="row numbers below 2, .* got 9"):
+    with pytest.raises(ValueError, match=r"row numbers below 2, .* got 9"):
         Plan(torch.tensor([9, 0]), torch.ones(2, dtype=torch.float32)).mix(
             torch.rand(2, 3, dtype=torch.float32)
         )

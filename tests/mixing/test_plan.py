@@ -213,7 +213,7 @@ def test_a_region_plan_raises_an_error_for_a_partner_that_is_not_a_row():
         torch.full((3,), 0.5, dtype=torch.float32),
         region=torch.ones(1, 2, 2, dtype=torch.float32) > 0,
     )
-    with pytest.raises(ValueError, match="row numbers below 3, .* got 5"):
+    with pytest.raises(ValueError, match=r"row numbers below 3, .* got 5"):
         plan.mix(torch.rand(3, 1, 2, 2, dtype=torch.float32))
 
 
