@@ -82,6 +82,8 @@ def _as_rows(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
     The dimensions of a row are taken in the order that they have in memory, so channels_last is
     viewed too. Return None if there are no such views.
     """
+    if all(one.is_contiguous() for one in tensors):
+        return [one.view(len(one), -1) for one in tensors]
     order = sorted(range(1, tensors[0].dim()), key=tensors[0].stride, reverse=True)
     ordered = [one.permute(0, *order) for one in tensors]
     if not all(one[0].is_contiguous() for one in ordered):

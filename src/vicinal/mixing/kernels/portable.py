@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 2 * 1024 * 1024
+BLOCK = 3 * 1024 * 1024
 """Bytes of the columns of all rows that are mixed together."""
 
 
