@@ -129,7 +129,7 @@ class Cases:
         large, small = (self.effort.images, 3, 224, 224), (512, 3, 32, 32)
         compiled = kernels.kernel_for(self.device).__name__.endswith("native")
         for dtype in self.dtypes:
-            bound = 1 / 0.9 if self.on_gpu else 1.0 if compiled else 3.0
+            bound = 1 / 0.9 if self.on_gpu else 1.0 if compiled else 1.5
             yield self.in_place(large, dtype, bound)._replace(slow=True)
             yield self.in_place(small, dtype, None if self.on_gpu else 1.5 if compiled else 3.0)
             yield self.in_place((128, 3, 32, 32), dtype)

@@ -5,31 +5,72 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 3 * 1024 * 1024
+BLOCK = 2 * 1024 * 1024
 """Bytes of the columns of all rows that are mixed together."""
+
+LONG = 64 * 1024
+"""Bytes of a row that is worth an operator of its own."""
 
 
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Mix ``(batch, n)`` tensors as ``vicinal.mixing.kernels.mix`` does."""
+    if x.is_cpu and out.dtype == x.dtype == lam.dtype and x.nbytes >= LONG * len(x):
+        _mix_long_rows(out, x, other, partner.tolist(), lam.tolist())
+        return
     keep = lam[:, None]
     # 0 * inf is nan and -0.0 + 0.0 is 0.0: only a selection leaves a row unchanged.
     select = not lam.is_cpu or bool((lam == 1).any())
+    gathered = None  # one buffer for all blocks, since new memory has to be cleared by the system
     for columns in _blocks(x):
-        _mix_block([each[:, columns] for each in (out, x, other)], partner, keep, select)
+        own, target = x[:, columns], out[:, columns]
+        if gathered is None or gathered.shape != own.shape:
+            gathered = x.new_empty(own.shape)
+        torch.index_select(other[:, columns], 0, partner, out=gathered)
+        if out.dtype == x.dtype == lam.dtype and not select:
+            torch.lerp(gathered, own, keep, out=target)
+            continue
+        blend = gathered.to(lam.dtype).lerp_(own.to(lam.dtype), keep)
+        if out.dtype == torch.uint8:
+            blend.round_()
+        if select:
+            blend = torch.where(keep == 1, own.to(out.dtype), blend.to(out.dtype))
+        target.copy_(blend)
 
 
-def _mix_block(tensors: list[Tensor], partner: Tensor, keep: Tensor, select: bool) -> None:
-    out, x, other = tensors
-    blend = other.index_select(0, partner).to(keep.dtype)
-    if out.dtype == x.dtype == keep.dtype and not select:
-        torch.lerp(blend, x, keep, out=out)
+def _mix_long_rows(
+    out: Tensor, x: Tensor, other: Tensor, partner: list[int], lam: list[float]
+) -> None:
+    """Mix row by row; in place, a row is overwritten only after the last row that needs it."""
+    own, others, new = x.unbind(0), other.unbind(0), out.unbind(0)
+    in_place, paired = (each.data_ptr() == x.data_ptr() for each in (out, other))
+    left = [
+        k != 1 and not (paired and i == j)
+        for i, (j, k) in enumerate(zip(partner, lam, strict=True))
+    ]
+    if not (in_place and paired):
+        for i, j in enumerate(partner):
+            if left[i]:
+                torch.lerp(others[j], own[i], lam[i], out=new[i])
+            elif not in_place:
+                new[i].copy_(own[i])
         return
-    blend.lerp_(x.to(keep.dtype), keep)
-    if out.dtype == torch.uint8:
-        blend.round_()
-    if select:
-        blend = torch.where(keep == 1, x.to(out.dtype), blend.to(out.dtype))
-    out.copy_(blend)
+    needed = [0] * len(own)  # how many rows that are left have this one as their partner
+    for i, j in enumerate(partner):
+        needed[j] += left[i]
+    for start in range(len(own)):
+        i = start
+        while left[i] and needed[i] == 0:
+            torch.lerp(own[partner[i]], own[i], lam[i], out=own[i])
+            left[i] = False
+            i = partner[i]
+            needed[i] -= 1
+    for start in range(len(own)):  # cycles are left: each begins with a copy of one row
+        first, i = own[start].clone() if left[start] else own[start], start
+        while left[i]:
+            j = partner[i]
+            torch.lerp(first if j == start else own[j], own[i], lam[i], out=own[i])
+            left[i] = False
+            i = j
 
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
