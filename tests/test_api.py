@@ -37,5 +37,5 @@ def test_invalid_arguments_raise(tmp_path, small_recipe):
         package.study(recipe, variant="long", out=tmp_path)
     with pytest.raises(UserError, match="seeds: expected a number greater than or equal to 1"):
         package.study(recipe, seeds=0, out=tmp_path)
-    with pytest.raises(UserError, match="there is no recipe 'digit'; did you mean 'digits'"):
+    with pytest.raises(UserError, match=r"there is no recipe 'digit'. Did you mean 'digits'"):
         package.study("digit", out=tmp_path)

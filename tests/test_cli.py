@@ -104,7 +104,7 @@ def test_ctrl_c_pressed_three_times_stops_with_a_sentence_and_130(finished_study
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["digit"], "there is no recipe 'digit'; did you mean 'digits'?"),
+        (["digit"], "there is no recipe 'digit'. Did you mean 'digits'?"),
         (["no/where.toml"], "no/where.toml: there is no such recipe file"),
         (
             ["digits", "--epochs", "0"],
@@ -230,7 +230,7 @@ def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("show", "--policy", "cutmx"), "did you mean 'cutmix'"),
+        (("show", "--policy", "cutmx"), "Did you mean 'cutmix'"),
         (("show", "--out", "picture.jpg"), ".svg"),
         (("show", "--alpha", "-1"), "alpha"),
     ],

@@ -102,7 +102,7 @@ def test_the_error_for_an_unknown_name_suggests_the_nearest(vicinal):
     for words in (("info", "cifar1"), ("fetch", "cifar1"), ("convert", "cifar1", "x.rec")):
         refused = vicinal("data", *words)
         assert refused.exit_code == 2
-        assert "did you mean 'cifar10'" in refused.stderr
+        assert "Did you mean 'cifar10'" in refused.stderr
 
 
 def test_every_command_has_an_example(vicinal):

@@ -32,10 +32,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
     Example:
         >>> unknown("network", "smal-cnn", ["small-cnn", "mlp"])
-        "there is no network 'smal-cnn'; did you mean 'small-cnn'? (there are: small-cnn, mlp)"
+        "there is no network 'smal-cnn'. Did you mean 'small-cnn'? (there are: small-cnn, mlp)"
     """
     names = list(known)
     name = name if len(name) <= 100 else f"{name[:100]}..."
     near = difflib.get_close_matches(name, names, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    guess = f". Did you mean {near[0]!r}?" if near else ""
     return f"there is no {what} {name!r}{guess} (there are: {', '.join(names)})"

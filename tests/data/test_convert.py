@@ -143,7 +143,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_has_the_name(tmp_path):
     ("options", "message"),
     [
         ({"out": "missing/set.rec"}, "set_train.rec: there is no folder .*missing"),
-        ({"encoding": "jpg"}, "there is no encoding 'jpg'; did you mean 'jpeg'"),
+        ({"encoding": "jpg"}, "there is no encoding 'jpg'. Did you mean 'jpeg'"),
         (
             {"encoding": "raw", "out": "set"},
             "expected encoded images, since the output is a folder",

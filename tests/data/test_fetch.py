@@ -244,7 +244,7 @@ def test_the_error_of_a_full_disk_is_passed_on(server, tmp_path):
 
 
 def test_an_unknown_data_set_raises_an_error_with_the_nearest_name(tmp_path):
-    with pytest.raises(UserError, match="no data set to fetch 'cifar-10'; did you mean 'cifar10'"):
+    with pytest.raises(UserError, match=r"no data set to fetch 'cifar-10'. Did you mean 'cifar10'"):
         fetch("cifar-10", tmp_path)
 
 

@@ -322,7 +322,7 @@ def failing():
     ("where", "wanted"),
     [
         ("nowhere_at_all:data", "nowhere_at_all cannot be imported (ModuleNotFoundError"),
-        ("somebody:dato", "there is no name in somebody 'dato'; did you mean 'data'?"),
+        ("somebody:dato", "there is no name in somebody 'dato'. Did you mean 'data'?"),
         ("somebody", "expected MODULE:NAME"),
         ("somebody:", "expected MODULE:NAME"),
         ("somebody:failing", "somebody:failing() failed (RuntimeError: no files)"),
@@ -339,7 +339,7 @@ def test_an_import_path_that_does_not_exist_raises_with_its_last_existing_part(
 
 @pytest.mark.parametrize("load", [load_imported, load_hugging_face, load_torchvision])
 def test_an_unknown_option_raises_an_error_with_the_nearest(load, tmp_path):
-    with pytest.raises(UserError, match="'sise'; did you mean 'size'"):
+    with pytest.raises(UserError, match=r"'sise'. Did you mean 'size'"):
         load("somebody:data", {"sise": "3"}, LoadOptions(tmp_path))
 
 
@@ -451,9 +451,9 @@ def test_options_name_config_splits_and_columns(hugging_face):
     ("options", "wanted"),
     [
         ({}, r"column of type ClassLabel, got 2 among id \(Value\), img \(Image.*label=COLUMN"),
-        ({"label": "fime"}, "no column of hf:me/flowers 'fime'; did you mean 'fine'"),
+        ({"label": "fime"}, "no column of hf:me/flowers 'fime'. Did you mean 'fine'"),
         ({"label": "id"}, "split train, row 0, target: .* got the text '0'"),
-        ({"train": "tran"}, "no split of hf:me/flowers 'tran'; did you mean 'train'"),
+        ({"train": "tran"}, "no split of hf:me/flowers 'tran'. Did you mean 'train'"),
         (
             {"train": "train", "test": "train"},
             "expected different splits for train, test and validation",
@@ -548,7 +548,7 @@ def test_missing_files_raise_with_the_folder(torchvision, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "wanted"),
     [
-        ("ByTrian", {}, "no data set of torchvision 'ByTrian'; did you mean 'ByTrain'"),
+        ("ByTrian", {}, "no data set of torchvision 'ByTrian'. Did you mean 'ByTrain'"),
         ("BySplit", {}, "no test split .*Unknown value 'test'.*test=NAME names another split"),
         ("ByTrain", {"test": "val"}, "has no named splits, got test="),
     ],

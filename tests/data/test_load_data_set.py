@@ -49,7 +49,7 @@ def test_normalization_depends_on_the_training_split_only():
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name():
-    with pytest.raises(UserError, match=r"'digit'; did you mean 'digits'"):
+    with pytest.raises(UserError, match=r"'digit'. Did you mean 'digits'"):
         load("digit", test_fraction=0.3, seed=0)
 
 

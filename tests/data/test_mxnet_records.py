@@ -231,7 +231,7 @@ def test_an_index_with_an_offset_within_a_record_is_named(tmp_path):
         ("rec:", "expected the path of a record file after the colon"),
         ("rec:no.rec", r"there is no record file no\.rec, nor under"),
         ("rec:a.rec,b.rec,c.rec,d.rec", r"expected one file, TRAIN.rec,TEST.rec or .*, got 4"),
-        ("rec:all.rec?sise=3", "no rec option 'sise'; did you mean 'size'"),
+        ("rec:all.rec?sise=3", "no rec option 'sise'. Did you mean 'size'"),
         ("rec:all.rec?size=0", "size=0: expected an integer from 1"),
         ("rec:all.rec?channels=2", "no value of the option channels '2'"),
         ("rec:all.rec?task=guess", "no value of the option task 'guess'"),

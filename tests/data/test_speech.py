@@ -489,8 +489,8 @@ def test_an_empty_list_raises_an_error(commands):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"feature": "wave"}, "did you mean 'features'"),
-        ({"features": "log_mel"}, "did you mean 'log-mel'"),
+        ({"feature": "wave"}, "Did you mean 'features'"),
+        ({"features": "log_mel"}, "Did you mean 'log-mel'"),
         ({"rate": "16k"}, "rate: expected a number from 1000 to .*'16k'"),
         ({"rate": "8000.5"}, r"rate: expected an integer, got 8000\.5"),
         ({"seconds": "0"}, "seconds: expected"),

@@ -520,12 +520,12 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
-        (PETS, {"label": "kin"}, "no column of t.csv 'kin'; did you mean 'kind'"),
+        (PETS, {"label": "kin"}, "no column of t.csv 'kin'. Did you mean 'kind'"),
         (PETS, {"label": "3"}, "no column of t.csv '3'"),
         (PETS, {"label": "-4"}, "no column of t.csv '-4'"),
-        (PETS, {"labell": "kind"}, "no table option 'labell'; did you mean 'label'"),
+        (PETS, {"labell": "kind"}, "no table option 'labell'. Did you mean 'label'"),
         (PETS, {"header": "maybe"}, "no value of the option header 'maybe'"),
-        (PETS, {"task": "classify"}, "did you mean 'classification'"),
+        (PETS, {"task": "classify"}, "Did you mean 'classification'"),
         (PETS, {"drop": "kind"}, "drop: expected columns other than the label, got 'kind'"),
         (PETS, {"drop": "0,1"}, "no column except the label 'kind'"),
         (PETS, {"drop": "size,"}, "no column of t.csv ''"),

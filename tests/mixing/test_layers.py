@@ -242,12 +242,12 @@ def test_an_entry_that_cannot_be_mixed_raises_an_error(form, entry, words):
 
 
 def test_an_unknown_layer_raises_an_error_with_the_nearest_name():
-    with pytest.raises(ValueError, match="no layer 'layr1'; did you mean 'layer1'"):
+    with pytest.raises(ValueError, match=r"no layer 'layr1'. Did you mean 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at=["layr1"])
     with pytest.raises(ValueError, match=r"expected a list of layers.*got 'layer1'"):
         MixedInside(ResNet(), MixUp(1.0), at="layer1")
     mixed = MixedInside(ResNet(), MixUp(1.0), at=["layer1"])
-    with pytest.raises(ValueError, match="no layer 'layer2'; did you mean 'layer1'"):
+    with pytest.raises(ValueError, match=r"no layer 'layer2'. Did you mean 'layer1'"):
         mixed(X, plan_at(0), at="layer2")
 
 

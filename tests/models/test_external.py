@@ -166,7 +166,7 @@ def test_networks_of_vicinal_can_be_built_by_their_import_path():
         ),
         ("nowhere.at_all:net", "Start where nowhere lies, or install it"),
         ("broken_network:net", "No module named 'a_module_that_is_nowhere'"),
-        ("networks_of_mine:wide", "no name in networks_of_mine 'wide'; did you mean 'Wide'"),
+        ("networks_of_mine:wide", "no name in networks_of_mine 'wide'. Did you mean 'Wide'"),
         ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (there are: narrow)"),
         (
             "networks_of_mine:depth",
@@ -201,7 +201,7 @@ def test_external_names_are_checked_without_importing_anything(monkeypatch, name
         ("my networks:net", "and package.module:callable"),
         ("networks:", "names with a colon are"),
         ("networks:a:b", "names with a colon are"),
-        ("smal-cnn", "'smal-cnn'; did you mean 'small-cnn'"),
+        ("smal-cnn", "'smal-cnn'. Did you mean 'small-cnn'"),
         ("smal-cnn", "External networks are timm:NAME, torchvision:NAME and package.module:"),
     ],
 )

@@ -152,7 +152,7 @@ def test_the_small_network_of_the_mxnet_layer_normalizes_its_input_without_weigh
 
 
 def test_an_unknown_network_raises_an_error_with_the_nearest_name():
-    with pytest.raises(UserError, match=r"'smal-cnn'; did you mean 'small-cnn'"):
+    with pytest.raises(UserError, match=r"'smal-cnn'. Did you mean 'small-cnn'"):
         build("smal-cnn", shape=(1, 8, 8), classes=10)
 
 

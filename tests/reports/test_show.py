@@ -157,7 +157,7 @@ def test_the_same_seed_draws_the_same_file_and_another_seed_another(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"policies": ["cutmixx"]}, "there is no policy 'cutmixx'; did you mean 'cutmix'?"),
+        ({"policies": ["cutmixx"]}, "there is no policy 'cutmixx'. Did you mean 'cutmix'?"),
         ({"alpha": 0.0}, "--alpha: expected a positive .*, got 0.0. Try 1"),
         ({"alpha": math.nan}, "--alpha: expected .* got nan"),
         ({"alpha": math.inf}, "--alpha: expected a positive finite .* got inf"),

@@ -35,7 +35,7 @@ def test_unavailable_devices_and_strategies_raise():
         make_fabric(accelerator="cuda")
     with pytest.raises(UserError, match="fsdp requires GPUs"):
         make_fabric(accelerator="cpu", devices=2, strategy="fsdp")
-    with pytest.raises(UserError, match="no strategy 'dpp'; did you mean 'ddp'"):
+    with pytest.raises(UserError, match=r"no strategy 'dpp'. Did you mean 'ddp'"):
         make_fabric(accelerator="cpu", strategy="dpp")
 
 

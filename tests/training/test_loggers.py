@@ -56,7 +56,7 @@ def test_a_logger_that_is_not_installed_or_unknown_raises(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"requires its package .*\. Run pip install wandb"):
         make_loggers(["wandb"], tmp_path, run="x", settings={})
-    with pytest.raises(UserError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
+    with pytest.raises(UserError, match=r"no logger 'tensorbord'. Did you mean 'tensorboard'"):
         make_loggers(["tensorbord"], tmp_path, run="x", settings={})
 
 

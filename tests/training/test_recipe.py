@@ -72,7 +72,7 @@ BAD_FIELDS = [
     ({"arms.mixup.per": "elem"}, "arms.mixup.per: expected 'batch', 'pair' or 'example'"),
     ({"arms.mixup.at": ["stage9"]}, "arms.mixup.at: there is no layer of small-cnn 'stage9'"),
     ({"arms.mixup.at": []}, "arms.mixup.at: expected at least 1 item"),
-    ({"arms.mixup.alhpa": 1}, "arms.mixup.alhpa: there is no field 'alhpa'; did you mean 'alpha'?"),
+    ({"arms.mixup.alhpa": 1}, "arms.mixup.alhpa: there is no field 'alhpa'. Did you mean 'alpha'?"),
     ({"arms.erm.alpha": 1}, "arms.erm.alpha: there is no field 'alpha'"),
     (
         {"arms.mixup.policy": "mixpu"},
@@ -80,7 +80,7 @@ BAD_FIELDS = [
     ),
     ({"arms.mixup.policy": None}, "arms.mixup.policy is missing"),
     ({"arms.mixup.title": "ERM"}, "arms: expected a different title for each arm"),
-    ({"baseline": "ermm"}, "baseline: there is no arm 'ermm'; did you mean 'erm'?"),
+    ({"baseline": "ermm"}, "baseline: there is no arm 'ermm'. Did you mean 'erm'?"),
     (
         {"training.epochs": 0},
         "training.epochs: expected a number greater than or equal to 1, got 0",
@@ -91,7 +91,7 @@ BAD_FIELDS = [
         {"training.optimizer.name": "adam"},
         "optimizer.name: expected one of 'sgd', 'adamw', 'muon', got 'adam'",
     ),
-    ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'; did you mean 'lr'"),
+    ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'. Did you mean 'lr'"),
     ({"training.schedule.name": None}, "training.schedule.name is missing"),
     (
         {"training.schedule.pct_start": 2.0},
@@ -112,9 +112,9 @@ BAD_FIELDS = [
     ({"arms.mixup.pairing": "thirds"}, "arms.mixup.pairing: expected 'shuffle' or 'halves'"),
     ({"published": [{"arm": "x", "epochs": 1, "accuracy": 1.0, "source": "y"}]}, "no arm 'x'"),
     ({"model.name": "timm:"}, "model.name: "),
-    ({"training.epocs": 3}, "no field 'epocs'; did you mean 'epochs'?"),
+    ({"training.epocs": 3}, "no field 'epocs'. Did you mean 'epochs'?"),
     ({"training": 3}, "training: expected a table, got 3"),
-    ({"trainig": {}}, "trainig: there is no field 'trainig'; did you mean 'training'?"),
+    ({"trainig": {}}, "trainig: there is no field 'trainig'. Did you mean 'training'?"),
     ({"model.name": "cnn"}, "model.name: there is no network 'cnn'"),
     ({"data.source": "digit"}, "data.source: there is no data source 'digit'"),
     ({"data.test_fraction": 1.0}, "data.test_fraction: expected a number less than 1, got 1.0"),
@@ -278,7 +278,7 @@ def test_a_hostile_recipe_raises_without_using_much_memory(kind, tmp_path):
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():
-    with pytest.raises(UserError, match=r"'digit'; did you mean 'digits'.*ends in \.toml"):
+    with pytest.raises(UserError, match=r"'digit'. Did you mean 'digits'.*ends in \.toml"):
         read_recipe("digit")
 
 

@@ -159,7 +159,7 @@ def test_settings_that_cannot_be_trained_raise(small_recipe, tmp_path, vicinal):
     cases = [
         ({"training.batch_size": 5000}, [], "training.batch_size: expected at most 1257"),
         ({"training.accumulation_steps": 5}, [], "training.batch_size: expected a multiple of 5"),
-        ({}, ["--arm", "mixpu"], "no arm 'mixpu'; did you mean 'mixup'"),
+        ({}, ["--arm", "mixpu"], "no arm 'mixpu'. Did you mean 'mixup'"),
         ({}, ["--logger", "tb"], "no logger 'tb'"),
         ({}, ["--corrupted", "40"], "Invalid value for '--corrupted'"),
         ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),

@@ -34,7 +34,7 @@ def parse_spec(spec: str) -> Spec:
         Spec(name='rec', where='train.rec,test.rec', options={'size': '32', 'channels': '1'})
         >>> parse_spec("digit")
         Traceback (most recent call last):
-        vicinal.errors.UserError: there is no data source 'digit'; did you mean 'digits'? ...
+        vicinal.errors.UserError: there is no data source 'digit'. Did you mean 'digits'? ...
     """
     # A path may contain question marks too: options begin after the first that fits their syntax.
     marks = [found.start() for found in re.finditer(r"\?", spec)]
@@ -66,7 +66,7 @@ def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -
     Example:
         >>> check_options("rec", {"sise": "32"}, ["size", "channels"])
         Traceback (most recent call last):
-        vicinal.errors.UserError: there is no rec option 'sise'; did you mean 'size'? ...
+        vicinal.errors.UserError: there is no rec option 'sise'. Did you mean 'size'? ...
     """
     names = list(known)
     for option in options:

@@ -25,7 +25,7 @@ def study_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
         "training labels",
         "arm",
         "test accuracy, %",
-        f"difference to {title(summary, baseline)}",
+        f"difference from {title(summary, baseline)}",
         "verdict",
         "wrong labels learned, %",
         "seeds",

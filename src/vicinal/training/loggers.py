@@ -54,7 +54,7 @@ def check_loggers(names: Sequence[str]) -> None:
     Example:
         >>> check_loggers(["tensorbord"])
         Traceback (most recent call last):
-        vicinal.errors.UserError: there is no logger 'tensorbord'; did you mean 'tensorboard'? ...
+        vicinal.errors.UserError: there is no logger 'tensorbord'. Did you mean 'tensorboard'? ...
     """
     for name in names:
         if name not in _MAKERS:
