@@ -24,7 +24,7 @@ def compiled(monkeypatch):
     return kernels
 
 
-@pytest.fixture(params=["native", "portable", "portable in blocks"])
+@pytest.fixture(params=["native", "portable", "portable in blocks", "portable by rows"])
 def kernel(request, monkeypatch):
     """Return the kernels of the CPU, of which only one is available."""
     if request.param == "native":
@@ -32,6 +32,8 @@ def kernel(request, monkeypatch):
     monkeypatch.setattr(native, "is_available", lambda: False)
     if request.param == "portable in blocks":
         monkeypatch.setattr(portable, "BLOCK", 1)
+    if request.param == "portable by rows":
+        monkeypatch.setattr(portable, "LONG", 0)
     return kernels
 
 
@@ -239,6 +241,15 @@ def test_the_first_rows_of_a_batch_are_mixed_with_rows_of_all_of_it(kernel):
     out = torch.empty(2, 2, dtype=torch.float32)
     kernel.mix(out, whole[:2], whole, torch.tensor([5, 4]), lam)
     assert out.tolist() == [[5, 6], [6.5, 7.5]]
+
+
+def test_a_strided_view_is_mixed_with_rows_of_the_batch_that_it_begins_with(kernel):
+    batch = torch.rand(8, 6, dtype=torch.float32)
+    x, partner = batch[::2], torch.tensor([0, 1, 2, 5])
+    lam = torch.full((4,), 0.25, dtype=torch.float32)
+    out = torch.empty(4, 6, dtype=torch.float32)
+    kernel.mix(out, x, batch, partner, lam)
+    agree(out, loop(x, batch, partner, lam), torch.float32)
 
 
 @pytest.mark.parametrize("bad", [-1, 4])

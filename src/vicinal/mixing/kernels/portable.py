@@ -42,7 +42,9 @@ def _mix_long_rows(
 ) -> None:
     """Mix row by row; in place, a row is overwritten only after the last row that needs it."""
     own, others, new = x.unbind(0), other.unbind(0), out.unbind(0)
-    in_place, paired = (each.data_ptr() == x.data_ptr() for each in (out, other))
+    in_place, paired = (
+        each.data_ptr() == x.data_ptr() and each.stride() == x.stride() for each in (out, other)
+    )
     left = [
         k != 1 and not (paired and i == j)
         for i, (j, k) in enumerate(zip(partner, lam, strict=True))
