@@ -14,10 +14,11 @@ from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Split
 from vicinal.data.description import doubtful_notes
 from vicinal.data.preparation import prepared, with_preparation
-from vicinal.data.source_spec import check_options, parse_spec
+from vicinal.data.source_spec import parse_spec
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 from vicinal.extras import extras_named
+from vicinal.options import check_options
 
 
 @extras_named()

@@ -1,15 +1,14 @@
 """The string that names a data set: ``NAME:WHERE?option=value&option=value``."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from vicinal.data.catalog import SOURCES
 from vicinal.errors import UserError, unknown
-
-_OPTIONS = re.compile("[a-z_]+=[^&]+(&[a-z_]+=[^&]+)*")
+from vicinal.options import split_options
 
 
 class Spec(NamedTuple):
@@ -36,44 +35,13 @@ def parse_spec(spec: str) -> Spec:
         Traceback (most recent call last):
         vicinal.errors.UserError: there is no data source 'digit'. Did you mean 'digits'? ...
     """
-    # A path may contain question marks too: options begin after the first that fits their syntax.
-    marks = [found.start() for found in re.finditer(r"\?", spec)]
-    fits = [i for i in marks if _OPTIONS.fullmatch(spec, i + 1)]
-    cut = (fits or marks or [len(spec)])[0]
-    name, _, where = spec[:cut].partition(":")
-    behind = spec[cut + 1 :]
-    options: dict[str, str] = {}
-    for word in behind.split("&") if behind else []:
-        key, _, value = word.partition("=")
-        if not key or not value:
-            raise UserError(
-                f"{spec}: expected option=value after the question mark, got {word!r}. Write ? as "
-                "%3F in a path, and & as %26."
-            )
-        if key in options:
-            raise UserError(f"{spec}: the option {key} is repeated. Remove one.")
-        options[key] = value
+    head, options = split_options(spec)
+    name, _, where = head.partition(":")
     if name in SOURCES:
         return Spec(name, where, options)
     if "." in name:
         return Spec("import", f"{name}:{where}" if where else name, options)
     raise UserError(unknown("data source", name, SOURCES))
-
-
-def check_options(name: str, options: Mapping[str, str], known: Iterable[str]) -> None:
-    """Raise an error for an option that a source does not have.
-
-    Example:
-        >>> check_options("rec", {"sise": "32"}, ["size", "channels"])
-        Traceback (most recent call last):
-        vicinal.errors.UserError: there is no rec option 'sise'. Did you mean 'size'? ...
-    """
-    names = list(known)
-    for option in options:
-        if option not in names:
-            if not names:
-                raise UserError(f"{name} has no options, got {option!r}. Remove it.")
-            raise UserError(unknown(f"{name} option", option, names))
 
 
 def existing(where: str, root: Path, *, what: str) -> Path:
@@ -122,17 +90,6 @@ def integer(name: str, options: Mapping[str, str]) -> int | None:
     if not (value.isascii() and value.isdigit() and len(value) < 7 and 1 <= int(value) <= 100_000):
         raise UserError(f"{name}={value}: expected an integer from 1 to 100000")
     return int(value)
-
-
-def choice(name: str, options: Mapping[str, str], known: Sequence[str]) -> str | None:
-    """Return an option that has a few values, None if it is not given.
-
-    Raises:
-        UserError: if it has another value.
-    """
-    if name in options and options[name] not in known:
-        raise UserError(unknown(f"value of the option {name}", options[name], known))
-    return options.get(name)
 
 
 def shape_option(name: str, options: Mapping[str, str]) -> tuple[int, ...] | None:

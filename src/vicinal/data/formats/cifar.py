@@ -13,8 +13,9 @@ from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.formats.bounded_read import check_claim
 from vicinal.data.formats.labels import split_with_known_labels
 from vicinal.data.formats.restricted_pickle import loads
-from vicinal.data.source_spec import check_options, existing
+from vicinal.data.source_spec import existing
 from vicinal.errors import UserError
+from vicinal.options import check_options
 
 
 class _Archive(NamedTuple):

@@ -15,8 +15,9 @@ from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import DataSet, LoadOptions, Note
 from vicinal.data.formats.bounded_read import check_claim, read_rest
 from vicinal.data.formats.labels import split_with_known_labels
-from vicinal.data.source_spec import check_options, existing
+from vicinal.data.source_spec import existing
 from vicinal.errors import UserError
+from vicinal.options import check_options
 
 _CLASSES = {
     "mnist": [str(digit) for digit in range(10)],

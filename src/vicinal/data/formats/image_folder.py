@@ -22,9 +22,10 @@ from vicinal.data.formats.file_listing import (
 )
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.stored_images import LabeledFiles, image_data_set
-from vicinal.data.source_spec import check_options, existing
+from vicinal.data.source_spec import existing
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
+from vicinal.options import check_options
 
 _NOT_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
 

@@ -15,8 +15,9 @@ from simplejpeg import decode_jpeg, decode_jpeg_header
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
 from vicinal.data.formats.bounded_read import check_claim
-from vicinal.data.source_spec import choice, integer
+from vicinal.data.source_spec import integer
 from vicinal.errors import UserError
+from vicinal.options import choice
 
 IMAGE_OPTIONS = ("size", "channels", "exif", "alpha")
 """The options of a source that ``image_options`` parses."""

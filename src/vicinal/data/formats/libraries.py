@@ -19,10 +19,10 @@ from vicinal.data.formats.map_style import (
     is_map_style,
     read_split,
 )
-from vicinal.data.source_spec import check_options
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
+from vicinal.options import check_options
 
 
 @dataclass(frozen=True, eq=False)

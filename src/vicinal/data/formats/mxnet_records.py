@@ -15,8 +15,9 @@ from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.labels import rows_with_known_labels
 from vicinal.data.formats.recordio import HEADER, RecordFile, image_labels, read_index
 from vicinal.data.formats.stored_images import LabeledFiles, image_data_set
-from vicinal.data.source_spec import check_options, choice, existing, shape_option
+from vicinal.data.source_spec import existing, shape_option
 from vicinal.errors import UserError
+from vicinal.options import check_options, choice
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from torch import Tensor
 from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.bounded_read import check_claim, read_rest
 from vicinal.data.formats.labels import split_with_known_labels
-from vicinal.data.source_spec import check_options, existing
+from vicinal.data.source_spec import existing
 from vicinal.errors import UserError
+from vicinal.options import check_options
 
 
 def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:

@@ -24,10 +24,11 @@ from vicinal.data.dataset import (
 from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
-from vicinal.data.source_spec import check_options, choice, existing
+from vicinal.data.source_spec import existing
 from vicinal.data.threads import cpu_threads
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
+from vicinal.options import check_options, choice
 
 NOISE = "_background_noise_"
 LISTS = {"test": "testing_list.txt", "validation": "validation_list.txt"}

@@ -7,12 +7,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, LoadOptions
-from vicinal.data.source_spec import check_options, choice, existing, separated_words
+from vicinal.data.source_spec import existing, separated_words
 from vicinal.data.tables.assemble import Rare, Task, assemble, known_preparation
 from vicinal.data.tables.columns import Spelling, TablePreparation
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.data.tables.table import Table
 from vicinal.errors import UserError, unknown
+from vicinal.options import check_options, choice
 
 OPTIONS = (
     *("label", "test", "header", "missing", "decimal", "thousands"),

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from vicinal.data.dataset import DataSet, LoadOptions
-from vicinal.data.source_spec import check_options
 from vicinal.data.tables.assemble import assemble
 from vicinal.data.tables.delimited_text import read_delimited_text
 from vicinal.data.tables.read_table import read_table, read_text
 from vicinal.data.tables.table import Table
 from vicinal.errors import UserError
+from vicinal.options import check_options
 
 _FILES = {
     "abalone": ("abalone.data",),
