@@ -296,7 +296,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     lines += ["", f"| shares of a step, mixup at the input | {' | '.join(parts)} |"]
     lines += ["| --- |" + " --: |" * len(parts)]
     for name, share in result["shares"].items():
-        cells = " | ".join(f"{100 * share.get(part, 0):.1f} %" for part in parts)
+        cells = " | ".join(f"{100 * share.get(part, 0):.1f}%" for part in parts)
         lines.append(f"| {name} | {cells} |")
     machine = ", ".join(f"{key} {value}" for key, value in result["hardware"].items())
     software = ", ".join(f"{key} {value}" for key, value in result["versions"].items())

@@ -23,7 +23,7 @@ _SETTINGS: dict[str, Any] = {
 }
 app = typer.Typer(
     name="vicinal",
-    help="Train networks with mixup and related methods, and measure whether that helps.",
+    help="Train networks with and without mixing, and measure whether it helps.",
     epilog="Start with: vicinal study digits",
     **_SETTINGS,
 )
@@ -94,10 +94,10 @@ def study(
 ) -> None:
     """Train every arm of a recipe with every seed, and compare the arms.
 
-    An arm is one way to train, such as with mixup or without mixing. A trial is one arm with one
-    seed. The study writes a report. Finished trials are kept. Run the same command again to resume
-    a study or to show a finished one. Run it with a larger number of --seeds to add trials to the
-    study.
+    An arm is one way to train, such as with mixup or without mixing. A trial is one arm trained
+    with one seed. The study writes a report. Finished trials are kept. Run the same command again
+    to resume a study or to show a finished one. Run it with a larger number of --seeds to add
+    trials to the study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
@@ -121,10 +121,10 @@ def train(
     recipe: _Recipe,
     arm: Annotated[str, Option(help="Name of one of the recipe's arms.")],
     out: Annotated[Path, Option(help="Folder for the checkpoint, metrics and result.")],
-    resume: Annotated[bool, Option("--resume", help="Resume the training in --out.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Resume the trial in --out.")] = False,
     seed: Annotated[int, Option(help="Seed of weights, data order and mixing.", **_SEEDS)] = 0,
     corrupted: Annotated[
-        float, Option(help="Fraction of training labels to replace by random ones.", min=0, max=1)
+        float, Option(help="Fraction of training labels to replace with random ones.", min=0, max=1)
     ] = 0.0,
     epochs: _Epochs = None,
     data: _Source = None,
@@ -143,7 +143,7 @@ def train(
     """Train one arm of a recipe with one seed, and save the network.
 
     Writes checkpoint.safetensors, metrics.csv and result.json. During training, the state is saved
-    in state.safetensors. If the training is interrupted, --resume continues from that state. On the
+    in state.safetensors. If training is interrupted, --resume continues from that state. On the
     same hardware, it ends with the same weights as without the interruption, bit for bit.
     """
     with errors_reported(debug, stopped="stopped; resume from the last saved state with --resume"):
@@ -180,7 +180,7 @@ def train(
 
 @app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors")
 def score(
-    checkpoint: Annotated[Path, Argument(help="A checkpoint.safetensors file of vicinal.")],
+    checkpoint: Annotated[Path, Argument(help="A checkpoint.safetensors file from vicinal.")],
     data: Annotated[str | None, Option(help="Data set to use.", show_default=_TRAINED)] = None,
     split: Annotated[str, Option(help="train, test or, if there is one, validation.")] = "test",
     root: Annotated[
@@ -201,7 +201,11 @@ def score(
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
     allow_import: Annotated[
-        bool, Option("--allow-import", help="Import modules that the checkpoint names: runs code.")
+        bool,
+        Option(
+            "--allow-import",
+            help="Import the modules that the checkpoint names, which runs their code.",
+        ),
     ] = False,
     json: _Json = False,
     debug: _Debug = False,
@@ -209,8 +213,8 @@ def score(
     """Evaluate a checkpoint on a data set.
 
     Prints accuracy, top-5 accuracy, loss, calibration error and the most confused pairs of classes.
-    Inputs are prepared in the same way as in training. Without --data, the data set of the training
-    is used.
+    Inputs are prepared in the same way as in training. Without --data, the data set that was used
+    for training is used again.
     """
     with errors_reported(debug):
         from vicinal.reports.terminal import Terminal, print_scores
@@ -248,7 +252,7 @@ def show(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Make a figure of digits and of their blends by each mixing policy."""
+    """Make a figure of digits blended by the mixing policies for images."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 
@@ -279,7 +283,7 @@ def data_info(
     spec: _Spec,
     root: _Root = None,
     figure: Annotated[
-        Path | None, Option(help="Also draw images or spectrograms into this .svg file.")
+        Path | None, Option(help="Draw examples too, into this .svg file: images or spectrograms.")
     ] = None,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -359,10 +363,10 @@ def data_convert(
 ) -> None:
     """Convert a data set to another format.
 
-    The name of the output decides the format. NAME.rec writes one file for each split, such as
+    The name of the output determines the format. NAME.rec writes one file for each split, such as
     NAME_train.rec and NAME_test.rec. Each has an .idx file, which MXNet reads. The names of the
-    classes go into NAME_classes.txt. NAME.npz is one NumPy file. Any other name is a folder, which
-    has a folder for each split, with a folder for each class.
+    classes go into NAME_classes.txt. NAME.npz is one NumPy file. Any other name is a folder with
+    one subfolder per split, each with one subfolder per class.
     """
     with errors_reported(debug, stopped="stopped; names of unfinished files contain .part"):
         from vicinal.data import load
@@ -409,6 +413,6 @@ def _print(sentence: str) -> None:
 
 def main() -> None:
     """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # perhaps of another encoding than UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):  # perhaps not in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     app()

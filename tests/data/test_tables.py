@@ -795,7 +795,7 @@ def accuracies(train, *others):
 
 
 def test_tables_of_other_columns_and_values_are_scored_as_the_training_has_them():
-    # Prepared by its own columns, c.csv scores 100 %.
+    # Prepared by its own columns, c.csv scores 100%.
     other_categories, shifted = accuracies("a.csv", "c.csv", "d.csv")
     assert other_categories < 0.5
     assert shifted == 1

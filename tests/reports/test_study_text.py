@@ -46,18 +46,16 @@ def summary():
 
 def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summary):
     assert answer(summary) == (
-        "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0 % versus "
-        "70.0 %, a difference of +22.0 points (95 % interval +21.0 to +23.0). With true labels, "
+        "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0% versus "
+        "70.0%, a difference of +22.0 points (95% interval +21.0 to +23.0). With true labels, "
         "there is no evidence of a difference: the largest, of input mixup, is +0.5 points "
-        "(95 % interval −0.5 to +1.5)."
+        "(95% interval −0.5 to +1.5)."
     )
 
 
 def test_the_answer_names_an_arm_that_is_worse(summary):
     summary["rows"][1] |= {"verdict": "worse", "difference": -3.0, "accuracy": 95.0}
-    assert "With true labels, input mixup is worse than ERM: test accuracy 95.0 %" in answer(
-        summary
-    )
+    assert "With true labels, input mixup is worse than ERM: test accuracy 95.0%" in answer(summary)
 
 
 def test_the_answer_and_the_caption_say_that_there_is_one_seed(summary):

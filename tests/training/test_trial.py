@@ -236,5 +236,5 @@ def test_a_training_that_is_not_above_the_most_frequent_class_warns(
     words = ["--arm", "erm", "--out", tmp_path / "run", "--logger", "none"]
     done = vicinal("train", small_recipe({"training.epochs": 2}), *words)
     assert done.exit_code == 0, done.output
-    assert "test accuracy 95.00 %" in done.stdout
-    assert "the most frequent training class, is at least as accurate (95.00 %)" in done.stdout
+    assert "test accuracy 95.00%" in done.stdout
+    assert "the most frequent training class, is at least as accurate (95.00%)" in done.stdout

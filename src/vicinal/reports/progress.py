@@ -46,7 +46,7 @@ class TrainProgress:
     def epoch(self, row: EpochRow) -> None:
         """Show an epoch that is finished."""
         note = (
-            f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.2f} %, "
+            f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.2f}%, "
             f"{row.seconds:,.0f} s"
         )
         self.bars.update(self._epochs, completed=row.epoch, note=note)
@@ -93,7 +93,7 @@ class StudyProgress(TrainProgress):
         if not self._console.is_terminal:
             self.log(
                 f"[{self._done}/{self._total}] {self._name(result)}: "
-                f"{100 * result.test_accuracy:.1f} % in {result.seconds:.1f} s, {left}"
+                f"{100 * result.test_accuracy:.1f}% in {result.seconds:.1f} s, {left}"
             )
 
     def fail(self, trial: Trial, reason: str) -> None:

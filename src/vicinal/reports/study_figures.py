@@ -49,11 +49,11 @@ def accuracy_figure(summary: Mapping[str, Any]) -> SvgFigure:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         values = "; ".join(
-            f"{title(summary, row['arm'])}, {row['condition']}: {row['accuracy']:.1f} %"
+            f"{title(summary, row['arm'])}, {row['condition']}: {row['accuracy']:.1f}%"
             for row in summary["rows"]
             if row["accuracy"] is not None
         )
-        return to_svg("accuracy", f"Test accuracy with 95 % intervals. {values}.", figure)
+        return to_svg("accuracy", f"Test accuracy with 95% intervals. {values}.", figure)
 
 
 def curve_figure(

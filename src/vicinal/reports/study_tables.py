@@ -36,7 +36,7 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
     longest = max(len(text) for row in rows for text in row[:2])
     table.add_column(arm, overflow="fold", min_width=min(longest, 16))
     for name in ("test accuracy, %", difference):
-        table.add_column(Text.assemble(name, "\n", ("95 % interval", "dim")), no_wrap=True)
+        table.add_column(Text.assemble(name, "\n", ("95% interval", "dim")), no_wrap=True)
     table.add_column(verdict, no_wrap=True)
     table.add_column("wrong\nlearned", justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)

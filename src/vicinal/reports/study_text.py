@@ -19,7 +19,7 @@ WORST_CLASSES = 10
 
 
 def study_table(summary: Mapping[str, Any]) -> tuple[Sequence[str], Cells]:
-    """Return the table of the study; intervals are 95 % intervals."""
+    """Return the table of the study; intervals are 95% intervals."""
     baseline, seeds = (summary["settings"][key] for key in ("baseline", "seeds"))
     return (
         "training labels",
@@ -111,7 +111,7 @@ def caption(summary: Mapping[str, Any]) -> str:
             "or more."
         )
     return (
-        f"Means over {seeds} seeds with 95 % intervals (Student's t). Differences are taken seed "
+        f"Means over {seeds} seeds with 95% intervals (Student's t). Differences are taken seed "
         "by seed, and a verdict requires an interval that excludes zero. The intervals cover the "
         "randomness of training (initial weights, data order, mixing), not the choice of test "
         "examples."
@@ -135,7 +135,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if constant := summary.get("constant"):
         found.append(
             f"Always predicting “{constant['class']}”, the most frequent training class, is "
-            f"correct for {constant['accuracy']:.1f} % of the test examples."
+            f"correct for {constant['accuracy']:.1f}% of the test examples."
         )
     return found
 
@@ -162,8 +162,8 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
         if row := _largest(rows.values(), verdict):
             return order, (
                 f"With {labels}, {title(summary, row['arm'])} is {verdict} than "
-                f"{title(summary, base['arm'])}: test accuracy {row['accuracy']:.1f} % versus "
-                f"{base['accuracy']:.1f} %, a difference of {_points(row)}."
+                f"{title(summary, base['arm'])}: test accuracy {row['accuracy']:.1f}% versus "
+                f"{base['accuracy']:.1f}%, a difference of {_points(row)}."
             )
     if row := _largest(rows.values(), "no evidence"):
         return 3, (
@@ -186,7 +186,7 @@ def _points(row: Mapping[str, Any]) -> str:
     if row["difference_low"] is None:
         return f"{points} (one seed)"
     low, high = (_number(row[f"difference_{end}"], "{:+.1f}") for end in ("low", "high"))
-    return f"{points} (95 % interval {low} to {high})"
+    return f"{points} (95% interval {low} to {high})"
 
 
 def _interval(mean: float | None, low: float | None, high: float | None, form: str) -> str:

@@ -108,7 +108,7 @@ def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
 
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     lines = [
-        f"test accuracy {100 * result.test_accuracy:.2f} %, loss {result.test_loss:.4f}, after "
+        f"test accuracy {100 * result.test_accuracy:.2f}%, loss {result.test_loss:.4f}, after "
         f"{epochs} in {result.seconds:,.0f} s",
         f"checkpoint: {visible(checkpoint)}",
     ]
@@ -117,7 +117,7 @@ def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
         if result.test_accuracy <= constant.accuracy:
             lines.append(
                 f"warning: always predicting “{visible(constant.name)}”, the most frequent "
-                f"training class, is at least as accurate ({100 * constant.accuracy:.2f} %)"
+                f"training class, is at least as accurate ({100 * constant.accuracy:.2f}%)"
             )
     console.print("\n".join(lines), soft_wrap=True)
 
@@ -126,12 +126,12 @@ def print_scores(scores: "Scores", console: Terminal) -> None:
     """Print the metrics of a checkpoint, and the most confused pairs of classes."""
     table = plain_table(show_header=False)
     table.add_row("examples", f"{scores.examples:,}")
-    table.add_row("accuracy", f"{100 * scores.accuracy:.2f} %")
-    table.add_row("always the most frequent class", f"{100 * scores.majority:.2f} %")
+    table.add_row("accuracy", f"{100 * scores.accuracy:.2f}%")
+    table.add_row("always the most frequent class", f"{100 * scores.majority:.2f}%")
     if scores.top5 is not None:
-        table.add_row("top-5 accuracy", f"{100 * scores.top5:.2f} %")
+        table.add_row("top-5 accuracy", f"{100 * scores.top5:.2f}%")
     table.add_row("negative log-likelihood", f"{scores.loss:.4f} nats")
-    table.add_row("calibration error (ECE)", f"{100 * scores.calibration_error:.2f} %")
+    table.add_row("calibration error (ECE)", f"{100 * scores.calibration_error:.2f}%")
     console.print(table)
     if scores.worst:
         worst = plain_table(title="most confused pairs")

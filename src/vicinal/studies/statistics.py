@@ -11,7 +11,7 @@ Verdict = Literal["better", "worse", "no evidence", "withheld"]
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, which is None if there is only one value."""
+    """A mean with its 95% interval, which is None if there is only one value."""
 
     mean: float
     low: float | None
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Sequence[float], *, step: float) -> Estimate:
-    """Return the mean of measurements with its 95 % interval, by Student's t.
+    """Return the mean of measurements with its 95% interval, by Student's t.
 
     The interval covers the randomness of training (weights, order, mixing), not that of the test
     examples, which are the same for every seed.
@@ -47,7 +47,7 @@ def estimate(values: Sequence[float], *, step: float) -> Estimate:
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], *, step: float
 ) -> Estimate:
-    """Return the mean paired difference to a baseline, with its 95 % interval.
+    """Return the mean paired difference to a baseline, with its 95% interval.
 
     Args:
         values: one measurement for each seed.

@@ -151,7 +151,7 @@ def _withhold(
         if constant and below:
             reasons.append(
                 f"{' and '.join(below)} {'are' if below[1:] else 'is'} not above always predicting "
-                f"“{constant.name}”, whose accuracy is {100 * constant.accuracy:.1f} %"
+                f"“{constant.name}”, whose accuracy is {100 * constant.accuracy:.1f}%"
             )
         if reasons:
             row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
@@ -189,7 +189,7 @@ def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
 
 
 def _within_bounds(percent: Estimate) -> Estimate:
-    """Clip an interval to 0 and 100 %, since Student's t ignores the bounds of an accuracy."""
+    """Clip an interval to 0 and 100%, since Student's t ignores the bounds of an accuracy."""
     if percent.low is None or percent.high is None:
         return percent
     return Estimate(percent.mean, max(percent.low, 0.0), min(percent.high, 100.0))

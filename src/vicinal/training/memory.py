@@ -15,7 +15,7 @@ def memory_kept() -> Iterator[None]:
 
     By default glibc returns each large tensor to the system when it is freed, and asks for new
     memory, which the system has to clear, for the next one. A training needs the same memory in
-    each step; keeping it makes steps on CPUs 10 to 25 % faster. Nothing happens with other C
+    each step; keeping it makes steps on CPUs 10 to 25% faster. Nothing happens with other C
     libraries.
 
     Example:

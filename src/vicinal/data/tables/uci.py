@@ -37,7 +37,7 @@ _NUMBERS = {"abalone": 1, "arcene": 167, "arrhythmia": 5, "htru2": 372, "phishin
 def load_abalone(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     """Load Abalone (https://doi.org/10.24432/C55C7W): 4,177 shells, 7 measures and the sex.
 
-    The 28 classes are the numbers of rings, which agrees with the error of about 74 % in the paper.
+    The 28 classes are the numbers of rings, which agrees with the error of about 74% in the paper.
     The examples of seven classes with one or two examples, too few for both splits, are in the
     training split.
     """
