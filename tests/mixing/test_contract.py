@@ -209,16 +209,17 @@ def test_every_batch_size_works(policy, size):
 
 CHANGES = [
     (MixUp(0.7), {"alpha": 3.0, "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
-    (MixUp(0.7, per="example"), {"keep_larger": True}),
-    (CutMix(0.7), {"alpha": 3.0, "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
-    (ResizeMix(), {"scale": (0.7, 0.8), "mix_rate": 0.5, "per": "example", "pairing": Reverse()}),
-    (
-        FMix(0.7),
-        {"alpha": 3.0, "decay": 0.5, "mix_rate": 0.5, "per": "example", "pairing": Reverse()},
-    ),
+    (MixUp(0.7, per="example"), {"keep_larger": True, "targets": "own"}),
+    *[
+        (policy, {"mix_rate": 0.5, "per": "example", "pairing": Reverse(), "targets": "own"})
+        for policy in (CutMix(0.7), ResizeMix(), FMix(0.7))
+    ],
+    (CutMix(0.7), {"alpha": 3.0}),
+    (ResizeMix(), {"scale": (0.7, 0.8)}),
+    (FMix(0.7), {"alpha": 3.0, "decay": 0.5}),
     (
         DirichletMixUp(0.7),
-        {"alpha": 3.0, "parents": 2, "per": "example", "pairing": Reverse()},
+        {"alpha": 3.0, "parents": 2, "per": "example", "pairing": Reverse(), "targets": "own"},
     ),
     (RegMixUp(MixUp(0.7)), {"policy": MixUp(3.0), "weight": 0.5}),
     (

@@ -457,6 +457,28 @@ def test_transforms_and_the_compiler_give_what_plain_calls_give(batch):
     torch.testing.assert_close(torch.autograd.grad(compiled, leaf)[0], gradient)
 
 
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        F.binary_cross_entropy_with_logits,
+        functools.partial(F.mse_loss, reduction="sum"),
+        nn.BCEWithLogitsLoss(pos_weight=torch.arange(5.0, dtype=torch.float64)),
+    ],
+    ids=["function", "partial", "module"],
+)
+def test_any_criterion_compiles_without_a_graph_break(batch, criterion):
+    plan, output, y = batch
+    labels = F.one_hot(y, 5).double()
+
+    def loss(output):
+        return plan.loss(criterion, output, labels)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    leaf = output.clone().requires_grad_()
+    found, expected = (torch.autograd.grad(run(leaf), leaf)[0] for run in (compiled, loss))
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_probability_that_is_nought_in_float32_has_a_finite_loss():
     output = torch.tensor([[0.0, 200.0], [0.0, 95.0]], requires_grad=True, dtype=torch.float32)
     plan = Plan(torch.tensor([1, 0]), torch.tensor([1.0, 1.0], dtype=torch.float32))

@@ -1,6 +1,5 @@
 """Losses, targets and accuracies under mixed labels."""
 
-import copy
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -243,16 +242,17 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
                 "y, reduction)."
             )
         _check_reduction(reduction)
-        each = copy.copy(criterion)
+        each = object.__new__(type(criterion))  # the compiler cannot trace copy.copy
+        each.__dict__.update(criterion.__dict__)
         each.reduction = "none"  # type: ignore[assignment]
         return each, reduction
-    if not _takes_reduction(criterion):
+    function, asked = _function_and_keywords(criterion)
+    if not _takes_reduction(function):
         raise TypeError(
             'criterion: expected one loss per example from reduction="none", got '
             f"{getattr(criterion, '__name__', criterion)} without reduction. Pass a function "
             "criterion(output, y, reduction)."
         )
-    asked = criterion.keywords if isinstance(criterion, functools.partial) else {}
     reduction = _check_reduction(asked.get("reduction", "mean"))
     return functools.partial(criterion, reduction="none"), reduction
 
@@ -266,17 +266,35 @@ def _check_reduction(reduction: str) -> str:
     return reduction
 
 
+def _function_and_keywords(
+    criterion: Callable[..., Tensor],
+) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    if isinstance(criterion, functools.partial):
+        return criterion.func, criterion.keywords
+    return criterion, {}
+
+
 def _takes_reduction(function: Callable[..., Tensor]) -> bool:
     parameters = inspect.signature(function).parameters.values()
     return any(p.name == "reduction" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _default_ignore_index(function: Callable[..., Tensor]) -> Any:
+    parameter = inspect.signature(function).parameters.get("ignore_index")
+    return parameter.default if parameter else None
+
+
+# The compiler calls them and does not trace them, as it cannot trace inspect.signature.
+_takes_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_default_ignore_index._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _ignore_index(criterion: Criterion) -> int | None:
     if isinstance(criterion, nn.Module):
         value: Any = getattr(criterion, "ignore_index", None)
     else:
-        parameter = inspect.signature(criterion).parameters.get("ignore_index")
-        value = parameter.default if parameter else None
+        function, keywords = _function_and_keywords(criterion)
+        value = keywords.get("ignore_index", _default_ignore_index(function))
     return value if isinstance(value, int) else None
 
 

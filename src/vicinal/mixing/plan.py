@@ -18,6 +18,7 @@ from vicinal.mixing.operator import (
 from vicinal.mixing.passes import mixing_inside
 from vicinal.mixing.plain import is_plain
 from vicinal.mixing.regions import check_region, is_mask, show_region, shrunk_into
+from vicinal.mixing.target_modes import TargetMode, check_target_mode, union_of_targets
 
 
 class Plan:
@@ -42,6 +43,9 @@ class Plan:
             for signals, ``(batch, depth, height, width)`` for volumes and so on. The first
             dimension may be 1, for one region that all rows share.
         shrunk: whether the region is a box that shows the whole partner, made smaller.
+        target_mode: the targets of a blend, as the policy's ``targets``: ``"weighted"`` by the
+            shares; ``"union"``, all labels of the parents with a share above 0; or ``"own"``, those
+            of the row itself.
 
     Raises:
         TypeError, ValueError: if these do not fit together.
@@ -61,6 +65,7 @@ class Plan:
     shares: Tensor | None
     region: Tensor | None
     shrunk: bool
+    target_mode: TargetMode
     _rows: int | None  # that the batch of the partners needs; None if that is unknown
     _is_slice: bool
     _moved: "Plan | None"  # this plan on the device that it was last needed on
@@ -71,9 +76,12 @@ class Plan:
         lam: Tensor,
         shares: Tensor | None = None,
         region: Tensor | None = None,
+        *,
         shrunk: bool = False,
+        target_mode: TargetMode = "weighted",
     ) -> None:
         """Check that partners, shares and region fit together."""
+        check_target_mode("Plan: expected target_mode", target_mode)
         if region is not None:
             check_region(region, len(lam), shares, shrunk)
         self.__dict__.update(
@@ -82,6 +90,7 @@ class Plan:
             shares=shares,
             region=region,
             shrunk=shrunk,
+            target_mode=target_mode,
             _rows=_checked_rows(partner, lam, shares),
             _is_slice=False,
             _moved=None,
@@ -156,6 +165,9 @@ class Plan:
     ) -> Tensor:
         """Return soft targets: the shares of each row's own target and its partner's.
 
+        With the target mode ``"union"``, the result is the sum of the targets of all parents with
+        a share above 0, at most 1. With ``"own"``, the targets are converted and not mixed.
+
         Args:
             y: integer classes ``(batch, ...)``, such as labels or masks, which become shares of
                 ``num_classes`` along a new dimension 1, as PyTorch's cross-entropy expects them;
@@ -166,6 +178,7 @@ class Plan:
                 it comes from. Targets ``(batch, classes)`` are blended.
             num_classes: the number of classes, for integer classes only.
             other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
+                Not used with the target mode ``"own"``.
 
         Returns:
             float32 for integer and boolean ``y``, otherwise the type of ``y``.
@@ -173,7 +186,9 @@ class Plan:
         Raises:
             TypeError: if ``other`` has a different type.
             ValueError: if ``num_classes`` is missing or not allowed, a class is out of range, ``y``
-                looks one-hot but is not floating point, or a mask does not have the region's size.
+                looks one-hot but is not floating point, a mask does not have the region's size, or
+                the target mode is ``"union"`` and ``y`` is not multi-label: boolean, or floating
+                point from 0 to 1 with two dimensions or more.
         """
         return mixed_targets(self._sides(y, other), num_classes)
 
@@ -186,6 +201,9 @@ class Plan:
         See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes. For a
         network with several heads, add ``plan.loss(...)`` of each head, with the same plan.
 
+        With the target mode ``"union"`` this is ``criterion(output, plan.targets(y))``, and with
+        ``"own"`` it is ``criterion(output, y)``, averaged over examples as above.
+
         Args:
             criterion: ``F.cross_entropy``, ``nn.CrossEntropyLoss(...)``, or any criterion, function
                 or module, that can return one loss per example with ``reduction="none"``. To
@@ -194,12 +212,13 @@ class Plan:
                 ignored pixels count in the mean.
             output: the output of the network for the blended batch, ``(batch, ...)``.
             y: targets of the batch before mixing, in the form that ``criterion`` takes.
-            other: ``(rows, ...)``, targets of the batch that the partners come from, if not ``y``.
+            other: as for ``targets``.
 
         Raises:
             TypeError: if ``criterion`` does not support ``reduction="none"``, or cannot compare
                 the type of ``y`` with ``output``.
-            ValueError: if the sizes do not fit or the losses are not one per example.
+            ValueError: if the sizes do not fit, the losses are not one per example, or the target
+                mode is ``"union"`` and ``y`` is not multi-label.
 
         Example:
             >>> import torch.nn.functional as F
@@ -219,7 +238,8 @@ class Plan:
         ignore_index: int = -100,
     ) -> Tensor:
         """Return the accuracy under mixing, a fraction: a row counts ``lam`` if its own class is
-        predicted, and ``1 - lam`` if its partner's class is.
+        predicted, and ``1 - lam`` if its partner's class is. With the target mode ``"own"``, a row
+        counts if its own class is predicted.
 
         It can be compared between blended batches, but not with the accuracy on whole examples: a
         perfect network, which predicts the class with the larger share, reaches the mean of
@@ -228,12 +248,13 @@ class Plan:
         Args:
             output: ``(batch, classes)`` or ``(batch, classes, ...)``: logits.
             y: ``(batch,)`` or ``(batch, ...)`` integers: classes before mixing.
-            other: ``(rows, ...)``, classes of the batch that the partners come from, if not ``y``.
+            other: as for ``targets``.
             ignore_index: a class that is not counted. If one side of a blend has it, the other
                 side counts fully.
 
         Raises:
-            ValueError: if the sizes do not fit, or ``y`` does not hold classes.
+            ValueError: if the sizes do not fit, ``y`` does not hold classes, or the target mode is
+                ``"union"``.
 
         Example:
             >>> plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
@@ -241,6 +262,11 @@ class Plan:
             0.75
         """
         check_batch("output", output, None, len(self), None)
+        if self.target_mode == "union":
+            raise ValueError(
+                'accuracy: expected one class per example, got targets="union", where a blend has '
+                "every label of its parents. Compare the output with plan.targets(y)."
+            )
         return mixed_accuracy(output, self._sides(y, other), ignore_index=ignore_index)
 
     def inside(
@@ -307,7 +333,13 @@ class Plan:
         return self.to(x.device)
 
     def _sides(self, y: Tensor, other: Tensor | None) -> list[Side]:
-        """Return each row's own targets with their share, then those of each partner."""
+        """Return each row's own targets with their share, then those of each partner.
+
+        With the target modes ``"own"`` and ``"union"``, there is one side, which has everything.
+        """
+        if self.target_mode == "own":
+            check_batch("y", y, None, len(self), None)
+            return [Side(y, torch.ones_like(self.lam, device=y.device))]
         here = self._on_device_of("y", y, other)
         source = y if other is None else other
         lam, shares = here.lam, here.shares
@@ -319,7 +351,10 @@ class Plan:
                 partners = [shrunk_into(partners[0], here.region, smooth=smooth)]
         if shares is None:
             shares = (1 - lam)[None]
-        return [Side(y, lam), *map(Side, partners, shares)]
+        sides = [Side(y, lam), *map(Side, partners, shares)]
+        if self.target_mode == "union":
+            return [Side(union_of_targets(sides), torch.ones_like(here.lam))]
+        return sides
 
 
 def _copied(values: Tensor | None, device: torch.device) -> Tensor | None:

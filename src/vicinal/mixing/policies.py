@@ -22,7 +22,9 @@ from vicinal.mixing.sampling import (
     draw_partners,
     draw_shares,
     raise_on_call,
+    with_each_parent_once,
 )
+from vicinal.mixing.target_modes import TargetMode, check_target_mode
 
 
 class Policy(Protocol):
@@ -77,10 +79,16 @@ class MixUp(DrawsPlans):
         pairing: the rule that chooses the partners.
         keep_larger: whether an example always keeps the larger share: lam becomes
             ``max(lam, 1 - lam)``, and is never below one half.
+        targets: the targets of a blend. ``"weighted"``: those of its parents, weighted by their
+            shares, as in the paper. ``"union"``: the sum of its parents' multi-label targets, at
+            most 1, so a blend keeps every label whatever lam is, except that of a row with lam 1
+            or 0, which is all of one parent. A row that is its own partner has lam 1 then.
+            ``"own"``: those of the example itself, so that only inputs are mixed, as in an
+            ablation of the paper (section 3.8); ``keep_larger=True`` makes it the larger parent.
 
     Raises:
-        ValueError: if ``alpha`` is negative or NaN, ``mix_rate`` is outside of ``[0, 1]`` or
-            ``per`` is not one of the three words.
+        ValueError: if ``alpha`` is negative or NaN, ``mix_rate`` is outside of ``[0, 1]``, or
+            ``per`` or ``targets`` is not one of the three words.
 
     Example:
         >>> plan = MixUp(alpha=1.0, mix_rate=0.5).draw(4)
@@ -93,6 +101,7 @@ class MixUp(DrawsPlans):
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
     keep_larger: bool = False
+    targets: TargetMode = "weighted"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -105,7 +114,11 @@ class MixUp(DrawsPlans):
         if self.keep_larger:
             lam = torch.maximum(lam, 1 - lam)
         rest = torch.ones(request.size - mixed, dtype=torch.float32, device=CPU)
-        return Plan(partner, torch.cat([lam, rest]))
+        lam = torch.cat([lam, rest])
+        if self.targets == "union":
+            shares = torch.stack([lam, 1 - lam])
+            lam = with_each_parent_once(partner[None], shares, self.pairing)[0]
+        return Plan(partner, lam, target_mode=self.targets)
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,8 @@ class DirichletMixUp(DrawsPlans):
         per: which rows have the same shares: the whole ``"batch"``, or each ``"example"`` has its
             own.
         pairing: the rule that chooses the partners, applied once for each further parent.
+        targets: as for ``MixUp``; ``"union"`` takes the labels of all parents. A parent that occurs
+            twice in a blend then has its whole share at its first place.
 
     Example:
         >>> plan = DirichletMixUp(alpha=1.0, parents=3).draw(4)
@@ -132,6 +147,7 @@ class DirichletMixUp(DrawsPlans):
     parents: int = 3
     per: Literal["batch", "example"] = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+    targets: TargetMode = "weighted"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -144,6 +160,7 @@ class DirichletMixUp(DrawsPlans):
                 f'DirichletMixUp: expected per="batch" or "example", got {self.per!r}.'
             )
         check_pairing("DirichletMixUp", self.pairing)
+        check_target_mode("DirichletMixUp: expected targets", self.targets)
 
     def _plan(self, request: Request) -> Plan:
         partners = [draw_partners(self.pairing, 1.0, request)[0] for _ in range(self.parents - 1)]
@@ -152,7 +169,10 @@ class DirichletMixUp(DrawsPlans):
         shares = logs.softmax(0).float().expand(-1, request.size)
         # The example gets what rounding has lost, so that the sum is one.
         lam = (1 - shares[1:].sum(0)).clamp(0, 1)
-        return Plan(torch.stack(partners), lam, shares[1:].contiguous())
+        partner, shares = torch.stack(partners), torch.cat([lam[None], shares[1:]])
+        if self.targets == "union":
+            shares = with_each_parent_once(partner, shares, self.pairing)
+        return Plan(partner, shares[0], shares[1:].contiguous(), target_mode=self.targets)
 
 
 @dataclass(frozen=True)

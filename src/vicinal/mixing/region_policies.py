@@ -19,7 +19,9 @@ from vicinal.mixing.sampling import (
     draw_beta,
     draw_partners,
     groups,
+    with_each_parent_once,
 )
+from vicinal.mixing.target_modes import TargetMode
 
 
 class _DrawsRegions(DrawsPlans):
@@ -28,6 +30,7 @@ class _DrawsRegions(DrawsPlans):
     mix_rate: float
     per: Per
     pairing: Pairing
+    targets: TargetMode
     _shrunk: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -44,17 +47,15 @@ class _DrawsRegions(DrawsPlans):
         partner, mixed = draw_partners(self.pairing, rate, request)
         group, count = groups(self.per, partner[:mixed])
         region = self._regions(count, sizes, request.generator)
-        lam = kept_share(region)
-        if mixed == size and count == 1:  # all rows share one region
-            return Plan(partner, lam.repeat(size), region=region, shrunk=self._shrunk)
         whole = torch.ones(size - mixed, dtype=torch.float32, device=CPU)
-        nothing = torch.zeros(size - mixed, *sizes, dtype=torch.bool, device=CPU)
-        return Plan(
-            partner,
-            torch.cat([lam[group], whole]),
-            region=torch.cat([region[group], nothing]),
-            shrunk=self._shrunk,
-        )
+        lam = torch.cat([kept_share(region)[group], whole])
+        if self.targets == "union":
+            shares = torch.stack([lam, 1 - lam])
+            lam = with_each_parent_once(partner[None], shares, self.pairing)[0]
+        if mixed < size or count != 1:  # otherwise all rows share one region
+            nothing = torch.zeros(size - mixed, *sizes, dtype=torch.bool, device=CPU)
+            region = torch.cat([region[group], nothing])
+        return Plan(partner, lam, region=region, shrunk=self._shrunk, target_mode=self.targets)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class CutMix(_DrawsRegions):
         mix_rate: as for ``MixUp``.
         per: what shares lam and box, as for ``MixUp``.
         pairing: the rule that chooses the partners.
+        targets: as for ``MixUp``.
 
     Example:
         >>> plan = CutMix(alpha=1.0).draw(2, image_size=(8, 8))
@@ -88,6 +90,7 @@ class CutMix(_DrawsRegions):
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+    targets: TargetMode = "weighted"
 
     def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
         dimensions = max(1, sum(size > 1 for size in sizes))
@@ -116,6 +119,7 @@ class ResizeMix(_DrawsRegions):
         mix_rate: as for ``MixUp``.
         per: what shares the box, as for ``MixUp``.
         pairing: the rule that chooses the partners.
+        targets: as for ``MixUp``.
 
     Example:
         >>> plan = ResizeMix(scale=(0.5, 0.5)).draw(3, image_size=(8, 8))
@@ -127,6 +131,7 @@ class ResizeMix(_DrawsRegions):
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+    targets: TargetMode = "weighted"
 
     _shrunk = True
 
@@ -167,6 +172,7 @@ class FMix(_DrawsRegions):
         mix_rate: as for ``MixUp``.
         per: what shares lam and region, as for ``MixUp``.
         pairing: the rule that chooses the partners.
+        targets: as for ``MixUp``.
 
     Example:
         >>> plan = FMix(alpha=math.inf).draw(3, image_size=(8, 8))
@@ -179,6 +185,7 @@ class FMix(_DrawsRegions):
     mix_rate: float = 1.0
     per: Per = "batch"
     pairing: Pairing = field(default_factory=Shuffle)
+    targets: TargetMode = "weighted"
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -1,5 +1,6 @@
 """What policies share: their signature, and functions that draw shares and partners."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from vicinal.mixing.pairing import OtherBatch, Pairing
 from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU
+from vicinal.mixing.target_modes import check_target_mode
 
 Per = Literal["batch", "pair", "example"]
 
@@ -109,6 +111,34 @@ def _first_of_pair(partner: Tensor) -> Tensor:
     return torch.where(bound, torch.minimum(own, partner), own)
 
 
+def with_each_parent_once(partner: Tensor, shares: Tensor, pairing: Pairing) -> Tensor:
+    """Return shares in which an example that is twice among the parents of a blend counts once.
+
+    The first of equal parents gets the shares of the others. The blend stays the same, but a union
+    of labels would otherwise add those of such an example to themselves.
+
+    Args:
+        partner: ``(parents - 1, batch)``.
+        shares: ``(parents, batch)``, those of the rows themselves first.
+        pairing: tells whether the partners are rows of a second batch.
+
+    Example:
+        >>> from vicinal import Shuffle
+        >>> partner, shares = torch.tensor([[1, 1]]), torch.tensor([[0.75, 0.75], [0.25, 0.25]])
+        >>> with_each_parent_once(partner, shares, Shuffle()).tolist()
+        [[0.75, 1.0], [0.25, 0.0]]
+    """
+    second_batch = isinstance(pairing, OtherBatch)
+    own = torch.arange(partner.shape[1], device=CPU)
+    parents = [torch.full_like(own, -1) if second_batch else own, *partner]
+    merged = list(shares)
+    for later, earlier in itertools.combinations(reversed(range(len(parents))), 2):
+        same = parents[later] == parents[earlier]
+        merged[earlier] = torch.where(same, merged[earlier] + merged[later], merged[earlier])
+        merged[later] = torch.where(same, 0, merged[later])
+    return torch.stack(merged)
+
+
 def groups(per: Per, partner: Tensor) -> tuple[Tensor, int]:
     """Return a number for each row, and how many there are: rows with the same number share."""
     if per == "batch":
@@ -189,3 +219,4 @@ def check_settings(policy: Any) -> None:
     if policy.per not in get_args(Per):
         raise ValueError(f'{name}: expected per="batch", "pair" or "example", got {policy.per!r}.')
     check_pairing(name, policy.pairing)
+    check_target_mode(f"{name}: expected targets", policy.targets)
