@@ -148,7 +148,7 @@ def test_class_names_come_from_a_file_next_to_the_records_or_a_named_one(tmp_pat
     (tmp_path / "named.txt").write_text("x\ny\nz\n")
     assert load(f"{spec}?classes=named.txt", root=tmp_path).classes == ("x", "y", "z")
     (tmp_path / "named.txt").write_text("x\nx\n")
-    with pytest.raises(UserError, match=r"named\.txt: expected different class names"):
+    with pytest.raises(UserError, match=r"named\.txt: expected distinct, non-empty class names"):
         load(f"{spec}?classes=named.txt", root=tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_raw_payloads_are_pixels(tmp_path):
         ([0, 1, -1], "record 2 at byte .*, got -1"),
         ([0, 1, 7], "record 2 at byte .*: expected a label of the 3 classes, got 7"),
         ([0, 1, 0.5], "record 2 .* got 0.5"),
-        ([0, float("nan")], "record 1 .* expected 1 finite label like the first record"),
+        ([0, float("nan")], "record 1 .* expected 1 finite label as in the first record"),
         ([0, [1, 2]], "record 1 .* expected 1 finite label .*got .1.0, 2.0."),
     ],
 )

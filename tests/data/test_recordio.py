@@ -148,12 +148,12 @@ def test_a_record_that_has_changed_since_the_scan_raises_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0\t0\nx\t4\n", "line 2: expected another key, tab, offset, got 'x"),
-        ("0 0\n", "line 1: expected another key"),
-        ("0\t0\n0\t8\n", "line 2: expected another key"),
+        ("0\t0\nx\t4\n", "line 2: expected a new key, a tab and an offset, got 'x"),
+        ("0 0\n", "line 1: expected a new key"),
+        ("0\t0\n0\t8\n", "line 2: expected a new key"),
         ("0\t8\n1\t8\n", "expected different offsets"),
-        ("0\t9999999999999999999\n", "line 1: expected another key, tab, offset"),
-        ("0\t" + "9" * 5000, "line 1: expected another key"),
+        ("0\t9999999999999999999\n", "line 1: expected a new key, a tab and an offset"),
+        ("0\t" + "9" * 5000, "line 1: expected a new key"),
         ("\u00e9", "bad.idx: expected a text file"),
     ],
 )

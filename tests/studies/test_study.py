@@ -108,7 +108,7 @@ def test_the_fields_of_a_different_study_are_named(copied_study):
         r"training\.epochs was 2 and is 3"
     )
     with (
-        pytest.raises(UserError, match=f"holds a study with other settings: {words}"),
+        pytest.raises(UserError, match=f"holds a study with different settings: {words}"),
         open_study(other, copied_study),
     ):
         pass
@@ -135,8 +135,8 @@ def test_a_result_of_other_data_is_never_averaged(copied_study, vicinal):
         refused = vicinal("study", recipe, "--out", copied_study, *more)
         assert refused.exit_code == 2
         assert (
-            "mixup-true-labels-seed1 was trained with other data, code or versions"
-            in refused.stderr
+            "mixup-true-labels-seed1 and erm-true-labels-seed0 were trained with different data, "
+            "code or versions" in refused.stderr
         )
         assert "data.test.examples was 540 and is 450" in refused.stderr
 

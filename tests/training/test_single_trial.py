@@ -136,7 +136,7 @@ def test_a_folder_is_resumed_only_when_asked_and_only_with_its_settings(
     ):
         other = vicinal(*words, "--resume", *more)
         assert other.exit_code == 2
-        assert f"holds a trial with other settings: {words_of}." in other.stderr
+        assert f"holds a trial with different settings: {words_of}." in other.stderr
     finished = vicinal(*words, "--resume", "--json")
     assert finished.exit_code == 0
     assert json.loads(finished.stdout) == json.loads((out / "result.json").read_text())
@@ -320,9 +320,7 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
         if row.epoch == 2:
             out.rename(there)
 
-    with pytest.raises(
-        UserError, match=r"run: the folder was moved or deleted during the training"
-    ):
+    with pytest.raises(UserError, match=r"run: the folder was moved or deleted during training"):
         train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=move))
     assert not (out / "state.safetensors").exists()
     result = train_one(recipe, Trial("mixup", 0.0, 0), there, resume=True)

@@ -44,8 +44,8 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
         known = preparation.get(name)
         if known is not None and not _equal(options.setdefault(name, str(known)), known):
             raise UserError(
-                f"{_named(spec)}: {name}={options[name]} contradicts the training, which had "
-                f"{name}={known}. Remove the option to prepare the data as in the training."
+                f"{_named(spec)}: expected {name}={known}, as in training, got "
+                f"{name}={options[name]}. Remove the option to prepare the data as in training."
             )
     return spec._replace(options=options)
 
@@ -73,10 +73,10 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
         if name in made and made[name] != preparation.get(name):
             raise UserError(
                 f"{_named(spec)}: expected {_KINDS[kind]} with {name} "
-                f"{_written(preparation.get(name))} as in the training, got {_written(made[name])}."
+                f"{_written(preparation.get(name))} as in training, got {_written(made[name])}."
             )
     if kind == "sound" and any(made.get(name) != preparation.get(name) for name in _SOUND):
-        raise _other_kind(spec, "recordings prepared in another way", preparation)
+        raise _other_kind(spec, "recordings prepared in a different way", preparation)
     return replace(data, preparation=dict(preparation))
 
 
@@ -117,4 +117,4 @@ def _written(value: object) -> str:
 
 def _other_kind(spec: Spec, got: str, preparation: Mapping[str, Any]) -> UserError:
     known = _KINDS.get(str(preparation.get("kind")), "rows of a table")
-    return UserError(f"{_named(spec)}: expected {known} as in the training, got {got}")
+    return UserError(f"{_named(spec)}: expected {known} as in training, got {got}")

@@ -24,15 +24,16 @@ def mix(
     the share that an example keeps. Follows Zhang et al., "mixup: Beyond Empirical Risk
     Minimization" (https://arxiv.org/abs/1710.09412), section 2, equation for the virtual examples.
 
-    One ``torch.library`` operator, ``vicinal::mix``: differentiable any number of times by ``x``,
-    ``other`` and ``lam``, without a graph break under ``torch.compile``. The transforms of
-    ``torch.func`` and forward-mode differentiation use the same formula in plain PyTorch.
+    One ``torch.library`` operator, ``vicinal::mix``: differentiable any number of times with
+    respect to ``x``, ``other`` and ``lam``, without a graph break under ``torch.compile``. Under
+    the transforms of ``torch.func`` and in forward-mode differentiation, the same formula is
+    computed with PyTorch's own operators.
 
     The blend is computed in float64 for float64 input and in float32 for every narrower type,
     then rounded once, so the two shares add up to one in bfloat16 too. A row with ``lam`` 1 is
-    returned unchanged, bit for bit, whatever its partner holds (except under the transforms of
-    ``torch.func``, which cannot select). Other rows should be finite: on the CPU a blend with an
-    infinite value may be nan.
+    returned unchanged, bit for bit, even if its partner is not finite (except under the transforms
+    of ``torch.func``, where the formula is computed for every row). Other rows should be finite: on
+    the CPU, a blend with an infinite value may be NaN.
 
     Args:
         x: ``(batch, ...)``, any floating-point type or uint8. Not modified.
@@ -51,8 +52,9 @@ def mix(
         TypeError: if ``x`` is neither floating point nor uint8, or not dense (such as a sparse
             tensor), if ``other`` has a different type, or if ``partner``, ``lam`` or ``dtype`` has
             an unsuitable type.
-        ValueError: if shapes do not fit, or (checked on the CPU only, since a check makes a GPU
-            wait) if ``partner`` is not a row of ``other`` or ``lam`` is outside of ``[0, 1]``.
+        ValueError: if shapes do not match, if ``partner`` is not a row of ``other``, or if ``lam``
+            is outside of ``[0, 1]``. Values are checked on the CPU only; on a GPU, checking would
+            make the program wait.
 
     Example:
         >>> x = torch.tensor([[0.0], [8.0]])
@@ -192,8 +194,8 @@ def check_dtype(x: Tensor, dtype: torch.dtype | None) -> None:
     """Raise unless ``dtype`` is None, or a floating-point type for uint8 input."""
     if dtype is not None and not (x.dtype == torch.uint8 and dtype.is_floating_point):
         raise TypeError(
-            f"dtype: expected a floating-point type, for uint8 input only, got {dtype} for "
-            f"{x.dtype}. Call .to({dtype}) on the result."
+            "dtype: can be set only for uint8 input, and only to a floating-point type, got "
+            f"{dtype} for {x.dtype} input. Call .to({dtype}) on the result."
         )
 
 

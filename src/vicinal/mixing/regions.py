@@ -17,7 +17,7 @@ def show_region(
     if not has_region_size(region, x):
         sizes = tuple(region.shape[1:])
         raise ValueError(
-            f"x: expected the image_size of the plan, {sizes}, at the end of its shape, got "
+            f"x: expected a shape that ends with the image_size of the plan, {sizes}, got "
             f"{tuple(x.shape)}. Draw the plan with image_size=x.shape[-{len(sizes)}:], and mix "
             "features only after layers whose output has that size."
         )
@@ -63,9 +63,9 @@ def is_mask(y: Tensor, region: Tensor) -> bool:
         return False
     if not has_region_size(region, y):
         raise ValueError(
-            f"y: expected the image_size of the plan, {tuple(region.shape[1:])}, at the end of its "
-            f"shape, got {tuple(y.shape)}. Resize masks to the size of the inputs. "
-            "Pass targets of whole examples as (batch,) or (batch, classes)."
+            f"y: expected a shape that ends with the image_size of the plan, "
+            f"{tuple(region.shape[1:])}, got {tuple(y.shape)}. Resize masks to the size of the "
+            "inputs. Pass targets of whole examples as (batch,) or (batch, classes)."
         )
     return True
 

@@ -157,7 +157,7 @@ def draw_partners(pairing: Pairing, mix_rate: float, request: Request) -> tuple[
 
     Raises:
         TypeError, ValueError: if the size is not a number or negative, ``y`` or ``features`` has a
-            different length, or the pairing returns something else than partners.
+            different length, or the pairing returns something other than partners.
     """
     size = request.size
     if not isinstance(size, int):

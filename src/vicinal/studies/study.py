@@ -49,7 +49,8 @@ class Study:
         """Read the results of all finished trials.
 
         Raises:
-            UserError: if one of them is invalid, or if two have other data, code or versions.
+            UserError: if one of them is invalid, or if two of them have different data, code or
+                versions.
         """
         read = {t: read_result(self.trial_folder(t), t, self.recipe) for t in self.trials}
         results = {trial: result for trial, result in read.items() if result is not None}
@@ -60,8 +61,8 @@ class Study:
                 changed = f"{reference.test_examples} and {result.test_examples} test examples"
             if changed:
                 raise UserError(
-                    f"{self.folder}: {trial.folder} was trained with other data, code or "
-                    f"versions than {first.folder}, so they cannot be compared ({changed}). "
+                    f"{self.folder}: {trial.folder} and {first.folder} were trained with different "
+                    f"data, code or versions, so they cannot be compared ({changed}). "
                     "Delete the folders in trials/ that do not belong to the study."
                 )
         return results
@@ -110,7 +111,7 @@ def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
 
     Raises:
         UserError: if the folder cannot be written, is in use, holds something else, or holds
-            finished trials with other settings.
+            finished trials with different settings.
     """
     with locked(folder):
         _settle(recipe, folder)
@@ -135,7 +136,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
             raise UserError(
-                f"{folder} holds a study with other settings: "
+                f"{folder} holds a study with different settings: "
                 f"{'; '.join(dict.fromkeys(changed))}. Choose another folder with --out, or delete "
                 "this one."
             )

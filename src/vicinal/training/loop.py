@@ -114,8 +114,8 @@ def make_learner(
     if settings.sync_batch_norm and fabric.world_size > 1:
         if fabric.device.type != "cuda":
             raise UserError(
-                "training.sync_batch_norm: expected GPUs, since PyTorch synchronizes batch norms "
-                f"only there, got the device {fabric.device.type}. Set it to false."
+                f"training.sync_batch_norm: expected GPUs, got the device {fabric.device.type}. "
+                "PyTorch synchronizes batch norms only on GPUs. Set sync_batch_norm to false."
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     with fabric.init_tensor():

@@ -224,8 +224,8 @@ def check_origin(old: Origin, new: Origin, where: Path) -> None:
     """
     if changed := origin_differences(old, new):
         raise UserError(
-            f"{where} was trained with other data, code or versions ({changed}). Restore them to "
-            "continue, or start again in another folder with --out."
+            f"{where} was trained with different data, code or versions ({changed}). Restore them "
+            "to continue, or start again in another folder with --out."
         )
 
 

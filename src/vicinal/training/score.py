@@ -209,8 +209,8 @@ def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Modu
     old, new = info.origin["network"]["source"], source_hashes(name)
     if changed := origin_differences(*({"network": {"source": one}} for one in (old, new))):
         raise UserError(
-            f"{path} was trained with other source code of its network ({changed}), so its scores "
-            "would be meaningless. Restore the code, or train again."
+            f"{path} was trained with different source code of its network ({changed}), so its "
+            "scores would be meaningless. Restore the code, or train again."
         )
     load_weights(model, checkpoint.weights, str(path))
     return model

@@ -125,8 +125,8 @@ def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
         )
     if begun and (changed := _changed(recipe, trial, path, stated)):
         raise UserError(
-            f"{folder} holds a trial with other settings: {'; '.join(changed)}. Resume it with its "
-            "own settings, or choose another folder with --out."
+            f"{folder} holds a trial with different settings: {'; '.join(changed)}. Resume it with "
+            "its own settings, or choose another folder with --out."
         )
     write_whole(stated, json.dumps(trial._asdict(), indent=2) + "\n")
     write_whole(path, resolved_text(recipe))

@@ -77,8 +77,8 @@ class TrialCheckpointer:
         """Restore the trial from its state file, if there is one, and return its progress.
 
         Raises:
-            UserError: if the state is damaged, or was written with other settings, data, code or
-                versions.
+            UserError: if the state is damaged, or was written with different settings, data, code
+                or versions.
         """
         path = self.folder / STATE
         if not path.exists():
@@ -86,7 +86,7 @@ class TrialCheckpointer:
         try:
             state = read_tree(path)
             if changed := changed_settings(state["settings"], self.recipe, self.trial):
-                raise UserError(f"It was trained with other settings ({changed}).")
+                raise UserError(f"It was trained with different settings ({changed}).")
             check_origin(state["origin"], self.origin, path)
             progress = TrialProgress(
                 restore(self.learner, state["training"], str(path)),
@@ -159,7 +159,7 @@ class TrialCheckpointer:
             same = False
         if not same:
             raise UserError(
-                f"{self.folder}: the folder was moved or deleted during the training. If it was "
+                f"{self.folder}: the folder was moved or deleted during training. If it was "
                 "moved, run the command again with its new path as --out. For vicinal train, also "
                 "pass --resume."
             )

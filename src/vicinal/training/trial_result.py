@@ -141,7 +141,7 @@ def write_failure(folder: Path, reason: str, recipe: Recipe, trial: Trial) -> No
 
 
 def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
-    """Return the failure of a trial; None if there is none, or it had other settings."""
+    """Return the failure of a trial; None if there is none, or it had different settings."""
     try:
         failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
     except (OSError, pydantic.ValidationError):

@@ -263,8 +263,8 @@ def _target(
         return int(target), "class"
     if array.ndim > 1 or array.dtype.kind != "f":
         raise UserError(
-            f"{where}: expected a class or real values as target, got {_described(value)}."
+            f"{where}: expected a target that is a class or real values, got {_described(value)}."
         )
     if not np.isfinite(array).all():
-        raise UserError(f"{where}: expected finite numbers as target, got {array}.")
+        raise UserError(f"{where}: expected a target of finite numbers, got {array}.")
     return array.astype(np.float32), array.shape

@@ -108,8 +108,8 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
                 classes = tuple(map(str, range(count)))
         if labels.shape[1] != width:
             raise UserError(
-                f"{path}: expected {width} labels for each record like {paths[0]}, got "
-                f"{labels.shape[1]}."
+                f"{path}: expected {width} label{'s' if width > 1 else ''} for each record, as in "
+                f"{paths[0]}, got {labels.shape[1]}."
             )
         if classes:
             hint = " classes=FILE lists the classes, and task=regression reads real values."
@@ -132,7 +132,7 @@ def _files_of(folder: Path) -> list[Path]:
         if word in named and any(word in words for words in SPLIT_NAMES.values()):
             raise UserError(
                 f"{folder}: expected one record file for {word}, got {named[word].name} and "
-                f"{path.name}. Name the files as rec:TRAIN.rec,TEST.rec."
+                f"{path.name}. Name both files in the source: rec:TRAIN.rec,TEST.rec."
             )
         named[word] = path
     splits = splits_by_name(named)
@@ -142,8 +142,8 @@ def _files_of(folder: Path) -> list[Path]:
         return found
     raise UserError(
         f"{folder}: expected NAME_train.rec and NAME_test.rec, or one file, got "
-        f"{', '.join(path.name for path in found[:20]) or 'no .rec file'}. Name the files as "
-        "rec:TRAIN.rec,TEST.rec."
+        f"{', '.join(path.name for path in found[:20]) or 'no .rec file'}. Name both "
+        "files in the source: rec:TRAIN.rec,TEST.rec."
     )
 
 
@@ -166,7 +166,7 @@ def _open_records(path: Path, skip_bad: bool) -> tuple[_Records, np.ndarray, Ski
             if len(numbers) != width or not np.isfinite(numbers).all():
                 raise UserError(
                     f"{images.name(row)}: expected {width} finite label{'s' if width > 1 else ''} "
-                    f"like the first record, got {numbers.tolist()}."
+                    f"as in the first record, got {numbers.tolist()}."
                 )
         except UserError as error:
             skipped(error)
@@ -207,5 +207,7 @@ def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tu
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected class names, one per line ({error}).") from error
     if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"{path}: expected different class names, got an empty or repeated one.")
+        raise UserError(
+            f"{path}: expected distinct, non-empty class names, got an empty or repeated one."
+        )
     return names

@@ -46,8 +46,8 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
             if count > len(targets):
                 raise UserError(
                     f"{path}, train_labels: expected labels below {len(targets)}, the number of "
-                    f"examples, got {count - 1}. If there are so many classes, add an array "
-                    "'classes' with their names."
+                    f"examples, got {count - 1}. If there really are that many classes, add "
+                    "an array 'classes' with their names."
                 )
             notes.append(Note(f"the classes have no names; they are numbered 0 to {count - 1}"))
         known = arrays.get("classes", np.arange(count).astype(str))
@@ -167,7 +167,10 @@ def _arrays_of(
             f"{path}: expected classes from 0 or floats in {name}_labels", labels
         )
     if labels.max() > 2**31:
-        raise UserError(f"{path}: expected classes in {name}_labels, got {labels.max()}.")
+        raise UserError(
+            f"{path}: expected labels below the number of classes in {name}_labels, got "
+            f"{labels.max()}."
+        )
     return inputs, labels.astype(np.int64)
 
 

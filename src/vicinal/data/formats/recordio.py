@@ -126,7 +126,7 @@ class RecordFile:
     def _broken(self, offset: int, found: str) -> UserError:
         return UserError(
             f"{self.path}, byte {offset}: expected a RecordIO record, got {found}. The file is "
-            "damaged, incomplete or of another format. Download or write it again."
+            "damaged, incomplete or in a different format. Download or write it again."
         )
 
 
@@ -173,7 +173,8 @@ def read_index(path: Path) -> np.ndarray:
     for number, line in enumerate(lines, 1):
         if not (found := re.fullmatch(r"(\d+)\t(\d{1,18})", line)) or found[1] in offsets:
             raise UserError(
-                f"{path}, line {number}: expected another key, tab, offset, got {line[:80]!r}."
+                f"{path}, line {number}: expected a new key, a tab and an offset, got "
+                f"{line[:80]!r}."
             )
         offsets[found[1]] = int(found[2])
     if len(set(offsets.values())) < len(offsets):

@@ -304,7 +304,8 @@ def _listed_rows(
             continue
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path}, byte {error.start}: expected UTF-8 text, got others. Save it as UTF-8."
+                f"{path}, byte {error.start}: expected UTF-8 text, got a byte that is not valid "
+                "UTF-8. Save the file as UTF-8."
             ) from error
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error

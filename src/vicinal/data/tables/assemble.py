@@ -92,8 +92,8 @@ def assemble(
         skipped = [(), *skipped]
         notes.append(
             Note(
-                f"{first.file} does not hold the rows of the training, so all of its {len(test):,} "
-                "rows are the test split"
+                f"{first.file} is not the table that was used for training, so all of its "
+                f"{len(test):,} rows are the test split"
             )
         )
     else:
@@ -143,14 +143,15 @@ def known_preparation(preparation: Mapping[str, Any] | None, file: str) -> Table
         return None
     if preparation.get("kind") != "table":
         raise UserError(
-            f"{file} is a table, and the preparation to apply is not that of a table. Pass data "
-            "of the same kind as in training."
+            f"{file} is a table, but the preparation of the training data is not that of a table. "
+            "Pass data of the same kind as in training."
         )
     try:
         return TablePreparation.model_validate(preparation)
     except pydantic.ValidationError as error:
         raise UserError(
-            f"{file}: the preparation to apply is damaged. Train the network again."
+            f"{file}: the preparation of the training data, as stored in a checkpoint, is damaged. "
+            "Train the network again."
         ) from error
 
 
@@ -187,7 +188,7 @@ def _columns_of_training(
     names = [*numbers, *others]
     kinds: dict[int, Kind | None] = dict.fromkeys(range(len(names)), "category")
     kinds |= dict.fromkeys(range(len(numbers)), "number")
-    return [select_columns(t, names, of="the training", label=label) for t in tables], kinds
+    return [select_columns(t, names, of="the training table", label=label) for t in tables], kinds
 
 
 def _parsed(
@@ -255,7 +256,7 @@ class _BadRows:
     ) -> list[Note]:
         """Exclude rows of other classes: as bad rows, or with a note if they are to be dropped."""
         notes = []
-        where = "the training" if trained else self._files[0]
+        where = "the training table" if trained else self._files[0]
         for k, file in enumerate(self._files):
             unknown = self.good(k)[targets[self.good(k)] < 0]
             names = [label.levels[int(level)] for level in label.values[unknown]]
@@ -285,8 +286,8 @@ class _BadRows:
             where = f"{self._place(rows[k])}: column {names[int(finite[k].argmin())]!r}"
             skips(
                 UserError(
-                    f"{where} has a value too far from those of the training for float32. Correct "
-                    "it, or drop the column."
+                    f"{where} has a value that is too far from those of the training split for "
+                    "float32. Correct it, or drop the column."
                 )
             )
         return np.flatnonzero(finite.all(axis=1)), skips.sentences

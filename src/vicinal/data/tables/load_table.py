@@ -132,7 +132,7 @@ def _read(where: str, load_options: LoadOptions, header: bool | None) -> Table:
     path = existing(where, load_options.root, what="table")
     table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes)
     if not len(table.rows) and not table.bad:
-        raise UserError(f"{where} has a header and no rows. Add rows, or pass header=no.")
+        raise UserError(f"{where} has a header but no rows. Add rows, or pass header=no.")
     return table
 
 
@@ -146,8 +146,8 @@ def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spe
         missing = tuple(separated_words(options["missing"]))
         if given is not None and missing != usual.missing:
             raise UserError(
-                f"missing={options['missing']}: the training had missing="
-                f"{','.join(usual.missing)}. Remove the option."
+                f"missing={options['missing']}: expected missing={','.join(usual.missing)}, as in "
+                "training. Remove the option."
             )
     marks = {}
     for name in ("decimal", "thousands"):

@@ -43,8 +43,8 @@ def read_table(
     form = path.suffix.lower()
     if form not in FORMATS:
         raise UserError(
-            f"{file}: expected the extension {' '.join(FORMATS)}, got {path.suffix!r}. Rename the "
-            "file if it is in one of these formats."
+            f"{file}: expected one of the extensions {', '.join(FORMATS)}, got {path.suffix!r}. "
+            "Rename the file if it is in one of these formats."
         )
     if header is not None and form not in TEXT_FORMATS:
         raise UserError(f"{file} has column names of its own. Remove the option header.")
@@ -128,7 +128,7 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
             )
     body = "\n".join(rows)
     if not body.strip():
-        raise UserError(f"{file} has a header and no rows. Add rows.")
+        raise UserError(f"{file} has a header but no rows. Add rows.")
     quote = "'" if "'" in body else '"'
     body = re.sub(rf",[ \t]+(?={quote})", ",", body)
     body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)

@@ -114,9 +114,9 @@ def select_columns(
 
     Example:
         >>> table = Table("t.csv", ("b", "c", "a"), [1, 2, 3], (None,) * 3, np.arange(0), {})
-        >>> chosen = select_columns(table, ["a", "b"], of="the training")
+        >>> chosen = select_columns(table, ["a", "b"], of="the training table")
         >>> chosen.columns, chosen.notes[0].text
-        ([3, 1], "t.csv: ignored columns that the training does not have: 'c'")
+        ([3, 1], "t.csv: ignored columns that the training table does not have: 'c'")
     """
     indices = {key: i for i, key in enumerate(_numbered(table.names)) if i != label}
     keys = _numbered(names)
