@@ -1,6 +1,6 @@
 """Data sets: splits of inputs and targets, in memory or in files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -72,11 +72,15 @@ class Split:
             if they are in memory, else ``StoredInputs``.
         targets: ``(n,)`` int64 classes, ``(n,)`` float32 real values, or ``(n, k)`` float32.
         skipped: a sentence for each example that was skipped because it could not be read.
+        groups: ``(n,)`` int64, the group of each example, such as a patient or speaker; examples
+            of different splits with the same number are of the same group. None if each example is
+            independent of the others.
     """
 
     inputs: Tensor | StoredInputs
     targets: Tensor
     skipped: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -96,7 +100,8 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """Move the split to a device; inputs in files stay in files."""
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
-        return Split(inputs, self.targets.to(device), self.skipped)
+        groups = None if self.groups is None else self.groups.to(device)
+        return Split(inputs, self.targets.to(device), self.skipped, groups)
 
     def share(self, rank: int, ranks: int) -> "Split":
         """Return the share of one of several processes: consecutive rows.
@@ -108,13 +113,23 @@ class Split:
         """
         if ranks == 1:
             return self
-        rows = torch.arange(len(self)).tensor_split(ranks)[rank].to(self.targets.device)
+        return self.subset(torch.arange(len(self)).tensor_split(ranks)[rank])
+
+    def subset(self, rows: Tensor) -> "Split":
+        """Return some of the examples, without the messages of those that were skipped.
+
+        Example:
+            >>> Split(torch.zeros(5, 1), torch.arange(5)).subset(torch.tensor([3, 1])).targets
+            tensor([3, 1])
+        """
         inputs: Tensor | StoredInputs
         if isinstance(self.inputs, Tensor):
             inputs = self.inputs[rows.to(self.inputs.device)]
         else:
             inputs = _Rows(self.inputs, rows.tolist())
-        return Split(inputs, self.targets[rows])
+        there = rows.to(self.targets.device)
+        groups = None if self.groups is None else self.groups[there]
+        return Split(inputs, self.targets[there], groups=groups)
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,11 @@ class _Rows:
     @property
     def dtype(self) -> torch.dtype:
         return self.whole.dtype
+
+    @property
+    def identity(self) -> Callable[[int], str] | None:
+        of_whole = getattr(self.whole, "identity", None)
+        return of_whole and (lambda row: of_whole(self.rows[row]))
 
     def read(self, rows: Sequence[int]) -> ReadResult:
         return self.whole.read([self.rows[row] for row in rows])
@@ -149,6 +169,8 @@ class DataSet:
         notes: what the source guessed or changed.
         preparation: how raw examples become inputs, as JSON values. Passed to ``load``, it
             prepares other data in the same way.
+        fixed_test: whether the data set has a test split of its own. Otherwise ``load`` drew it,
+            and draws another one for another ``seed`` or ``fold``.
     """
 
     classes: tuple[str, ...]
@@ -158,6 +180,7 @@ class DataSet:
     brightest: int | None = None
     notes: tuple[Note, ...] = ()
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    fixed_test: bool = True
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -176,6 +199,8 @@ class LoadOptions(NamedTuple):
     in_memory: int = IN_MEMORY
     max_bytes: int = MAX_BYTES
     preparation: Mapping[str, Any] | None = None
+    fold: tuple[int, int] | None = None
+    validation_fraction: float = 0.0
 
 
 @dataclass

@@ -8,6 +8,7 @@ from vicinal.data.dataset import DataSet, Note, Split
 from vicinal.data.normalize import statistics
 from vicinal.errors import UserError
 
+_FEW = 20  # test examples, of which each changes the accuracy by 5 points or more
 _ROWS = 16  # examples of a split in files that are compared
 
 
@@ -72,7 +73,7 @@ def majority(data: DataSet) -> float:
 
 
 def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
-    """Return notes on classes without examples and on constant inputs.
+    """Return notes on missing classes, small test splits, and constant targets or inputs.
 
     Example:
         >>> import torch
@@ -80,7 +81,8 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
         >>> [note.text for note in doubtful_notes(DataSet(("cat", "dog"), split, split))]
         ['the train split has no example of 1 of 2 classes: dog', \
 'the test split has no example of 1 of 2 classes: dog', \
-'all training examples are of one class, cat', 'all training inputs are the same']
+'all training examples are of one class, cat', 'the test split has only 2 examples', \
+'all training inputs are the same']
     """
     notes = []
     if data.classes:
@@ -96,9 +98,17 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
         present = data.train.targets.unique().tolist()
         if len(present) == 1:
             notes.append(f"all training examples are of one class, {data.classes[present[0]]}")
+    elif len(train := data.train.targets) and bool((train == train[0]).all()):
+        notes.append(f"all training targets are the same, {train[0].tolist()}")
+    if len(data.test) < _FEW:
+        notes.append(f"the test split has only {_counted(len(data.test))}")
     if is_constant(data.train):
         notes.append("all training inputs are the same")
     return tuple(Note(text, doubtful=True) for text in notes)
+
+
+def _counted(count: int) -> str:
+    return "1 example" if count == 1 else f"{count} examples"
 
 
 def is_constant(split: Split) -> bool:

@@ -13,6 +13,7 @@ import torch
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Split
 from vicinal.data.description import doubtful_notes
+from vicinal.data.held_out import group_notes, with_validation
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.source_spec import parse_spec
 from vicinal.data.train_test_split import train_test_rows
@@ -32,6 +33,8 @@ def load(
     in_memory: int = IN_MEMORY,
     max_bytes: int = MAX_BYTES,
     preparation: Mapping[str, Any] | None = None,
+    fold: tuple[int, int] | None = None,
+    validation_fraction: float = 0,
 ) -> DataSet:
     """Load a data set.
 
@@ -58,6 +61,14 @@ def load(
         preparation: ``DataSet.preparation`` of an earlier call, such as that of the data a
             network was trained on, to be applied exactly. None fits a new one to the training
             split.
+        fold: ``(k, folds)`` for K-fold cross-validation: the test split is the ``k``-th, from 0, of
+            ``folds`` parts of equal size, which depend on ``seed``, instead of ``test_fraction``.
+            Every example is tested in exactly one fold. Parts get the same share of every class,
+            or of every quantile of a real value.
+        validation_fraction: share of the training examples that become validation examples, in
+            ``[0, 1)``; the same share of every class, except that classes too small for both
+            splits stay in the training split. A validation split of the data set is used instead
+            if there is one.
 
     Returns:
         Splits ``train``, ``test`` and perhaps ``validation``, each with ``inputs`` and ``targets``.
@@ -68,28 +79,52 @@ def load(
     Raises:
         MissingExtraError: if the source needs a package that is not installed.
         UserError: if there is no such source or option, or a file is missing, damaged, or does not
-            fit the others or ``preparation``. The message names the file and the row.
+            fit the others or ``preparation``. The message names the file and the row. If ``fold``
+            is given and the data set has a test split of its own, or if a group of examples is in
+            two splits.
 
     Example:
         >>> digits = load("digits", test_fraction=0.3)
         >>> len(digits.train), len(digits.test), digits.train.inputs.shape[1:]
         (1257, 540, torch.Size([1, 8, 8]))
     """
+    k, folds = fold or (0, 2)
     for fits, name, value, expected in (
         (0 < test_fraction < 1, "test_fraction", test_fraction, "a share between 0 and 1"),
         (0 <= seed < 1 << 32, "seed", seed, f"an integer from 0 to {(1 << 32) - 1}"),
         (max_bytes > 0, "max_bytes", max_bytes, "a positive number of bytes"),
+        (folds >= 2 and 0 <= k < folds, "fold", fold, "(k, folds) with 0 <= k < folds, 2 or more"),
+        (
+            0 <= validation_fraction < 1,
+            "validation_fraction",
+            validation_fraction,
+            "a share from 0 to below 1",
+        ),
     ):
         if not fits:
             raise UserError(f"{name}: expected {expected}, got {value!r}")
     load_options = LoadOptions(
-        data_root(root), seed, test_fraction, skip_bad, in_memory, max_bytes, preparation
+        data_root(root),
+        seed,
+        test_fraction,
+        skip_bad,
+        in_memory,
+        max_bytes,
+        preparation,
+        fold,
+        validation_fraction,
     )
     source = with_preparation(parse_spec(spec), preparation)
     module, _, name = SOURCES[source.name].function.partition(":")
     function = getattr(import_module(f"vicinal.data.{module}"), name)
     data = prepared(function(source.where, source.options, load_options), source, preparation)
-    return replace(data, notes=(*data.notes, *doubtful_notes(data)))
+    if fold is not None and data.fixed_test:
+        raise UserError(
+            f"fold: {spec} has a test split of its own, so it cannot be divided into {folds} "
+            "folds. Test on that split, or name a source that has none."
+        )
+    data = with_validation(data, validation_fraction, seed)
+    return replace(data, notes=(*data.notes, *group_notes(data), *doubtful_notes(data)))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -124,7 +159,11 @@ def load_digits(where: str, options: Mapping[str, str], load_options: LoadOption
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))
     rows = train_test_rows(
-        targets, fraction=load_options.test_fraction, seed=load_options.seed, classes=classes
+        targets,
+        fraction=load_options.test_fraction,
+        seed=load_options.seed,
+        fold=load_options.fold,
+        classes=classes,
     )
     train, test = (Split(inputs[chosen], targets[chosen]) for chosen in rows)
-    return DataSet(classes, train, test, brightest=16)
+    return DataSet(classes, train, test, brightest=16, fixed_test=False)

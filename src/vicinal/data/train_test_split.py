@@ -1,58 +1,211 @@
-"""Split a data set that has no test split."""
+"""Split the rows of a data set that has no test or validation split."""
 
+import math
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from vicinal.errors import UserError
 
+_DRAWS = 100  # random splits of groups that are compared
+_CLOSE = 0.25  # the difference from a class's share of the test split that is accepted at once
+_BINS = 10  # of real-valued targets, the most
+
 
 def train_test_rows(
-    targets: Tensor, *, fraction: float, seed: int, classes: Sequence[str] = ()
+    targets: Tensor,
+    *,
+    fraction: float,
+    seed: int,
+    classes: Sequence[str] = (),
+    groups: Tensor | None = None,
+    fold: tuple[int, int] | None = None,
+    keep_small: bool = False,
+    held_out: str = "test",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the rows of a data set that has no test split.
 
+    Both splits get the same share of every class. Real values are split at random by ``fraction``,
+    and by quantiles into folds. Rows of a group are in the same split. As groups differ in size,
+    their split is the first of 100 random ones in which the share of each class is close to
+    ``fraction``, or else the closest one.
+
     Args:
-        targets: ``(n,)``: int64 classes, of which both splits get the same share, or float32 real
-            values, which are split at random.
+        targets: ``(n,)`` int64 classes, or ``(n,)`` or ``(n, k)`` float32 real values.
         fraction: share of test rows, in ``(0, 1)``.
         seed: seed of the random split.
         classes: names, for the error.
+        groups: ``(n,)`` int64, the group of each row.
+        fold: ``(k, folds)``: the test rows are the ``k``-th, from 0, of ``folds`` parts of equal
+            size, instead of ``fraction``. The parts do not overlap and depend on ``seed`` only.
+        keep_small: whether the rows of classes that are too small for both splits are training
+            rows, instead of an error.
+        held_out: name of the second split, for the error.
 
     Returns:
         Training rows and test rows, int64.
 
     Raises:
-        UserError: if a split would be empty or lack a class.
+        UserError: if a split would be empty or lack a class; with groups, if the training split
+            would lack a class.
 
     Example:
         >>> import torch
         >>> train, test = train_test_rows(torch.tensor([0, 1] * 5), fraction=0.2, seed=0)
         >>> len(train), len(test)
         (8, 2)
+        >>> owner = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+        >>> _, test = train_test_rows(owner % 2, fraction=0.2, seed=0, groups=owner, fold=(1, 2))
+        >>> owner[test].tolist()
+        [0, 0, 3, 3]
     """
     from sklearn.model_selection import train_test_split
 
     labels = None if targets.is_floating_point() else targets.numpy()
+    ids = None if groups is None or _all_differ(groups) else groups.numpy()
+    small = np.zeros(len(targets), dtype=bool)
+    if keep_small and labels is not None:
+        small = _too_small(labels, ids, fewest_examples(fraction, fold))
+    rest = np.flatnonzero(~small)
     try:
-        train, test = train_test_split(
-            np.arange(len(targets)), test_size=fraction, stratify=labels, random_state=seed
-        )
-        if labels is not None:
-            for rows in (train, test):
-                if len(np.unique(labels[rows])) < len(np.unique(labels)):
-                    raise ValueError("a class is too small for its share")
+        if ids is None and fold is None:
+            strata = None if labels is None else labels[rest]
+            train, test = train_test_split(
+                rest, test_size=fraction, stratify=strata, random_state=seed
+            )
+        else:
+            fewest = fewest_examples(fraction, fold)
+            strata = (_quantiles(targets, fewest) if labels is None else labels)[rest]
+            own = None if ids is None else ids[rest]
+            train, test = (rest[rows] for rows in _parts(strata, own, fraction, seed, fold))
+        train = np.concatenate([train, np.flatnonzero(small)])
+        if not (len(train) and len(test)):
+            raise ValueError("a split is empty")
+        if labels is not None and (
+            _lacks_a_class(labels[train], labels)
+            # A test split of whole groups may lack a class, which a note reports.
+            or (ids is None and _lacks_a_class(labels[test], labels[rest]))
+        ):
+            raise ValueError("a class is too small for its share")
     except ValueError as error:
-        rarest, needed = "", "both splits have examples"
-        if labels is not None and len(labels):
-            counts = np.bincount(labels)
-            k = int(counts.argmin())
-            name = classes[k] if k < len(classes) else k
-            rarest = f" The smallest class, {name}, has {counts[k]}."
-            needed = "both splits have every class"
+        how, advice = f"a {held_out} fraction of {fraction}", "another fraction"
+        if fold is not None:
+            how, advice = f"{fold[1]} folds", "fewer folds"
+        reason, small_ones = _reason(labels, ids, classes)
         raise UserError(
-            f"a test fraction of {fraction} cannot split {len(targets)} examples so that {needed}."
-            f"{rarest} Try another fraction, or remove small classes."
+            f"{how} cannot split {len(targets)} examples so that {reason} Try {advice}, or "
+            f"{small_ones}."
         ) from error
     return train, test
+
+
+def fewest_examples(fraction: float, fold: tuple[int, int] | None = None) -> int:
+    """Return the fewest rows of a class that surely have one in each split.
+
+    Example:
+        >>> fewest_examples(0.2), fewest_examples(0.7), fewest_examples(0.2, (0, 10))
+        (5, 4, 10)
+    """
+    return fold[1] if fold else math.ceil(1 / min(fraction, 1 - fraction))
+
+
+def _parts(
+    strata: np.ndarray,
+    ids: np.ndarray | None,
+    fraction: float,
+    seed: int,
+    fold: tuple[int, int] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training and test rows of a fold, or of a split of groups."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if fold is None:
+        assert ids is not None
+        return _split_of_groups(strata, ids, fraction, seed)
+    if ids is None and np.unique(strata, return_counts=True)[1].min() < fold[1]:
+        raise ValueError("some folds would lack a class")
+    splitter: Any = StratifiedKFold if ids is None else StratifiedGroupKFold
+    with warnings.catch_warnings():  # that a class is in few rows; its absence raises an error
+        warnings.simplefilter("ignore", UserWarning)
+        folds = splitter(fold[1], shuffle=True, random_state=seed).split(strata, strata, ids)
+        train, test = list(folds)[fold[0]]
+    return train, test
+
+
+def _split_of_groups(
+    strata: np.ndarray, ids: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split whole groups so that the share of each stratum is close to ``fraction``."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    strata = np.unique(strata, return_inverse=True)[1]
+    counts = np.bincount(strata)
+    best, least = None, (True, np.inf)
+    draws = GroupShuffleSplit(_DRAWS, test_size=fraction, random_state=seed)
+    for train, test in draws.split(strata, strata, ids):
+        tested = np.bincount(strata[test], minlength=len(counts))
+        off = float(np.abs(tested / counts - fraction).max())
+        badness = (bool((tested == counts).any()), off)
+        if best is None or badness < least:
+            best, least = (train, test), badness
+        if least <= (False, _CLOSE * min(fraction, 1 - fraction)):
+            break
+    assert best is not None
+    return best
+
+
+def _quantiles(targets: Tensor, fewest: int) -> np.ndarray:
+    """Return which of up to ten quantiles each real value is in; vectors are not divided."""
+    if targets.ndim > 1:
+        return np.zeros(len(targets), dtype=np.int64)
+    bins = max(1, min(_BINS, len(targets) // fewest))
+    ranks = targets.argsort(stable=True).argsort()
+    return (ranks * bins // len(targets)).numpy()
+
+
+def _all_differ(groups: Tensor) -> bool:
+    return len(groups.unique()) == len(groups)
+
+
+def _too_small(labels: np.ndarray, ids: np.ndarray | None, fewest: int) -> np.ndarray:
+    """Return which rows are of a class with too few rows, or in the only group of a class."""
+    if ids is None:
+        return np.array((np.bincount(labels) < fewest)[labels])
+    pairs = np.unique(np.stack([labels, ids], 1), axis=0)
+    only = np.bincount(pairs[:, 0])[pairs[:, 0]] < 2
+    return np.isin(ids, pairs[only, 1])
+
+
+def _lacks_a_class(labels: np.ndarray, expected: np.ndarray) -> bool:
+    return len(np.unique(labels)) < len(np.unique(expected))
+
+
+def _reason(
+    labels: np.ndarray | None, ids: np.ndarray | None, classes: Sequence[str]
+) -> tuple[str, str]:
+    """Return what cannot be fulfilled and why, and what to remove."""
+    if ids is not None:
+        count = len(np.unique(ids))
+        if labels is None or not len(labels):
+            return f"both splits have groups. There are {count}.", "add groups"
+        pairs = np.unique(np.stack([labels, ids], 1), axis=0)
+        in_groups = np.bincount(pairs[:, 0], minlength=labels.max() + 1)
+        k = int(np.where(in_groups > 0, in_groups, count + 1).argmin())
+        return (
+            f"the training split has every class and both splits have groups. There are {count} "
+            f"groups, and the class {_named(k, classes)} is in {in_groups[k]} of them.",
+            "group by another column",
+        )
+    if labels is None or not len(labels):
+        return "both splits have examples.", "add examples"
+    counts = np.bincount(labels)
+    k = int(counts.argmin())
+    smallest = f"The smallest class, {_named(k, classes)}, has {counts[k]}."
+    return f"both splits have every class. {smallest}", "remove small classes"
+
+
+def _named(k: int, classes: Sequence[str]) -> str:
+    return classes[k] if k < len(classes) else str(k)

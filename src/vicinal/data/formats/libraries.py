@@ -15,7 +15,6 @@ from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.map_style import (
     ColorError,
     RowFormat,
-    StoredRows,
     is_map_style,
     read_split,
 )
@@ -235,13 +234,26 @@ def _load(
         classes = tuple(map(str, range(count)))
     if "test" not in splits:
         whole = splits["train"]
-        fraction, seed = load_options.test_fraction, load_options.seed
-        rows = train_test_rows(whole.targets, fraction=fraction, seed=seed, classes=classes)
-        train, test = (_rows_of(whole, of_split) for of_split in rows)
-        splits = {"train": train, "test": replace(test, skipped=())}
+        rows = train_test_rows(
+            whole.targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            fold=load_options.fold,
+            classes=classes,
+        )
+        train, test = (whole.subset(torch.from_numpy(of_split)) for of_split in rows)
+        splits = {"train": replace(train, skipped=whole.skipped), "test": test}
     white = 255 if format.dtype == np.uint8 else None
     notes = format.changes.notes(all_read=True)
-    return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), white, notes)
+    return DataSet(
+        classes,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        white,
+        notes,
+        fixed_test="test" in sources,
+    )
 
 
 def _read_splits(
@@ -252,12 +264,3 @@ def _read_splits(
 
 def _class_name(name: Any) -> str:
     return ", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name)
-
-
-def _rows_of(split: Split, rows: np.ndarray) -> Split:
-    inputs: Any = split.inputs
-    if isinstance(inputs, StoredRows):
-        inputs = replace(inputs, rows=inputs.rows[rows])
-    else:
-        inputs = inputs[torch.from_numpy(rows)]
-    return Split(inputs, split.targets[torch.from_numpy(rows)], split.skipped)

@@ -168,10 +168,16 @@ def image_data_set(
     notes: Iterable[Note],
 ) -> DataSet:
     """Return a data set of images in files. Training files without test files are split in two."""
-    if "test" not in files:
+    fixed_test = "test" in files
+    if not fixed_test:
         images, targets, skipped = files["train"]
-        fraction, seed = load_options.test_fraction, load_options.seed
-        train, test = train_test_rows(targets, fraction=fraction, seed=seed, classes=classes)
+        train, test = train_test_rows(
+            targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            fold=load_options.fold,
+            classes=classes,
+        )
         files = {
             "train": (images.rows(train), targets[train], skipped),
             "test": (images.rows(test), targets[test], ()),
@@ -188,7 +194,15 @@ def image_data_set(
             first: Any = replace(split.inputs, skip_bad=True)  # type: ignore[type-var]
             first.read(range(min(_FIRST, len(split))))
     notes = *notes, *stored.changes.notes(all_read=all_read)
-    return DataSet(classes, splits["train"], splits["test"], splits.get("validation"), 255, notes)
+    return DataSet(
+        classes,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        255,
+        notes,
+        fixed_test=fixed_test,
+    )
 
 
 def image_split(

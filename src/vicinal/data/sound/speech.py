@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,14 +129,16 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     ``_background_noise_`` are ignored. ``testing_list.txt`` and ``validation_list.txt`` name the
     recordings of these splits (``word/file.wav``, one on each line); the others are the training
     split. Without the first list, the test split is a random fraction of the recordings,
-    regardless of who speaks; without the second, there is no validation split. The layout is that
-    of Warden, 2018 (https://arxiv.org/abs/1804.03209, section 6).
+    regardless of who speaks, with a warning if the file names tell; without the second, there is
+    no validation split. The layout is that of Warden, 2018 (https://arxiv.org/abs/1804.03209,
+    section 6).
 
     Args:
         where: the folder, looked up under ``load_options.root`` first.
         options: ``features``: ``log-mel`` (default; 64 bands), ``log-spectrogram`` (160 x 101 for a
             second at 16 kHz) or ``wave``; ``rate``: sampling rate to resample to, 16000 by default;
-            ``seconds``: length to cut or pad with zeros to, 1 by default.
+            ``seconds``: length to cut or pad with zeros to, 1 by default; ``group=speaker`` keeps
+            the recordings of a speaker in one split, for files named ``SPEAKER_nohash_0.wav``.
         load_options: as for every source. Splits of more bytes than ``load_options.in_memory``
             stay in files and are read when they are needed, with the same result.
 
@@ -161,7 +164,8 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
         >>> words.classes, words.test.targets.tolist(), words.train.inputs.shape
         (('no', 'yes'), [0, 1], torch.Size([2, 1, 64, 101]))
     """
-    check_options("commands", options, Sound._fields)
+    check_options("commands", options, (*Sound._fields, "group"))
+    choice("group", options, ("speaker",))
     features = choice("features", options, list(_FEATURES)) or "log-mel"
     rate = _number("rate", options.get("rate", "16000"), LOWEST_RATE, HIGHEST_RATE)
     if rate % 1:
@@ -178,20 +182,29 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     numbers = {word: number for number, word in enumerate(classes)}
     targets = torch.tensor([numbers[name.split("/")[0]] for name in names])
     rows = _listed_rows(folder, names, skips)
+    grouped = "group" in options
+    speakers = _speakers(folder, names, required=grouped)
     unlisted = np.ones(len(names), bool)
     for listed in rows.values():
         unlisted[listed] = False
     rest = np.flatnonzero(unlisted)
-    if "test" in rows:
+    fixed_test = "test" in rows
+    if fixed_test:
         rows["train"] = rest
     else:
         train, test = train_test_rows(
             targets[rest],
             fraction=load_options.test_fraction,
             seed=load_options.seed,
+            fold=load_options.fold,
+            groups=speakers[rest] if grouped else None,
             classes=classes,
         )
         rows |= {"train": np.sort(rest[train]), "test": np.sort(rest[test])}
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    notes = [Note(f"{len(classes)} classes, one for each folder: {shown}")]
+    if not grouped:
+        notes += _speaker_notes(speakers[rows["train"]], speakers[rows["test"]], fixed_test)
 
     counts = RecordingCounts()
     shape = _features(torch.zeros(1, sound.samples), sound).shape[1:]
@@ -208,27 +221,51 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
             counts,
         )
         skipped, y = skips[split].sentences, targets[chosen]
+        ids = speakers[chosen] if grouped else None
         if 4 * math.prod(stored.shape) > load_options.in_memory:
-            splits[split] = Split(stored, y, tuple(skipped))
+            splits[split] = Split(stored, y, tuple(skipped), ids)
             replace(stored, skip_bad=True).read(range(min(_FIRST, len(y))))  # for the notes
             every = False
         else:
             read = stored.read(range(len(y)))
-            splits[split] = Split(read.inputs, y[read.kept], (*skipped, *read.skipped))
+            kept = None if ids is None else ids[read.kept]
+            splits[split] = Split(read.inputs, y[read.kept], (*skipped, *read.skipped), kept)
     _check_splits(folder, splits, classes)
-    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     return DataSet(
         classes,
         splits["train"],
         splits["test"],
         splits.get("validation"),
         notes=(
-            Note(f"{len(classes)} classes, one for each folder: {shown}"),
+            *notes,
             *litter_notes(litter),
             *counts.notes(sound.rate, sound.seconds, every=every),
         ),
         preparation={"kind": "sound", **sound._asdict()},
+        fixed_test=fixed_test,
     )
+
+
+def _speaker_notes(train: Tensor, test: Tensor, fixed_test: bool) -> list[Note]:
+    both = np.intersect1d(train.numpy(), test.numpy())
+    if not len(both := both[both >= 0]):
+        return []
+    text = f"{len(both)} speakers are in both the training and the test split"
+    hint = "" if fixed_test else "; ?group=speaker keeps each in one split"
+    return [Note(text + hint, doubtful=not fixed_test)]
+
+
+def _speakers(folder: Path, names: Sequence[str], *, required: bool) -> Tensor:
+    """Return the number of the speaker of each recording, -1 if its name does not tell."""
+    found = [re.fullmatch(r".*/(.+)_nohash_.*", name) for name in names]
+    if required and None in found:
+        raise UserError(
+            f"{folder / names[found.index(None)]}: group=speaker expects names such as "
+            "SPEAKER_nohash_0.wav. Rename the file, or remove the option."
+        )
+    speakers = sorted({match[1] for match in found if match})
+    numbers = {name: number for number, name in enumerate(speakers)}
+    return torch.tensor([numbers[match[1]] if match else -1 for match in found])
 
 
 def background_noise(folder: Path, rate: int) -> Tensor:

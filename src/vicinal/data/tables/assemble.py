@@ -1,9 +1,8 @@
 """Turn tables into a data set: bad rows, targets, and the training and test splits."""
 
 import hashlib
-import math
-import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,8 @@ import pydantic
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples, Split
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
+from vicinal.data.tables.bad_rows import BadRows, Rare
 from vicinal.data.tables.columns import (
     Column,
     Spelling,
@@ -20,13 +20,12 @@ from vicinal.data.tables.columns import (
     fit_columns,
     parse_column,
 )
-from vicinal.data.tables.notes import column_notes, label_notes, unseen_note
+from vicinal.data.tables.notes import FEW, column_notes, label_notes, unseen_notes
 from vicinal.data.tables.table import Kind, Table, listed, number, select_columns
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import fewest_examples, train_test_rows
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
-Rare = Literal["refuse", "train", "drop"]
 
 
 def assemble(
@@ -34,6 +33,7 @@ def assemble(
     *,
     label: int,
     load_options: LoadOptions,
+    group: int | None = None,
     categories: Collection[int] = (),
     drop: Collection[int] = (),
     spelling: Spelling = Spelling(),  # noqa: B008 (immutable)
@@ -44,8 +44,10 @@ def assemble(
 
     Args:
         tables: one or two. The second needs the columns of the first, in any order.
-        label: index of the column to predict; ``categories`` and ``drop`` are indices too.
+        label: index of the column to predict; ``group``, ``categories`` and ``drop`` are indices
+            too.
         load_options: options of any source; ``load_table`` describes the rest.
+        group: column whose rows with the same value are in the same split. It is not an input.
         categories: columns of categories that look like numbers.
         drop: columns to ignore.
         spelling: how cells are written.
@@ -59,7 +61,9 @@ def assemble(
     tables = [first, *(select_columns(t, first.names, of=first.file) for t in tables[1:])]
     kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
     kinds |= dict.fromkeys(categories, "category")
-    given = known_preparation(load_options.preparation, first.file)
+    together = None if group is None else _parsed_column(tables, group, "category", spelling)
+    drop = {*drop} if group is None else {*drop, group}
+    preparation = given = known_preparation(load_options.preparation, first.file)
     if given is not None:
         _check_options(given, first, categories, drop, task)
         task = "classification" if given.classes else "regression"
@@ -69,38 +73,32 @@ def assemble(
         kinds[label] = "number" if task == "regression" else "category"
     target, features = _parsed(tables, kinds, spelling, label=label, drop=drop)
     notes = [note for table in tables for note in table.notes]
-    bad = _BadRows(tables, target, features)
+    bad = BadRows(tables, target, features, together)
+    groups = None if together is None else torch.from_numpy(together.values.astype(np.int64))
     classes: tuple[str, ...] = ()
     targets = torch.from_numpy(target.values.astype(np.float32))
     if task == "classification" or (task is None and _has_classes(target, bad.good(0))):
         target = parse_column(target.name, target.text, "category", Spelling(missing=()))
-        least = _enough(load_options.test_fraction) if rare == "drop" and len(tables) == 1 else 1
-        classes = tuple(given.classes) if given else _classes(target, bad.good(0), least)
+        split_by = (load_options.test_fraction, load_options.fold)
+        least = fewest_examples(*split_by) if rare == "drop" and len(tables) == 1 else 1
+        classes = tuple(given.classes) if given else _classes(target, bad.good(0), least, first)
         targets = _class_indices(target, classes)
         notes += bad.exclude_unknown(target, targets.numpy(), rare, trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
-    if len(classes) == 1:
-        raise UserError(
-            f"{first.file} has only one class, {classes[0]!r} in column {target.name!r}. Expected "
-            "two or more."
-        )
-    train, sha256 = bad.good(0), _hash(features, targets, len(first.rows))
-    if len(tables) == 2:
-        test = bad.good(1)
-    elif given is not None and given.sha256 != sha256:
-        train, test = train[:0], train
+    _check_several(classes, target, first)
+    sha256 = _hash(features, targets, groups, len(first.rows))
+    usable = [bad.good(k) for k in range(len(tables))]
+    other_rows = given is not None and given.sha256 != sha256 and len(tables) == 1
+    if other_rows:
+        text = f"{first.file} is not the table that was used for training, so all of its"
+        notes.append(Note(f"{text} {len(usable[0]):,} rows are the test split"))
+        usable = [usable[0][:0], usable[0]]
         skipped = [(), *skipped]
-        notes.append(
-            Note(
-                f"{first.file} is not the table that was used for training, so all of its "
-                f"{len(test):,} rows are the test split"
-            )
-        )
-    else:
-        train, test = _split_rows(train, targets, classes, load_options, rare)
-        skipped.append(())
-    preparation = given
+    rows = _split_rows(
+        usable, targets, groups, classes=classes, load_options=load_options, rare=rare
+    )
     if preparation is None:
+        train, test = rows["train"], rows["test"]
         notes += column_notes(features, train, {first.names[i] for i in categories})
         notes += label_notes(target, classes, targets[train], targets[test], guessed=task is None)
         numbers, others = fit_columns(features, train)
@@ -113,24 +111,55 @@ def assemble(
             thousands=spelling.thousands,
             numbers=numbers,
             categories=others,
+            group=None if together is None else together.name,
         )
-    _check_input_bytes(preparation, len(train) + len(test), load_options.max_bytes)
-    splits = []
-    for rows, messages in zip((train, test), skipped, strict=True):
-        inputs, unseen = apply_columns(features, preparation, rows)
-        kept, too_far = bad.exclude_infinite(inputs, rows, features, load_options.skip_bad)
-        if unseen:
-            notes.append(unseen_note(unseen, len(kept)))
-        splits.append(
-            Split(torch.from_numpy(inputs[kept]), targets[rows[kept]], (*messages, *too_far))
+    _check_input_bytes(preparation, sum(map(len, rows.values())), load_options.max_bytes)
+    splits = {}
+    for name, chosen in rows.items():
+        splits[name], unseen = _prepared(
+            chosen,
+            features,
+            targets,
+            groups,
+            preparation=preparation,
+            bad=bad,
+            skip_bad=load_options.skip_bad,
         )
+        notes += unseen
+    for name, messages in zip(("train", "test"), skipped, strict=False):
+        splits[name] = replace(splits[name], skipped=(*messages, *splits[name].skipped))
     return DataSet(
         classes,
-        train=splits[0],
-        test=splits[1],
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
         notes=tuple(notes),
         preparation=load_options.preparation or preparation.model_dump(),
+        fixed_test=len(tables) == 2,
     )
+
+
+def _prepared(
+    rows: np.ndarray,
+    features: Sequence[Column],
+    targets: Tensor,
+    groups: Tensor | None,
+    *,
+    preparation: TablePreparation,
+    bad: BadRows,
+    skip_bad: bool,
+) -> tuple[Split, list[Note]]:
+    """Return some rows as a split, and a note on categories that the training split lacks."""
+    inputs, unseen = apply_columns(features, preparation, rows)
+    kept, too_far = bad.exclude_infinite(inputs, rows, features, skip_bad)
+    of_kept = rows[kept]
+    split = Split(
+        torch.from_numpy(inputs[kept]),
+        targets[of_kept],
+        tuple(too_far),
+        None if groups is None else groups[of_kept],
+    )
+    return split, unseen_notes(unseen, len(kept))
 
 
 def known_preparation(preparation: Mapping[str, Any] | None, file: str) -> TablePreparation | None:
@@ -200,14 +229,12 @@ def _parsed(
     drop: Collection[int],
 ) -> tuple[Column, list[Column]]:
     """Parse the label and the other columns of all tables; the first one decides their kinds."""
-    import pyarrow as pa
-
     first = tables[0]
-    columns = {}
-    for i, name in enumerate(first.names):
-        if i not in drop:
-            text = pa.concat_arrays([table.columns[i] for table in tables])
-            columns[i] = parse_column(name, text, kinds[i], spelling, deciding=len(first.rows))
+    columns = {
+        i: _parsed_column(tables, i, kinds[i], spelling)
+        for i in range(len(first.names))
+        if i not in drop
+    }
     target = columns.pop(label)
     if not columns:
         raise UserError(
@@ -217,89 +244,14 @@ def _parsed(
     return target, list(columns.values())
 
 
-class _BadRows:
-    """The rows that cannot be used, with an error message for each."""
+def _parsed_column(
+    tables: Sequence[Table], i: int, kind: Kind | None, spelling: Spelling
+) -> Column:
+    """Parse a column of all tables; the first one decides its kind."""
+    import pyarrow as pa
 
-    def __init__(self, tables: Sequence[Table], target: Column, features: Sequence[Column]) -> None:
-        self._files = [table.file for table in tables]
-        self._messages = [dict(table.bad) for table in tables]
-        self._table = np.repeat(np.arange(len(tables)), [len(table.rows) for table in tables])
-        self._row = np.concatenate([table.rows for table in tables])
-        self._good = np.concatenate([~np.isin(t.rows, list(t.bad)) for t in tables])
-        for column in [target, *features]:
-            for i in np.flatnonzero(column.bad).tolist():
-                cell = column.text[i].as_py()
-                expected = "a number" if number(cell) is None else "a number up to 3.4e38"
-                marks = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
-                self._add(
-                    i,
-                    f"expected {expected} in column {column.name!r}, got {cell[:40]!r}. Correct "
-                    f"it, or list the column in categories{marks}.",
-                )
-        for i in np.flatnonzero(target.missing).tolist():
-            self._add(i, f"the label {target.name!r} is missing. Add it, or delete the row.")
-
-    def good(self, k: int) -> np.ndarray:
-        """Return the usable rows of one table, as indices into the rows of all."""
-        return np.flatnonzero(self._good & (self._table == k))
-
-    def _place(self, i: int) -> str:
-        return f"{self._files[self._table[i]]} row {self._row[i]}"
-
-    def _add(self, i: int, message: str) -> None:
-        messages = self._messages[self._table[i]]
-        messages.setdefault(int(self._row[i]), f"{self._place(i)}: {message}")
-        self._good[i] = False
-
-    def exclude_unknown(
-        self, label: Column, targets: np.ndarray, rare: Rare, *, trained: bool
-    ) -> list[Note]:
-        """Exclude rows of other classes: as bad rows, or with a note if they are to be dropped."""
-        notes = []
-        where = "the training table" if trained else self._files[0]
-        for k, file in enumerate(self._files):
-            unknown = self.good(k)[targets[self.good(k)] < 0]
-            names = [label.levels[int(level)] for level in label.values[unknown]]
-            if rare == "drop" and names and (k == 0 or trained):
-                self._good[unknown] = False
-                text = (
-                    f"rare=drop skipped {len(names):,} rows of class {listed(sorted(set(names)))}"
-                )
-                notes.append(Note(f"{file}: {text}"))
-                continue
-            for i, name in zip(unknown, names, strict=True):
-                self._add(
-                    i,
-                    f"class {name[:40]!r} of column {label.name!r} is not in {where}. Add "
-                    "examples of it there.",
-                )
-        return notes
-
-    def exclude_infinite(
-        self, inputs: np.ndarray, rows: np.ndarray, features: Sequence[Column], skip_bad: bool
-    ) -> tuple[np.ndarray, list[str]]:
-        """Return the positions of the rows with finite inputs, and messages for the others."""
-        finite = np.isfinite(inputs)
-        names = [column.name for column in features if column.kind == "number"]
-        skips = SkippedExamples(skip_bad)
-        for k in np.flatnonzero(~finite.all(axis=1)).tolist():
-            where = f"{self._place(rows[k])}: column {names[int(finite[k].argmin())]!r}"
-            skips(
-                UserError(
-                    f"{where} has a value that is too far from those of the training split for "
-                    "float32. Correct it, or drop the column."
-                )
-            )
-        return np.flatnonzero(finite.all(axis=1)), skips.sentences
-
-    def raised_or_skipped(self, k: int, skip_bad: bool) -> tuple[str, ...]:
-        """Raise an error for the first bad row of a table, or return the messages of all."""
-        skips = SkippedExamples(skip_bad)
-        for row in sorted(self._messages[k]):
-            skips(UserError(self._messages[k][row]))
-        if not len(self.good(k)):
-            raise UserError(f"{self._files[k]} has no usable row. Check its cells.")
-        return tuple(skips.sentences)
+    text = pa.concat_arrays([table.columns[i] for table in tables])
+    return parse_column(tables[0].names[i], text, kind, spelling, deciding=len(tables[0].rows))
 
 
 def _has_classes(target: Column, known: np.ndarray) -> bool:
@@ -311,14 +263,32 @@ def _has_classes(target: Column, known: np.ndarray) -> bool:
     return bool((values == np.floor(values)).all()) and different <= min(20, len(values) // 2)
 
 
-def _classes(target: Column, known: np.ndarray, least: int) -> tuple[str, ...]:
-    """Return the labels with enough rows, sorted as numbers if all are."""
+def _classes(target: Column, known: np.ndarray, least: int, table: Table) -> tuple[str, ...]:
+    """Return the labels with enough rows, sorted as numbers if all are.
+
+    Raises:
+        UserError: if each row has a label of its own, so that nothing can be learned.
+    """
+    if len(known) >= FEW and len(np.unique(target.values[known])) == len(known):
+        raise UserError(
+            f"{table.file}: expected a label that several rows share, got {len(known):,} different "
+            f"ones in {len(known):,} rows of column {target.name!r}. Choose another label among "
+            f"{listed(table.names)}, or pass task=regression if these are numbers."
+        )
     counts = np.bincount(target.values[known].astype(np.int64), minlength=len(target.levels))
     classes = [name for name, count in zip(target.levels, counts, strict=True) if count >= least]
     numbers = {name: number(name) for name in classes}
     if None not in numbers.values():
         classes.sort(key=lambda name: (numbers[name], name))
     return tuple(classes)
+
+
+def _check_several(classes: Sequence[str], target: Column, table: Table) -> None:
+    if len(classes) == 1:
+        raise UserError(
+            f"{table.file} has only one class, {classes[0]!r} in column {target.name!r}. Expected "
+            "two or more."
+        )
 
 
 def _class_indices(target: Column, classes: Sequence[str]) -> Tensor:
@@ -328,51 +298,51 @@ def _class_indices(target: Column, classes: Sequence[str]) -> Tensor:
     return torch.from_numpy(indices[target.values.astype(np.int64)])
 
 
-def _enough(fraction: float) -> int:
-    """Return the fewest rows of a class that surely have one in each split."""
-    return math.ceil(1 / min(fraction, 1 - fraction))
-
-
 def _split_rows(
-    rows: np.ndarray,
+    usable: Sequence[np.ndarray],
     targets: Tensor,
+    groups: Tensor | None,
+    *,
     classes: Sequence[str],
     load_options: LoadOptions,
     rare: Rare,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split the rows of one table."""
-    fraction, seed = load_options.test_fraction, load_options.seed
-    targets = targets[rows]
-    few = np.zeros(len(rows), dtype=bool)
-    if classes:
-        few = (targets.bincount() < _enough(fraction))[targets].numpy()
-    if rare == "train" and few.any():
-        rest = np.flatnonzero(~few)
-        present, packed = np.unique(targets.numpy()[rest], return_inverse=True)
-        names = [classes[k] for k in present]
-        train, test = train_test_rows(
-            torch.from_numpy(packed), fraction=fraction, seed=seed, classes=names
-        )
-        return rows[np.concatenate([rest[train], np.flatnonzero(few)])], rows[rest[test]]
-    try:
-        train, test = train_test_rows(targets, fraction=fraction, seed=seed, classes=classes)
-    except UserError as error:
-        if rare == "drop" or not few.any():
-            raise
-        raise UserError(
-            f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
-            "them into the training split."
-        ) from error
-    return rows[train], rows[test]
+) -> dict[str, np.ndarray]:
+    """Return the rows of each split, of one table or of two."""
+
+    def divided(rows: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        own = None if groups is None else groups[rows]
+        options |= {"classes": classes, "groups": own, "seed": load_options.seed}
+        first, second = train_test_rows(targets[rows], **options)
+        return rows[first], rows[second]
+
+    train, test = usable[0], usable[-1]
+    if len(usable) == 1:
+        fraction, fold = load_options.test_fraction, load_options.fold
+        try:
+            train, test = divided(train, fraction=fraction, fold=fold, keep_small=rare == "train")
+        except UserError as error:
+            few = classes and int(targets[train].bincount().min()) < fewest_examples(fraction, fold)
+            if rare != "refuse" or not few or groups is not None:
+                raise
+            raise UserError(
+                f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
+                "them into the training split."
+            ) from error
+    if not (fraction := load_options.validation_fraction) or not len(train):
+        return {"train": train, "test": test}
+    train, validation = divided(train, fraction=fraction, keep_small=True, held_out="validation")
+    return {"train": train, "validation": validation, "test": test}
 
 
-def _hash(features: Sequence[Column], targets: Tensor, rows: int) -> str:
+def _hash(features: Sequence[Column], targets: Tensor, groups: Tensor | None, rows: int) -> str:
     """Return a hash of a table's content, whatever its spelling and the order of its columns."""
     digest = hashlib.sha256()
     for column in sorted(features, key=lambda column: column.kind, reverse=True):  # numbers first
         digest.update(repr((column.name, column.levels)).encode())
         digest.update(column.values[:rows].tobytes())
     digest.update(targets[:rows].numpy().tobytes())
+    if groups is not None:
+        digest.update(groups[:rows].numpy().tobytes())
     return digest.hexdigest()
 
 

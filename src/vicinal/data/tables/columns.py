@@ -137,6 +137,7 @@ class TablePreparation(_Plain):
         missing: see ``Spelling``; likewise ``decimal`` and ``thousands``.
         numbers: columns that are normalized.
         categories: columns that are one-hot encoded, behind the numbers.
+        group: name of the column whose rows belong together, None if there is none.
     """
 
     kind: Literal["table"] = "table"
@@ -148,6 +149,7 @@ class TablePreparation(_Plain):
     thousands: str = ""
     numbers: NumberColumns
     categories: CategoryColumns
+    group: str | None = None
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.source_spec import existing, separated_words
-from vicinal.data.tables.assemble import Rare, Task, assemble, known_preparation
+from vicinal.data.tables.assemble import Task, assemble, known_preparation
+from vicinal.data.tables.bad_rows import Rare
 from vicinal.data.tables.columns import Spelling, TablePreparation
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.data.tables.table import Table
@@ -17,7 +18,7 @@ from vicinal.options import check_options, choice
 
 OPTIONS = (
     *("label", "test", "header", "missing", "decimal", "thousands"),
-    *("categories", "drop", "task", "rare"),
+    *("categories", "drop", "group", "task", "rare"),
 )
 
 
@@ -53,6 +54,8 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
             - ``categories``: columns, separated by commas, that hold categories although they look
               like numbers.
             - ``drop``: columns to ignore, separated by commas.
+            - ``group``: a column such as a patient. Rows with the same value in it are in the same
+              split. It is not an input.
             - ``task``: ``classification`` or ``regression``. By default classification if the
               label is text, or integers with at most 20 different values, each occurring twice or
               more on average.
@@ -107,8 +110,10 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
         )
     index = _column(label, first, "label")
     categories, drop = (_columns(options, name, first) for name in ("categories", "drop"))
+    group = _group(options, given, first)
     for option, contradicts in (
         ("drop", index in drop),
+        ("group", index == group),
         ("categories", index in categories and task == "regression"),
     ):
         if contradicts:
@@ -119,6 +124,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     return assemble(
         tables,
         label=index,
+        group=group,
         categories=categories,
         drop=drop,
         spelling=_spelling(options, given),
@@ -173,6 +179,21 @@ def _column(word: str, table: Table, option: str) -> int:
     # The nearest names first, since there may be thousands.
     known = [*difflib.get_close_matches(word, table.names), *table.names[:20]]
     raise UserError(unknown(f"column of {table.file}", word, dict.fromkeys(known)))
+
+
+def _group(options: Mapping[str, str], given: TablePreparation | None, table: Table) -> int | None:
+    """Return the index of the column of groups: that of the option, or of the training."""
+    if "group" not in options:
+        known = given is not None and given.group in table.names
+        return table.names.index(str(given.group)) if given and known else None
+    group = _column(options["group"], table, "group")
+    if given is not None and given.group != table.names[group]:
+        raise UserError(
+            f"group={options['group']}: expected "
+            f"{'no groups' if given.group is None else f'group={given.group}'}, as in training. "
+            "Remove the option."
+        )
+    return group
 
 
 def _columns(options: Mapping[str, str], option: str, table: Table) -> set[int]:

@@ -29,8 +29,8 @@ _OTHER_FIX = "Write them as plain numbers"
 
 _SAMPLE = 1000
 _DETAILED = 12
-_FEW = 10
-"""The fewest rows in which a column is called an identifier."""
+FEW = 10
+"""The fewest rows in which a column, or a label, is called an identifier."""
 
 
 def column_notes(
@@ -78,13 +78,13 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     if (known == known[0]).all() and (column.kind == "number" or not missing.any()):
         return "with only one value in the training split"
     if column.kind == "number":
-        counts = len(column.values) >= _FEW and (np.diff(column.values) == 1).all()
+        counts = len(column.values) >= FEW and (np.diff(column.values) == 1).all()
         return "that count the rows" if counts else ""
     sample = column.levels[:_SAMPLE]
     for form, pattern in _FORMS.items():
         if 2 * sum(re.fullmatch(pattern, level) is not None for level in sample) > len(sample):
             return form
-    many = len(known) >= _FEW and 2 * len(np.unique(known)) > len(known)
+    many = len(known) >= FEW and 2 * len(np.unique(known)) > len(known)
     return "with nearly one category per row" if many else ""
 
 
@@ -145,18 +145,18 @@ def label_notes(
     return notes
 
 
-def unseen_note(unseen: Mapping[str, int], rows: int) -> Note:
-    """Warn of categories that the training split lacks.
+def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
+    """Warn of categories that the training split lacks, if there are any.
 
     Example:
-        >>> unseen_note({"color": 12}, 100).text
+        >>> unseen_notes({"color": 12}, 100)[0].text
         "categories that are not in the training split are encoded as zeros: 'color' in 12 of \
 100 rows"
     """
+    if not unseen:
+        return []
     worst = sorted(unseen, key=lambda name: -unseen[name])
     shown = ", ".join(f"{name[:60]!r} in {unseen[name]:,} of {rows:,} rows" for name in worst[:5])
     more = f", and {len(worst) - 5:,} more columns" if len(worst) > 5 else ""
-    return Note(
-        f"categories that are not in the training split are encoded as zeros: {shown}{more}",
-        doubtful=True,
-    )
+    text = f"categories that are not in the training split are encoded as zeros: {shown}{more}"
+    return [Note(text, doubtful=True)]

@@ -1,0 +1,115 @@
+"""The rows of tables that cannot be used, each with an error message."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from vicinal.data.dataset import Note, SkippedExamples
+from vicinal.data.tables.columns import Column
+from vicinal.data.tables.table import Table, listed, number
+from vicinal.errors import UserError
+
+Rare = Literal["refuse", "train", "drop"]
+
+
+class BadRows:
+    """The rows that cannot be used, with an error message for each.
+
+    Args:
+        tables: one or two.
+        target: the label of their rows.
+        features: their other columns.
+        together: the column of groups, if there is one.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        target: Column,
+        features: Sequence[Column],
+        together: Column | None,
+    ) -> None:
+        """Find the cells that cannot be used."""
+        self._files = [table.file for table in tables]
+        self._messages = [dict(table.bad) for table in tables]
+        self._table = np.repeat(np.arange(len(tables)), [len(table.rows) for table in tables])
+        self._row = np.concatenate([table.rows for table in tables])
+        self._good = np.concatenate([~np.isin(t.rows, list(t.bad)) for t in tables])
+        for column in [target, *features]:
+            for i in np.flatnonzero(column.bad).tolist():
+                cell = column.text[i].as_py()
+                expected = "a number" if number(cell) is None else "a number up to 3.4e38"
+                marks = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
+                self._add(
+                    i,
+                    f"expected {expected} in column {column.name!r}, got {cell[:40]!r}. Correct "
+                    f"it, or list the column in categories{marks}.",
+                )
+        required = {"label": target} | ({"group": together} if together else {})
+        for what, column in required.items():
+            for i in np.flatnonzero(column.missing).tolist():
+                self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
+
+    def good(self, k: int) -> np.ndarray:
+        """Return the usable rows of one table, as indices into the rows of all."""
+        return np.flatnonzero(self._good & (self._table == k))
+
+    def _place(self, i: int) -> str:
+        return f"{self._files[self._table[i]]} row {self._row[i]}"
+
+    def _add(self, i: int, message: str) -> None:
+        messages = self._messages[self._table[i]]
+        messages.setdefault(int(self._row[i]), f"{self._place(i)}: {message}")
+        self._good[i] = False
+
+    def exclude_unknown(
+        self, label: Column, targets: np.ndarray, rare: Rare, *, trained: bool
+    ) -> list[Note]:
+        """Exclude rows of other classes: as bad rows, or with a note if they are to be dropped."""
+        notes = []
+        where = "the training table" if trained else self._files[0]
+        for k, file in enumerate(self._files):
+            unknown = self.good(k)[targets[self.good(k)] < 0]
+            names = [label.levels[int(level)] for level in label.values[unknown]]
+            if rare == "drop" and names and (k == 0 or trained):
+                self._good[unknown] = False
+                text = (
+                    f"rare=drop skipped {len(names):,} rows of class {listed(sorted(set(names)))}"
+                )
+                notes.append(Note(f"{file}: {text}"))
+                continue
+            for i, name in zip(unknown, names, strict=True):
+                self._add(
+                    i,
+                    f"class {name[:40]!r} of column {label.name!r} is not in {where}. Add "
+                    "examples of it there.",
+                )
+        return notes
+
+    def exclude_infinite(
+        self, inputs: np.ndarray, rows: np.ndarray, features: Sequence[Column], skip_bad: bool
+    ) -> tuple[np.ndarray, list[str]]:
+        """Return the positions of the rows with finite inputs, and messages for the others."""
+        finite = np.isfinite(inputs)
+        names = [column.name for column in features if column.kind == "number"]
+        skips = SkippedExamples(skip_bad)
+        for k in np.flatnonzero(~finite.all(axis=1)).tolist():
+            where = f"{self._place(rows[k])}: column {names[int(finite[k].argmin())]!r}"
+            skips(
+                UserError(
+                    f"{where} has a value that is too far from those of the training split for "
+                    "float32. Correct it, or drop the column."
+                )
+            )
+        return np.flatnonzero(finite.all(axis=1)), skips.sentences
+
+    def raised_or_skipped(self, k: int, skip_bad: bool) -> tuple[str, ...]:
+        """Raise an error for the first bad row of a table, or return the messages of all."""
+        skips = SkippedExamples(skip_bad)
+        for row in sorted(self._messages[k]):
+            skips(UserError(self._messages[k][row]))
+        if not len(self.good(k)):
+            raise UserError(f"{self._files[k]} has no usable row. Check its cells.")
+        return tuple(skips.sentences)
