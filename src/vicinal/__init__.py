@@ -31,6 +31,7 @@ def _is_command() -> bool:
 if TYPE_CHECKING or not _is_command():
     from vicinal.mixing import (
         CleanAndMixed,
+        ColumnCutMix,
         CutMix,
         DifferentClass,
         DirichletMixUp,
@@ -60,6 +61,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CleanAndMixed",
+    "ColumnCutMix",
     "CutMix",
     "DifferentClass",
     "DirichletMixUp",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from vicinal import (
+    ColumnCutMix,
     CutMix,
     DifferentClass,
     DirichletMixUp,
@@ -46,6 +47,7 @@ POLICIES = [
     ResizeMix(),
     FMix(1.0),
     DirichletMixUp(0.8, parents=4),
+    ColumnCutMix(1.0),
     RegMixUp(MixUp(2.0)),
     OneOf([MixUp(1.0), CutMix(1.0), None], [0.4, 0.4, 0.2]),
 ]
@@ -54,6 +56,9 @@ EVERY = [
     *[dataclasses.replace(p, per=per) for p in POLICIES[:5] for per in PER[1:]],
     *[dataclasses.replace(p, mix_rate=0.6) for p in POLICIES[:5]],
     dataclasses.replace(POLICIES[5], per="example"),
+    *[dataclasses.replace(POLICIES[6], per=per, mix_rate=0.6) for per in PER[:2]],
+    RegMixUp(ColumnCutMix(1.0)),
+    ColumnCutMix((2.0, 1.0), groups=[k // 4 for k in range(WIDTH)]),
     *[MixUp(0.7, per="example", pairing=pairing) for pairing in PAIRINGS],
     *[CutMix(1.0, per="pair", mix_rate=0.7, pairing=pairing) for pairing in PAIRINGS],
     *[DirichletMixUp(1.0, pairing=pairing) for pairing in PAIRINGS],
@@ -72,14 +77,30 @@ def drawn(policy, seed=0):
         generator=torch.Generator().manual_seed(seed),
         y=targets,
         features=features,
-        image_size=(HEIGHT, WIDTH),
+        image_size=size_for(policy),
     )
 
 
-def indicators():
-    """Return pictures of which picture i has ones in channel i, and zeros in all the others."""
+def size_for(policy):
+    return (WIDTH,) if "ColumnCutMix" in str(policy) else (HEIGHT, WIDTH)
+
+
+def indicators(policy):
+    """Return pictures of which picture i has ones in channel i, and zeros in all the others.
+
+    For a table, return rows of which row i has i in all columns.
+    """
+    if "ColumnCutMix" in str(policy):
+        return torch.arange(SIZE, dtype=torch.float32)[:, None].repeat(1, WIDTH)
     each = torch.eye(SIZE, dtype=torch.float32)
     return each[:, :, None, None].repeat(1, 1, HEIGHT, WIDTH)
+
+
+def shares_in(mixed):
+    """Return how much of each example is in each blend of ``indicators``."""
+    if mixed.dim() == 2:
+        return F.one_hot(mixed.long(), SIZE).to(torch.float32).mean(1)
+    return mixed.mean((2, 3))
 
 
 @pytest.fixture(params=EVERY, ids=name)
@@ -88,12 +109,12 @@ def policy(request):
 
 
 def test_inputs_and_targets_arrive_unharmed(policy):
-    plan, x, y = drawn(policy), indicators(), Y.clone()
+    plan, x, y = drawn(policy), indicators(policy), Y.clone()
     mixed = plan.mix(x)
     plan.targets(y, num_classes=3)
     plan.loss(F.cross_entropy, torch.randn(len(mixed), 3), y)
     mixed.add_(1)
-    assert torch.equal(x, indicators())
+    assert torch.equal(x, indicators(policy))
     assert torch.equal(y, Y)
 
 
@@ -106,7 +127,7 @@ def test_targets_sum_to_one(policy):
 @pytest.mark.parametrize("seed", range(4))
 def test_lam_is_the_share_of_the_own_example_in_the_blend(policy, seed):
     plan = drawn(policy, seed)
-    shares = plan.mix(indicators()).mean((2, 3))
+    shares = shares_in(plan.mix(indicators(policy)))
     own = torch.arange(len(shares)) % SIZE
     partners = getattr(plan, "partner", None)
     if partners is None:  # a clean batch above the blends
@@ -123,18 +144,19 @@ def test_lam_is_the_share_of_the_own_example_in_the_blend(policy, seed):
 
 def test_the_targets_have_the_shares_of_the_pictures(policy):
     plan = drawn(policy)
-    shares = plan.mix(indicators()).mean((2, 3))
+    shares = shares_in(plan.mix(indicators(policy)))
     torch.testing.assert_close(plan.targets(torch.arange(SIZE), num_classes=SIZE), shares)
 
 
 def test_the_same_seed_draws_the_same_plan(policy):
-    one, two = (drawn(policy, seed=3).mix(indicators()) for _ in range(2))
+    one, two = (drawn(policy, seed=3).mix(indicators(policy)) for _ in range(2))
     assert torch.equal(one, two)
 
 
 def test_other_seeds_draw_other_plans(policy):
-    first = drawn(policy, seed=0).mix(indicators())
-    assert any(not torch.equal(first, drawn(policy, seed).mix(indicators())) for seed in (1, 2))
+    x = indicators(policy)
+    first = drawn(policy, seed=0).mix(x)
+    assert any(not torch.equal(first, drawn(policy, seed).mix(x)) for seed in (1, 2))
 
 
 def test_torch_manual_seed_alone_replays_the_draw(policy):
@@ -145,14 +167,17 @@ def test_torch_manual_seed_alone_replays_the_draw(policy):
             SIZE,
             y=Y.float() if "SimilarTargets" in str(policy) else Y,
             features=torch.arange(SIZE).float(),
-            image_size=(HEIGHT, WIDTH),
+            image_size=size_for(policy),
         )
-        plans.append(plan.mix(indicators()))
+        plans.append(plan.mix(indicators(policy)))
     assert torch.equal(*plans)
 
 
 def test_a_default_device_moves_nothing_that_is_drawn_on_the_cpu(policy):
-    x, scores = indicators(), torch.randn(2 * SIZE, 3, generator=torch.Generator().manual_seed(2))
+    x, scores = (
+        indicators(policy),
+        torch.randn(2 * SIZE, 3, generator=torch.Generator().manual_seed(2)),
+    )
     expected = drawn(policy)
     x_mixed = expected.mix(x)
     scores = scores[: len(x_mixed)]
@@ -168,14 +193,14 @@ def test_a_default_device_moves_nothing_that_is_drawn_on_the_cpu(policy):
 
 def test_calling_a_policy_names_the_layer_and_the_two_lines(policy):
     with pytest.raises(TypeError, match=r"draw\(len\(x\)\).*MixUpLayer"):
-        policy(indicators(), Y)
+        policy(indicators(policy), Y)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_changes_nothing(policy, dtype):
     def results():
         plan = drawn(policy)
-        x = indicators()
+        x = indicators(policy)
         mixed = plan.mix(x)
         scores = torch.linspace(-1, 1, 3 * len(mixed), dtype=torch.float32).reshape(-1, 3)
         loss = plan.loss(F.cross_entropy, scores, Y)
@@ -200,10 +225,11 @@ def test_every_batch_size_works(policy, size):
         size,
         y=y.float() if "SimilarTargets" in str(policy) else y,
         features=torch.rand(size, 3),
-        image_size=(4, 4),
+        image_size=size_for(policy),
     )
     assert len(plan) == size
-    mixed = plan.mix(torch.rand(size, 3, 4, 4))
+    x = torch.rand(size, 3, HEIGHT, WIDTH)
+    mixed = plan.mix(x[:, 0, 0] if "ColumnCutMix" in str(policy) else x)
     assert plan.targets(y, num_classes=2).shape == (len(mixed), 2)
 
 
@@ -214,6 +240,11 @@ CHANGES = [
         (policy, {"mix_rate": 0.5, "per": "example", "pairing": Reverse(), "targets": "own"})
         for policy in (CutMix(0.7), ResizeMix(), FMix(0.7))
     ],
+    (
+        ColumnCutMix(0.7),
+        {"mix_rate": 0.5, "per": "batch", "pairing": Reverse(), "targets": "own"}
+        | {"alpha": 3.0, "groups": [0] * 6 + [1] * 6},
+    ),
     (CutMix(0.7), {"alpha": 3.0}),
     (ResizeMix(), {"scale": (0.7, 0.8)}),
     (FMix(0.7), {"alpha": 3.0, "decay": 0.5}),
@@ -245,7 +276,7 @@ def test_each_documented_option_changes_something(thing, option, value):
             policy = thing if hasattr(thing, "draw") else MixUp(0.7, pairing=thing)
             plan = drawn(policy, seed)
             output = torch.linspace(0, 1, 3 * len(plan.lam)).reshape(-1, 3)
-            found.append((plan.mix(indicators()), plan.loss(F.cross_entropy, output, Y)))
+            found.append((plan.mix(indicators(policy)), plan.loss(F.cross_entropy, output, Y)))
         return found
 
     one, two = results(thing), results(dataclasses.replace(thing, **{option: value}))

@@ -311,5 +311,5 @@ def test_a_plan_survives_copying_and_pickling():
     lam = torch.tensor([1.0], dtype=torch.float32)
     assert repr(Plan(torch.tensor([0]), lam)) == (
         f"Plan(partner=tensor([0]), lam={lam!r}, shares=None, region=None, shrunk=False, "
-        "target_mode='weighted')"
+        "columns=False, target_mode='weighted')"
     )

@@ -186,7 +186,7 @@ def test_the_page_names_every_public_policy_and_pairing():
 
 def test_the_snippets_of_the_page_run():
     snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(snippets) == 1 + 7 + 2  # the batch, the policies, targets and pairings
+    assert len(snippets) == 1 + 8 + 2  # the batch, the policies, targets and pairings
     names = {}
     for snippet in snippets:
         exec(snippet, names)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vicinal import MixUp, generator_at
+from vicinal import ColumnCutMix, CutMix, MixUp, generator_at
 from vicinal.data import Loader, Split, load, normalization_of
 from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
@@ -122,6 +122,27 @@ def test_every_setting_changes_the_training():
     ]
     for i, one in enumerate(others):
         assert not any(torch.equal(one, other) for other in others[:i])
+
+
+@pytest.mark.parametrize(
+    ("policy", "shape"),
+    [
+        (ColumnCutMix(), (3,)),
+        (CutMix(), (2, 5)),
+        (CutMix(), (1, 4, 6)),
+        (CutMix(), (1, 2, 3, 4)),
+    ],
+    ids=str,
+)
+def test_regions_fit_tables_and_signals_and_images_and_volumes(policy, shape):
+    seen = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 2))
+    model.register_forward_pre_hook(lambda _model, inputs: seen.append(inputs[0]))
+    y = torch.arange(8) % 2
+    x = torch.arange(8.0).reshape(8, *[1] * len(shape)).expand(8, *shape)
+    run(model, policy, x=x, y=y, epochs=6)
+    blends = torch.cat(seen).flatten(1)
+    assert bool((blends.max(1).values != blends.min(1).values).any())
 
 
 def test_mixing_with_alpha_zero_trains_like_no_mixing():

@@ -1,6 +1,7 @@
 """The mixing core: what the project exists for. Needs torch and numpy, nothing else."""
 
 from vicinal.mixing.clean_and_mixed import CleanAndMixed
+from vicinal.mixing.column_cutmix import ColumnCutMix
 from vicinal.mixing.layers import MixedInside, MixUpLayer
 from vicinal.mixing.onemkl_guard import call_each_once
 from vicinal.mixing.operator import mix
@@ -23,6 +24,7 @@ from vicinal.mixing.region_policies import CutMix, FMix, ResizeMix
 
 __all__ = [
     "CleanAndMixed",
+    "ColumnCutMix",
     "CutMix",
     "DifferentClass",
     "DirichletMixUp",

@@ -35,8 +35,8 @@ class MixedInside(nn.Module):
     raise ``torch._dynamo.config.recompile_limit``. Compiled code raises an error at a layer inside
     a gradient checkpoint.
 
-    Policies that draw a region need layers with the same height and width. Save and load
-    ``mixed.model``.
+    Policies that draw a region need layers with the same height and width, or as many features.
+    Save and load ``mixed.model``.
 
     Args:
         model: any model. It is not changed; its parameters get the prefix ``model.``.
@@ -246,11 +246,12 @@ class MixUpLayer(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mix inputs and targets, each ``(batch, ...)``; see ``Plan.mix`` and ``Plan.targets``.
 
-        A policy that draws a region takes ``x`` as ``(batch, channels, *sizes)``.
+        A policy that draws a region takes ``x`` as ``(batch, channels, *sizes)`` or ``(batch,
+        features)``.
         """
         if not self.training:
             return x, y
-        plan = self.policy.draw(len(x), y=y, image_size=x.shape[2:] if x.dim() > 2 else None)
+        plan = self.policy.draw(len(x), y=y, image_size=x.shape[2:] or x.shape[1:])
         return plan.mix(x), plan.targets(y, self.num_classes)
 
     def extra_repr(self) -> str:

@@ -29,8 +29,8 @@ class Plan:
 
     If a policy shows the partner in a region of the image (``CutMix`` and others), ``mix`` takes
     the region from the partner and the other pixels from the example, and ``lam`` is the share of
-    these other pixels. If a blend has more than two parents, ``partner`` and ``shares`` have a row
-    for each further parent.
+    these other pixels; likewise for columns of a table. If a blend has more than two parents,
+    ``partner`` and ``shares`` have a row for each further parent.
 
     ``plan[3:7]`` is the plan of these rows. To divide a batch, as for gradient accumulation, pass
     the whole batch to each method as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
@@ -43,6 +43,8 @@ class Plan:
             for signals, ``(batch, depth, height, width)`` for volumes and so on. The first
             dimension may be 1, for one region that all rows share.
         shrunk: whether the region is a box that shows the whole partner, made smaller.
+        columns: whether the region, ``(batch, features)``, is columns of a table: inputs then have
+            that shape, and targets are those of whole rows, never masks.
         target_mode: the targets of a blend, as the policy's ``targets``: ``"weighted"`` by the
             shares; ``"union"``, all labels of the parents with a share above 0; or ``"own"``, those
             of the row itself.
@@ -65,6 +67,7 @@ class Plan:
     shares: Tensor | None
     region: Tensor | None
     shrunk: bool
+    columns: bool
     target_mode: TargetMode
     _rows: int | None  # that the batch of the partners needs; None if that is unknown
     _is_slice: bool
@@ -78,18 +81,20 @@ class Plan:
         region: Tensor | None = None,
         *,
         shrunk: bool = False,
+        columns: bool = False,
         target_mode: TargetMode = "weighted",
     ) -> None:
         """Check that partners, shares and region fit together."""
         check_target_mode("Plan: expected target_mode", target_mode)
         if region is not None:
-            check_region(region, len(lam), shares, shrunk)
+            check_region(region, len(lam), shares, shrunk=shrunk, columns=columns)
         self.__dict__.update(
             partner=partner,
             lam=lam,
             shares=shares,
             region=region,
             shrunk=shrunk,
+            columns=columns,
             target_mode=target_mode,
             _rows=_checked_rows(partner, lam, shares),
             _is_slice=False,
@@ -128,7 +133,7 @@ class Plan:
         Args:
             x: ``(batch, ...)`` floating point or uint8. For a plan with a region, ``(batch, ...,
                 height, width)`` of any type, or as many dimensions as the region has, of the size
-                that the plan was drawn for.
+                that the plan was drawn for; ``(batch, features)`` if it is columns of a table.
             other: ``(rows, ...)``, the batch that the partners come from, if it is not ``x``.
             dtype: floating-point type of the result, for uint8 input only. Without it, the blend
                 of uint8 input is rounded back to uint8.
@@ -140,6 +145,12 @@ class Plan:
         here = self._on_device_of("x", x, other)
         check_dtype(x, dtype)
         if here.region is not None:
+            if self.columns and x.dim() != 2:
+                raise ValueError(
+                    f"x: expected rows of a table, (batch, {here.region.shape[1]}), since the plan "
+                    f"takes columns from the partner, got {tuple(x.shape)}. Use CutMix for images "
+                    "and signals, and mix features only after layers with outputs of that shape."
+                )
             shown = show_region(x, other, here.partner, here.region, shrunk=self.shrunk)
             return shown if dtype is None else shown.to(dtype)
         if here.shares is not None:
@@ -344,7 +355,7 @@ class Plan:
         source = y if other is None else other
         lam, shares = here.lam, here.shares
         partners = [source.index_select(0, row) for row in torch.atleast_2d(here.partner)]
-        if here.region is not None and is_mask(y, here.region):
+        if here.region is not None and not self.columns and is_mask(y, here.region):
             lam = (~here.region).to(lam.dtype).expand(len(y), *here.region.shape[1:])
             if self.shrunk:
                 smooth = y.dtype.is_floating_point

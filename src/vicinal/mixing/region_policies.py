@@ -24,14 +24,15 @@ from vicinal.mixing.sampling import (
 from vicinal.mixing.target_modes import TargetMode
 
 
-class _DrawsRegions(DrawsPlans):
-    """The base of policies that draw a region: they define ``_regions`` only."""
+class DrawsRegions(DrawsPlans):
+    """The base of policies that draw a region: they define ``_regions``."""
 
     mix_rate: float
     per: Per
     pairing: Pairing
     targets: TargetMode
     _shrunk: ClassVar[bool] = False
+    _columns: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -41,6 +42,10 @@ class _DrawsRegions(DrawsPlans):
         """Draw ``(count, *sizes)`` bool regions."""
         raise NotImplementedError
 
+    def _kept_share(self, region: Tensor) -> Tensor:
+        """Return lam for each region, ``(count,)`` float32."""
+        return kept_share(region)
+
     def _plan(self, request: Request) -> Plan:
         sizes, size = _sizes(self, request.image_size), request.size
         rate = self.mix_rate if getattr(self, "alpha", 1.0) else 0  # ResizeMix has no alpha
@@ -48,18 +53,25 @@ class _DrawsRegions(DrawsPlans):
         group, count = groups(self.per, partner[:mixed])
         region = self._regions(count, sizes, request.generator)
         whole = torch.ones(size - mixed, dtype=torch.float32, device=CPU)
-        lam = torch.cat([kept_share(region)[group], whole])
+        lam = torch.cat([self._kept_share(region)[group], whole])
         if self.targets == "union":
             shares = torch.stack([lam, 1 - lam])
             lam = with_each_parent_once(partner[None], shares, self.pairing)[0]
         if mixed < size or count != 1:  # otherwise all rows share one region
             nothing = torch.zeros(size - mixed, *sizes, dtype=torch.bool, device=CPU)
             region = torch.cat([region[group], nothing])
-        return Plan(partner, lam, region=region, shrunk=self._shrunk, target_mode=self.targets)
+        return Plan(
+            partner,
+            lam,
+            region=region,
+            shrunk=self._shrunk,
+            columns=self._columns,
+            target_mode=self.targets,
+        )
 
 
 @dataclass(frozen=True)
-class CutMix(_DrawsRegions):
+class CutMix(DrawsRegions):
     """Show a box of the partner's image; lam is the share of the pixels that are left.
 
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers"
@@ -107,7 +119,7 @@ class CutMix(_DrawsRegions):
 
 
 @dataclass(frozen=True)
-class ResizeMix(_DrawsRegions):
+class ResizeMix(DrawsRegions):
     """Show the whole partner, made smaller, in a box; lam is the share of the pixels that are left.
 
     Qin et al., "ResizeMix: Mixing Data with Preserved Object Information and True Labels"
@@ -159,7 +171,7 @@ class ResizeMix(_DrawsRegions):
 
 
 @dataclass(frozen=True)
-class FMix(_DrawsRegions):
+class FMix(DrawsRegions):
     """Show the partner in random regions of low frequency; lam is the share of pixels left.
 
     Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"

@@ -70,7 +70,9 @@ def is_mask(y: Tensor, region: Tensor) -> bool:
     return True
 
 
-def check_region(region: Tensor, size: int, shares: Tensor | None, shrunk: bool) -> None:
+def check_region(
+    region: Tensor, size: int, shares: Tensor | None, *, shrunk: bool, columns: bool
+) -> None:
     """Raise unless this can be the region of a plan for ``size`` examples."""
     if shares is not None:
         raise ValueError("Plan: expected a region or shares of several partners, got both.")
@@ -82,6 +84,11 @@ def check_region(region: Tensor, size: int, shares: Tensor | None, shrunk: bool)
     if shrunk and region.dim() != 3:
         raise ValueError(
             "region: expected (batch, height, width), since the partner is shrunk, got "
+            f"{tuple(region.shape)}."
+        )
+    if columns and region.dim() != 2:
+        raise ValueError(
+            f"region: expected (batch, features), since it is columns of a table, got "
             f"{tuple(region.shape)}."
         )
 

@@ -244,7 +244,7 @@ def _backward(
     if mixed and learner.policy is not None:
         generator = generator_at(seed, number, fabric.global_rank, MIXING)
         layer = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
-        size = tuple(x.shape[-2:]) if x.dim() == 4 else None
+        size = x.shape[2:] or x.shape[1:]  # of images and signals, or of the rows of a table
         plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
     _seed_layers(generator_at(seed, number, fabric.global_rank, NETWORK).initial_seed(), x.device)
     try:
