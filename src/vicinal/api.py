@@ -1,4 +1,4 @@
-"""The Python entry to the main job, ``vicinal.study``."""
+"""The Python entry point of the main job, ``vicinal.study``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple

@@ -24,18 +24,18 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class TrialError(UserError):
-    """A trial failed, for example with a loss of nan; other trials of the study can continue."""
+    """A trial failed, for example with a loss of NaN; other trials of the study can continue."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown name, with the known ones and the nearest.
+    """Return a message about an unknown name, with the most similar known name and all of them.
 
     Example:
         >>> unknown("network", "smal-cnn", ["small-cnn", "mlp"])
-        "there is no network 'smal-cnn'. Did you mean 'small-cnn'? (there are: small-cnn, mlp)"
+        "there is no network 'smal-cnn'. Did you mean 'small-cnn'? (available: small-cnn, mlp)"
     """
     names = list(known)
     name = name if len(name) <= 100 else f"{name[:100]}..."
     near = difflib.get_close_matches(name, names, n=1)
     guess = f". Did you mean {near[0]!r}?" if near else ""
-    return f"there is no {what} {name!r}{guess} (there are: {', '.join(names)})"
+    return f"there is no {what} {name!r}{guess} (available: {', '.join(names)})"

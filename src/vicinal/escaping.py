@@ -44,7 +44,7 @@ def is_utf8(text: str) -> bool:
 
 
 def with_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Apply a function to every text among plain values, except the keys of mappings.
+    """Return nested mappings and lists with a function applied to every string, except to keys.
 
     Example:
         >>> with_text({"rows": [{"arm": "erm", "n": 3}]}, str.upper)

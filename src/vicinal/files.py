@@ -8,7 +8,7 @@ from pathlib import Path
 from vicinal.errors import UserError
 
 WEIGHTS, STATE = "checkpoint.safetensors", "state.safetensors"
-"""File names in the folder of a training: the network for use, and the state to resume from."""
+"""File names in the folder of a trial: the network for use, and the state to resume from."""
 
 TEMPORARY = ".vicinal-tmp"
 """The suffix of temporary files."""

@@ -59,7 +59,7 @@ def choice(name: str, options: Mapping[str, str], known: Sequence[str]) -> str |
     """Return an option that has a few values, None if it is not given.
 
     Raises:
-        UserError: if it has another value.
+        UserError: if it has a different value.
     """
     if name in options and options[name] not in known:
         raise UserError(unknown(f"value of the option {name}", options[name], known))

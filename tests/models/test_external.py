@@ -167,7 +167,7 @@ def test_networks_of_vicinal_can_be_built_by_their_import_path():
         ("nowhere.at_all:net", "Start where nowhere lies, or install it"),
         ("broken_network:net", "No module named 'a_module_that_is_nowhere'"),
         ("networks_of_mine:wide", "no name in networks_of_mine 'wide'. Did you mean 'Wide'"),
-        ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (there are: narrow)"),
+        ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (available: narrow)"),
         (
             "networks_of_mine:depth",
             "failed to build a network for these examples and classes (TypeError: 'int' object is",

@@ -68,7 +68,7 @@ def test_weights_of_another_network_raise_before_any_is_loaded(other, words):
     model = nn.Linear(3, 2)
     before = model.weight.detach().clone()
     with pytest.raises(
-        UserError, match=f"old.safetensors belongs to another network than Linear: .*{words}"
+        UserError, match=f"old.safetensors belongs to a different network than Linear: .*{words}"
     ):
         load_weights(model, other.state_dict(), "old.safetensors")
     assert torch.equal(model.weight, before)

@@ -235,7 +235,7 @@ def test_an_arm_cannot_have_the_name_of_another_entry_of_its_result(small_recipe
     path = small_recipe()
     text = path.read_text()
     path.write_text(text + '\n[arms.recipe]\ntitle = "another"\npolicy = "none"\n')
-    with pytest.raises(UserError, match=r"arms\.recipe: expected another name than recipe"):
+    with pytest.raises(UserError, match=r"arms\.recipe: expected a name other than recipe"):
         read_recipe(str(path))
 
 

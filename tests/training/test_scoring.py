@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_network_names_the_first_difference(trained, tmp
     write_tree(tmp_path / "other.safetensors", tree)
     digits = load("digits", test_fraction=0.3, seed=0)
     message = refused(tmp_path / "other.safetensors", digits)
-    assert "belongs to another network than MLP: " in message
+    assert "belongs to a different network than MLP: " in message
     assert "got nothing" in message or "got (10,)" in message
 
 
@@ -224,7 +224,7 @@ def test_a_hostile_checkpoint_raises(kind, trained, tmp_path, vicinal):
     done = vicinal("score", tmp_path / "hostile.safetensors", "--data", "digits")
     assert done.exit_code == 2, done.output
     words = (
-        "belongs to another network than MLP"
+        "belongs to a different network than MLP"
         if "512" in kind
         else "expected a trained network of this version"
     )

@@ -102,7 +102,7 @@ def test_a_study_of_few_images_runs_with_augmentation(small_recipe, tmp_path, vi
         ({"data.augment": [{"p": 0.5}]}, "data.augment.0.name is missing"),
         (
             {"data.augment": [{"name": "random-horizontal-flip", "pp": 0.5}]},
-            "there is no field 'pp'. Did you mean 'p'? (there are: name, p)",
+            "there is no field 'pp'. Did you mean 'p'? (available: name, p)",
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
         (

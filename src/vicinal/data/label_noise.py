@@ -20,7 +20,7 @@ class CorruptedLabels(NamedTuple):
 
 
 def corrupt_labels(labels: Tensor, *, rate: float, num_classes: int, seed: int) -> CorruptedLabels:
-    """Replace a fraction of the labels by random ones.
+    """Replace a fraction of the labels with random ones.
 
     Symmetric noise as in Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4: the new
     label is drawn uniformly from *all* classes, so one in ``num_classes`` is correct by chance.

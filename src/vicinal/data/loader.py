@@ -1,4 +1,4 @@
-"""Load the batches of a split from memory or from files, in an order that the seed decides."""
+"""Load the batches of a split from memory or from files, in an order that the seed determines."""
 
 import ctypes
 import os
@@ -28,7 +28,8 @@ class Loader:
     A split in memory is moved to the device once, and shuffled and augmented there in whole
     batches. A split in files is read ahead by worker processes, which also augment if the device
     is the CPU. The batches are the same in both cases, unless examples are skipped: order and
-    augmentation depend only on ``seed``, the epoch and the step, so a resumed run sees them too.
+    augmentation depend only on ``seed``, the epoch and the step, so a resumed trial
+    sees the same batches.
 
     Several ranks divide the batch that one process would see: ``batch_size`` times ``ranks``
     examples, augmented in the same way.

@@ -21,15 +21,15 @@ _KINDS = {"image": "images", "sound": "recordings", "values": "arrays"}
 
 
 def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
-    """Add the options of a preparation to a source.
+    """Return a source with the options that a preparation determines, such as the size of images.
 
     Args:
         spec: the source.
-        preparation: of the training, or None.
+        preparation: the one that was used for training, or None.
 
     Raises:
-        UserError: if the source has another value for one of them, or is a table and the
-            preparation is not of a table.
+        UserError: if an option of the source contradicts the preparation, or if the source is a
+            table and the preparation is not that of a table.
 
     Example:
         >>> with_preparation(Spec("commands", "words", {}), {"kind": "sound", "rate": 8000}).options
@@ -59,7 +59,7 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
         preparation: the one that was used for training, or None.
 
     Raises:
-        UserError: if this preparation would make other inputs.
+        UserError: if this preparation would make different inputs.
     """
     if _is_table(spec):  # it made its own preparation
         return data

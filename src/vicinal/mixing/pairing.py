@@ -35,8 +35,8 @@ class Pairing(Protocol):
 class Shuffle:
     """Pair the rows by a random permutation.
 
-    This is the pairing of Zhang et al. (https://arxiv.org/abs/1710.09412), figure 1a, with one
-    loader and a shuffled copy of its batch.
+    This is the pairing of Zhang et al. (https://arxiv.org/abs/1710.09412), end of section 2: one
+    loader, and a shuffled copy of its batch.
 
     Args:
         meet_self: whether a row may be its own partner, as one row of a batch is on average.
@@ -82,7 +82,7 @@ class Halves:
     """Pair the first half of the rows with the second half, as the MXNet MixUp layer does.
 
     Row ``i`` and row ``size // 2 + i`` are partners; the last row of an odd batch is its own.
-    As in that layer (github.com/unsky/mixup), ``MixUp(..., per="example")`` gives both their own
+    As in that layer (github.com/hdjsjyl/mixup), ``MixUp(..., per="example")`` gives both their own
     lam, and the number of rows that are mixed is ``mix_rate * size``, rounded down to an integer
     and then up to an even one.
 

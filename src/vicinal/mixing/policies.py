@@ -66,11 +66,11 @@ class MixUp(DrawsPlans):
     section 2; ``mix_rate`` follows the MXNet MixUp layer.
 
     Args:
-        alpha: strength, from 0 to infinity. 0 is empirical risk minimization: nothing is mixed.
-            Near 0, lam is near 0 or near 1, so a blend is almost one of its two examples; 1 makes
-            all shares equally likely; with ``math.inf`` every blend is half and half. Two numbers,
-            both above 0 and finite, draw from the asymmetric ``Beta(first, second)``: (2, 1) keeps
-            two thirds on average.
+        alpha: strength, from 0 to infinity. If it is 0, nothing is mixed, which is empirical risk
+            minimization. If it is near 0, lam is mostly near 0 or near 1, so a blend is almost one
+            of its two examples. If it is 1, all shares are equally likely. If it is ``math.inf``,
+            lam is always one half. Two numbers, both above 0 and finite, draw from the asymmetric
+            ``Beta(first, second)``: (2, 1) keeps two thirds on average.
         mix_rate: fraction of the batch that is mixed, in ``[0, 1]``: the first
             ``round(mix_rate * size)`` rows are blended with each other, and the others stay
             unchanged. Loaders shuffle, so the first rows are a random choice.
@@ -126,8 +126,8 @@ class MixUp(DrawsPlans):
 class DirichletMixUp(DrawsPlans):
     """Blend more than two examples, with shares drawn from a symmetric Dirichlet distribution.
 
-    With two parents this is ``MixUp``. Zhang et al. (https://arxiv.org/abs/1710.09412), section
-    3.8, report that three or more gave nothing over two at their settings.
+    With two parents this is ``MixUp``. Zhang et al. (https://arxiv.org/abs/1710.09412), end of
+    section 2, report that three or more parents gave no further gain over two.
 
     Args:
         alpha: concentration, above 0, the same for each of the parents.

@@ -74,10 +74,11 @@ class DrawsRegions(DrawsPlans):
 class CutMix(DrawsRegions):
     """Show a box of the partner's image; lam is the share of the pixels that are left.
 
-    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers"
-    (https://arxiv.org/abs/1905.04899), section 3. A first lam is drawn from ``Beta(alpha, alpha)``;
-    the box takes ``sqrt(1 - lam)`` of the height and of the width, its center falls anywhere, and
-    what lies outside the image is cut off: lam is then set to the share that really stays.
+    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features" (https://arxiv.org/abs/1905.04899), section 3. A first lam is drawn from
+    ``Beta(alpha, alpha)``; the box takes ``sqrt(1 - lam)`` of the height and of the width, its
+    center falls anywhere, and what lies outside the image is cut off: lam is then set to the share
+    that really stays.
 
     ``image_size`` may have any number of dimensions: the region is a segment of a signal
     ``(length,)``, a rectangle of an image ``(height, width)`` or a box of a volume ``(depth,

@@ -56,19 +56,20 @@ class FastCNN(nn.Module):
 
     @torch.no_grad()
     def whiten_by(self, x: Tensor) -> None:
-        """Set the first convolution so that its outputs on these inputs are uncorrelated.
+        """Set the first convolution so that half of its outputs on these inputs are uncorrelated.
 
-        Its filters are the eigenvectors of the second moments of all 2x2 patches, in ascending
-        order, each divided by the square root of its eigenvalue plus 5e-4; then their negatives.
-        They are computed on the CPU in float64, so that the same inputs give the same filters on
-        any device and with any number of threads, up to rounding.
+        The first half of its filters are the eigenvectors of the second moments of all 2x2 patches,
+        in ascending order of their eigenvalues, each divided by ``sqrt(eigenvalue + 5e-4)``. The
+        second half are the negatives of the first. They are computed on the CPU in
+        float64, so that the same inputs give the same filters on any device and with any number of
+        threads, up to rounding.
 
         Args:
             x: ``(n, channels, height, width)``, normalized inputs; 5,000 are enough for CIFAR-10.
                 Not modified.
 
         Raises:
-            ValueError: if the inputs have another shape or are not floating point.
+            ValueError: if the inputs have a different shape or are not floating point.
 
         Example:
             >>> network = FastCNN((1, 9, 9), 2)
@@ -85,7 +86,7 @@ class FastCNN(nn.Module):
             raise ValueError(
                 f"whiten_by expects normalized inputs of shape (n, {channels}, height, width) with "
                 f"at least 2x2 pixels, got shape {tuple(x.shape)} and type {x.dtype}. Pass some of "
-                "the training inputs, normalized as for training."
+                "the training inputs, normalized as in training."
             )
         size, count = 4 * channels, 0
         moments = torch.zeros(size, size, dtype=torch.float64)

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Two hidden layers of 128 ReLU units, as for the tables of Zhang et al. (arXiv 1710.09412).
+    """Two hidden layers of 128 ReLU units, as used by Zhang et al. for tabular data.
+
+    See section 3.6 of their paper (https://arxiv.org/abs/1710.09412).
 
     Args:
         shape: of one example; all of its values are features.

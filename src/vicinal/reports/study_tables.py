@@ -69,7 +69,10 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a colon in ``alignment`` aligns a column to the right.
+    """Return a Markdown table.
+
+    ``alignment`` has one character for each column: ``:`` aligns the column to the right, and ``-``
+    keeps the default.
 
     Example:
         >>> print(markdown_table(["arm", "%"], "-:", [["ERM", "99.0"]]))
@@ -82,7 +85,7 @@ def markdown_table(head: Sequence[str], alignment: str, rows: Sequence[Sequence[
 
 
 def _escaped(text: str) -> str:
-    """Return text that Markdown shows unchanged, also in a cell of a table."""
+    """Return text that Markdown shows unchanged, even in a cell of a table."""
     return re.sub(r"([\\`*_\[\]<>|~$])", r"\\\1", visible(text)).replace("&", "&amp;")
 
 

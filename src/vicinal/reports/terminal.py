@@ -103,7 +103,7 @@ def _counts(classes: list[str], splits: Mapping[str, Any]) -> Table:
 
 
 def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
-    """Print the result of a training; warn if it is not above the most frequent class."""
+    """Print the result of a trial; warn if it is not above the most frequent class."""
     from vicinal.training.recipe_warnings import constant_predictor
 
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"

@@ -154,7 +154,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
 
 
 def _finished_trials(folder: Path) -> list[Trial]:
-    """Return the finished trials in the folder of a study, also of earlier recipes."""
+    """Return the finished trials in the folder of a study, including those of earlier recipes."""
     found = []
     for path in sorted(folder.glob("trials/*/result.json")):
         with suppress(OSError, pydantic.ValidationError):

@@ -1,4 +1,4 @@
-"""Checkpoints of trained networks, and the state from which a training resumes."""
+"""Checkpoints of trained networks, and the state from which training resumes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,14 +101,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Raise a ``UserError`` if weights have other names or shapes than those of a network."""
+    """Raise a ``UserError`` if weights do not have the names and shapes of those of a network."""
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(weights[name].shape) if name in weights else "nothing"
         if expected != got:
             raise UserError(
-                f"{path} belongs to another network than {type(model).__name__}: expected "
+                f"{path} belongs to a different network than {type(model).__name__}: expected "
                 f"{expected} for {name}, got {got}."
             )
 
@@ -120,7 +120,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
 
 
 def training_state(learner: Learner, progress: TrainingProgress) -> dict[str, Any]:
-    """Return everything that a training needs to resume.
+    """Return everything that training needs to resume.
 
     With sharded weights, every process has to call this.
     """
@@ -151,7 +151,7 @@ def training_state(learner: Learner, progress: TrainingProgress) -> dict[str, An
 
 
 def restore(learner: Learner, state: Mapping[str, Any], path: str) -> TrainingProgress:
-    """Restore a training from what ``training_state`` returned.
+    """Restore what ``training_state`` returned.
 
     Args:
         learner: made with the same settings.
@@ -159,7 +159,7 @@ def restore(learner: Learner, state: Mapping[str, Any], path: str) -> TrainingPr
         path: the file that it comes from, for errors.
 
     Raises:
-        UserError: if the state belongs to another network or optimizer.
+        UserError: if the state belongs to a different network or optimizer.
     """
     bare = [optimizer.optimizer for optimizer in learner.optimizers]
     if learner.sharded:

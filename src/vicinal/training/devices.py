@@ -103,10 +103,10 @@ def all_reduce_sum(values: Tensor, *, fabric: Fabric) -> Tensor:
 
 @contextlib.contextmanager
 def hardware_errors_explained(batch_size: int) -> Iterator[None]:
-    """Explain errors of memory and of communication between processes.
+    """Replace errors that mean too little memory or a lost process with ones that say what to try.
 
     Args:
-        batch_size: for the message.
+        batch_size: the batch size of the recipe, which the message names.
 
     Raises:
         TrialError: if memory ran out.

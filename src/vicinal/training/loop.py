@@ -69,7 +69,7 @@ class Learner:
 
 @dataclass
 class TrainingProgress:
-    """How far a training has come.
+    """How far training has come.
 
     Args:
         epoch: finished epochs.
@@ -166,14 +166,14 @@ def train(
     """Train a network for classification, and yield after each epoch.
 
     The network trains while the generator is iterated, and stays in train mode. All random numbers
-    come from ``generator_at(seed, step, rank)``, so a training that resumes from ``start`` ends
-    with the weights of an uninterrupted one.
+    come from ``generator_at(seed, step, rank)``, so training that resumes from ``start`` ends
+    with the same weights as without the interruption.
 
     Args:
         learner: the network, new or restored.
         loader: yields floating-point inputs and int64 targets, on the device of the learner. An
             optimizer step takes ``accumulation_steps`` of its batches.
-        seed: the seed of this training.
+        seed: the seed of mixing and of the network's random layers.
         start: where to resume.
         should_stop: is called after each optimizer step but the last one of an epoch. If it returns
             true, the progress is yielded there. With several processes, it is called less often.
@@ -235,7 +235,7 @@ def _examples_in_step(loader: Loader, k: int, accumulated: int) -> int:
 def _backward(
     learner: Learner, x: Tensor, y: Tensor, seed: int, number: int, *, mixed: bool, weight: float
 ) -> Tensor:
-    """Add the gradient of one batch, the ``number``-th of the training; return its loss."""
+    """Add the gradient of one batch, the ``number``-th over all epochs; return its loss."""
     settings, fabric = learner.settings, learner.fabric
     if settings.channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
@@ -318,7 +318,7 @@ def _agree(should_stop: Callable[[], bool], step: int, fabric: Fabric) -> bool:
 
 
 def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
-    """Stop a training that diverged.
+    """Stop training that diverged.
 
     Args:
         kind: ``"training"`` or ``"test"``; the last step can diverge after its loss was measured.

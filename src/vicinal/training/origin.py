@@ -149,7 +149,7 @@ def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
 def source_hashes(name: str) -> dict[str, str]:
     """Return a hash of each source file of a network ``module:callable``; {} for other networks.
 
-    These are the file of its module and the files that it imports, also inside functions: within
+    These are the file of its module and the files that it imports, even inside functions: within
     its top-level package, or for a module outside of packages, within its folder unless that is
     ``site-packages``. No code is run to find them.
     """

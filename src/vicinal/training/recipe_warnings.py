@@ -1,4 +1,4 @@
-"""Warnings before a training: code to import, notes on the data, useless settings, no verdict."""
+"""Warnings before training: code to import, notes on the data, useless settings, no verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Constant(NamedTuple):
 
     Args:
         name: the class.
-        accuracy: its fraction of the test split.
+        accuracy: the fraction of the test examples that belong to it.
     """
 
     name: str
@@ -172,7 +172,7 @@ def _classes_have(names: Sequence[str]) -> str:
 
 
 def constant_predictor(facts: Mapping[str, Any]) -> Constant:
-    """Return the accuracy of always predicting the most frequent training class.
+    """Return the most frequent training class, and the accuracy of always predicting it in testing.
 
     Example:
         >>> train, test = ({"examples": n, "of_each_class": [n - 5, 5]} for n in (20, 10))

@@ -49,9 +49,9 @@ def locked(folder: Path) -> Iterator[None]:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> list[str]:
-    """Return a clause for each setting that differs, without the ignored ones.
+    """Return a clause for each setting that differs, except for the ``ignored`` ones.
 
-    Long values, such as two hashes, are not shown.
+    A clause shows the old and the new value, unless they are long, such as hashes.
 
     Example:
         >>> differences({"training": {"epochs": 3}}, {"training": {"epochs": 5}})
@@ -69,7 +69,7 @@ def differences(
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names.
+    """Return nested settings as one dict, with dotted names as keys.
 
     Example:
         >>> flat({"training": {"epochs": 3}})

@@ -71,11 +71,11 @@ def score_saved(
     allow_import: bool = False,
     log: Callable[[str], None] = lambda _sentence: None,
 ) -> Scores:
-    """Load a data set, prepare it as for the training of a checkpoint, and score the checkpoint.
+    """Score a checkpoint on a data set, whose examples are prepared as during training.
 
-    The columns, categories and statistics of a table, the size of images and the rate of
-    recordings are those of the training, and so are ``source``, ``root``, ``seed`` and
-    ``test_fraction`` by default.
+    The checkpoint has the columns, categories and statistics of a table, the size of images, and
+    the sampling rate of recordings. It also has the defaults of ``source``, ``root``, ``seed`` and
+    ``test_fraction``: those that were used for training.
 
     Args:
         path: the checkpoint.
@@ -93,8 +93,8 @@ def score_saved(
 
     Raises:
         UserError: if the checkpoint cannot be read or needs an import that is not allowed, if the
-            data cannot be prepared as for the training, or if the data or the source code of the
-            network have changed since.
+            data cannot be prepared as during training, or if the data or the source code of the
+            network have changed since then.
     """
     info = read_checkpoint(path).info
     recorded = info.recipe.data
@@ -151,14 +151,14 @@ def score_checkpoint(
     confusions: int = 5,
     allow_import: bool = False,
 ) -> Scores:
-    """Score a checkpoint on a data set that is prepared as for its training.
+    """Score a checkpoint on a data set that is prepared as during training.
 
     The same examples give the same accuracy as during training. The arguments are those of
     ``score_saved``; the classes of the data may be in any order.
 
     Raises:
-        UserError: if the file is no checkpoint, needs an import that is not allowed, has weights
-            of another network than it says, or does not fit the data.
+        UserError: if the file is not a checkpoint, needs an import that is not allowed, has weights
+            of a different network than it says, or does not fit the data.
     """
     checkpoint = read_checkpoint(path)
     info, recorded = checkpoint.info, checkpoint.info.recipe.data

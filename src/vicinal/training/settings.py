@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 class Settings(pydantic.BaseModel):
-    """The base of all tables of a recipe."""
+    """The base class of all recipe tables."""
 
     model_config = pydantic.ConfigDict(frozen=True, strict=True, ser_json_inf_nan="strings")
 
@@ -266,7 +266,8 @@ class MixUpArm(Settings):
     mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
     per: Literal["batch", "pair", "example"] = Field("batch", description="one lam for each of")
     pairing: Literal["shuffle", "halves"] = Field(
-        "shuffle", description='how partners are chosen; "halves" is the rule of the MXNet layer'
+        "shuffle",
+        description='how partners are chosen; "halves" is the rule of the MXNet MixUp layer',
     )
     at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         ("input",),
@@ -295,7 +296,7 @@ class Recipe(Settings):
     name: Name = Field(description="lowercase letters, digits and dashes; the folder in runs/")
     baseline: str = Field(description="the arm that the others are compared with")
     seeds: int = Field(
-        3, ge=1, le=10_000, description="repetitions with other weights, data order and mixing"
+        3, ge=1, le=10_000, description="repetitions with different weights, data order and mixing"
     )
     seed: int = Field(
         0, ge=0, lt=1 << 32, description="seed of the test split and of corrupted labels"
@@ -326,7 +327,7 @@ class Recipe(Settings):
             problems.append(".corrupted_labels: expected different fractions, got one twice.")
         # A result records the settings of its arm under the name of the arm, next to these names.
         problems += [
-            f".arms.{name}: expected another name than {name}, which has a meaning in results."
+            f".arms.{name}: expected a name other than {name}, which has a meaning in results."
             for name in arms
             if name in {"arm", "corrupted", "recipe", "seed", "training"}
         ]

@@ -52,8 +52,8 @@ def train_one(
         The result; None in all processes but the first.
 
     Raises:
-        UserError: if there is no such arm, the folder holds something else or a trial with other
-            settings, or the training fails.
+        UserError: if there is no such arm, the folder holds something else or a trial with
+            different settings, or training fails.
     """
     if trial.arm not in recipe.arms:
         raise UserError(unknown("arm", trial.arm, recipe.arms))
@@ -99,7 +99,7 @@ def train_one(
             result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
         except BaseException:
             for logger in callbacks.loggers:
-                with suppress(Exception):  # the error of the training is more useful
+                with suppress(Exception):  # the error that stopped training is more useful
                     logger.finalize("failed")
             raise
         for logger in callbacks.loggers:

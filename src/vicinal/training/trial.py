@@ -44,7 +44,7 @@ class Callbacks(NamedTuple):
 
 
 def fabric_for(settings: Training, **processes: Any) -> Fabric:
-    """Return Fabric for a training; see ``vicinal.training.devices.make_fabric``."""
+    """Return Fabric for these settings; see ``vicinal.training.devices.make_fabric``."""
     return make_fabric(accelerator=settings.accelerator, precision=settings.precision, **processes)
 
 
@@ -74,7 +74,7 @@ def run_trial(
             share.
 
     Raises:
-        TrialError: if the training diverges, or memory runs out.
+        TrialError: if training diverges, or memory runs out.
         UserError: if the device is not available, a signal asks to stop, or data, code or versions
             are not the expected ones.
     """

@@ -135,13 +135,13 @@ FAILURE = "failed.json"
 
 
 def write_failure(folder: Path, reason: str, recipe: Recipe, trial: Trial) -> None:
-    """Write ``failed.json``, because of which a study does not try the trial again."""
+    """Write ``failed.json``, which keeps a study from running the trial again."""
     failure = Failure(reason=reason, settings=settings_of(recipe, trial))
     write_whole(folder / FAILURE, failure.model_dump_json(indent=2) + "\n")
 
 
 def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
-    """Return the failure of a trial; None if there is none, or it had different settings."""
+    """Return the failure of a trial; None if there is none, or if its settings were different."""
     try:
         failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
     except (OSError, pydantic.ValidationError):
@@ -183,7 +183,9 @@ def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
 
 
 def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
-    """Return the result of a trial; None if it has none, or if a file is truncated.
+    """Return the result of a finished trial; None for an unfinished one.
+
+    A trial is unfinished if its ``result.json`` or ``metrics.csv`` is missing or truncated.
 
     Raises:
         UserError: if the result is invalid, or disagrees with the recipe or the metrics.

@@ -108,7 +108,7 @@ def center_crops(settings: Data) -> list[CenterCrop]:
 
 
 def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
-    """Return the shape of one example as the network gets it in an evaluation."""
+    """Return the shape of one example as the network gets it in evaluation."""
     shape = tuple(test.inputs.shape[1:])
     for crop in center_crops(settings):
         shape = (*shape[:-2], crop.size, crop.size)

@@ -36,7 +36,7 @@ def load_mnist(where: str, options: Mapping[str, str], load_options: LoadOptions
     ``(n, 1, 28, 28)`` uint8: 60,000 training and 10,000 test examples.
 
     Raises:
-        UserError: if a file is missing, damaged, or of another size than its header says.
+        UserError: if a file is missing, damaged, or of a different size than its header says.
     """
     return _load("mnist", where, options, load_options)
 
@@ -65,7 +65,7 @@ def load_emnist(where: str, options: Mapping[str, str], load_options: LoadOption
     Options: ``split=NAME``, such as ``balanced`` or ``letters``, if there are several.
 
     Raises:
-        UserError: if a file is missing, damaged, or of another size than its header says; if
+        UserError: if a file is missing, damaged, or of a different size than its header says; if
             there are several splits and none is named.
     """
     check_options("emnist", options, ("split",))
@@ -174,8 +174,8 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
         uint8 of the shape in the header.
 
     Raises:
-        UserError: if it cannot be read, is damaged or incomplete, has another type of values, or
-            takes more than ``max_bytes``.
+        UserError: if it cannot be read, is damaged or incomplete, has a different type of values,
+            or takes more than ``max_bytes``.
     """
     try:
         with gzip_ng.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -70,7 +70,7 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     with all three, ``val`` is the validation split. ``training``, ``testing``, ``valid``,
     ``validation`` and ``dev`` are known too. If PATH has the classes themselves,
     ``test_fraction`` of each class become test examples. Classes are in the order of their names,
-    and so are the files of a class. Folders within a class are read too, also through links; hidden
+    and so are the files of a class. Folders within a class are read too, even through links; hidden
     files and files of operating systems (``Thumbs.db``) are skipped at every depth.
 
     Options:

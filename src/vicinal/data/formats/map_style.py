@@ -17,7 +17,7 @@ _GRAY = {"1", "L", "LA", "La"}
 
 
 class ColorError(Exception):
-    """An image has colors where all were expected to be gray."""
+    """Raised for a color image among images that were expected to be gray."""
 
 
 @dataclass

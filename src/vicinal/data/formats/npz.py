@@ -29,8 +29,8 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     of Keras (``x_train``, ``y_train``) are known too.
 
     Raises:
-        UserError: if an array is missing or of another shape or type, if the file is damaged, or
-            if its arrays take more than ``load_options.max_bytes``.
+        UserError: if an array is missing or has a different shape or type, if the file is damaged,
+            or if its arrays take more than ``load_options.max_bytes``.
     """
     check_options("npz", options, ())
     path = existing(where, load_options.root, what="npz file")

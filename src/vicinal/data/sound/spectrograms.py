@@ -35,7 +35,7 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
         it is rounded to whole samples.
 
     Raises:
-        ValueError: if ``waves`` has another number of axes, or ``rate`` is below 1,000.
+        ValueError: if ``waves`` has a different number of axes, or ``rate`` is below 1,000.
 
     Example:
         >>> tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)

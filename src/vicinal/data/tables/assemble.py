@@ -163,10 +163,10 @@ def _prepared(
 
 
 def known_preparation(preparation: Mapping[str, Any] | None, file: str) -> TablePreparation | None:
-    """Return the preparation of the training if there is one.
+    """Return the preparation that was used for training, if there is one.
 
     Raises:
-        UserError: if it is not one of a table.
+        UserError: if it is not that of a table.
     """
     if preparation is None:
         return None
@@ -191,7 +191,7 @@ def _check_options(
     drop: Collection[int],
     task: Task | None,
 ) -> None:
-    """Raise if options contradict the training."""
+    """Raise if options contradict those that were used for training."""
     numbers = given.numbers.columns
     used = {*numbers, *given.categories.columns}
     if dropped := [table.names[i] for i in drop if table.names[i] in used]:
@@ -212,7 +212,7 @@ def _check_options(
 def _columns_of_training(
     tables: Sequence[Table], label: int, given: TablePreparation
 ) -> tuple[list[Table], dict[int, Kind | None]]:
-    """Return tables with the columns of the training and then the label, and their kinds."""
+    """Return tables with the columns of the training table and then the label, and their kinds."""
     numbers, others = given.numbers.columns, given.categories.columns
     names = [*numbers, *others]
     kinds: dict[int, Kind | None] = dict.fromkeys(range(len(names)), "category")

@@ -16,7 +16,7 @@ class Spelling(NamedTuple):
     """How the cells of a table are written.
 
     Args:
-        missing: the marks of a missing value, besides the empty cell.
+        missing: the markers of a missing value, in addition to the empty cell.
         decimal: the decimal mark.
         thousands: the separator of groups of three digits, or the empty string.
     """
@@ -131,7 +131,7 @@ class TablePreparation(_Plain):
 
     Args:
         kind: distinguishes it from the preparation of images or recordings.
-        sha256: hash of the rows of the training.
+        sha256: hash of the rows of the training table.
         label: name of the column to predict.
         classes: names of the classes, none if the label is a real value.
         missing: see ``Spelling``; likewise ``decimal`` and ``thousands``.

@@ -47,7 +47,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
               it, a share ``load_options.test_fraction`` of each class is the test split.
             - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. By
               default it does, with a warning if it looks like data.
-            - ``missing``: the marks of a missing value, separated by commas; by default
+            - ``missing``: the markers of a missing value, separated by commas; by default
               ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. Empty cells are always missing.
             - ``decimal``: the decimal mark, ``.`` by default.
             - ``thousands``: the separator of groups of three digits; none by default.
@@ -68,8 +68,8 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
             has too few or too many cells, text or an infinite number in a column of numbers, no
             label, or, in a test file, a class that the training file does not have. The rows
             skipped in a file that is split are reported in the training split. With
-            ``preparation``, columns are found by name and nothing is fitted; a file that does not
-            have the rows of the training becomes the test split, and the training split is empty.
+            ``preparation``, columns are found by name and nothing is fitted; a file that
+            is not the training table becomes the test split, and the training split is empty.
 
     Returns:
         Inputs are ``(n, features)`` float32. Targets are int64 classes, one for each spelling of a
@@ -143,7 +143,7 @@ def _read(where: str, load_options: LoadOptions, header: bool | None) -> Table:
 
 
 def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spelling:
-    """Return how cells are written, by the options, else as in the training."""
+    """Return how cells are written: by the options, or else as in training."""
     usual = Spelling()
     if given is not None:
         usual = Spelling(tuple(given.missing), given.decimal, given.thousands)

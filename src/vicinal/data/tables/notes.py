@@ -36,7 +36,7 @@ FEW = 10
 def column_notes(
     columns: Sequence[Column], rows: np.ndarray, declared: Collection[str] = ()
 ) -> list[Note]:
-    """Report the kinds of the columns, and warn of what is doubtful about them.
+    """Report the kinds of the columns, and warn about what is doubtful in them.
 
     Args:
         columns: the inputs.
@@ -115,7 +115,7 @@ def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
 def label_notes(
     target: Column, classes: Sequence[str], train: Tensor, test: Tensor, *, guessed: bool
 ) -> list[Note]:
-    """Report the task, and warn of what is doubtful about it.
+    """Report the task, and warn about what is doubtful in it.
 
     Args:
         target: the label.
@@ -146,7 +146,7 @@ def label_notes(
 
 
 def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
-    """Warn of categories that the training split lacks, if there are any.
+    """Warn about categories that the training split lacks, if there are any.
 
     Example:
         >>> unseen_notes({"color": 12}, 100)[0].text

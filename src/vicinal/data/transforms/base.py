@@ -46,7 +46,7 @@ class Transform(Protocol):
 
         Raises:
             UserError: if such images cannot be transformed.
-            ValueError: if ``drawn`` has another shape.
+            ValueError: if ``drawn`` has a different shape.
         """
         ...
 
@@ -77,7 +77,7 @@ def check_image(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def check_batch(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
-    """Raise if a batch has no images, or ``drawn`` has another shape."""
+    """Raise if a batch has no images, or ``drawn`` has a different shape."""
     check_image(owner, tuple(x.shape[1:]))
     name = type(owner).__name__
     if x.dtype != torch.uint8 and not x.is_floating_point():

@@ -87,9 +87,9 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut a square out of the middle of each image, as for evaluation; not random.
+    """Cut a square out of the middle of each image, without randomness, for evaluation.
 
-    If it cannot be centered, it is half a pixel up or left of the center.
+    If the square cannot be centered exactly, it is half a pixel above or to the left of the center.
 
     Args:
         size: side of the square, in pixels.
