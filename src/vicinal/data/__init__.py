@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vicinal.data.load_data_set import data_root, load
     from vicinal.data.loader import Loader, epoch_order
     from vicinal.data.normalize import Normalize, normalization_of
+    from vicinal.data.recognize import Recognized, recognized
     from vicinal.data.source_spec import parse_spec
     from vicinal.data.transforms import (
         TRANSFORMS,
@@ -42,6 +43,7 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomResizedCrop",
     "ReadResult",
+    "Recognized",
     "Split",
     "StoredInputs",
     "Transform",
@@ -53,6 +55,7 @@ __all__ = [
     "majority",
     "normalization_of",
     "parse_spec",
+    "recognized",
 ]
 
 _MODULES = (
@@ -61,6 +64,7 @@ _MODULES = (
     "dataset",
     "loader",
     "normalize",
+    "recognize",
     "description",
     "label_noise",
     "source_spec",

@@ -15,6 +15,7 @@ from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Split
 from vicinal.data.description import doubtful_notes
 from vicinal.data.held_out import group_notes, with_validation
 from vicinal.data.preparation import prepared, with_preparation
+from vicinal.data.recognize import recognized
 from vicinal.data.source_spec import parse_spec
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
@@ -41,11 +42,13 @@ def load(
     A source is written ``NAME``, ``NAME:WHERE`` or ``NAME:WHERE?option=value&option=value``, where
     NAME is one of ``vicinal.data.SOURCES`` (``vicinal data list`` shows them). What WHERE and the
     options mean is documented at the function that ``SOURCES`` names, such as
-    ``vicinal.data.formats.image_folder.load_folder``.
+    ``vicinal.data.formats.image_folder.load_folder``. ``vicinal.data.recognized`` finds the source
+    of a plain path.
 
     Args:
         spec: the source, such as ``"cifar10"``, ``"folder:flowers?size=64"``,
-            ``"rec:train.rec,test.rec"`` or ``"table:cars.csv?label=price"``.
+            ``"rec:train.rec,test.rec"`` or ``"table:cars.csv?label=price"``; or a path, such as
+            ``"flowers"``, whose source and options are guessed, with notes.
         root: folder of data sets. Relative paths are looked up there first, then in the working
             directory. The default is the environment variable ``VICINAL_DATA``, or the folder
             ``data``.
@@ -114,7 +117,8 @@ def load(
         fold,
         validation_fraction,
     )
-    source = with_preparation(parse_spec(spec), preparation)
+    found = recognized(spec, root=load_options.root, guess=preparation is None)
+    source = with_preparation(parse_spec(found.spec), preparation)
     module, _, name = SOURCES[source.name].function.partition(":")
     function = getattr(import_module(f"vicinal.data.{module}"), name)
     data = prepared(function(source.where, source.options, load_options), source, preparation)
@@ -124,7 +128,8 @@ def load(
             "folds. Test on that split, or name a source that has none."
         )
     data = with_validation(data, validation_fraction, seed)
-    return replace(data, notes=(*data.notes, *group_notes(data), *doubtful_notes(data)))
+    notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
+    return replace(data, notes=notes)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

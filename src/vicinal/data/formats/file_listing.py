@@ -1,11 +1,13 @@
 """Files in folders: names to skip, names of splits, and what identifies a file."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from vicinal.data.dataset import Note
+from vicinal.errors import UserError
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost.dir"}
 
@@ -67,3 +69,49 @@ def file_identity(folder: Path, name: str) -> str:
     except OSError:
         size = -1
     return f"{name} {size}"
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, without those to skip."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
+    except OSError as error:
+        raise_unreadable(error)
+
+
+def raise_unreadable(error: OSError) -> NoReturn:
+    """Raise the error for a file or folder that cannot be read."""
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
+    """Return the files of a class in order of their names, through links, each folder once.
+
+    Args:
+        folder: the folder of the class folders.
+        label: name of the class folder.
+        skipped: counts the hidden and system files and folders by name.
+
+    Returns:
+        The paths of the files from ``folder``.
+
+    Raises:
+        UserError: if a folder cannot be read.
+    """
+    names: list[str] = []
+    top = folder / label
+    if not top.is_dir():
+        return names
+    seen = {str(path) for path in top.resolve().parents}
+    for base, folders, files in os.walk(top, onerror=raise_unreadable, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link to a folder above or read before
+            folders.clear()
+            continue
+        seen.add(real)
+        skipped.update(name for name in (*folders, *files) if is_litter(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        inner = os.path.relpath(base, folder)
+        names += [os.path.join(inner, name) for name in sorted(files) if not is_litter(name)]
+    return names

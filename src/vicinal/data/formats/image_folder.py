@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from vicinal.data.formats.bounded_read import check_claim
 from vicinal.data.formats.file_listing import (
     SPLIT_NAMES,
     file_identity,
-    is_litter,
+    files_below,
+    folders_in,
     litter_notes,
+    raise_unreadable,
     splits_by_name,
 )
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
@@ -51,7 +53,7 @@ class _Files:
             check_claim(path, status.st_size, status.st_size, _LARGEST)
             return path.read_bytes()
         except OSError as error:
-            _unreadable(error)
+            raise_unreadable(error)
 
     def name(self, row: int) -> str:
         return str(self.root / self.names[row])
@@ -101,7 +103,7 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     classes = _classes(train, only)
     listed = {name: _list_files(folder, classes) for name, folder in folders.items()}
     for name, folder in folders.items():
-        if more := sorted(set(_folders(folder)) - set(classes)) if only is None else []:
+        if more := sorted(set(folders_in(folder)) - set(classes)) if only is None else []:
             raise UserError(f"{folder} has the class {more[0]}, which is not in {train}.")
         if not any(listed[name].files):
             raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}.")
@@ -120,12 +122,12 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
 
 def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     """Return the folders of the splits; {} if PATH has the classes themselves."""
-    named = {name.lower(): root / name for name in _folders(root)}
+    named = {name.lower(): root / name for name in folders_in(root)}
     for split in SPLIT_NAMES:
         if split in options:
             named[split] = root / options[split]
             if not named[split].is_dir():
-                raise UserError(unknown(f"folder in {root}", options[split], _folders(root)))
+                raise UserError(unknown(f"folder in {root}", options[split], folders_in(root)))
     found = splits_by_name(named)
     if found and (missing := [name for name in ("train", "test") if name not in found]):
         there = ", ".join(path.name for path in found.values())
@@ -136,20 +138,8 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
-    except OSError as error:
-        _unreadable(error)
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
-
-
 def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
-    found = _folders(folder)
+    found = folders_in(folder)
     if only is not None:
         shown = [visible(name) for name in found]
         for name in only:
@@ -178,32 +168,12 @@ class _FileList(NamedTuple):
 
 def _list_files(folder: Path, classes: Sequence[str]) -> _FileList:
     skipped: Counter[str] = Counter()
-    files = [_files_below(folder, label, skipped) for label in classes]
+    files = [files_below(folder, label, skipped) for label in classes]
     inside = [
         sorted({name.split(os.sep)[1] for name in names if name.count(os.sep) > 1})
         for names in files
     ]
     return _FileList(files, inside, skipped)
-
-
-def _files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
-    """Return the files of a class in order of their names, through links, each folder once."""
-    names: list[str] = []
-    top = folder / label
-    if not top.is_dir():
-        return names
-    seen = {str(path) for path in top.resolve().parents}
-    for base, folders, files in os.walk(top, onerror=_unreadable, followlinks=True):
-        real = os.path.realpath(base)
-        if real in seen:  # a link to a folder above or read before
-            folders.clear()
-            continue
-        seen.add(real)
-        skipped.update(name for name in (*folders, *files) if is_litter(name))
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        inner = os.path.relpath(base, folder)
-        names += [os.path.join(inner, name) for name in sorted(files) if not is_litter(name)]
-    return names
 
 
 def _check_layout(
@@ -250,7 +220,7 @@ def _layout_notes(
     notes.append(Note(several))
     if splits:
         there = {path.name for path in splits.values()}
-        if unread := [name for name in _folders(root) if name not in there]:
+        if unread := [name for name in folders_in(root) if name not in there]:
             text = f"folders of {root} that are not read: {', '.join(unread[:10])}"
             notes.append(Note(text, doubtful=True))
     notes += litter_notes(sum((one.skipped for one in lists.values()), Counter[str]()))
