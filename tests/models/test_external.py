@@ -26,6 +26,7 @@ def timm(monkeypatch):
     module.is_model = lambda name: name.partition(".")[0] in NAMES
     module.list_models = lambda: NAMES
     module.create_model = Made
+    module.get_pretrained_cfg = lambda name: None
     monkeypatch.setitem(sys.modules, "timm", module)
     return module
 
@@ -197,12 +198,16 @@ def test_external_names_are_checked_without_importing_anything(monkeypatch, name
     [
         ("timm:", "timm: lacks the name of a network. Try timm:resnet18."),
         ("torchvision: ", "Try torchvision:resnet18"),
+        ("hf:", "hf: lacks the name of a network. Try hf:distilbert-base-uncased."),
         (":net", "network ':net': names with a colon are timm:NAME, torchvision:NAME"),
         ("my networks:net", "and package.module:callable"),
         ("networks:", "names with a colon are"),
         ("networks:a:b", "names with a colon are"),
         ("smal-cnn", "'smal-cnn'. Did you mean 'small-cnn'"),
-        ("smal-cnn", "External networks are timm:NAME, torchvision:NAME and package.module:"),
+        (
+            "smal-cnn",
+            "External networks are timm:NAME, torchvision:NAME, hf:PATH_OR_NAME and package",
+        ),
     ],
 )
 def test_an_invalid_name_raises_an_error_before_anything_is_built(name, words):

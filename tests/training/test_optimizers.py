@@ -136,5 +136,5 @@ def test_muon_keeps_the_size_of_filters():
 
 
 def test_muon_without_convolutions_raises():
-    with pytest.raises(UserError, match=r"Linear has none\. Choose sgd or adamw"):
+    with pytest.raises(UserError, match=r"Linear has none to train\. Choose sgd or adamw"):
         optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")

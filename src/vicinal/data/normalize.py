@@ -20,7 +20,8 @@ _MOST = 1 << 30  # bytes of a split in files that are read
 class Normalize:
     """Subtracts the mean of each channel and divides by its standard deviation.
 
-    A transform without randomness, the last one of a ``Loader``.
+    A transform without randomness, the last one of a ``Loader``. Inputs of one channel are repeated
+    if there are means of several. Tokens, which are int64, are not changed.
 
     Args:
         mean: ``(channels, 1, 1)`` or ``(features,)`` float32, in units of the inputs.
@@ -41,6 +42,9 @@ class Normalize:
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Return normalized inputs as float32; ``x`` is not modified."""
+        if x.dtype == torch.int64:
+            return x
+        x = x.expand(torch.broadcast_shapes(x.shape, self.mean.shape))
         return x.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
     def to(self, device: torch.device | str) -> "Normalize":
@@ -52,7 +56,7 @@ def normalization_of(split: Split) -> Normalize:
     """Return the transform that normalizes a split, which should be the training split.
 
     Statistics are exact for inputs in memory; see ``statistics`` for inputs in files. Constant
-    channels are not divided.
+    channels are not divided. Tokens are not normalized.
 
     Args:
         split: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
@@ -63,6 +67,8 @@ def normalization_of(split: Split) -> Normalize:
         >>> transform.mean.item(), transform.std.item()
         (2.0, 2.0)
     """
+    if split.inputs.dtype == torch.int64:
+        return Normalize(torch.zeros(1), torch.ones(1))
     found = statistics(split)
     shape = (-1, *(1 for _ in range(len(split.inputs.shape) - 2)))
     std = torch.where(found.std > 0, found.std, 1.0)

@@ -2,42 +2,18 @@
 
 import difflib
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from typing import Any
 
 from torch import nn
 
-from vicinal.errors import UserError
+from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
+from vicinal.models.libraries import imported, unavailable
+from vicinal.models.network_name import WEIGHTS_SUFFIXES, NetworkName, parse_name
+from vicinal.models.weights_file import load_initial_weights
 
-EXTERNAL_NAMES = "timm:NAME, torchvision:NAME and package.module:callable"
-"""The names of external networks, for error messages."""
-
-_LIBRARIES = ("timm", "torchvision")
 _AUXILIARY = ("googlenet", "inception_v3")
 """Networks of torchvision that return auxiliary logits in training mode by default."""
-
-
-def check_external(name: str) -> None:
-    """Check the form of an external network's name, without importing anything.
-
-    Raises:
-        UserError: if it is neither ``timm:NAME`` nor ``torchvision:NAME`` nor
-            ``package.module:callable``.
-
-    Example:
-        >>> check_external("timm:resnet18")
-        >>> check_external("timm:")
-        Traceback (most recent call last):
-        ...
-        vicinal.errors.UserError: timm: lacks the name of a network. Try timm:resnet18.
-    """
-    module, _, attribute = name.partition(":")
-    if module in _LIBRARIES:
-        if not attribute.strip():
-            raise UserError(f"{name} lacks the name of a network. Try {module}:resnet18.")
-    elif not all(word.isidentifier() for word in (*module.split("."), *attribute.split("."))):
-        raise UserError(f"network {name!r}: names with a colon are {EXTERNAL_NAMES}.")
 
 
 def imported_module(name: str) -> str | None:
@@ -52,68 +28,155 @@ def imported_module(name: str) -> str | None:
         >>> imported_module("timm:resnet18") is None
         True
     """
-    module, colon, _ = name.partition(":")
-    return module if colon and module not in _LIBRARIES else None
+    parsed = parse_name(name)
+    return parsed.where.partition(":")[0] if parsed.library == "import" else None
 
 
-def build_external(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Build an external network; only the library that it comes from is imported.
+def build_external(
+    name: NetworkName,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    pretrained: bool,
+    log: Callable[[str], None] = lambda _sentence: None,
+) -> nn.Module:
+    """Build a network of timm or torchvision, or of the user; only its library is imported.
 
     Args:
-        name: ``timm:NAME``, ``torchvision:NAME`` or ``package.module:callable``. The callable is
-            called with ``(shape, classes)`` and returns a module.
+        name: its parsed name. The callable of a user is called with ``(shape, classes)`` and
+            returns a module.
         shape: of one example; timm and torchvision need (channels, height, width), torchvision
             with 3 channels.
         classes: number of logits.
+        pretrained: whether the weights of the library are loaded, if the name asks for them.
+        log: is called with a sentence on what was loaded.
 
     Raises:
         UserError: if the library or module cannot be imported, has nothing of that name, or does
-            not return a module.
+            not return a module; or if pretrained weights are not available.
 
     Example:
-        >>> build_external("vicinal.models.mlp:MLP", shape=(4,), classes=3).head
+        >>> build_external(parse_name("vicinal.models.mlp:MLP"), shape=(4,), classes=3, \
+pretrained=True).head
         Linear(in_features=128, out_features=3, bias=True)
     """
-    if imported_module(name) is not None:
-        function = import_object(name)
-        return _built(name, lambda: function(shape, classes))
-    library, _, network = name.partition(":")
+    if name.library == "import":
+        function = import_object(name.where)
+        return _built(name.where, lambda: function(shape, classes))
     if len(shape) != 3:
         raise UserError(
-            f"{name} expects images of shape (channels, height, width), got examples of shape "
+            f"{name.text} expects images of shape (channels, height, width), got examples of shape "
             f"{shape}. Try mlp."
         )
-    if library == "timm":
-        timm = _imported("timm", name)
-        if not timm.is_model(network):
-            raise _unknown("timm", network, timm.list_models())
-        how = {"pretrained": False, "num_classes": classes, "in_chans": shape[0]}
-        return _built(name, lambda: timm.create_model(network, **how))
+    make = _of_timm if name.library == "timm" else _of_torchvision
+    return make(name, shape, classes, pretrained and name.pretrained, log)
+
+
+def _of_timm(
+    name: NetworkName,
+    shape: tuple[int, ...],
+    classes: int,
+    pretrained: bool,
+    log: Callable[[str], None],
+) -> nn.Module:
+    timm = imported("timm", name.text)
+    config = timm_config(timm, name)
+    how: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
+    # Such networks are built for one size, and adapt their pretrained weights to another.
+    if getattr(config, "fixed_input_size", False) and config.input_size[1:] != shape[1:]:
+        how["img_size"] = shape[1:]
+    if not pretrained:
+        return _built(name.text, lambda: timm.create_model(name.where, pretrained=False, **how))
+    try:
+        network: nn.Module = timm.create_model(name.where, pretrained=True, **how)
+    except Exception as error:  # of timm, of the hub, or of the network
+        source = getattr(config, "hf_hub_id", None) or getattr(config, "url", "") or name.where
+        raise unavailable(
+            name.text,
+            error,
+            tried=f"timm looked for {source} in the cache of the hub, and tried to download it",
+            get=f"hf download {source}",
+        ) from error
+    same = getattr(config, "num_classes", None) == classes
+    start = "including its head" if same else "its head starts from random weights"
+    log(f"initial weights: those of {name.where} in timm; {start}")
+    return network
+
+
+def timm_config(timm: Any, name: NetworkName) -> Any:
+    """Return what timm knows about the pretrained weights of a network; None if nothing.
+
+    Raises:
+        UserError: if timm has no such network, or no such weights of it.
+    """
+    if not timm.is_model(name.where):
+        raise _unknown("timm", name.where, timm.list_models())
+    try:
+        return timm.get_pretrained_cfg(name.where)
+    except RuntimeError as error:
+        base = name.where.partition(".")[0]
+        raise UserError(
+            f"{name.text}: timm has no such weights ({one_line(error)}). "
+            f"timm.list_pretrained({base + '*'!r}) lists those that it has."
+        ) from error
+
+
+def _of_torchvision(
+    name: NetworkName,
+    shape: tuple[int, ...],
+    classes: int,
+    pretrained: bool,
+    log: Callable[[str], None],
+) -> nn.Module:
     if shape[0] != 3:
         raise UserError(
-            f"{name} expects 3 channels, got {shape[0]}. Try timm:{network}, which takes any "
-            "number of channels if timm has that network."
+            f"{name.text} expects 3 channels, got {shape[0]}. Try timm:{name.where}, which takes "
+            "any number of channels if timm has that network."
         )
-    models = _imported("torchvision", name).models
+    models = imported("torchvision", name.text).models
+    weights = torchvision_weights(models, name)
+    settings: dict[str, Any] = {"weights": None, "num_classes": classes}
+    if name.where.lower() in _AUXILIARY:
+        # Their pretrained weights expect inputs that the network itself normalizes anew.
+        settings |= {"aux_logits": False, "init_weights": True}
+        settings |= {"transform_input": weights is not None}
+    network = _built(name.text, lambda: models.get_model(name.where, **settings))
+    if not pretrained:
+        return network
+    try:
+        tensors = weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # of the network
+        raise unavailable(
+            name.text,
+            error,
+            tried=f"torchvision looked for {weights.url} in the cache of torch.hub, and tried to "
+            "download it",
+            get=f"python -c 'import torch; torch.hub.load_state_dict_from_url(\"{weights.url}\")'",
+        ) from error
+    kept = {k: v for k, v in tensors.items() if not k.lower().startswith("aux")}
+    load_initial_weights(network, kept, origin=str(weights), log=log)
+    return network
+
+
+def torchvision_weights(models: Any, name: NetworkName) -> Any:
+    """Return the weights of torchvision that a name asks for; None if it asks for none.
+
+    Raises:
+        UserError: if torchvision has no such network, or no such weights of it.
+    """
     # Only classifiers: building other networks may start a download.
     known = models.list_models(module=models)
-    if network.lower() not in known:
-        raise _unknown("torchvision", network, known)
-    settings: dict[str, Any] = {"weights": None, "num_classes": classes}
-    if network.lower() in _AUXILIARY:
-        settings |= {"aux_logits": False, "init_weights": True}
-    return _built(name, lambda: models.get_model(network, **settings))
-
-
-def _imported(library: str, name: str) -> Any:
-    try:
-        return import_module(library)
-    except Exception as error:  # such as an operator that another version of torch lacks
-        if isinstance(error, ModuleNotFoundError) and error.name == library:
-            reason = f"not installed. Run pip install {library}."
-        else:
-            reason = f"broken ({one_line(error)}). Try pip install --upgrade {library}."
-        raise UserError(f"{name} requires the library {library}, which is {reason}") from error
+    if name.where.lower() not in known:
+        raise _unknown("torchvision", name.where, known)
+    if not name.pretrained:
+        return None
+    choices = models.get_model_weights(name.where).__members__
+    if name.options["weights"] not in choices:
+        raise UserError(
+            f"{unknown(f'weights of {name.where}', name.options['weights'], choices)}. The name of "
+            f"a file ends in {', '.join(WEIGHTS_SUFFIXES)}."
+        )
+    return choices[name.options["weights"]]
 
 
 def _built(name: str, make: Callable[[], Any]) -> nn.Module:

@@ -1,6 +1,6 @@
 """Networks by name, and the layers of each where mixing makes sense."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,13 +8,16 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
-from vicinal.models.external import EXTERNAL_NAMES, build_external, check_external
+from vicinal.models.external import build_external
 from vicinal.models.fast_cnn import FastCNN
+from vicinal.models.hugging_face import EMBEDDING, build_hugging_face
 from vicinal.models.mlp import MLP
+from vicinal.models.network_name import EXTERNAL_NAMES, NetworkName, parse_name
 from vicinal.models.preact_resnet import PreActResNet
 from vicinal.models.resnet import ResNet
 from vicinal.models.small_cnn import SmallCNN
 from vicinal.models.vgg import VGG, LeNet
+from vicinal.models.weights_file import load_initial_weights, read_weights
 
 
 class Network(NamedTuple):
@@ -79,18 +82,38 @@ NETWORKS = {
 """The networks by their names."""
 
 
-def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Build a network with initial weights from torch's global generator.
+def build(
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    initial_weights: bool = True,
+    config: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] = lambda _sentence: None,
+) -> nn.Module:
+    """Build a network with the initial weights that its name asks for.
+
+    Without such, initial weights come from torch's global generator, and so does a head that
+    pretrained weights lack or have for another number of classes.
 
     Args:
-        name: one of ``NETWORKS``; or ``timm:NAME`` or ``torchvision:NAME``, a network of these
-            libraries; or ``package.module:callable``, which is called with ``(shape, classes)``.
+        name: one of ``NETWORKS``; ``timm:NAME``, ``torchvision:NAME`` or ``hf:PATH_OR_NAME``, a
+            network of these libraries; or ``package.module:callable``, which is called with
+            ``(shape, classes)``. Options follow a question mark, such as
+            ``timm:resnet18?pretrained=true``, ``torchvision:resnet18?weights=DEFAULT``, or
+            ``small-cnn?weights=FILE`` for any network.
         shape: of one example, such as (channels, height, width).
         classes: number of logits.
+        initial_weights: whether pretrained weights are loaded. Without them nothing is downloaded
+            and no file of weights is read, as for the network of a checkpoint.
+        config: what ``network_config`` returned for a Hugging Face network, which is then built
+            without its files.
+        log: is called with a sentence on the weights that were loaded.
 
     Raises:
-        UserError: if the name is unknown, if an external network cannot be imported or built, or
-            if the network does not take examples of this shape.
+        UserError: if the name is unknown, if an external network cannot be imported or built, if
+            the network does not take examples of this shape, or if weights are not available or do
+            not fit the network.
 
     Example:
         >>> sum(p.numel() for p in build("small-cnn", shape=(1, 8, 8), classes=10).parameters())
@@ -98,37 +121,62 @@ def build(name: str, *, shape: tuple[int, ...], classes: int) -> nn.Module:
         >>> type(build("vicinal.models.mlp:MLP", shape=(4,), classes=3)).__name__
         'MLP'
     """
-    check_name(name)
-    if ":" in name:
-        return build_external(name, shape=tuple(shape), classes=classes)
+    parsed, shape = check_name(name), tuple(shape)
+    pretrained = initial_weights and parsed.pretrained
+    if parsed.library == "hf":
+        network: nn.Module = build_hugging_face(
+            name,
+            parsed.where,
+            shape=shape,
+            classes=classes,
+            pretrained=pretrained,
+            config=config,
+            log=log,
+        )
+    elif parsed.library:
+        network = build_external(
+            parsed, shape=shape, classes=classes, pretrained=pretrained, log=log
+        )
+    else:
+        network = _build_own(parsed.where, shape, classes)
+    if initial_weights and parsed.weights_file is not None:
+        file = parsed.weights_file
+        load_initial_weights(network, read_weights(file), origin=str(file), log=log)
+    return network
+
+
+def _build_own(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     network = NETWORKS[name]
     if not _takes(network, shape):
         takers = ", ".join(n for n, other in NETWORKS.items() if _takes(other, shape))
         raise UserError(
-            f"{name} does not take examples of shape {tuple(shape)}. These networks do: {takers}."
+            f"{name} does not take examples of shape {shape}. These networks do: {takers}."
         )
-    return network.make(tuple(shape), classes)
+    return network.make(shape, classes)
 
 
-def check_name(name: str) -> None:
-    """Check the name of a network, without importing anything.
+def check_name(name: str) -> NetworkName:
+    """Check the name of a network and return it parsed, without importing anything.
 
     Args:
         name: as for ``build``. Only the form of an external name is checked.
 
     Raises:
-        UserError: if it is neither one of ``NETWORKS`` nor the name of an external network.
+        UserError: if it is neither one of ``NETWORKS`` nor the name of an external network, or if
+            an option is invalid.
 
     Example:
-        >>> check_name("small-cnn")
-        >>> check_name("timm:resnet18")
+        >>> check_name("small-cnn").where
+        'small-cnn'
+        >>> check_name("timm:resnet18").library
+        'timm'
     """
-    if ":" in name:
-        check_external(name)
-    elif name not in NETWORKS:
+    parsed = parse_name(name)
+    if not parsed.library and parsed.where not in NETWORKS:
         raise UserError(
-            f"{unknown('network', name, NETWORKS)}. External networks are {EXTERNAL_NAMES}."
+            f"{unknown('network', parsed.where, NETWORKS)}. External networks are {EXTERNAL_NAMES}."
         )
+    return parsed
 
 
 def mixing_layers(name: str) -> tuple[str, ...] | None:
@@ -150,8 +198,24 @@ def mixing_layers(name: str) -> tuple[str, ...] | None:
         >>> mixing_layers("timm:resnet18") is None
         True
     """
-    check_name(name)
-    return None if ":" in name else ("input", *NETWORKS[name].layers)
+    parsed = check_name(name)
+    return None if parsed.library else ("input", *NETWORKS[parsed.where].layers)
+
+
+def default_layers(name: str, *, text: bool) -> tuple[str, ...]:
+    """Return the layers after which a network is mixed if nothing else is said.
+
+    Args:
+        name: as for ``build``.
+        text: whether inputs are texts, whose tokens cannot be mixed.
+
+    Example:
+        >>> default_layers("hf:distilbert-base-uncased", text=True)
+        ('embedding',)
+        >>> default_layers("small-cnn", text=False)
+        ('input',)
+    """
+    return (EMBEDDING,) if text and check_name(name).library == "hf" else ("input",)
 
 
 def _takes(network: Network, shape: tuple[int, ...]) -> bool:

@@ -25,6 +25,7 @@ class CheckpointInfo(pydantic.BaseModel):
         corrupted: fraction of corrupted training labels.
         seed: of the trial.
         shape: of one example, after cropping.
+        network: see ``vicinal.models.network_config``.
         classes: their names, in the order of the logits.
         preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
         origin: see ``vicinal.training.origin``.
@@ -40,6 +41,7 @@ class CheckpointInfo(pydantic.BaseModel):
     corrupted: float
     seed: int
     shape: tuple[pydantic.PositiveInt, ...]
+    network: dict[str, Any] = {}
     classes: tuple[str, ...]
     preparation: dict[str, Any]
     origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
@@ -68,11 +70,17 @@ class Checkpoint(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _check_inputs(self) -> "Checkpoint":
-        shape = self.info.shape
         for tensor in (self.inputs.mean, self.inputs.std):
-            if torch.broadcast_shapes(tensor.shape, shape) != shape or not tensor.isfinite().all():
+            # One channel may be repeated.
+            shapes = (self.info.shape, (tensor.shape[:1] + self.info.shape[1:]))
+            if self.network_shape not in shapes or not tensor.isfinite().all():
                 raise ValueError("mean and std do not fit the shape of an example")
         return self
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """The shape of one example as the network gets it, after normalization."""
+        return tuple(torch.broadcast_shapes(self.info.shape, self.inputs.mean.shape))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

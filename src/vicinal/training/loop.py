@@ -18,6 +18,7 @@ from vicinal.data import Loader
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.mixing import MixedInside, Plan, Policy, generator_at
+from vicinal.models import freeze_backbone
 from vicinal.training.devices import all_reduce_sum
 from vicinal.training.optimizers import make_optimizers
 from vicinal.training.schedules import rate_factor
@@ -118,6 +119,8 @@ def make_learner(
                 "PyTorch synchronizes batch norms only on GPUs. Set sync_batch_norm to false."
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if settings.freeze == "backbone":
+        freeze_backbone(model)
     with fabric.init_tensor():
         dtype = torch.get_default_dtype()
     model.to(fabric.device, dtype)

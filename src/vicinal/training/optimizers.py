@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from vicinal.errors import UserError
+from vicinal.models import head_names
 from vicinal.training import settings
 from vicinal.training.settings import Training
 
@@ -15,16 +16,17 @@ from vicinal.training.settings import Training
 def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     """Return optimizers that together train all parameters of a network, each parameter once.
 
-    Muon trains the filters of convolutions, and SGD all other parameters.
+    Muon trains the filters of convolutions, and SGD all other parameters. The learning rate of the
+    head is multiplied by ``training.head_lr_factor``.
 
     Args:
         model: on its device and in its memory format. Parameters without ``requires_grad`` are
             not trained.
-        training: chooses the optimizer, and the parameters with weight decay.
+        training: chooses the optimizer, the parameters with weight decay, and the learning rates.
 
     Raises:
-        UserError: if there is nothing to train, there are no convolutions for Muon, or this
-            PyTorch has no Muon.
+        UserError: if there is nothing to train, there are no convolutions for Muon, the network
+            has no head to find, or this PyTorch has no Muon.
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)
@@ -40,15 +42,23 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
             f"model.name: expected a network with parameters to train, got {type(model).__name__} "
             "without any. Choose another network."
         )
-    chosen = training.optimizer
+    chosen, factor = training.optimizer, training.head_lr_factor
+    rates: list[tuple[list[nn.Parameter], float]] = [(parameters, 1.0)]
+    if factor != 1:
+        names = head_names(model)
+        head = {id(p) for name, p in model.named_parameters() if name in names}
+        rates = [
+            ([p for p in parameters if id(p) not in head], 1.0),
+            ([p for p in parameters if id(p) in head], factor),
+        ]
     if not isinstance(chosen, settings.Muon):
-        return [_make(parameters, chosen, training)]
-    filters = [p for p in parameters if p.dim() == 4]
-    rest = [p for p in parameters if p.dim() != 4]
-    if not filters:
+        return [_make(rates, chosen, training)]
+    filters = [([p for p in each if p.dim() == 4], factor) for each, factor in rates]
+    rest = [([p for p in each if p.dim() != 4], factor) for each, factor in rates]
+    if not any(each for each, _ in filters):
         raise UserError(
-            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none. "
-            "Choose sgd or adamw."
+            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none to "
+            "train. Choose sgd or adamw."
         )
     try:
         from vicinal.training.muon import FilterMuon
@@ -57,18 +67,30 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
             f"training.optimizer: muon expects PyTorch 2.9 or later, got {torch.__version__}. "
             "Run pip install --upgrade torch, or choose sgd or adamw."
         ) from error
-    muon = FilterMuon(filters, lr=chosen.lr, momentum=chosen.momentum)
-    return [muon, *([_make(rest, chosen.rest, training)] if rest else [])]
+    made: list[Optimizer] = [
+        FilterMuon(each, lr=chosen.lr * factor, momentum=chosen.momentum)
+        for each, factor in filters
+        if each
+    ]
+    return [*made, *([_make(rest, chosen.rest, training)] if any(e for e, _ in rest) else [])]
 
 
 def _make(
-    parameters: Sequence[nn.Parameter], chosen: settings.SGD | settings.AdamW, training: Training
+    rates: Sequence[tuple[Sequence[nn.Parameter], float]],
+    chosen: settings.SGD | settings.AdamW,
+    training: Training,
 ) -> Optimizer:
+    """Return an optimizer of parameters, each sequence with a factor of its learning rate."""
     every = training.weight_decay_on == "all"
-    decaying = [p for p in parameters if every or p.dim() >= 2]
-    others = [p for p in parameters if not every and p.dim() < 2]
-    pairs = ((decaying, chosen.weight_decay), (others, 0.0))
-    groups: list[dict[str, Any]] = [{"params": p, "weight_decay": w} for p, w in pairs if p]
+    groups: list[dict[str, Any]] = []
+    for parameters, factor in rates:
+        decaying = [p for p in parameters if every or p.dim() >= 2]
+        others = [p for p in parameters if not every and p.dim() < 2]
+        groups += [
+            {"params": each, "weight_decay": decay, "lr": chosen.lr * factor}
+            for each, decay in ((decaying, chosen.weight_decay), (others, 0.0))
+            if each
+        ]
     # Fused optimizers undo the scaling of a float16 loss themselves, so that Fabric cannot clip
     # gradients before.
     fused = training.max_grad_norm is None or training.precision != "float16"

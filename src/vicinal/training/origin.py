@@ -18,7 +18,7 @@ import pydantic
 
 from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
-from vicinal.models import imported_module
+from vicinal.models import head_names, imported_module, parse_name
 from vicinal.training.environment import versions
 from vicinal.training.run_folder import differences
 
@@ -66,6 +66,7 @@ class _Network(_Facts):
     name: str
     parameters: pydantic.NonNegativeInt
     tensors: str
+    pretrained: str | None = None
     source: dict[str, str]
 
 
@@ -134,14 +135,23 @@ def data_facts(data: DataSet) -> dict[str, Any]:
 def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
     """Return the number of parameters and hashes of a network, as plain values for JSON.
 
-    ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers, and ``source``
-    has the ``source_hashes`` of the network.
+    ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers, ``pretrained``
+    one of the pretrained weights of the backbone, and ``source`` has the ``source_hashes`` of the
+    network.
     """
     tensors = [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in network.state_dict().items()]
+    parsed, pretrained = parse_name(name), None
+    if parsed.pretrained or parsed.weights_file is not None:
+        head, digest = head_names(network), hashlib.sha256()
+        for key, value in network.state_dict().items():
+            if key not in head:
+                _add(digest, value)
+        pretrained = digest.hexdigest()
     return {
         "name": name,
         "parameters": sum(p.numel() for p in network.parameters()),
         "tensors": _sha256("\n".join(tensors).encode()),
+        "pretrained": pretrained,
         "source": source_hashes(name),
     }
 
@@ -256,7 +266,7 @@ def _add(digest: Any, tensor: "Tensor") -> None:
     import torch
 
     digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _sha256(content: bytes) -> str:
@@ -266,7 +276,8 @@ def _sha256(content: bytes) -> str:
 def _deciding_versions(name: str) -> dict[str, str]:
     """Return the versions of the packages that results depend on."""
     deciding = {k: v for k, v in versions().items() if k != "python"}
-    library = name.partition(":")[0]
-    if library in ("timm", "torchvision") and ":" in name:
-        deciding[library] = metadata.version(library)
+    library = parse_name(name).library
+    if library not in ("", "import"):
+        package = "transformers" if library == "hf" else library
+        deciding[package] = metadata.version(package)
     return deciding

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from vicinal.data import MAX_BYTES, DataSet, Loader, Split, load, parse_spec
 from vicinal.data.loader import dead_workers_named
 from vicinal.errors import UserError
-from vicinal.models import NETWORKS, build, imported_module
+from vicinal.models import build, check_name, imported_module
 from vicinal.training.checkpoints import Checkpoint, check_weights, load_weights, read_checkpoint
 from vicinal.training.devices import make_fabric
 from vicinal.training.evaluation import Predictions, predict, score_of
@@ -199,12 +200,20 @@ def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Modu
             f"{path} uses the network {name!r}, and importing {module} runs code. If you "
             "trust the author of the checkpoint and that module, pass --allow-import."
         )
-    if name in NETWORKS:
+    make = partial(
+        build,
+        name,
+        shape=checkpoint.network_shape,
+        classes=len(info.classes),
+        initial_weights=False,
+        config=info.network,
+    )
+    if check_name(name).library in ("", "hf"):
         # Compare shapes first: a hostile file may describe a network that needs all the memory.
         with torch.device("meta"):
-            shapes = build(name, shape=info.shape, classes=len(info.classes))
+            shapes = make()
         check_weights(shapes, checkpoint.weights, str(path))
-    model = build(name, shape=info.shape, classes=len(info.classes))
+    model = make()
     # After the import, since only then its files are known.
     old, new = info.origin["network"]["source"], source_hashes(name)
     if changed := origin_differences(*({"network": {"source": one}} for one in (old, new))):

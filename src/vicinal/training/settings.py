@@ -118,7 +118,7 @@ class Model(Settings):
     """The network."""
 
     name: Annotated[str, _checked(check_name)] = Field(
-        description="a network of vicinal, timm:NAME, torchvision:NAME, or module:callable"
+        description="a network of vicinal, timm:NAME, torchvision:NAME, hf:NAME, or module:callable"
     )
 
 
@@ -207,6 +207,12 @@ class Training(Settings):
     )
     weight_decay_on: Literal["weights", "all"] = Field(
         "weights", description='"weights" exempts norms and biases from weight decay'
+    )
+    freeze: Literal["nothing", "backbone"] = Field(
+        "nothing", description='"backbone" trains the head of the network alone'
+    )
+    head_lr_factor: Positive = Field(
+        1.0, description="factor of the learning rate of the head of the network"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="as in torch.nn.CrossEntropyLoss")
     max_grad_norm: float | None = Field(

@@ -13,6 +13,7 @@ from typing import Any
 from vicinal.data import DataSet, Normalize
 from vicinal.errors import UserError
 from vicinal.files import STATE, WEIGHTS
+from vicinal.models import network_config
 from vicinal.training.checkpoints import (
     Checkpoint,
     CheckpointInfo,
@@ -176,6 +177,7 @@ class TrialCheckpointer:
             recipe=self.recipe,
             **self.trial._asdict(),
             shape=tested_shape(self.recipe.data, self.data.test),
+            network=network_config(self.learner.model),
             classes=self.data.classes,
             preparation=dict(self.data.preparation),
             origin=self.origin,

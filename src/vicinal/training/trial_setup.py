@@ -1,6 +1,8 @@
 """What a trial needs before training: data, labels, loaders and a network."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,13 +15,16 @@ from vicinal.data import (
     DataSet,
     Loader,
     Normalize,
+    Note,
     Split,
     corrupt_labels,
     load,
     normalization_of,
 )
 from vicinal.errors import UserError
-from vicinal.models import FastCNN, build
+from vicinal.import_path import one_line
+from vicinal.models import FastCNN, HuggingFace, build, input_format, parse_name
+from vicinal.models.hugging_face import EMBEDDING
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.trial_result import Trial, condition_name
 
@@ -73,7 +78,7 @@ def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) 
             f"data.source: expected a data set with classes, got real-valued targets in "
             f"{settings.source}. A study compares accuracies, so choose another data set."
         )
-    return data
+    return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
 
 
 def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
@@ -143,7 +148,7 @@ def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) ->
             f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
             f"{recipe.data.source}. Remove it."
         )
-    device, normalize = fabric.device, normalization_of(data.train)
+    device, normalize = fabric.device, normalization(recipe, data)
     train, test = data.train.to(device), data.test.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
@@ -173,7 +178,8 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
     """Build the network, the same for all arms of a seed, and try it on two examples.
 
     Raises:
-        UserError: if it cannot be built, or its logits do not fit the classes.
+        UserError: if it cannot be built, its logits do not fit the classes, or the arm mixes
+            tokens.
     """
     torch.manual_seed(trial.seed)
     x, _ = next(loaders.test.epoch(0), (None, None))
@@ -181,20 +187,108 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
         raise UserError(
             f"{recipe.data.source}: no test example can be read. vicinal data info shows why."
         )
-    model = build(recipe.model.name, shape=tuple(x.shape[1:]), classes=len(data.classes))
-    if isinstance(model, FastCNN):
+    name = recipe.model.name
+    model = build(name, shape=tuple(x.shape[1:]), classes=len(data.classes))
+    if isinstance(model, FastCNN) and parse_name(name).weights_file is None:
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
         model.whiten_by(loaders.normalize.apply(inputs, torch.empty(len(inputs), 0)))
+    if x.dtype == torch.int64 and "input" in getattr(recipe.arms[trial.arm], "at", ()):
+        layers = [EMBEDDING] if isinstance(model, HuggingFace) else _embeddings(model)
+        raise UserError(
+            f"arms.{trial.arm}.at: tokens are numbers of words, so the input of a text network "
+            f"cannot be mixed. Mix the vectors of the tokens: at = {json.dumps(layers)}."
+        )
     model.eval()
-    with torch.inference_mode():
-        logits = model(x[:2].cpu())
+    try:
+        with torch.inference_mode():
+            logits = model(x[:2].cpu())
+    except Exception as error:  # the network may be anyone's
+        raise UserError(
+            f"model.name: {name} failed on two examples of shape {tuple(x.shape[1:])} and type "
+            f"{x.dtype} ({one_line(error)}). Choose another network, or another size of the data "
+            "(for images, the option size=224 of the source resizes them)."
+        ) from error
     model.train()
     expected = (len(x[:2]), len(data.classes))
     if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
         raise UserError(
-            f"model.name: expected logits of shape {expected} from {recipe.model.name}, one for "
+            f"model.name: expected logits of shape {expected} from {name}, one for "
             f"each example and class, got {got}. Change its last layer."
         )
     return model
+
+
+def _embeddings(model: nn.Module) -> list[str]:
+    return [name for name, m in model.named_modules() if isinstance(m, nn.Embedding)][:1]
+
+
+def normalization(recipe: Recipe, data: DataSet) -> Normalize:
+    """Return the normalization of inputs: what the network expects, else of the training split.
+
+    A pretrained network gets the mean and std that it was trained with. Gray images are repeated to
+    its number of channels. Spectrograms are repeated too, but have their own mean and std.
+
+    Raises:
+        UserError: if the images have another number of channels than the network.
+    """
+    shape = tuple(data.train.inputs.shape[1:])
+    known = input_format(recipe.model.name) if len(shape) == 3 else None
+    if known is None:
+        return normalization_of(data.train)
+    channels = len(known.mean)
+    if shape[0] not in (1, channels) and channels != 1:
+        raise UserError(
+            f"model.name: {recipe.model.name} expects {channels} channels, got {shape[0]} in "
+            f"{recipe.data.source}. Choose other data, or remove the pretrained weights."
+        )
+    if data.brightest is None:
+        own = normalization_of(data.train)
+        return Normalize(own.mean.expand(channels, 1, 1), own.std.expand(channels, 1, 1))
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (known.mean, known.std))
+    return Normalize(mean * data.brightest, std * data.brightest)
+
+
+def network_notes(recipe: Recipe, data: DataSet) -> list[Note]:
+    """Return what a network's pretrained weights are, and how inputs are prepared for them.
+
+    The network is built to find that out, so that weights that are missing or do not fit raise an
+    error before the first trial.
+
+    Raises:
+        UserError: as ``build_network`` does.
+    """
+    name, notes = recipe.model.name, []
+    parsed, shape = parse_name(name), tuple(data.train.inputs.shape[1:])
+    if not parsed.pretrained and parsed.weights_file is None:
+        frozen = [arm for arm in recipe.arms if recipe.training_of(arm).freeze == "backbone"]
+        if frozen and parsed.library != "import":
+            text = f"arms.{frozen[0]} freezes a backbone of random weights: {name} has no others"
+            notes.append(Note(text, doubtful=True))
+        return notes
+    normalize = normalization(recipe, data)
+    built = torch.broadcast_shapes(tested_shape(recipe.data, data.test), normalize.mean.shape)
+    build(
+        name,
+        shape=tuple(built),
+        classes=len(data.classes),
+        log=lambda sentence: notes.append(Note(f"{name}: {sentence}")),
+    )
+    known = input_format(name) if len(shape) == 3 else None
+    if len(shape) != 3:
+        return notes
+    text = f"{name}: inputs are normalized by the mean and std of the training split"
+    if known is not None and data.brightest is not None:
+        mean, std = (", ".join(f"{n:.4g}" for n in each) for each in (known.mean, known.std))
+        text = f"{name}: images are normalized by the mean {mean} and std {std} of {known.origin}"
+    if len(normalize.mean) > shape[0]:
+        text += f", and repeated to {len(normalize.mean)} channels"
+    notes.append(Note(text))
+    if known is not None and known.size is not None and known.size != built[1:]:
+        sides = (f"{height}x{width}" for height, width in (known.size, built[1:]))
+        text = "{}: its weights were trained with images of {} pixels, these have {}".format(
+            name, *sides
+        )
+        notes.append(Note(f"{text}; the option size= of the data source resizes them"))
+    return notes
