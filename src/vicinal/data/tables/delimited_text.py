@@ -58,8 +58,8 @@ def first_row(
                 break
     except csv.Error as error:
         raise UserError(
-            f"{file} line {above + rows.line_num}: {error}. Check the quotes {quote} there and "
-            "above."
+            f"{file} line {above + rows.line_num}: {error}. Check the quotes {quote} in that line "
+            "and above it."
         ) from error
     return first
 

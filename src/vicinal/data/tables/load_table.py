@@ -182,7 +182,7 @@ def _column(word: str, table: Table, option: str) -> int:
 
 
 def _group(options: Mapping[str, str], given: TablePreparation | None, table: Table) -> int | None:
-    """Return the index of the column of groups: that of the option, or of the training."""
+    """Return the index of the column of groups: as the option says, or else as in training."""
     if "group" not in options:
         known = given is not None and given.group in table.names
         return table.names.index(str(given.group)) if given and known else None
