@@ -207,6 +207,7 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         callbacks.log(f"{examples} is damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
+    from vicinal.training.arm_checks import check_arms
     from vicinal.training.trial import Callbacks, run_trial
     from vicinal.training.trial_setup import load_data, training_labels
 
@@ -219,6 +220,7 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         check_origin(recorded, {"data": data_facts(data)}, study.folder)
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
+    check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
     write_examples(examples, recipe, data)
     for trial in unfinished:
         callbacks.start(trial)

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vicinal.data import Loader
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
-from vicinal.mixing import MixedInside, Plan, Policy, generator_at
+from vicinal.mixing import CleanAndMixed, MixedInside, Plan, Policy, generator_at
 from vicinal.models import freeze_backbone
 from vicinal.training.devices import all_reduce_sum
 from vicinal.training.optimizers import make_optimizers
@@ -242,13 +242,14 @@ def _backward(
     settings, fabric = learner.settings, learner.fabric
     if settings.channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
-    plan: Plan | None = None
+    plan: Plan | CleanAndMixed | None = None
     layer = "input"
     if mixed and learner.policy is not None:
         generator = generator_at(seed, number, fabric.global_rank, MIXING)
         layer = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
-        size = x.shape[2:] or x.shape[1:]  # of images and signals, or of the rows of a table
-        plan = learner.policy.draw(len(x), generator=generator, y=y, image_size=size)
+        plan = learner.policy.draw(
+            len(x), generator=generator, y=y, features=x, image_size=image_size_of(x)
+        )
     _seed_layers(generator_at(seed, number, fabric.global_rank, NETWORK).initial_seed(), x.device)
     try:
         logits = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
@@ -263,6 +264,16 @@ def _backward(
     loss = criterion(logits, y) if plan is None else plan.loss(criterion, logits, y)
     fabric.backward(loss * weight)
     return loss.detach()
+
+
+def image_size_of(x: Tensor) -> tuple[int, ...]:
+    """Return the size of images, signals or volumes with channels, or the columns of a table.
+
+    Example:
+        >>> image_size_of(torch.zeros(8, 3, 32, 16)), image_size_of(torch.zeros(8, 4))
+        ((32, 16), (4,))
+    """
+    return tuple(x.shape[2:] or x.shape[1:])
 
 
 def _try_compiled(

@@ -41,6 +41,7 @@ def _problem(error: Any) -> str:
             words = re.sub(r"^\w+ should (be |have )?| or instance of \w+$", "", error["msg"])
             words = re.sub("^(greater|less) than", r"a number \g<0>", words)
             words = words.replace("valid dictionary", "table").replace("valid tuple", "list")
+            words = words.removesuffix(" or object to extract fields from")
     return f"expected {words}, got {error['input']!r:.80}"
 
 
@@ -48,7 +49,8 @@ def _path(error: Any, settings: Any) -> list[str]:
     """Return the names on the way to a field, without the tags that pydantic adds for unions."""
     words, here = [], settings
     for word in error["loc"]:
-        if not isinstance(here, Mapping) or word in here:
+        known = range(len(here)) if isinstance(here, list | tuple) else here
+        if isinstance(known, Mapping | range) and word in known:
             words.append(str(word))
-            here = here[word] if isinstance(here, Mapping | list | tuple) else None
+            here = here[word]
     return [*words, error["loc"][-1]] if error["type"] == "missing" else words

@@ -1,12 +1,14 @@
 """Warnings before training: code to import, notes on the data, useless settings, no verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from vicinal.data import DataSet, parse_spec
 from vicinal.models import imported_module
+from vicinal.training.arms import Arm, ImportedPolicy, MixingArm, tables_in
 from vicinal.training.origin import data_facts
-from vicinal.training.settings import MixUpArm, Recipe, Step, Training
+from vicinal.training.settings import Recipe, Step, Training
 
 
 class VerdictProblem(NamedTuple):
@@ -40,6 +42,10 @@ def code_warnings(recipe: Recipe) -> list[str]:
     named = [("model.name", network, imported_module(network))]
     if spec.name == "import":
         named.append(("data.source", source, spec.where.partition(":")[0]))
+    for name, arm in recipe.arms.items():
+        for table in tables_in(arm):
+            if isinstance(table, ImportedPolicy):
+                named.append((f"arms.{name}", table.object, table.object.partition(":")[0]))
     return [
         f"this recipe imports and runs code: {field} = {value!r} imports {module}"
         for field, value, module in named
@@ -98,19 +104,35 @@ def unused_settings(
                 f"training.schedule.milestones: {', '.join(late)} is not reached in "
                 f"{training.epochs} epochs"
             )
-        if isinstance(arm, MixUpArm):
-            why = _no_mixed_epoch(arm, training)
-            if not why and arm.alpha == 0:
-                why = "alpha = 0"
-            if not why and round(arm.mix_rate * training.batch_size) == 0:
-                batch = f"a batch of {training.batch_size} examples"
-                why = f"mix_rate = {arm.mix_rate:g} of {batch} is none"
-            if why:
-                found.append(f"arms.{name} never mixes: {why}")
+        if why := _no_mixed_epoch(arm, training) or (
+            isinstance(arm, MixingArm) and _mixes_nothing(arm, training)
+        ):
+            found.append(f"arms.{name} never mixes: {why}")
     return list(dict.fromkeys(found))
 
 
-def _no_mixed_epoch(arm: MixUpArm, training: Training) -> str:
+def _mixes_nothing(table: Any, training: Training) -> str:
+    """Return why a policy mixes no example, or ``""``."""
+    if table.policy == "none":
+        return 'policy = "none"'
+    if getattr(table, "alpha", 1) == 0:
+        return "alpha = 0"
+    rate = getattr(table, "mix_rate", 1.0)
+    if round(rate * training.batch_size) == 0:
+        return f"mix_rate = {rate:g} of a batch of {training.batch_size} examples is none"
+    if getattr(table, "weight", 1) == 0:
+        return "weight = 0"
+    if hasattr(table, "inner"):
+        return _mixes_nothing(table.inner, training)
+    odds = getattr(table, "probabilities", None) or repeat(1)
+    chosen = [one for one, odd in zip(getattr(table, "policies", ()), odds, strict=False) if odd]
+    reasons = [_mixes_nothing(one, training) for one in chosen]
+    return " and ".join(dict.fromkeys(reasons)) if all(reasons) else ""
+
+
+def _no_mixed_epoch(arm: Arm, training: Training) -> str:
+    if not isinstance(arm, MixingArm):
+        return ""
     if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < training.epochs:
         return ""
     return (
@@ -144,7 +166,7 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
                     name,
                 )
             )
-        if isinstance(arm, MixUpArm) and (reason := _no_mixed_epoch(arm, training)):
+        if reason := _no_mixed_epoch(arm, training):
             found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
     return found
 

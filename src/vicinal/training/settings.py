@@ -1,6 +1,6 @@
 """The settings of a study: every field of a recipe, checked by pydantic."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -10,13 +10,10 @@ from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
 from vicinal.errors import unknown
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name, mixing_layers
+from vicinal.training.arm_titles import titled
+from vicinal.training.arms import AnyArm
 from vicinal.training.recipe_errors import error_lines
-
-
-def raise_all(problems: Iterable[str]) -> None:
-    """Raise one error for all problems, if there are any; see ``error_lines``."""
-    if lines := "\n".join(problems):
-        raise ValueError(lines)
+from vicinal.training.recipe_table import Settings, raise_all
 
 
 def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
@@ -36,22 +33,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
-
-
-class Settings(pydantic.BaseModel):
-    """The base class of all recipe tables."""
-
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, ser_json_inf_nan="strings")
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, values: Any) -> Any:
-        known = cls.model_fields
-        fields = values if isinstance(values, dict) else {}
-        raise_all(
-            f".{one:.80}: {unknown('field', one, known)}" for one in fields if one not in known
-        )
-        return values
 
 
 class RandomCrop(Settings):
@@ -255,38 +236,6 @@ class Training(Settings):
         return self
 
 
-class PlainArm(Settings):
-    """An arm without mixing: empirical risk minimization."""
-
-    title: str = Field(min_length=1, description="name in tables and figures")
-    policy: Literal["none"]
-    training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
-
-
-class MixUpArm(Settings):
-    """An arm with ``vicinal.MixUp``."""
-
-    title: str = Field(min_length=1, description="name in tables and figures")
-    policy: Literal["mixup"]
-    alpha: float = Field(ge=0, description="lam ~ Beta(alpha, alpha); inf means lam = 0.5")
-    mix_rate: float = Field(1.0, ge=0, le=1, description="fraction of a batch that is mixed")
-    per: Literal["batch", "pair", "example"] = Field("batch", description="one lam for each of")
-    pairing: Literal["shuffle", "halves"] = Field(
-        "shuffle",
-        description='how partners are chosen; "halves" is the rule of the MXNet MixUp layer',
-    )
-    at: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
-        ("input",),
-        description='layers to mix after, one drawn for each step: "input" or module names',
-    )
-    unmixed_epochs_at_start: int = Field(0, ge=0, description="epochs at the start without mixing")
-    unmixed_epochs_at_end: int = Field(0, ge=0, description="epochs at the end without mixing")
-    training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
-
-
-Arm = Annotated[PlainArm | MixUpArm, Field(discriminator="policy")]
-
-
 class Published(Settings):
     """A published row that the report shows next to ours."""
 
@@ -313,7 +262,7 @@ class Recipe(Settings):
     data: Data
     model: Model
     training: Training
-    arms: dict[Name, Arm] = Field(min_length=1)
+    arms: Annotated[dict[Name, AnyArm], pydantic.AfterValidator(titled)] = Field(min_length=1)
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="published rows to show next to ours"
     )

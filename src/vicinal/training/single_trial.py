@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vicinal.errors import UserError, unknown
 from vicinal.files import STATE, WEIGHTS, write_whole
+from vicinal.training.arm_checks import check_arms
 from vicinal.training.devices import hardware_errors_explained
 from vicinal.training.loggers import check_loggers, make_loggers
 from vicinal.training.recipe import load_resolved, resolved_text
@@ -89,6 +90,7 @@ def train_one(
             callbacks.log(f"skipped in the {split} split: {sentences[0]} ...")
 
         data = load_data(recipe, on_skipped)
+        check_arms(recipe, data, [trial.arm])
         if first:
             for sentence in data_warnings(recipe, data, [trial.arm]):
                 callbacks.log(sentence)

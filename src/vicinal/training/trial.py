@@ -14,15 +14,15 @@ from torch import nn
 from vicinal.data import DataSet
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
-from vicinal.mixing import Halves, MixUp, Shuffle
 from vicinal.probes import memorized_fraction
+from vicinal.training.arms import Arm, MixingArm, policy_of
 from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
 from vicinal.training.evaluation import class_counts, predict, score_of
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
 from vicinal.training.memory import memory_kept
 from vicinal.training.origin import Origin, check_origin, origin_of
-from vicinal.training.settings import MixUpArm, PlainArm, Recipe, Training
+from vicinal.training.settings import Recipe, Training
 from vicinal.training.stop_signals import stop_signals
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial
@@ -143,9 +143,9 @@ def run_trial(
 
 
 def _make_learner(
-    model: nn.Module, name: str, arm: PlainArm | MixUpArm, settings: Training, fabric: Fabric
+    model: nn.Module, name: str, arm: Arm, settings: Training, fabric: Fabric
 ) -> Learner:
-    if isinstance(arm, PlainArm):
+    if not isinstance(arm, MixingArm):
         return make_learner(model, settings, fabric=fabric)
     mixed = range(arm.unmixed_epochs_at_start, settings.epochs - arm.unmixed_epochs_at_end)
     try:
@@ -156,12 +156,6 @@ def _make_learner(
         raise
     except ValueError as error:  # a layer that an external network does not have
         raise UserError(f"arms.{name}.at: {error}") from error
-
-
-def policy_of(arm: MixUpArm) -> MixUp:
-    """Return the policy of an arm."""
-    pairing = Halves() if arm.pairing == "halves" else Shuffle()
-    return MixUp(alpha=arm.alpha, mix_rate=arm.mix_rate, per=arm.per, pairing=pairing)
 
 
 def _measure(

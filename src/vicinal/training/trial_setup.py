@@ -1,6 +1,5 @@
 """What a trial needs before training: data, labels, loaders and a network."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,8 +22,7 @@ from vicinal.data import (
 )
 from vicinal.errors import UserError
 from vicinal.import_path import one_line
-from vicinal.models import FastCNN, HuggingFace, build, input_format, parse_name
-from vicinal.models.hugging_face import EMBEDDING
+from vicinal.models import FastCNN, build, input_format, parse_name
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.trial_result import Trial, condition_name
 
@@ -178,8 +176,7 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
     """Build the network, the same for all arms of a seed, and try it on two examples.
 
     Raises:
-        UserError: if it cannot be built, its logits do not fit the classes, or the arm mixes
-            tokens.
+        UserError: if it cannot be built, or its logits do not fit the classes.
     """
     torch.manual_seed(trial.seed)
     x, _ = next(loaders.test.epoch(0), (None, None))
@@ -193,12 +190,6 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
         model.whiten_by(loaders.normalize.apply(inputs, torch.empty(len(inputs), 0)))
-    if x.dtype == torch.int64 and "input" in getattr(recipe.arms[trial.arm], "at", ()):
-        layers = [EMBEDDING] if isinstance(model, HuggingFace) else _embeddings(model)
-        raise UserError(
-            f"arms.{trial.arm}.at: tokens are numbers of words, so the input of a text network "
-            f"cannot be mixed. Mix the vectors of the tokens: at = {json.dumps(layers)}."
-        )
     model.eval()
     try:
         with torch.inference_mode():
@@ -218,10 +209,6 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
             f"each example and class, got {got}. Change its last layer."
         )
     return model
-
-
-def _embeddings(model: nn.Module) -> list[str]:
-    return [name for name, m in model.named_modules() if isinstance(m, nn.Embedding)][:1]
 
 
 def normalization(recipe: Recipe, data: DataSet) -> Normalize:

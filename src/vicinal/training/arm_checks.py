@@ -1,0 +1,174 @@
+"""Checks before training that the policies of arms fit the data and the layers of the network."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vicinal.data import DataSet
+from vicinal.errors import UserError
+from vicinal.import_path import one_line
+from vicinal.mixing import (
+    CleanAndMixed,
+    DifferentClass,
+    MixedInside,
+    OtherBatch,
+    Plan,
+    SameClass,
+    SimilarTargets,
+)
+from vicinal.models import HuggingFace, build, input_format
+from vicinal.models.hugging_face import EMBEDDING
+from vicinal.training.arms import MixingArm, policy_of
+from vicinal.training.loop import image_size_of
+from vicinal.training.settings import Recipe
+from vicinal.training.trial_setup import tested_shape
+
+_ROWS = 4
+"""The number of examples of the batch that is mixed to try a policy."""
+
+
+def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
+    """Raise unless the policies of arms can mix the data, at the layers that they name.
+
+    Each policy mixes a small batch of random inputs of the right shape. If an arm names layers, an
+    untrained network is run. The random numbers of a training are not affected.
+
+    Args:
+        recipe: the recipe.
+        data: its data set.
+        arms: the names of the arms to check.
+
+    Raises:
+        UserError: with a line for each arm that does not fit.
+    """
+    mixing = {k: arm for k in arms if isinstance(arm := recipe.arms[k], MixingArm)}
+    name, shape, classes = recipe.model.name, _shape(recipe, data), len(data.classes)
+    tokens = data.train.inputs.dtype == torch.int64
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        y = data.train.targets[:_ROWS]
+        x = torch.zeros(len(y), *shape, dtype=torch.int64) if tokens else torch.rand(len(y), *shape)
+        network = None
+        if any(tokens or arm.at != ("input",) for arm in mixing.values()):
+            network = build(name, shape=shape, classes=classes, initial_weights=False).eval()
+        found = {name: _problem(arm, x, y, classes, network) for name, arm in mixing.items()}
+    if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
+        raise UserError("\n".join(lines))
+
+
+def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:
+    """Return the shape of one example as the network gets it."""
+    shape = tested_shape(recipe.data, data.train)
+    known = input_format(recipe.model.name) if len(shape) == 3 else None
+    return shape if known is None else (len(known.mean), *shape[1:])
+
+
+def _problem(arm: MixingArm, x: Tensor, y: Tensor, classes: int, network: nn.Module | None) -> str:
+    """Return the first problem of an arm, or ``""``."""
+    try:
+        policies = list(_parts(policy_of(arm)))
+    except UserError as error:
+        return f": {error}"
+    if network is not None and not x.is_floating_point() and "input" in arm.at:
+        layers = [EMBEDDING] if isinstance(network, HuggingFace) else _embeddings(network)
+        return (
+            ".at: tokens are numbers of words, so the input of a text network cannot be mixed. Mix "
+            f"the vectors of the tokens: at = {json.dumps(layers)}"
+        )
+    for policy in policies:
+        if problem := _misfit(policy, y) or _failure(policy, x, y, classes):
+            return f": {problem}"
+    if network is None or arm.at == ("input",):
+        return ""
+    problem = _failure_at_layers(policies, network, arm.at, x, y)
+    return f".at: {problem}" if problem else ""
+
+
+def _embeddings(network: nn.Module) -> list[str]:
+    return [name for name, m in network.named_modules() if isinstance(m, nn.Embedding)][:1]
+
+
+def _parts(policy: Any) -> Iterator[Any]:
+    """Yield the policies that a policy consists of, and the policy itself."""
+    fields = dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ()
+    for one in fields:
+        value = getattr(policy, one.name)
+        for inner in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(inner, "draw"):
+                yield from _parts(inner)
+    yield policy
+
+
+def _misfit(policy: Any, y: Tensor) -> str:
+    """Return why a pairing does not fit the targets or the training loop, or ``""``."""
+    pairing = getattr(policy, "pairing", None)
+    name = type(pairing).__name__
+    of_classes = y.dim() == 1 and not y.dtype.is_floating_point
+    if isinstance(pairing, OtherBatch):
+        return f"{name} needs a second batch, and a training step has one. Choose another pairing"
+    if isinstance(pairing, SimilarTargets) and (of_classes or y.dim() > 1):
+        return f"{name} expects real-valued targets, got classes. Choose another pairing"
+    if isinstance(pairing, SameClass | DifferentClass) and not of_classes:
+        return f"{name} expects one class for each example. Choose another pairing"
+    return ""
+
+
+def _failure(policy: Any, x: Tensor, y: Tensor, classes: int) -> str:
+    """Return why a policy cannot mix a batch, or ``""``."""
+    try:
+        plan: Any = _drawn(policy, x, y)
+        if x.is_floating_point():
+            plan.mix(x)
+        if isinstance(plan, Plan | CleanAndMixed):
+            plan.targets(y, None if y.dtype.is_floating_point else classes)
+        text = ""
+    except Exception as error:  # of the user's own policy, too
+        plan, text = None, str(error).removesuffix(".") or type(error).__name__
+    # CutMix would take a row of a table for a signal, and neighboring columns for a segment of it.
+    drawn = getattr(plan, "plan", plan)  # that of RegMixUp has the plan of the blends
+    segment = getattr(drawn, "region", None) is not None and not getattr(drawn, "columns", False)
+    name, shape = type(policy).__name__, tuple(x.shape[1:])
+    if x.dim() == 2 and (segment or "image_size" in text):
+        return (
+            f"{name} shows the partner in a region, so it expects images, got inputs of shape "
+            f"{shape}. Choose another policy, such as mixup or column-cutmix"
+        )
+    if "image_size" in text:
+        return f"{name} cannot mix inputs of shape {shape}. Choose another policy, such as mixup"
+    return text
+
+
+def _failure_at_layers(
+    policies: Sequence[Any], network: nn.Module, at: Sequence[str], x: Tensor, y: Tensor
+) -> str:
+    """Return why the outputs of layers cannot be mixed, or ``""``."""
+    try:
+        layers = MixedInside(network, policies[-1], at=at).layers
+    except ValueError as error:
+        return str(error)
+    try:
+        network(x)
+    except Exception:  # is reported as that of the network when a trial builds it
+        return ""
+    for layer in layers:
+        for policy in policies:
+            plan = _drawn(policy, x, y)
+            try:
+                MixedInside(network, policy, at=[layer])(x, plan, at=layer)
+            except Exception as error:  # of the network, too
+                if getattr(getattr(plan, "plan", plan), "region", None) is not None:
+                    return (
+                        f"{type(policy).__name__} draws regions for the size of the inputs, "
+                        f"{image_size_of(x)}, which the output of {layer} does not have. Choose "
+                        'layers that have it, such as "input"'
+                    )
+                return f"the output of {layer} cannot be mixed ({one_line(error)})"
+    return ""
+
+
+def _drawn(policy: Any, x: Tensor, y: Tensor) -> Any:
+    return policy.draw(len(x), y=y, features=x, image_size=image_size_of(x))

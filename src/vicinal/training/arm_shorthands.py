@@ -1,0 +1,89 @@
+"""Arms by name, with the settings that are common in publications."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pydantic
+
+from vicinal.errors import UserError, unknown
+from vicinal.mixing.registry import POLICIES
+from vicinal.training.arm_titles import titled
+from vicinal.training.arms import ARMS, AnyArm, Arm
+from vicinal.training.recipe_errors import error_lines
+
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    # Zhang et al., arXiv 1710.09412, section 3.1: 0.1 to 0.4 for ImageNet.
+    "mixup": {"alpha": 0.2},
+    # The same, section 3.8. Three parents and the whole simplex, as with alpha = 1 in mixup.
+    "dirichlet": {"alpha": 1.0},
+    # Pinto et al., arXiv 2206.14502, section 3.
+    "regmixup": {"inner": {"policy": "mixup", "alpha": 10.0}},
+    # Touvron et al., arXiv 2012.12877, table 9.
+    "one-of": {"policies": [{"policy": "mixup", "alpha": 0.8}, {"policy": "cutmix", "alpha": 1.0}]},
+}
+"""The settings that have no default in the signature of a policy, or another one there."""
+
+SHORTHANDS = ("erm", *POLICIES, "manifold")
+"""The names that ``shorthand_arms`` knows."""
+
+
+def shorthand_arms(
+    names: Iterable[str], *, alpha: float | None = None, layers: Sequence[str] = ()
+) -> dict[str, Arm]:
+    """Return arms by name, with titles.
+
+    ``erm`` does not mix, ``manifold`` is mixup at the input and at layers, and other names are
+    those of policies. CutMix (arXiv 1905.04899), ResizeMix (2012.11101) and FMix (2002.12047) have
+    the settings of their papers by default.
+
+    Args:
+        names: some of ``SHORTHANDS``.
+        alpha: replaces the alpha of all arms that have one, and of the policies inside them.
+        layers: of the network, for ``manifold``.
+
+    Raises:
+        UserError: if a name is unknown, ``alpha`` is invalid or no arm has one, or ``manifold`` has
+            no layers.
+
+    Example:
+        >>> arms = shorthand_arms(["erm", "cutmix", "manifold"], layers=["stage1"])
+        >>> {name: arm.title for name, arm in arms.items()}
+        {'erm': 'ERM', 'cutmix': 'cutmix', 'manifold': 'manifold mixup'}
+    """
+    settings = {name: _settings(name, layers) for name in names}
+    changed = [_set_alpha(table, alpha) for table in settings.values()]
+    if alpha is not None and not any(changed):
+        raise UserError(
+            f"alpha: none of the arms {', '.join(settings)} has one. Leave it out, or add mixup."
+        )
+    try:
+        arms = pydantic.TypeAdapter(dict[str, AnyArm]).validate_python(settings)
+    except pydantic.ValidationError as error:
+        raise UserError("\n".join(error_lines(error, settings))) from error
+    return titled(arms)
+
+
+def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
+    if name not in SHORTHANDS:
+        raise UserError(f"{unknown('arm', name, SHORTHANDS)}.")
+    if name == "erm":
+        return {"policy": "none"}
+    if name != "manifold":
+        return {"policy": name, **copy.deepcopy(_PUBLISHED.get(name, {}))}
+    if not layers:
+        raise UserError("manifold: expected a network with layers to mix after. Choose mixup.")
+    at = ["input", *layers]
+    # Verma et al., arXiv 1806.05236, section 4.
+    return {"title": "manifold mixup", "policy": "mixup", "alpha": 2.0, "at": at}
+
+
+def _set_alpha(table: dict[str, Any], alpha: float | None) -> bool:
+    """Change alpha in a table and in the policies in it; return whether one of them has it."""
+    inner = [table["inner"]] if "inner" in table else table.get("policies", [])
+    found = [_set_alpha(one, alpha) for one in inner]
+    if "alpha" not in ARMS[table["policy"]].model_fields:
+        return any(found)
+    if alpha is not None:
+        table["alpha"] = float(alpha)
+    return True

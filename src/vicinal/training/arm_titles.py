@@ -1,0 +1,69 @@
+"""The titles of arms that have none of their own."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from vicinal.training.arms import Arm, ImportedPolicy, MixingArm
+from vicinal.training.recipe_table import Settings
+
+_UNTITLED = {"title", "training", "unmixed_epochs_at_start", "unmixed_epochs_at_end", "at"}
+
+
+def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Return arms with a title each: its own, or one that states its policy and layers.
+
+    Only settings that differ from their defaults are stated. The name of the arm is added where the
+    titles of two arms would be the same.
+
+    Example:
+        >>> from vicinal.training.arms import ARMS
+        >>> fields = {"policy": "mixup", "alpha": 0.2, "at": ["input", "stem"]}
+        >>> titled({"a": ARMS["mixup"](**fields, pairing="halves")})["a"].title
+        'mixup (alpha 0.2, halves) at input, stem'
+    """
+    stated = {name: arm.title or _title(arm) for name, arm in arms.items()}
+    counts = Counter(stated.values())
+    titles = {
+        name: title if arms[name].title or counts[title] == 1 else f"{title}, {name}"
+        for name, title in stated.items()
+    }
+    return {name: arm.model_copy(update={"title": titles[name]}) for name, arm in arms.items()}
+
+
+def _title(arm: Arm) -> str:
+    if not isinstance(arm, MixingArm):
+        return "ERM"
+    layers = "" if arm.at == ("input",) else f" at {', '.join(arm.at)}"
+    return f"{_stated(arm)}{layers}"
+
+
+def _stated(value: Any) -> str:
+    """Return a value of a recipe in words; for a table, its name and what is not the default."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_stated, value))}]"
+    if not isinstance(value, Settings):
+        return str(value)
+    if isinstance(value, ImportedPolicy):
+        return _with(value.object, [f"{k} {_stated(v)}" for k, v in value.options.items()])
+    tag = "policy" if "policy" in type(value).model_fields else "name"
+    stated = []
+    for name, field in type(value).model_fields.items():
+        part = getattr(value, name)
+        if name in _UNTITLED | {tag} or part == field.default:
+            continue
+        tables = [
+            one
+            for one in (part if isinstance(part, tuple) else [part])
+            if isinstance(one, Settings)
+        ]
+        stated += [_stated(one) for one in tables] or [f"{name} {_stated(part)}"]
+    return _with(getattr(value, tag), stated)
+
+
+def _with(name: str, stated: list[str]) -> str:
+    return f"{name} ({', '.join(stated)})" if stated else name

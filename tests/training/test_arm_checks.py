@@ -1,0 +1,155 @@
+import pytest
+import torch
+
+from vicinal.data import DataSet, Split, load
+from vicinal.errors import UserError
+from vicinal.training.arm_checks import check_arms
+from vicinal.training.recipe import read_recipe
+
+MIXUP = {"policy": "mixup", "alpha": 1.0}
+CUTMIX = {"policy": "cutmix"}
+
+
+@pytest.fixture
+def problem(small_recipe):
+    """Return a function that checks an arm, and answers with the sentence of the error."""
+
+    def check(fields, source="digits", network="small-cnn", data=None):
+        changes = {"data.source": source, "model.name": network, "arms.mixup-features": None}
+        recipe = read_recipe(str(small_recipe(changes | {"arms.mixup": fields})))
+        try:
+            check_arms(recipe, data or load(source), recipe.arms)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        CUTMIX | {"at": ["input", "stage1"]},  # whose output is as large as the input
+        {"policy": "regmixup", "inner": MIXUP, "at": ["stage1", "stage2", "stage3"]},
+        {"policy": "one-of", "policies": [MIXUP, "none"], "at": ["stage2"]},
+        MIXUP | {"pairing": "nearest"},
+        MIXUP | {"pairing": "different-class", "at": ["stage3"]},
+    ],
+)
+def test_an_arm_that_fits_is_not_an_error(problem, fields):
+    assert problem(fields) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            CUTMIX | {"at": ["input", "stage2"]},
+            "arms.mixup.at: CutMix draws regions for the size of the inputs, (8, 8), which the "
+            'output of stage2 does not have. Choose layers that have it, such as "input".',
+        ),
+        (
+            {"policy": "one-of", "policies": [MIXUP, "fmix"], "at": ["stage3"]},
+            "arms.mixup.at: FMix draws regions for the size of the inputs, (8, 8), which the "
+            'output of stage3 does not have. Choose layers that have it, such as "input".',
+        ),
+        (
+            MIXUP | {"pairing": {"name": "similar-targets", "bandwidth": 1.0}},
+            "arms.mixup: SimilarTargets expects real-valued targets, got classes. Choose another "
+            "pairing.",
+        ),
+        (
+            {"policy": "column-cutmix"},
+            "arms.mixup: ColumnCutMix cannot mix inputs of shape (1, 8, 8). Choose another policy, "
+            "such as mixup.",
+        ),
+        (
+            MIXUP | {"targets": "union"},
+            'arms.mixup: y: expected multi-label targets for targets="union", got torch.int64 of '
+            "shape (4,). Pass y.float() if these are zeros and ones (batch, classes). For integer "
+            'classes, use targets="weighted", or pass F.one_hot(y, num_classes).float().',
+        ),
+        (
+            {"policy": "import", "object": "vicinal:MixUp", "options": {"alpha": "x"}},
+            "arms.mixup: vicinal:MixUp cannot be called with the options alpha (TypeError: MixUp: "
+            "expected alpha as a number or two, got 'x'.).",
+        ),
+    ],
+)
+def test_an_arm_that_does_not_fit_images_of_classes_is_an_error(problem, fields, sentence):
+    assert problem(fields) == sentence
+
+
+def test_a_region_in_the_row_of_a_table_is_an_error(problem):
+    for fields in (CUTMIX, {"policy": "regmixup", "inner": "cutmix"}):
+        assert problem(fields, "iris", "mlp") == (
+            "arms.mixup: CutMix shows the partner in a region, so it expects images, got inputs of "
+            "shape (4,). Choose another policy, such as mixup or column-cutmix."
+        )
+    assert problem(MIXUP | {"pairing": "nearest", "at": ["layer1"]}, "iris", "mlp") == ""
+    assert problem({"policy": "column-cutmix"}, "iris", "mlp") == ""
+
+
+def test_a_second_batch_and_classes_that_are_not_there_are_errors(problem, tmp_path, monkeypatch):
+    (tmp_path / "other.py").write_text(
+        "from vicinal import MixUp, OtherBatch\nPOLICY = MixUp(1.0, pairing=OtherBatch(4))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert problem({"policy": "import", "object": "other:POLICY"}) == (
+        "arms.mixup: OtherBatch needs a second batch, and a training step has one. Choose another "
+        "pairing."
+    )
+    real = Split(torch.rand(8, 1, 8, 8), torch.rand(8))
+    data = DataSet(classes=(), train=real, test=real)
+    assert problem(MIXUP | {"pairing": "same-class"}, data=data) == (
+        "arms.mixup: SameClass expects one class for each example. Choose another pairing."
+    )
+    similar = {"name": "similar-targets", "bandwidth": 1.0}
+    assert problem(MIXUP | {"pairing": similar}, data=data) == ""
+
+
+TEXTS = """
+from torch import nn
+
+def net(shape, classes):
+    rest = [nn.Flatten(), nn.Linear(4 * shape[0], classes)]
+    return nn.Sequential(nn.Embedding(10, 4), *rest)
+"""
+
+
+def test_tokens_cannot_be_mixed_but_their_vectors_can(problem, tmp_path, monkeypatch):
+    (tmp_path / "texts.py").write_text(TEXTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    tokens = Split(torch.randint(10, (8, 6)), torch.arange(8) % 2)
+    data = DataSet(classes=("no", "yes"), train=tokens, test=tokens)
+    assert problem(MIXUP, network="texts:net", data=data) == (
+        "arms.mixup.at: tokens are numbers of words, so the input of a text network cannot be "
+        'mixed. Mix the vectors of the tokens: at = ["0"].'
+    )
+    for fields in (MIXUP, {"policy": "regmixup", "inner": MIXUP | {"pairing": "nearest"}}):
+        assert problem(fields | {"at": ["0"]}, network="texts:net", data=data) == ""
+
+
+def test_all_arms_that_do_not_fit_are_reported_before_training(small_recipe, tmp_path, vicinal):
+    changes = {"arms.mixup": CUTMIX | {"at": ["stage2"]}}
+    changes["arms.mixup-features"] = MIXUP | {
+        "pairing": {"name": "similar-targets", "bandwidth": 1.0}
+    }
+    recipe = small_recipe(changes)
+    done = vicinal("study", recipe, "--out", tmp_path / "study", "--json")
+    assert done.exit_code == 2
+    assert "arms.mixup.at: CutMix draws regions" in done.stderr
+    assert "arms.mixup-features: SimilarTargets expects" in done.stderr
+    assert not (tmp_path / "study" / "trials").exists()
+    done = vicinal("train", recipe, "--arm", "mixup", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "arms.mixup.at: CutMix draws regions" in done.stderr
+    assert vicinal("train", recipe, "--arm", "erm", "--out", tmp_path / "run").exit_code == 0
+
+
+def test_the_check_does_not_change_the_random_numbers_of_the_caller(problem):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    problem({"policy": "regmixup", "inner": MIXUP, "at": ["stage1"]})
+    assert torch.equal(torch.rand(3), expected)
