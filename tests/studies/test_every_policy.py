@@ -93,6 +93,13 @@ def test_policies_of_the_user_train_and_their_checkpoints_import_nothing(
     folder = study({"fixed": fixed, "half": half, "both": {"policy": "regmixup", "inner": fixed}})
     assert losses_of(folder).keys() == {"erm", "fixed", "half", "both"}
 
+    recipe = (tmp_path / "all.toml").read_text().replace("seeds = 1", "seeds = 2")
+    (tmp_path / "more.toml").write_text(recipe)
+    (tmp_path / "my_policies.py").write_text(MODULE.replace("roll(-1)", "roll(1)"))
+    refused = vicinal("study", tmp_path / "more.toml", "--out", folder)
+    assert refused.exit_code == 2
+    assert "(policies.my_policies.py has changed)" in refused.stderr
+
     monkeypatch.delitem(sys.modules, "my_policies")
     (tmp_path / "my_policies.py").write_text("raise SystemExit('imported')")
     path = folder / "trials" / "both-true-labels-seed0" / "checkpoint.safetensors"

@@ -39,6 +39,19 @@ def test_arms_start_alike_and_see_the_same_labels_in_the_same_order(small_recipe
     assert mixed == pytest.approx(plain, rel=1e-3)
 
 
+@pytest.mark.parametrize("layer", ["input", "layer1"])
+def test_regmixup_without_weight_on_its_blends_is_erm(small_recipe, digits, rows_of, layer):
+    # The network has no batch norm, through which the blends would change the clean rows.
+    fields = {"policy": "regmixup", "inner": {"policy": "mixup", "alpha": 1.0}, "at": [layer]}
+    changes = {"model.name": "mlp", "arms.mixup-features": None}
+    for weight, agree in ((0.0, True), (1.0, False)):
+        changes["arms.mixup"] = fields | {"weight": weight}
+        recipe = read_recipe(str(small_recipe(changes)))
+        plain, both = (rows_of(recipe, Trial(arm, 0.0, 0), digits)[-1] for arm in ("erm", "mixup"))
+        assert (both.test_loss == pytest.approx(plain.test_loss, rel=1e-4)) == agree
+        assert (both.train_loss == pytest.approx(plain.train_loss, rel=1e-4)) == agree
+
+
 def test_seed_condition_and_arm_each_change_the_outcome(small_recipe, digits, rows_of):
     recipe = read_recipe(str(small_recipe()))
     trials = [

@@ -294,11 +294,18 @@ def policy_of(arm: Arm) -> Policy | None:
     return policy
 
 
-def tables_in(table: Settings) -> Iterator[Settings]:
-    """Yield a table and all tables in it, such as those of an inner policy and of its pairing."""
-    yield table
+def imported_policies(table: Settings) -> Iterator[str]:
+    """Yield the path of each policy of the user's own in an arm, also of inner policies.
+
+    Example:
+        >>> own = {"policy": "import", "object": "my.policies:Fading"}
+        >>> list(imported_policies(ARMS["regmixup"](policy="regmixup", inner=own)))
+        ['my.policies:Fading']
+    """
+    if isinstance(table, ImportedPolicy):
+        yield table.object
     for name in type(table).model_fields:
         value = getattr(table, name)
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, Settings):
-                yield from tables_in(one)
+                yield from imported_policies(one)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,7 @@ class _Network(_Facts):
 class _Origin(_Facts):
     data: _Data
     network: _Network
+    policies: dict[str, str] = {}
     versions: dict[str, str]
 
 
@@ -82,13 +83,17 @@ def checked_origin(origin: dict[str, Any]) -> dict[str, Any]:
     return origin
 
 
-def origin_of(data: DataSet, network: "nn.Module", name: str) -> dict[str, Any]:
+def origin_of(
+    data: DataSet, network: "nn.Module", name: str, policies: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the origin of a trial.
 
     Args:
         data: the data set, as it was loaded.
         network: the network, as it was built.
         name: the name of the network in the recipe.
+        policies: the paths of the user's policies in the recipe, ``module:name``. The source files
+            of those that are imported are hashed.
 
     Example:
         >>> from vicinal.data import load
@@ -101,6 +106,7 @@ def origin_of(data: DataSet, network: "nn.Module", name: str) -> dict[str, Any]:
     return {
         "data": data_facts(data),
         "network": network_facts(network, name),
+        "policies": {file: sha for path in policies for file, sha in source_hashes(path).items()},
         "versions": _deciding_versions(name),
     }
 
@@ -157,7 +163,7 @@ def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
 
 
 def source_hashes(name: str) -> dict[str, str]:
-    """Return a hash of each source file of a network ``module:callable``; {} for other networks.
+    """Return a hash of each source file of an imported ``module:name``; {} for other networks.
 
     These are the file of its module and the files that it imports, even inside functions: within
     its top-level package, or for a module outside of packages, within its folder unless that is
@@ -221,7 +227,9 @@ def origin_differences(old: Origin, new: Origin) -> str:
     """
     if not old or not new:
         return "" if old == new else "only one of them recorded its data and network"
-    return "; ".join(differences(old, new, {"data.notes"}))
+    # Trials may import different policies, since arms can be added to a study.
+    files = old.get("policies", {}).keys() ^ new.get("policies", {}).keys()
+    return "; ".join(differences(old, new, {"data.notes", *(f"policies.{one}" for one in files)}))
 
 
 def check_origin(old: Origin, new: Origin, where: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vicinal.data import DataSet, parse_spec
 from vicinal.models import imported_module
-from vicinal.training.arms import Arm, ImportedPolicy, MixingArm, tables_in
+from vicinal.training.arms import Arm, MixingArm, imported_policies
 from vicinal.training.origin import data_facts
 from vicinal.training.settings import Recipe, Step, Training
 
@@ -43,9 +43,8 @@ def code_warnings(recipe: Recipe) -> list[str]:
     if spec.name == "import":
         named.append(("data.source", source, spec.where.partition(":")[0]))
     for name, arm in recipe.arms.items():
-        for table in tables_in(arm):
-            if isinstance(table, ImportedPolicy):
-                named.append((f"arms.{name}", table.object, table.object.partition(":")[0]))
+        for path in imported_policies(arm):
+            named.append((f"arms.{name}", path, path.partition(":")[0]))
     return [
         f"this recipe imports and runs code: {field} = {value!r} imports {module}"
         for field, value, module in named

@@ -15,7 +15,7 @@ from vicinal.data import DataSet
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.probes import memorized_fraction
-from vicinal.training.arms import Arm, MixingArm, policy_of
+from vicinal.training.arms import Arm, MixingArm, imported_policies, policy_of
 from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
 from vicinal.training.evaluation import class_counts, predict, score_of
 from vicinal.training.loggers import Logger
@@ -93,7 +93,8 @@ def run_trial(
         start = time.perf_counter()
         loaders = make_loaders(recipe, trial, data, fabric)
         model = build_network(recipe, trial, data, loaders)
-        origin = origin_of(data, model, recipe.model.name)
+        policies = [path for arm in recipe.arms.values() for path in imported_policies(arm)]
+        origin = origin_of(data, model, recipe.model.name, policies)
         if expected is not None:
             check_origin(expected, origin, folder.parent)
         learner = _make_learner(model, trial.arm, recipe.arms[trial.arm], settings, fabric)
