@@ -33,8 +33,10 @@ def test_pretrained_weights_of_timm_are_loaded_only_where_the_name_asks_for_them
 
 
 def test_pretrained_weights_of_timm_that_are_not_available_are_one_sentence(tiny_timm):
-    def create_model(name, **settings):
-        raise OSError("Name or service not known\nretry")
+    def create_model(name, *, pretrained, **settings):
+        if pretrained or settings["num_classes"] == 4:
+            raise OSError("Name or service not known\nretry")
+        return nn.Linear(2, 3)
 
     tiny_timm.create_model = create_model
     message = refused("timm:tiny?pretrained=true")
@@ -42,6 +44,9 @@ def test_pretrained_weights_of_timm_that_are_not_available_are_one_sentence(tiny
     assert "timm looked for timm/tiny.a1_in1k in the cache" in message
     assert "hf download timm/tiny.a1_in1k" in message
     assert "?weights=FILE" in message
+    # It is not the weights that are missing if the network cannot be built without them.
+    message = refused("timm:tiny?pretrained=true", classes=4)
+    assert "failed to build a network for these examples and classes" in message
 
 
 def test_weights_of_timm_that_do_not_exist_are_an_error(tiny_timm):

@@ -56,6 +56,11 @@ SOURCES: dict[str, Source] = {
     "table": Source(
         "tables.load_table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
     ),
+    "text": Source(
+        "texts.load_texts:load_texts",
+        "text:FILE?text=COLUMN&label=COLUMN&tokenizer=NAME",
+        "texts in a table, for networks of Hugging Face",
+    ),
     "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
     "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),
     "arrhythmia": Source("tables.uci:load_arrhythmia", "arrhythmia", "UCI: 452 electrocardiograms"),

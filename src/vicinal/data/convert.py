@@ -64,6 +64,8 @@ def convert(
         raise UserError(unknown("encoding", encoding, ENCODINGS))
     if not 1 <= quality <= 100:
         raise UserError(f"quality: expected an integer from 1 to 100, got {quality}.")
+    if data.train.inputs.dtype == torch.int64:
+        raise UserError(f"{out}: texts stay in their table. Other formats cannot hold tokens.")
     for name, split in data.splits.items():
         for sentence in split.skipped:
             skipped(name, sentence)

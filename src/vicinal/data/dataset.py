@@ -68,8 +68,8 @@ class Split:
 
     Args:
         inputs: ``(n, ...)``: images ``(n, channels, height, width)`` uint8, rows of a table
-            ``(n, features)`` float32, or spectrograms ``(n, 1, bands, frames)`` float32. A tensor
-            if they are in memory, else ``StoredInputs``.
+            ``(n, features)`` float32, spectrograms ``(n, 1, bands, frames)`` float32, or tokens of
+            texts ``(n, length)`` int64. A tensor if they are in memory, else ``StoredInputs``.
         targets: ``(n,)`` int64 classes, ``(n,)`` float32 real values, or ``(n, k)`` float32.
         skipped: a sentence for each example that was skipped because it could not be read.
         groups: ``(n,)`` int64, the group of each example, such as a patient or speaker; examples

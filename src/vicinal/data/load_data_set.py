@@ -76,7 +76,8 @@ def load(
     Returns:
         Splits ``train``, ``test`` and perhaps ``validation``, each with ``inputs`` and ``targets``.
         Inputs are images ``(n, channels, height, width)`` uint8, rows of a table
-        ``(n, features)`` float32, or features of recordings, float32. Targets are ``(n,)`` int64
+        ``(n, features)`` float32, features of recordings, float32, or tokens of texts
+        ``(n, length)`` int64. Targets are ``(n,)`` int64
         classes, named by ``classes``, or real values, ``(n,)`` or ``(n, k)`` float32.
 
     Raises:

@@ -17,7 +17,13 @@ _OPTIONS = {
 }
 """The options of each source that determine the shape of its inputs; other sources have none."""
 
-_KINDS = {"image": "images", "sound": "recordings", "values": "arrays"}
+_KINDS = {
+    "image": "images",
+    "sound": "recordings",
+    "values": "arrays",
+    "table": "rows of a table",
+    "text": "texts",
+}
 
 
 def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
@@ -35,8 +41,9 @@ def with_preparation(spec: Spec, preparation: Mapping[str, Any] | None) -> Spec:
         >>> with_preparation(Spec("commands", "words", {}), {"kind": "sound", "rate": 8000}).options
         {'rate': '8000'}
     """
-    if _is_table(spec) and preparation and preparation.get("kind") in _KINDS:
-        raise _other_kind(spec, "rows of a table", preparation)
+    own = _own_kind(spec)
+    if own and preparation and preparation.get("kind") in _KINDS.keys() - {own}:
+        raise _other_kind(spec, _KINDS[own], preparation)
     options = dict(spec.options)
     if not preparation or "raw" in options:  # raw pixels have the shape in the option
         return spec
@@ -61,7 +68,7 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
     Raises:
         UserError: if this preparation would make different inputs.
     """
-    if _is_table(spec):  # it made its own preparation
+    if _own_kind(spec):  # it made its own preparation
         return data
     made = dict(data.preparation) or _of_inputs(data, spec)
     if not preparation:
@@ -80,8 +87,10 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
     return replace(data, preparation=dict(preparation))
 
 
-def _is_table(spec: Spec) -> bool:
-    return SOURCES[spec.name].function.startswith("tables.")
+def _own_kind(spec: Spec) -> str:
+    """Return the kind of the preparation that a source makes itself, or ``""``."""
+    folder = SOURCES[spec.name].function.partition(".")[0]
+    return {"tables": "table", "texts": "text"}.get(folder, "")
 
 
 def _of_inputs(data: DataSet, spec: Spec) -> dict[str, Any]:

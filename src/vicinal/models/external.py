@@ -90,6 +90,8 @@ def _of_timm(
     try:
         network: nn.Module = timm.create_model(name.where, pretrained=True, **how)
     except Exception as error:  # of timm, of the hub, or of the network
+        # Perhaps the network cannot be built, with or without its weights.
+        _built(name.text, lambda: timm.create_model(name.where, pretrained=False, **how))
         source = getattr(config, "hf_hub_id", None) or getattr(config, "url", "") or name.where
         raise unavailable(
             name.text,

@@ -59,6 +59,7 @@ def print_description(spec: str, described: Mapping[str, Any], console: Terminal
     inputs, targets, splits = (described[key] for key in ("inputs", "targets", "splits"))
     classes = described["classes"]
     mean, std = (", ".join(f"{n:.4g}" for n in inputs[key]) for key in ("mean", "std"))
+    moments = f"mean {mean}, std {std}" if inputs["dtype"] != "int64" else "tokens of texts"
     shape = " x ".join(map(str, inputs["shape"]))
     where, sample = ("", "") if inputs["in_memory"] else ("; read from files", " (of a sample)")
     if classes:
@@ -70,7 +71,7 @@ def print_description(spec: str, described: Mapping[str, Any], console: Terminal
         f"{visible(spec)}\n"
         f"inputs   {shape} {inputs['dtype']}{where}\n"
         f"values   {inputs['lowest']:.6g} to {inputs['highest']:.6g}, "
-        f"mean {mean}, std {std}{sample}\n"
+        f"{moments}{sample}\n"
         f"targets  {predicted}"
     )
     console.print(_counts(classes, splits))

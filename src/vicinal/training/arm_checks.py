@@ -64,7 +64,7 @@ def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:
     """Return the shape of one example as the network gets it."""
     shape = tested_shape(recipe.data, data.train)
     known = input_format(recipe.model.name) if len(shape) == 3 else None
-    return shape if known is None else (len(known.mean), *shape[1:])
+    return shape if known is None else (max(len(known.mean), shape[0]), *shape[1:])
 
 
 def _problem(arm: MixingArm, x: Tensor, y: Tensor, classes: int, network: nn.Module | None) -> str:

@@ -9,9 +9,9 @@ from pydantic import Field
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
 from vicinal.errors import unknown
 from vicinal.escaping import is_utf8, visible
-from vicinal.models import check_name, mixing_layers
+from vicinal.models import check_name, default_layers, mixing_layers
 from vicinal.training.arm_titles import titled
-from vicinal.training.arms import AnyArm
+from vicinal.training.arms import AnyArm, MixingArm
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.recipe_table import Settings, raise_all
 
@@ -269,6 +269,15 @@ class Recipe(Settings):
     known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="sentences on known differences from the published runs"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _set_layers_of_texts(self) -> "Recipe":
+        text = parse_spec(self.data.source).name == "text"
+        layers = default_layers(self.model.name, text=text)
+        for name, arm in self.arms.items():
+            if isinstance(arm, MixingArm) and "at" not in arm.model_fields_set:
+                self.arms[name] = arm.model_copy(update={"at": layers})
+        return self
 
     @pydantic.model_validator(mode="after")
     def _check_arms(self) -> "Recipe":

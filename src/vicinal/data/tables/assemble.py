@@ -81,8 +81,8 @@ def assemble(
         target = parse_column(target.name, target.text, "category", Spelling(missing=()))
         split_by = (load_options.test_fraction, load_options.fold)
         least = fewest_examples(*split_by) if rare == "drop" and len(tables) == 1 else 1
-        classes = tuple(given.classes) if given else _classes(target, bad.good(0), least, first)
-        targets = _class_indices(target, classes)
+        classes = tuple(given.classes) if given else classes_of(target, bad.good(0), least, first)
+        targets = class_indices(target, classes)
         notes += bad.exclude_unknown(target, targets.numpy(), rare, trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
     _check_several(classes, target, first)
@@ -263,7 +263,7 @@ def _has_classes(target: Column, known: np.ndarray) -> bool:
     return bool((values == np.floor(values)).all()) and different <= min(20, len(values) // 2)
 
 
-def _classes(target: Column, known: np.ndarray, least: int, table: Table) -> tuple[str, ...]:
+def classes_of(target: Column, known: np.ndarray, least: int, table: Table) -> tuple[str, ...]:
     """Return the labels with enough rows, sorted as numbers if all are.
 
     Raises:
@@ -291,7 +291,7 @@ def _check_several(classes: Sequence[str], target: Column, table: Table) -> None
         )
 
 
-def _class_indices(target: Column, classes: Sequence[str]) -> Tensor:
+def class_indices(target: Column, classes: Sequence[str]) -> Tensor:
     """Return the class of each row, -1 if it is none of the classes."""
     place = {name: k for k, name in enumerate(classes)}
     indices = np.array([place.get(level, -1) for level in (*target.levels, "")])

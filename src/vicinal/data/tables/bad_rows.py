@@ -49,8 +49,12 @@ class BadRows:
                 )
         required = {"label": target} | ({"group": together} if together else {})
         for what, column in required.items():
-            for i in np.flatnonzero(column.missing).tolist():
-                self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
+            self.exclude_missing(what, column)
+
+    def exclude_missing(self, what: str, column: Column) -> None:
+        """Exclude the rows in which a column is empty; ``what`` is its part in the data set."""
+        for i in np.flatnonzero(column.missing).tolist():
+            self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
 
     def good(self, k: int) -> np.ndarray:
         """Return the usable rows of one table, as indices into the rows of all."""

@@ -94,7 +94,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
     task: Task | None = choice("task", options, ("classification", "regression"))  # type: ignore[assignment]
     rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
-    first = _read(where, load_options, header)
+    first = read_existing(where, load_options, header)
     given = known_preparation(load_options.preparation, where)
     label = options.get("label", given.label if given else None)
     if label is None:
@@ -106,9 +106,9 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     if "test" in options:
         is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
         tables.append(
-            _read(options["test"], load_options, header is not False if is_text else None)
+            read_existing(options["test"], load_options, header is not False if is_text else None)
         )
-    index = _column(label, first, "label")
+    index = column_index(label, first, "label")
     categories, drop = (_columns(options, name, first) for name in ("categories", "drop"))
     group = _group(options, given, first)
     for option, contradicts in (
@@ -134,7 +134,8 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     )
 
 
-def _read(where: str, load_options: LoadOptions, header: bool | None) -> Table:
+def read_existing(where: str, load_options: LoadOptions, header: bool | None) -> Table:
+    """Read the table at a path, which has rows; see ``read_table``."""
     path = existing(where, load_options.root, what="table")
     table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes)
     if not len(table.rows) and not table.bad:
@@ -167,7 +168,7 @@ def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spe
     return Spelling(missing, **marks)
 
 
-def _column(word: str, table: Table, option: str) -> int:
+def column_index(word: str, table: Table, option: str) -> int:
     """Return the index of a column that is given by its name or its number."""
     word = word if word in table.names else unquote(word)
     if table.names.count(word) == 1:
@@ -186,7 +187,7 @@ def _group(options: Mapping[str, str], given: TablePreparation | None, table: Ta
     if "group" not in options:
         known = given is not None and given.group in table.names
         return table.names.index(str(given.group)) if given and known else None
-    group = _column(options["group"], table, "group")
+    group = column_index(options["group"], table, "group")
     if given is not None and given.group != table.names[group]:
         raise UserError(
             f"group={options['group']}: expected "
@@ -198,4 +199,4 @@ def _group(options: Mapping[str, str], given: TablePreparation | None, table: Ta
 
 def _columns(options: Mapping[str, str], option: str, table: Table) -> set[int]:
     words = options[option].split(",") if option in options else []
-    return {_column(word.strip(), table, option) for word in words}
+    return {column_index(word.strip(), table, option) for word in words}

@@ -1,0 +1,269 @@
+"""Load a data set from a table with a column of texts and a column of labels."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor
+
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
+from vicinal.data.source_spec import integer
+from vicinal.data.tables.assemble import class_indices, classes_of
+from vicinal.data.tables.bad_rows import BadRows
+from vicinal.data.tables.columns import Column, Spelling, parse_column
+from vicinal.data.tables.load_table import column_index, read_existing
+from vicinal.data.tables.read_table import TEXT_FORMATS
+from vicinal.data.tables.table import Table, select_columns
+from vicinal.data.texts.tokens import LENGTH, Tokenizer, Tokens, encode, read_tokenizer
+from vicinal.data.train_test_split import train_test_rows
+from vicinal.errors import UserError
+from vicinal.options import check_options, choice
+
+OPTIONS = ("text", "label", "test", "group", "header", "tokenizer", "length")
+
+
+class TextPreparation(pydantic.BaseModel):
+    """How texts become inputs and labels become targets, as a checkpoint stores it.
+
+    Args:
+        kind: distinguishes it from the preparation of other data.
+        sha256: hash of the rows of the training.
+        text: name of the column of texts.
+        label: name of the column to predict.
+        classes: names of the classes.
+        group: name of the column of groups, if there is one.
+        tokenizer: as in ``tokenizer.json``.
+        padding: the token that fills up short texts.
+        length: number of tokens of an input.
+    """
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    kind: Literal["text"] = "text"
+    sha256: str
+    text: str
+    label: str
+    classes: list[str]
+    group: str | None
+    tokenizer: str
+    padding: int
+    length: pydantic.PositiveInt
+
+
+def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
+    """Load texts: the data source ``text:FILE?text=COLUMN&label=COLUMN&tokenizer=PATH_OR_NAME``.
+
+    Args:
+        where: a table, as for ``load_table``.
+        options: texts, of which the first three are required:
+
+            - ``text`` and ``label``: the columns of texts and of classes.
+            - ``tokenizer``: that of the network, a folder or a name on Hugging Face's hub.
+            - ``length``: the number of tokens of an input, special ones included. Longer texts are
+              cut, shorter ones filled up with padding. By default that of the longest text, at
+              most 128.
+            - ``test``: a second file with the same columns, the test split.
+            - ``group``: a column whose rows with the same value stay in one split.
+            - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names.
+
+        load_options: with ``skip_bad``, rows without a text or a label are skipped. With
+            ``preparation``, tokenizer, length, columns and classes are those of the training, and a
+            file that does not have the rows of the training becomes the test split.
+
+    Returns:
+        Inputs are tokens ``(n, length)`` int64, targets int64 classes. ``preparation`` holds the
+        whole tokenizer, so that it is not needed again.
+
+    Raises:
+        UserError: if a file or an option is invalid, a row is bad, there is only one class, the
+            tokenizer is not available, or the tokens would not fit into ``max_bytes``.
+    """
+    check_options("text", options, OPTIONS)
+    header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
+    first = read_existing(where, load_options, header)
+    given = known_text_preparation(load_options.preparation, where)
+    columns = {
+        name: options.get(name, getattr(given, name, None)) for name in ("text", "label", "group")
+    }
+    for name in ("text", "label"):
+        if columns[name] is None:
+            raise UserError(
+                f"text:{where} needs the option {name}=COLUMN. {first.file} has the columns "
+                f"{', '.join(first.names[:20])}."
+            )
+    tables = [first]
+    if "test" in options:
+        is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
+        second = read_existing(
+            options["test"], load_options, header is not False if is_text else None
+        )
+        tables.append(select_columns(second, first.names, of=first.file))
+    text, label, group = (
+        None if word is None else _column(tables, column_index(word, first, name), empty=name)
+        for name, word in columns.items()
+    )
+    assert text is not None
+    assert label is not None
+    bad = BadRows(tables, label, [], group)
+    bad.exclude_missing("text", text)
+    classes = tuple(given.classes) if given else classes_of(label, bad.good(0), 1, first)
+    targets = class_indices(label, classes)
+    bad.exclude_unknown(label, targets.numpy(), "refuse", trained=given is not None)
+    skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
+    if len(classes) == 1:
+        raise UserError(
+            f"{first.file} has only one class, {classes[0]!r} in column {label.name!r}. Expected "
+            "two or more."
+        )
+    notes = [note for table in tables for note in table.notes]
+    usable = [bad.good(k) for k in range(len(tables))]
+    content = text.text.to_pylist()
+    sha256 = _hash(content, targets, usable[0])
+    groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
+    if len(usable) == 1 and given is not None and given.sha256 != sha256:
+        notes.append(
+            Note(
+                f"{first.file} is not the table that was used for training, so all of its "
+                f"{len(usable[0]):,} rows are the test split"
+            )
+        )
+        usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
+    elif len(usable) == 1:
+        rows = train_test_rows(
+            targets[usable[0]],
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            classes=classes,
+            groups=None if groups is None else groups[usable[0]],
+            fold=load_options.fold,
+        )
+        usable, skipped = [usable[0][each] for each in rows], [*skipped, ()]
+    tokenizer, length = _tokenizer(options, given, load_options)
+    chosen = [content[i] for each in usable for i in each.tolist()]
+    size = len(chosen) * (length or LENGTH) * 8
+    if size > load_options.max_bytes:
+        raise UserError(
+            f"{first.file} would take {size:,} bytes as tokens, over the limit of "
+            f"{load_options.max_bytes:,}. Lower length=, or raise max_bytes (--max-bytes)."
+        )
+    tokens = encode(chosen, tokenizer, length=length or LENGTH)
+    length = length or max(int(tokens.counts.max(initial=0)), 1)
+    notes.append(Note(_summary(tokens, length, tokenizer.padding)))
+    ids = torch.from_numpy(tokens.ids[:, :length].copy()).split([len(each) for each in usable])
+    train, test = (
+        Split(
+            inputs,
+            targets[rows],
+            messages,
+            None if groups is None else groups[torch.as_tensor(rows)],
+        )
+        for inputs, rows, messages in zip(ids, usable, skipped, strict=True)
+    )
+    preparation = given or TextPreparation(
+        sha256=sha256,
+        text=text.name,
+        label=label.name,
+        classes=list(classes),
+        group=None if group is None else group.name,
+        tokenizer=tokenizer.content,
+        padding=tokenizer.padding,
+        length=length,
+    )
+    return DataSet(
+        classes,
+        train,
+        test,
+        notes=tuple(notes),
+        preparation=load_options.preparation or preparation.model_dump(),
+        fixed_test=len(tables) == 2,
+    )
+
+
+def known_text_preparation(
+    preparation: Mapping[str, Any] | None, file: str
+) -> TextPreparation | None:
+    """Return the preparation that was used for training, if there is one.
+
+    Raises:
+        UserError: if it is not that of texts.
+    """
+    if preparation is None:
+        return None
+    if preparation.get("kind") != "text":
+        raise UserError(
+            f"{file} holds texts, but the preparation of the training data is not that of texts. "
+            "Pass data of the same kind as in training."
+        )
+    try:
+        return TextPreparation.model_validate(preparation)
+    except pydantic.ValidationError as error:
+        raise UserError(
+            f"{file}: the preparation of the training data, as stored in a checkpoint, is damaged. "
+            "Train the network again."
+        ) from error
+
+
+def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tensor:
+    """Turn new texts into inputs as in training.
+
+    Args:
+        texts: any number.
+        preparation: ``DataSet.preparation`` of the training data.
+
+    Returns:
+        Tokens ``(n, length)`` int64.
+
+    Raises:
+        UserError: if it is not the preparation of texts.
+    """
+    known = TextPreparation.model_validate(preparation)
+    tokenizer = Tokenizer(known.tokenizer, known.padding)
+    return torch.from_numpy(encode(texts, tokenizer, length=known.length).ids)
+
+
+def _column(tables: Sequence[Table], i: int, *, empty: str) -> Column:
+    """Return a column of all tables. Only empty cells are missing: "null" is a text."""
+    import pyarrow as pa
+
+    whole = pa.concat_arrays([table.columns[i] for table in tables])
+    return parse_column(tables[0].names[i], whole, "category", Spelling(missing=()))
+
+
+def _tokenizer(
+    options: Mapping[str, str], given: TextPreparation | None, load_options: LoadOptions
+) -> tuple[Tokenizer, int | None]:
+    length = integer("length", options)
+    if given is not None:
+        if length not in (None, given.length):
+            raise UserError(
+                f"length={length}: expected length={given.length}, as in training. Remove the "
+                "option."
+            )
+        return Tokenizer(given.tokenizer, given.padding), given.length
+    if "tokenizer" not in options:
+        raise UserError(
+            "text: needs the option tokenizer=PATH_OR_NAME, the tokenizer of the network, such as "
+            "tokenizer=distilbert-base-uncased."
+        )
+    return read_tokenizer(options["tokenizer"], load_options.root), length
+
+
+def _summary(tokens: Tokens, length: int, padding: int) -> str:
+    count = len(tokens.counts)
+    mean = float(tokens.counts.mean()) if count else 0.0
+    text = f"{count:,} texts have {mean:.1f} tokens on average; inputs have {length}, "
+    text += f"filled up with the padding token {padding}"
+    if tokens.cut:
+        text += f"; {tokens.cut:,} longer texts were cut (length= changes that)"
+    return text
+
+
+def _hash(texts: Sequence[str | None], targets: Tensor, rows: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for i in rows.tolist():
+        digest.update(f"{len(texts[i] or '')} {int(targets[i])} {texts[i]}\n".encode())
+    return digest.hexdigest()
