@@ -1,5 +1,6 @@
 """The string that names a network: ``NAME?option=value&option=value``."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -103,9 +104,7 @@ def _check_numbers(name: str, option: str, value: str) -> None:
     try:
         numbers = [float(word) for word in value.split(",")]
     except ValueError:
-        numbers = [0.0]
-        if option == "mean":
-            numbers = [float("nan")]
+        numbers = [math.nan]
     lowest = 0 if option == "std" else -1e9
     if not all(lowest < number < 1e9 for number in numbers):
         raise UserError(

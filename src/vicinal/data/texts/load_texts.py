@@ -103,7 +103,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         )
         tables.append(select_columns(second, first.names, of=first.file))
     text, label, group = (
-        None if word is None else _column(tables, column_index(word, first, name), empty=name)
+        None if word is None else _column(tables, column_index(word, first, name))
         for name, word in columns.items()
     )
     assert text is not None
@@ -225,7 +225,7 @@ def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tenso
     return torch.from_numpy(encode(texts, tokenizer, length=known.length).ids)
 
 
-def _column(tables: Sequence[Table], i: int, *, empty: str) -> Column:
+def _column(tables: Sequence[Table], i: int) -> Column:
     """Return a column of all tables. Only empty cells are missing: "null" is a text."""
     import pyarrow as pa
 
