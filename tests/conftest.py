@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+os.environ["VICINAL_CACHE"] = ""  # no test writes into the cache of the user
+
 SMALL = {"seeds": 2, "training.epochs": 2}
 
 

@@ -6,12 +6,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
 from vicinal.data.dataset import LoadOptions
+from vicinal.data.formats.image_data_set import image_split
 from vicinal.data.formats.images import ImageOptions
 from vicinal.data.formats.images import decode as decode_image
-from vicinal.data.formats.stored_images import StoredImages, image_split
+from vicinal.data.formats.stored_images import StoredImages
 from vicinal.errors import UserError
 
 CHANCE = np.random.default_rng(0)
@@ -115,6 +117,20 @@ def test_a_size_fits_the_shorter_side_and_cuts_the_middle():
         assert found.shape == (10, 10, 3)
         assert found[3:7].min() > 200
         assert found[[0, 9]].max() < 50
+
+
+@pytest.mark.parametrize("orientation", [1, 7])
+@pytest.mark.parametrize("size", [20, 64, 100])
+def test_a_jpeg_is_resized_as_if_it_were_decoded_whole(size, orientation):
+    photo = Image.fromarray(load_sample_image("china.jpg")).crop((10, 20, 311, 243))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = io.BytesIO()
+    photo.save(data, "JPEG", quality=95, exif=exif)
+    whole = ImageOps.exif_transpose(Image.open(data).convert("RGB"))
+    expected = np.asarray(ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)).astype(int)
+    found = decode(data.getvalue(), size=size, where="")
+    assert np.abs(found - expected).mean() < 0.75
 
 
 def stops_early(data):

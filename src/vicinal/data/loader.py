@@ -1,7 +1,6 @@
 """Load the batches of a split from memory or from files, in an order that the seed determines."""
 
 import ctypes
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vicinal.data.dataset import ReadResult, Split, StoredInputs
 from vicinal.data.normalize import Normalize
-from vicinal.data.threads import cpu_threads
+from vicinal.data.threads import available_cores, cpu_threads
 from vicinal.data.transforms import Transform
 from vicinal.errors import UserError
 from vicinal.mixing import generator_at
@@ -95,7 +94,8 @@ class Loader:
             if self.device.type == "cpu":
                 there, self._own_transforms = _divided(self._own_transforms)
             batches = _Batches(split.inputs, there, seed)
-            self._reader = _Reader(batches, _worker_count(workers), self.device.type == "cuda")
+            workers = available_cores() if workers is None else workers
+            self._reader = _Reader(batches, workers, self.device.type == "cuda")
         self.skipped: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -336,9 +336,3 @@ def _trim_memory(count: int) -> None:
 
 def _identity(read: Any) -> Any:
     return read
-
-
-def _worker_count(workers: int | None) -> int:
-    if workers is not None:
-        return workers
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)

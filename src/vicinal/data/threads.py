@@ -1,9 +1,15 @@
-"""The number of CPU threads of PyTorch."""
+"""The number of CPU threads."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 @contextlib.contextmanager

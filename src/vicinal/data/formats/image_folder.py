@@ -1,5 +1,6 @@
 """Folders of images with one folder per class, as ImageNet has them: ``folder:PATH``."""
 
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -22,8 +23,8 @@ from vicinal.data.formats.file_listing import (
     raise_unreadable,
     splits_by_name,
 )
+from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.formats.stored_images import LabeledFiles, image_data_set
 from vicinal.data.source_spec import existing
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
@@ -57,6 +58,17 @@ class _Files:
 
     def name(self, row: int) -> str:
         return str(self.root / self.names[row])
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.root.resolve()}\n".encode("utf-8", "surrogateescape"))
+        for name in self.names:
+            try:
+                found = (self.root / str(name)).stat()
+                about = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+            except OSError:
+                about = "unreadable"
+            digest.update(f"{name}\n{about}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def identity(self, row: int) -> str:
         return file_identity(self.root, str(self.names[row]))

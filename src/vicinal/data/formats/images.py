@@ -85,6 +85,13 @@ class ImageChanges:
     warned: int = 0
     warning: str = ""
 
+    def add(self, other: "ImageChanges") -> None:
+        """Add the counts of other images."""
+        self.images += other.images
+        self.counts.update(other.counts)
+        self.warned += other.warned
+        self.warning = self.warning or other.warning
+
     def notes(self, *, all_read: bool) -> tuple[Note, ...]:
         """Return notes for the user. ``all_read``: whether all images were decoded."""
         of = f"of {self.images} images" if all_read else f"of the first {self.images} images"
@@ -150,14 +157,15 @@ def _open_jpeg(
     data: bytes, options: ImageOptions, where: str, changes: ImageChanges
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode a JPEG. Return the image, perhaps smaller than stored, and its stored size."""
-    least = options.size or 0
+    # The decoder shrinks images at no cost. From twice the size on, results are those of a whole
+    # decoding, up to rounding.
+    least = 2 * (options.size or 0)
     try:
         height, width, space, _ = decode_jpeg_header(data)
         check_claim(where, 4 * height * width, _BYTES_PER_BYTE * len(data), options.max_bytes)
         if space in {"CMYK", "YCCK"}:  # Pillow knows that Adobe's are inverted
             decode_jpeg(data, "CMYK")  # but not that some are damaged
             return _open(data, options, where)
-        # The decoder halves the size at no cost, as long as it stays larger than the given one.
         pixels = decode_jpeg(
             data, "RGB" if options.channels == 3 else "GRAY", min_height=least, min_width=least
         )
@@ -170,10 +178,28 @@ def _open_jpeg(
         changes.warning = changes.warning or f"{where} ({error})"
         return opened
     image = Image.fromarray(pixels if options.channels == 3 else pixels[:, :, 0])
+    if options.size is not None:
+        image = _fitted(image, (width, height), options.size)
     if options.exif and may_be_turned(data):
         with Image.open(io.BytesIO(data)) as whole:
             image.getexif()[_ORIENTATION] = _orientation(whole)
     return image, (width, height)
+
+
+def _fitted(image: Image.Image, stored: tuple[int, int], size: int) -> Image.Image:
+    """Resize the shorter side of a JPEG and cut out the middle, as ``ImageOps.fit`` does.
+
+    The JPEG was decoded to some eighths of its stored size. Its sides were rounded up, so the last
+    row and column of pixels may reach beyond the image.
+    """
+    eighths = min(8 * now // before for now, before in zip(image.size, stored, strict=True))
+    width, height = (
+        min(now, before * eighths / 8) for now, before in zip(image.size, stored, strict=True)
+    )
+    side = min(width, height)
+    x, y = (width - side) / 2, (height - side) / 2
+    box = (x, y, x + side, y + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def _open(data: bytes, options: ImageOptions, where: str) -> tuple[Image.Image, tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Data sets of MXNet's image records: ``rec:TRAIN.rec,TEST.rec``."""
 
+import hashlib
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
+from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.labels import rows_with_known_labels
 from vicinal.data.formats.recordio import HEADER, RecordFile, image_labels, read_index
-from vicinal.data.formats.stored_images import LabeledFiles, image_data_set
 from vicinal.data.source_spec import existing, shape_option
 from vicinal.errors import UserError
 from vicinal.options import check_options, choice
@@ -48,6 +49,13 @@ class _Records:
 
     def name(self, row: int) -> str:
         return f"{self.file.path}, record {self.table[row, 0]} at byte {self.table[row, 1]}"
+
+    def fingerprint(self) -> str:
+        found = self.file.path.stat()
+        about = f"{self.file.path.resolve()}\n{found.st_size} {found.st_mtime_ns}"
+        digest = hashlib.sha256(f"{about} {found.st_ctime_ns}".encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(self.table).data)
+        return digest.hexdigest()
 
     def identity(self, row: int) -> str:
         return " ".join(map(str, self.table[row]))

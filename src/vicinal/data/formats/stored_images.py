@@ -1,29 +1,20 @@
 """Images that stay in files until they are read."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from simplejpeg import decode_jpeg
-from torch import Tensor
 
 from vicinal.data.dataset import (
-    DataSet,
-    LoadOptions,
-    Note,
     ReadResult,
     SkippedExamples,
-    Split,
 )
 from vicinal.data.formats.images import ImageChanges, ImageOptions, decode, may_be_turned
-from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
-
-_PIECE = 1 << 26  # bytes of images that are read together
-_FIRST = 100  # images of a split in files that are decoded to count changes
 
 
 class ImageFiles(Protocol):
@@ -40,6 +31,9 @@ class ImageFiles(Protocol):
 
     def identity(self, row: int) -> str:
         """Return the name and size of one image, to notice changes without reading it."""
+
+    def fingerprint(self) -> str:
+        """Return a hash of the names, sizes and times of change of all images."""
 
     def rows(self, rows: np.ndarray) -> "ImageFiles":
         """Return some of the images."""
@@ -154,75 +148,3 @@ def _decode_jpeg_into(out: np.ndarray, data: bytes, options: ImageOptions) -> bo
         return bool(decode_jpeg(data, space, buffer=out).shape == out.shape)
     except ValueError:
         return False  # decode names the error, or can do more
-
-
-LabeledFiles = tuple[ImageFiles, Tensor, Sequence[str]]
-"""The images of a split, their targets, and a sentence for each example that was skipped."""
-
-
-def image_data_set(
-    classes: tuple[str, ...],
-    files: Mapping[str, LabeledFiles],
-    options: ImageOptions,
-    load_options: LoadOptions,
-    notes: Iterable[Note],
-) -> DataSet:
-    """Return a data set of images in files. Training files without test files are split in two."""
-    fixed_test = "test" in files
-    if not fixed_test:
-        images, targets, skipped = files["train"]
-        train, test = train_test_rows(
-            targets,
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            fold=load_options.fold,
-            classes=classes,
-        )
-        files = {
-            "train": (images.rows(train), targets[train], skipped),
-            "test": (images.rows(test), targets[test], ()),
-        }
-    stored = StoredImages.of(files["train"][0], options, load_options.skip_bad)
-    splits = {
-        name: image_split(stored.of_files(images), targets, load_options, skipped)
-        for name, (images, targets, skipped) in files.items()
-    }
-    all_read = True
-    for split in splits.values():
-        if not isinstance(split.inputs, Tensor):
-            all_read = False
-            first: Any = replace(split.inputs, skip_bad=True)  # type: ignore[type-var]
-            first.read(range(min(_FIRST, len(split))))
-    notes = *notes, *stored.changes.notes(all_read=all_read)
-    return DataSet(
-        classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
-        255,
-        notes,
-        fixed_test=fixed_test,
-    )
-
-
-def image_split(
-    stored: StoredImages, targets: Tensor, load_options: LoadOptions, skipped: Sequence[str] = ()
-) -> Split:
-    """Return images as a split: in memory if they fit there, else as they are stored."""
-    count = len(targets)
-    if math.prod(stored.shape) > load_options.in_memory:
-        return Split(stored, targets, tuple(skipped))
-    inputs = torch.empty(stored.shape, dtype=torch.uint8)
-    sentences = list(skipped)
-    kept: list[int] = []
-    together = max(1, min(1024, _PIECE // max(1, math.prod(stored.shape[1:]))))
-    for start in range(0, count, together):
-        read = stored.read(range(start, min(start + together, count)))
-        inputs[len(kept) : len(kept) + len(read.kept)] = read.inputs
-        kept += (start + read.kept).tolist()
-        sentences += read.skipped
-    if not kept:
-        raise UserError(f"none of {count} images can be read. {sentences[-1]}")
-    if len(kept) < count:
-        inputs, targets = inputs[: len(kept)].clone(), targets[kept]
-    return Split(inputs, targets, tuple(sentences))
