@@ -6,12 +6,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 from typer.testing import CliRunner
 
 from vicinal.cli import app
+from vicinal.studies.summary import summarize
+from vicinal.training.metrics import deciding_metric, metric_values
+from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe, resolved_text
+from vicinal.training.task import task_of
+from vicinal.training.trial_result import Outputs, Result, trials_of
 
 # Whoever starts the tests in the background of a shell lets them ignore Ctrl-C, and the processes
 # that they start inherit that; those that have a handler of their own do not hand it on.
@@ -104,3 +110,60 @@ def finished_study(tmp_path_factory, recipe_text):
 def copied_study(finished_study, tmp_path):
     """Answer with a copy of the finished study, to do anything with."""
     return Path(shutil.copytree(finished_study, tmp_path / "copy"))
+
+
+@pytest.fixture
+def summary_of():
+    """Return a function that summarizes a study whose trials returned made-up outputs.
+
+    ``outputs_of`` maps a trial to ``(n, k)`` outputs for the test split; to None if it failed.
+    """
+
+    def summarized(recipe, data, outputs_of, **changes):
+        task, facts = task_of(data, recipe.task), data_facts(data, recipe.task)
+        metric, targets = deciding_metric(recipe.metrics, task.name), data.test.targets.numpy()
+        outputs = {trial: outputs_of(trial) for trial in trials_of(recipe)}
+        results = {}
+        for trial, found in outputs.items():
+            if found is None:
+                continue
+            values = {
+                "epochs": recipe.training_of(trial.arm).epochs,
+                "metric": metric,
+                "test_examples": len(targets),
+                "test_metric": metric_values(metric, found, targets, task.name).mean(),
+                "constant_metric": 0.0,
+                "test_loss": 1.0,
+                "best_epoch": None,
+                "memorized": None,
+                "seconds": 1.0,
+                "peak_memory": 1,
+                "settings": {},
+                "origin": {"data": facts, "network": NETWORK, "versions": {}},
+                "outputs": "",
+                "versions": {},
+                "hardware": {},
+            }
+            own = {k: v(trial) if callable(v) else v for k, v in changes.items()}
+            results[trial] = Result(**trial._asdict(), **values | own)
+        failures = {trial: "a test" for trial, found in outputs.items() if found is None}
+        return summarize(
+            recipe, results, lambda trial: Outputs(outputs[trial], None, targets), failures
+        )
+
+    return summarized
+
+
+NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
+
+
+@pytest.fixture
+def logits_with():
+    """Return a function: logits of classes ``(n,)``, of which those ``(n,)`` booleans are right."""
+
+    def made(classes, right, count=None):
+        classes = np.asarray(classes)
+        count = count or int(classes.max()) + 1
+        return 4.0 * np.eye(count)[np.where(right, classes, (classes + 1) % count)]
+
+    return made

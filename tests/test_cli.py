@@ -19,6 +19,7 @@ def without_seconds(text):
     summary = json.loads(text)
     for row in summary["rows"]:
         assert row.pop("seconds") > 0
+        assert row.pop("peak_memory") > 1e6
     return json.dumps(summary)
 
 
@@ -67,8 +68,9 @@ def test_one_seed_gives_no_verdict_and_the_default_folder_has_the_name_of_the_st
     assert done.exit_code == 0
     assert Path("runs/tiny/report.html").exists()
     row = json.loads(done.stdout)["rows"][1]
-    assert (row["n"], row["low"], row["difference_low"]) == (1, None, None)
-    assert row["verdict"] == "no evidence"
+    metric = row["metrics"]["accuracy"]
+    assert (row["n"], metric["low"], metric["difference"]["low"]) == (1, None, None)
+    assert (row["verdict"], row["withheld"]) == ("withheld", "one seed gives no interval")
     assert "Infinity" not in done.stdout
 
 

@@ -84,8 +84,10 @@ def study(
             progress = StudyProgress(Terminal(stderr=True, quiet=quiet))
             with progress.bars:
                 run_study(opened, progress)
-            failures = opened.failures()
-            summary = summarize(resolved, opened.results(), failures)
+            failures, results = opened.failures(), opened.results()
+            summary = summarize(
+                resolved, results, lambda trial: opened.outputs(trial, results), failures
+            )
             if not is_current(opened, summary):
                 write_report(opened, summary)
     return StudyResult(

@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from vicinal.data import load
 from vicinal.reports.image_figures import blends_figure
 from vicinal.reports.study_tables import csv_text, markdown
 from vicinal.reports.svg import standalone_svg
 from vicinal.reports.terminal import Terminal
+from vicinal.training.recipe import read_recipe
 
 OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]"
@@ -54,7 +56,7 @@ def test_the_page_shows_it_and_runs_none_of_it(hostile_study):
 def test_every_figure_is_valid_xml(hostile_study):
     out, _, _ = hostile_study
     figures = sorted((out / "figures").glob("*.svg"))
-    assert {"accuracy.svg", "examples.svg"} < {path.name for path in figures}
+    assert {"metric.svg", "examples.svg"} < {path.name for path in figures}
     for path in figures:
         words = "".join(ElementTree.parse(path).getroot().itertext())
         assert not OBEYED.search(words)
@@ -146,12 +148,12 @@ def test_our_own_styles_are_the_only_escape_sequences(hostile):
     assert isinstance(console, Console)
 
 
-def test_ordinary_text_is_not_escaped():
+def test_ordinary_text_is_not_escaped(small_recipe, summary_of):
     title = "Größe 猫 (α = 0.2), 50 %; x -> y"
-    row = {"arm": "a", "condition": "true labels", "n": 1, "accuracy": 1.0, "low": None}
-    row |= {"high": None, "difference": None, "difference_low": None, "difference_high": None}
-    row |= {"verdict": None, "memorized": None, "seconds": 1.0}
-    settings = {"baseline": "a", "seeds": 1, "arms": {"a": {"title": title.replace(">", "")}}}
-    assert title.replace(">", "") in markdown({"rows": [row], "settings": settings})
+    plain = title.replace(">", "")
+    recipe = read_recipe(str(small_recipe({"arms.erm.title": plain, "seeds": 1})))
+    data = load("digits")
+    summary = summary_of(recipe, data, lambda _trial: np.zeros((len(data.test), 10)))
+    assert f"| {plain} |" in markdown(summary)
     assert title in csv_text([{"arm": title, "difference": -1.5}])
     assert "-1.5" in csv_text([{"arm": title, "difference": -1.5}])

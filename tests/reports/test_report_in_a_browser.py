@@ -96,9 +96,10 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
     page, _, _ = opened
     answer = page.locator("p.answer")
     assert answer.bounding_box()["y"] < 200
-    table, splits, classes = page.locator("table").all()
+    table, others, splits, classes = page.locator("table").all()
     assert table.locator("tbody tr").count() == 2 + 6
-    assert table.locator("td").count() == 6 * 6
+    assert table.locator("td").count() == 6 * 7
+    assert others.locator("tbody tr").count() == 2 + 6 + 2  # and a constant prediction
     assert splits.locator("td").all_inner_texts()[::4] == ["1,257", "540"]
     assert classes.locator("tbody tr").count() == 10
 

@@ -1,47 +1,80 @@
 import csv
 import io
-import json
 
 import pytest
 
-from vicinal.reports.study_tables import csv_text, markdown
-from vicinal.reports.study_text import answer, caption, study_table
+from vicinal.reports.study_tables import csv_rows, csv_text, markdown
+from vicinal.reports.study_text import answer, caption, metrics_table, remarks, study_table
+
+
+def metric(value, difference=None):
+    """Return a metric of a summary, with intervals of one to both sides."""
+    found = {"value": value, "low": value - 1, "high": value + 1, "seeds": 0.5, "examples": 0.75}
+    if difference is not None:
+        found["difference"] = metric(difference) | {"p": 0.5, "detectable": 1.5}
+    return found
+
+
+def row(arm, condition, accuracy, difference=None, *, verdict=None, memorized=None):
+    return {
+        "arm": arm,
+        "condition": condition,
+        "n": 3,
+        "verdict": verdict,
+        "withheld": None,
+        "p": None,
+        "memorized": memorized,
+        "seconds": 1.25,
+        "peak_memory": 10**8,
+        "failed": [],
+        "metrics": {
+            "accuracy": {"difference": None} | metric(accuracy, difference),
+            "nll": {"difference": None} | metric(0.5, None if difference is None else 0.25),
+        },
+        "to_halve": None if difference is None else {"seeds": None, "examples": 2160},
+        "best": None,
+        "recall": [],
+    }
 
 
 @pytest.fixture
 def summary():
-    def row(arm, condition, accuracy, difference=None, *, verdict=None, memorized=None):
-        low, high = (None, None) if difference is None else (difference - 1, difference + 1)
-        return {
-            "arm": arm,
-            "condition": condition,
-            "n": 3,
-            "accuracy": accuracy,
-            "low": accuracy - 1,
-            "high": accuracy + 1,
-            "difference": difference,
-            "difference_low": low,
-            "difference_high": high,
-            "verdict": verdict,
-            "memorized": memorized,
-            "seconds": 1.25,
-        }
-
     return {
         "study": "s",
+        "task": "classification",
+        "metric": "accuracy",
+        "metrics": {
+            "accuracy": {"title": "accuracy", "percent": True, "higher": True},
+            "nll": {"title": "NLL", "percent": False, "higher": False},
+        },
+        "equivalence": 0.5,
         "rows": [
             row("erm", "true labels", 98.0),
             row("mixup", "true labels", 98.5, 0.5, verdict="no evidence"),
             row("erm", "40% corrupted", 70.0, memorized=100.0),
             row("mixup", "40% corrupted", 92.0, 22.0, verdict="better", memorized=12.25),
         ],
+        "constant": {"accuracy": 10.0, "nll": 2.3},
+        "constant_class": "7",
+        "verdict_problems": [],
+        "data": {
+            "classes": [],
+            "notes": [],
+            "train": {"examples": 10, "skipped": 0, "of_each_class": []},
+            "test": {"examples": 5, "skipped": 0, "of_each_class": []},
+        },
         "settings": {
             "baseline": "erm",
             "seeds": 3,
+            "splits": 1,
             "arms": {"erm": {"title": "ERM"}, "mixup": {"title": "input mixup"}},
         },
         "versions": {},
     }
+
+
+def only_true_labels(summary):
+    return summary | {"rows": summary["rows"][:2]}
 
 
 def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summary):
@@ -53,33 +86,96 @@ def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summa
     )
 
 
+def test_without_corrupted_labels_nothing_mentions_true_labels(summary):
+    shown = only_true_labels(summary)
+    assert answer(shown).startswith("There is no evidence of a difference: the largest")
+    assert "true labels" not in markdown(shown)
+    assert study_table(shown)[0][0] == "arm"
+    assert "wrong labels learned, %" not in study_table(shown)[0]
+
+
 def test_the_answer_names_an_arm_that_is_worse(summary):
-    summary["rows"][1] |= {"verdict": "worse", "difference": -3.0, "accuracy": 95.0}
+    summary["rows"][1] = row("mixup", "true labels", 95.0, -3.0, verdict="worse")
     assert "With true labels, input mixup is worse than ERM: test accuracy 95.0%" in answer(summary)
+
+
+def test_the_answer_says_that_arms_are_the_same_within_the_margin(summary):
+    summary["rows"][1] = row("mixup", "true labels", 98.1, 0.1, verdict="the same")
+    assert answer(only_true_labels(summary)) == (
+        "Input mixup and ERM are the same within ±0.5 points: the difference is +0.1 points "
+        "(95% interval −0.9 to +1.1)."
+    )
 
 
 def test_the_answer_and_the_caption_say_that_there_is_one_seed(summary):
     summary["settings"]["seeds"] = 1
-    for row in summary["rows"]:
-        row |= {"difference_low": None, "difference_high": None, "low": None, "high": None}
-        row["verdict"] = row["verdict"] and "no evidence"
-    assert "+22.0 points (one seed)" in answer(summary)
+    for one in summary["rows"]:
+        for found in one["metrics"].values():
+            found |= {"low": None, "high": None, "seeds": None, "examples": None}
+            if found["difference"]:
+                found["difference"] |= {"low": None, "high": None, "seeds": None}
+        if one["verdict"]:
+            one |= {"verdict": "withheld", "withheld": "one seed gives no interval"}
+    assert "there is no verdict on input mixup: one seed gives no interval" in answer(summary)
     assert caption(summary).startswith("One seed gives no interval")
     assert study_table(summary)[1][1][2] == "98.5"
 
 
+def test_the_caption_of_several_splits_names_the_correction(summary):
+    summary["settings"] |= {"splits": 5, "seeds": 2}
+    assert "Means over 5 splits of the data with 2 seeds each" in caption(summary)
+    assert "Nadeau and Bengio" in caption(summary)
+    assert "splits" in study_table(summary)[0]
+
+
+def test_no_evidence_comes_with_the_detectable_difference_and_what_would_halve_it(summary):
+    assert (
+        "input mixup, true labels: a study of this size finds a difference of 1.5 points with a "
+        "probability of 80%. It would take 2,160 test examples to halve that."
+    ) in remarks(summary)
+    summary["rows"][1]["to_halve"] = {"seeds": 12, "examples": 2160}
+    assert "It would take 12 seeds or 2,160 test examples to halve that." in " ".join(
+        remarks(summary)
+    )
+    summary["rows"][1]["to_halve"] = {"seeds": None, "examples": None}
+    assert "To halve that, raise seeds and test examples together." in " ".join(remarks(summary))
+
+
+def test_the_constant_prediction_is_named(summary):
+    assert (
+        "A constant prediction (“7”, the most frequent training class) has accuracy 10.0%."
+    ) in remarks(summary)
+
+
+def test_the_other_metrics_have_a_table_with_the_constant_prediction_last(summary):
+    head, rows = metrics_table(only_true_labels(summary))
+    assert head == ["arm", "NLL", "difference"]
+    assert rows == [
+        ["ERM", "0.5 [−0.5, 1.5]", "—"],
+        ["input mixup", "0.5 [−0.5, 1.5]", "+0.25 [−0.75, +1.25]"],
+        ["constant prediction", "2.3", "—"],
+    ]
+
+
 def test_markdown_has_the_cells_of_every_row(summary):
-    table = [line for line in markdown(summary).splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 4
-    assert len({line.count("|") for line in table}) == 1
-    assert "| 92.0 [91.0, 93.0] | +22.0 [+21.0, +23.0] | better | 12.2 | 3 |" in table[-1]
+    first, second = (
+        [line for line in part.splitlines() if line.startswith("|")]
+        for part in markdown(summary).split("## Other metrics")
+    )
+    assert len(first) == 2 + 4
+    assert len(second) == 2 + 4 + 1
+    for table in (first, second):
+        assert len({line.count("|") for line in table}) == 1
+    cells = "| 92.0 [91.0, 93.0] | +22.0 [+21.0, +23.0] | ±0.5, ±0.8 | better | 12.2 | 3 |"
+    assert cells in first[-1]
 
 
-def test_csv_holds_the_numbers_of_the_summary(summary):
-    rows = list(csv.DictReader(io.StringIO(csv_text(summary["rows"]))))
-    for row, expected in zip(rows, summary["rows"], strict=True):
-        read = {
-            name: json.loads(v) if v and v[0] in "-0123456789" and "%" not in v else v or None
-            for name, v in row.items()
-        }
-        assert read == expected
+def test_csv_has_a_column_for_each_number_of_the_summary(summary):
+    rows = list(csv.DictReader(io.StringIO(csv_text(csv_rows(summary)))))
+    for read, expected in zip(rows, summary["rows"], strict=True):
+        for name, found in expected["metrics"].items():
+            for prefix, one in ((name, found), (f"{name}_difference", found["difference"] or {})):
+                for key in ("value", "low", "high", "seeds", "examples"):
+                    cell = read[f"{prefix}_{key}".removesuffix("_value")]
+                    assert (float(cell) if cell else None) == one.get(key)
+        assert (read["arm"], read["verdict"]) == (expected["arm"], expected["verdict"] or "")

@@ -73,10 +73,12 @@ def run(words, fault, log):
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             patched(fault, counts)
             import vicinal.training.trial
+            import vicinal.training.trial_checkpoint
             from vicinal import cli
 
-            # Without time, two runs write the same bytes.
+            # Without time and memory, two runs write the same bytes.
             vicinal.training.trial.time = type("NoTime", (), {"perf_counter": lambda: 0.0})
+            vicinal.training.trial_checkpoint.peak_memory = lambda _device: 1
             cli.app(words)
             code = 0
         except SystemExit as end:

@@ -130,15 +130,15 @@ def test_a_trial_that_diverges_is_in_the_report_and_the_study_continues(recipe, 
     assert done.exit_code == 3, done.output
     reason = "loss became nan in epoch 1"
     for seed in (0, 1):
-        assert f"failed: Wild, true labels, seed {seed}: the training {reason}" in done.stderr
+        assert f"failed: Wild, seed {seed}: the training {reason}" in done.stderr
     summary = json.loads((out / "summary.json").read_text())
     rows = {row["arm"]: row for row in summary["rows"]}
     assert [rows[arm]["n"] for arm in ("erm", "mixup", "wild")] == [2, 2, 0]
-    assert rows["wild"]["accuracy"] is None
+    assert rows["wild"]["metrics"]["accuracy"]["value"] is None
     assert rows["wild"]["verdict"] == "withheld"
-    assert rows["mixup"]["verdict"] in ("better", "worse", "no evidence")
+    assert rows["mixup"]["verdict"] in ("better", "worse", "the same", "no evidence")
     for name in ("table.md", "report.html"):
-        assert f"Wild, true labels, seed 1: the training {reason}" in (out / name).read_text()
+        assert f"Wild, seed 1: the training {reason}" in (out / name).read_text()
     again = vicinal("study", recipe(), "--out", out)
     assert again.exit_code == 3
     assert "seed 1" in again.stdout
@@ -172,11 +172,13 @@ def test_differences_are_of_the_seeds_that_finished_in_both_arms(copied_study, v
         for row in json.loads(done.stdout)["rows"]
         if (row["arm"], row["condition"]) == ("mixup", "true labels")
     )
-    erm, mixup = (results[Trial(arm, 0.0, 0)].test_accuracy for arm in ("erm", "mixup"))
+    erm, mixup = (results[Trial(arm, 0.0, 0)].test_metric for arm in ("erm", "mixup"))
     assert row["n"] == 1
-    assert row["difference"] == pytest.approx(100 * (mixup - erm), abs=1e-3)
-    assert row["failed"] == [{"seed": 1, "reason": "a test"}]
-    assert (row["verdict"], row["withheld"]) == ("withheld", "1 of 2 seeds failed")
+    assert row["metrics"]["accuracy"]["difference"]["value"] == pytest.approx(
+        100 * (mixup - erm), abs=1e-3
+    )
+    assert row["failed"] == [{"seed": 1, "split": 0, "reason": "a test"}]
+    assert (row["verdict"], row["withheld"]) == ("withheld", "1 of 2 trials failed")
 
 
 def test_a_study_in_which_every_trial_failed_raises(recipe, tmp_path, vicinal):

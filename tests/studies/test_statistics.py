@@ -4,50 +4,220 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
+from vicinal.studies.statistics import (
+    Estimate,
+    difference_with_interval,
+    holm,
+    mean_with_interval,
+    over_splits,
+    to_halve,
+    verdict,
+)
 
 
-def test_the_interval_is_that_of_scipys_one_sample_t_test():
-    values = np.random.default_rng(0).normal(90, 3, 5)
-    mean, low, high = estimate(values.tolist(), step=0)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx((expected.low, expected.high))
+def two_way_by_loops(table):
+    """Return mean squares of seeds, examples and the rest, with a loop over all cells."""
+    seeds, examples = len(table), len(table[0])
+    mean = sum(map(sum, table)) / (seeds * examples)
+    of_seed = [sum(row) / examples for row in table]
+    of_example = [sum(row[i] for row in table) / seeds for i in range(examples)]
+    by_seed = examples * sum((m - mean) ** 2 for m in of_seed) / (seeds - 1)
+    by_example = seeds * sum((m - mean) ** 2 for m in of_example) / (examples - 1)
+    rest = 0.0
+    for s in range(seeds):
+        for i in range(examples):
+            rest += (table[s][i] - of_seed[s] - of_example[i] + mean) ** 2
+    return mean, by_seed, by_example, rest / ((seeds - 1) * (examples - 1))
 
 
-def test_the_paired_interval_is_that_of_scipys_paired_t_test():
+def table_of(seeds, examples, *, by_seed, by_example, rest, mean=0.0, chance=0):
+    draw = np.random.default_rng(chance).normal
+    return (
+        mean
+        + draw(0, by_seed, (seeds, 1))
+        + draw(0, by_example, (1, examples))
+        + draw(0, rest, (seeds, examples))
+    )
+
+
+def test_the_interval_of_a_small_table_equals_a_hand_calculation():
+    # Rows have means 2 and 4, columns 2, 3 and 4: mean squares are 6, 2 and 0. The variance of
+    # the mean is (6 + 2 - 0) / 6, with 8**2 / (6**2 / 1 + 2**2 / 2) = 1.684 degrees of freedom.
+    table = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    found = mean_with_interval(table)
+    half = stats.t.ppf(0.975, 64 / 38) * math.sqrt(8 / 6)
+    over_seeds = stats.t.ppf(0.975, 1) * math.sqrt(6 / 6)
+    assert found.mean == 3
+    assert over_seeds > half  # so it decides
+    assert (found.low, found.high) == pytest.approx((3 - over_seeds, 3 + over_seeds))
+    assert found.seeds == pytest.approx(over_seeds)
+    assert found.examples == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(2 / 6))
+
+
+@pytest.mark.parametrize("chance", range(4))
+def test_the_interval_is_that_of_a_slow_analysis_of_variance(chance):
+    table = table_of(4, 50, by_seed=0.1, by_example=1.0, rest=0.5, chance=chance)
+    mean, by_seed, by_example, rest = two_way_by_loops(table.tolist())
+    if by_seed > rest:
+        total = by_seed + by_example - rest
+        freedom = total**2 / (by_seed**2 / 3 + by_example**2 / 49 + rest**2 / (3 * 49))
+    else:  # no sign of an effect of the seeds
+        total, freedom = by_example, 49
+    half = stats.t.ppf(0.975, max(freedom, 3)) * math.sqrt(total / 200)
+    over_seeds = stats.t.ppf(0.975, 3) * math.sqrt(by_seed / 200)
+    found = mean_with_interval(table)
+    assert found.mean == pytest.approx(mean)
+    assert found.high - found.mean == pytest.approx(max(half, over_seeds))
+    assert found.seeds == pytest.approx(over_seeds)
+    assert found.examples == pytest.approx(stats.t.ppf(0.975, 49) * math.sqrt(by_example / 200))
+
+
+def test_without_a_difference_between_examples_the_interval_is_that_of_scipys_paired_t_test():
     chance = np.random.default_rng(1)
     a, b = chance.normal(90, 3, 4), chance.normal(80, 3, 4)
-    mean, low, high = paired_difference(a.tolist(), b.tolist(), step=0)
-    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert mean == pytest.approx(a.mean() - b.mean())
-    assert (low, high) == pytest.approx((expected.low, expected.high))
+    found = difference_with_interval(*(np.repeat(one[:, None], 200, axis=1) for one in (a, b)))
+    expected = stats.ttest_rel(a, b)
+    interval = expected.confidence_interval(0.95)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.examples == pytest.approx(0, abs=1e-9)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    chance = np.random.default_rng(2)
-    samples = chance.normal(0, 1, (4000, 3))
-    hits = sum(low <= 0 <= high for _, low, high in (estimate(s, step=0) for s in samples.tolist()))
-    assert stats.binomtest(hits, 4000, 0.95).pvalue > 0.01
+def test_without_a_difference_between_seeds_the_interval_is_that_of_a_t_test_over_examples():
+    values = np.random.default_rng(2).normal(0.3, 1, 40)
+    found = mean_with_interval(np.repeat(values[None], 3, axis=0))
+    expected = stats.ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.seeds == pytest.approx(0, abs=1e-9)
 
 
-def test_one_value_has_no_interval_and_gives_no_evidence():
-    assert estimate([3.0], step=0.1) == Estimate(3.0, None, None)
-    assert verdict(Estimate(3.0, None, None)) == "no evidence"
+def test_more_seeds_do_not_narrow_an_interval_below_what_the_examples_allow():
+    few, many = (
+        mean_with_interval(table_of(s, 60, by_seed=0.1, by_example=1, rest=0.5)) for s in (3, 300)
+    )
+    alone = stats.t.ppf(0.975, 59) * 1 / math.sqrt(60)
+    assert few.high - few.low > many.high - many.low
+    assert many.high - many.low > 2 * 0.8 * alone
 
 
-def test_three_seeds_on_the_same_step_are_not_certainty():
-    # Three times one test example of 540 more: rounding alone could have made this.
-    step = 100 / 540
-    low, high = paired_difference([99.0 + step] * 3, [99.0] * 3, step=step)[1:]
-    half = stats.t.ppf(0.975, 2) * step * math.sqrt(2 / 12) / math.sqrt(3)
-    assert (low, high) == pytest.approx((step - half, step + half))
-    assert verdict(Estimate(step, low, high)) == "no evidence"
+def test_differences_are_paired_by_example():
+    arm = table_of(3, 500, by_seed=0.01, by_example=5, rest=0.1)
+    found = difference_with_interval(arm, arm - 0.5 + 1e-3 * np.random.default_rng(3).random(500))
+    assert found.mean == pytest.approx(0.5, abs=1e-3)
+    assert found.high - found.low < 0.01
+
+
+def test_the_interval_of_an_accuracy_is_that_of_agresti_and_coull():
+    # 90 of 100 in every seed, so this is an interval of one proportion: (90 + 2) of (100 + 4).
+    values = np.tile(np.arange(100) < 90, (5, 1)).astype(float)
+    found = mean_with_interval(values, counted=True)
+    share = 92 / 104
+    half = stats.t.ppf(0.975, 103) * math.sqrt(share * (1 - share) / 103)
+    assert found.mean == 0.9
+    assert (found.low, found.high) == pytest.approx((share - half, share + half))
+
+
+def test_the_interval_of_an_accuracy_stays_between_0_and_1():
+    for share in (0, 1):
+        found = mean_with_interval(np.full((3, 30), float(share)), counted=True)
+        assert found.mean == share
+        assert 0 <= found.low < found.high <= 1
+
+
+def test_arms_that_agree_on_every_example_differ_by_at_most_3_in_n():
+    agreeing = np.ones((3, 150))
+    found = difference_with_interval(agreeing, agreeing, counted=True)
+    assert (found.mean, found.low, found.high) == pytest.approx((0, -3 / 150, 3 / 150))
+    assert found.p == 1
+    better = agreeing.copy()
+    better[:, 0] = 0  # one example of 150 more, in every seed
+    found = difference_with_interval(agreeing, better, counted=True)
+    assert found.low < 0 < found.high
+    assert found.p > 0.05
+
+
+def test_an_interval_excludes_zero_exactly_if_the_p_value_is_below_5_percent():
+    for chance in range(40):
+        counted = bool(chance % 2)
+        table = table_of(3, 30, by_seed=0.1, by_example=1, rest=1, mean=0.5, chance=chance)
+        table = np.sign(table.round()) if counted else table
+        found = difference_with_interval(table, np.zeros_like(table), counted=counted)
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+
+
+def test_the_detectable_difference_is_found_in_80_percent_of_studies():
+    spread = {"by_seed": 0.2, "by_example": 1.0, "rest": 0.5}
+    tables = [table_of(5, 40, **spread, chance=k) for k in range(2000)]
+    typical = float(np.median([mean_with_interval(table).detectable for table in tables[:200]]))
+    found = np.mean([mean_with_interval(table + typical).low > 0 for table in tables])
+    assert 0.7 < found < 0.9
+
+
+def test_one_seed_or_one_example_has_no_interval():
+    for shape in ((1, 5), (5, 1)):
+        assert mean_with_interval(np.full(shape, 3.0)) == Estimate(3.0)
+        assert mean_with_interval(np.ones(shape), counted=True).mean == 1
+    assert mean_with_interval(np.ones((1, 5)), counted=True).low is None
+
+
+def test_over_splits_without_overlap_the_interval_is_that_of_scipys_t_test():
+    means = [0.1, 0.25, 0.3, 0.2]
+    found, expected = over_splits(means, ratio=0), stats.ttest_1samp(means, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(expected.pvalue)
+
+
+def test_overlapping_training_sets_widen_the_interval_as_nadeau_and_bengio_say():
+    means = [0.1, 0.25, 0.3, 0.2, 0.15]  # each tested on a fifth, so the ratio is 1 / 4
+    plain, found = over_splits(means, ratio=0), over_splits(means, ratio=0.25)
+    wider = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
+    assert found.high - found.mean == pytest.approx(wider * (plain.high - plain.mean))
+    assert over_splits([0.5], ratio=0.25) == Estimate(0.5)
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_comparisons_and_keeps_the_order():
+    assert holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [(0.1, 2, "better"), (-2, -0.1, "worse"), (-0.1, 2, "no evidence"), (0, 2, "no evidence")],
+    ("ends", "p", "margin", "higher", "expected"),
+    [
+        ((0.1, 2), 0.04, None, True, "better"),
+        ((0.1, 2), 0.04, None, False, "worse"),
+        ((-2, -0.1), 0.04, None, True, "worse"),
+        ((-2, -0.1), 0.04, None, False, "better"),
+        ((0.1, 2), 0.06, None, True, "no evidence"),  # after Holm
+        ((-0.1, 2), 0.3, None, True, "no evidence"),
+        ((-0.4, 0.3), 0.3, 0.5, True, "the same"),
+        ((0.1, 0.3), 0.001, 0.5, True, "the same"),
+        ((-0.5, 0.3), 0.3, 0.5, True, "no evidence"),
+        ((0.6, 0.9), 0.001, 0.5, True, "better"),
+    ],
 )
-def test_a_verdict_needs_an_interval_that_excludes_zero(low, high, word):
-    assert verdict(Estimate((low + high) / 2, low, high)) == word
+def test_a_verdict_needs_a_small_p_value_or_an_interval_within_the_margin(
+    ends, p, margin, higher, expected
+):
+    difference = Estimate(sum(ends) / 2, *ends)
+    assert verdict(difference, p=p, margin=margin, higher=higher) == expected
+
+
+def test_without_an_interval_there_is_no_evidence():
+    assert verdict(Estimate(3.0), p=None, margin=1.0, higher=True) == "no evidence"
+
+
+def test_what_halves_the_detectable_difference_is_what_varies():
+    by_example = table_of(3, 100, by_seed=0.0, by_example=1.0, rest=0.01)
+    seeds, examples = to_halve(by_example)
+    assert seeds is None
+    assert examples == pytest.approx(4 * 100, rel=0.05)
+    by_seed = table_of(4, 1000, by_seed=1.0, by_example=0.0, rest=0.01)
+    seeds, examples = to_halve(by_seed)
+    assert examples is None
+    assert 8 <= seeds <= 12  # less than 4 times as many, since t has more degrees of freedom

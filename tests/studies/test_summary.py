@@ -1,78 +1,217 @@
+import json
+
 import numpy as np
 import pytest
+import torch
 
+from vicinal.data import DataSet, Split
+from vicinal.errors import UserError
+from vicinal.reports.study_text import answer, study_table
+from vicinal.studies.statistics import difference_with_interval, mean_with_interval, over_splits
 from vicinal.studies.summary import summarize, summary_text
 from vicinal.training.recipe import read_recipe
-from vicinal.training.trial_result import Result, Trial, trials_of
+from vicinal.training.trial_result import Outputs, Trial
+
+EXAMPLES = 400
+INPUTS = torch.randn(EXAMPLES, 1, generator=torch.Generator().manual_seed(0))
+SPLIT = Split(INPUTS, torch.arange(EXAMPLES) % 10)
+DATA = DataSet(tuple("0123456789"), SPLIT, SPLIT)
+
+
+def right_of(trial):
+    """Return which examples a made-up trial gets right."""
+    share = {"erm": 0.7, "mixup": 0.9, "mixup-features": 0.7}[trial.arm]
+    seed = [trial.seed, int(10 * trial.corrupted), len(trial.arm)]
+    return np.random.default_rng(seed).random(EXAMPLES) < (share if trial.corrupted else 0.97)
 
 
 @pytest.fixture
-def study():
-    recipe = read_recipe("digits")
-    accuracy = {"erm": [0.70, 0.72, 0.74], "mixup": [0.90, 0.93, 0.93], "mixup-features": [0.7] * 3}
-    results = {
-        trial: Result(
-            arm=trial.arm,
-            corrupted=trial.corrupted,
-            seed=trial.seed,
-            epochs=1,
-            test_examples=500,
-            test_accuracy=accuracy[trial.arm][trial.seed] if trial.corrupted else 0.99,
-            test_loss=1.0,
-            memorized=0.25 * trial.seed if trial.corrupted else None,
-            seconds=float(trial.seed),
-            versions={"torch": "2.1" if trial.seed else "2.0"},
-            hardware={},
-        )
-        for trial in trials_of(recipe)
-    }
-    return recipe, results
+def study(logits_with):
+    """Return a recipe, its data, and the outputs of a trial."""
+    return read_recipe("digits"), DATA, lambda trial: logits_with(SPLIT.targets, right_of(trial))
 
 
-def row_of(summary, arm, condition):
+def row_of(summary, arm, condition="40% corrupted"):
     return next(r for r in summary["rows"] if (r["arm"], r["condition"]) == (arm, condition))
 
 
-def test_the_rows_equal_a_hand_calculation(study):
-    summary = summarize(*study)
-    row = row_of(summary, "mixup", "40% corrupted")
-    # Differences 20, 21, 19: mean 20, standard error 1 / sqrt(3), t(0.975, 2) = 4.30265.
-    half = 4.30265 / np.sqrt(3)
-    assert row["n"] == 3
-    assert row["accuracy"] == pytest.approx(92)
-    assert row["difference"] == pytest.approx(20)
-    assert (row["difference_low"], row["difference_high"]) == pytest.approx(
-        (20 - half, 20 + half), abs=1e-3
+def table_of(arm, corrupted, seeds=(0, 1, 2)):
+    return np.stack([right_of(Trial(arm, corrupted, seed)) for seed in seeds]).astype(float)
+
+
+def as_shown(found):
+    """Return an estimate as a summary has it, in percent."""
+    names = ("mean", "low", "high", "seeds", "examples")
+    values = [getattr(found, name) for name in names]
+    return [None if one is None else pytest.approx(100 * one, abs=1e-3) for one in values]
+
+
+def shown(found):
+    return [found[name] for name in ("value", "low", "high", "seeds", "examples")]
+
+
+def test_the_rows_have_the_intervals_of_tables_of_seeds_and_examples(study, summary_of):
+    summary = summary_of(*study, seconds=lambda trial: float(trial.seed))
+    row = row_of(summary, "mixup")
+    accuracy = row["metrics"]["accuracy"]
+    ours, theirs = table_of("mixup", 0.4), table_of("erm", 0.4)
+    expected = difference_with_interval(ours, theirs, counted=True)
+    assert shown(accuracy) == as_shown(mean_with_interval(ours, counted=True))
+    assert shown(accuracy["difference"]) == as_shown(expected)
+    assert accuracy["difference"]["detectable"] == pytest.approx(
+        100 * expected.detectable, abs=1e-3
     )
-    assert row["verdict"] == "better"
-    assert row["memorized"] == pytest.approx(25)
-    assert row["seconds"] == 1
+    assert (row["n"], row["verdict"], row["seconds"]) == (3, "better", 1)
 
 
-def test_the_baseline_is_compared_with_nothing(study):
-    row = row_of(summarize(*study), "erm", "40% corrupted")
-    names = ("difference", "difference_low", "difference_high", "verdict")
-    assert [row[name] for name in names] == [None] * 4
+def test_p_values_are_adjusted_for_all_comparisons_of_the_study(study, summary_of):
+    rows = [row for row in summary_of(*study)["rows"] if row["arm"] != "erm"]
+    raw = [row["metrics"]["accuracy"]["difference"]["p"] for row in rows]
+    assert len(raw) == 4
+    smallest = min(range(4), key=lambda k: raw[k])
+    assert rows[smallest]["p"] == pytest.approx(4 * raw[smallest])
+    assert all(one["p"] >= p for one, p in zip(rows, raw, strict=True))
 
 
-def test_an_interval_of_an_accuracy_ends_at_100_percent(study):
-    recipe, results = study
-    trial = Trial("mixup", 0.0, 0)
-    results[trial] = results[trial].model_copy(update={"test_accuracy": 0.95})
-    row = row_of(summarize(recipe, results), "mixup", "true labels")
-    assert row["high"] == 100
+def test_recalls_have_the_intervals_of_the_examples_of_their_class(study, summary_of):
+    recall = row_of(summary_of(*study), "mixup")["recall"]
+    of_class = np.arange(EXAMPLES) % 10 == 3
+    ours, theirs = (table_of(arm, 0.4)[:, of_class] for arm in ("mixup", "erm"))
+    assert len(recall) == 10
+    assert shown(recall[3]) == as_shown(mean_with_interval(ours, counted=True))
+    assert shown(recall[3]["difference"]) == as_shown(
+        difference_with_interval(ours, theirs, counted=True)
+    )
+
+
+def test_the_baseline_is_compared_with_nothing(study, summary_of):
+    row = row_of(summary_of(*study), "erm")
+    assert row["metrics"]["accuracy"]["difference"] is None
+    assert [row[name] for name in ("verdict", "withheld", "p", "to_halve")] == [None] * 4
+
+
+def test_intervals_end_where_a_metric_ends(study, summary_of):
+    row = row_of(summary_of(*study), "mixup", "true labels")
+    assert row["metrics"]["accuracy"]["high"] <= 100
+    assert row["metrics"]["nll"]["low"] >= 0
+    assert row["metrics"]["ece"]["low"] >= 0
     assert row["memorized"] is None
 
 
-def test_the_summary_lists_all_versions_of_a_package(study):
-    assert summarize(*study)["versions"] == {"torch": "2.0, 2.1"}
+def test_differences_smaller_than_the_margin_are_the_same(study, summary_of):
+    recipe, data, outputs_of = study
+    wide = recipe.model_copy(update={"equivalence": 50.0})
+    row = row_of(summary_of(wide, data, outputs_of), "mixup")
+    assert row["verdict"] == "the same"
+    accuracy = row_of(summary_of(recipe, data, outputs_of), "mixup")["metrics"]["accuracy"]
+    assert row["metrics"]["accuracy"] == accuracy
 
 
-def test_the_summary_has_the_documented_names(study):
-    summary = summarize(*study)
-    assert list(summary) == ["study", "rows", "verdict_problems", "settings", "versions"]
-    names = "arm condition n accuracy low high difference difference_low difference_high"
-    assert (
-        " ".join(summary["rows"][0]) == f"{names} verdict withheld memorized seconds failed recall"
+def test_several_splits_have_intervals_over_the_splits(study, summary_of):
+    recipe, data, outputs_of = study
+    several = recipe.model_copy(update={"splits": 3, "seeds": 1, "corrupted_labels": (0.4,)})
+    summary = summary_of(several, data, lambda trial: outputs_of(trial._replace(seed=trial.split)))
+    means = table_of("mixup", 0.4).mean(1), table_of("erm", 0.4).mean(1)
+    accuracy = row_of(summary, "mixup")["metrics"]["accuracy"]
+    difference = over_splits((means[0] - means[1]).tolist(), ratio=1)  # as many test examples
+    assert shown(accuracy["difference"]) == as_shown(difference)
+    assert accuracy["value"] == pytest.approx(100 * means[0].mean(), abs=1e-3)
+    assert row_of(summary, "mixup")["n"] == 3
+
+
+def test_splits_of_which_an_arm_finished_none_are_no_error(study, summary_of):
+    recipe, data, outputs_of = study
+    several = recipe.model_copy(update={"splits": 2})
+    summary = summary_of(
+        several, data, lambda trial: None if trial.arm == "mixup" else outputs_of(trial)
+    )
+    row = row_of(summary, "mixup")
+    assert (row["n"], row["metrics"]["accuracy"]["value"]) == (0, None)
+    assert row["withheld"] == "6 of 6 trials failed"
+
+
+def test_an_undefined_metric_is_none_and_no_verdict_rests_on_it(summary_of):
+    recipe = read_recipe("digits").model_copy(update={"metrics": ("auroc", "accuracy")})
+    one_class = Split(INPUTS, torch.zeros(EXAMPLES, dtype=torch.int64))
+    data = DataSet(("a", "b"), SPLIT_OF_TWO, one_class)
+    summary = summary_of(recipe, data, lambda _trial: np.zeros((EXAMPLES, 2)), test_metric=0.0)
+    row = row_of(summary, "mixup")
+    assert row["metrics"]["auroc"]["value"] is None
+    assert row["metrics"]["accuracy"]["value"] == 100
+    assert (row["verdict"], row["p"]) == ("withheld", None)
+    assert "AUROC is undefined for these test examples" in row["withheld"]
+    json.loads(summary_text(summary), parse_constant=pytest.fail)
+
+
+SPLIT_OF_TWO = Split(INPUTS, torch.arange(EXAMPLES) % 2)
+
+
+def test_a_lower_error_is_better(small_recipe, summary_of):
+    chance = np.random.default_rng(0)
+    split = Split(INPUTS, torch.from_numpy(chance.normal(5, 2, EXAMPLES)).float())
+    recipe = read_recipe(str(small_recipe({"corrupted_labels": [0.0]})))
+    noise = chance.normal(size=(2, EXAMPLES))
+
+    def outputs_of(trial):
+        size = {"erm": 1.0, "mixup": 0.5, "mixup-features": 1.5}[trial.arm]
+        return (split.targets.numpy() + size * noise[trial.seed])[:, None]
+
+    summary = summary_of(recipe, DataSet((), split, split), outputs_of)
+    assert (summary["metric"], summary["task"]) == ("rmse", "regression")
+    assert [row["verdict"] for row in summary["rows"]] == [None, "better", "worse"]
+    spread = float(split.targets.std(correction=0))
+    assert summary["constant"]["rmse"] == pytest.approx(spread, rel=1e-4)
+    assert summary["constant"]["r2"] == pytest.approx(0, abs=1e-4)
+    assert answer(summary).startswith("Input mixup is better than ERM: test RMSE 0.")
+    assert "%" not in " ".join(study_table(summary)[0])
+    expected = np.mean([0.5 * np.sqrt(np.mean(noise[seed] ** 2)) for seed in (0, 1)])
+    found = row_of(summary, "mixup", "true labels")["metrics"]["rmse"]["value"]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_trials_that_were_tested_on_other_examples_are_not_compared(study, summary_of, monkeypatch):
+    recipe, data, outputs_of = study
+    other = Trial("mixup", 0.4, 1)
+
+    def with_others(recipe, results, outputs, failures):
+        def changed(trial):
+            found = outputs(trial)
+            return found._replace(targets=found.targets[::-1]) if trial == other else found
+
+        return summarize(recipe, results, changed, failures)
+
+    monkeypatch.setitem(summary_of.__globals__, "summarize", with_others)
+    with pytest.raises(UserError, match="mixup-40-corrupted-seed1 was tested on other examples"):
+        summary_of(recipe, data, outputs_of)
+
+
+def test_the_best_epoch_on_the_validation_split_has_its_own_metric(study):
+    from vicinal.studies.summary import _best
+
+    _, _, outputs_of = study
+    trial, targets = Trial("mixup", 0.4, 0), SPLIT.targets.numpy()
+    best = outputs_of(Trial("mixup", 0.0, 0))
+    read = {trial: Outputs(outputs_of(trial), best, targets)}
+    expected = 100 * right_of(Trial("mixup", 0.0, 0)).mean()
+    assert _best(("mixup", 0.4), read, "accuracy", "classification") == pytest.approx(expected)
+
+
+def test_the_summary_lists_all_versions_of_a_package(study, summary_of):
+    found = summary_of(*study, versions=lambda trial: {"torch": "2.1" if trial.seed else "2.0"})
+    assert found["versions"] == {"torch": "2.0, 2.1"}
+
+
+def test_the_summary_has_the_documented_names(study, summary_of):
+    summary = summary_of(*study)
+    assert " ".join(summary) == (
+        "study task metric metrics equivalence rows constant_class data constant "
+        "verdict_problems settings versions"
+    )
+    assert " ".join(summary["rows"][0]) == (
+        "arm condition n verdict withheld p memorized seconds peak_memory failed metrics to_halve "
+        "best recall"
+    )
+    assert " ".join(summary["rows"][1]["metrics"]["accuracy"]["difference"]) == (
+        "value low high seeds examples p detectable"
     )
     assert summary_text(summary).startswith('{\n  "study": "digits"')

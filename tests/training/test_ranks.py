@@ -50,8 +50,8 @@ def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
     assert next(iter(one.values())).dtype == torch.float64
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-8)
-    rows = [read_metrics(tmp_path / name)[-1] for name in ("one", "two")]
-    assert rows[0].test_accuracy == rows[1].test_accuracy
+    rows = [read_metrics(tmp_path / name, "accuracy")[-1] for name in ("one", "two")]
+    assert rows[0].test_metric == rows[1].test_metric
     assert rows[1].test_loss == pytest.approx(rows[0].test_loss, rel=1e-6)
     assert rows[1].train_loss == pytest.approx(rows[0].train_loss, rel=1e-6)
 
@@ -77,8 +77,8 @@ def test_distributed_evaluation_is_that_of_the_saved_network(unbroken, vicinal):
     words = ["--data", "digits", "--test-fraction", "0.71", "--json"]
     scored = vicinal("score", out / "checkpoint.safetensors", *words)
     assert scored.exit_code == 0, scored.stderr
-    scores, last = json.loads(scored.stdout), read_metrics(out)[-1]
-    assert scores["accuracy"] == last.test_accuracy
+    scores, last = json.loads(scored.stdout), read_metrics(out, "accuracy")[-1]
+    assert scores["accuracy"] == last.test_metric
     assert scores["loss"] == pytest.approx(last.test_loss, rel=1e-5)
     assert 0 < last.memorized < 1
 

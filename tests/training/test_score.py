@@ -67,7 +67,7 @@ def test_score_uses_the_data_and_the_preparation_of_the_training_by_default(
     done = vicinal("score", trained, "--json")
     assert done.exit_code == 0, done.stderr
     result = json.loads((trained.parent / "result.json").read_text())
-    assert json.loads(done.stdout)["accuracy"] == result["test_accuracy"]
+    assert json.loads(done.stdout)["accuracy"] == result["test_metric"]
     assert "warning: column x is a guess" in done.stderr
     (spec, settings), *_ = asked
     assert (spec, settings["preparation"], settings["test_fraction"]) == (
@@ -184,7 +184,7 @@ def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_d
     scored = vicinal("score", folder / "checkpoint.safetensors", "--allow-import", "--json")
     assert scored.exit_code == 0, scored.output
     result = json.loads((folder / "result.json").read_text())
-    assert json.loads(scored.stdout)["accuracy"] == result["test_accuracy"]
+    assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def some_answers(count=300):
 def test_the_scores_are_those_of_scikit_learn():
     given = some_answers()
     found = scores_of(given, NAMES, confusions=42)
-    chances, y = given.logits.double().softmax(1).numpy(), given.targets.numpy()
+    chances, y = given.outputs.double().softmax(1).numpy(), given.targets.numpy()
     assert found.examples == 300
     assert found.accuracy == accuracy_score(y, chances.argmax(1))
     assert found.majority == pytest.approx(np.bincount(y).max() / 300)
@@ -40,7 +40,7 @@ def test_the_scores_are_those_of_scikit_learn():
 
 def test_the_calibration_error_is_that_of_a_slow_loop():
     given = some_answers()
-    chances = given.logits.double().softmax(1)
+    chances = given.outputs.double().softmax(1)
     sure, answered = chances.max(1)
     right = (answered == given.targets).double()
     error = 0.0
@@ -82,7 +82,7 @@ def test_a_saved_network_repeats_its_test_accuracy_exactly(trained, vicinal):
     done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits", "--json")
     assert done.exit_code == 0, done.stderr
     told, result = json.loads(done.stdout), json.loads((trained / "result.json").read_text())
-    assert told["accuracy"] == result["test_accuracy"]
+    assert told["accuracy"] == result["test_metric"]
     assert told["loss"] == result["test_loss"]
     assert told["examples"] == result["test_examples"] == 719
 

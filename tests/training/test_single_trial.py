@@ -77,7 +77,10 @@ def test_a_training_killed_at_random_moments_ends_bit_for_bit_like_an_uninterrup
     assert (whole / "checkpoint.safetensors").read_bytes() == (
         broken / "checkpoint.safetensors"
     ).read_bytes()
-    rows = [[row._replace(seconds=0.0) for row in read_metrics(one)] for one in (whole, broken)]
+    rows = [
+        [row._replace(seconds=0.0) for row in read_metrics(one, "accuracy")]
+        for one in (whole, broken)
+    ]
     assert rows[0] == rows[1]
     assert not (broken / "state.safetensors").exists()
 
@@ -186,7 +189,7 @@ def test_a_head_that_does_not_fit_the_classes_is_refused(
     changes = {"model.name": "headless:network", "arms.mixup-features": None}
     done = vicinal(*train_words(small_recipe(changes), tmp_path / "run"))
     assert done.exit_code == 2
-    assert "expected logits of shape (2, 10) from headless:network" in done.stderr
+    assert "expected outputs of shape (2, 10) from headless:network" in done.stderr
     assert "got shape (2, 3)" in done.stderr
 
 
@@ -205,11 +208,11 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
     assert done.exit_code == 2
     assert "the training loss became nan in epoch 2. Lower" in done.stderr
     assert "The state of the last good epoch is kept" in done.stderr
-    assert [row.epoch for row in read_metrics(out)] == [1]
+    assert [row.epoch for row in read_metrics(out, "accuracy")] == [1]
     stored = load_file(out / "checkpoint.safetensors")
     assert all(bool(value.isfinite().all()) for value in stored.values())
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
-    assert json.loads(scored.stdout)["accuracy"] == read_metrics(out)[0].test_accuracy
+    assert json.loads(scored.stdout)["accuracy"] == read_metrics(out, "accuracy")[0].test_metric
 
 
 def test_a_layer_that_an_imported_network_does_not_have_is_named(
@@ -283,9 +286,9 @@ def test_after_a_stop_within_an_epoch_the_checkpoint_is_that_of_the_last_row(
     assert stopped.exit_code == 2, stopped.stderr
     assert "in epoch 2 of 3" in stopped.stderr
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
-    scores, rows = json.loads(scored.stdout), read_metrics(out)
+    scores, rows = json.loads(scored.stdout), read_metrics(out, "accuracy")
     assert [row.epoch for row in rows] == [1]
-    assert scores["accuracy"] == rows[0].test_accuracy
+    assert scores["accuracy"] == rows[0].test_metric
     assert abs(scores["loss"] - rows[0].test_loss) < 1e-6
     assert vicinal(*train_words(recipe, out), "--resume").exit_code == 0
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
@@ -309,14 +312,16 @@ def test_a_training_always_finishes_with_its_last_checkpoint(
     monkeypatch.setattr(TrialCheckpointer, "finish", interfered)
     assert vicinal(*train_words(recipe, out)).exit_code == 0
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
-    assert abs(json.loads(scored.stdout)["loss"] - read_metrics(out)[-1].test_loss) < 1e-6
+    assert (
+        abs(json.loads(scored.stdout)["loss"] - read_metrics(out, "accuracy")[-1].test_loss) < 1e-6
+    )
 
 
 def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_recipe, tmp_path):
     recipe = read_recipe(str(small_recipe({"training.epochs": 3, "training.checkpoint_every": 1})))
     out, there = tmp_path / "run", tmp_path / "moved"
 
-    def move(row):
+    def move(row, _metric):
         if row.epoch == 2:
             out.rename(there)
 
@@ -324,7 +329,7 @@ def test_a_folder_that_was_moved_is_named_and_resumes_in_its_new_place(small_rec
         train_one(recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=move))
     assert not (out / "state.safetensors").exists()
     result = train_one(recipe, Trial("mixup", 0.0, 0), there, resume=True)
-    assert result.epochs == len(read_metrics(there)) == 3
+    assert result.epochs == len(read_metrics(there, "accuracy")) == 3
 
 
 def test_the_error_for_a_damaged_state_names_the_file_to_delete(
@@ -364,7 +369,7 @@ def test_a_signal_to_stop_is_named_and_the_training_resumes_from_there(
     train_one(recipe, trial, whole, loggers=[])
     stop = partial(signal.raise_signal, getattr(signal, name))
     with pytest.raises(UserError, match=f"stopped by {name} in epoch 2 of 3. The state is saved"):
-        train_one(recipe, trial, out, loggers=[], callbacks=Callbacks(epoch=lambda _row: stop()))
+        train_one(recipe, trial, out, loggers=[], callbacks=Callbacks(epoch=lambda *_: stop()))
     assert (out / "state.safetensors").exists()
     train_one(recipe, trial, out, loggers=[], resume=True)
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
@@ -380,7 +385,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing(small_recipe, tmp_path):
             Trial("mixup", 0.0, 0),
             tmp_path / "run",
             loggers=[],
-            callbacks=Callbacks(epoch=lambda _row: signal.raise_signal(signal.SIGHUP)),
+            callbacks=Callbacks(epoch=lambda *_: signal.raise_signal(signal.SIGHUP)),
         )
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -391,14 +396,14 @@ def test_under_nohup_a_closed_terminal_stops_nothing(small_recipe, tmp_path):
 def test_a_closed_terminal_loses_no_epoch(small_recipe, tmp_path):
     recipe, out = read_recipe(str(small_recipe({"training.checkpoint_every": 1}))), tmp_path / "run"
 
-    def closed(_row):
+    def closed(_row, _metric):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with pytest.raises(OSError, match="Input/output error"):
         train_one(
             recipe, Trial("mixup", 0.0, 0), out, loggers=[], callbacks=Callbacks(epoch=closed)
         )
-    assert [row.epoch for row in read_metrics(out)] == [1]
+    assert [row.epoch for row in read_metrics(out, "accuracy")] == [1]
     assert (out / "state.safetensors").exists()
 
 
@@ -418,7 +423,7 @@ def test_a_worker_that_is_killed_during_training_is_named_and_the_training_resum
     monkeypatch.setattr("vicinal.training.trial_setup.load", lambda *_, **__: data)
     train_one(recipe, trial, whole, loggers=[])
 
-    def kill(_row):
+    def kill(*_):
         for worker in multiprocessing.active_children():
             worker.kill()
             worker.join()

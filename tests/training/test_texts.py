@@ -383,7 +383,7 @@ def test_a_network_for_texts_is_fine_tuned_in_a_study_and_scored_without_its_fol
         scored = vicinal("score", trial / "checkpoint.safetensors", "--json")
         assert scored.exit_code == 0, scored.stderr
         result = json.loads((trial / "result.json").read_text())
-        assert json.loads(scored.stdout)["accuracy"] == result["test_accuracy"]
+        assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
 
 
 @pytest.mark.usefixtures("library")

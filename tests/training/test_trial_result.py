@@ -1,20 +1,26 @@
+import hashlib
 import json
 
+import numpy as np
 import pytest
 
 from vicinal.errors import UserError
 from vicinal.training.recipe import read_recipe
 from vicinal.training.settings import AdamW
 from vicinal.training.trial_result import (
+    OUTPUTS,
     EpochRow,
+    Outputs,
     Result,
     Trial,
     changed_settings,
     condition_name,
     read_metrics,
+    read_outputs,
     read_result,
     settings_of,
     trials_of,
+    write_outputs,
     write_result,
 )
 
@@ -26,9 +32,27 @@ OTHER = RECIPE.model_copy(
 )
 TRIAL = Trial("mixup", 0.4, 1)
 ROWS = [
-    EpochRow(1, 0.1, 1.5, 0.1 + 0.2, 0.5, None, 1.5),
-    EpochRow(2, 0.01, 1 / 3, 0.25, 0.75, 0.125, 2.25),
+    EpochRow(1, 0.1, 1.5, 0.1 + 0.2, 0.5, 0.5, 0.75, None, 1.5),
+    EpochRow(2, 0.01, 1 / 3, 0.25, 0.75, None, None, 0.125, 2.25),
 ]
+
+
+SIDE = {"examples": 2, "of_each_class": [1, 1], "skipped": 0, "sha256": ""}
+ORIGIN = {
+    "data": {
+        "task": "classification",
+        "outputs": 2,
+        "predictor": {"mean": [0.0, 0.0]},
+        "classes": ["a", "b"],
+        "train": SIDE,
+        "test": SIDE,
+        "preparation": "",
+        "constant": False,
+        "notes": [],
+    },
+    "network": {"name": "mlp", "parameters": 3, "tensors": "", "source": {}},
+    "versions": {},
+}
 
 
 def a_result(**changes):
@@ -36,12 +60,20 @@ def a_result(**changes):
         "arm": "mixup",
         "corrupted": 0.4,
         "seed": 1,
+        "split": 0,
         "epochs": 2,
+        "metric": "accuracy",
         "test_examples": 540,
-        "test_accuracy": 0.75,
+        "test_metric": 0.75,
+        "constant_metric": 0.1,
         "test_loss": 0.25,
+        "best_epoch": None,
         "memorized": 0.125,
         "seconds": 1.5,
+        "peak_memory": 1 << 20,
+        "settings": settings_of(RECIPE, TRIAL),
+        "origin": ORIGIN,
+        "outputs": "0" * 64,
         "versions": {"torch": "2"},
         "hardware": {"cores": "2"},
     }
@@ -51,7 +83,12 @@ def a_result(**changes):
 def test_a_result_is_read_back_exactly(tmp_path):
     write_result(tmp_path, a_result(), ROWS)
     assert read_result(tmp_path, TRIAL, RECIPE) == a_result()
-    assert read_metrics(tmp_path) == ROWS
+    assert read_metrics(tmp_path, "accuracy") == ROWS
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert header == (
+        "epoch,lr,train_loss,test_loss,test_accuracy,validation_loss,validation_accuracy,"
+        "memorized,seconds"
+    )
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
@@ -71,15 +108,12 @@ def test_a_truncated_file_is_not_a_result(tmp_path, name):
         ({"seed": 2}, "seed was 2 and is 1"),
         ({"arm": "erm"}, "arm was 'erm' and is 'mixup'"),
         ({"corrupted": 0.0}, "corrupted was 0.0 and is 0.4"),
-        (
-            {"test_accuracy": 95.0},
-            "test_accuracy: Input should be less than or equal to 1",
-        ),
-        (
-            {"test_accuracy": -1.0},
-            "test_accuracy: Input should be greater than or equal to 0",
-        ),
-        ({"test_accuracy": 0.5}, "test_accuracy was 0.5 and is 0.75"),
+        ({"corrupted": 40.0}, "corrupted: Input should be less than or equal to 1"),
+        ({"memorized": -1.0}, "memorized: Input should be greater than or equal to 0"),
+        ({"split": 1}, "split was 1 and is 0"),
+        ({"test_metric": 0.5}, "test_metric was 0.5 and is 0.75"),
+        ({"peak_memory": -1}, "peak_memory: Input should be greater than or equal to 0"),
+        ({"best_epoch": 0}, "best_epoch: Input should be greater than 0"),
         ({"test_loss": 0.1}, "test_loss was 0.1 and is 0.25"),
         ({"test_loss": None}, "test_loss: Input should be a valid number"),
         ({"memorized": None}, "memorized was not set and is 0.125"),
@@ -104,6 +138,44 @@ def test_an_inconsistent_result_raises_and_says_what_to_do(tmp_path, changes, wo
     assert f"Delete the folder {tmp_path} to train this trial again" in str(refused.value)
 
 
+def test_outputs_are_read_back_exactly(tmp_path):
+    chance = np.random.default_rng(0)
+    last, best = chance.normal(size=(2, 540, 10)).astype(np.float32)
+    for written in (
+        Outputs(last, best, np.arange(540) % 10),
+        Outputs(last, None, chance.normal(size=(540, 10))),
+    ):
+        result = a_result(outputs=write_outputs(tmp_path, written))
+        read = read_outputs(tmp_path, result)
+        for name, array in written._asdict().items():
+            np.testing.assert_array_equal(getattr(read, name), array)
+        digest = hashlib.sha256((tmp_path / OUTPUTS).read_bytes()).hexdigest()
+        assert result.outputs == digest
+
+
+def test_outputs_that_are_missing_or_changed_are_named(tmp_path):
+    result = a_result(outputs=write_outputs(tmp_path, Outputs(np.zeros((2, 2)), None, np.ones(2))))
+    path = tmp_path / OUTPUTS
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b"\x01", b"", None):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.raises(UserError) as refused:
+            read_outputs(tmp_path, result)
+        assert f"{path} is missing or damaged" in str(refused.value)
+        assert f"Delete the folder {tmp_path} to train this trial again" in str(refused.value)
+
+
+def test_the_metric_that_decides_belongs_to_the_settings_of_a_result_but_the_others_do_not():
+    there = settings_of(RECIPE, TRIAL)
+    more = RECIPE.model_copy(update={"equivalence": 1.0})
+    assert changed_settings(there, more, TRIAL) == ""
+    other = RECIPE.model_copy(update={"metrics": ("nll", "accuracy")})
+    assert "metric" in changed_settings(there, other, TRIAL)
+    first = settings_of(other, TRIAL)
+    fewer = RECIPE.model_copy(update={"metrics": ("nll",)})
+    assert changed_settings(first, fewer, TRIAL) == ""
+
+
 def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_compared():
     there = settings_of(RECIPE, TRIAL)
     there["training"] |= {"gone": 3}
@@ -113,19 +185,20 @@ def test_settings_that_change_no_outcome_and_those_of_another_version_are_not_co
 
 
 @pytest.mark.parametrize(
-    "change", [("0.75", "1.5"), ("\n2,", "\n7,"), ("0.125", "-1"), ("1.5", "\0")]
+    "change",
+    [("0.125", "1.5"), ("\n2,", "\n7,"), ("0.125", "-1"), ("1.5", "\0"), ("accuracy", "auroc")],
 )
 def test_metrics_out_of_range_are_named(tmp_path, change):
     write_result(tmp_path, a_result(), ROWS)
     path = tmp_path / "metrics.csv"
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged"):
-        read_metrics(tmp_path)
+        read_metrics(tmp_path, "accuracy")
 
 
 def test_metrics_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged"):
-        read_metrics(tmp_path)
+        read_metrics(tmp_path, "accuracy")
 
 
 def test_a_study_has_every_arm_under_every_condition_with_every_seed():

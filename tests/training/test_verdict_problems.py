@@ -1,17 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from vicinal.data import DataSet, Note, Split, majority
 from vicinal.reports.study_text import answer, recall_table, remarks
-from vicinal.studies.summary import summarize
+from vicinal.training.metrics import constant_value
 from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe
-from vicinal.training.recipe_warnings import constant_predictor, verdict_problems
-from vicinal.training.trial_result import Result, trials_of
+from vicinal.training.recipe_warnings import verdict_problems
 
-NETWORK = {"name": "mlp", "parameters": 3, "tensors": "", "source": {}}
 CLASSES = ("negative", "positive")
 
 
@@ -25,71 +24,65 @@ def data_of(train, test, *, inputs=None, classes=CLASSES, notes=()):
     return DataSet(classes, *splits, notes=notes)
 
 
-def summary_of(right, data):
-    """The summary of a study of digits in which every trial had so many right answers."""
-    recipe = read_recipe("digits")
-    facts = data_facts(data)
-    results = {
-        trial: Result(
-            arm=trial.arm,
-            corrupted=trial.corrupted,
-            seed=trial.seed,
-            epochs=1,
-            test_examples=len(data.test),
-            test_accuracy=sum(right[trial.arm]) / len(data.test),
-            test_loss=1.0,
-            memorized=None,
-            seconds=1.0,
-            origin={"data": facts, "network": NETWORK, "versions": {}},
-            tested=facts["test"]["of_each_class"],
-            correct=right[trial.arm],
-            versions={},
-            hardware={},
-        )
-        for trial in trials_of(recipe)
-    }
-    return summarize(recipe, results)
+@pytest.fixture
+def summarized(summary_of, logits_with):
+    """Return a function that summarizes a study of digits, given how many are right per class."""
+
+    def of(right, data):
+        def outputs_of(trial):
+            y = data.test.targets.numpy()
+            place = np.concatenate([np.arange(n) for n in np.bincount(y)])
+            return logits_with(y, place < np.array(right[trial.arm])[y], len(data.classes))
+
+        return summary_of(read_recipe("digits"), data, outputs_of)
+
+    return of
 
 
 def test_the_accuracy_of_the_constant_predictor_equals_a_count():
     data = data_of([950, 50], [341, 19])
-    constant = constant_predictor(data_facts(data))
-    assert constant == ("negative", 341 / 360)
-    assert constant.accuracy == majority(data)
+    facts, y = data_facts(data), data.test.targets.numpy()
+    constant = constant_value("accuracy", facts["predictor"], y, "classification")
+    assert constant == pytest.approx(341 / 360) == majority(data)
 
 
-def test_there_is_no_verdict_if_every_network_predicts_one_class():
-    summary = summary_of(dict.fromkeys(("erm", "mixup", "mixup-features"), (341, 0)), SPARSE)
+def test_there_is_no_verdict_if_every_network_predicts_one_class(summarized):
+    summary = summarized(dict.fromkeys(("erm", "mixup", "mixup-features"), (341, 0)), SPARSE)
     rows = [row for row in summary["rows"] if row["arm"] == "mixup"]
     assert [row["verdict"] for row in rows] == ["withheld"] * 2
     told = remarks(summary)
     missed = "never correct for class positive"
     assert f"Warning: input mixup, true labels: {missed}." in told
     assert any("“negative”, the most frequent training class" in one for one in told)
-    assert "there is no verdict on input mixup: input mixup and ERM are not above" in answer(
-        summary
+    assert (
+        "there is no verdict on input mixup: input mixup and ERM are not better than a constant"
+        in answer(summary)
     )
     head, table = recall_table(summary)
     assert head[:3] == ["class", "test examples", "ERM, true labels"]
     assert [row[:3] for row in table] == [["positive", "19", "0.0"], ["negative", "341", "100.0"]]
+    assert table[0][3].startswith("0.0 (+0.0 [")
 
 
 SPARSE = data_of([950, 50], [341, 19])
 
 
-def test_a_verdict_where_both_arms_are_above_the_constant_predictor():
-    right = {"erm": (341, 5), "mixup": (341, 10), "mixup-features": (341, 0)}
-    rows = {row["arm"]: row for row in summary_of(right, SPARSE)["rows"][:3]}
+def test_a_verdict_where_both_arms_are_above_the_constant_predictor(summarized):
+    right = {"erm": (341, 1), "mixup": (341, 16), "mixup-features": (341, 0)}
+    rows = {row["arm"]: row for row in summarized(right, SPARSE)["rows"][:3]}
     assert rows["mixup"]["verdict"] == "better"
-    assert rows["mixup"]["recall"] == [100.0, pytest.approx(100 * 10 / 19, abs=1e-3)]
+    recalls = [one["value"] for one in rows["mixup"]["recall"]]
+    assert recalls == [100.0, pytest.approx(100 * 16 / 19, abs=1e-3)]
     assert rows["mixup-features"]["verdict"] == "withheld"
     assert rows["erm"]["verdict"] is None
 
 
-def test_there_is_no_verdict_against_a_baseline_that_learned_nothing():
+def test_there_is_no_verdict_against_a_baseline_that_learned_nothing(summarized):
     right = {"erm": (340, 0), "mixup": (341, 10), "mixup-features": (341, 12)}
-    row = summary_of(right, SPARSE)["rows"][1]
-    assert row["withheld"].startswith("ERM is not above always predicting “negative”")
+    row = summarized(right, SPARSE)["rows"][1]
+    assert row["withheld"].startswith(
+        "ERM is not better than a constant prediction, whose accuracy is 94.72%"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from vicinal.escaping import visible
 from vicinal.studies import EpochRow, Result, Trial, condition_name
+from vicinal.training.metrics import metric_text
 from vicinal.training.settings import Recipe
 
 
@@ -43,12 +44,10 @@ class TrainProgress:
         """Print a sentence."""
         self._console.print(visible(sentence), soft_wrap=True)
 
-    def epoch(self, row: EpochRow) -> None:
+    def epoch(self, row: EpochRow, metric: str) -> None:
         """Show an epoch that is finished."""
-        note = (
-            f"loss {row.train_loss:.3f}, test accuracy {100 * row.test_accuracy:.2f}%, "
-            f"{row.seconds:,.0f} s"
-        )
+        tested = metric_text(metric, row.test_metric)
+        note = f"loss {row.train_loss:.3f}, test {tested}, {row.seconds:,.0f} s"
         self.bars.update(self._epochs, completed=row.epoch, note=note)
         if not self._console.is_terminal and row.seconds / row.epoch >= self.slow:
             self.log(f"epoch {row.epoch}/{self._of}: {note}")
@@ -91,9 +90,10 @@ class StudyProgress(TrainProgress):
         left = f"{datetime.timedelta(seconds=round(seconds))} left"
         self.bars.update(self._trials, completed=self._done, note=left)
         if not self._console.is_terminal:
+            metric = metric_text(result.metric, result.test_metric)
             self.log(
-                f"[{self._done}/{self._total}] {self._name(result)}: "
-                f"{100 * result.test_accuracy:.1f}% in {result.seconds:.1f} s, {left}"
+                f"[{self._done}/{self._total}] {self._name(result)}: {metric} in "
+                f"{result.seconds:.1f} s, {left}"
             )
 
     def fail(self, trial: Trial, reason: str) -> None:
@@ -103,8 +103,13 @@ class StudyProgress(TrainProgress):
         self.log(f"failed: {self._name(trial)}: {reason}")
 
     def _name(self, trial: Trial | Result) -> str:
-        title = visible(self._recipe.arms[trial.arm].title)
-        return f"{title}, {condition_name(trial.corrupted)}, seed {trial.seed}"
+        recipe = self._recipe
+        parts = [visible(recipe.arms[trial.arm].title)]
+        if len(recipe.corrupted_labels) > 1:
+            parts.append(condition_name(trial.corrupted))
+        if recipe.splits > 1:
+            parts.append(f"split {trial.split}")
+        return ", ".join([*parts, f"seed {trial.seed}"])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from vicinal.files import write_whole
 from vicinal.studies import Study, condition_name
 from vicinal.studies.summary import summary_text
 from vicinal.training.recipe import resolved_text
-from vicinal.training.trial_result import Trial, read_metrics
+from vicinal.training.trial_result import read_metrics
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
 
@@ -43,16 +43,16 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
 
     from vicinal.reports import study_text, svg
     from vicinal.reports.image_figures import blends_figure
-    from vicinal.reports.study_figures import accuracy_figure, curve_figure
-    from vicinal.reports.study_tables import csv_text, markdown
+    from vicinal.reports.study_figures import curve_figure, metric_figure
+    from vicinal.reports.study_tables import csv_rows, csv_text, markdown
 
     recipe, folder, results = study.recipe, study.folder, study.results()
     rates = recipe.corrupted_labels
     histories = {
         (arm, rate): [
-            read_metrics(study.trial_folder(trial))
-            for seed in range(recipe.seeds)
-            if (trial := Trial(arm, rate, seed)) in results
+            read_metrics(study.trial_folder(trial), result.metric)
+            for trial, result in results.items()
+            if trial[:2] == (arm, rate)
         ]
         for arm in recipe.arms
         for rate in rates
@@ -62,13 +62,13 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
     def curve(rate: float, field: str) -> Any:
         return curve_figure(shown, histories, rate, field)
 
-    accuracy = accuracy_figure(shown)
+    metric = metric_figure(shown)
     memorization = [curve(rate, "memorized") for rate in rates if rate]
-    fields = ("train_loss", "test_loss", "test_accuracy")
+    fields = ("train_loss", "test_loss", "test_metric")
     curves = {condition_name(rate): [curve(rate, field) for field in fields] for rate in rates}
     stored = folder / "examples.npz"
     examples = [blends_figure(stored)] if stored.exists() else []
-    figures = [accuracy, *memorization, *itertools.chain(*curves.values()), *examples]
+    figures = [metric, *memorization, *itertools.chain(*curves.values()), *examples]
     machines = [with_text(result.hardware, visible) for result in results.values()]
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("vicinal.reports"),
@@ -85,13 +85,13 @@ def write_report(study: Study, summary: Mapping[str, Any]) -> None:
         dark=svg.COLORS_DARK,
         recipe=visible(resolved_text(recipe), keep_lines=True),
         machines=[m for k, m in enumerate(machines) if m not in machines[:k]],
-        accuracy=accuracy,
+        metric=metric,
         memorization=memorization,
         curves=curves,
         examples=examples,
     )
     files["table.md"] = markdown(shown)
-    files["table.csv"] = csv_text(summary["rows"])
+    files["table.csv"] = csv_text(csv_rows(summary))
     if "published" in summary:
         files["published.csv"] = csv_text(summary["published"])
     files["summary.json"] = summary_text(summary)

@@ -18,6 +18,8 @@ from vicinal.reports.study_text import (
     answer,
     caption,
     data_notes,
+    metrics_table,
+    parts_caption,
     published_table,
     remarks,
     split_table,
@@ -25,27 +27,37 @@ from vicinal.reports.study_text import (
 )
 from vicinal.reports.terminal import plain_table
 
+_SHORT = {"verdict": "verdict", "wrong labels learned, %": "wrong\nlearned", "seconds": "s"}
 _STYLES = {"better": "bold green", "worse": "bold red"}
 
 
 def print_study(summary: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a study, and its answer below them, within 80 columns."""
     summary = with_text(summary, visible)
-    (_, arm, _, difference, verdict, *_), rows = study_table(summary)
+    head, rows = study_table(summary)
+    where = {name: k for k, name in enumerate(head)}
+    metric, difference = head[where["arm"] + 1], head[where["arm"] + 2]
     table = plain_table(padding=0, caption=Text(caption(summary)))
-    longest = max(len(text) for row in rows for text in row[:2])
-    table.add_column(arm, overflow="fold", min_width=min(longest, 16))
-    for name in ("test accuracy, %", difference):
-        table.add_column(Text.assemble(name, "\n", ("95% interval", "dim")), no_wrap=True)
-    table.add_column(verdict, no_wrap=True)
-    table.add_column("wrong\nlearned", justify="right", no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
-    for condition, group in itertools.groupby(rows, lambda row: row[0]):
+    longest = max(len(row["condition"]) for row in summary["rows"])
+    longest = max(longest, *(len(row[where["arm"]]) for row in rows))
+    table.add_column("arm", overflow="fold", min_width=min(longest, 16))
+    shown = ["arm", metric]
+    table.add_column(Text.assemble(metric, "\n", ("95% interval", "dim")), no_wrap=True)
+    if difference.startswith("difference"):
+        shown.append(difference)
+        table.add_column(Text.assemble(difference, "\n", ("95% interval", "dim")), no_wrap=True)
+    for name, short in _SHORT.items():
+        if name in where:
+            shown.append(name)
+            table.add_column(short, justify="left" if name == "verdict" else "right", no_wrap=True)
+    several = head[0] != "arm"
+    for condition, group in itertools.groupby(rows, lambda row: row[0] if several else ""):
         table.add_section()
-        table.add_row(Text(condition, "bold"))
-        for _, *cells, verdict, memorized, _, seconds in group:
-            styled = Text(verdict, _STYLES.get(verdict, ""))
-            table.add_row(*map(Text, cells), styled, memorized, seconds)
+        if several:
+            table.add_row(Text(condition, "bold"))
+        for row in group:
+            cells = [row[where[name]] for name in shown]
+            table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
     console.print(table)
     head, rows = published_table(summary)
     if rows:
@@ -95,10 +107,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     head, rows = study_table(summary)
     parts = [
         answer(summary),
-        markdown_table(head, "-----:::", rows),
-        caption(summary),
+        markdown_table(head, _alignment(head), rows),
+        f"{caption(summary)} {parts_caption(summary)}".strip(),
         _bullets(remarks(summary)),
     ]
+    head, rows = metrics_table(summary)
+    if rows:
+        parts += ["## Other metrics", markdown_table(head, "-" * len(head), rows)]
     head, rows = published_table(summary)
     if rows:
         table = markdown_table(head, "-::--", rows)
@@ -112,19 +127,39 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _alignment(head: Sequence[str]) -> str:
+    numbers = ("wrong labels learned, %", "trials", "seconds", "best epoch")
+    return "".join(":" if name in numbers else "-" for name in head)
+
+
 def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of a summary as CSV: plain numbers, with the names of the JSON as the header.
+def csv_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a summary with a column for each number, such as ``accuracy_low``.
 
-    Lists, such as the recall of each class, are omitted. Text that a spreadsheet would take for a
-    formula gets a leading apostrophe.
+    Lists, such as the recall of each class, are omitted.
     """
-    names = [name for name, value in rows[0].items() if not isinstance(value, list)]
+    plain = []
+    for row in summary["rows"]:
+        cells = {k: v for k, v in row.items() if not isinstance(v, list | dict)}
+        for name, found in row["metrics"].items():
+            difference = found["difference"] or {}
+            for prefix, numbers in ((name, found), (f"{name}_difference", difference)):
+                for key in ("value", "low", "high", "seeds", "examples"):
+                    cells[f"{prefix}_{key}".removesuffix("_value")] = numbers.get(key)
+        plain.append(cells)
+    return plain
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV: plain numbers, with their names as the header.
+
+    Text that a spreadsheet would take for a formula gets a leading apostrophe.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(with_text(rows, _as_cell))
     return text.getvalue()

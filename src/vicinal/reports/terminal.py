@@ -104,22 +104,21 @@ def _counts(classes: list[str], splits: Mapping[str, Any]) -> Table:
 
 
 def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
-    """Print the result of a trial; warn if it is not above the most frequent class."""
-    from vicinal.training.recipe_warnings import constant_predictor
+    """Print the result of a trial; warn if a constant prediction is at least as good."""
+    from vicinal.training.metrics import METRICS, metric_text
 
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
     lines = [
-        f"test accuracy {100 * result.test_accuracy:.2f}%, loss {result.test_loss:.4f}, after "
-        f"{epochs} in {result.seconds:,.0f} s",
+        f"test {metric_text(result.metric, result.test_metric)}, loss {result.test_loss:.4f}, "
+        f"after {epochs} in {result.seconds:,.0f} s",
         f"checkpoint: {visible(checkpoint)}",
     ]
-    if facts := result.origin.get("data"):
-        constant = constant_predictor(facts)
-        if result.test_accuracy <= constant.accuracy:
-            lines.append(
-                f"warning: always predicting “{visible(constant.name)}”, the most frequent "
-                f"training class, is at least as accurate ({100 * constant.accuracy:.2f}%)"
-            )
+    sign = 1 if METRICS[result.metric].higher else -1
+    if sign * result.test_metric <= sign * result.constant_metric:
+        lines.append(
+            "warning: a constant prediction is at least as good "
+            f"({metric_text(result.metric, result.constant_metric)})"
+        )
     console.print("\n".join(lines), soft_wrap=True)
 
 

@@ -1,72 +1,274 @@
-"""Statistics over seeds: means, paired differences and verdicts."""
+"""Intervals that cover seeds and test examples, and verdicts; docs/statistics.md explains them."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
-Verdict = Literal["better", "worse", "no evidence", "withheld"]
+Array = NDArray[Any]
+Verdict = Literal["better", "worse", "the same", "no evidence", "withheld"]
+
+LEVEL, POWER = 0.95, 0.8
+"""Of intervals, and of the smallest detectable difference."""
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95% interval, which is None if there is only one value."""
+    """A mean over seeds and test examples, with its 95% interval.
+
+    All but the mean are None if there is only one seed.
+
+    Args:
+        mean: the estimate.
+        low: lower end of the interval.
+        high: upper end.
+        seeds: half the width of the interval that covers other seeds only; over several splits of
+            the data, other splits.
+        examples: half the width of the interval that covers other test examples only.
+        p: two-sided p-value of the mean being zero.
+        detectable: the smallest true value that such a study finds with a probability of 80%.
+    """
 
     mean: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    seeds: float | None = None
+    examples: float | None = None
+    p: float | None = None
+    detectable: float | None = None
 
 
-def estimate(values: Sequence[float], *, step: float) -> Estimate:
-    """Return the mean of measurements with its 95% interval, by Student's t.
+class _Components(NamedTuple):
+    """Variances of a table ``(seeds, examples)``: of seeds, of examples, and of the rest."""
 
-    The interval covers the randomness of training (weights, order, mixing), not that of the test
-    examples, which are the same for every seed.
+    seeds: float
+    examples: float
+    rest: float
 
-    Accuracies are multiples of one test example. If all seeds have the same accuracy, their
-    standard deviation is 0, which is too optimistic; so it is at least that of rounding to such
-    steps, ``step / sqrt(12)`` (Sheppard's correction, reversed).
+    def error(self, seeds: float, examples: float) -> tuple[float, float]:
+        """Return the standard error of the mean, and its degrees of freedom (Satterthwaite).
+
+        A variance of the seeds that is estimated to be negative is taken as zero, so that it does
+        not narrow what the examples allow.
+        """
+        row = examples * self.seeds + self.rest  # expected mean squares
+        column = seeds * self.examples + self.rest
+        if self.seeds <= 0:
+            return math.sqrt(max(column, 0.0) / (seeds * examples)), examples - 1
+        variance = row + column - self.rest
+        below = row**2 / (seeds - 1) + column**2 / (examples - 1)
+        below += self.rest**2 / ((seeds - 1) * (examples - 1))
+        freedom = max(variance**2 / below, seeds - 1)
+        return math.sqrt(variance / (seeds * examples)), freedom
+
+    def seed_error(self, seeds: float, examples: float) -> float:
+        """Return the standard error of the mean over other seeds, with the same examples."""
+        return math.sqrt(max(self.seeds + self.rest / examples, 0.0) / seeds)
+
+    def detectable(self, seeds: float, examples: float) -> float:
+        """Return the smallest true mean that is found with enough power."""
+        error, freedom = self.error(seeds, examples)
+        by_seed = self.seed_error(seeds, examples)
+        return max(error * _enough(freedom), by_seed * _enough(seeds - 1))
+
+
+def mean_with_interval(values: Array, *, counted: bool = False) -> Estimate:
+    """Return the mean of one arm, with an interval over seeds and test examples.
 
     Args:
-        values: one measurement for each seed.
-        step: the resolution of a measurement.
+        values: ``(seeds, examples)``, as ``vicinal.training.metrics.metric_values`` returns them.
+        counted: whether each value is 0 or 1. Two correct and two wrong examples are then added for
+            the interval, as Agresti and Coull (1998) suggest, so that it is not empty or too narrow
+            near 0 and 1.
 
     Example:
-        >>> estimate([1.0, 2.0, 3.0], step=0.0)
-        Estimate(mean=2.0, low=-0.484137711..., high=4.484137711...)
+        >>> perfect = mean_with_interval(np.ones((3, 96)), counted=True)
+        >>> perfect.mean, round(perfect.low, 3), perfect.high
+        (1.0, 0.952, 1.0)
     """
-    mean, count = float(np.mean(values)), len(values)
+    mean = float(values.mean())
+    if not counted:
+        return _two_way(values)
+    added = np.broadcast_to([1.0, 1.0, 0.0, 0.0], (len(values), 4))
+    wide = _two_way(np.concatenate([values, added], axis=1))
+    if wide.low is None or wide.high is None:
+        return Estimate(mean)
+    return wide._replace(mean=mean, low=max(wide.low, 0.0), high=min(wide.high, 1.0))
+
+
+def difference_with_interval(values: Array, baseline: Array, *, counted: bool = False) -> Estimate:
+    """Return the mean difference of two arms, paired by seed and by example.
+
+    Args:
+        values: ``(seeds, examples)`` of an arm.
+        baseline: of the baseline, for the same seeds and examples.
+        counted: whether each value is 0 or 1. The interval then extends at least ``3 / examples``
+            to each side, which is what is known if no example differs (the rule of three).
+
+    Example:
+        >>> arm = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
+        >>> found = difference_with_interval(arm, arm - [[0.5], [0.25]])
+        >>> found.mean, round(found.low, 2), round(found.high, 2)
+        (0.375, -1.21, 1.96)
+    """
+    return _two_way(values - baseline, least=3 / values.shape[1] if counted else 0.0)
+
+
+def _components(values: Array) -> _Components:
+    """Estimate the variances of a table by analysis of variance, without interaction."""
+    seeds, examples = values.shape
+    mean = values.mean()
+    by_seed, by_example = values.mean(1) - mean, values.mean(0) - mean
+    rows = examples * np.square(by_seed).sum() / (seeds - 1)
+    columns = seeds * np.square(by_example).sum() / (examples - 1)
+    left = values - mean - by_seed[:, None] - by_example
+    rest = np.square(left).sum() / ((seeds - 1) * (examples - 1))
+    return _Components((rows - rest) / examples, (columns - rest) / seeds, rest)
+
+
+def _two_way(values: Array, *, least: float = 0.0) -> Estimate:
+    """Return the mean of a table, with an interval over both of its dimensions.
+
+    Seeds and examples are crossed random effects. The half width is the larger of two: Student's t
+    with the variance of both effects and Satterthwaite's degrees of freedom, and Student's t over
+    the seeds, which is exact if the seeds decide. Simulations chose this (docs/statistics.md).
+    """
+    mean = float(values.mean())
+    seeds, examples = values.shape
+    if seeds < 2 or examples < 2:
+        return Estimate(mean)
+    found = _components(values)
+    error, freedom = found.error(seeds, examples)
+    by_seed = found.seed_error(seeds, examples)
+    by_example = math.sqrt(max(found.examples + found.rest / seeds, 0.0) / examples)
+    over_seeds = _quantile(seeds - 1) * by_seed
+    half = max(_quantile(freedom) * error, over_seeds, least)
+    return Estimate(
+        mean,
+        mean - half,
+        mean + half,
+        seeds=over_seeds,
+        examples=_quantile(examples - 1) * by_example,
+        p=max(
+            _p_value(mean, error, freedom),
+            _p_value(mean, by_seed, seeds - 1),
+            _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
+        ),
+        detectable=max(found.detectable(seeds, examples), least),
+    )
+
+
+def over_splits(means: Sequence[float], *, ratio: float) -> Estimate:
+    """Return the mean over splits of the data, whose training sets overlap.
+
+    Nadeau and Bengio, "Inference for the Generalization Error" (2003), section 3: the variance of
+    the mean of ``k`` splits is taken as ``1 / k + ratio`` times that of one.
+
+    Args:
+        means: of each split, over its seeds and test examples.
+        ratio: test examples per training example.
+
+    Example:
+        >>> found = over_splits([0.1, 0.2, 0.3], ratio=0.25)
+        >>> round(found.mean, 3), round(found.high - found.mean, 3)
+        (0.2, 0.329)
+    """
+    mean, count = float(np.mean(means)), len(means)
     if count < 2:
-        return Estimate(mean, None, None)
-    spread = max(float(np.std(values, ddof=1)), step / math.sqrt(12))
-    half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    return Estimate(mean, mean - half, mean + half)
+        return Estimate(mean)
+    error = math.sqrt((1 / count + ratio) * float(np.var(means, ddof=1)))
+    half = _quantile(count - 1) * error
+    return Estimate(
+        mean,
+        mean - half,
+        mean + half,
+        seeds=half,
+        p=_p_value(mean, error, count - 1),
+        detectable=_enough(count - 1) * error,
+    )
 
 
-def paired_difference(
-    values: Sequence[float], baseline: Sequence[float], *, step: float
-) -> Estimate:
-    """Return the mean paired difference to a baseline, with its 95% interval.
-
-    Args:
-        values: one measurement for each seed.
-        baseline: the measurements of the baseline with the same seeds, in the same order.
-        step: as for ``estimate``; a difference of two rounded values has twice the variance.
-    """
-    differences = np.subtract(values, baseline).tolist()
-    return estimate(differences, step=step * math.sqrt(2))
+def _quantile(freedom: float) -> float:
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
-def verdict(difference: Estimate) -> Verdict:
-    """Return the verdict on a difference, whose interval has to exclude zero.
+def _enough(freedom: float) -> float:
+    """Return how many standard errors a true value needs to be found with enough power."""
+    return _quantile(freedom) + float(stdtrit(freedom, POWER))
+
+
+def _p_value(mean: float, error: float, freedom: float) -> float:
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(freedom, -abs(mean) / error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values of several comparisons (Holm, 1979).
 
     Example:
-        >>> verdict(Estimate(2.0, 0.5, 3.5)), verdict(Estimate(2.0, None, None))
-        ('better', 'no evidence')
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
     """
-    if difference.low is not None and difference.low > 0:
-        return "better"
-    if difference.high is not None and difference.high < 0:
-        return "worse"
+    order = np.argsort(p_values)
+    scaled = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return [float(value) for value in adjusted]
+
+
+def verdict(
+    difference: Estimate, *, p: float | None, margin: float | None, higher: bool
+) -> Verdict:
+    """Return the verdict on a difference from the baseline.
+
+    Args:
+        difference: with its interval.
+        p: adjusted for all comparisons of the study; None if there is no interval.
+        margin: differences below it do not matter in practice; None if that is unknown.
+        higher: whether a higher metric is better.
+
+    Example:
+        >>> verdict(Estimate(2.0, 0.5, 3.5), p=0.02, margin=None, higher=True)
+        'better'
+        >>> verdict(Estimate(0.1, -0.2, 0.4), p=0.6, margin=0.5, higher=True)
+        'the same'
+    """
+    if p is None or difference.low is None or difference.high is None:
+        return "no evidence"
+    if margin is not None and -margin < difference.low and difference.high < margin:
+        return "the same"
+    if p < 1 - LEVEL:
+        return "better" if (difference.mean > 0) == higher else "worse"
     return "no evidence"
+
+
+def to_halve(values: Array) -> tuple[int | None, int | None]:
+    """Return how many seeds, or how many test examples, halve the smallest detectable difference.
+
+    Args:
+        values: differences ``(seeds, examples)``, with two or more of each.
+
+    Returns:
+        Seeds and examples; None where even 64 times as many do not suffice.
+
+    Example:
+        >>> seeds, examples = np.array([[1.0], [0.9], [1.1]]), np.zeros((1, 500))
+        >>> to_halve(seeds + examples)
+        (6, None)
+    """
+    seeds, examples = values.shape
+    found = _components(values)
+    found = _Components(*(max(one, 0.0) for one in found))
+    goal = found.detectable(seeds, examples) / 2
+
+    def fewest(start: int, detectable: Callable[[int], float]) -> int | None:
+        counts = dict.fromkeys(math.ceil(start * 2 ** (k / 16)) for k in range(16 * 6 + 1))
+        return next((count for count in counts if detectable(count) <= goal), None)
+
+    return (
+        fewest(seeds, lambda count: found.detectable(count, examples)),
+        fewest(examples, lambda count: found.detectable(seeds, count)),
+    )

@@ -1,6 +1,6 @@
 """A study: its folder, and its unfinished trials."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import (
     FAILURE,
     EpochRow,
+    Outputs,
     Result,
     Trial,
     read_failure,
+    read_outputs,
     read_result,
     settings_of,
     trials_of,
@@ -55,10 +57,16 @@ class Study:
         read = {t: read_result(self.trial_folder(t), t, self.recipe) for t in self.trials}
         results = {trial: result for trial, result in read.items() if result is not None}
         for trial, result in results.items():
-            first, reference = next(iter(results.items()))
+            first, reference = next(one for one in results.items() if one[0].split == trial.split)
             changed = origin_differences(reference.origin, result.origin)
             if not changed and reference.test_examples != result.test_examples:
                 changed = f"{reference.test_examples} and {result.test_examples} test examples"
+            if not changed:  # the data differ between splits
+                rest, other = (
+                    {k: v for k, v in one.origin.items() if k != "data"}
+                    for one in (next(iter(results.values())), result)
+                )
+                changed = origin_differences(rest, other)
             if changed:
                 raise UserError(
                     f"{self.folder}: {trial.folder} and {first.folder} were trained with different "
@@ -66,6 +74,10 @@ class Study:
                     "Delete the folders in trials/ that do not belong to the study."
                 )
         return results
+
+    def outputs(self, trial: Trial, results: Mapping[Trial, Result]) -> Outputs:
+        """Read the outputs of a finished trial for the test split; see ``read_outputs``."""
+        return read_outputs(self.trial_folder(trial), results[trial])
 
     def failures(self) -> dict[Trial, str]:
         """Return why trials failed with the settings of the recipe."""
@@ -92,8 +104,8 @@ class StudyCallbacks(Protocol):
     def log(self, sentence: str) -> None:
         """There is something to report to the user."""
 
-    def epoch(self, row: EpochRow) -> None:
-        """An epoch of the current trial has ended."""
+    def epoch(self, row: EpochRow, metric: str) -> None:
+        """An epoch of the current trial has ended; ``metric`` is the one that decides."""
 
     def finish(self, result: Result) -> None:
         """The current trial is finished, and its result is written."""
@@ -159,7 +171,7 @@ def _finished_trials(folder: Path) -> list[Trial]:
     for path in sorted(folder.glob("trials/*/result.json")):
         with suppress(OSError, pydantic.ValidationError):
             result = Result.model_validate_json(path.read_bytes())
-            found.append(Trial(result.arm, result.corrupted, result.seed))
+            found.append(result.trial)
     return found
 
 
@@ -171,6 +183,8 @@ def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
         return [f"arms.{trial.arm} was removed"]
     if trial.corrupted not in new.corrupted_labels:
         return [f"{trial.corrupted} was removed from corrupted_labels"]
+    if trial.split >= new.splits:
+        return [f"split {trial.split} was removed"]
     own = f"{trial.arm}."
     return [
         f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.")
@@ -214,19 +228,24 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
     data = load_data(recipe, callbacks.skipped)
     for sentence in data_warnings(recipe, data, recipe.arms):
         callbacks.log(sentence)
-    expected = next((result.origin for result in finished.values()), None)
-    if expected is not None:
-        recorded = {"data": expected["data"]} if expected else {}
-        check_origin(recorded, {"data": data_facts(data)}, study.folder)
+    origins = {trial.split: result.origin for trial, result in finished.items()}
+    if 0 in origins:
+        check_origin(
+            {"data": origins[0]["data"]}, {"data": data_facts(data, recipe.task)}, study.folder
+        )
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
     write_examples(examples, recipe, data)
+    loaded = 0
     for trial in unfinished:
+        if trial.split != loaded:
+            data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
         callbacks.start(trial)
         folder = study.trial_folder(trial)
         (folder / FAILURE).unlink(missing_ok=True)
         for_trial = Callbacks(callbacks.epoch, callbacks.log)
+        expected = origins.get(trial.split)
         try:
             result = run_trial(recipe, trial, data, folder, callbacks=for_trial, expected=expected)
         except TrialError as error:
@@ -234,7 +253,7 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
             (folder / STATE).unlink(missing_ok=True)
             callbacks.fail(trial, str(error))
             continue
-        expected = result.origin
+        origins[trial.split] = result.origin
         callbacks.finish(result)
     return bool(unfinished)
 

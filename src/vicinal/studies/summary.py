@@ -1,51 +1,80 @@
 """The summary of a study: one row for each arm under each condition."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vicinal.errors import UserError
-from vicinal.studies.statistics import Estimate, estimate, paired_difference, verdict
-from vicinal.training.recipe_warnings import (
-    Constant,
-    VerdictProblem,
-    constant_predictor,
-    verdict_problems,
+from vicinal.studies.statistics import (
+    Estimate,
+    difference_with_interval,
+    holm,
+    mean_with_interval,
+    over_splits,
+    to_halve,
+    verdict,
 )
+from vicinal.training.metrics import (
+    DEFAULT_METRICS,
+    METRICS,
+    constant_value,
+    deciding_metric,
+    metric_values,
+)
+from vicinal.training.recipe_warnings import VerdictProblem, verdict_problems
 from vicinal.training.settings import Recipe
-from vicinal.training.trial_result import Result, Trial, condition_name
+from vicinal.training.trial_result import Outputs, Result, Trial, condition_name
+
+Cell = tuple[str, float]
+"""An arm, and a fraction of corrupted labels."""
+
+Values = list[dict[Cell, dict[int, NDArray[Any]]]]
+"""One value per test example: a dictionary for each split, by cell and then by seed."""
+
+EQUIVALENCE = 0.5
+"""Default of ``equivalence`` for metrics in percent, in points."""
 
 
 def summarize(
-    recipe: Recipe, results: Mapping[Trial, Result], failures: Mapping[Trial, str] | None = None
+    recipe: Recipe,
+    results: Mapping[Trial, Result],
+    outputs: Callable[[Trial], Outputs],
+    failures: Mapping[Trial, str] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a study as plain values for JSON.
 
-    Accuracies, differences, recalls and ``memorized`` are in percent. A repeated run on the same
-    machine changes only ``seconds``, the median duration of a trial.
+    Metrics that are fractions, recalls and ``memorized`` are in percent, and their differences in
+    points. A repeated run on the same machine changes only ``seconds``, the median duration of a
+    trial, and ``peak_memory``.
 
-    A row covers the ``n`` seeds that finished; its difference covers those that also finished in
-    the baseline, and ``failed`` lists the others. ``withheld`` is the reason for the verdict
-    ``"withheld"``: a trial failed, the arm or the baseline is not above the constant predictor, or
-    there are ``verdict_problems``. ``recall`` is the accuracy on each class.
+    A row covers the ``n`` trials that finished; its differences cover the seeds that also finished
+    in the baseline, and ``failed`` lists the others. ``metrics`` has an interval for each metric,
+    and one for the difference from the baseline. ``p`` is the p-value of the difference in the
+    metric that decides, adjusted for all rows of the study (Holm). ``withheld`` is the reason for
+    the verdict ``"withheld"``. ``detectable`` is the smallest difference that such a study would
+    find with a probability of 80%, and ``to_halve`` the numbers of seeds and of test examples that
+    would halve it. ``best`` is the metric after the best epoch on the validation split, if there is
+    one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``.
 
-    ``data`` and ``constant``, the predictor of the most frequent training class, are present if
-    the results have recorded their data.
+    ``constant`` has the metrics of the predictor that ignores its inputs.
 
     ``published`` is present if the recipe has published rows: each with the accuracy that was
-    measured with true labels and the same number of epochs, its interval and its number of seeds,
+    measured with true labels and the same number of epochs, its interval and its number of trials,
     or None. Arms without a published row for their number of epochs come first, with None as the
     published accuracy.
 
     Args:
         recipe: of the study.
         results: of the finished trials.
+        outputs: returns the outputs of a finished trial.
         failures: why others failed.
 
     Raises:
-        UserError: if no trial finished.
+        UserError: if no trial finished, or trials were tested on different examples.
     """
     failures = failures or {}
     if not results:
@@ -53,30 +82,61 @@ def summarize(
             "every trial failed, so there is nothing to report. The reason of the first: "
             f"{next(iter(failures.values()), 'no trial was run')}"
         )
-    facts = next(iter(results.values())).origin.get("data", {})
-    found = verdict_problems(recipe, facts)
-    constant = constant_predictor(facts) if facts else None
+    facts = next(iter(results.values())).origin["data"]
+    task, train = facts["task"], facts["train"]
+    deciding = deciding_metric(recipe.metrics, task)
+    names = list(dict.fromkeys((deciding, *(recipe.metrics or DEFAULT_METRICS[task]))))
+    ratio = facts["test"]["examples"] / train["examples"]
+    read = {trial: outputs(trial) for trial in results}
+    values = {name: _values(recipe, read, name, task) for name in names}
+    targets = _targets(recipe, read)
+    by_class = _by_class(values["accuracy"], targets, facts) if "accuracy" in values else []
     rows = []
     for corrupted in recipe.corrupted_labels:
-        trials = {
-            arm: [Trial(arm, corrupted, seed) for seed in range(recipe.seeds)]
-            for arm in recipe.arms
-        }
-        measured = {arm: [results[t] for t in of if t in results] for arm, of in trials.items()}
-        for arm, own in trials.items():
-            failed = [{"seed": t.seed, "reason": failures[t]} for t in own if t in failures]
-            row = _row(recipe, arm, corrupted, measured) | {"failed": failed}
-            rows.append(row | {"recall": _recall(measured[arm])})
-        _withhold(recipe, rows[-len(recipe.arms) :], found, constant)
-    summary: dict[str, Any] = {"study": recipe.name, "rows": rows}
-    if recipe.published:
+        for arm in recipe.arms:
+            cell, base = (arm, corrupted), (recipe.baseline, corrupted)
+            row = _row(cell, results, failures)
+            row["metrics"] = {
+                name: _metric(values[name], cell, base, name, ratio) for name in names
+            }
+            row["to_halve"] = _to_halve(values[deciding], cell, base)
+            row["best"] = _best(cell, read, deciding, task)
+            row["recall"] = [
+                _metric(one, cell, base, "accuracy", ratio) if one else None for one in by_class
+            ]
+            rows.append(row)
+    constant = {
+        name: _scaled(name, constant_value(name, facts["predictor"], targets[0], task))
+        for name in names
+    }
+    found = verdict_problems(recipe, facts)
+    _judge(rows, deciding, _margin(recipe, deciding))
+    baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
+    for row in rows:
+        both = (row, baselines[row["condition"]])
+        reasons = _reasons_to_withhold(recipe, both, found, constant[deciding], deciding)
+        if row["arm"] != recipe.baseline and reasons:
+            row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
+    summary: dict[str, Any] = {
+        "study": recipe.name,
+        "task": task,
+        "metric": deciding,
+        "metrics": {
+            name: {key: getattr(METRICS[name], key) for key in ("title", "percent", "higher")}
+            for name in names
+        },
+        "equivalence": _margin(recipe, deciding),
+        "rows": rows,
+    }
+    if recipe.published and "accuracy" in names:
         with_true_labels = [row for row in rows if row["condition"] == condition_name(0)]
         summary["published"] = _published(recipe, with_true_labels)
-    if constant is not None:
-        accuracy = round(100 * constant.accuracy, 4)
-        summary["data"] = {k: v for k, v in facts.items() if k != "preparation"}
-        summary["constant"] = {"class": constant.name, "accuracy": accuracy}
+    if task == "classification":
+        most = int(np.argmax(facts["predictor"]["mean"]))
+        summary["constant_class"] = facts["classes"][most]
     return summary | {
+        "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
+        "constant": constant,
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
@@ -88,73 +148,207 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return json.dumps(summary, indent=2, allow_nan=False) + "\n"
 
 
+def _scaled(name: str, value: float | None) -> float | None:
+    """Return a value of a metric in the units of the tables, rounded; None if it is undefined."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(100 * value, 4) if METRICS[name].percent else float(f"{value:.6g}")
+
+
+def _margin(recipe: Recipe, deciding: str) -> float | None:
+    if recipe.equivalence is not None:
+        return recipe.equivalence
+    return EQUIVALENCE if METRICS[deciding].percent else None
+
+
+def _targets(recipe: Recipe, read: Mapping[Trial, Outputs]) -> list[NDArray[Any]]:
+    """Return the targets of the test split, for each split of the data.
+
+    Raises:
+        UserError: if those of two trials differ, since their examples could not be paired.
+    """
+    targets = []
+    for split in range(recipe.splits):
+        own = [(trial, one.targets) for trial, one in read.items() if trial.split == split]
+        for trial, one in own:
+            if not np.array_equal(one, own[0][1]):
+                raise UserError(
+                    f"{trial.folder} was tested on other examples than {own[0][0].folder}, so they "
+                    "cannot be compared. Delete the folder of one of them in trials/."
+                )
+        targets.append(own[0][1] if own else np.array([]))
+    return targets
+
+
+def _values(recipe: Recipe, read: Mapping[Trial, Outputs], name: str, task: str) -> Values:
+    values: Values = [{} for _ in range(recipe.splits)]
+    for (arm, corrupted, seed, split), one in read.items():
+        seeds = values[split].setdefault((arm, corrupted), {})
+        seeds[seed] = metric_values(name, one.last, one.targets, task)
+    return values
+
+
 def _row(
-    recipe: Recipe, arm: str, corrupted: float, measured: Mapping[str, Sequence[Result]]
+    cell: Cell, results: Mapping[Trial, Result], failures: Mapping[Trial, str]
 ) -> dict[str, Any]:
-    own, base = measured[arm], measured[recipe.baseline]
-    both = sorted({result.seed for result in own} & {result.seed for result in base})
-    step = 100 / own[0].test_examples if own else 0.0
-    accuracy = difference = None
-    if own:
-        accuracy = _within_bounds(estimate([100 * r.test_accuracy for r in own], step=step))
-    if arm != recipe.baseline and both:
-        pairs = [[100 * r.test_accuracy for r in one if r.seed in both] for one in (own, base)]
-        difference = paired_difference(*pairs, step=step)
-    memorized = [100 * r.memorized for r in own if r.memorized is not None]
+    own = [one for trial, one in results.items() if trial[:2] == cell]
+    failed = {trial: reason for trial, reason in failures.items() if trial[:2] == cell}
+    memorized = [100 * one.memorized for one in own if one.memorized is not None]
     return {
-        "arm": arm,
-        "condition": condition_name(corrupted),
+        "arm": cell[0],
+        "condition": condition_name(cell[1]),
         "n": len(own),
-        **_rounded(accuracy, ("accuracy", "low", "high")),
-        **_rounded(difference, ("difference", "difference_low", "difference_high")),
-        "verdict": verdict(difference) if difference else None,
+        "verdict": None,
         "withheld": None,
+        "p": None,
         "memorized": round(float(np.mean(memorized)), 4) if memorized else None,
-        "seconds": float(np.median([r.seconds for r in own])) if own else None,
+        "seconds": float(np.median([one.seconds for one in own])) if own else None,
+        "peak_memory": max((one.peak_memory for one in own), default=None),
+        "failed": [
+            {"seed": trial.seed, "split": trial.split, "reason": reason}
+            for trial, reason in failed.items()
+        ],
     }
 
 
-def _recall(results: Sequence[Result]) -> list[float | None]:
-    """Return the accuracy on each class, in percent; None for classes without test examples."""
-    if not results or not results[0].tested:
-        return []
-    correct = np.mean([result.correct for result in results], axis=0)
-    return [
-        round(100 * float(one / count), 4) if count else None
-        for one, count in zip(correct, results[0].tested, strict=True)
+def _pairs(values: Values, cell: Cell, base: Cell) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the values of an arm and of the baseline for their common seeds, for each split.
+
+    Each is ``(seeds, examples)``. Empty for the baseline itself.
+    """
+    pairs = []
+    for split in values if cell != base else ():
+        own, other = split.get(cell, {}), split.get(base, {})
+        if both := sorted(own.keys() & other.keys()):
+            pairs.append((np.stack([own[k] for k in both]), np.stack([other[k] for k in both])))
+    return pairs
+
+
+def _metric(values: Values, cell: Cell, base: Cell, name: str, ratio: float) -> dict[str, Any]:
+    """Return a metric of one arm and its difference from the baseline, with intervals."""
+    tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
+    pairs = _pairs(values, cell, base)
+    metric = METRICS[name]
+    mean, difference = Estimate(math.nan), None
+    if not tables:
+        pass
+    elif len(values) > 1:
+        mean = over_splits([float(table.mean()) for table in tables], ratio=ratio)
+        if pairs:
+            means = [float((own - other).mean()) for own, other in pairs]
+            difference = over_splits(means, ratio=ratio)
+    else:
+        mean = mean_with_interval(tables[0], counted=metric.counted)
+        if pairs:
+            difference = difference_with_interval(*pairs[0], counted=metric.counted)
+    if mean.low is not None and mean.high is not None:
+        mean = mean._replace(low=max(mean.low, metric.lowest), high=min(mean.high, metric.highest))
+    return _as_json(mean, name) | {
+        "difference": None
+        if difference is None
+        else _as_json(difference, name)
+        | {
+            "p": difference.p if math.isfinite(difference.mean) else None,
+            "detectable": _scaled(name, difference.detectable),
+        }
+    }
+
+
+def _as_json(found: Estimate, name: str) -> dict[str, Any]:
+    names = {
+        "mean": "value",
+        "low": "low",
+        "high": "high",
+        "seeds": "seeds",
+        "examples": "examples",
+    }
+    return {shown: _scaled(name, getattr(found, field)) for field, shown in names.items()}
+
+
+def _to_halve(values: Values, cell: Cell, base: Cell) -> dict[str, int | None] | None:
+    pairs = _pairs(values, cell, base)
+    if len(values) > 1 or not pairs or min(pairs[0][0].shape) < 2:
+        return None
+    difference = pairs[0][0] - pairs[0][1]
+    if not np.isfinite(difference).all():
+        return None
+    return dict(zip(("seeds", "examples"), to_halve(difference), strict=True))
+
+
+def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> float | None:
+    best = [
+        metric_values(name, one.best, one.targets, task).mean()
+        for trial, one in read.items()
+        if trial[:2] == cell and one.best is not None
     ]
+    return _scaled(name, float(np.mean(best))) if best else None
 
 
-def _withhold(
+def _by_class(
+    values: Values, targets: Sequence[NDArray[Any]], facts: Mapping[str, Any]
+) -> list[Values | None]:
+    """Return the values of the examples of each class; None for classes without test examples."""
+    found: list[Values | None] = []
+    for k in range(len(facts["classes"])):
+        rows = [true == k for true in targets]
+        found.append(
+            [
+                {cell: {s: v[chosen] for s, v in seeds.items()} for cell, seeds in split.items()}
+                for split, chosen in zip(values, rows, strict=True)
+            ]
+            if all(chosen.any() for chosen in rows)
+            else None
+        )
+    return found
+
+
+def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:
+    """Add the adjusted p-values and the verdicts."""
+    found = [(row, row["metrics"][deciding]["difference"]) for row in rows]
+    judged = [row for row, one in found if one is not None and one["p"] is not None]
+    differences = [row["metrics"][deciding]["difference"] for row in judged]
+    adjusted = holm([one["p"] for one in differences])
+    for row, one, p in zip(judged, differences, adjusted, strict=True):
+        row["p"] = p
+        row["verdict"] = verdict(
+            Estimate(one["value"], one["low"], one["high"]),
+            p=p,
+            margin=margin,
+            higher=METRICS[deciding].higher,
+        )
+
+
+def _reasons_to_withhold(
     recipe: Recipe,
-    rows: Sequence[dict[str, Any]],
+    rows: tuple[Mapping[str, Any], Mapping[str, Any]],
     found: Sequence[VerdictProblem],
-    constant: Constant | None,
-) -> None:
-    """Withhold the verdicts that the results of one condition do not support."""
-    base = next(row for row in rows if row["arm"] == recipe.baseline)
-    for row in rows:
-        if row is base:
-            continue
-        reasons = [
-            problem.text for problem in found if problem.arm in (None, row["arm"], base["arm"])
-        ]
-        for one in (row, base):
-            if one["failed"]:
-                whose = "" if one is row else f" of {recipe.arms[one['arm']].title}"
-                reasons.append(f"{len(one['failed'])} of {recipe.seeds} seeds{whose} failed")
-        below = [
-            recipe.arms[one["arm"]].title
-            for one in (row, base)
-            if constant and one["n"] and one["accuracy"] <= round(100 * constant.accuracy, 4)
-        ]
-        if constant and below:
-            reasons.append(
-                f"{' and '.join(below)} {'are' if below[1:] else 'is'} not above always predicting "
-                f"“{constant.name}”, whose accuracy is {100 * constant.accuracy:.1f}%"
-            )
-        if reasons:
-            row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
+    constant: float | None,
+    deciding: str,
+) -> list[str]:
+    """Return why the results do not support a verdict on the first of two rows."""
+    arms, metric = [row["arm"] for row in rows], METRICS[deciding]
+    reasons = [problem.text for problem in found if problem.arm in (None, *arms)]
+    trials = recipe.seeds * recipe.splits
+    for k, row in enumerate(rows):
+        if row["failed"]:
+            whose = f" of {recipe.arms[row['arm']].title}" * k
+            reasons.append(f"{len(row['failed'])} of {trials} trials{whose} failed")
+    if trials == 1:
+        reasons.append("one seed gives no interval")
+    values = {row["arm"]: row["metrics"][deciding]["value"] for row in rows if row["n"]}
+    if constant is None or None in values.values():
+        reasons.append(f"{metric.title} is undefined for these test examples")
+        return reasons
+    sign = 1 if metric.higher else -1
+    below = [
+        recipe.arms[arm].title for arm, value in values.items() if sign * value <= sign * constant
+    ]
+    if below:
+        reasons.append(
+            f"{' and '.join(below)} {'are' if below[1:] else 'is'} not better than a constant "
+            f"prediction, whose {metric.title} is {constant:.4g}{'%' * metric.percent}"
+        )
+    return reasons
 
 
 def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -172,6 +366,7 @@ def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
     found = []
     for arm, count, accuracy, source in listed:
         ours = measured.get(arm, {}) if count == epochs[arm] else {}
+        accuracy_of = ours["metrics"]["accuracy"] if ours else {}
         found.append(
             {
                 "arm": arm,
@@ -179,28 +374,13 @@ def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
                 "epochs": count,
                 "accuracy": accuracy,
                 "source": source,
-                "measured": ours.get("accuracy"),
-                "low": ours.get("low"),
-                "high": ours.get("high"),
+                "measured": accuracy_of.get("value"),
+                "low": accuracy_of.get("low"),
+                "high": accuracy_of.get("high"),
                 "n": ours.get("n"),
             }
         )
     return found
-
-
-def _within_bounds(percent: Estimate) -> Estimate:
-    """Clip an interval to 0 and 100%, since Student's t ignores the bounds of an accuracy."""
-    if percent.low is None or percent.high is None:
-        return percent
-    return Estimate(percent.mean, max(percent.low, 0.0), min(percent.high, 100.0))
-
-
-def _rounded(value: Estimate | None, names: tuple[str, str, str]) -> dict[str, float | None]:
-    numbers = value or (None, None, None)
-    return {
-        name: None if number is None else round(number, 4)
-        for name, number in zip(names, numbers, strict=True)
-    }
 
 
 def _merged(several: Sequence[Mapping[str, str]]) -> dict[str, str]:

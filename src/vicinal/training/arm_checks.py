@@ -25,6 +25,7 @@ from vicinal.models.hugging_face import EMBEDDING
 from vicinal.training.arms import MixingArm, policy_of
 from vicinal.training.loop import image_size_of
 from vicinal.training.settings import Recipe
+from vicinal.training.task import Task, task_of
 from vicinal.training.trial_setup import tested_shape
 
 _ROWS = 4
@@ -46,16 +47,16 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
         UserError: with a line for each arm that does not fit.
     """
     mixing = {k: arm for k in arms if isinstance(arm := recipe.arms[k], MixingArm)}
-    name, shape, classes = recipe.model.name, _shape(recipe, data), len(data.classes)
+    name, shape, task = recipe.model.name, _shape(recipe, data), task_of(data, recipe.task)
     tokens = data.train.inputs.dtype == torch.int64
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        y = data.train.targets[:_ROWS]
+        y = task.learned(data.train.targets[:_ROWS])
         x = torch.zeros(len(y), *shape, dtype=torch.int64) if tokens else torch.rand(len(y), *shape)
         network = None
         if any(tokens or arm.at != ("input",) for arm in mixing.values()):
-            network = build(name, shape=shape, classes=classes, initial_weights=False).eval()
-        found = {name: _problem(arm, x, y, classes, network) for name, arm in mixing.items()}
+            network = build(name, shape=shape, classes=task.outputs, initial_weights=False).eval()
+        found = {name: _problem(arm, x, y, task, network) for name, arm in mixing.items()}
     if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
         raise UserError("\n".join(lines))
 
@@ -67,7 +68,7 @@ def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:
     return shape if known is None else (max(len(known.mean), shape[0]), *shape[1:])
 
 
-def _problem(arm: MixingArm, x: Tensor, y: Tensor, classes: int, network: nn.Module | None) -> str:
+def _problem(arm: MixingArm, x: Tensor, y: Tensor, task: Task, network: nn.Module | None) -> str:
     """Return the first problem of an arm, or ``""``."""
     try:
         policies = list(_parts(policy_of(arm)))
@@ -80,7 +81,7 @@ def _problem(arm: MixingArm, x: Tensor, y: Tensor, classes: int, network: nn.Mod
             f"the vectors of the tokens: at = {json.dumps(layers)}"
         )
     for policy in policies:
-        if problem := _misfit(policy, y) or _failure(policy, x, y, classes):
+        if problem := _misfit(policy, task.name) or _failure(policy, x, y, task.outputs):
             return f": {problem}"
     if network is None or arm.at == ("input",):
         return ""
@@ -103,16 +104,16 @@ def _parts(policy: Any) -> Iterator[Any]:
     yield policy
 
 
-def _misfit(policy: Any, y: Tensor) -> str:
-    """Return why a pairing does not fit the targets or the training loop, or ``""``."""
+def _misfit(policy: Any, task: str) -> str:
+    """Return why a pairing does not fit the task or the training loop, or ``""``."""
     pairing = getattr(policy, "pairing", None)
     name = type(pairing).__name__
-    of_classes = y.dim() == 1 and not y.dtype.is_floating_point
     if isinstance(pairing, OtherBatch):
         return f"{name} needs a second batch, and a training step has one. Choose another pairing"
-    if isinstance(pairing, SimilarTargets) and (of_classes or y.dim() > 1):
-        return f"{name} expects real-valued targets, got classes. Choose another pairing"
-    if isinstance(pairing, SameClass | DifferentClass) and not of_classes:
+    if isinstance(pairing, SimilarTargets) and task != "regression":
+        got = "classes" if task == "classification" else "labels"
+        return f"{name} expects real-valued targets, got {got}. Choose another pairing"
+    if isinstance(pairing, SameClass | DifferentClass) and task != "classification":
         return f"{name} expects one class for each example. Choose another pairing"
     return ""
 

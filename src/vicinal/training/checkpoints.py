@@ -26,11 +26,13 @@ class CheckpointInfo(pydantic.BaseModel):
         seed: of the trial.
         shape: of one example, after cropping.
         network: see ``vicinal.models.network_config``.
-        classes: their names, in the order of the logits.
+        split: of the trial.
+        task: ``"classification"``, ``"multi-label"`` or ``"regression"``.
+        classes: their names, in the order of the logits; empty for other tasks.
         preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
         origin: see ``vicinal.training.origin``.
         epoch: after which it was saved.
-        test_accuracy: after that epoch.
+        test_metric: after that epoch, the metric that decides.
         versions: of Python and packages.
     """
 
@@ -40,13 +42,15 @@ class CheckpointInfo(pydantic.BaseModel):
     arm: str
     corrupted: float
     seed: int
+    split: int
+    task: str
     shape: tuple[pydantic.PositiveInt, ...]
     network: dict[str, Any] = {}
     classes: tuple[str, ...]
     preparation: dict[str, Any]
     origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
     epoch: int
-    test_accuracy: float
+    test_metric: float
     versions: dict[str, str]
 
     @pydantic.model_validator(mode="after")
@@ -57,7 +61,7 @@ class CheckpointInfo(pydantic.BaseModel):
 
 
 class Checkpoint(pydantic.BaseModel):
-    """A trained network without its code, and what its inputs are normalized with.
+    """A trained network without its code, and what its inputs and targets are normalized with.
 
     It is validated, since a file may come from anywhere.
     """
@@ -66,6 +70,7 @@ class Checkpoint(pydantic.BaseModel):
 
     info: CheckpointInfo
     inputs: Normalize
+    targets: Normalize
     weights: dict[str, Tensor]
 
     @pydantic.model_validator(mode="after")
@@ -75,6 +80,10 @@ class Checkpoint(pydantic.BaseModel):
             shapes = (self.info.shape, (tensor.shape[:1] + self.info.shape[1:]))
             if self.network_shape not in shapes or not tensor.isfinite().all():
                 raise ValueError("mean and std do not fit the shape of an example")
+        targets = self.targets.mean, self.targets.std
+        fits = targets[0].dim() == 1 and targets[0].shape == targets[1].shape
+        if not fits or not all(bool(one.isfinite().all()) for one in targets):
+            raise ValueError("mean and std of the targets do not fit")
         return self
 
     @property

@@ -1,14 +1,16 @@
-"""Evaluation: predictions, loss and accuracy of a network. Inputs are never mixed."""
+"""Evaluation: predictions of a network, and their loss. Inputs are never mixed."""
 
 import contextlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from vicinal.training.metrics import metric_values
 from vicinal.training.settings import Training
 
 
@@ -20,10 +22,22 @@ class Score(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Logits ``(n, classes)`` and the targets ``(n,)`` of the same examples."""
+    """Outputs ``(n, k)``, such as logits, and the targets ``(n, ...)`` of the same examples."""
 
-    logits: Tensor
+    outputs: Tensor
     targets: Tensor
+
+    def metric(self, name: str, task: str) -> float:
+        """Return a metric; see ``vicinal.training.metrics``.
+
+        Example:
+            >>> Predictions(torch.zeros(2, 4), torch.tensor([0, 3])).metric(
+            ...     "accuracy", "classification"
+            ... )
+            0.5
+        """
+        outputs, targets = (one.cpu().numpy() for one in self)
+        return float(np.mean(metric_values(name, outputs, targets, task)))
 
 
 def predict(
@@ -36,14 +50,14 @@ def predict(
     """Return the predictions of a network in eval mode; its mode is restored.
 
     Args:
-        model: maps ``(batch, ...)`` to ``(batch, classes)``.
+        model: maps ``(batch, ...)`` to ``(batch, k)``.
         batches: inputs and targets, such as an epoch of a ``Loader``.
         fabric: sets the precision of the computation.
-        settings: for ``tta``, which averages the log-probabilities of an image and its horizontal
-            flip, and for ``channels_last``.
+        settings: for ``tta``, which averages the outputs of an image and its horizontal flip, and
+            for ``channels_last``. Of classes, log-probabilities are averaged.
 
     Returns:
-        Logits in the dtype of the network, and the targets.
+        Outputs in the dtype of the network, and the targets.
     """
     training = model.training
     tta, channels_last = (settings.tta, settings.channels_last) if settings else (False, False)
@@ -51,8 +65,8 @@ def predict(
 
     def forward(x: Tensor) -> Tensor:
         with fabric.autocast() if fabric else contextlib.nullcontext():
-            logits: Tensor = model(x)
-        return logits.to(dtype)
+            outputs: Tensor = model(x)
+        return outputs.to(dtype)
 
     pairs = []
     model.eval()
@@ -62,54 +76,45 @@ def predict(
                 x = inputs.to(dtype) if inputs.is_floating_point() else inputs
                 if channels_last and x.dim() == 4:
                     x = x.to(memory_format=torch.channels_last)
-                logits = forward(x)
+                outputs = forward(x)
                 if tta and x.dim() == 4:
-                    flipped = forward(x.flip(3))
-                    logits = (F.log_softmax(logits, 1) + F.log_softmax(flipped, 1)) / 2
-                pairs.append((logits, targets))
+                    both = outputs, forward(x.flip(3))
+                    if not targets.is_floating_point():
+                        both = tuple(F.log_softmax(one, 1) for one in both)  # type: ignore[assignment]
+                    outputs = (both[0] + both[1]) / 2
+                pairs.append((outputs, targets))
     finally:
         model.train(training)
     return Predictions(*(torch.cat(each) for each in zip(*pairs, strict=True)))
 
 
-def score_of(
-    predictions: Predictions, *, all_reduce_sum: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> Score:
-    """Return loss and accuracy.
-
-    Args:
-        predictions: logits and targets.
-        all_reduce_sum: sums numbers over processes, if each has some of the examples.
-
-    Example:
-        >>> score_of(Predictions(torch.zeros(2, 4), torch.tensor([0, 3])))
-        Score(loss=1.3862943611198906, accuracy=0.5)
-    """
-    logits, targets = predictions
-    if logits.device.type == "mps":  # has no float64
-        logits, targets = logits.cpu(), targets.cpu()
-    sums = torch.stack(
-        [
-            F.cross_entropy(logits.double(), targets, reduction="sum"),
-            (logits.argmax(1) == targets).double().sum(),
-            torch.tensor(len(targets), dtype=torch.float64, device=logits.device),
-        ]
-    )
-    loss, correct, count = all_reduce_sum(sums).tolist()
-    return Score(loss / count, correct / count)
+def gathered(predictions: Predictions, fabric: Fabric) -> Predictions:
+    """Return the predictions of all processes, in the order of their ranks."""
+    if fabric.world_size == 1:
+        return predictions
+    own = torch.tensor(len(predictions.targets), device=fabric.device)
+    counts: list[int] = fabric.all_gather(own).tolist()  # type: ignore[union-attr]
+    most = max(counts)
+    whole = []
+    for tensor in predictions:
+        padding = tensor.new_zeros(most - len(tensor), *tensor.shape[1:])
+        every = fabric.all_gather(torch.cat([tensor, padding]))  # all have to be equally long
+        whole.append(torch.cat([one[:k] for one, k in zip(every, counts, strict=True)]))
+    return Predictions(*whole)
 
 
-def class_counts(predictions: Predictions, classes: int) -> Tensor:
-    """Count all examples and the correctly predicted ones of each class, ``(2, classes)`` int64.
+def mean_loss(predictions: Predictions, criterion: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Return the mean loss of predictions, computed in float64.
 
     Example:
-        >>> class_counts(Predictions(torch.eye(3), torch.tensor([0, 1, 1])), 3)
-        tensor([[1, 2, 0],
-                [1, 1, 0]])
+        >>> mean_loss(Predictions(torch.zeros(2, 4), torch.tensor([0, 3])), F.cross_entropy)
+        1.3862943611198906
     """
-    logits, targets = predictions
-    correct = targets[logits.argmax(1) == targets]
-    return torch.stack([one.bincount(minlength=classes) for one in (targets, correct)])
+    outputs, targets = predictions
+    if outputs.device.type == "mps":  # has no float64
+        outputs, targets = outputs.cpu(), targets.cpu()
+    wide = targets.double() if targets.is_floating_point() else targets
+    return float(criterion(outputs.double(), wide))
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
@@ -119,4 +124,6 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scor
         >>> evaluate(nn.Identity(), [(torch.zeros(2, 4), torch.tensor([0, 3]))])
         Score(loss=1.3862943611198906, accuracy=0.5)
     """
-    return score_of(predict(model, batches))
+    predictions = predict(model, batches)
+    accuracy = predictions.metric("accuracy", "classification")
+    return Score(mean_loss(predictions, F.cross_entropy), accuracy)

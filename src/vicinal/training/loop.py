@@ -45,6 +45,7 @@ class Learner:
         policy: draws the plans, if there is mixing.
         at: layers to mix after.
         mixed_epochs: the epochs, from 0, in which batches are mixed.
+        criterion: the loss of outputs and targets.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Learner:
     policy: Policy | None
     at: Sequence[str]
     mixed_epochs: range
+    criterion: Callable[[Tensor, Tensor], Tensor]
 
     @property
     def trained(self) -> nn.Module:
@@ -95,6 +97,7 @@ def make_learner(
     policy: Policy | None = None,
     at: Sequence[str] = ("input",),
     mixed_epochs: range | None = None,
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
     optimizers: Callable[[nn.Module], list[Optimizer]] | None = None,
 ) -> Learner:
     """Move a network to its device, and add everything that trains it.
@@ -106,6 +109,8 @@ def make_learner(
         policy: draws the plans; ``None`` for no mixing.
         at: layers to mix after, one of which is drawn for each step: ``"input"`` or module names.
         mixed_epochs: the epochs, from 0, in which batches are mixed; ``None`` for all.
+        criterion: the loss, with the argument ``reduction``; by default the cross-entropy of
+            classes, with ``settings.label_smoothing``.
         optimizers: makes the optimizers, instead of ``settings.optimizer``.
 
     Raises:
@@ -148,6 +153,7 @@ def make_learner(
         policy,
         at=mixed.layers if isinstance(mixed, MixedInside) else (),
         mixed_epochs=range(settings.epochs) if mixed_epochs is None else mixed_epochs,
+        criterion=criterion or partial(F.cross_entropy, label_smoothing=settings.label_smoothing),
     )
     if learner.sharded and average is not None:
         raise UserError(
@@ -166,7 +172,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda _sentence: None,
 ) -> Iterator[TrainingProgress]:
-    """Train a network for classification, and yield after each epoch.
+    """Train a network, and yield after each epoch.
 
     The network trains while the generator is iterated, and stays in train mode. All random numbers
     come from ``generator_at(seed, step, rank)``, so training that resumes from ``start`` ends
@@ -174,7 +180,7 @@ def train(
 
     Args:
         learner: the network, new or restored.
-        loader: yields floating-point inputs and int64 targets, on the device of the learner. An
+        loader: yields inputs, and the targets of the criterion, on the device of the learner. An
             optimizer step takes ``accumulation_steps`` of its batches.
         seed: the seed of mixing and of the network's random layers.
         start: where to resume.
@@ -252,7 +258,7 @@ def _backward(
         )
     _seed_layers(generator_at(seed, number, fabric.global_rank, NETWORK).initial_seed(), x.device)
     try:
-        logits = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
+        outputs = learner.network(x) if plan is None else learner.network(x, plan, at=layer)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -260,8 +266,8 @@ def _backward(
             "training.batch_size: batch norms expect at least two examples in each forward pass, "
             "got one. Raise it, or lower training.accumulation_steps or the number of devices."
         ) from error
-    criterion = partial(F.cross_entropy, label_smoothing=settings.label_smoothing)
-    loss = criterion(logits, y) if plan is None else plan.loss(criterion, logits, y)
+    criterion = learner.criterion
+    loss = criterion(outputs, y) if plan is None else plan.loss(criterion, outputs, y)
     fabric.backward(loss * weight)
     return loss.detach()
 

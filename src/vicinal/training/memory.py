@@ -1,9 +1,14 @@
-"""Keeps freed memory in the process between training steps."""
+"""Keeps freed memory in the process between training steps, and measures the peak."""
 
 import contextlib
 import ctypes
 import platform
+import resource
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of <malloc.h>
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
@@ -37,3 +42,30 @@ def memory_kept() -> Iterator[None]:
         for option, value in _DEFAULTS.items():
             glibc.mallopt(option, value)
         glibc.malloc_trim(0)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure the peak of memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # other systems than Linux keep the peak of the process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak of memory in bytes: of a GPU, or of this process.
+
+    Example:
+        >>> reset_peak_memory(torch.device("cpu"))
+        >>> peak_memory(torch.device("cpu")) > 1_000_000
+        True
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -46,6 +46,9 @@ class _Split(_Facts):
 
 
 class _Data(_Facts):
+    task: str
+    outputs: pydantic.PositiveInt
+    predictor: dict[str, list[float]]
     classes: list[str]
     train: _Split
     test: _Split
@@ -84,7 +87,11 @@ def checked_origin(origin: dict[str, Any]) -> dict[str, Any]:
 
 
 def origin_of(
-    data: DataSet, network: "nn.Module", name: str, policies: Iterable[str] = ()
+    data: DataSet,
+    network: "nn.Module",
+    name: str,
+    policies: Iterable[str] = (),
+    task: str = "auto",
 ) -> dict[str, Any]:
     """Return the origin of a trial.
 
@@ -94,6 +101,7 @@ def origin_of(
         name: the name of the network in the recipe.
         policies: the paths of the user's policies in the recipe, ``module:name``. The source files
             of those that are imported are hashed.
+        task: the recipe's ``task``.
 
     Example:
         >>> from vicinal.data import load
@@ -104,15 +112,17 @@ def origin_of(
         ([10, 10, 10], 17539)
     """
     return {
-        "data": data_facts(data),
+        "data": data_facts(data, task),
         "network": network_facts(network, name),
         "policies": {file: sha for path in policies for file, sha in source_hashes(path).items()},
         "versions": _deciding_versions(name),
     }
 
 
-def data_facts(data: DataSet) -> dict[str, Any]:
-    """Return the counts, classes and hashes of a data set, as plain values for JSON.
+def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
+    """Return the task, counts, classes and hashes of a data set, as plain values for JSON.
+
+    ``predictor`` has the outputs of the best constant predictor, which ignores its inputs.
 
     The hash of a split covers its targets and inputs as they were read. For inputs that stay in
     files it covers at most ``SAMPLE`` evenly spaced inputs, and the ``identity`` of every example
@@ -125,10 +135,14 @@ def data_facts(data: DataSet) -> dict[str, Any]:
         (120, 0, 64)
     """
     from vicinal.data.description import is_constant
+    from vicinal.training.task import constant_outputs, task_of
 
     if data not in _KNOWN:
-        count = len(data.classes)
+        count, found = len(data.classes), task_of(data, task)
         _KNOWN[data] = {
+            "task": found.name,
+            "outputs": found.outputs,
+            "predictor": constant_outputs(found, data.train.targets),
             "classes": list(data.classes),
             **{name: _split_facts(split, count) for name, split in data.splits.items()},
             "preparation": _sha256(json.dumps(data.preparation, sort_keys=True).encode()),

@@ -23,18 +23,6 @@ class VerdictProblem(NamedTuple):
     arm: str | None = None
 
 
-class Constant(NamedTuple):
-    """The predictor that always predicts the most frequent training class.
-
-    Args:
-        name: the class.
-        accuracy: the fraction of the test examples that belong to it.
-    """
-
-    name: str
-    accuracy: float
-
-
 def code_warnings(recipe: Recipe) -> list[str]:
     """Return a warning for each field of a recipe that imports code."""
     network, source = recipe.model.name, recipe.data.source
@@ -69,7 +57,7 @@ def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[st
     """Return the notes on the data, and why there will be no verdict on some arms."""
     return note_lines(data) + [
         f"warning: {problem.text}, so no verdict will be given"
-        for problem in verdict_problems(recipe, data_facts(data))
+        for problem in verdict_problems(recipe, data_facts(data, recipe.task))
         if problem.arm in (None, *arms)
     ]
 
@@ -190,17 +178,3 @@ def _classes_have(names: Sequence[str]) -> str:
         return f"class {names[0]} has"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"classes {', '.join(names[:5])}{more} have"
-
-
-def constant_predictor(facts: Mapping[str, Any]) -> Constant:
-    """Return the most frequent training class, and the accuracy of always predicting it in testing.
-
-    Example:
-        >>> train, test = ({"examples": n, "of_each_class": [n - 5, 5]} for n in (20, 10))
-        >>> constant_predictor({"classes": ["no", "yes"], "train": train, "test": test})
-        Constant(name='no', accuracy=0.5)
-    """
-    counts = facts["train"]["of_each_class"]
-    most = counts.index(max(counts))
-    test = facts["test"]
-    return Constant(facts["classes"][most], test["of_each_class"][most] / test["examples"])

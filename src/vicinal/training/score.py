@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vicinal.data import MAX_BYTES, DataSet, Loader, Split, load, parse_spec
@@ -15,7 +16,7 @@ from vicinal.errors import UserError
 from vicinal.models import build, check_name, imported_module
 from vicinal.training.checkpoints import Checkpoint, check_weights, load_weights, read_checkpoint
 from vicinal.training.devices import make_fabric
-from vicinal.training.evaluation import Predictions, predict, score_of
+from vicinal.training.evaluation import Predictions, mean_loss, predict
 from vicinal.training.origin import data_facts, origin_differences, source_hashes
 from vicinal.training.recipe_warnings import note_lines
 from vicinal.training.trial_setup import center_crops, tested_shape
@@ -127,7 +128,7 @@ def score_saved(
             "got data that cannot be prepared in the same way. Choose other data."
         )
     if source is None and (seed, test_fraction) == own_split:
-        both = info.origin["data"], data_facts(data)
+        both = info.origin["data"], data_facts(data, info.recipe.task)
         if changed := origin_differences(*({"data": {split: one.get(split)}} for one in both)):
             raise UserError(
                 f"{named} has changed since {path} was trained ({changed}). To score it anyway, "
@@ -259,19 +260,18 @@ def scores_of(predictions: Predictions, classes: tuple[str, ...], *, confusions:
         multiclass_confusion_matrix,
     )
 
-    logits, targets = predictions.logits.double(), predictions.targets
+    logits, targets = predictions.outputs.double(), predictions.targets
     count = len(classes)
-    score = score_of(predictions)
     # torchmetrics computes this fraction in float32: 0.9307 would become 0.9307000041.
     in_top5 = (logits.topk(min(5, count)).indices == targets[:, None]).any(1)
     confused = multiclass_confusion_matrix(logits, targets, count).fill_diagonal_(0)
     worst = confused.flatten().sort(descending=True, stable=True)
     return Scores(
         examples=len(targets),
-        accuracy=score.accuracy,
+        accuracy=predictions.metric("accuracy", "classification"),
         majority=int(targets.bincount().max()) / len(targets),
         top5=float(in_top5.double().mean()) if count > 5 else None,
-        loss=score.loss,
+        loss=mean_loss(predictions, F.cross_entropy),
         calibration_error=float(
             multiclass_calibration_error(logits.softmax(1), targets, count, n_bins=BINS)
         ),

@@ -12,6 +12,7 @@ from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name, default_layers, mixing_layers
 from vicinal.training.arm_titles import titled
 from vicinal.training.arms import AnyArm, MixingArm
+from vicinal.training.metrics import check_metric
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.recipe_table import Settings, raise_all
 
@@ -29,6 +30,7 @@ def _checked(check: Callable[[str], object]) -> pydantic.AfterValidator:
 
 
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]
+MetricName = Annotated[str, _checked(check_metric)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -85,6 +87,12 @@ class Data(Settings):
         gt=0,
         lt=1,
         description="fraction held out for testing, if the data set has no test split",
+    )
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the training examples that is held out to choose the best epoch",
     )
     skip_bad: bool = Field(
         False, description="skip and report examples that cannot be read, instead of stopping"
@@ -195,6 +203,12 @@ class Training(Settings):
     head_lr_factor: Positive = Field(
         1.0, description="factor of the learning rate of the head of the network"
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description='"balanced" weights the loss of a class by one over its frequency'
+    )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description='"balanced" draws every class equally often, with replacement'
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="as in torch.nn.CrossEntropyLoss")
     max_grad_norm: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="gradients with a larger norm are clipped"
@@ -255,6 +269,20 @@ class Recipe(Settings):
     )
     seed: int = Field(
         0, ge=0, lt=1 << 32, description="seed of the test split and of corrupted labels"
+    )
+    splits: int = Field(
+        1, ge=1, le=100, description="train/test splits of the data, each with all seeds"
+    )
+    task: Literal["auto", "classification", "multi-label", "regression"] = Field(
+        "auto", description="what is predicted; by default inferred from the targets"
+    )
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False)] = Field(
+        (), description="metrics to report, of which the first one decides; default: by task"
+    )
+    equivalence: Positive | None = Field(
+        None,
+        description="arms that differ by less are the same in practice, in units of the metric "
+        "(points for percentages); default: 0.5 points",
     )
     corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
         (0.0,), description="conditions: fractions of the training labels to replace at random"

@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from vicinal.data import DataSet
+from vicinal.data import DataSet, Loader
 from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.probes import memorized_fraction
-from vicinal.training.arms import Arm, MixingArm, imported_policies, policy_of
+from vicinal.training.arms import MixingArm, imported_policies, policy_of
 from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
-from vicinal.training.evaluation import class_counts, predict, score_of
+from vicinal.training.evaluation import Predictions, gathered, mean_loss, predict
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
-from vicinal.training.memory import memory_kept
+from vicinal.training.memory import memory_kept, reset_peak_memory
+from vicinal.training.metrics import deciding_metric
 from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import Recipe, Training
 from vicinal.training.stop_signals import stop_signals
+from vicinal.training.task import LOSSES, Task, criterion_of, task_of
 from vicinal.training.trial_checkpoint import TrialCheckpointer
-from vicinal.training.trial_result import EpochRow, Result, Trial
+from vicinal.training.trial_result import EpochRow, Result, Trial, named_metrics
 from vicinal.training.trial_setup import Loaders, build_network, make_loaders
 
 
@@ -33,12 +35,12 @@ class Callbacks(NamedTuple):
     """What is called while a trial runs.
 
     Args:
-        epoch: with the metrics of each epoch.
+        epoch: with the metrics of each epoch, and the name of the metric that decides.
         log: with a sentence for the user.
         loggers: with the metrics of each epoch.
     """
 
-    epoch: Callable[[EpochRow], None] = lambda _row: None
+    epoch: Callable[[EpochRow, str], None] = lambda _row, _metric: None
     log: Callable[[str], None] = lambda _sentence: None
     loggers: Sequence[Logger] = ()
 
@@ -91,20 +93,25 @@ def run_trial(
         stop_signals() as signals,
     ):
         start = time.perf_counter()
-        loaders = make_loaders(recipe, trial, data, fabric)
-        model = build_network(recipe, trial, data, loaders)
+        reset_peak_memory(fabric.device)
+        task = task_of(data, recipe.task)
+        metric = deciding_metric(recipe.metrics, task.name)
+        loaders = make_loaders(recipe, trial, data, task, fabric)
+        model = build_network(recipe, trial, data, task, loaders)
         policies = [path for arm in recipe.arms.values() for path in imported_policies(arm)]
-        origin = origin_of(data, model, recipe.model.name, policies)
+        origin = origin_of(data, model, recipe.model.name, policies, recipe.task)
         if expected is not None:
             check_origin(expected, origin, folder.parent)
-        learner = _make_learner(model, trial.arm, recipe.arms[trial.arm], settings, fabric)
+        criterion = criterion_of(task, settings, loaders.labels.to(fabric.device))
+        learner = _make_learner(model, recipe, trial, fabric, criterion)
         checkpointer = TrialCheckpointer(
-            recipe, trial, data, loaders.normalize, folder, learner, origin
+            recipe, trial, data, task, loaders.normalize, folder, learner, origin, metric
         )
+        measure = partial(_measure, learner, loaders, task, metric, data=data, trial=trial)
         progress = checkpointer.resume()
         start -= progress.seconds
         for row in progress.rows:
-            callbacks.epoch(row)
+            callbacks.epoch(row, metric)
         for training in train(
             learner,
             loaders.train,
@@ -116,10 +123,8 @@ def run_trial(
             epoch_ended = training.step == 0
             progress.training = training
             if epoch_ended:
-                row, progress.class_counts = _measure(
-                    learner, loaders, training, data, start=start, trial=trial
-                )
-                progress.rows.append(row)
+                row, outputs = measure(training, start=start)
+                progress.add(row, outputs, metric)
             # Not all processes may have received the signal.
             received = torch.tensor(float(bool(signals)), device=fabric.device)
             stop = bool(all_reduce_sum(received, fabric=fabric) > 0)
@@ -129,69 +134,81 @@ def run_trial(
             if stop or last or due:
                 checkpointer.save(progress)
             if epoch_ended:  # after saving, since a closed terminal cannot be written to
-                callbacks.epoch(row)
+                callbacks.epoch(row, metric)
                 for logger in callbacks.loggers:
-                    metrics = {k: v for k, v in row._asdict().items() if v is not None}
-                    logger.log_metrics(metrics, row.epoch)
+                    logger.log_metrics(named_metrics(row, metric), row.epoch)
             if stop and not last:
                 name = signals[0] if signals else "a signal to another process"
                 raise UserError(
                     f"stopped by {name} in epoch {training.epoch + 1} of {settings.epochs}. The "
                     "state is saved: run the same command to resume (train: with --resume)."
                 )
+        if progress.outputs is None:  # resumed after the last epoch
+            progress.outputs = measure(progress.training, start=start)[1]
         progress.seconds = time.perf_counter() - start
         return checkpointer.finish(progress)
 
 
 def _make_learner(
-    model: nn.Module, name: str, arm: Arm, settings: Training, fabric: Fabric
+    model: nn.Module, recipe: Recipe, trial: Trial, fabric: Fabric, criterion: Callable[..., Tensor]
 ) -> Learner:
+    arm, settings = recipe.arms[trial.arm], recipe.training_of(trial.arm)
+    make = partial(make_learner, model, settings, fabric=fabric, criterion=criterion)
     if not isinstance(arm, MixingArm):
-        return make_learner(model, settings, fabric=fabric)
+        return make()
     mixed = range(arm.unmixed_epochs_at_start, settings.epochs - arm.unmixed_epochs_at_end)
     try:
-        return make_learner(
-            model, settings, fabric=fabric, policy=policy_of(arm), at=arm.at, mixed_epochs=mixed
-        )
+        return make(policy=policy_of(arm), at=arm.at, mixed_epochs=mixed)
     except UserError:
         raise
     except ValueError as error:  # a layer that an external network does not have
-        raise UserError(f"arms.{name}.at: {error}") from error
+        raise UserError(f"arms.{trial.arm}.at: {error}") from error
 
 
 def _measure(
     learner: Learner,
     loaders: Loaders,
+    task: Task,
+    metric: str,
     training: TrainingProgress,
-    data: DataSet,
     *,
+    data: DataSet,
     start: float,
     trial: Trial,
-) -> tuple[EpochRow, list[list[int]]]:
-    """Return the metrics of an epoch, and the class counts of the test."""
+) -> tuple[EpochRow, Predictions]:
+    """Return the metrics of an epoch, and the outputs for the test split."""
     fabric = learner.fabric
     if fabric.world_size > 1:  # running statistics differ: use those of the first process
         for buffer in learner.trained.buffers():
             torch.distributed.broadcast(buffer, 0)
-    predict_ = partial(predict, learner.trained, fabric=fabric, settings=learner.settings)
-    all_sum = partial(all_reduce_sum, fabric=fabric)
-    predictions = predict_(loaders.test.epoch(0))
-    score = score_of(predictions, all_reduce_sum=all_sum)
-    counts = all_sum(class_counts(predictions, len(data.classes))).tolist()
+
+    def predictions_of(loader: Loader) -> Predictions:
+        raw, targets = gathered(
+            predict(learner.trained, loader.epoch(0), fabric=fabric, settings=learner.settings),
+            fabric,
+        )
+        return Predictions(task.outputs_of(raw), targets)
+
+    def scored(found: Predictions) -> tuple[float, float]:
+        learned = Predictions(task.learned(found.outputs), task.learned(found.targets))
+        loss = mean_loss(learned, LOSSES[task.name])
+        check_finite("test", loss, training.epoch, learner)
+        return loss, found.metric(metric, task.name)
+
+    found = predictions_of(loaders.test)
+    loss, value = scored(found)
+    held_out: tuple[float | None, float | None] = (None, None)
+    if loaders.validation is not None:
+        held_out = scored(predictions_of(loaders.validation))
     memorized = None
     if trial.corrupted:
-        logits, rows = predict_(loaders.memorized.epoch(0))
+        logits, rows = predictions_of(loaders.memorized)
         rows = rows.cpu()
         memorized = memorized_fraction(
-            logits.argmax(1).cpu(),
-            given=loaders.labels[rows],
-            true=data.train.targets[rows],
-            all_reduce_sum=all_sum,
+            logits.argmax(1).cpu(), given=loaders.labels[rows], true=data.train.targets[rows]
         )
-    check_finite("test", score.loss, training.epoch, learner)
     lr = max(group["lr"] for optimizer in learner.optimizers for group in optimizer.param_groups)
     seconds = round(time.perf_counter() - start, 2)
-    row = EpochRow(
-        training.epoch, lr, training.mean, score.loss, score.accuracy, memorized, seconds
-    )
-    return row, counts
+    return EpochRow(
+        training.epoch, lr, training.mean, loss, value, *held_out, memorized, seconds
+    ), found

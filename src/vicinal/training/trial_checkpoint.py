@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vicinal.data import DataSet, Normalize
 from vicinal.errors import UserError
 from vicinal.files import STATE, WEIGHTS
@@ -23,17 +25,23 @@ from vicinal.training.checkpoints import (
     write_checkpoint,
 )
 from vicinal.training.environment import hardware, versions
+from vicinal.training.evaluation import Predictions
 from vicinal.training.loop import Learner, TrainingProgress
+from vicinal.training.memory import peak_memory
+from vicinal.training.metrics import METRICS, constant_value
 from vicinal.training.origin import check_origin
 from vicinal.training.settings import Recipe
+from vicinal.training.task import Task
 from vicinal.training.tensor_tree import read_tree, write_tree
 from vicinal.training.trial_result import (
     EpochRow,
+    Outputs,
     Result,
     Trial,
     changed_settings,
     settings_of,
     write_metrics,
+    write_outputs,
     write_result,
 )
 from vicinal.training.trial_setup import tested_shape
@@ -46,14 +54,29 @@ class TrialProgress:
     Args:
         training: how far its training has come.
         rows: the metrics of each finished epoch.
-        class_counts: test examples of each class, and the correctly predicted ones.
+        outputs: for the test split, after the last finished epoch; None right after resuming.
+        best_epoch: the epoch with the best metric on the validation split, if there is one.
+        best: the outputs for the test split after that epoch.
         seconds: duration of the trial so far.
     """
 
     training: TrainingProgress = dataclasses.field(default_factory=TrainingProgress)
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
-    class_counts: list[list[int]] = dataclasses.field(default_factory=list)
+    outputs: Predictions | None = None
+    best_epoch: int | None = None
+    best: Tensor | None = None
     seconds: float = 0.0
+
+    def add(self, row: EpochRow, outputs: Predictions, metric: str) -> None:
+        """Add a finished epoch, which may be the best one so far."""
+        self.rows.append(row)
+        self.outputs = outputs
+        if row.validation_metric is None:
+            return
+        sign = 1 if METRICS[metric].higher else -1
+        best = None if self.best_epoch is None else self.rows[self.best_epoch - 1].validation_metric
+        if best is None or sign * (row.validation_metric - best) > 0:
+            self.best_epoch, self.best = row.epoch, outputs.outputs.cpu()
 
 
 @dataclasses.dataclass
@@ -63,10 +86,12 @@ class TrialCheckpointer:
     recipe: Recipe
     trial: Trial
     data: DataSet
+    task: Task
     normalize: Normalize
     folder: Path
     learner: Learner
     origin: dict[str, Any]
+    metric: str
 
     def __post_init__(self) -> None:
         """Record the identity of the folder."""
@@ -92,7 +117,9 @@ class TrialCheckpointer:
             progress = TrialProgress(
                 restore(self.learner, state["training"], str(path)),
                 [EpochRow(*row) for row in state["rows"]],
-                state["class_counts"],
+                None,
+                state["best_epoch"],
+                state["best"],
                 float(state["seconds"]),
             )
         except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -116,7 +143,8 @@ class TrialCheckpointer:
             state = {
                 "training": training,
                 "rows": [list(row) for row in progress.rows],
-                "class_counts": progress.class_counts,
+                "best_epoch": progress.best_epoch,
+                "best": progress.best,
                 "seconds": progress.seconds,
                 "origin": self.origin,
                 "settings": settings_of(self.recipe, self.trial),
@@ -127,27 +155,36 @@ class TrialCheckpointer:
 
     def finish(self, progress: TrialProgress) -> Result:
         """Write the result, which marks the trial as finished."""
-        last = progress.rows[-1]
-        tested, correct = progress.class_counts
-        result = Result(
-            **self.trial._asdict(),
-            epochs=len(progress.rows),
-            test_examples=sum(tested),  # without skipped ones
-            test_accuracy=last.test_accuracy,
-            test_loss=last.test_loss,
-            memorized=last.memorized,
-            seconds=round(progress.seconds, 2),
-            settings=settings_of(self.recipe, self.trial),
-            origin=self.origin,
-            tested=tuple(tested),
-            correct=tuple(correct),
-            versions=versions(),
-            hardware=hardware(),
-        )
-        if self.learner.fabric.is_global_zero:
+        last, found = progress.rows[-1], progress.outputs
+        assert found is not None
+        first = self.learner.fabric.is_global_zero
+        if first:
             self._check_folder()
             if saved_epoch(self.folder) != last.epoch:
                 self._write_checkpoint(last)
+        best = None if progress.best is None else progress.best.numpy()
+        outputs = Outputs(found.outputs.cpu().numpy(), best, found.targets.cpu().numpy())
+        result = Result(
+            **self.trial._asdict(),
+            epochs=len(progress.rows),
+            metric=self.metric,
+            test_examples=len(outputs.targets),  # without skipped ones
+            test_metric=last.test_metric,
+            constant_metric=constant_value(
+                self.metric, self.origin["data"]["predictor"], outputs.targets, self.task.name
+            ),
+            test_loss=last.test_loss,
+            best_epoch=progress.best_epoch,
+            memorized=last.memorized,
+            seconds=round(progress.seconds, 2),
+            peak_memory=peak_memory(self.learner.fabric.device),
+            settings=settings_of(self.recipe, self.trial),
+            origin=self.origin,
+            outputs=write_outputs(self.folder, outputs) if first else "",
+            versions=versions(),
+            hardware=hardware(),
+        )
+        if first:
             write_result(self.folder, result, progress.rows)
             (self.folder / STATE).unlink(missing_ok=True)
         self.learner.fabric.barrier()
@@ -166,7 +203,7 @@ class TrialCheckpointer:
             )
 
     def _write_derived_files(self, progress: TrialProgress) -> None:
-        write_metrics(self.folder, progress.rows)
+        write_metrics(self.folder, progress.rows, self.metric)
         # Within an epoch the weights are not those that the last row measured, so the checkpoint
         # of an earlier epoch stays.
         if progress.rows and progress.training.step == 0:
@@ -181,12 +218,14 @@ class TrialCheckpointer:
             classes=self.data.classes,
             preparation=dict(self.data.preparation),
             origin=self.origin,
+            task=self.task.name,
             epoch=row.epoch,
-            test_accuracy=row.test_accuracy,
+            test_metric=row.test_metric,
             versions=versions(),
         )
         weights = self.learner.trained.state_dict()
-        checkpoint = Checkpoint(info=info, inputs=self.normalize, weights=weights)
+        targets = Normalize(self.task.mean, self.task.std)
+        checkpoint = Checkpoint(info=info, inputs=self.normalize, targets=targets, weights=weights)
         write_checkpoint(self.folder / WEIGHTS, checkpoint)
 
 

@@ -1,6 +1,7 @@
 """Trials and their results, as files in the folder of a study."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -9,7 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import pydantic
+from safetensors.numpy import load, save
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
@@ -19,11 +22,12 @@ from vicinal.training.settings import Recipe
 
 
 class Trial(NamedTuple):
-    """One arm under one condition with one seed."""
+    """One arm under one condition with one seed, on one split of the data."""
 
     arm: str
     corrupted: float
     seed: int
+    split: int = 0
 
     @property
     def folder(self) -> str:
@@ -34,7 +38,8 @@ class Trial(NamedTuple):
             'mixup-40-corrupted-seed2'
         """
         condition = re.sub(r"[^a-z0-9.]+", "-", condition_name(self.corrupted))
-        return f"{self.arm}-{condition}-seed{self.seed}"
+        split = f"-split{self.split}" if self.split else ""
+        return f"{self.arm}-{condition}-seed{self.seed}{split}"
 
 
 def condition_name(corrupted: float) -> str:
@@ -53,7 +58,8 @@ def condition_name(corrupted: float) -> str:
 def trials_of(recipe: Recipe) -> list[Trial]:
     """Return all trials of a study, seed by seed, so that arms can be compared early."""
     return [
-        Trial(arm, corrupted, seed)
+        Trial(arm, corrupted, seed, split)
+        for split in range(recipe.splits)
         for seed in range(recipe.seeds)
         for corrupted in recipe.corrupted_labels
         for arm in recipe.arms
@@ -68,15 +74,19 @@ class EpochRow(NamedTuple):
     """The metrics of an epoch. Losses are in nats; ``memorized`` and accuracies are fractions.
 
     ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that is
-    minimized: the loss of blended batches, if the arm mixes. ``memorized`` is None if no label is
-    wrong. ``seconds`` is the time since the trial began, including evaluation.
+    minimized: the loss of blended batches, if the arm mixes. ``test_metric`` is the metric that
+    decides, and ``metrics.csv`` names it; the loss and the metric of the validation split are None
+    if there is none. ``memorized`` is None if no label is wrong. ``seconds`` is the time since the
+    trial began, including evaluation.
     """
 
     epoch: int
     lr: float
     train_loss: float
     test_loss: float
-    test_accuracy: _Fraction
+    test_metric: float
+    validation_loss: float | None
+    validation_metric: float | None
     memorized: _Fraction | None
     seconds: float
 
@@ -85,12 +95,14 @@ _EPOCH_ROW = pydantic.TypeAdapter(EpochRow)
 
 
 class Result(pydantic.BaseModel):
-    """The result of a trial; accuracies and ``memorized`` are fractions.
+    """The result of a trial; ``memorized`` is a fraction.
 
-    ``settings`` are those that the result depends on, ``origin`` describes data, network and
-    versions (see ``vicinal.training.origin``), ``tested`` counts the test examples of each class,
-    without skipped ones, and ``correct`` the correctly predicted ones. Results of earlier versions
-    have none of these four fields.
+    ``metric`` is the one that decides. ``test_metric`` is measured after the last epoch, and
+    ``constant_metric`` is that of a constant prediction. ``best_epoch`` is the one with the best
+    metric on the validation split, if there is one. ``settings`` are those that the result depends
+    on, and ``origin`` describes data, network and versions (see ``vicinal.training.origin``).
+    ``outputs`` is the SHA-256 of ``OUTPUTS``, the file with the outputs for the test split.
+    ``peak_memory`` is in bytes: of the GPU, or of the process.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -98,28 +110,73 @@ class Result(pydantic.BaseModel):
     arm: str
     corrupted: _Fraction
     seed: int
+    split: int
     epochs: pydantic.PositiveInt
+    metric: str
     test_examples: pydantic.PositiveInt
-    test_accuracy: _Fraction
+    test_metric: _Finite
+    constant_metric: _Finite
     test_loss: _Finite
+    best_epoch: pydantic.PositiveInt | None
     memorized: _Fraction | None
     seconds: _Finite
-    settings: dict[str, Any] = {}
-    origin: dict[str, Any] = {}
-    tested: tuple[pydantic.NonNegativeInt, ...] = ()
-    correct: tuple[pydantic.NonNegativeInt, ...] = ()
+    peak_memory: pydantic.NonNegativeInt
+    settings: dict[str, Any]
+    origin: Annotated[dict[str, Any], pydantic.AfterValidator(checked_origin)]
+    outputs: str
     versions: dict[str, str]
     hardware: dict[str, str]
 
-    @pydantic.model_validator(mode="after")
-    def _check_counts(self) -> "Result":
-        if self.origin:
-            classes = len(checked_origin(self.origin)["data"]["classes"])
-            if not classes == len(self.tested) == len(self.correct):
-                raise ValueError(f"tested, correct: expected {classes} counts")
-        if any(correct > all_ for correct, all_ in zip(self.correct, self.tested, strict=False)):
-            raise ValueError("correct: expected at most the counts of tested")
-        return self
+    @property
+    def trial(self) -> Trial:
+        """The trial that it belongs to."""
+        return Trial(self.arm, self.corrupted, self.seed, self.split)
+
+
+OUTPUTS = "outputs.safetensors"
+"""File name in the folder of a trial: what the network returned for the test split."""
+
+
+class Outputs(NamedTuple):
+    """The outputs of a trial for the test split.
+
+    Args:
+        last: ``(n, k)`` after the last epoch: logits, or real values in the units of the targets.
+        best: likewise after the best epoch on the validation split; None without one.
+        targets: ``(n,)`` int64 classes, or ``(n, k)`` labels or real values.
+    """
+
+    last: np.ndarray
+    best: np.ndarray | None
+    targets: np.ndarray
+
+
+def write_outputs(folder: Path, outputs: Outputs) -> str:
+    """Write the outputs of a trial; return the SHA-256 of the file."""
+    arrays = {name: one for name, one in outputs._asdict().items() if one is not None}
+    content = save(arrays)
+    write_whole(folder / OUTPUTS, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_outputs(folder: Path, result: Result) -> Outputs:
+    """Read the outputs of a finished trial.
+
+    Raises:
+        UserError: if the file is missing, or not the one that the result belongs to.
+    """
+    path = folder / OUTPUTS
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != result.outputs:
+            raise ValueError("its checksum differs from that in result.json")
+        arrays = load(content)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is missing or damaged ({error}). Delete the folder {folder} to train this "
+            "trial again."
+        ) from error
+    return Outputs(arrays["last"], arrays.get("best"), arrays["targets"])
 
 
 class Failure(pydantic.BaseModel):
@@ -152,7 +209,9 @@ def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
 def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     """Return the settings that the result of a trial depends on, as plain values for JSON."""
     where: Any = {"data": {"root", "max_bytes"}}  # has no effect on the result
-    plain = json.loads(recipe.model_dump_json(include={"seed", "data", "model"}, exclude=where))
+    fields = {"seed", "task", "data", "model"}
+    plain = json.loads(recipe.model_dump_json(include=fields, exclude=where))
+    plain["metric"] = recipe.metrics[0] if recipe.metrics else None
     training = json.loads(recipe.training_of(trial.arm).model_dump_json())
     arm = json.loads(recipe.arms[trial.arm].model_dump_json(exclude={"title", "training"}))
     return {**trial._asdict(), "recipe": plain, "training": training, trial.arm: arm}
@@ -169,17 +228,26 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe, trial: Trial) ->
 
 def write_result(folder: Path, result: Result, epochs: list[EpochRow]) -> None:
     """Write ``metrics.csv``, and then ``result.json``, which marks the trial as finished."""
-    write_metrics(folder, epochs)
+    write_metrics(folder, epochs, result.metric)
     write_whole(folder / "result.json", result.model_dump_json(indent=2) + "\n")
 
 
-def write_metrics(folder: Path, epochs: list[EpochRow]) -> None:
-    """Write ``metrics.csv``, with a row for each epoch."""
+def write_metrics(folder: Path, epochs: list[EpochRow], metric: str) -> None:
+    """Write ``metrics.csv``, with a row for each epoch; its header names the metric."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(EpochRow._fields)
+    writer.writerow(_header(metric))
     writer.writerows(epochs)
     write_whole(folder / "metrics.csv", table.getvalue())
+
+
+def _header(metric: str) -> list[str]:
+    return [name.replace("_metric", f"_{metric}") for name in EpochRow._fields]
+
+
+def named_metrics(row: EpochRow, metric: str) -> dict[str, float]:
+    """Return the values of an epoch that are not None, by their names in ``metrics.csv``."""
+    return {k: v for k, v in zip(_header(metric), row, strict=True) if v is not None}
 
 
 def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
@@ -192,8 +260,8 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
     """
     path = folder / "result.json"
     try:
-        rows = read_metrics(folder)
         result = Result.model_validate_json(path.read_bytes())
+        rows = read_metrics(folder, result.metric)
     except (FileNotFoundError, UserError):
         return None
     except pydantic.ValidationError as error:
@@ -213,23 +281,24 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
 
 
 def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Recipe) -> str:
-    """Return where a result disagrees with its metrics, its counts and the recipe, or ``""``."""
+    """Return where a result disagrees with its metrics and the recipe, or ``""``."""
     epochs = recipe.training_of(trial.arm).epochs
     expected = trial._asdict() | {"epochs": epochs, "epochs in metrics.csv": epochs}
-    for name in ("test_accuracy", "test_loss", "memorized"):
+    for name in ("test_metric", "test_loss", "memorized"):
         expected[name] = getattr(rows[-1], name)
-    if result.tested:
-        right = round(result.test_accuracy * result.test_examples)
-        expected |= {"test_examples": sum(result.tested), "sum of correct": right}
-    sums = {"epochs in metrics.csv": len(rows), "sum of correct": sum(result.correct)}
-    found = {name: value for name, value in (dict(result) | sums).items() if name in expected}
+    counts = {"epochs in metrics.csv": len(rows)}
+    found = {name: value for name, value in (dict(result) | counts).items() if name in expected}
     return "; ".join(differences(found, expected)) or changed_settings(
         result.settings, recipe, trial
     )
 
 
-def read_metrics(folder: Path) -> list[EpochRow]:
+def read_metrics(folder: Path, metric: str) -> list[EpochRow]:
     """Read the ``metrics.csv`` of a trial.
+
+    Args:
+        folder: of the trial.
+        metric: the one that decides, which the file has to have.
 
     Raises:
         UserError: if it is missing or damaged.
@@ -237,10 +306,10 @@ def read_metrics(folder: Path) -> list[EpochRow]:
     path = folder / "metrics.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            read = [
-                _EPOCH_ROW.validate_python({k: v or None for k, v in row.items()})
-                for row in csv.DictReader(file)
-            ]
+            header, *lines = csv.reader(file)
+            if header != _header(metric):
+                raise ValueError(f"expected the columns {', '.join(_header(metric))}")
+            read = [_EPOCH_ROW.validate_python([v or None for v in line]) for line in lines]
         if [row.epoch for row in read] != list(range(1, len(read) + 1)):
             raise ValueError("expected all epochs from 1 on")
     except (OSError, TypeError, ValueError, csv.Error) as error:

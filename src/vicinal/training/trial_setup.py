@@ -1,5 +1,6 @@
 """What a trial needs before training: data, labels, loaders and a network."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,7 +24,9 @@ from vicinal.data import (
 from vicinal.errors import UserError
 from vicinal.import_path import one_line
 from vicinal.models import FastCNN, build, input_format, parse_name
+from vicinal.training.metrics import METRICS, check_metrics, constant_value, deciding_metric
 from vicinal.training.settings import Data, Recipe
+from vicinal.training.task import Task, constant_outputs, task_of
 from vicinal.training.trial_result import Trial, condition_name
 
 WHITENING_EXAMPLES = 5000
@@ -37,6 +40,7 @@ class Loaders(NamedTuple):
         train: of random batches for training.
         memorized: of the training inputs without augmentation; targets are row numbers.
         test: of the test split.
+        validation: of the validation split, if there is one.
         labels: to train with, a fraction of which is corrupted.
         normalize: the last transform of all loaders.
     """
@@ -44,20 +48,24 @@ class Loaders(NamedTuple):
     train: Loader
     memorized: Loader
     test: Loader
+    validation: Loader | None
     labels: Tensor
     normalize: Normalize
 
 
-def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) -> DataSet:
+def load_data(
+    recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None], *, split: int = 0
+) -> DataSet:
     """Load the data set of a recipe.
 
     Args:
         recipe: the recipe.
+        split: which of its splits.
         on_skipped: is called with the name of each split that has skipped examples, and a
             sentence for each of them.
 
     Raises:
-        UserError: if the data set cannot be loaded, or has no classes.
+        UserError: if the data set cannot be loaded, or does not fit the task or the metrics.
     """
     settings = recipe.data
     data = load(
@@ -68,15 +76,31 @@ def load_data(recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None]) 
         skip_bad=settings.skip_bad,
         max_bytes=settings.max_bytes,
     )
-    for name, split in data.splits.items():
-        if split.skipped:
-            on_skipped(name, split.skipped)
-    if not data.classes:
+    for name, rows in data.splits.items():
+        if rows.skipped:
+            on_skipped(name, rows.skipped)
+    task = task_of(data, recipe.task)
+    check_metrics(recipe.metrics, task.name, task.outputs)
+    _check_defined(deciding_metric(recipe.metrics, task.name), task, data)
+    if task.name != "classification" and any(recipe.corrupted_labels):
         raise UserError(
-            f"data.source: expected a data set with classes, got real-valued targets in "
-            f"{settings.source}. A study compares accuracies, so choose another data set."
+            f"corrupted_labels: expected a classification task, got {task.name}. Remove it."
         )
     return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
+
+
+def _check_defined(metric: str, task: Task, data: DataSet) -> None:
+    """Raise if the metric that decides is undefined, such as AUROC with one class only."""
+    for name, rows in data.splits.items():
+        targets = rows.targets.cpu()
+        if name == "train" or bool((targets != targets[:1]).any(0).all()):
+            continue
+        constant = constant_outputs(task, data.train.targets)
+        if not math.isfinite(constant_value(metric, constant, targets.numpy(), task.name)):
+            raise UserError(
+                f"metrics: {METRICS[metric].title} is undefined, since all targets of the {name} "
+                "split are the same. Choose another metric, or other data."
+            )
 
 
 def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
@@ -86,10 +110,12 @@ def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
         UserError: if that fraction changes no label.
     """
     true = data.train.targets
+    if not corrupted:
+        return true
     given = corrupt_labels(
         true, rate=corrupted, num_classes=len(data.classes), seed=recipe.seed
     ).labels
-    if corrupted and torch.equal(given, true):
+    if torch.equal(given, true):
         raise UserError(
             f"corrupted_labels: {condition_name(corrupted)} changes none of the {len(true)} "
             "training labels. Choose a larger fraction, or 0 for the true labels."
@@ -118,7 +144,9 @@ def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
     return shape
 
 
-def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) -> Loaders:
+def make_loaders(
+    recipe: Recipe, trial: Trial, data: DataSet, task: Task, fabric: Fabric
+) -> Loaders:
     """Return the loaders of this process.
 
     Raises:
@@ -150,7 +178,7 @@ def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) ->
     train, test = data.train.to(device), data.test.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
-        Split(train.inputs, labels),
+        Split(train.inputs, task.learned(labels)),
         batch_size=batch // (steps * fabric.world_size),
         seed=trial.seed,
         augment=(*transforms, normalize.to(device)),
@@ -158,8 +186,9 @@ def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) ->
         rank=fabric.global_rank,
         ranks=fabric.world_size,
     )
-    memorized, tested = (
-        Loader(
+
+    def whole(split: Split) -> Loader:
+        return Loader(
             split.share(fabric.global_rank, fabric.world_size),
             batch_size=1024,
             seed=trial.seed,
@@ -167,16 +196,19 @@ def make_loaders(recipe: Recipe, trial: Trial, data: DataSet, fabric: Fabric) ->
             device=device,
             shuffle=False,
         )
-        for split in (Split(train.inputs, torch.arange(len(train))), test)
-    )
-    return Loaders(train_loader, memorized, tested, labels, normalize)
+
+    validation = None if data.validation is None else whole(data.validation.to(device))
+    memorized = whole(Split(train.inputs, torch.arange(len(train))))
+    return Loaders(train_loader, memorized, whole(test), validation, labels, normalize)
 
 
-def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders) -> nn.Module:
+def build_network(
+    recipe: Recipe, trial: Trial, data: DataSet, task: Task, loaders: Loaders
+) -> nn.Module:
     """Build the network, the same for all arms of a seed, and try it on two examples.
 
     Raises:
-        UserError: if it cannot be built, or its logits do not fit the classes.
+        UserError: if it cannot be built, or its outputs do not fit the task.
     """
     torch.manual_seed(trial.seed)
     x, _ = next(loaders.test.epoch(0), (None, None))
@@ -185,7 +217,7 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
             f"{recipe.data.source}: no test example can be read. vicinal data info shows why."
         )
     name = recipe.model.name
-    model = build(name, shape=tuple(x.shape[1:]), classes=len(data.classes))
+    model = build(name, shape=tuple(x.shape[1:]), classes=task.outputs)
     if isinstance(model, FastCNN) and parse_name(name).weights_file is None:
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
@@ -193,7 +225,7 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
     model.eval()
     try:
         with torch.inference_mode():
-            logits = model(x[:2].cpu())
+            outputs = model(x[:2].cpu())
     except Exception as error:  # the network may be anyone's
         raise UserError(
             f"model.name: {name} failed on two examples of shape {tuple(x.shape[1:])} and type "
@@ -201,12 +233,13 @@ def build_network(recipe: Recipe, trial: Trial, data: DataSet, loaders: Loaders)
             "(for images, the option size=224 of the source resizes them)."
         ) from error
     model.train()
-    expected = (len(x[:2]), len(data.classes))
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
+    expected = (len(x[:2]), task.outputs)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
+        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
+        each = "class" if task.name == "classification" else "target"
         raise UserError(
-            f"model.name: expected logits of shape {expected} from {name}, one for "
-            f"each example and class, got {got}. Change its last layer."
+            f"model.name: expected outputs of shape {expected} from {name}, one for "
+            f"each example and {each}, got {got}. Change its last layer."
         )
     return model
 
@@ -259,7 +292,7 @@ def network_notes(recipe: Recipe, data: DataSet) -> list[Note]:
     build(
         name,
         shape=tuple(built),
-        classes=len(data.classes),
+        classes=task_of(data, recipe.task).outputs,
         log=lambda sentence: notes.append(Note(f"{name}: {sentence}")),
     )
     known = input_format(name) if len(shape) == 3 else None

@@ -1,0 +1,338 @@
+"""Metrics of test outputs, each as one value per example, so that intervals can cover the examples.
+
+The mean of the values is the metric. For means, such as accuracy, they are what each example adds.
+For other metrics, such as AUROC, they are the metric plus the example's influence on it: the first
+derivative by the weight of the example (Efron, "The Jackknife, the Bootstrap and Other Resampling
+Plans", 1982, chapter 6). For AUROC these are DeLong's placements. This module needs NumPy and SciPy
+only, since a finished study is shown without PyTorch.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_expit, log_softmax
+from scipy.stats import rankdata
+
+from vicinal.errors import UserError, unknown
+
+Array = NDArray[Any]
+TASKS = ("classification", "multi-label", "regression")
+
+BINS = 15
+"""Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
+
+
+class Metric(NamedTuple):
+    """How a metric is shown.
+
+    Args:
+        title: as shown in tables.
+        tasks: for which it is defined.
+        percent: whether it is shown in percent.
+        higher: whether a higher value is better.
+        counted: whether each example adds 0 or 1, or the share of its labels that are correct.
+        lowest: smallest value, as a fraction if it is shown in percent.
+        highest: largest value.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    percent: bool = True
+    higher: bool = True
+    counted: bool = False
+    lowest: float = 0.0
+    highest: float = 1.0
+
+
+def metric_values(name: str, outputs: Array, targets: Array, task: str) -> Array:
+    """Return one value per example, ``(n,)`` float64, whose mean is the metric.
+
+    Args:
+        name: one of ``METRICS``.
+        outputs: ``(n, k)``: logits of the classes or labels, or real values.
+        targets: ``(n,)`` integer classes; ``(n, k)`` labels, 0 or 1; or ``(n, k)`` real values.
+        task: one of ``TASKS``.
+
+    Example:
+        >>> outputs = np.array([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+        >>> metric_values("accuracy", outputs, np.array([0, 1, 1]), "classification")
+        array([1., 0., 1.])
+    """
+    function = (_OF_LABELS if task == "multi-label" else _OF_OTHERS)[name]
+    return function(outputs, targets)
+
+
+def constant_value(
+    name: str, constant: Mapping[str, Sequence[float]], targets: Array, task: str
+) -> float:
+    """Return the metric of a constant predictor.
+
+    Args:
+        name: one of ``METRICS``.
+        constant: as ``vicinal.training.task.constant_outputs`` returns it.
+        targets: of the test split.
+        task: one of ``TASKS``.
+
+    Example:
+        >>> constant_value("mae", {"mean": [2.0], "median": [1.0]}, np.array([[1.0]]), "regression")
+        0.0
+    """
+    outputs = constant["median" if name == "mae" else "mean"]
+    return float(metric_values(name, np.tile(outputs, (len(targets), 1)), targets, task).mean())
+
+
+def check_metric(name: str) -> None:
+    """Raise a ``UserError`` if there is no such metric."""
+    if name not in METRICS:
+        raise UserError(unknown("metric", name, METRICS))
+
+
+def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
+    """Raise unless all metrics are defined for a task and its number of outputs.
+
+    Args:
+        names: of metrics.
+        task: one of ``TASKS``.
+        outputs: number of outputs of the network, such as classes.
+
+    Raises:
+        UserError: with the names that are defined.
+    """
+    fitting = [name for name, one in METRICS.items() if task in one.tasks]
+    if outputs <= 5:
+        fitting = [name for name in fitting if name != "top-5"]
+    for name in names:
+        if name not in fitting:
+            raise UserError(
+                f"metrics: expected a metric of {task} with {outputs} outputs, got {name}. Choose "
+                f"from {', '.join(fitting)}."
+            )
+
+
+def _accuracy(logits: Array, classes: Array) -> Array:
+    return (logits.argmax(1) == classes).astype(np.float64)
+
+
+def _top5(logits: Array, classes: Array) -> Array:
+    own = np.take_along_axis(logits, classes[:, None], 1)
+    # As torch.topk does for ties, an earlier class comes first.
+    earlier = np.arange(logits.shape[1]) < classes[:, None]
+    before = (logits > own) | ((logits == own) & earlier)
+    return (before.sum(1) < 5).astype(np.float64)
+
+
+def _balanced_accuracy(logits: Array, classes: Array) -> Array:
+    correct, present = _accuracy(logits, classes), np.unique(classes)
+    counts = np.bincount(classes)
+    recall = np.bincount(classes, correct) / np.maximum(counts, 1)
+    weight = len(classes) / (len(present) * counts[classes])
+    return recall[present].mean() + weight * (correct - recall[classes])
+
+
+def _nll(logits: Array, classes: Array) -> Array:
+    return -np.take_along_axis(_log_probabilities(logits), classes[:, None], 1)[:, 0]
+
+
+def _brier(logits: Array, classes: Array) -> Array:
+    return np.square(np.exp(_log_probabilities(logits)) - _one_hot(logits, classes)).sum(1)
+
+
+def _ece(logits: Array, classes: Array) -> Array:
+    confidence = np.exp(_log_probabilities(logits)).max(1)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gap = confidence - _accuracy(logits, classes)
+    return np.sign(np.bincount(bins, gap, BINS))[bins] * gap
+
+
+def _macro_f1(logits: Array, classes: Array) -> Array:
+    return _f1(_one_hot(logits, logits.argmax(1)), _one_hot(logits, classes))
+
+
+def _f1(predicted: Array, true: Array) -> Array:
+    """Return values of the mean over columns of F1; columns without positives are left out."""
+    both, sums = predicted * true, predicted + true
+    total = sums.sum(0)
+    kept = total > 0
+    f1 = 2 * both.sum(0)[kept] / total[kept]
+    influence = len(true) * (2 * both[:, kept] - f1 * sums[:, kept]) / total[kept]
+    return f1.mean() + influence.mean(1)
+
+
+def _auroc(logits: Array, classes: Array) -> Array:
+    return _mean_over_columns(_auroc_of, _log_probabilities(logits), _one_hot(logits, classes))
+
+
+def _average_precision(logits: Array, classes: Array) -> Array:
+    scores, true = _log_probabilities(logits), _one_hot(logits, classes)
+    if logits.shape[1] == 2:  # of the rarer class
+        rarer = [int(true[:, 1].sum() * 2 <= len(true))]
+        scores, true = scores[:, rarer], true[:, rarer]
+    return _mean_over_columns(_average_precision_of, scores, true)
+
+
+def _mean_over_columns(
+    values: Callable[[Array, Array], Array], scores: Array, true: Array
+) -> Array:
+    """Average over the columns that have positives and negatives; NaN if there are none."""
+    columns = [k for k in range(true.shape[1]) if 0 < true[:, k].sum() < len(true)]
+    if not columns:
+        return np.full(len(true), np.nan)
+    return np.mean([values(scores[:, k], true[:, k] > 0) for k in columns], axis=0)
+
+
+def _auroc_of(score: Array, positive: Array) -> Array:
+    """Return DeLong's placements, scaled so that their mean is the area."""
+    n, n1 = len(score), int(positive.sum())
+    rank, below = rankdata(score), np.empty(n)
+    for side, others in ((positive, n - n1), (~positive, n1)):
+        below[side] = (rank[side] - rankdata(score[side])) / others  # share of the other side below
+    placement = np.where(positive, below, 1 - below)
+    area = placement[positive].mean()
+    share = np.where(positive, n1, n - n1) / n
+    return area + (placement - area) / share
+
+
+def _average_precision_of(score: Array, positive: Array) -> Array:
+    _, level = np.unique(-score, return_inverse=True)  # from the highest score
+    here, positives = np.bincount(level), np.bincount(level, positive)
+    above = np.cumsum(here)
+    precision = np.cumsum(positives) / above
+    mean = (precision * positives).sum() / positives.sum()
+    # Sums over the positives with at most this score: an example changes their precision.
+    counts, precisions = (
+        np.cumsum((positives * one / above)[::-1])[::-1][level] for one in (1.0, precision)
+    )
+    change = positive * (precision[level] - mean + counts) - precisions
+    return mean + change * len(score) / positives.sum()
+
+
+def _log_probabilities(logits: Array) -> Array:
+    return log_softmax(logits.astype(np.float64), 1)
+
+
+def _one_hot(logits: Array, classes: Array) -> Array:
+    return np.eye(logits.shape[1])[classes]
+
+
+def _label_accuracy(logits: Array, labels: Array) -> Array:
+    return ((logits > 0) == (labels > 0)).mean(1)
+
+
+def _label_nll(logits: Array, labels: Array) -> Array:
+    wide = logits.astype(np.float64)
+    return -np.where(labels > 0, log_expit(wide), log_expit(-wide)).mean(1)
+
+
+def _label_brier(logits: Array, labels: Array) -> Array:
+    return np.square(expit(logits.astype(np.float64)) - labels).mean(1)
+
+
+def _label_f1(logits: Array, labels: Array) -> Array:
+    return _f1((logits > 0).astype(np.float64), labels.astype(np.float64))
+
+
+def _label_auroc(logits: Array, labels: Array) -> Array:
+    return _mean_over_columns(_auroc_of, logits, labels)
+
+
+def _label_average_precision(logits: Array, labels: Array) -> Array:
+    return _mean_over_columns(_average_precision_of, logits, labels)
+
+
+def _errors(outputs: Array, targets: Array) -> Array:
+    return outputs.astype(np.float64) - targets.reshape(outputs.shape)
+
+
+def _rmse(outputs: Array, targets: Array) -> Array:
+    squares = np.square(_errors(outputs, targets))
+    root = np.sqrt(squares.mean(0))
+    return (root + (squares - root**2) / np.where(root > 0, 2 * root, 1)).mean(1)
+
+
+def _mae(outputs: Array, targets: Array) -> Array:
+    return np.abs(_errors(outputs, targets)).mean(1)
+
+
+def _r2(outputs: Array, targets: Array) -> Array:
+    true = targets.reshape(outputs.shape).astype(np.float64)
+    squares, around = np.square(_errors(outputs, targets)), np.square(true - true.mean(0))
+    variance = around.mean(0)
+    variance = np.where(variance > 0, variance, np.nan)  # undefined for targets that are the same
+    r2 = 1 - squares.mean(0) / variance
+    return (r2 - (squares - (1 - r2) * around) / variance).mean(1)
+
+
+_ONE, _BOTH, _REAL = ("classification",), ("classification", "multi-label"), ("regression",)
+
+METRICS = {
+    "accuracy": Metric("accuracy", _BOTH, counted=True),
+    "balanced-accuracy": Metric("balanced accuracy", _ONE),
+    "macro-f1": Metric("macro F1", _BOTH),
+    "auroc": Metric("AUROC", _BOTH),
+    "average-precision": Metric("average precision", _BOTH),
+    "top-5": Metric("top-5 accuracy", _ONE, counted=True),
+    "nll": Metric("NLL", _BOTH, percent=False, higher=False, highest=math.inf),
+    "brier": Metric("Brier score", _BOTH, percent=False, higher=False, highest=2.0),
+    "ece": Metric("calibration error (ECE)", _ONE, higher=False),
+    "rmse": Metric("RMSE", _REAL, percent=False, higher=False, highest=math.inf),
+    "mae": Metric("MAE", _REAL, percent=False, higher=False, highest=math.inf),
+    "r2": Metric("R²", _REAL, percent=False, lowest=-math.inf),
+}
+"""The metrics by name. AUROC, average precision, F1 and balanced accuracy are means over classes or
+labels (macro averages); classes without test examples are left out. For two classes, the average
+precision is that of the rarer one. The Brier score is the squared error of the probabilities,
+summed over classes or averaged over labels. Regression metrics are averaged over outputs."""
+
+_OF_LABELS = {
+    "accuracy": _label_accuracy,
+    "macro-f1": _label_f1,
+    "auroc": _label_auroc,
+    "average-precision": _label_average_precision,
+    "nll": _label_nll,
+    "brier": _label_brier,
+}
+_OF_OTHERS = {
+    "accuracy": _accuracy,
+    "balanced-accuracy": _balanced_accuracy,
+    "macro-f1": _macro_f1,
+    "auroc": _auroc,
+    "average-precision": _average_precision,
+    "top-5": _top5,
+    "nll": _nll,
+    "brier": _brier,
+    "ece": _ece,
+    "rmse": _rmse,
+    "mae": _mae,
+    "r2": _r2,
+}
+
+DEFAULT_METRICS = {
+    "classification": ("accuracy", "nll", "ece"),
+    "multi-label": ("average-precision", "auroc", "macro-f1"),
+    "regression": ("rmse", "mae", "r2"),
+}
+"""The metrics of a study that names none; the first one decides."""
+
+
+def deciding_metric(chosen: Sequence[str], task: str) -> str:
+    """Return the metric that decides: the first of a recipe, or that of the task.
+
+    Example:
+        >>> deciding_metric((), "regression")
+        'rmse'
+    """
+    return (*chosen, *DEFAULT_METRICS[task])[0]
+
+
+def metric_text(name: str, value: float) -> str:
+    """Return a metric with its title and unit.
+
+    Example:
+        >>> metric_text("accuracy", 0.987), metric_text("rmse", 1.23456)
+        ('accuracy 98.70%', 'RMSE 1.235')
+    """
+    title, percent = METRICS[name].title, METRICS[name].percent
+    return f"{title} {100 * value:.2f}%" if percent else f"{title} {value:.4g}"

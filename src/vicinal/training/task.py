@@ -1,0 +1,162 @@
+"""What a network is trained to predict: classes, several labels, or real values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vicinal.data import DataSet
+from vicinal.errors import UserError
+from vicinal.training.settings import Training
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "classification": F.cross_entropy,
+    "multi-label": F.binary_cross_entropy_with_logits,
+    "regression": F.mse_loss,
+}
+"""The loss of each task, a mean over examples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A task, with what turns the outputs of a network into predictions.
+
+    Args:
+        name: ``"classification"``, ``"multi-label"`` or ``"regression"``.
+        outputs: number of outputs of the network: classes, labels or real values.
+        mean: ``(outputs,)`` float32; networks learn real values with mean 0 and std 1. 0 otherwise.
+        std: likewise; 1 otherwise.
+    """
+
+    name: str
+    outputs: int
+    mean: Tensor
+    std: Tensor
+
+    def learned(self, targets: Tensor) -> Tensor:
+        """Return targets as the network learns them; real values as ``(n, outputs)``."""
+        if self.name == "classification":
+            return targets
+        columns = targets.view(len(targets), -1)
+        return (columns - self.mean.to(columns)) / self.std.to(columns)
+
+    def outputs_of(self, raw: Tensor) -> Tensor:
+        """Return the outputs of a network as logits, or in the units of the targets."""
+        if self.name != "regression":
+            return raw
+        return raw * self.std.to(raw) + self.mean.to(raw)
+
+
+def task_of(data: DataSet, wanted: str) -> Task:
+    """Return the task of a data set.
+
+    Integer targets are classes. Targets of several columns that are all 0 or 1 are labels, and
+    other targets are real values.
+
+    Args:
+        data: the data set.
+        wanted: the recipe's ``task``: a name, or ``"auto"``.
+
+    Raises:
+        UserError: if the targets do not fit the task, or are all the same.
+
+    Example:
+        >>> from vicinal.data import load
+        >>> task = task_of(load("iris"), "auto")
+        >>> task.name, task.outputs
+        ('classification', 3)
+    """
+    targets = data.train.targets
+    if not targets.is_floating_point():
+        found, outputs = "classification", len(data.classes)
+    else:
+        labels = targets.dim() == 2 and bool(((targets == 0) | (targets == 1)).all())
+        found = "multi-label" if labels and wanted != "regression" else "regression"
+        outputs = targets.shape[1] if targets.dim() == 2 else 1
+    if wanted not in ("auto", found):
+        hint = "Add task=regression to the options of a table." if found == "classification" else ""
+        raise UserError(
+            f"task: expected {found}, which fits the targets of this data set, got {wanted}. "
+            f"{hint}".rstrip()
+        )
+    zeros, ones = torch.zeros(outputs), torch.ones(outputs)
+    if found != "regression":
+        return Task(found, outputs, zeros, ones)
+    columns = targets.double().view(len(targets), -1)
+    std, mean = torch.std_mean(columns, 0, correction=0)
+    if not bool((std > 0).all()):
+        raise UserError(
+            f"expected targets that differ, got {float(columns[0, int(std.argmin())]):g} for all "
+            "training examples. Choose another column as the label."
+        )
+    return Task(found, outputs, mean.float(), std.float())
+
+
+def criterion_of(
+    task: Task, settings: Training, targets: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss that a training minimizes, a mean over examples.
+
+    Args:
+        task: cross-entropy for classes, binary cross-entropy for labels, and the squared error for
+            real values.
+        settings: for ``label_smoothing`` and ``class_weights``.
+        targets: of the training split, ``(n,)`` classes or ``(n, labels)``.
+
+    Raises:
+        UserError: if a setting is not defined for the task.
+    """
+    for name in ("label_smoothing", "class_weights", "sampling"):
+        default = type(settings).model_fields[name].default
+        if task.name != "classification" and getattr(settings, name) != default:
+            raise UserError(
+                f"training.{name}: expected a classification task, got {task.name}. Remove it."
+            )
+    if task.name != "classification":
+        return LOSSES[task.name]
+    options: dict[str, Any] = {"label_smoothing": settings.label_smoothing}
+    if settings.class_weights == "balanced":
+        options["weight"] = balanced_weights(targets, task.outputs)
+    return partial(F.cross_entropy, **options)
+
+
+def balanced_weights(targets: Tensor, classes: int) -> Tensor:
+    """Return ``(classes,)`` float32 weights: ``n / (classes * count)``, as in scikit-learn.
+
+    Example:
+        >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+    """
+    counts = targets.bincount(minlength=classes).clamp(min=1)
+    return (len(targets) / (classes * counts)).to(targets.device, torch.float32)
+
+
+def constant_outputs(task: Task, targets: Tensor) -> dict[str, list[float]]:
+    """Return the outputs of the best constant predictors, as plain values for JSON.
+
+    Args:
+        task: the task.
+        targets: of the training split.
+
+    Returns:
+        ``mean``: log-probabilities of the classes, logits of the labels, or the mean of real
+        values; and for these ``median``, which has the smallest absolute error.
+
+    Example:
+        >>> from vicinal.data import load
+        >>> data = load("iris")
+        >>> constant_outputs(task_of(data, "auto"), data.train.targets)
+        {'mean': [-1.0986122886681098, -1.0986122886681098, -1.0986122886681098]}
+    """
+    if task.name == "classification":
+        shares = targets.bincount(minlength=task.outputs).double().clamp(min=0.5) / len(targets)
+        return {"mean": shares.log().tolist()}
+    columns = targets.double().view(len(targets), -1)
+    mean = columns.mean(0)
+    if task.name == "multi-label":
+        return {"mean": mean.clamp(0.5 / len(targets), 1 - 0.5 / len(targets)).logit().tolist()}
+    return {"mean": mean.tolist(), "median": columns.quantile(0.5, 0).tolist()}
