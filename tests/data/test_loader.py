@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ def numbered(count):
 
 def rows(loader, epoch=0, start=0):
     return [y.tolist() for _, y in loader.epoch(epoch, start)]
+
+
+def unbalanced(*counts):
+    """Return a split with these numbers of examples of each class, in a random order."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
+    return Split(torch.arange(len(labels))[:, None], labels)
+
+
+def drawn(loader, epoch=0, start=0):
+    """Return the rows of each batch, which are the inputs of ``unbalanced``."""
+    return [x[:, 0].tolist() for x, _ in loader.epoch(epoch, start)]
 
 
 class Slow:
@@ -310,3 +323,84 @@ def test_random_numbers_stay_on_the_cpu_whatever_the_device_of_the_inputs():
     device, drawn = transform.got
     assert device == "meta"
     assert torch.equal(drawn, transform.drawn)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((90, 10), {50}),
+        ((7, 1, 2), {3, 4}),
+        ((1, 1, 1), {1}),
+        ((0, 5, 3), {4}),
+        ((30,), {30}),
+        ((900, 30, 60, 9, 1), {200}),
+    ],
+)
+def test_a_balanced_epoch_draws_every_class_equally_often(counts, expected):
+    split = unbalanced(*counts)
+    loader = Loader(split, batch_size=4, seed=0, balanced=True)
+    for epoch in range(3):
+        batches = drawn(loader, epoch)
+        assert [len(batch) for batch in batches] == [
+            len(b) for b in drawn(Loader(split, batch_size=4, seed=0))
+        ]
+        times = Counter(row for batch in batches for row in batch)
+        assert sum(times.values()) == len(split)
+        of_class = Counter()
+        for row, count in times.items():
+            of_class[int(split.targets[row])] += count
+        assert set(of_class.values()) == expected
+        # Within a class, no row is drawn twice more than another.
+        for k in of_class:
+            own = [times[row] for row in range(len(split)) if split.targets[row] == k]
+            assert max(own) - min(own) <= 1
+        for x, y in loader.epoch(epoch):
+            assert torch.equal(split.targets[x[:, 0]], y)
+
+
+def test_balanced_epochs_differ_and_draw_the_rows_of_a_large_class_equally_often():
+    split = unbalanced(80, 20)
+    loader = Loader(split, batch_size=100, seed=0, balanced=True)
+    epochs = [drawn(loader, epoch)[0] for epoch in range(400)]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == drawn(Loader(split, batch_size=100, seed=0, balanced=True))[0]
+    assert epochs[0] != drawn(Loader(split, batch_size=100, seed=1, balanced=True))[0]
+    times = Counter(row for epoch in epochs for row in epoch)
+    large = [times[row] for row in range(100) if split.targets[row] == 0]
+    # 400 draws with a chance of 50 of 80: 250 on average, and a standard deviation below 10.
+    assert 200 < min(large) <= max(large) < 300
+    # The order is random too: each class is at every place about half of the time.
+    firsts = sum(int(split.targets[epoch[0]]) for epoch in epochs)
+    assert 150 < firsts < 250
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_balanced_batches_are_the_same_for_all_ranks_after_resuming_and_from_files(stored):
+    split = unbalanced(53, 9, 4)
+    if stored:
+        split = Split(Slow(66), split.targets)
+    options = {"seed": 3, "balanced": True, "workers": 0}
+    whole = drawn(Loader(split, batch_size=12, **options), 2)
+    parts = [
+        drawn(Loader(split, batch_size=4, rank=rank, ranks=3, **options), 2) for rank in range(3)
+    ]
+    assert [[*chain(*shares)] for shares in zip(*parts, strict=True)] == whole
+    assert drawn(Loader(split, batch_size=12, **options), 2, start=3) == whole[3:]
+    assert whole == drawn(Loader(unbalanced(53, 9, 4), batch_size=12, **options), 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shuffle": False},
+        {"shuffle": 8},
+        {"targets": torch.zeros(9)},
+        {"targets": torch.zeros(9, 2).long()},
+    ],
+)
+def test_balanced_expects_labels_and_a_shuffle(wrong):
+    split = Split(torch.zeros(9, 1), wrong.pop("targets", torch.arange(9)))
+    with pytest.raises(
+        ValueError, match=r"balanced=True\) expects shuffle=True and integer labels"
+    ):
+        Loader(split, batch_size=3, seed=0, balanced=True, **wrong)

@@ -111,6 +111,10 @@ def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
     [
         ("1,2,3\n4,5,6\n", r"first row has numbers such as '1'.*\?header=no&label=-1"),
         ("class,target\n1,2\n", r"expected one column .* got class, target. Write table:"),
+        (
+            "review,label\nnot what I hoped for at all,0\nI like it a lot and more,1\n",
+            r"column 'review' has texts\. .*\?text=review&label=label&tok.*=label&drop=review\.",
+        ),
     ],
 )
 def test_a_label_that_cannot_be_guessed_safely_is_an_error(tmp_path, text, sentence):

@@ -185,6 +185,7 @@ def test_the_preparation_of_a_table_does_not_see_its_validation_rows(tmp_path):
     seen = set()
     for seed in range(12):
         data = load(f"table:{path}?label=y", seed=seed, validation_fraction=0.4)
+        assert not any("validation" in note.text for note in data.notes)
         mean, scale = (data.preparation["numbers"][key][0] for key in ("mean", "scale"))
         raw = {name: split.inputs[:, 0] * scale + mean for name, split in data.splits.items()}
         assert raw["train"].mean().item() == pytest.approx(mean, abs=1e-4)
@@ -210,6 +211,20 @@ def test_the_groups_of_a_rare_class_stay_in_the_training_split():
     assert {60, 61} <= set(train.tolist())
     assert len(test)
     assert not set(owners[train].tolist()) & set(owners[test].tolist())
+    for k in range(3):
+        train, test = train_test_rows(
+            labels, fraction=0.2, seed=0, groups=owners, fold=(k, 3), keep_small=True
+        )
+        assert {60, 61} <= set(train.tolist())
+        assert len(test) == 20
+
+
+def test_a_large_group_is_a_test_group_only_if_the_fraction_allows_it():
+    sizes = torch.tensor([50, 10, 10, 10, 10, 10])
+    owners, labels = torch.arange(6).repeat_interleave(sizes), torch.arange(100) % 2
+    for seed in range(10):
+        _, test = train_test_rows(labels, fraction=0.2, seed=seed, groups=owners)
+        assert len(test) == 20
 
 
 def test_an_own_validation_split_is_kept_with_a_note():

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from vicinal.data.description import describe, majority
     from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
     from vicinal.data.load_data_set import data_root, load
-    from vicinal.data.loader import Loader, epoch_order
+    from vicinal.data.loader import Loader
     from vicinal.data.normalize import Normalize, normalization_of
+    from vicinal.data.order import balanced_order, epoch_order
     from vicinal.data.recognize import Recognized, recognized
     from vicinal.data.source_spec import parse_spec
     from vicinal.data.transforms import (
@@ -47,6 +48,7 @@ __all__ = [
     "Split",
     "StoredInputs",
     "Transform",
+    "balanced_order",
     "corrupt_labels",
     "data_root",
     "describe",
@@ -63,6 +65,7 @@ _MODULES = (
     "load_data_set",
     "dataset",
     "loader",
+    "order",
     "normalize",
     "recognize",
     "description",

@@ -128,7 +128,8 @@ def load(
             f"fold: {spec} has a test split of its own, so it cannot be divided into {folds} "
             "folds. Test on that split, or name a source that has none."
         )
-    data = with_validation(data, validation_fraction, seed)
+    if data.preparation["kind"] != "table":  # whose statistics are those of the rest
+        data = with_validation(data, validation_fraction, seed)
     notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
     return replace(data, notes=notes)
 

@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from vicinal.data.dataset import ReadResult, Split, StoredInputs
 from vicinal.data.normalize import Normalize
+from vicinal.data.order import balanced_order, epoch_order
 from vicinal.data.threads import available_cores, cpu_threads
 from vicinal.data.transforms import Transform
 from vicinal.errors import UserError
 from vicinal.mixing import generator_at
 
-ORDER, AUGMENTING = 1, 2
-"""The streams of ``generator_at`` that loaders draw from; mixing draws from 0."""
+AUGMENTING = 2
+"""The stream of ``generator_at`` that transforms are drawn from."""
 
 
 class Loader:
@@ -46,6 +47,8 @@ class Loader:
         shuffle: True for a new order in each epoch, False for the order of the split; or the size
             of a shuffle buffer, for files that have to be read nearly in order: each example is
             drawn from the next ``shuffle`` ones.
+        balanced: whether each epoch draws every class equally often, see ``balanced_order``. An
+            epoch has as many examples as without it.
         drop_last: whether a smaller last batch is skipped.
         rank: of this process, from 0.
         ranks: number of processes.
@@ -53,7 +56,8 @@ class Loader:
             cores, at most 8; 0 to read in this process.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or ``balanced`` is used without ``shuffle=True`` or
+            with targets that are not labels.
 
     Example:
         >>> split = Split(torch.arange(6).view(6, 1), torch.arange(6))
@@ -70,6 +74,7 @@ class Loader:
         augment: Sequence[Transform] = (),
         device: torch.device | str = "cpu",
         shuffle: bool | int = True,
+        balanced: bool = False,
         drop_last: bool = False,
         rank: int = 0,
         ranks: int = 1,
@@ -81,6 +86,14 @@ class Loader:
                 f"Loader expects batch_size >= 1, 0 <= rank < ranks and shuffle >= 0, got "
                 f"batch_size={batch_size}, rank={rank}, ranks={ranks}, shuffle={shuffle}."
             )
+        if balanced and (
+            shuffle is not True or split.targets.is_floating_point() or split.targets.ndim != 1
+        ):
+            raise ValueError(
+                "Loader(balanced=True) expects shuffle=True and integer labels (n,), got "
+                f"shuffle={shuffle} and targets {split.targets.dtype} {tuple(split.targets.shape)}."
+            )
+        self._labels = split.targets.cpu() if balanced else None
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.device, self.shuffle, self.drop_last = torch.device(device), shuffle, drop_last
         self.rank, self.ranks = rank, ranks
@@ -136,7 +149,10 @@ class Loader:
             UserError: if an example cannot be read, or a worker process dies.
             ValueError: if another epoch of a split in files has begun.
         """
-        order = epoch_order(len(self.split), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        if self._labels is not None:
+            order = balanced_order(self._labels, seed=self.seed, epoch=epoch)
+        else:
+            order = epoch_order(len(self.split), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         tasks = []
         for step in range(start, len(self)):
             batch = order[self.seen_before(step) : self.seen_before(step + 1)]
@@ -171,35 +187,6 @@ class Loader:
         for task in tasks:
             inputs = self._inputs.index_select(0, self._there(task.rows))
             yield ReadResult(inputs, np.arange(len(task.rows)), [])
-
-
-def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True) -> Tensor:
-    """Return the order of the rows of a split in an epoch, ``(count,)`` int64.
-
-    Args:
-        count: number of rows.
-        seed: as for ``Loader``.
-        epoch: number of the epoch, from 0.
-        shuffle: as for ``Loader``.
-
-    Example:
-        >>> epoch_order(8, seed=0, epoch=0, shuffle=3)
-        tensor([1, 0, 2, 5, 4, 7, 3, 6])
-    """
-    if not shuffle:
-        return torch.arange(count)
-    generator = generator_at(seed, epoch, stream=ORDER)
-    if shuffle is True or shuffle >= count:
-        return torch.randperm(count, generator=generator)
-    # A buffer of the next rows: one is drawn and replaced by the row that follows the buffer.
-    buffer = list(range(shuffle))
-    drawn = torch.randint(shuffle, (count - shuffle,), generator=generator).tolist()
-    order = []
-    for following, place in enumerate(drawn, shuffle):
-        order.append(buffer[place])
-        buffer[place] = following
-    rest = torch.randperm(shuffle, generator=generator).tolist()
-    return torch.tensor(order + [buffer[place] for place in rest])
 
 
 class _Task(NamedTuple):

@@ -135,7 +135,11 @@ def _file(path: Path) -> tuple[str, str]:
     got, advice = {
         "image": ("one image", "Name the folder with a folder of images for each class"),
         "recording": ("one recording", "Name the folder with a folder of recordings for each word"),
-        "text": ("a text file", f"If it is a table, write table:{path}?label=COLUMN"),
+        "text": (
+            "a text file",
+            f"If it is a table, write table:{path}?label=COLUMN, or, if it has a column of texts, "
+            f"text:{path}?text=COLUMN&label=COLUMN&tokenizer=NAME",
+        ),
         "archive": ("an archive", "Extract it, and name the folder"),
     }.get(str(kind), ("a file of another kind", "vicinal data list shows what can be read"))
     raise _unclear(path, got, advice)

@@ -6,12 +6,15 @@ from pathlib import Path
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
+from vicinal.data.tables.table import Table
 from vicinal.errors import UserError
 
 _NAMES = {
     *("label", "labels", "class", "classes", "target", "targets", "y"),
     *("species", "category", "outcome", "diagnosis", "response"),
 }
+
+_SPACES = 4  # in a cell on average, from which on a column has texts
 
 
 def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
@@ -26,7 +29,8 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
         was taken.
 
     Raises:
-        UserError: if several columns are named like a label, or the header looks like data.
+        UserError: if several columns are named like a label, the header looks like data, or
+            another column has texts.
 
     Example:
         >>> import tempfile
@@ -51,9 +55,24 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             f"{path}: expected one column that is named like a label, got {', '.join(named)}. "
             f"Write table:{path}?label={named[0]}, or name another one."
         )
+    label = named[0] if named else table.names[-1]
+    _check_texts(table, path, label)
     if named:
         text = f"label: guessed the column {named[0]!r} from its name; {another}"
         return named[0], Note(text)
-    last = table.names[-1]
-    text = f"label: guessed the last column, {last[:60]!r}; {another}"
-    return (last if table.names.count(last) == 1 else "-1"), Note(text, doubtful=True)
+    text = f"label: guessed the last column, {label[:60]!r}; {another}"
+    return (label if table.names.count(label) == 1 else "-1"), Note(text, doubtful=True)
+
+
+def _check_texts(table: Table, path: Path, label: str) -> None:
+    """Raise an error if a column other than the label holds texts, not categories."""
+    import pyarrow.compute as pc
+
+    for name, column in zip(table.names, table.columns, strict=True):
+        spaces = pc.mean(pc.count_substring(column, " ")).as_py()
+        if name != label and spaces is not None and spaces >= _SPACES:
+            raise UserError(
+                f"{path}: column {name!r} has texts. For a network of texts, write text:{path}?"
+                f"text={name}&label={label}&tokenizer=NAME. To ignore the column, write "
+                f"table:{path}?label={label}&drop={name}."
+            )
