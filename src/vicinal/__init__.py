@@ -17,7 +17,7 @@ import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from vicinal.api import study
+from vicinal.api import load, study
 
 
 def _is_command() -> bool:
@@ -83,6 +83,7 @@ __all__ = [
     "Shuffle",
     "SimilarTargets",
     "generator_at",
+    "load",
     "mix",
     "rows_of_another_rank",
     "study",

@@ -1,4 +1,4 @@
-"""The Python entry point of the main job, ``vicinal.study``."""
+"""The Python entry points: ``vicinal.study``, and ``vicinal.load`` for what it trained."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,6 +7,7 @@ from vicinal.extras import extras_named
 
 if TYPE_CHECKING:
     from vicinal.training.settings import Recipe
+    from vicinal.training.trained_network import TrainedNetwork
 
 
 class StudyResult(NamedTuple):
@@ -93,3 +94,45 @@ def study(
     return StudyResult(
         summary, folder, {trial.folder: reason for trial, reason in failures.items()}
     )
+
+
+def load(
+    path: str | Path,
+    *,
+    arm: str | None = None,
+    allow_import: bool = False,
+    accelerator: str = "auto",
+) -> "TrainedNetwork":
+    """Load a trained network, which predicts from images, recordings or rows of a table.
+
+    Loading runs no code from the checkpoint. The network prepares examples as in its training:
+    ``load("checkpoint.safetensors")(["cat.jpg", "dog.png"])`` returns probabilities.
+
+    Args:
+        path: a checkpoint; or the folder of a trial or of a study. Of a study, it is the first seed
+            of the arm that won, or of the baseline if no arm is better.
+        arm: name of an arm of the study.
+        allow_import: import the module that the checkpoint names as its network, which runs code.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it needs an import that is not allowed.
+        MissingExtraError: if ``pip install 'vicinal[study]'`` is missing.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from vicinal.studies import Trial
+        >>> from vicinal.training.recipe import read_recipe
+        >>> from vicinal.training.single_trial import train_one
+        >>> folder = Path(tempfile.mkdtemp(), "run")
+        >>> _ = train_one(read_recipe("digits", epochs=1), Trial("mixup", 0.0, 0), folder)
+        >>> network = load(folder)
+        >>> network.task, network.classes[:3], network(torch.zeros(2, 1, 8, 8)).shape
+        ('classification', ('0', '1', '2'), torch.Size([2, 10]))
+    """
+    with extras_named():
+        from vicinal.studies.trained_arm import chosen_checkpoints
+        from vicinal.training.trained_network import load_network
+
+        chosen = chosen_checkpoints(Path(path), arm=arm)
+        return load_network(chosen.paths[0], allow_import=allow_import, accelerator=accelerator)

@@ -74,6 +74,20 @@ _Seed = Annotated[int, Option(help="Seed of the train/test split.", **_SEEDS)]
 _Fraction = Annotated[
     float, Option(help="Fraction for testing, if the data set has no test split.")
 ]
+_Trained = Annotated[
+    Path, Argument(help="A checkpoint, or the folder of a study, whose best arm is used.")
+]
+_Arm = Annotated[
+    str | None, Option(help="Arm of the study.", show_default="the best one, else the baseline")
+]
+_Accelerator = Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")]
+_AllowImport = Annotated[
+    bool,
+    Option(
+        "--allow-import",
+        help="Import the modules that the checkpoint names, which runs their code.",
+    ),
+]
 _Epochs = Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
 _Variant = Annotated[str | None, Option(help="Name of one of the recipe's variants.")]
@@ -197,24 +211,18 @@ def score(
         Option(help="Fraction for testing, if there is no test split.", show_default=_TRAINED),
     ] = None,
     pairs: Annotated[int, Option(help="Number of confused pairs to show.", min=0)] = 5,
-    accelerator: Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")] = "auto",
+    accelerator: _Accelerator = "auto",
     skip_bad: _Skip = False,
     max_bytes: _MaxBytes = MAX_BYTES,
-    allow_import: Annotated[
-        bool,
-        Option(
-            "--allow-import",
-            help="Import the modules that the checkpoint names, which runs their code.",
-        ),
-    ] = False,
+    allow_import: _AllowImport = False,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
     """Evaluate a checkpoint on a data set.
 
-    Prints accuracy, top-5 accuracy, loss, calibration error and the most confused pairs of classes.
-    Inputs are prepared in the same way as in training. Without --data, the data set that was used
-    for training is used again.
+    Prints the metrics of its task, each next to that of a constant prediction, and the most
+    confused pairs of classes. Inputs are prepared in the same way as in training. Without --data,
+    the data set that was used for training is used again.
     """
     with errors_reported(debug):
         from vicinal.reports.terminal import Terminal, print_scores
@@ -238,6 +246,106 @@ def score(
             _print_json(scores._asdict() | {"worst": [pair._asdict() for pair in scores.worst]})
         else:
             print_scores(scores, Terminal())
+
+
+@app.command(epilog="Example: vicinal predict runs/digits --data digits --arm erm")
+def predict(
+    trained: _Trained,
+    files: Annotated[
+        list[Path] | None,
+        Argument(help="Images, recordings or tables, or folders of them.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, Option(help="Data set to predict, instead of files.", show_default=False)
+    ] = None,
+    split: Annotated[str, Option(help="With --data: test, train or validation.")] = "test",
+    root: _Root = None,
+    arm: _Arm = None,
+    ensemble: Annotated[
+        bool, Option("--ensemble", help="Average the predictions of all seeds of the arm.")
+    ] = False,
+    out: Annotated[
+        Path | None, Option(help="File to write, which must not exist.", show_default="stdout")
+    ] = None,
+    skip_bad: _Skip = False,
+    max_bytes: _MaxBytes = MAX_BYTES,
+    accelerator: _Accelerator = "auto",
+    allow_import: _AllowImport = False,
+    json: Annotated[bool, Option("--json", help="Write JSON instead of CSV.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Predict classes, labels or values for new files.
+
+    Writes a row for each file, or for each row of a table: the prediction, and the probability of
+    each class. Inputs are prepared in the same way as in training. Predictions are written as soon
+    as they are computed, and are kept if a later file cannot be read.
+    """
+    with errors_reported(debug, stopped="stopped; finished predictions are written"):
+        from vicinal.data.raw_examples import raw_examples
+        from vicinal.reports.predictions import opened, write_predictions
+        from vicinal.studies.trained_arm import chosen_checkpoints
+        from vicinal.training.evaluation_data import examples_as_trained
+        from vicinal.training.prediction import predict_examples
+        from vicinal.training.trained_network import load_network
+
+        if bool(files) == (data is not None):
+            raise UserError("predict: expected either files or --data. Pass one of them.")
+        chosen = chosen_checkpoints(trained, arm=arm, ensemble=ensemble)
+        if chosen.reason:
+            report(f"using {chosen.reason}")
+        networks = [
+            load_network(path, allow_import=allow_import, accelerator=accelerator)
+            for path in chosen.paths
+        ]
+        if data is None:
+            reading = networks[0].reading(skip_bad=skip_bad, max_bytes=max_bytes)
+            examples = raw_examples(files, reading)
+        else:
+            examples = examples_as_trained(
+                chosen.paths[0],
+                networks[0].info,
+                source=data,
+                split=split,
+                root=root,
+                skip_bad=skip_bad,
+                max_bytes=max_bytes,
+                log=report,
+            )
+        with opened(out) as file:
+            write_predictions(predict_examples(networks, examples, report), file, as_json=json)
+        if out:
+            report(f"predictions: {out}")
+
+
+@app.command(epilog="Example: vicinal export runs/digits --arm erm --to exported --out net.pt2")
+def export(
+    trained: _Trained,
+    to: Annotated[str, Option(help="onnx, or exported (for torch.export.load).")],
+    out: Annotated[Path, Option(help="File to write.")],
+    arm: _Arm = None,
+    allow_import: _AllowImport = False,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Export a trained network, so that it runs without vicinal.
+
+    The file maps a batch of images, or of prepared rows or spectrograms, to probabilities. It
+    includes normalization and softmax. Its outputs are compared with those of the network.
+    """
+    with errors_reported(debug):
+        from vicinal.studies.trained_arm import chosen_checkpoints
+        from vicinal.training.export import export_network
+        from vicinal.training.trained_network import load_network
+
+        chosen = chosen_checkpoints(trained, arm=arm)
+        if chosen.reason:
+            report(f"using {chosen.reason}")
+        network = load_network(chosen.paths[0], allow_import=allow_import, accelerator="cpu")
+        compared = export_network(network, out, to)
+        if json:
+            _print_json({"file": str(out), "compared": compared})
+        else:
+            _print(f"exported: {out} ({compared})")
 
 
 @app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")

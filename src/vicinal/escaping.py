@@ -33,6 +33,19 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
     return _OBEYED.sub(escaped, text)
 
 
+def spreadsheet_cell(text: str) -> str:
+    """Return text for a cell of a CSV file; ``visible``, and no formula for a spreadsheet.
+
+    Text that a spreadsheet would take for a formula gets a leading apostrophe.
+
+    Example:
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("cat")
+        ("'=1+1", 'cat')
+    """
+    text = visible(text)
+    return f"'{text}" if text.lstrip()[:1] in set("=+-@＝＋－＠") else text
+
+
 def is_utf8(text: str) -> bool:
     r"""Return whether text can be written as UTF-8, unlike file names with other bytes.
 

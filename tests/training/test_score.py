@@ -63,11 +63,11 @@ def test_score_uses_the_data_and_the_preparation_of_the_training_by_default(
         asked.append((spec, settings))
         return prepared(spec, **settings)
 
-    monkeypatch.setattr("vicinal.training.score.load", recorded)
+    monkeypatch.setattr("vicinal.training.evaluation_data.load", recorded)
     done = vicinal("score", trained, "--json")
     assert done.exit_code == 0, done.stderr
     result = json.loads((trained.parent / "result.json").read_text())
-    assert json.loads(done.stdout)["accuracy"] == result["test_metric"]
+    assert json.loads(done.stdout)["metrics"]["accuracy"] == result["test_metric"]
     assert "warning: column x is a guess" in done.stderr
     (spec, settings), *_ = asked
     assert (spec, settings["preparation"], settings["test_fraction"]) == (
@@ -79,7 +79,7 @@ def test_score_uses_the_data_and_the_preparation_of_the_training_by_default(
 
 def test_data_that_ignore_the_preparation_are_refused(trained, vicinal, monkeypatch):
     monkeypatch.setattr(
-        "vicinal.training.score.load", lambda spec, **_: load(spec, test_fraction=0.3)
+        "vicinal.training.evaluation_data.load", lambda spec, **_: load(spec, test_fraction=0.3)
     )
     for more in ([], ["--data", "digits"]):
         refused = vicinal("score", trained, *more)
@@ -90,7 +90,7 @@ def test_data_that_ignore_the_preparation_are_refused(trained, vicinal, monkeypa
 def test_data_of_the_training_that_changed_are_refused_unless_they_are_named(
     changed, vicinal, monkeypatch
 ):
-    monkeypatch.setattr("vicinal.training.score.load", prepared)
+    monkeypatch.setattr("vicinal.training.evaluation_data.load", prepared)
     origin = read_tree(changed())["info"]["origin"]
     origin["data"]["test"]["sha256"] = "0" * 64
     path = changed(origin=origin)
@@ -131,7 +131,7 @@ def stranger(tmp_path, monkeypatch):
 def test_a_checkpoint_imports_its_network_only_where_that_is_allowed(
     changed, vicinal, stranger, monkeypatch
 ):
-    monkeypatch.setattr("vicinal.training.score.load", prepared)
+    monkeypatch.setattr("vicinal.training.evaluation_data.load", prepared)
     origin = read_tree(changed())["info"]["origin"]
     origin["network"]["source"] = {"weights27.py": "0" * 64}
     path = changed(network="weights27:net", origin=origin)
@@ -180,11 +180,11 @@ def test_the_first_lines_name_the_code_that_a_recipe_runs_and_the_notes_of_its_d
     folder = (
         tmp_path / "out" if command == "train" else tmp_path / "out/trials/erm-true-labels-seed0"
     )
-    with_stranger.setattr("vicinal.training.score.load", prepared)
+    with_stranger.setattr("vicinal.training.evaluation_data.load", prepared)
     scored = vicinal("score", folder / "checkpoint.safetensors", "--allow-import", "--json")
     assert scored.exit_code == 0, scored.output
     result = json.loads((folder / "result.json").read_text())
-    assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
+    assert json.loads(scored.stdout)["metrics"]["accuracy"] == result["test_metric"]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_table_is_scored_by_the_columns_of_the_training(
     words = ["--data", f"table:{scored_on}.csv?label=y", "--root", CASES, "--json"]
     done = vicinal("score", trained(trained_on), *words)
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["accuracy"] == pytest.approx(accuracy, abs=0.01)
+    assert json.loads(done.stdout)["metrics"]["accuracy"] == pytest.approx(accuracy, abs=0.01)
 
 
 def test_columns_in_another_order_are_found_by_name(trained, vicinal):

@@ -8,10 +8,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
 from vicinal.training.evaluation import Predictions
-from vicinal.training.score import Confusion, score_checkpoint, scores_of
+from vicinal.training.score import Confusion, score_network, scores_of
 from vicinal.training.tensor_tree import read_tree, write_tree
+from vicinal.training.trained_network import load_network
 
 NAMES = tuple("abcdefg")
+CONSTANT = {"mean": [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]}
 
 
 def some_answers(count=300):
@@ -21,21 +23,27 @@ def some_answers(count=300):
     return Predictions(scores, y)
 
 
+def scores(given, names=NAMES, predictor=CONSTANT, **settings):
+    return scores_of(given, task="classification", predictor=predictor, classes=names, **settings)
+
+
 def test_the_scores_are_those_of_scikit_learn():
     given = some_answers()
-    found = scores_of(given, NAMES, confusions=42)
+    found = scores(given, confusions=42)
     chances, y = given.outputs.double().softmax(1).numpy(), given.targets.numpy()
     assert found.examples == 300
-    assert found.accuracy == accuracy_score(y, chances.argmax(1))
-    assert found.majority == pytest.approx(np.bincount(y).max() / 300)
-    assert found.top5 == top_k_accuracy_score(y, chances, k=5)
-    assert found.loss == pytest.approx(log_loss(y, chances))
+    assert found.metrics["accuracy"] == accuracy_score(y, chances.argmax(1))
+    assert found.constant["accuracy"] == pytest.approx((y == 1).mean())
+    assert found.metrics["top-5"] == top_k_accuracy_score(y, chances, k=5)
+    assert found.metrics["nll"] == pytest.approx(log_loss(y, chances))
     confused = confusion_matrix(y, chances.argmax(1))
     np.fill_diagonal(confused, 0)
     assert sum(pair.examples for pair in found.worst) == confused.sum()
     worst = found.worst[0]
     assert worst.examples == confused.max()
-    assert confused[NAMES.index(worst.true), NAMES.index(worst.predicted)] == confused.max()
+    for pair in found.worst:
+        true, predicted = NAMES.index(pair.true), NAMES.index(pair.predicted)
+        assert confused[true, predicted] == pair.examples
 
 
 def test_the_calibration_error_is_that_of_a_slow_loop():
@@ -49,13 +57,21 @@ def test_the_calibration_error_is_that_of_a_slow_loop():
         if inside.any():
             gap = (sure[inside].mean() - right[inside].mean()).abs()
             error += float(gap * inside.double().mean())
-    assert scores_of(given, NAMES).calibration_error == pytest.approx(error)
+    assert scores(given).metrics["ece"] == pytest.approx(error)
 
 
-def test_top5_is_none_for_few_classes_and_worst_is_empty_without_errors():
+def test_few_classes_have_no_top_5_and_a_network_without_errors_has_no_confusions():
     given = Predictions(torch.eye(3) * 9, torch.arange(3))
-    found = scores_of(given, ("x", "y", "z"))
-    assert (found.top5, found.worst, found.accuracy) == (None, [], 1)
+    found = scores(given, ("x", "y", "z"), {"mean": [0.0, 0.0, 0.0]})
+    assert "top-5" not in found.metrics
+    assert (found.worst, found.metrics["accuracy"]) == ([], 1)
+
+
+def test_a_metric_that_is_undefined_for_these_examples_is_none():
+    given = Predictions(torch.eye(3) * 9, torch.zeros(3, dtype=torch.int64))
+    found = scores(given, ("x", "y", "z"), {"mean": [0.0, 0.0, 0.0]})
+    assert (found.metrics["auroc"], found.constant["auroc"]) == (None, None)
+    assert found.metrics["accuracy"] == pytest.approx(1 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +98,8 @@ def test_a_saved_network_repeats_its_test_accuracy_exactly(trained, vicinal):
     done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits", "--json")
     assert done.exit_code == 0, done.stderr
     told, result = json.loads(done.stdout), json.loads((trained / "result.json").read_text())
-    assert told["accuracy"] == result["test_metric"]
-    assert told["loss"] == result["test_loss"]
+    assert told["metrics"]["accuracy"] == result["test_metric"]
+    assert told["metrics"]["nll"] == pytest.approx(result["test_loss"], rel=1e-12)
     assert told["examples"] == result["test_examples"] == 719
 
 
@@ -95,14 +111,14 @@ def test_data_without_a_test_split_are_split_as_for_the_training_by_default(trai
         return json.loads(done.stdout)
 
     assert told() == told("--seed", 5, "--test-fraction", 0.4)
-    assert told("--seed", 6)["loss"] != told()["loss"]
+    assert told("--seed", 6)["metrics"] != told()["metrics"]
     assert told("--test-fraction", 0.3)["examples"] == 540
 
 
 def test_scores_are_printed_as_tables(trained, vicinal):
     done = vicinal("score", trained / "checkpoint.safetensors", "--data", "digits")
     assert done.exit_code == 0
-    for words in ("accuracy", "top-5 accuracy", "calibration error (ECE)", "predicted"):
+    for words in ("accuracy", "top-5 accuracy", "calibration error (ECE)", "constant", "predicted"):
         assert words in done.stdout
 
 
@@ -116,13 +132,13 @@ def test_classes_may_come_in_another_order(trained):
         Split(digits.test.inputs, place[digits.test.targets]),
         brightest=digits.brightest,
     )
-    path = trained / "checkpoint.safetensors"
-    assert score_checkpoint(path, other).accuracy == score_checkpoint(path, digits).accuracy
+    network = load_network(trained / "checkpoint.safetensors")
+    assert score_network(network, other).metrics == score_network(network, digits).metrics
 
 
 def refused(path, data, **settings):
     with pytest.raises(UserError) as caught:
-        score_checkpoint(path, data, **settings)
+        score_network(load_network(path), data, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -192,6 +208,16 @@ HUGE = MLP | {
     ("inputs", "std"): torch.ones(1),
 }
 HOSTILE = {
+    "a preparation to other shapes": {("info", "preparation", "shape"): [1, 10**6, 10**6]},
+    "recordings of a year": {
+        ("info", "preparation"): {
+            "kind": "sound",
+            "features": "wave",
+            "rate": 8000,
+            "seconds": 3.2e7,
+        }
+    },
+    "more classes than outputs": {("info", "classes"): [str(k) for k in range(11)]},
     "a negative shape": {("info", "shape"): [-1, 7, 7]},
     "a crop of nothing": {
         ("info", "recipe", "data", "augment"): [{"name": "random-crop", "size": 0}]

@@ -10,9 +10,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import tomli_w
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from vicinal import MixUp
+from vicinal import load as vicinal_load
 from vicinal.data import load
 from vicinal.data.texts.load_texts import prepare_texts
 from vicinal.errors import UserError
@@ -372,7 +374,7 @@ def text_recipe(recipe_text, films, folder, tmp_path):
 
 @pytest.mark.usefixtures("library")
 def test_a_network_for_texts_is_fine_tuned_in_a_study_and_scored_without_its_folder(
-    text_recipe, folder, tmp_path, vicinal
+    text_recipe, films, folder, tmp_path, vicinal
 ):
     out = tmp_path / "study"
     done = vicinal("study", text_recipe(), "--out", out)
@@ -383,7 +385,25 @@ def test_a_network_for_texts_is_fine_tuned_in_a_study_and_scored_without_its_fol
         scored = vicinal("score", trial / "checkpoint.safetensors", "--json")
         assert scored.exit_code == 0, scored.stderr
         result = json.loads((trial / "result.json").read_text())
-        assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
+        assert json.loads(scored.stdout)["metrics"]["accuracy"] == result["test_metric"]
+    predicted = vicinal("predict", trial, "--data", source(films, folder), "--json")
+    recorded = load_file(trial / "outputs.safetensors")["last"].softmax(1)
+    found = [list(row["probabilities"].values()) for row in json.loads(predicted.stdout)]
+    assert torch.equal(torch.tensor(found), recorded)
+    network = vicinal_load(trial)
+    rows = [line.split(",") for line in films.read_text().splitlines()[1:]]
+    expected = network([text for _, text, _ in rows])
+    assert torch.equal(network(films), expected)
+    assert torch.equal(network([{"review": text} for _, text, _ in rows]), expected)
+    assert torch.equal(network("good film"), network(["good film"]))
+    films.write_text("review\ngood film\n\n")
+    assert torch.equal(network(films), network(["good film"]))
+    films.write_text('review,liked\ngood film,\n"",no\n')
+    with pytest.raises(UserError, match=r"films.csv row 3: the text 'review' is missing"):
+        network(films)
+    program = tmp_path / "net.pt2"
+    exported = vicinal("export", trial, "--to", "exported", "--out", program)
+    assert exported.exit_code == 0, exported.output
 
 
 @pytest.mark.usefixtures("library")

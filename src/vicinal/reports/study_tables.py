@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from vicinal.escaping import visible, with_text
+from vicinal.escaping import spreadsheet_cell, visible, with_text
 from vicinal.reports.study_text import (
     DIFFERENCES,
     PUBLISHED_CAPTION,
@@ -161,10 +161,5 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(with_text(rows, _as_cell))
+    writer.writerows(with_text(rows, spreadsheet_cell))
     return text.getvalue()
-
-
-def _as_cell(text: str) -> str:
-    text = visible(text)
-    return f"'{text}" if text.lstrip()[:1] in set("=+-@＝＋－＠") else text

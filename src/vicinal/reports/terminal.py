@@ -124,14 +124,13 @@ def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
 
 def print_scores(scores: "Scores", console: Terminal) -> None:
     """Print the metrics of a checkpoint, and the most confused pairs of classes."""
-    table = plain_table(show_header=False)
-    table.add_row("examples", f"{scores.examples:,}")
-    table.add_row("accuracy", f"{100 * scores.accuracy:.2f}%")
-    table.add_row("always the most frequent class", f"{100 * scores.majority:.2f}%")
-    if scores.top5 is not None:
-        table.add_row("top-5 accuracy", f"{100 * scores.top5:.2f}%")
-    table.add_row("negative log-likelihood", f"{scores.loss:.4f} nats")
-    table.add_row("calibration error (ECE)", f"{100 * scores.calibration_error:.2f}%")
+    from vicinal.training.metrics import METRICS, value_text
+
+    table = plain_table(f"{scores.examples:,} examples", "network", "constant prediction")
+    for name, value in scores.metrics.items():
+        both = (value, scores.constant[name])
+        cells = ("undefined" if one is None else value_text(name, one) for one in both)
+        table.add_row(METRICS[name].title, *cells)
     console.print(table)
     if scores.worst:
         worst = plain_table(title="most confused pairs")

@@ -138,7 +138,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
     path, text = folder / "recipe.toml", resolved_text(recipe)
     if path.exists():
         old = load_resolved(path)
-        finished = _finished_trials(folder)
+        finished = finished_trials(folder)
         changed = [change for trial in finished for change in _changes(trial, old, recipe)]
         if finished:
             fields = ({"name": one.name, "baseline": one.baseline} for one in (old, recipe))
@@ -165,7 +165,7 @@ def _settle(recipe: Recipe, folder: Path) -> None:
         write_whole(path, text)
 
 
-def _finished_trials(folder: Path) -> list[Trial]:
+def finished_trials(folder: Path) -> list[Trial]:
     """Return the finished trials in the folder of a study, including those of earlier recipes."""
     found = []
     for path in sorted(folder.glob("trials/*/result.json")):

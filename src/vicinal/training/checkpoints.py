@@ -53,6 +53,11 @@ class CheckpointInfo(pydantic.BaseModel):
     test_metric: float
     versions: dict[str, str]
 
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of the network: classes, labels or real values."""
+        return int(self.origin["data"]["outputs"])
+
     @pydantic.model_validator(mode="after")
     def _check_arm(self) -> "CheckpointInfo":
         if self.arm not in self.recipe.arms:
@@ -84,6 +89,8 @@ class Checkpoint(pydantic.BaseModel):
         fits = targets[0].dim() == 1 and targets[0].shape == targets[1].shape
         if not fits or not all(bool(one.isfinite().all()) for one in targets):
             raise ValueError("mean and std of the targets do not fit")
+        if self.info.task == "classification" and len(self.info.classes) != self.info.outputs:
+            raise ValueError("classes do not fit the outputs")
         return self
 
     @property

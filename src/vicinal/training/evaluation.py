@@ -1,7 +1,7 @@
 """Evaluation: predictions of a network, and their loss. Inputs are never mixed."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -46,18 +46,33 @@ def predict(
     *,
     fabric: Fabric | None = None,
     settings: Training | None = None,
+    task: str = "classification",
 ) -> Predictions:
-    """Return the predictions of a network in eval mode; its mode is restored.
+    """Return the predictions of a network on all batches; see ``predict_batches``."""
+    pairs = list(predict_batches(model, batches, fabric=fabric, settings=settings, task=task))
+    return Predictions(*(torch.cat(each) for each in zip(*pairs, strict=True)))
+
+
+def predict_batches(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    fabric: Fabric | None = None,
+    settings: Training | None = None,
+    task: str = "classification",
+) -> Iterator[Predictions]:
+    """Yield the predictions of a network in eval mode; its mode is restored at the end.
 
     Args:
         model: maps ``(batch, ...)`` to ``(batch, k)``.
         batches: inputs and targets, such as an epoch of a ``Loader``.
         fabric: sets the precision of the computation.
         settings: for ``tta``, which averages the outputs of an image and its horizontal flip, and
-            for ``channels_last``. Of classes, log-probabilities are averaged.
+            for ``channels_last``.
+        task: ``tta`` averages the log-probabilities of classes, and other outputs as they are.
 
-    Returns:
-        Outputs in the dtype of the network, and the targets.
+    Yields:
+        The outputs of each batch in the dtype of the network, and its targets.
     """
     training = model.training
     tta, channels_last = (settings.tta, settings.channels_last) if settings else (False, False)
@@ -68,24 +83,26 @@ def predict(
             outputs: Tensor = model(x)
         return outputs.to(dtype)
 
-    pairs = []
     model.eval()
     try:
-        with torch.inference_mode():
-            for inputs, targets in batches:
+        for inputs, targets in batches:
+            with torch.inference_mode():
                 x = inputs.to(dtype) if inputs.is_floating_point() else inputs
                 if channels_last and x.dim() == 4:
                     x = x.to(memory_format=torch.channels_last)
                 outputs = forward(x)
                 if tta and x.dim() == 4:
-                    both = outputs, forward(x.flip(3))
-                    if not targets.is_floating_point():
-                        both = tuple(F.log_softmax(one, 1) for one in both)  # type: ignore[assignment]
-                    outputs = (both[0] + both[1]) / 2
-                pairs.append((outputs, targets))
+                    outputs = averaged(outputs, forward(x.flip(3)), task)
+            yield Predictions(outputs, targets)
     finally:
         model.train(training)
-    return Predictions(*(torch.cat(each) for each in zip(*pairs, strict=True)))
+
+
+def averaged(outputs: Tensor, others: Tensor, task: str) -> Tensor:
+    """Return the mean of the outputs for images and for their flips: of log-probabilities."""
+    if task == "classification":
+        outputs, others = F.log_softmax(outputs, 1), F.log_softmax(others, 1)
+    return (outputs + others) / 2
 
 
 def gathered(predictions: Predictions, fabric: Fabric) -> Predictions:

@@ -90,6 +90,17 @@ def check_metric(name: str) -> None:
         raise UserError(unknown("metric", name, METRICS))
 
 
+def metrics_of(task: str, outputs: int) -> list[str]:
+    """Return the names of the metrics that are defined for a task and its number of outputs.
+
+    Example:
+        >>> metrics_of("regression", 1)
+        ['rmse', 'mae', 'r2']
+    """
+    fitting = [name for name, one in METRICS.items() if task in one.tasks]
+    return [name for name in fitting if name != "top-5" or outputs > 5]
+
+
 def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
     """Raise unless all metrics are defined for a task and its number of outputs.
 
@@ -101,9 +112,7 @@ def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
     Raises:
         UserError: with the names that are defined.
     """
-    fitting = [name for name, one in METRICS.items() if task in one.tasks]
-    if outputs <= 5:
-        fitting = [name for name in fitting if name != "top-5"]
+    fitting = metrics_of(task, outputs)
     for name in names:
         if name not in fitting:
             raise UserError(
@@ -334,5 +343,14 @@ def metric_text(name: str, value: float) -> str:
         >>> metric_text("accuracy", 0.987), metric_text("rmse", 1.23456)
         ('accuracy 98.70%', 'RMSE 1.235')
     """
-    title, percent = METRICS[name].title, METRICS[name].percent
-    return f"{title} {100 * value:.2f}%" if percent else f"{title} {value:.4g}"
+    return f"{METRICS[name].title} {value_text(name, value)}"
+
+
+def value_text(name: str, value: float) -> str:
+    """Return a metric with its unit.
+
+    Example:
+        >>> value_text("accuracy", 0.987), value_text("rmse", 1.23456)
+        ('98.70%', '1.235')
+    """
+    return f"{100 * value:.2f}%" if METRICS[name].percent else f"{value:.4g}"

@@ -50,6 +50,18 @@ class Task:
             return raw
         return raw * self.std.to(raw) + self.mean.to(raw)
 
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Return outputs as probabilities of classes or labels; real values are not changed.
+
+        Example:
+            >>> task = Task("multi-label", 2, torch.zeros(2), torch.ones(2))
+            >>> task.predicted(torch.tensor([[0.0, 99.0]])).tolist()
+            [[0.5, 1.0]]
+        """
+        if self.name == "classification":
+            return outputs.softmax(1)
+        return outputs.sigmoid() if self.name == "multi-label" else outputs
+
 
 def task_of(data: DataSet, wanted: str) -> Task:
     """Return the task of a data set.

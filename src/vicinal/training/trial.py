@@ -184,7 +184,13 @@ def _measure(
 
     def predictions_of(loader: Loader) -> Predictions:
         raw, targets = gathered(
-            predict(learner.trained, loader.epoch(0), fabric=fabric, settings=learner.settings),
+            predict(
+                learner.trained,
+                loader.epoch(0),
+                fabric=fabric,
+                settings=learner.settings,
+                task=task.name,
+            ),
             fabric,
         )
         return Predictions(task.outputs_of(raw), targets)

@@ -29,6 +29,9 @@ from vicinal.training.settings import Data, Recipe
 from vicinal.training.task import Task, constant_outputs, task_of
 from vicinal.training.trial_result import Trial, condition_name
 
+BATCH = 1024
+"""Examples in a batch of an evaluation: the last digits of outputs depend on it."""
+
 WHITENING_EXAMPLES = 5000
 """About how many training examples the whitening layer of a network is fitted to."""
 
@@ -137,11 +140,15 @@ def center_crops(settings: Data) -> list[CenterCrop]:
 
 
 def tested_shape(settings: Data, test: Split) -> tuple[int, ...]:
-    """Return the shape of one example as the network gets it in evaluation."""
-    shape = tuple(test.inputs.shape[1:])
+    """Return the shape of one example as the network gets it in an evaluation."""
+    return cropped(test.inputs.shape[1:], settings)
+
+
+def cropped(shape: Sequence[int], settings: Data) -> tuple[int, ...]:
+    """Return the shape of one example after the crop of an evaluation."""
     for crop in center_crops(settings):
         shape = (*shape[:-2], crop.size, crop.size)
-    return shape
+    return tuple(shape)
 
 
 def make_loaders(
@@ -190,7 +197,7 @@ def make_loaders(
     def whole(split: Split) -> Loader:
         return Loader(
             split.share(fabric.global_rank, fabric.world_size),
-            batch_size=1024,
+            batch_size=BATCH,
             seed=trial.seed,
             augment=(*center_crops(recipe.data), normalize.to(device)),
             device=device,

@@ -36,7 +36,7 @@ _LARGEST = 1 << 29  # bytes of a file
 
 
 @dataclass(frozen=True, eq=False)
-class _Files:
+class FilesBelow:
     """Encoded images, one file each, by their paths below a folder."""
 
     root: Path
@@ -46,6 +46,7 @@ class _Files:
         return len(self.names)
 
     def get(self, row: int) -> bytes:
+        """Return the bytes of one image."""
         path = self.root / str(self.names[row])
         try:
             status = path.stat()
@@ -57,9 +58,11 @@ class _Files:
             raise_unreadable(error)
 
     def name(self, row: int) -> str:
+        """Return its path."""
         return str(self.root / self.names[row])
 
     def fingerprint(self) -> str:
+        """Return a hash of the paths, sizes and times of all files."""
         digest = hashlib.sha256(f"{self.root.resolve()}\n".encode("utf-8", "surrogateescape"))
         for name in self.names:
             try:
@@ -71,10 +74,12 @@ class _Files:
         return digest.hexdigest()
 
     def identity(self, row: int) -> str:
+        """Return its name and size."""
         return file_identity(self.root, str(self.names[row]))
 
-    def rows(self, rows: np.ndarray) -> "_Files":
-        return _Files(self.root, self.names[rows])
+    def rows(self, rows: np.ndarray) -> "FilesBelow":
+        """Return some of the images."""
+        return FilesBelow(self.root, self.names[rows])
 
 
 def load_folder(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -126,7 +131,7 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
         names = np.array([file for of_class in listed[name].files for file in of_class])
         counts = torch.tensor([len(of_class) for of_class in listed[name].files])
         targets = torch.arange(len(classes)).repeat_interleave(counts)
-        files[name] = _Files(folder, names), targets, ()
+        files[name] = FilesBelow(folder, names), targets, ()
     notes = _layout_notes(root, splits, classes, listed)
     decoding = image_options(options, load_options.max_bytes)
     return image_data_set(tuple(map(visible, classes)), files, decoding, load_options, notes)

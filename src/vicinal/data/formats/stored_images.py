@@ -49,6 +49,7 @@ class StoredImages:
         options: how images are decoded; without a size, all images have the size in ``shape``.
         skip_bad: whether images that cannot be decoded are skipped instead of raising an error.
         changes: counts what was changed in the images that were read.
+        trained: whether ``shape`` is that of a training rather than of the first image.
     """
 
     files: ImageFiles
@@ -56,6 +57,7 @@ class StoredImages:
     options: ImageOptions = ImageOptions()  # noqa: RUF009 (immutable)
     skip_bad: bool = False
     changes: ImageChanges = field(default_factory=ImageChanges)
+    trained: bool = False
     dtype: torch.dtype = field(default=torch.uint8, init=False)
 
     @classmethod
@@ -108,9 +110,12 @@ class StoredImages:
             return
         image = _image(self.files, row, data, self.options, self.changes)
         if image.shape != out.shape:
+            like, fix = "like the first one", "size=N resizes all images to N x N"
+            if self.trained:
+                like, fix = "as in training", "Resize it"
             raise UserError(
-                f"{self.files.name(row)}: expected an image of {_sides(out.shape)} like the first "
-                f"one, got {_sides(image.shape)}. size=N resizes all images to N x N."
+                f"{self.files.name(row)}: expected an image of {_sides(out.shape)} {like}, got "
+                f"{_sides(image.shape)}. {fix}."
             )
         out[...] = image
 

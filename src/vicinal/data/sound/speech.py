@@ -118,6 +118,23 @@ class StoredRecordings:
         return ReadResult(inputs[: len(kept)], np.array(kept, np.int64), skips.sentences)
 
 
+def check_sound(sound: Sound) -> None:
+    """Raise a ``ValueError`` if a preparation cannot be one of ``load_commands``."""
+    known = sound.features in _FEATURES and isinstance(sound.rate, int)
+    if not (known and LOWEST_RATE <= sound.rate <= HIGHEST_RATE and 0 < sound.seconds < 3600.5):
+        raise ValueError(f"expected a preparation of recordings, got {tuple(sound)}")
+
+
+def feature_shape(sound: Sound) -> tuple[int, ...]:
+    """Return the shape of the features of one recording.
+
+    Example:
+        >>> feature_shape(Sound("log-mel", 16000, 1.0))
+        (1, 64, 101)
+    """
+    return tuple(_features(torch.zeros(1, sound.samples), sound).shape[1:])
+
+
 def _features(waves: Tensor, sound: Sound) -> Tensor:
     return _FEATURES[sound.features](waves, sound.rate)
 
@@ -207,7 +224,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
         notes += _speaker_notes(speakers[rows["train"]], speakers[rows["test"]], fixed_test)
 
     counts = RecordingCounts()
-    shape = _features(torch.zeros(1, sound.samples), sound).shape[1:]
+    shape = feature_shape(sound)
     splits = {}
     every = True
     for split, chosen in rows.items():

@@ -19,7 +19,7 @@ class BadRows:
 
     Args:
         tables: one or two.
-        target: the label of their rows.
+        target: the label of their rows; None if they have none, since it is to be predicted.
         features: their other columns.
         together: the column of groups, if there is one.
     """
@@ -27,9 +27,9 @@ class BadRows:
     def __init__(
         self,
         tables: Sequence[Table],
-        target: Column,
+        target: Column | None,
         features: Sequence[Column],
-        together: Column | None,
+        together: Column | None = None,
     ) -> None:
         """Find the cells that cannot be used."""
         self._files = [table.file for table in tables]
@@ -37,19 +37,21 @@ class BadRows:
         self._table = np.repeat(np.arange(len(tables)), [len(table.rows) for table in tables])
         self._row = np.concatenate([table.rows for table in tables])
         self._good = np.concatenate([~np.isin(t.rows, list(t.bad)) for t in tables])
-        for column in [target, *features]:
+        for column in (*([target] if target else ()), *features):
             for i in np.flatnonzero(column.bad).tolist():
                 cell = column.text[i].as_py()
                 expected = "a number" if number(cell) is None else "a number up to 3.4e38"
-                marks = ", or pass decimal= or thousands=" if re.search(r"\d[,.' ]\d", cell) else ""
+                options = ", or list the column in categories" if target else ""
+                if target and re.search(r"\d[,.' ]\d", cell):
+                    options += ", or pass decimal= or thousands="
                 self._add(
                     i,
                     f"expected {expected} in column {column.name!r}, got {cell[:40]!r}. Correct "
-                    f"it, or list the column in categories{marks}.",
+                    f"it{options}.",
                 )
-        required = {"label": target} | ({"group": together} if together else {})
-        for what, column in required.items():
-            self.exclude_missing(what, column)
+        for what, required in (("label", target), ("group", together)):
+            if required is not None:
+                self.exclude_missing(what, required)
 
     def exclude_missing(self, what: str, column: Column) -> None:
         """Exclude the rows in which a column is empty; ``what`` is its part in the data set."""

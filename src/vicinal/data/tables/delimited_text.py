@@ -20,7 +20,9 @@ def read_delimited_text(text: str, file: str, header: bool | None, *, max_bytes:
     line = next(line for line in text.split("\n") if line.strip())
     bare = re.sub('"[^"]*"', "", line)
     delimiter = max(",;\t", key=bare.count)
-    if delimiter not in bare:
+    if delimiter not in bare and len(line.split()) == 1:
+        delimiter = "\t"  # one column, perhaps of texts with spaces and commas in them
+    elif delimiter not in bare:
         delimiter = " "
         text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     first = first_row(text, file, delimiter=delimiter)

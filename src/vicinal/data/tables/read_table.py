@@ -26,8 +26,8 @@ def read_table(
     """Read a file in the format of its extension, one of ``FORMATS``.
 
     The delimiter of text files is the most frequent of comma, semicolon and tab in the first line,
-    or white space if there is none of them. Cells may be quoted with ``"``. Empty rows and white
-    space around cells are ignored.
+    or white space if there is none of them, unless that line is one word. Cells may be quoted with
+    ``"``. Empty rows and white space around cells are ignored.
 
     Args:
         path: path of the file.
@@ -169,26 +169,41 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
         table = parquet.ParquetFile(
             source, page_checksum_verification=True, read_dictionary=texts
         ).read(use_threads=False)
-        table.validate(full=True)
-        names, columns, kinds = [], [], []
-        for name, chunks in zip(table.column_names, table.columns, strict=True):
-            if name.startswith("__index_level_"):  # pandas writes its row index as a column
-                continue
-            column = chunks.combine_chunks()
-            max_bytes -= _decoded_bytes(column)
-            if max_bytes < 0:
-                raise UserError(
-                    f"{file}: the text of its columns up to {name!r} takes more than max_bytes. "
-                    "Drop columns, or raise max_bytes (--max-bytes)."
-                )
-            text, kind = _as_text(column, file, name)
-            names.append(name)
-            columns.append(text)
-            kinds.append(kind)
+        return table_of_arrow(table, file, max_bytes)
     except UserError:
         raise
     except Exception as error:
         raise damaged(file, "Parquet", error) from error
+
+
+def table_of_arrow(table: Any, file: str, max_bytes: int = MAX_BYTES) -> Table:
+    """Return a ``pyarrow.Table`` as a table of text.
+
+    Args:
+        table: with columns of numbers, text or booleans.
+        file: its name in errors and notes.
+        max_bytes: the most bytes that its text may take.
+
+    Raises:
+        UserError: if a column is of another type, or its text takes too many bytes.
+        pyarrow.ArrowException: if the table is damaged.
+    """
+    table.validate(full=True)
+    names, columns, kinds = [], [], []
+    for name, chunks in zip(table.column_names, table.columns, strict=True):
+        if name.startswith("__index_level_"):  # pandas writes its row index as a column
+            continue
+        column = chunks.combine_chunks()
+        max_bytes -= _decoded_bytes(column)
+        if max_bytes < 0:
+            raise UserError(
+                f"{file}: the text of its columns up to {name!r} takes more than max_bytes. "
+                "Drop columns, or raise max_bytes (--max-bytes)."
+            )
+        text, kind = _as_text(column, file, name)
+        names.append(name)
+        columns.append(text)
+        kinds.append(kind)
     rows = np.arange(table.num_rows) + 1
     return Table(file, tuple(names), columns, tuple(kinds), rows, {})
 

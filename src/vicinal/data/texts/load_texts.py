@@ -16,6 +16,7 @@ from vicinal.data.tables.assemble import class_indices, classes_of
 from vicinal.data.tables.bad_rows import BadRows
 from vicinal.data.tables.columns import Column, Spelling, parse_column
 from vicinal.data.tables.load_table import column_index, read_existing
+from vicinal.data.tables.new_rows import NewRows
 from vicinal.data.tables.read_table import TEXT_FORMATS
 from vicinal.data.tables.table import Table, select_columns
 from vicinal.data.texts.tokens import LENGTH, Tokenizer, Tokens, encode, read_tokenizer
@@ -103,7 +104,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         )
         tables.append(select_columns(second, first.names, of=first.file))
     text, label, group = (
-        None if word is None else _column(tables, column_index(word, first, name))
+        None if word is None else text_column(tables, column_index(word, first, name))
         for name, word in columns.items()
     )
     assert text is not None
@@ -225,7 +226,28 @@ def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tenso
     return torch.from_numpy(encode(texts, tokenizer, length=known.length).ids)
 
 
-def _column(tables: Sequence[Table], i: int) -> Column:
+def prepare_text_rows(table: Table, preparation: Mapping[str, Any], *, skip_bad: bool) -> NewRows:
+    """Prepare the texts of a table as those of the training table; it needs no label.
+
+    Args:
+        table: has the column of texts.
+        preparation: ``DataSet.preparation`` of the training data.
+        skip_bad: whether rows without a text are skipped instead of raising an error.
+
+    Raises:
+        UserError: if there is no such column, or a text is missing and not to be skipped.
+    """
+    known = TextPreparation.model_validate(preparation)
+    text = text_column([table], column_index(known.text, table, "text"))
+    bad = BadRows([table], None, [])
+    bad.exclude_missing("text", text)
+    skipped = bad.raised_or_skipped(0, skip_bad)
+    good = bad.good(0)
+    inputs = prepare_texts(text.text.take(good).to_pylist(), preparation)
+    return NewRows(inputs, table.rows[good], table.notes, skipped)
+
+
+def text_column(tables: Sequence[Table], i: int) -> Column:
     """Return a column of all tables. Only empty cells are missing: "null" is a text."""
     import pyarrow as pa
 

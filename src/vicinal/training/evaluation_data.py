@@ -1,0 +1,143 @@
+"""Data sets to evaluate a trained network on, prepared as those of its training."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vicinal.data import MAX_BYTES, DataSet, Split, load, parse_spec
+from vicinal.data.raw_examples import RawExamples
+from vicinal.errors import UserError
+from vicinal.training.checkpoints import CheckpointInfo
+from vicinal.training.origin import data_facts, origin_differences
+from vicinal.training.recipe_warnings import note_lines
+
+_RUN_CODE = ("import", "hf", "torchvision")
+"""Sources of other libraries, which can run code that lies next to the data."""
+
+
+def load_as_trained(
+    path: Path,
+    info: CheckpointInfo,
+    *,
+    source: str | None = None,
+    split: str = "test",
+    root: Path | None = None,
+    seed: int | None = None,
+    test_fraction: float | None = None,
+    skip_bad: bool = False,
+    max_bytes: int = MAX_BYTES,
+    allow_import: bool = False,
+    log: Callable[[str], None] = lambda _sentence: None,
+) -> DataSet:
+    """Load a data set whose examples are prepared as during the training of a checkpoint.
+
+    The checkpoint has the columns, categories and statistics of a table, the size of images, and
+    the sampling rate of recordings. It also has the defaults of ``source``, ``root``, ``seed`` and
+    ``test_fraction``: those that were used for training.
+
+    Args:
+        path: the checkpoint.
+        info: what it records.
+        source: the data set.
+        split: the split that has to be the same as in training, if the data set is the same.
+        root: folder of the data sets.
+        seed: of the train/test split.
+        test_fraction: fraction held out for testing.
+        skip_bad: skip examples that cannot be read.
+        max_bytes: largest size of a decoded file, in bytes.
+        allow_import: load a data set that the checkpoint names although that can run code.
+        log: reports to the user, such as notes on the data.
+
+    Raises:
+        UserError: if the data cannot be prepared as during training, or have changed since then, or
+            if loading them can run code and is not allowed.
+    """
+    recorded = info.recipe.data
+    own_split = (info.recipe.seed, recorded.test_fraction)
+    seed = own_split[0] if seed is None else seed
+    test_fraction = own_split[1] if test_fraction is None else test_fraction
+    named = source or recorded.source
+    if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
+        raise UserError(
+            f"{path} was trained on {named!r}, and loading that can run code. Choose the data with "
+            "--data, or, if you trust the author of the checkpoint, pass --allow-import."
+        )
+    data = load(
+        named,
+        root=root or (recorded.root if source is None else None),
+        seed=seed,
+        test_fraction=test_fraction,
+        skip_bad=skip_bad or (source is None and recorded.skip_bad),
+        max_bytes=max_bytes,
+        preparation=info.preparation,
+    )
+    for sentence in note_lines(data):
+        log(sentence)
+    both = data.preparation, info.preparation
+    found, expected = (json.dumps(dict(one), sort_keys=True) for one in both)
+    if info.preparation and found != expected:
+        raise UserError(
+            f"{named}: expected data like those that {path} was trained on ({recorded.source}), "
+            "got data that cannot be prepared in the same way. Choose other data."
+        )
+    if split not in data.splits:
+        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
+    if source is None and (seed, test_fraction) == own_split:
+        facts = info.origin["data"], data_facts(data, info.recipe.task)
+        if changed := origin_differences(*({"data": {split: one.get(split)}} for one in facts)):
+            raise UserError(
+                f"{named} has changed since {path} was trained ({changed}). To use it anyway, "
+                f"pass --data {named}."
+            )
+    return data
+
+
+def examples_as_trained(
+    path: Path, info: CheckpointInfo, *, split: str, **loading: Any
+) -> Iterator[RawExamples]:
+    """Yield the examples of a split of a data set; see ``load_as_trained``."""
+    rows = load_as_trained(path, info, split=split, **loading).splits[split]
+    places = [{"example": k} for k in range(len(rows))]
+    yield RawExamples(rows.inputs, places, skipped=rows.skipped)
+
+
+def targets_as_trained(info: CheckpointInfo, data: DataSet, rows: Split) -> Tensor:
+    """Return the targets of a split as those of a training: the classes may be in another order.
+
+    Raises:
+        UserError: if they are of another task, or of classes that the network does not know.
+    """
+    if info.task == "classification":
+        return _in_order_of(info.classes, data.classes, rows.targets)
+    targets = rows.targets
+    if not targets.is_floating_point() or targets[:1].numel() != info.outputs:
+        kind = "labels that are 0 or 1" if info.task == "multi-label" else "real values"
+        got = "classes" if data.classes else f"targets of shape {tuple(targets.shape[1:])}"
+        hint = " For a table, add task=regression to its options." if data.classes else ""
+        raise UserError(
+            f"--data: expected {info.outputs} {kind} for each example, as in training, got {got}."
+            f"{hint}"
+        )
+    if info.task == "multi-label" and not bool(((targets == 0) | (targets == 1)).all()):
+        raise UserError("--data: expected labels that are 0 or 1, as in training, got others.")
+    return targets
+
+
+def _in_order_of(known: tuple[str, ...], classes: tuple[str, ...], targets: Tensor) -> Tensor:
+    """Return targets as indices of the classes of the network."""
+    if not classes:
+        raise UserError(
+            "--data: expected a data set with classes, since the network is a classifier, got "
+            "real-valued targets. Choose another data set."
+        )
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise UserError(
+            f"expected data with classes of the network ({', '.join(known[:20])}), got "
+            f"{len(missing)} others of {len(classes)}, such as {missing[0]!r}. Choose other data."
+        )
+    return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]
