@@ -253,7 +253,10 @@ def predict(
     trained: _Trained,
     files: Annotated[
         list[Path] | None,
-        Argument(help="Images, recordings or tables, or folders of them.", show_default=False),
+        Argument(
+            help="Images, recordings or tables, also of texts, or folders of them.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[
         str | None, Option(help="Data set to predict, instead of files.", show_default=False)

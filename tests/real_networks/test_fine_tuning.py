@@ -68,7 +68,7 @@ def checked(trials, before, vicinal, *, head):
         scored = vicinal("score", folder / "checkpoint.safetensors", "--json")
         assert scored.exit_code == 0, scored.stderr
         result = json.loads((folder / "result.json").read_text())
-        assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
+        assert json.loads(scored.stdout)["metrics"]["accuracy"] == result["test_metric"]
 
 
 def test_timm_from_a_file_frozen_and_unfrozen(tmp_path, vicinal_study, vicinal):

@@ -64,7 +64,7 @@ def test_a_frozen_backbone_keeps_its_pretrained_weights_and_statistics(
     scored = vicinal("score", tmp_path / "run" / "checkpoint.safetensors", "--json")
     assert scored.exit_code == 0, scored.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert json.loads(scored.stdout)["accuracy"] == result["test_metric"]
+    assert json.loads(scored.stdout)["metrics"]["accuracy"] == result["test_metric"]
 
 
 def test_a_frozen_training_with_a_moving_average_resumes_bit_for_bit(

@@ -78,8 +78,8 @@ def test_distributed_evaluation_is_that_of_the_saved_network(unbroken, vicinal):
     scored = vicinal("score", out / "checkpoint.safetensors", *words)
     assert scored.exit_code == 0, scored.stderr
     scores, last = json.loads(scored.stdout), read_metrics(out, "accuracy")[-1]
-    assert scores["accuracy"] == last.test_metric
-    assert scores["loss"] == pytest.approx(last.test_loss, rel=1e-5)
+    assert scores["metrics"]["accuracy"] == last.test_metric
+    assert scores["metrics"]["nll"] == pytest.approx(last.test_loss, rel=1e-5)
     assert 0 < last.memorized < 1
 
 
