@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tomli_w
+import tomlkit
 from typer.testing import CliRunner
 
 from vicinal.cli import app
@@ -45,7 +45,7 @@ def recipe_text():
                 del table[names[-1]]
             else:
                 table[names[-1]] = value
-        return tomli_w.dumps(settings)
+        return tomlkit.dumps(settings)
 
     return changed
 
@@ -133,6 +133,8 @@ def summary_of():
                 "test_examples": len(targets),
                 "test_metric": metric_values(metric, found, targets, task.name).mean(),
                 "constant_metric": 0.0,
+                "train_metric": 1.0,
+                "peak_epoch": 1,
                 "test_loss": 1.0,
                 "best_epoch": None,
                 "memorized": None,

@@ -33,9 +33,13 @@ def test_keywords_change_the_recipe_and_the_report_is_written(tmp_path, small_re
 
 def test_invalid_arguments_raise(tmp_path, small_recipe):
     recipe = load_resolved(small_recipe())
-    with pytest.raises(ValueError, match="expected no variant with a Recipe, got 'long'"):
+    with pytest.raises(ValueError, match="--variant: expected the name or path of a recipe"):
         package.study(recipe, variant="long", out=tmp_path)
     with pytest.raises(UserError, match="seeds: expected a number greater than or equal to 1"):
         package.study(recipe, seeds=0, out=tmp_path)
-    with pytest.raises(UserError, match=r"there is no recipe 'digit'. Did you mean 'digits'"):
+    with pytest.raises(UserError, match="there is no recipe, data set or path 'digit'"):
         package.study("digit", out=tmp_path)
+    with pytest.raises(UserError, match="--minutes: expected a data set to study, got digits"):
+        package.study("digits", minutes=3, out=tmp_path)
+    with pytest.raises(UserError, match="--data: expected a recipe to study, got iris"):
+        package.study("iris", data="digits", out=tmp_path)

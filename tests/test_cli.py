@@ -106,7 +106,7 @@ def test_ctrl_c_pressed_three_times_stops_with_a_sentence_and_130(finished_study
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["digit"], "there is no recipe 'digit'. Did you mean 'digits'?"),
+        (["digit"], "there is no recipe, data set or path 'digit'. Did you mean 'digits'?"),
         (["no/where.toml"], "no/where.toml: there is no such recipe file"),
         (
             ["digits", "--epochs", "0"],
@@ -199,7 +199,7 @@ def test_debug_shows_the_traceback(vicinal):
     done = vicinal("study", "digit", "--debug")
     assert done.exit_code == 1
     assert "Traceback (most recent call last)" in done.stderr
-    assert "vicinal.errors.UserError: there is no recipe 'digit'" in done.stderr
+    assert "vicinal.errors.UserError: there is no recipe, data set or path 'digit'" in done.stderr
 
 
 def test_a_traceback_holds_no_escape_sequences(monkeypatch, capsys):
@@ -216,7 +216,7 @@ def test_a_traceback_holds_no_escape_sequences(monkeypatch, capsys):
 def test_help_has_an_example(vicinal):
     done = vicinal("study", "--help")
     assert done.exit_code == 0
-    assert "Example: vicinal study digits" in done.stdout
+    assert "Example: vicinal study folder:flowers" in done.stdout
 
 
 def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):

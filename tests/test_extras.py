@@ -40,7 +40,7 @@ def run(code):
 
 
 def test_an_error_about_any_package_of_the_extra_has_the_pip_command():
-    assert {"PIL", "sklearn", "tomli_w", "zlib_ng"} < set(MODULES)
+    assert {"PIL", "sklearn", "tomlkit", "zlib_ng"} < set(MODULES)
     modules = {"PIL": "pillow", "sklearn": "scikit-learn"}
     for package in PACKAGES:
         module = next((k for k, v in modules.items() if v == package), package.replace("-", "_"))

@@ -10,6 +10,7 @@ from torch import nn
 
 import vicinal
 from vicinal.training.recipe import load_resolved, read_recipe
+from vicinal.training.recipe_changes import Changes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -63,7 +64,11 @@ def test_the_tables_hold_the_numbers_of_the_results():
         ("digits", "digits", {}),
         ("cifar10-fast", "cifar10-fast", {}),
         ("cifar10-fast-long", "cifar10-fast", {"variant": "long"}),
-        ("cifar10-resnet50-short", "cifar10-resnet50", {"variant": "short", "seeds": 1}),
+        (
+            "cifar10-resnet50-short",
+            "cifar10-resnet50",
+            {"variant": "short", "changes": Changes(seeds=1)},
+        ),
     ],
 )
 def test_the_committed_studies_used_the_current_recipes(folder, recipe, changes):

@@ -1,8 +1,11 @@
 """The Python entry points: ``vicinal.study``, and ``vicinal.load`` for what it trained."""
 
+import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vicinal.errors import UserError
 from vicinal.extras import extras_named
 
 if TYPE_CHECKING:
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StudyResult(NamedTuple):
-    """The results of a study.
+    """The results of a study; a notebook shows the answer and the table.
 
     Args:
         summary: as in ``summary.json``; see ``vicinal.studies.summary.summarize``.
@@ -25,31 +28,89 @@ class StudyResult(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each arm under each condition: accuracy, interval, difference, verdict."""
+        """One row for each arm under each condition: metrics, intervals, difference, verdict."""
         return list(self.summary["rows"])
+
+    @property
+    def winner(self) -> str | None:
+        """The best arm that is better than the baseline; None if there is none.
+
+        With several conditions, the first one counts.
+        """
+        name, condition = self.summary["metric"], self.rows[0]["condition"]
+        better = [
+            row for row in self.rows if row["verdict"] == "better" and row["condition"] == condition
+        ]
+        best = max(
+            better, key=lambda row: abs(row["metrics"][name]["difference"]["value"]), default=None
+        )
+        return None if best is None else str(best["arm"])
+
+    def to_frame(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``, with a column for each number.
+
+        Raises:
+            UserError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UserError("to_frame requires pandas. Run pip install pandas.") from error
+        from vicinal.reports.study_tables import csv_rows
+
+        return pd.DataFrame(csv_rows(self.summary))
+
+    def report(self) -> Path:
+        """Return the path of the report, an HTML page that opens offline."""
+        return self.folder / "report.html"
+
+    def _repr_html_(self) -> str:
+        from vicinal.reports.study_text import answer, study_table
+
+        head, rows = study_table(self.summary)
+        cells = [
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+            for tag, row in (("th", head), *(("td", row) for row in rows))
+        ]
+        table = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<p>{html.escape(answer(self.summary))}</p><table>{table}</table>"
 
 
 def study(
-    recipe: "str | Path | Recipe" = "digits",
+    what: "str | Path | Recipe" = "digits",
     *,
+    arms: Sequence[str] = (),
+    alpha: float | None = None,
+    model: str | None = None,
+    metric: str | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
+    minutes: float | None = None,
+    settings: Sequence[str] = (),
     data: str | None = None,
     variant: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> StudyResult:
-    """Train every arm of a recipe with every seed, compare them, and write a report.
+    """Train every arm with every seed, compare the arms, and write a report.
 
     Does what the command ``vicinal study`` does: finished trials in the folder are kept, and an
     interrupted study resumes.
 
     Args:
-        recipe: a recipe that comes with vicinal, such as ``"digits"``, the path of a ``.toml``
-            file, or a ``vicinal.training.settings.Recipe``.
-        seeds: number of seeds for each arm, instead of the recipe's.
-        epochs: number of epochs, instead of the recipe's.
-        data: data set, such as ``"folder:PATH"``, instead of the recipe's.
+        what: a recipe that comes with vicinal, such as ``"digits"``, the path of a ``.toml`` file,
+            or a ``vicinal.training.settings.Recipe``; or a data set, such as ``"folder:flowers"``,
+            ``"cars.csv"`` or the path of a folder, for which a recipe is generated.
+        arms: names of the arms, such as ``["erm", "mixup", "cutmix", "manifold"]``.
+        alpha: the alpha of all arms that have one.
+        model: name of the network.
+        metric: the metric that decides.
+        seeds: number of seeds for each arm.
+        epochs: number of epochs.
+        minutes: a study of a data set chooses seeds and epochs that take about so long; 10 by
+            default.
+        settings: other fields of the recipe, such as ``["training.ema_decay=0.99"]``.
+        data: data set to use instead of the recipe's.
         variant: one of the recipe's variants; only for names and paths.
         out: folder of the study; by default ``runs/NAME``.
         quiet: do not show the progress on stderr.
@@ -69,30 +130,48 @@ def study(
         from vicinal.reports.study_report import is_current, write_report
         from vicinal.reports.terminal import Terminal
         from vicinal.studies import open_study, run_study
+        from vicinal.studies.prepare import Prepared, prepare
         from vicinal.studies.summary import summarize
-        from vicinal.training.recipe import changed_recipe, read_recipe
+        from vicinal.training.recipe import changed_recipe, is_recipe, read_recipe, resolved_text
+        from vicinal.training.recipe_changes import Changes
 
-        if isinstance(recipe, str | Path):
-            resolved = read_recipe(
-                str(recipe), variant=variant, seeds=seeds, epochs=epochs, source=data
-            )
-        elif variant is not None:
-            raise ValueError(f"study: expected no variant with a Recipe, got {variant!r}")
+        changes = Changes(seeds, epochs, data, arms, alpha, model, metric, settings)
+        folder = None if out is None else Path(out)
+        progress = StudyProgress(Terminal(stderr=True, quiet=quiet))
+        named = isinstance(what, str | Path)
+        from_data = named and not is_recipe(str(what))
+        for option, value, fits, expected in (
+            ("variant", variant, named and not from_data, "the name or path of a recipe"),
+            ("data", data, not from_data, "a recipe"),
+            ("minutes", minutes, from_data, "a data set"),
+        ):
+            if value is not None and not fits:
+                raise UserError(f"--{option}: expected {expected} to study, got {what!s:.100}.")
+        if from_data:
+            log = progress.log
+            prepared = prepare(str(what), changes=changes, minutes=minutes, out=folder, log=log)
         else:
-            resolved = changed_recipe(recipe, seeds=seeds, epochs=epochs, source=data)
-        folder = Path("runs") / resolved.name if out is None else Path(out)
-        with open_study(resolved, folder) as opened:
-            progress = StudyProgress(Terminal(stderr=True, quiet=quiet))
+            if isinstance(what, str | Path):
+                recipe = read_recipe(str(what), variant=variant, changes=changes)
+            else:
+                recipe = changed_recipe(what, changes)
+            folder = folder or Path("runs") / recipe.name
+            prepared = Prepared(recipe, resolved_text(recipe), folder)
+        with open_study(prepared.recipe, prepared.folder, text=prepared.text) as opened:
             with progress.bars:
-                run_study(opened, progress)
+                run_study(opened, progress, data=prepared.data)
             failures, results = opened.failures(), opened.results()
             summary = summarize(
-                resolved, results, lambda trial: opened.outputs(trial, results), failures
+                prepared.recipe,
+                results,
+                lambda trial: opened.outputs(trial, results),
+                failures,
+                third_class=opened.third_class,
             )
             if not is_current(opened, summary):
                 write_report(opened, summary)
     return StudyResult(
-        summary, folder, {trial.folder: reason for trial, reason in failures.items()}
+        summary, prepared.folder, {trial.folder: reason for trial, reason in failures.items()}
     )
 
 
@@ -123,9 +202,11 @@ def load(
         >>> import tempfile, torch
         >>> from vicinal.studies import Trial
         >>> from vicinal.training.recipe import read_recipe
+        >>> from vicinal.training.recipe_changes import Changes
         >>> from vicinal.training.single_trial import train_one
         >>> folder = Path(tempfile.mkdtemp(), "run")
-        >>> _ = train_one(read_recipe("digits", epochs=1), Trial("mixup", 0.0, 0), folder)
+        >>> recipe = read_recipe("digits", changes=Changes(epochs=1))
+        >>> _ = train_one(recipe, Trial("mixup", 0.0, 0), folder)
         >>> network = load(folder)
         >>> network.task, network.classes[:3], network(torch.zeros(2, 1, 8, 8)).shape
         ('classification', ('0', '1', '2'), torch.Size([2, 10]))

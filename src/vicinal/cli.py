@@ -90,37 +90,90 @@ _AllowImport = Annotated[
 ]
 _Epochs = Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
+_What = Annotated[
+    str, Argument(help=f"Data set, such as folder:PATH or table.csv, or a recipe: {_RECIPES}")
+]
+_OWN = "the recipe's"
+_ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/training.md."
+_Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
+_Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
+_Model = Annotated[str | None, Option(help="Network.", show_default=_OWN)]
+_Metric = Annotated[
+    str | None, Option(help="Metric that decides, such as accuracy, auroc or rmse.")
+]
+_Minutes = Annotated[
+    float | None,
+    Option(help="Time that a study of a data set may take.", min=0.01, show_default="10"),
+]
+_Set = Annotated[
+    list[str], Option(help="FIELD=VALUE of the recipe, such as training.lr=0.1; can be repeated.")
+]
 _Variant = Annotated[str | None, Option(help="Name of one of the recipe's variants.")]
 
 
-@app.command(epilog="Example: vicinal study digits --seeds 5 --out runs/digits")
+@app.command(epilog="Example: vicinal study folder:flowers --arms erm,mixup,cutmix")
 def study(
-    recipe: _Recipe = "digits",
+    what: _What = "digits",
     out: Annotated[Path | None, Option(help="Folder of the study.", show_default=_RUNS)] = None,
-    seeds: Annotated[
-        int | None, Option(help="Number of seeds per arm, instead of the recipe's.")
-    ] = None,
+    arms: _Arms = None,
+    alpha: _Alpha = None,
+    model: _Model = None,
+    metric: _Metric = None,
+    seeds: Annotated[int | None, Option(help="Number of seeds per arm.", show_default=_OWN)] = None,
     epochs: _Epochs = None,
+    minutes: _Minutes = None,
+    set: _Set = [],  # noqa: B006 - Typer copies it
     data: _Source = None,
     variant: _Variant = None,
+    list: Annotated[
+        bool, Option("--list", help="List the recipes that come with vicinal.")
+    ] = False,
+    show: Annotated[
+        bool, Option("--show", help="Show the recipe and what it costs on this machine.")
+    ] = False,
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Train every arm of a recipe with every seed, and compare the arms.
+    """Train every arm with every seed, and find out whether mixing helps.
 
-    An arm is one way to train, such as with mixup or without mixing. A trial is one arm trained
-    with one seed. The study writes a report. Finished trials are kept. Run the same command again
-    to resume a study or to show a finished one. Run it with a larger number of --seeds to add
-    trials to the study.
+    WHAT is a recipe or a data set. For a data set, a recipe is generated that takes about ten
+    minutes; the folder of the study has it, and it can be edited.
+
+    An arm is one way to train, such as with mixup or without mixing. A trial is one arm with one
+    seed. The study writes a report. Finished trials are kept. Run the same command again to resume
+    a study or to show a finished one. Run it with a larger number of --seeds, or with more --arms,
+    to add trials to the study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
+        if list or show:
+            from vicinal.reports.recipes import print_recipe, print_recipes
+            from vicinal.reports.terminal import Terminal
+
+            if list:
+                print_recipes(Terminal())
+            else:
+                print_recipe(what, variant=variant, data=data, console=Terminal())
+            return
         from vicinal import api
         from vicinal.reports.study_tables import print_study
         from vicinal.reports.terminal import Terminal
         from vicinal.studies.summary import summary_text
 
-        done = api.study(recipe, seeds=seeds, epochs=epochs, data=data, variant=variant, out=out)
+        done = api.study(
+            what,
+            arms=_split(arms),
+            alpha=alpha,
+            model=model,
+            metric=metric,
+            seeds=seeds,
+            epochs=epochs,
+            minutes=minutes,
+            settings=set,
+            data=data,
+            variant=variant,
+            out=out,
+        )
         if json:
             sys.stdout.write(summary_text(done.summary))
         else:
@@ -128,6 +181,48 @@ def study(
             _print(f"report: {done.folder / 'report.html'}")
         if done.failures:
             raise typer.Exit(TRIALS_FAILED)
+
+
+def _split(words: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in words.split(",")) if words else ()
+
+
+@app.command(epilog="Example: vicinal init folder:flowers --minutes 5")
+def init(
+    what: Annotated[str | None, Argument(help="Data set, such as folder:PATH, or a path.")] = None,
+    arms: _Arms = None,
+    alpha: _Alpha = None,
+    model: _Model = None,
+    metric: _Metric = None,
+    seeds: Annotated[int | None, Option(help="Number of seeds per arm.", show_default=_OWN)] = None,
+    epochs: _Epochs = None,
+    minutes: _Minutes = None,
+    set: _Set = [],  # noqa: B006 - Typer copies it
+    schema: Annotated[
+        bool, Option("--schema", help="Print the JSON schema of recipes, for editors.")
+    ] = False,
+    debug: _Debug = False,
+) -> None:
+    """Print a recipe for a data set, with comments.
+
+    Network, augmentation, batch size, learning rate and epochs are chosen by rules that the
+    comments state. Seeds and epochs are chosen so that the study takes about --minutes.
+    """
+    with errors_reported(debug):
+        if schema:
+            from vicinal.training.settings import Recipe
+
+            _print_json(Recipe.model_json_schema())
+            return
+        if what is None:
+            raise UserError("WHAT: expected a data set, such as folder:flowers, got nothing.")
+        from vicinal.studies.prepare import MINUTES, generated, source_of
+        from vicinal.training.recipe_changes import Changes
+
+        changes = Changes(seeds, epochs, None, _split(arms), alpha, model, metric, tuple(set))
+        source = source_of(what, report)
+        _, text, _ = generated(source, changes, MINUTES if minutes is None else minutes, report)
+        sys.stdout.write(text)
 
 
 @app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
@@ -165,10 +260,12 @@ def train(
         from vicinal.reports.terminal import Terminal, print_result
         from vicinal.studies import Trial
         from vicinal.training.recipe import read_recipe
+        from vicinal.training.recipe_changes import Changes
         from vicinal.training.single_trial import train_one
         from vicinal.training.trial import Callbacks
 
-        resolved = read_recipe(recipe, variant=variant, epochs=epochs, source=data)
+        changes = Changes(epochs=epochs, data=data)
+        resolved = read_recipe(recipe, variant=variant, changes=changes)
         if arm not in resolved.arms:
             raise UserError(unknown("arm", arm, resolved.arms))
         progress = TrainProgress(Terminal(stderr=True), resolved.training_of(arm).epochs)

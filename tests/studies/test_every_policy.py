@@ -5,7 +5,7 @@ import sys
 import tomllib
 
 import pytest
-import tomli_w
+import tomlkit
 
 from vicinal.mixing.registry import PAIRINGS, POLICIES
 from vicinal.training.arm_shorthands import shorthand_arms
@@ -27,7 +27,7 @@ def study(tmp_path, recipe_text, vicinal):
         settings |= {"data.source": source, "data.test_fraction": test_fraction}
         recipe = tomllib.loads(recipe_text(settings | {"model.name": network}))
         recipe["arms"] = {"erm": {"policy": "none"}} | arms
-        (tmp_path / "all.toml").write_text(tomli_w.dumps(recipe))
+        (tmp_path / "all.toml").write_text(tomlkit.dumps(recipe))
         done = vicinal("study", tmp_path / "all.toml", "--out", tmp_path / "study")
         assert done.exit_code == 0, done.output
         return tmp_path / "study"

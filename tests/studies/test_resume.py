@@ -4,7 +4,7 @@ import json
 import tomllib
 
 import pytest
-import tomli_w
+import tomlkit
 
 from vicinal.studies.study import Study
 from vicinal.training.recipe import load_resolved
@@ -22,7 +22,7 @@ def recipe(small_recipe):
     def write(change=lambda _settings: None):
         settings = tomllib.loads(path.read_text())
         change(settings)
-        path.write_text(tomli_w.dumps(settings))
+        path.write_text(tomlkit.dumps(settings))
         return path
 
     return write
@@ -99,7 +99,7 @@ def test_what_would_change_a_finished_trial_is_refused_by_name(
     settings = tomllib.loads((copied_study / "recipe.toml").read_text())
     change(settings)
     path = tmp_path / "changed.toml"
-    path.write_text(tomli_w.dumps(settings))
+    path.write_text(tomlkit.dumps(settings))
     refused = vicinal("study", path, "--out", copied_study)
     assert refused.exit_code == 2
     assert f"holds a study with different settings: {named}" in refused.stderr

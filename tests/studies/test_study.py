@@ -1,3 +1,4 @@
+import functools
 import json
 
 import pytest
@@ -168,7 +169,8 @@ def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, v
     recipe = load_resolved(copied_study / "recipe.toml")
     study = Study(recipe, copied_study)
     results = study.results()
-    summary = summarize(recipe, results, lambda trial: study.outputs(trial, results))
+    outputs = functools.partial(study.outputs, results=results)
+    summary = summarize(recipe, results, outputs, third_class=study.third_class)
     assert is_current(study, summary)
     paths = [copied_study / name for name in REPORT]
     paths[-1] = min(paths[-1].iterdir())

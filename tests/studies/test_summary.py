@@ -204,7 +204,7 @@ def test_the_summary_lists_all_versions_of_a_package(study, summary_of):
 def test_the_summary_has_the_documented_names(study, summary_of):
     summary = summary_of(*study)
     assert " ".join(summary) == (
-        "study task metric metrics equivalence rows constant_class data constant "
+        "study task metric metrics equivalence rows constant_class data constant advice "
         "verdict_problems settings versions"
     )
     assert " ".join(summary["rows"][0]) == (

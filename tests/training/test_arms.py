@@ -261,7 +261,7 @@ def test_an_arm_that_never_mixes_is_reported_whatever_its_policy(fields, why, sm
 
 def test_every_shorthand_is_an_arm():
     arms = shorthand_arms(SHORTHANDS, layers=["stage1", "stage2"])
-    assert arms.keys() == {"erm", "manifold", *POLICIES}
+    assert arms.keys() == {"erm", "manifold", "c-mixup", *POLICIES}
     assert policy_of(arms["erm"]) is None
     assert policy_of(arms["mixup"]) == MixUp(0.2)
     assert policy_of(arms["regmixup"]) == RegMixUp(MixUp(10.0))
@@ -283,7 +283,7 @@ def test_the_alpha_of_shorthands_can_be_changed():
 
 
 def test_a_shorthand_that_is_unknown_or_lacks_layers_is_an_error():
-    with pytest.raises(UserError, match=r"no arm 'cutmx'\. Did you mean 'cutmix'\? .*manifold\)\."):
+    with pytest.raises(UserError, match=r"no arm 'cutmx'\. Did you mean 'cutmix'\? .*c-mixup\)\."):
         shorthand_arms(["erm", "cutmx"])
     with pytest.raises(UserError, match="manifold: expected a network with layers to mix after"):
         shorthand_arms(["manifold"])

@@ -4,7 +4,7 @@ import tomllib
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import tomli_w
+import tomlkit
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -111,7 +111,7 @@ def test_one_study_compares_frozen_and_unfrozen_arms(recipe_text, pretrained, tm
     }
     settings |= {"seeds": 1, "baseline": "frozen"}
     path = tmp_path / "frozen.toml"
-    path.write_text(tomli_w.dumps(settings))
+    path.write_text(tomlkit.dumps(settings))
     done = vicinal("study", path, "--out", tmp_path / "study")
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count("initial weights:") == 1

@@ -9,6 +9,7 @@ from vicinal.data import TEST_FRACTION, load
 from vicinal.data.dataset import LoadOptions
 from vicinal.errors import UserError
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
+from vicinal.training.recipe_changes import Changes
 from vicinal.training.settings import Data
 
 
@@ -21,7 +22,7 @@ def test_every_shipped_recipe_survives_being_written_and_read(name, tmp_path):
 
 
 def test_overrides_replace_fields():
-    recipe = read_recipe("digits", seeds=7, epochs=2)
+    recipe = read_recipe("digits", changes=Changes(seeds=7, epochs=2))
     assert (recipe.seeds, recipe.training.epochs) == (7, 2)
 
 
@@ -37,7 +38,9 @@ def test_an_arm_can_have_its_own_training_settings(small_recipe):
 
 def test_a_variant_replaces_fields_and_extends_the_name():
     plain = read_recipe("cifar10-resnet50")
-    short = read_recipe("cifar10-resnet50", variant="short", epochs=3, source="digits")
+    short = read_recipe(
+        "cifar10-resnet50", variant="short", changes=Changes(epochs=3, data="digits")
+    )
     assert (plain.name, short.name) == ("cifar10-resnet50", "cifar10-resnet50-short")
     assert plain.training_of("mixup").schedule.milestones == (10, 100, 200)
     assert plain.training_of("mixup").optimizer.lr == 0.7
@@ -170,8 +173,13 @@ INCONSISTENT_FIELDS = {
     [
         (
             INVALID_FIELDS,
-            "arms.erm.colour arms.mixup.alpha data.source published.0.accuracy published.0.epochs "
-            "seeds training.epochs",
+            "arms.erm.colour arms.mixup.alpha data.source published.0.accuracy published.0.arm "
+            "published.0.epochs seeds training.epochs",
+        ),
+        (
+            INVALID_FIELDS | {"baseline": "ermm", "corrupted_labels": [0.4, 0.4]},
+            "arms.erm.colour arms.mixup.alpha baseline corrupted_labels data.source "
+            "published.0.accuracy published.0.arm published.0.epochs seeds training.epochs",
         ),
         (
             INCONSISTENT_FIELDS,
@@ -225,7 +233,7 @@ def test_variants_that_are_not_tables_raise(variants, tmp_path):
 def test_a_source_that_is_not_utf_8_is_refused_by_name(source):
     words = r"data.source: .*\\xff is not UTF-8\. Rename the file or folder"
     with pytest.raises(UserError, match=words):
-        read_recipe("digits", source=source)
+        read_recipe("digits", changes=Changes(data=source))
 
 
 def test_a_recipe_may_begin_with_a_byte_order_mark(small_recipe):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import tomli_w
+import tomlkit
 
 CASES = Path(__file__).parents[1] / "cases" / "score-table"
 
@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
                 "arms": {"erm": {"title": "ERM", "policy": "none"}},
             }
             path = folder / f"{name}.toml"
-            path.write_text(tomli_w.dumps(recipe))
+            path.write_text(tomlkit.dumps(recipe))
             words = ["train", str(path), "--arm", "erm", "--out", str(out), "--logger", "none"]
             done = CliRunner().invoke(app, words)
             assert done.exit_code == 0, done.output

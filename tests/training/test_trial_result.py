@@ -6,6 +6,7 @@ import pytest
 
 from vicinal.errors import UserError
 from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe_changes import Changes
 from vicinal.training.settings import AdamW
 from vicinal.training.trial_result import (
     OUTPUTS,
@@ -24,7 +25,7 @@ from vicinal.training.trial_result import (
     write_result,
 )
 
-RECIPE = read_recipe("digits", epochs=2)
+RECIPE = read_recipe("digits", changes=Changes(epochs=2))
 OTHER = RECIPE.model_copy(
     update={
         "training": RECIPE.training.model_copy(update={"optimizer": AdamW(name="adamw", lr=0.5)})
@@ -66,6 +67,8 @@ def a_result(**changes):
         "test_examples": 540,
         "test_metric": 0.75,
         "constant_metric": 0.1,
+        "train_metric": 0.9,
+        "peak_epoch": 1,
         "test_loss": 0.25,
         "best_epoch": None,
         "memorized": 0.125,

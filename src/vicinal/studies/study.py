@@ -1,5 +1,6 @@
 """A study: its folder, and its unfinished trials."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import pydantic
 
+from vicinal.data import DataSet
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.training.origin import check_origin, data_facts, origin_differences
@@ -29,6 +31,9 @@ from vicinal.training.trial_result import (
     trials_of,
     write_failure,
 )
+
+THIRD_CLASS = "third-class.json"
+"""File name in the folder of a study; see ``vicinal.studies.third_class``."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,13 @@ class Study:
         """Read the outputs of a finished trial for the test split; see ``read_outputs``."""
         return read_outputs(self.trial_folder(trial), results[trial])
 
+    @property
+    def third_class(self) -> float | None:
+        """The share of blends that look like a third class; None if it is unknown."""
+        with suppress(OSError, TypeError, ValueError):
+            return float(json.loads((self.folder / THIRD_CLASS).read_bytes()))
+        return None
+
     def failures(self) -> dict[Trial, str]:
         """Return why trials failed with the settings of the recipe."""
         read = {
@@ -115,27 +127,32 @@ class StudyCallbacks(Protocol):
 
 
 @contextmanager
-def open_study(recipe: Recipe, folder: Path) -> Iterator[Study]:
+def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iterator[Study]:
     """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
 
     Finished trials are kept. Seeds, arms, conditions, titles and published rows can be added to the
     recipe later, and anything that does not affect a finished trial can be changed.
+
+    Args:
+        recipe: of the study.
+        folder: of the study.
+        text: the recipe as TOML, perhaps with comments, for the folder; by default with all fields.
 
     Raises:
         UserError: if the folder cannot be written, is in use, holds something else, or holds
             finished trials with different settings.
     """
     with locked(folder):
-        _settle(recipe, folder)
+        _settle(recipe, folder, resolved_text(recipe) if text is None else text)
         yield Study(recipe, folder)
 
 
-def _settle(recipe: Recipe, folder: Path) -> None:
+def _settle(recipe: Recipe, folder: Path, text: str) -> None:
     """Make sure that the finished trials in a folder belong to a recipe, and write the recipe.
 
     States of trials whose settings have changed are deleted, so that these trials start again.
     """
-    path, text = folder / "recipe.toml", resolved_text(recipe)
+    path = folder / "recipe.toml"
     if path.exists():
         old = load_resolved(path)
         finished = finished_trials(folder)
@@ -192,13 +209,18 @@ def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
     ]
 
 
-def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
+def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None = None) -> bool:
     """Run the unfinished trials one after the other; return whether there were any.
 
     Each result is written as soon as its trial ends, so an interrupted study resumes with the
     trials that have no result. A trial that fails, because its loss is not finite or memory runs
     out, does not stop the others; it runs again after its settings have changed or its
     ``failed.json`` is deleted.
+
+    Args:
+        study: the study.
+        callbacks: what is called meanwhile.
+        data: the first split of its data set, if it was read already.
 
     Raises:
         UserError: if a result cannot be written, a trial cannot start, or data, code or versions
@@ -221,11 +243,13 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         callbacks.log(f"{examples} is damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
+    from vicinal.studies.third_class import third_class_share
     from vicinal.training.arm_checks import check_arms
+    from vicinal.training.arms import policy_of
     from vicinal.training.trial import Callbacks, run_trial
     from vicinal.training.trial_setup import load_data, training_labels
 
-    data = load_data(recipe, callbacks.skipped)
+    data = load_data(recipe, callbacks.skipped, data=data)
     for sentence in data_warnings(recipe, data, recipe.arms):
         callbacks.log(sentence)
     origins = {trial.split: result.origin for trial, result in finished.items()}
@@ -237,6 +261,15 @@ def run_study(study: Study, callbacks: StudyCallbacks) -> bool:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
     write_examples(examples, recipe, data)
+    share = next(
+        (
+            third_class_share(data, policy, seed=recipe.seed)
+            for arm in recipe.arms.values()
+            if (policy := policy_of(arm)) is not None and "input" in getattr(arm, "at", ())
+        ),
+        None,
+    )
+    write_whole(study.folder / THIRD_CLASS, json.dumps(share))
     loaded = 0
     for trial in unfinished:
         if trial.split != loaded:

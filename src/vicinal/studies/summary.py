@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicinal.errors import UserError
+from vicinal.studies.advice import advice
 from vicinal.studies.statistics import (
     Estimate,
     difference_with_interval,
@@ -44,6 +45,8 @@ def summarize(
     results: Mapping[Trial, Result],
     outputs: Callable[[Trial], Outputs],
     failures: Mapping[Trial, str] | None = None,
+    *,
+    third_class: float | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a study as plain values for JSON.
 
@@ -60,7 +63,8 @@ def summarize(
     would halve it. ``best`` is the metric after the best epoch on the validation split, if there is
     one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``.
 
-    ``constant`` has the metrics of the predictor that ignores its inputs.
+    ``constant`` has the metrics of the predictor that ignores its inputs, and ``advice`` says
+    whether mixing suits the data and the network; see ``vicinal.studies.advice``.
 
     ``published`` is present if the recipe has published rows: each with the accuracy that was
     measured with true labels and the same number of epochs, its interval and its number of trials,
@@ -72,6 +76,7 @@ def summarize(
         results: of the finished trials.
         outputs: returns the outputs of a finished trial.
         failures: why others failed.
+        third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
 
     Raises:
         UserError: if no trial finished, or trials were tested on different examples.
@@ -137,6 +142,7 @@ def summarize(
     return summary | {
         "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
         "constant": constant,
+        "advice": [one._asdict() for one in advice(recipe, results, third_class)],
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),

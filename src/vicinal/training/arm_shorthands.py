@@ -24,7 +24,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
 }
 """The settings that have no default in the signature of a policy, or another one there."""
 
-SHORTHANDS = ("erm", *POLICIES, "manifold")
+SHORTHANDS = ("erm", *POLICIES, "manifold", "c-mixup")
 """The names that ``shorthand_arms`` knows."""
 
 
@@ -33,9 +33,10 @@ def shorthand_arms(
 ) -> dict[str, Arm]:
     """Return arms by name, with titles.
 
-    ``erm`` does not mix, ``manifold`` is mixup at the input and at layers, and other names are
-    those of policies. CutMix (arXiv 1905.04899), ResizeMix (2012.11101) and FMix (2002.12047) have
-    the settings of their papers by default.
+    ``erm`` does not mix, ``manifold`` is mixup at the input and at layers, ``c-mixup`` pairs
+    examples with similar real-valued targets, and other names are those of policies. CutMix (arXiv
+    1905.04899), ResizeMix (2012.11101) and FMix (2002.12047) have the settings of their papers by
+    default.
 
     Args:
         names: some of ``SHORTHANDS``.
@@ -69,6 +70,10 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{unknown('arm', name, SHORTHANDS)}.")
     if name == "erm":
         return {"policy": "none"}
+    if name == "c-mixup":
+        # Yao et al., arXiv 2210.05775, tune both; networks learn targets with a std of 1.
+        pairing = {"name": "similar-targets", "bandwidth": 0.5}
+        return {"title": "C-Mixup", "policy": "mixup", "alpha": 2.0, "pairing": pairing}
     if name != "manifold":
         return {"policy": name, **copy.deepcopy(_PUBLISHED.get(name, {}))}
     if not layers:

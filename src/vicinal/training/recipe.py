@@ -2,15 +2,16 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pydantic
-import tomli_w
+import tomlkit
 
 from vicinal.errors import UserError, unknown
+from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
 
@@ -39,13 +40,21 @@ def shipped() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
+def is_recipe(name_or_path: str) -> bool:
+    """Return whether a text names a recipe rather than a data set.
+
+    Example:
+        >>> is_recipe("digits"), is_recipe("my.toml"), is_recipe("folder:flowers")
+        (True, True, False)
+    """
+    return name_or_path in shipped() or name_or_path.endswith(".toml")
+
+
 def read_recipe(
     name_or_path: str,
     *,
     variant: str | None = None,
-    seeds: int | None = None,
-    epochs: int | None = None,
-    source: str | None = None,
+    changes: Changes = Changes(),  # noqa: B008
 ) -> Recipe:
     """Read a recipe.
 
@@ -54,18 +63,16 @@ def read_recipe(
             ``.toml`` file.
         variant: one of the recipe's ``[variants]``, which is merged into it; its name is added to
             the recipe's name.
-        seeds: replaces ``seeds``.
-        epochs: replaces ``training.epochs``.
-        source: replaces ``data.source``.
+        changes: settings to replace.
 
     Raises:
         UserError: if the file cannot be read, or if a field is missing, unknown or invalid.
 
     Example:
-        >>> read_recipe("digits", seeds=1).seeds
+        >>> read_recipe("digits", changes=Changes(seeds=1)).seeds
         1
     """
-    settings = _load(name_or_path)
+    settings: dict[str, Any] = tomllib.loads(recipe_text(name_or_path))
     variants = settings.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise UserError(
@@ -77,23 +84,41 @@ def read_recipe(
             raise UserError(f"{name_or_path} has no variant {variant!r}. It has: {names}.")
         new_name = {"name": f"{settings.get('name')}-{variant}"}
         settings = merged(settings, new_name | variants[variant])
-    return _check(_changed(settings, seeds, epochs, source), name_or_path)
+    change(settings, changes)
+    return checked(settings, name_or_path)
 
 
-def changed_recipe(
-    recipe: Recipe, *, seeds: int | None, epochs: int | None, source: str | None
-) -> Recipe:
-    """Return a recipe with other seeds, epochs or data; None keeps those of the recipe.
+def changed_recipe(recipe: Recipe, changes: Changes) -> Recipe:
+    """Return a recipe with changed settings.
 
     Raises:
         UserError: if one of them is invalid.
     """
-    return _check(_changed(recipe.model_dump(), seeds, epochs, source), recipe.name)
+    settings = recipe.model_dump(exclude_none=True)
+    change(settings, changes)
+    return checked(settings, recipe.name)
+
+
+def changed_text(text: str, changes: Changes) -> str:
+    """Return a recipe as TOML with changed settings; comments are kept.
+
+    Example:
+        >>> print(changed_text("seeds = 5 # of each arm", Changes(seeds=3)))
+        seeds = 3 # of each arm
+    """
+    document: MutableMapping[str, Any] = tomlkit.parse(text)
+    change(document, changes)
+    return tomlkit.dumps(document)
+
+
+def checked_text(text: str, origin: str) -> Recipe:
+    """Return the recipe in a text; see ``checked``."""
+    return checked(tomllib.loads(text), origin)
 
 
 def load_resolved(path: Path) -> Recipe:
-    """Read a ``recipe.toml`` with the text of ``resolved_text``."""
-    return _check(_load(str(path)), str(path))
+    """Read the ``recipe.toml`` in a folder."""
+    return checked_text(recipe_text(str(path)), str(path))
 
 
 def resolved_text(recipe: Recipe) -> str:
@@ -103,10 +128,15 @@ def resolved_text(recipe: Recipe) -> str:
         >>> "mix_rate = 1.0" in resolved_text(read_recipe("digits"))
         True
     """
-    return tomli_w.dumps(recipe.model_dump(exclude_none=True))
+    return tomlkit.dumps(recipe.model_dump(exclude_none=True))
 
 
-def _load(name_or_path: str) -> dict[str, Any]:
+def recipe_text(name_or_path: str) -> str:
+    """Return the text of a recipe file, which is valid TOML.
+
+    Raises:
+        UserError: if it cannot be read, or is not TOML.
+    """
     if name_or_path in shipped():
         file: Any = resources.files("vicinal") / "recipes" / f"{name_or_path}.toml"
     elif name_or_path.endswith(".toml"):
@@ -115,12 +145,11 @@ def _load(name_or_path: str) -> dict[str, Any]:
         sentence = unknown("recipe", name_or_path, shipped())
         raise UserError(f"{sentence}. The path of a recipe file ends in .toml.")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text: str = file.read_bytes().decode("utf-8-sig")
         if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
             raise ValueError(f"it has a line of more than {_MAX_DOTS} dots")
-        settings = tomllib.loads(text)
-        json.dumps(settings, default=str)  # refuses a number that is too long to be shown
-        return settings
+        json.dumps(tomllib.loads(text), default=str)  # refuses a number too long to be shown
+        return text
     except FileNotFoundError as error:
         raise UserError(
             f"{file}: there is no such recipe file. Check the path, or use a recipe that comes "
@@ -132,18 +161,16 @@ def _load(name_or_path: str) -> dict[str, Any]:
         raise UserError(f"{file} is not valid TOML: {error}.") from error
 
 
-def _changed(
-    settings: dict[str, Any], seeds: int | None, epochs: int | None, source: str | None
-) -> dict[str, Any]:
-    changes: dict[str, Any] = {} if seeds is None else {"seeds": seeds}
-    if epochs is not None and "training" in settings:
-        changes["training"] = {"epochs": epochs}
-    if source is not None and "data" in settings:
-        changes["data"] = {"source": source}
-    return merged(settings, changes)
+def checked(settings: Mapping[str, Any], origin: str) -> Recipe:
+    """Return a recipe from its settings.
 
+    Args:
+        settings: as in TOML.
+        origin: of the settings, for errors.
 
-def _check(settings: Mapping[str, Any], origin: str) -> Recipe:
+    Raises:
+        UserError: with all errors.
+    """
     try:
         return Recipe.model_validate(settings)
     except pydantic.ValidationError as error:

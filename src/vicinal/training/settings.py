@@ -1,13 +1,14 @@
 """The settings of a study: every field of a recipe, checked by pydantic."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from vicinal.data import MAX_BYTES, TEST_FRACTION, parse_spec
-from vicinal.errors import unknown
+from vicinal.errors import UserError, unknown
 from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name, default_layers, mixing_layers
 from vicinal.training.arm_titles import titled
@@ -307,42 +308,73 @@ class Recipe(Settings):
                 self.arms[name] = arm.model_copy(update={"at": layers})
         return self
 
-    @pydantic.model_validator(mode="after")
-    def _check_arms(self) -> "Recipe":
-        arms, network = self.arms, self.model.name
-        named = {"baseline": self.baseline}
-        named |= {f"published.{k}.arm": row.arm for k, row in enumerate(self.published)}
+    @classmethod
+    def _problems(cls, values: dict[str, Any]) -> list[str]:
+        arms = _tables(values.get("arms"))
+        published = values.get("published")
+        rows = enumerate(published) if isinstance(published, list | tuple) else ()
+        named = {"baseline": values.get("baseline")}
+        named |= {f"published.{k}.arm": _tables({0: row}).get(0, {}).get("arm") for k, row in rows}
         problems = [
-            f".{k}: {unknown('arm', arm, arms)}" for k, arm in named.items() if arm not in arms
+            f".{field}: {unknown('arm', arm, arms)}"
+            for field, arm in named.items()
+            if arms and isinstance(arm, str) and arm not in arms
         ]
-        if len(set(self.corrupted_labels)) < len(self.corrupted_labels):
+        fractions = values.get("corrupted_labels")
+        if isinstance(fractions, list | tuple) and len(set(map(repr, fractions))) < len(fractions):
             problems.append(".corrupted_labels: expected different fractions, got one twice.")
         # A result records the settings of its arm under the name of the arm, next to these names.
         problems += [
             f".arms.{name}: expected a name other than {name}, which has a meaning in results."
             for name in arms
-            if name in {"arm", "corrupted", "recipe", "seed", "training"}
+            if name in {"arm", "corrupted", "recipe", "seed", "split", "training"}
         ]
-        if len({arm.title for arm in arms.values()}) < len(arms):
+        titles = [arm["title"] for arm in arms.values() if arm.get("title")]
+        if len(set(map(repr, titles))) < len(titles):
             problems.append(".arms: expected a different title for each arm, got one twice.")
-        layers = mixing_layers(network)
-        for name, arm in arms.items():
-            for layer in getattr(arm, "at", ()):
-                if layers is not None and layer not in layers:
-                    what = f"layer of {network}"
-                    problems.append(f".arms.{name}.at: {unknown(what, layer, layers)}")
-            try:
-                self.training_of(name)
-            except pydantic.ValidationError as error:
-                lines = error_lines(error, arm.training)
-                problems += [f".arms.{name}.training.{line}" for line in lines]
-        raise_all(problems)
-        return self
+        network = _tables({0: values.get("model")}).get(0, {}).get("name")
+        with suppress(UserError):  # the name of the network is invalid
+            layers = mixing_layers(network) if isinstance(network, str) else None
+            problems += [
+                f".arms.{name}.at: {unknown(f'layer of {network}', layer, layers)}"
+                for name, arm in arms.items()
+                for layer in _list(arm.get("at"))
+                if layers is not None and layer not in layers
+            ]
+        return problems + _training_problems(values.get("training"), arms)
 
     def training_of(self, arm: str) -> Training:
         """Return how an arm is trained: ``training`` with the changes of the arm."""
         changes = self.arms[arm].training
         return Training.model_validate(merged(self.training.model_dump(), changes))
+
+
+def _tables(value: Any) -> dict[Any, dict[str, Any]]:
+    """Return the tables among values that were not validated yet."""
+    found = value.items() if isinstance(value, dict) else ()
+    plain = {k: one.model_dump() if isinstance(one, Settings) else one for k, one in found}
+    return {k: one for k, one in plain.items() if isinstance(one, dict)}
+
+
+def _list(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
+
+
+def _training_problems(training: Any, arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with the changes of arms to a valid ``[training]``."""
+    try:
+        common = Training.model_validate(training).model_dump()
+    except pydantic.ValidationError:
+        return []
+    problems = []
+    for name, arm in arms.items():
+        changes = arm.get("training")
+        try:
+            Training.model_validate(merged(common, changes if isinstance(changes, dict) else {}))
+        except pydantic.ValidationError as error:
+            lines = error_lines(error, changes or {})
+            problems += [f".arms.{name}.training.{line}" for line in lines]
+    return problems
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,8 +102,7 @@ def run_trial(
         origin = origin_of(data, model, recipe.model.name, policies, recipe.task)
         if expected is not None:
             check_origin(expected, origin, folder.parent)
-        criterion = criterion_of(task, settings, loaders.labels.to(fabric.device))
-        learner = _make_learner(model, recipe, trial, fabric, criterion)
+        learner = learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
         checkpointer = TrialCheckpointer(
             recipe, trial, data, task, loaders.normalize, folder, learner, origin, metric
         )
@@ -145,14 +144,35 @@ def run_trial(
                 )
         if progress.outputs is None:  # resumed after the last epoch
             progress.outputs = measure(progress.training, start=start)[1]
+        progress.train_metric = _train_metric(learner, loaders, task, metric)
         progress.seconds = time.perf_counter() - start
         return checkpointer.finish(progress)
 
 
-def _make_learner(
-    model: nn.Module, recipe: Recipe, trial: Trial, fabric: Fabric, criterion: Callable[..., Tensor]
+def learner_of(
+    model: nn.Module,
+    recipe: Recipe,
+    trial: Trial,
+    *,
+    fabric: Fabric,
+    task: Task,
+    labels: Tensor,
 ) -> Learner:
+    """Return what trains an arm; see ``vicinal.training.loop.make_learner``.
+
+    Args:
+        model: the network.
+        recipe: of the study.
+        trial: one of its trials.
+        fabric: device, precision and processes.
+        task: what is predicted.
+        labels: the training targets.
+
+    Raises:
+        UserError: if the network has no layer of that name, or a setting does not fit the task.
+    """
     arm, settings = recipe.arms[trial.arm], recipe.training_of(trial.arm)
+    criterion = criterion_of(task, settings, labels.to(fabric.device))
     make = partial(make_learner, model, settings, fabric=fabric, criterion=criterion)
     if not isinstance(arm, MixingArm):
         return make()
@@ -163,6 +183,25 @@ def _make_learner(
         raise
     except ValueError as error:  # a layer that an external network does not have
         raise UserError(f"arms.{trial.arm}.at: {error}") from error
+
+
+def _predictions(learner: Learner, task: Task, loader: Loader) -> Predictions:
+    """Return the outputs for all examples of a loader, in the units of the targets."""
+    found = predict(
+        learner.trained,
+        loader.epoch(0),
+        fabric=learner.fabric,
+        settings=learner.settings,
+        task=task.name,
+    )
+    raw, targets = gathered(found, learner.fabric)
+    return Predictions(task.outputs_of(raw), targets)
+
+
+def _train_metric(learner: Learner, loaders: Loaders, task: Task, metric: str) -> float:
+    """Return the metric of the training examples, with the labels that were learned."""
+    outputs, rows = _predictions(learner, task, loaders.memorized)
+    return Predictions(outputs, loaders.labels.cpu()[rows.cpu()]).metric(metric, task.name)
 
 
 def _measure(
@@ -182,18 +221,7 @@ def _measure(
         for buffer in learner.trained.buffers():
             torch.distributed.broadcast(buffer, 0)
 
-    def predictions_of(loader: Loader) -> Predictions:
-        raw, targets = gathered(
-            predict(
-                learner.trained,
-                loader.epoch(0),
-                fabric=fabric,
-                settings=learner.settings,
-                task=task.name,
-            ),
-            fabric,
-        )
-        return Predictions(task.outputs_of(raw), targets)
+    predictions_of = partial(_predictions, learner, task)
 
     def scored(found: Predictions) -> tuple[float, float]:
         learned = Predictions(task.learned(found.outputs), task.learned(found.targets))

@@ -54,6 +54,7 @@ class TrialProgress:
     Args:
         training: how far its training has come.
         rows: the metrics of each finished epoch.
+        train_metric: the metric of the training examples, after the last epoch.
         outputs: for the test split, after the last finished epoch; None right after resuming.
         best_epoch: the epoch with the best metric on the validation split, if there is one.
         best: the outputs for the test split after that epoch.
@@ -63,6 +64,7 @@ class TrialProgress:
     training: TrainingProgress = dataclasses.field(default_factory=TrainingProgress)
     rows: list[EpochRow] = dataclasses.field(default_factory=list)
     outputs: Predictions | None = None
+    train_metric: float | None = None
     best_epoch: int | None = None
     best: Tensor | None = None
     seconds: float = 0.0
@@ -118,6 +120,7 @@ class TrialCheckpointer:
                 restore(self.learner, state["training"], str(path)),
                 [EpochRow(*row) for row in state["rows"]],
                 None,
+                None,
                 state["best_epoch"],
                 state["best"],
                 float(state["seconds"]),
@@ -157,6 +160,8 @@ class TrialCheckpointer:
         """Write the result, which marks the trial as finished."""
         last, found = progress.rows[-1], progress.outputs
         assert found is not None
+        assert progress.train_metric is not None
+        sign = 1 if METRICS[self.metric].higher else -1
         first = self.learner.fabric.is_global_zero
         if first:
             self._check_folder()
@@ -173,6 +178,8 @@ class TrialCheckpointer:
             constant_metric=constant_value(
                 self.metric, self.origin["data"]["predictor"], outputs.targets, self.task.name
             ),
+            train_metric=progress.train_metric,
+            peak_epoch=max(progress.rows, key=lambda row: sign * row.test_metric).epoch,
             test_loss=last.test_loss,
             best_epoch=progress.best_epoch,
             memorized=last.memorized,

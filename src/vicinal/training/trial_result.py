@@ -98,9 +98,12 @@ class Result(pydantic.BaseModel):
     """The result of a trial; ``memorized`` is a fraction.
 
     ``metric`` is the one that decides. ``test_metric`` is measured after the last epoch, and
-    ``constant_metric`` is that of a constant prediction. ``best_epoch`` is the one with the best
-    metric on the validation split, if there is one. ``settings`` are those that the result depends
-    on, and ``origin`` describes data, network and versions (see ``vicinal.training.origin``).
+    ``constant_metric`` is that of a constant prediction, and ``train_metric`` that of the training
+    examples without augmentation, with the labels that were learned. ``peak_epoch`` is the epoch
+    with the best metric on the test split, which is reported and chooses nothing. ``best_epoch`` is
+    the one with the best metric on the validation split, if there is one. ``settings`` are those
+    that the result depends on, and ``origin`` describes data, network and versions (see
+    ``vicinal.training.origin``).
     ``outputs`` is the SHA-256 of ``OUTPUTS``, the file with the outputs for the test split.
     ``peak_memory`` is in bytes: of the GPU, or of the process.
     """
@@ -116,6 +119,8 @@ class Result(pydantic.BaseModel):
     test_examples: pydantic.PositiveInt
     test_metric: _Finite
     constant_metric: _Finite
+    train_metric: _Finite
+    peak_epoch: pydantic.PositiveInt
     test_loss: _Finite
     best_epoch: pydantic.PositiveInt | None
     memorized: _Fraction | None

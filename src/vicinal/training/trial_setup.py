@@ -57,28 +57,27 @@ class Loaders(NamedTuple):
 
 
 def load_data(
-    recipe: Recipe, on_skipped: Callable[[str, Sequence[str]], None], *, split: int = 0
+    recipe: Recipe,
+    on_skipped: Callable[[str, Sequence[str]], None],
+    *,
+    split: int = 0,
+    data: DataSet | None = None,
 ) -> DataSet:
     """Load the data set of a recipe.
 
     Args:
         recipe: the recipe.
         split: which of its splits.
+        data: the data set, if it was read already.
         on_skipped: is called with the name of each split that has skipped examples, and a
             sentence for each of them.
 
     Raises:
         UserError: if the data set cannot be loaded, or does not fit the task or the metrics.
     """
-    settings = recipe.data
-    data = load(
-        settings.source,
-        root=settings.root,
-        test_fraction=settings.test_fraction,
-        seed=recipe.seed,
-        skip_bad=settings.skip_bad,
-        max_bytes=settings.max_bytes,
-    )
+    if data is None:
+        fold = (split, recipe.splits) if recipe.splits > 1 else None
+        data = read_data(recipe.data, seed=recipe.seed, fold=fold)
     for name, rows in data.splits.items():
         if rows.skipped:
             on_skipped(name, rows.skipped)
@@ -90,6 +89,20 @@ def load_data(
             f"corrupted_labels: expected a classification task, got {task.name}. Remove it."
         )
     return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
+
+
+def read_data(settings: Data, *, seed: int, fold: tuple[int, int] | None = None) -> DataSet:
+    """Load a data set with the settings of a recipe; see ``vicinal.data.load``."""
+    return load(
+        settings.source,
+        root=settings.root,
+        test_fraction=settings.test_fraction,
+        seed=seed,
+        skip_bad=settings.skip_bad,
+        max_bytes=settings.max_bytes,
+        fold=fold,
+        validation_fraction=settings.validation_fraction,
+    )
 
 
 def _check_defined(metric: str, task: Task, data: DataSet) -> None:
@@ -192,6 +205,7 @@ def make_loaders(
         device=device,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
+        balanced=settings.sampling == "balanced",
     )
 
     def whole(split: Split) -> Loader:

@@ -1,0 +1,42 @@
+"""The recipes that come with vicinal: a list, and what one of them costs."""
+
+import datetime
+
+from vicinal.errors import UserError
+from vicinal.escaping import visible
+from vicinal.reports.terminal import Terminal
+from vicinal.training.recipe import read_recipe, recipe_text, shipped
+from vicinal.training.recipe_changes import Changes
+
+
+def print_recipes(console: Terminal) -> None:
+    """Print the name and the first comment of every recipe."""
+    names = shipped()
+    width = max(map(len, names))
+    for name in names:
+        about = recipe_text(name).splitlines()[0].lstrip("# ")
+        console.print(f"{name:{width}}  {about}", soft_wrap=True)
+    console.print("\nvicinal study NAME --show shows one of them.")
+
+
+def print_recipe(name: str, *, variant: str | None, data: str | None, console: Terminal) -> None:
+    """Print a recipe, its published rows, and an estimate of its cost on this machine."""
+    from vicinal.studies.budget import cost_of
+    from vicinal.training.trial_setup import load_data
+
+    recipe = read_recipe(name, variant=variant, changes=Changes(data=data))
+    console.print(recipe_text(name).rstrip(), soft_wrap=True)
+    for row in recipe.published:
+        console.print(
+            f"published: {visible(recipe.arms[row.arm].title)}, {row.epochs} epochs: "
+            f"{row.accuracy}% ({visible(row.source)})",
+            soft_wrap=True,
+        )
+    try:
+        loaded = load_data(recipe, lambda _split, _sentences: None)
+    except UserError as error:
+        console.print(f"cost: unknown without the data ({error})", soft_wrap=True)
+        return
+    cost = cost_of(recipe, loaded)
+    whole = datetime.timedelta(seconds=round(cost.total))
+    console.print(f"cost: about {cost.epoch:.2g} s an epoch, {whole} in all, on this machine")

@@ -1,0 +1,158 @@
+"""Should you mix at all? Measurements of a study that speak for or against it, with sources."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vicinal.training.metrics import METRICS, metric_text
+from vicinal.training.settings import Recipe
+from vicinal.training.trial_result import Result, Trial
+
+RULE_OF_THUMB = "the first author's rule of thumb (moskomule/mixup.pytorch#1)"
+
+
+class Advice(NamedTuple):
+    """One consideration.
+
+    Args:
+        question: what was asked.
+        measured: the answer in numbers.
+        reading: what that means for mixing.
+        source: who found so.
+    """
+
+    question: str
+    measured: str
+    reading: str
+    source: str
+
+
+def advice(
+    recipe: Recipe, results: Mapping[Trial, Result], third_class: float | None
+) -> list[Advice]:
+    """Return what a study says about whether mixing suits its data and network.
+
+    Args:
+        recipe: of the study.
+        results: of its finished trials.
+        third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
+    """
+    plain = [
+        one
+        for one in results.values()
+        if one.arm == recipe.baseline and one.corrupted == recipe.corrupted_labels[0]
+    ]
+    found = []
+    if plain:
+        found.append(_overfitting(plain))
+        found.append(_length(plain))
+    found += _label_noise(recipe, results)
+    found.append(_capacity(next(iter(results.values()))))
+    found.append(_pretraining(recipe))
+    if third_class is not None:
+        found.append(_third_class(third_class))
+    return found
+
+
+def _overfitting(plain: Sequence[Result]) -> Advice:
+    metric = METRICS[plain[0].metric]
+    train, test = (
+        float(np.mean([getattr(one, name) for one in plain]))
+        for name in ("train_metric", "test_metric")
+    )
+    gap = (train - test) * (1 if metric.higher else -1)
+    wide = gap > 0.05 if metric.percent else gap > 0.2 * abs(test)
+    return Advice(
+        "Does the baseline overfit?",
+        f"{metric_text(plain[0].metric, train)} on training examples, "
+        f"{metric_text(plain[0].metric, test)} on test examples",
+        "Yes. Mixing tends to help networks that overfit."
+        if wide
+        else "Hardly. Mixing regularizes, which a network that does not overfit may not need.",
+        RULE_OF_THUMB,
+    )
+
+
+def _length(plain: Sequence[Result]) -> Advice:
+    peak, epochs = float(np.mean([one.peak_epoch for one in plain])), plain[0].epochs
+    early = peak < 2 / 3 * epochs
+    return Advice(
+        "Is training too long?",
+        f"the baseline was best on test examples after epoch {peak:.0f} of {epochs}",
+        "Perhaps: it got worse later. Mixing or fewer epochs may help; but mixing for too long can "
+        "hurt too."
+        if early
+        else "No: it kept improving. Mixing often needs longer training to pay off.",
+        "Over-Training with Mixup May Hurt Generalization (ICLR 2023)",
+    )
+
+
+def _label_noise(recipe: Recipe, results: Mapping[Trial, Result]) -> list[Advice]:
+    found = []
+    for corrupted in recipe.corrupted_labels:
+        wrong = [
+            one.memorized
+            for one in results.values()
+            if one.arm == recipe.baseline
+            and one.corrupted == corrupted
+            and one.memorized is not None
+        ]
+        if wrong:
+            share = float(np.mean(wrong))
+            found.append(
+                Advice(
+                    "Does it learn wrong labels?",
+                    f"with {100 * corrupted:g}% corrupted labels, the baseline learned "
+                    f"{100 * share:.0f}% of the wrong ones",
+                    "Yes. Mixing with a large alpha reduces memorization."
+                    if share > 0.2
+                    else "Hardly, so mixing has little to prevent.",
+                    "Zhang et al., arXiv 1710.09412, section 3.4",
+                )
+            )
+    return found
+
+
+def _capacity(result: Result) -> Advice:
+    weights = result.origin["network"]["parameters"]
+    examples = result.origin["data"]["train"]["examples"]
+    large = weights > examples
+    return Advice(
+        "Can the network memorize the data?",
+        f"{weights:,} parameters for {examples:,} training examples",
+        "Yes, there are more parameters than examples."
+        if large
+        else "Not easily. Small networks do best with an alpha of 0.2 to 0.4, or without mixing.",
+        RULE_OF_THUMB,
+    )
+
+
+def _pretraining(recipe: Recipe) -> Advice:
+    name = recipe.model.name
+    if "pretrained=" in name or "weights=" in name or name.startswith("hf:"):
+        return Advice(
+            "Is the network pretrained?",
+            f"yes: {name}",
+            "Published recipes that fine-tune strong vision networks mix little or not at all.",
+            "ConvNeXt (arXiv 2201.03545), DeiT III (arXiv 2204.07118)",
+        )
+    return Advice(
+        "Is the network pretrained?",
+        f"no: {name} starts from random weights",
+        "Published recipes from scratch mix, for example mixup 0.8 and CutMix 1.0 in turn.",
+        "DeiT (arXiv 2012.12877), ConvNeXt (arXiv 2201.03545)",
+    )
+
+
+def _third_class(share: float) -> Advice:
+    return Advice(
+        "Do blends fall on a third class?",
+        f"{100 * share:.1f}% of the blends of the first mixing arm lie nearest to a training "
+        "example of a third class",
+        "Often: their labels contradict the examples around them. Try a smaller alpha, or mixing "
+        "in feature maps."
+        if share > 0.1
+        else "Rarely.",
+        "Guo et al., arXiv 1809.02499",
+    )

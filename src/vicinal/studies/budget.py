@@ -1,0 +1,121 @@
+"""Seeds and epochs that fit into a number of minutes, by timing the first steps."""
+
+import itertools
+import math
+import time
+from collections.abc import Collection
+from typing import NamedTuple
+
+from vicinal.data import DataSet
+from vicinal.data.threads import cpu_threads
+from vicinal.training.evaluation import predict
+from vicinal.training.loop import train
+from vicinal.training.memory import memory_kept
+from vicinal.training.settings import Recipe
+from vicinal.training.task import task_of
+from vicinal.training.trial import fabric_for, learner_of
+from vicinal.training.trial_result import Trial
+from vicinal.training.trial_setup import build_network, make_loaders
+
+LEAST_SEEDS, LEAST_EPOCHS = 3, 5
+"""What is kept even if the budget is too small."""
+
+_STEPS, _SECONDS = 12, 5.0
+"""How many steps are timed, and for how long at most."""
+
+
+class Cost(NamedTuple):
+    """The cost of a study on this machine.
+
+    Args:
+        epoch: seconds of an epoch of one trial, with its test.
+        total: seconds of the study.
+    """
+
+    epoch: float
+    total: float
+
+
+def cost_of(recipe: Recipe, data: DataSet) -> Cost:
+    """Estimate the cost of a study by timing the first steps of its last arm.
+
+    Args:
+        recipe: of the study.
+        data: its data set.
+
+    Raises:
+        UserError: if the recipe does not fit the data or the device.
+    """
+    arm = list(recipe.arms)[-1]
+    settings = recipe.training_of(arm).model_copy(update={"compile": False})
+    task = task_of(data, recipe.task)
+    trial = Trial(arm, recipe.corrupted_labels[-1], 0)
+    fabric = fabric_for(settings)
+    with cpu_threads(settings.threads), memory_kept():
+        loaders = make_loaders(recipe, trial, data, task, fabric)
+        model = build_network(recipe, trial, data, task, loaders)
+        learner = learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
+        times = [time.perf_counter()]
+        for _ in train(learner, loaders.train, seed=0, should_stop=lambda: True):
+            times.append(time.perf_counter())
+            if len(times) > _STEPS or times[-1] - times[0] > _SECONDS:
+                break
+        steps = sorted(after - before for before, after in itertools.pairwise(times))
+        start, tested = time.perf_counter(), 0
+        for batch in loaders.test.epoch(0):
+            predict(learner.trained, [batch], fabric=fabric, settings=settings)
+            tested += len(batch[1])
+            if time.perf_counter() - start > _SECONDS / 2:
+                break
+        each = (time.perf_counter() - start) / max(tested, 1)
+    held_out = sum(len(split) for name, split in data.splits.items() if name != "train")
+    epoch = len(loaders.train) * steps[len(steps) // 2] + each * held_out
+    trials = {one: recipe.training_of(one).epochs for one in recipe.arms}
+    epochs = sum(trials.values()) * recipe.seeds * recipe.splits * len(recipe.corrupted_labels)
+    return Cost(epoch, epochs * epoch)
+
+
+def fitted(
+    recipe: Recipe, cost: Cost, minutes: float, *, fixed: Collection[str] = ()
+) -> tuple[int, int, str]:
+    """Return seeds and epochs that fit into a number of minutes, and a sentence on what was cut.
+
+    Seeds are cut first, to three; then epochs.
+
+    Args:
+        recipe: of the study.
+        cost: of the study.
+        minutes: the budget.
+        fixed: ``"seeds"`` or ``"epochs"`` if the user chose them, so that they stay.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> from vicinal.training.recipe_changes import Changes
+        >>> fitted(read_recipe("digits", changes=Changes(seeds=5)), Cost(0.5, 450.0), 5)
+        (3, 30, '5 minutes allow 3 seeds instead of 5: an epoch takes about 0.5 s')
+    """
+    seeds, epochs = recipe.seeds, recipe.training.epochs
+    share = minutes * 60 / cost.total
+    if share < 1 and "seeds" not in fixed:
+        seeds = max(min(seeds, LEAST_SEEDS), math.floor(seeds * share))
+        share *= recipe.seeds / seeds
+    if share < 1 and "epochs" not in fixed:
+        epochs = max(min(epochs, LEAST_EPOCHS), math.floor(epochs * share))
+        share *= recipe.training.epochs / epochs
+    cuts = [
+        f"{new} {name} instead of {old}"
+        for name, new, old in (
+            ("seeds", seeds, recipe.seeds),
+            ("epochs", epochs, recipe.training.epochs),
+        )
+        if new != old
+    ]
+    each = f"an epoch takes about {cost.epoch:.2g} s"
+    if share < 0.8:
+        takes = f"the study takes about {minutes / share:,.0f} minutes, since {each}"
+        if cuts:
+            return seeds, epochs, f"{takes}, even with {' and '.join(cuts)}"
+        return seeds, epochs, takes
+    if not cuts:
+        return seeds, epochs, ""
+    return seeds, epochs, f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"

@@ -1,0 +1,135 @@
+"""A study of a data set, for which a recipe is generated."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydantic
+import torch
+
+from vicinal.data import SOURCES, DataSet, data_root
+from vicinal.data.recognize import recognized
+from vicinal.errors import UserError, unknown
+from vicinal.studies.budget import cost_of, fitted
+from vicinal.studies.generate import generate, study_name
+from vicinal.training.recipe import (
+    changed_text,
+    checked_text,
+    recipe_text,
+    shipped,
+)
+from vicinal.training.recipe_changes import Changes, change
+from vicinal.training.recipe_errors import error_lines
+from vicinal.training.settings import Data, Recipe
+from vicinal.training.task import task_of
+from vicinal.training.trial_setup import read_data
+
+MINUTES = 10.0
+"""Default of the budget of a generated recipe."""
+
+LARGEST_IMAGE = {"cpu": 32, "cuda": 224}
+"""The largest side in pixels that a generated recipe chooses for images, by device."""
+
+
+class Prepared(NamedTuple):
+    """A study that can begin.
+
+    Args:
+        recipe: of the study.
+        text: the recipe as TOML, for the folder of the study.
+        folder: of the study.
+        data: its data set, if it was loaded already.
+    """
+
+    recipe: Recipe
+    text: str
+    folder: Path
+    data: DataSet | None = None
+
+
+def prepare(
+    what: str,
+    *,
+    changes: Changes,
+    minutes: float | None = None,
+    out: Path | None = None,
+    log: Callable[[str], None] = lambda _sentence: None,
+) -> Prepared:
+    """Generate a recipe for a data set.
+
+    The folder of a study of a data set keeps its recipe: if there is one, it is used again.
+
+    Args:
+        what: a source such as ``"folder:flowers"``, or a plain path.
+        changes: settings to replace.
+        minutes: into which seeds and epochs of a generated recipe are fitted.
+        out: folder of the study; by default ``runs/NAME``.
+        log: is called with sentences on what was guessed and cut.
+
+    Raises:
+        UserError: if there is no such data set, or a change does not fit.
+    """
+    source = source_of(what, log)
+    name = study_name(source)
+    folder = out or Path("runs") / name
+    path = folder / "recipe.toml"
+    if path.exists():
+        text = changed_text(recipe_text(str(path)), changes)
+        recipe = checked_text(text, str(path))
+        if recipe.data.source != source:
+            raise UserError(
+                f"{folder} holds a study of {recipe.data.source}, not of {source}. Choose another "
+                "folder with --out."
+            )
+        return Prepared(recipe, text, folder)
+    recipe, text, data = generated(source, changes, minutes or MINUTES, log)
+    return Prepared(recipe, text, folder, data)
+
+
+def generated(
+    source: str, changes: Changes, minutes: float, log: Callable[[str], None]
+) -> tuple[Recipe, str, DataSet]:
+    """Generate a recipe for a data set, and fit it into a number of minutes."""
+    draft: dict[str, Any] = {"task": "auto", "data": {"source": source}}
+    change(draft, Changes(settings=changes.settings))
+    splits = int(draft.get("splits", 1))
+    try:
+        settings = Data.model_validate(draft["data"])
+    except pydantic.ValidationError as error:
+        lines = [f"data.{line}" for line in error_lines(error, draft["data"])]
+        raise UserError(f"--set: {'; '.join(lines)}") from error
+    data = read_data(
+        settings, seed=int(draft.get("seed", 0)), fold=(0, splits) if splits > 1 else None
+    )
+    task = task_of(data, draft["task"])
+    text = generate(source, data, task, arms=changes.arms, model=changes.model)
+    text = changed_text(text, changes)
+    recipe = checked_text(text, source)
+    seeds, epochs, sentence = fitted(
+        recipe,
+        cost_of(recipe, data),
+        minutes,
+        fixed=[name for name in ("seeds", "epochs") if getattr(changes, name) is not None],
+    )
+    if sentence:
+        log(sentence)
+    text = changed_text(text, Changes(seeds=seeds, epochs=epochs))
+    return checked_text(text, source), text, data
+
+
+def source_of(what: str, log: Callable[[str], None]) -> str:
+    """Return the source for a path or a source; options that are missing are guessed and logged."""
+    path = what
+    for name in ("folder", "table"):
+        path = path.removeprefix(f"{name}:")
+    largest = LARGEST_IMAGE["cuda" if torch.cuda.is_available() else "cpu"]
+    try:
+        found = recognized(path, root=data_root(), largest=largest)
+    except UserError:
+        if what.replace("-", "").isalnum() and not (data_root() / what).exists():
+            known = dict.fromkeys([*shipped(), *SOURCES])
+            raise UserError(unknown("recipe, data set or path", what, known)) from None
+        raise
+    for note in found.notes:
+        log(note.text)
+    return found.spec

@@ -1,0 +1,120 @@
+"""Changes to the settings of a recipe, such as those of the command line."""
+
+import tomllib
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+from vicinal.errors import UserError, unknown
+from vicinal.models import mixing_layers
+from vicinal.training.arm_shorthands import SHORTHANDS, shorthand_arms
+
+
+class Changes(NamedTuple):
+    """Settings to replace in a recipe; None and empty keep those of the recipe.
+
+    Args:
+        seeds: number of seeds.
+        epochs: number of epochs.
+        data: the data set.
+        arms: names of arms to keep, in this order; those that the recipe lacks are added as
+            ``vicinal.training.arm_shorthands.shorthand_arms`` defines them.
+        alpha: of all arms that have one.
+        model: name of the network.
+        metric: the metric that decides.
+        settings: fields by their path, and values as in TOML: ``"training.ema_decay=0.99"``.
+    """
+
+    seeds: int | None = None
+    epochs: int | None = None
+    data: str | None = None
+    arms: Sequence[str] = ()
+    alpha: float | None = None
+    model: str | None = None
+    metric: str | None = None
+    settings: Sequence[str] = ()
+
+
+def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
+    """Change the settings of a recipe in place.
+
+    Args:
+        settings: as in TOML, perhaps invalid.
+        changes: the changes.
+
+    Raises:
+        UserError: if an arm is unknown, or a change has no value.
+
+    Example:
+        >>> settings = {"training": {"optimizer": {"name": "sgd", "lr": 0.1}}}
+        >>> change(settings, Changes(settings=["training.lr=0.2"]))
+        >>> settings["training"]["optimizer"]["lr"]
+        0.2
+    """
+    if changes.seeds is not None:
+        settings["seeds"] = changes.seeds
+    for table, field, value in (
+        ("training", "epochs", changes.epochs),
+        ("data", "source", changes.data),
+        ("model", "name", changes.model),
+    ):
+        if value is not None and isinstance(settings.get(table), MutableMapping):
+            settings[table][field] = value
+    for text in changes.settings:
+        _set(settings, text)
+    if changes.metric is not None:
+        others = [name for name in settings.get("metrics", ()) if name != changes.metric]
+        settings["metrics"] = [changes.metric, *others]
+    if changes.arms or changes.alpha is not None:
+        _change_arms(settings, changes)
+
+
+def _set(settings: MutableMapping[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    *tables, field = path.strip().split(".")
+    if not equals or not all([*tables, field]):
+        raise UserError(f"--set: expected FIELD=VALUE, such as training.lr=0.1, got {text!r}.")
+    table = settings
+    for name in tables:
+        if not isinstance(table.setdefault(name, {}), MutableMapping):
+            raise UserError(f"--set: {name} in {path} is a value, not a table with fields.")
+        table = table[name]
+    if field not in table:
+        # training.lr stands for training.optimizer.lr, if no other table has this field.
+        having = [one for one in _tables_in(table) if field in one]
+        if len(having) == 1:
+            table = having[0]
+    try:
+        table[field] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[field] = value.strip()  # text needs no quotes
+
+
+def _tables_in(table: MutableMapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
+    for value in table.values():
+        if isinstance(value, MutableMapping):
+            yield value
+            yield from _tables_in(value)
+
+
+def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
+    arms = settings.get("arms")
+    if not isinstance(arms, MutableMapping):
+        return
+    names = list(changes.arms or arms)
+    new = [name for name in names if name not in arms]
+    if new:
+        model = settings.get("model", {}).get("name", "")
+        layers = [name for name in mixing_layers(model) or () if name != "input"]
+        known = sorted({*arms, *SHORTHANDS})
+        if missing := [name for name in new if name not in SHORTHANDS]:
+            raise UserError(f"--arms: {unknown('arm', missing[0], known)}.")
+        for name, arm in shorthand_arms(new, layers=layers).items():
+            arms[name] = arm.model_dump(exclude_defaults=True, exclude_none=True)
+    for name in [name for name in arms if name not in names]:
+        del arms[name]
+    if changes.alpha is not None:
+        found = [one for arm in arms.values() for one in (arm, *_tables_in(arm)) if "alpha" in one]
+        for table in found:
+            table["alpha"] = changes.alpha
+        if not found:
+            raise UserError("--alpha: none of the arms has one. Leave it out, or add mixup.")

@@ -1,0 +1,145 @@
+import json
+import math
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vicinal as package
+from vicinal.errors import UserError
+from vicinal.studies.prepare import prepare
+from vicinal.training.recipe_changes import Changes
+from vicinal.training.score import score_saved
+
+FEW = Changes(seeds=2, epochs=2)
+
+
+@pytest.fixture
+def cars(tmp_path):
+    """Return the path of a table with numbers, categories, missing cells and a price."""
+    generator = np.random.default_rng(0)
+    lines = ["make,age,price"]
+    for row in range(60):
+        age = generator.integers(0, 20)
+        price = 30_000 * math.exp(-0.1 * age) + generator.normal() * 500
+        lines.append(f"{('vw', 'bmw', '')[row % 3]},{age if row % 7 else ''},{price:.0f}")
+    path = tmp_path / "Cars.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_path_becomes_a_study_that_resumes_with_the_recipe_in_its_folder(cars, tmp_path):
+    told = []
+    first = prepare(str(cars), changes=FEW, out=tmp_path / "out", log=told.append)
+    assert first.recipe.name == "cars"
+    assert first.recipe.data.source == f"table:{cars}?label=price"
+    assert any("guessed the last column, 'price'" in sentence for sentence in told)
+    (tmp_path / "out").mkdir()
+    edited = first.text.replace("batch_size = 12", "batch_size = 6")
+    assert edited != first.text
+    (tmp_path / "out" / "recipe.toml").write_text(edited)
+    again = prepare(str(cars), changes=Changes(seeds=3), out=tmp_path / "out")
+    assert (again.recipe.seeds, again.recipe.training.batch_size) == (3, 6)
+    assert "# the arm that the others are compared with" in again.text
+
+
+def test_a_folder_of_other_data_is_refused(cars, tmp_path):
+    first = prepare(str(cars), changes=FEW, out=tmp_path)
+    (tmp_path / "recipe.toml").write_text(first.text)
+    with pytest.raises(UserError, match=r"holds a study of .*, not of iris. Choose another folder"):
+        prepare("iris", changes=FEW, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        (
+            "iris",
+            {"changes": Changes(settings=["data.test_fraction=2"])},
+            "--set: data.test_fraction: expected",
+        ),
+        ("iris", {"changes": Changes(settings=["task=regression"])}, "task: expected"),
+        ("nothing-here", {}, "there is no recipe, data set or path 'nothing-here'"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(what, options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        prepare(what, out=tmp_path / "new", **{"changes": FEW} | options)
+
+
+def test_settings_of_the_data_hold_while_the_recipe_is_generated(tmp_path):
+    changes = Changes(seeds=1, epochs=1, settings=["data.test_fraction=0.5", "splits=2"])
+    found = prepare("iris", changes=changes, out=tmp_path / "new")
+    assert len(found.data.test) == 75
+    assert found.recipe.splits == 2
+
+
+def test_a_regression_study_of_a_table_ends_with_a_frame_and_a_page_for_notebooks(cars, tmp_path):
+    pytest.importorskip("pandas")
+    done = package.study(
+        cars, seeds=2, epochs=3, arms=["erm", "c-mixup"], out=tmp_path / "out", quiet=True
+    )
+    assert done.summary["metric"] == "rmse"
+    assert [row["arm"] for row in done.rows] == ["erm", "c-mixup"]
+    frame = done.to_frame()
+    assert frame["rmse"].tolist() == [row["metrics"]["rmse"]["value"] for row in done.rows]
+    assert done.winner in (None, "c-mixup")
+    assert done.report().read_text().startswith("<!doctype html>")
+    assert "<th>test RMSE</th>" in done._repr_html_()
+
+
+def test_a_study_of_splits_gives_an_interval_over_them(tmp_path):
+    done = package.study(
+        "iris", seeds=1, epochs=4, arms=["erm", "mixup"], out=tmp_path / "out", quiet=True,
+        settings=["splits=3"],
+    )  # fmt: skip
+    accuracy = done.rows[0]["metrics"]["accuracy"]
+    trials = sorted((tmp_path / "out" / "trials").glob("erm-*"))
+    values = [100 * json.loads((t / "result.json").read_text())["test_metric"] for t in trials]
+    assert [t.name for t in trials] == [
+        f"erm-true-labels-seed0{end}" for end in ("", "-split1", "-split2")
+    ]
+    assert accuracy["value"] == pytest.approx(np.mean(values), abs=1e-3)
+    half = 4.302653 * np.std(values, ddof=1) * math.sqrt(1 / 3 + 1 / 2)  # t with 2 degrees; 50/100
+    assert accuracy["value"] - accuracy["low"] == pytest.approx(half, abs=1e-3)
+    assert done.rows[1]["verdict"] != "withheld"
+    for trial, value in zip(trials, values, strict=True):  # each on its own test examples
+        scores = score_saved(trial / "checkpoint.safetensors")
+        assert 100 * scores.metrics["accuracy"] == pytest.approx(value)
+
+
+def test_a_validation_split_chooses_the_best_epoch_and_both_are_reported(tmp_path):
+    done = package.study(
+        "iris", seeds=2, epochs=5, arms=["erm", "mixup"], out=tmp_path / "out", quiet=True,
+        settings=["data.validation_fraction=0.3"],
+    )  # fmt: skip
+    folder = tmp_path / "out" / "trials" / "erm-true-labels-seed1"
+    result = json.loads((folder / "result.json").read_text())
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    where = rows[0].split(",").index("validation_accuracy")
+    accuracies = [float(row.split(",")[where]) for row in rows[1:]]
+    assert result["best_epoch"] == 1 + accuracies.index(max(accuracies))
+    assert done.rows[0]["best"] is not None
+    scores = score_saved(folder / "checkpoint.safetensors", split="validation")
+    assert scores.metrics["accuracy"] == pytest.approx(accuracies[-1])
+    assert done.summary["data"]["validation"]["examples"] == 36
+
+
+def test_images_of_mixed_sizes_and_formats_are_studied_from_a_folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for name, shade in (("cat", 60), ("dog", 190)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(12):
+            size = (9 + k, 30 - k, 3)
+            pixels = generator.integers(0, 60, size, dtype=np.uint8) + np.uint8(shade)
+            ending = ("png", "jpg", "bmp")[k % 3]
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{k}.{ending}")
+    done = package.study(
+        tmp_path / "pets", seeds=2, epochs=1, arms=["erm", "cutmix"], out=tmp_path / "out",
+        model="small-cnn", quiet=True,
+    )  # fmt: skip
+    text = (tmp_path / "out" / "recipe.toml").read_text()
+    assert tomllib.loads(text)["data"]["source"].startswith("folder:")
+    assert "size=" in tomllib.loads(text)["data"]["source"]
+    assert done.summary["data"]["classes"] == ["cat", "dog"]

@@ -1,0 +1,71 @@
+import tomllib
+
+import pytest
+
+from vicinal.errors import UserError
+from vicinal.training.recipe import changed_text, read_recipe, resolved_text
+from vicinal.training.recipe_changes import Changes
+
+
+def changed(**changes):
+    return read_recipe("digits", changes=Changes(**changes))
+
+
+def test_numbers_names_and_the_metric_that_decides_are_replaced():
+    recipe = changed(seeds=7, epochs=3, data="iris", model="mlp", metric="nll", arms=["erm"])
+    assert (recipe.seeds, recipe.training.epochs) == (7, 3)
+    assert (recipe.data.source, recipe.model.name, recipe.metrics) == ("iris", "mlp", ("nll",))
+
+
+def test_the_metric_that_decides_moves_to_the_front():
+    assert changed(settings=['metrics=["nll", "ece"]'], metric="ece").metrics == ("ece", "nll")
+
+
+def test_arms_are_kept_left_out_and_added_in_the_order_of_the_recipe():
+    recipe = changed(arms=["erm", "mixup", "cutmix", "manifold"])
+    assert list(recipe.arms) == ["erm", "mixup", "cutmix", "manifold"]
+    assert recipe.arms["mixup"].alpha == 8.0  # the recipe's own
+    assert recipe.arms["manifold"].at == ("input", "stage1", "stage2", "stage3")
+
+
+def test_alpha_is_that_of_every_arm_that_has_one():
+    recipe = changed(arms=["erm", "mixup", "regmixup"], alpha=0.5)
+    assert recipe.arms["mixup"].alpha == 0.5
+    assert recipe.arms["regmixup"].inner.alpha == 0.5
+
+
+def test_a_field_is_set_by_its_path_or_where_only_one_table_has_it():
+    recipe = changed(
+        settings=["training.lr=0.5", "training.ema_decay = 0.9", "data.source=iris", "seed=3"]
+    )
+    assert (recipe.training.optimizer.lr, recipe.training.ema_decay) == (0.5, 0.9)
+    assert (recipe.data.source, recipe.seed) == ("iris", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": ["training.lr"]}, "--set: expected FIELD=VALUE"),
+        ({"settings": ["name.x=1"]}, "--set: name in name.x is a value"),
+        ({"settings": ["training.epoch=1"]}, "Did you mean 'epochs'"),
+        ({"arms": ["erm", "mixupp"]}, "Did you mean 'mixup'"),
+        ({"arms": ["erm"], "alpha": 1.0}, "--alpha: none of the arms has one"),
+        ({"arms": ["mixup"]}, "baseline"),
+        ({"metric": "acuracy"}, "Did you mean 'accuracy'"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_one_sentence(changes, message):
+    with pytest.raises(UserError, match=message):
+        changed(**changes)
+
+
+def test_comments_survive_a_change_of_a_text():
+    text = "seeds = 5   # trials\n[training]\nepochs = 9   # about 3,000 steps\n"
+    new = changed_text(text, Changes(seeds=3, epochs=4))
+    assert new == text.replace("5", "3", 1).replace("epochs = 9", "epochs = 4")
+
+
+def test_a_resolved_recipe_is_read_back_as_it_was():
+    recipe = read_recipe("paper-cifar10")
+    assert tomllib.loads(resolved_text(recipe))["model"]["name"] == recipe.model.name
+    assert read_recipe("digits") == changed()
