@@ -188,6 +188,16 @@ def test_the_hash_of_a_split_sees_each_value_and_not_its_strides(dtype):
     assert data_facts(data_of(other))["train"]["sha256"] != facts
 
 
+def test_targets_of_any_stride_have_the_hash_of_their_values():
+    x = torch.rand(9, 2)
+    for count in (3, 1):
+        every_third = torch.arange(9)[:: 9 // count]
+        split = Split(x[:count], every_third % 2)
+        strided = Split(x[:count], (torch.arange(9) % 2)[:: 9 // count])
+        both = (data_facts(DataSet(("a", "b"), one, one))["train"] for one in (split, strided))
+        assert next(both) == next(both)
+
+
 def test_an_even_sample_of_inputs_in_files_is_hashed():
     stored = InFiles(torch.arange(3000).view(1000, 3).float())
     data = data_of(stored)

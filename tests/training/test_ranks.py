@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vicinal.training.trial_result import read_metrics
+from vicinal.data import load
+from vicinal.training.trial_result import OUTPUTS, read_metrics
 
 LONG = {"training.epochs": 400, "data.test_fraction": 0.9}
 
@@ -54,6 +55,10 @@ def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
     assert rows[0].test_metric == rows[1].test_metric
     assert rows[1].test_loss == pytest.approx(rows[0].test_loss, rel=1e-6)
     assert rows[1].train_loss == pytest.approx(rows[0].train_loss, rel=1e-6)
+    alone, gathered = (load_file(tmp_path / name / OUTPUTS) for name in ("one", "two"))
+    assert torch.equal(gathered["targets"], alone["targets"])
+    assert gathered["last"].shape == (540, 10)
+    torch.testing.assert_close(gathered["last"], alone["last"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def unbroken(tmp_path_factory, recipe_text):
     """Train mixup with two ranks once; return the recipe and the folder."""
     folder = tmp_path_factory.mktemp("unbroken")
     recipe, out = folder / "small.toml", folder / "two"
-    recipe.write_text(recipe_text({"training.epochs": 12, "data.test_fraction": 0.71}))
+    recipe.write_text(recipe_text({"training.epochs": 12, "data.test_fraction": 0.7105}))
     words = ["train", recipe, *MIXUP, "--out", out, "--logger", "none", "--devices", 2]
     command = [sys.executable, "-m", "vicinal", *map(str, words)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -74,13 +79,18 @@ MIXUP = ["--arm", "mixup", "--corrupted", "0.4"]
 
 def test_distributed_evaluation_is_that_of_the_saved_network(unbroken, vicinal):
     _, out = unbroken
-    words = ["--data", "digits", "--test-fraction", "0.71", "--json"]
+    words = ["--data", "digits", "--test-fraction", "0.7105", "--json"]
     scored = vicinal("score", out / "checkpoint.safetensors", *words)
     assert scored.exit_code == 0, scored.stderr
     scores, last = json.loads(scored.stdout), read_metrics(out, "accuracy")[-1]
     assert scores["metrics"]["accuracy"] == last.test_metric
     assert scores["metrics"]["nll"] == pytest.approx(last.test_loss, rel=1e-5)
     assert 0 < last.memorized < 1
+    # 1,277 examples: the first rank has one more, and its examples come first.
+    stored = load_file(out / OUTPUTS)
+    data = load("digits", test_fraction=0.7105, seed=0)
+    assert torch.equal(stored["targets"], data.test.targets)
+    assert (stored["last"].argmax(1) == stored["targets"]).double().mean() == last.test_metric
 
 
 def begun(process):

@@ -50,8 +50,8 @@ def metric_figure(summary: Mapping[str, Any]) -> SvgFigure:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         values = "; ".join(
-            f"{title(summary, row['arm'])}, {row['condition']}: "
-            f"{value(summary, name, row['metrics'][name]['value'])}"
+            ", ".join([title(summary, row["arm"]), *[row["condition"]] * (len(shown) > 1)])
+            + f": {value(summary, name, row['metrics'][name]['value'])}"
             for row in summary["rows"]
             if row["n"]
         )

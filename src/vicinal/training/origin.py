@@ -288,7 +288,9 @@ def _add(digest: Any, tensor: "Tensor") -> None:
     import torch
 
     digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    # The only dimension of a single value may have any stride, which a view as bytes rejects.
+    whole = tensor.detach().cpu().contiguous()
+    digest.update(whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy().data)
 
 
 def _sha256(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,10 +129,26 @@ def criterion_of(
             )
     if task.name != "classification":
         return LOSSES[task.name]
-    options: dict[str, Any] = {"label_smoothing": settings.label_smoothing}
-    if settings.class_weights == "balanced":
-        options["weight"] = balanced_weights(targets, task.outputs)
-    return partial(F.cross_entropy, **options)
+    smoothing = settings.label_smoothing
+    if settings.class_weights == "none":
+        return partial(F.cross_entropy, label_smoothing=smoothing)
+    weight = balanced_weights(targets, task.outputs)
+    return partial(_weighted_cross_entropy, weight=weight, label_smoothing=smoothing)
+
+
+def _weighted_cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    *,
+    weight: Tensor,
+    label_smoothing: float,
+    reduction: str = "mean",
+) -> Tensor:
+    """Average over examples, as under mixing; PyTorch divides by the weights of the batch."""
+    losses = F.cross_entropy(
+        outputs, targets, weight, label_smoothing=label_smoothing, reduction="none"
+    )
+    return losses.mean() if reduction == "mean" else losses
 
 
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
