@@ -212,7 +212,10 @@ def test_a_loss_that_explodes_keeps_the_last_good_checkpoint(
     stored = load_file(out / "checkpoint.safetensors")
     assert all(bool(value.isfinite().all()) for value in stored.values())
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
-    assert json.loads(scored.stdout)["accuracy"] == read_metrics(out, "accuracy")[0].test_metric
+    assert (
+        json.loads(scored.stdout)["metrics"]["accuracy"]
+        == read_metrics(out, "accuracy")[0].test_metric
+    )
 
 
 def test_a_layer_that_an_imported_network_does_not_have_is_named(
@@ -288,8 +291,8 @@ def test_after_a_stop_within_an_epoch_the_checkpoint_is_that_of_the_last_row(
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
     scores, rows = json.loads(scored.stdout), read_metrics(out, "accuracy")
     assert [row.epoch for row in rows] == [1]
-    assert scores["accuracy"] == rows[0].test_metric
-    assert abs(scores["loss"] - rows[0].test_loss) < 1e-6
+    assert scores["metrics"]["accuracy"] == rows[0].test_metric
+    assert abs(scores["metrics"]["nll"] - rows[0].test_loss) < 1e-6
     assert vicinal(*train_words(recipe, out), "--resume").exit_code == 0
     ends = [(one / "checkpoint.safetensors").read_bytes() for one in (whole, out)]
     assert ends[0] == ends[1]
@@ -313,7 +316,11 @@ def test_a_training_always_finishes_with_its_last_checkpoint(
     assert vicinal(*train_words(recipe, out)).exit_code == 0
     scored = vicinal("score", out / "checkpoint.safetensors", "--data", "digits", "--json")
     assert (
-        abs(json.loads(scored.stdout)["loss"] - read_metrics(out, "accuracy")[-1].test_loss) < 1e-6
+        abs(
+            json.loads(scored.stdout)["metrics"]["nll"]
+            - read_metrics(out, "accuracy")[-1].test_loss
+        )
+        < 1e-6
     )
 
 
