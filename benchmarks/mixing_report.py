@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from vicinal.files import write_whole
-from vicinal.reports.study_tables import markdown_table
 from vicinal.reports.svg import (
     ARM_COLORS,
     LINE_STYLES,
@@ -21,6 +20,7 @@ from vicinal.reports.svg import (
     standalone_svg,
     to_svg,
 )
+from vicinal.reports.table_files import markdown_table
 
 Row = Mapping[str, Any]
 

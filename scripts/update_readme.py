@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vicinal.reports.study_tables import markdown_table
+from vicinal.reports.table_files import markdown_table
 
 ROOT = Path(__file__).parents[1]
 TITLES = {"erm": "ERM", "mixup": "input mixup"}

@@ -22,8 +22,8 @@ def commands(group, *path):
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
 EXAMPLES = [command.epilog.split(": ", 1)[1] for command in COMMANDS.values()]
-ORDER = ["init", "study", "train", "score", "predict", "export", "show", "data"]
-"""What is scored has to be trained before."""
+ORDER = ["init", "study", "report", "train", "score", "predict", "export", "show", "data"]
+"""What is reported, scored or used has to be trained before."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_command_has_an_example_that_is_a_command():
-    assert len(EXAMPLES) == len(COMMANDS) == 13
+    assert len(EXAMPLES) == len(COMMANDS) == 14
     for example in EXAMPLES:
         assert example.startswith("vicinal ")
 

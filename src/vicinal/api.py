@@ -56,7 +56,7 @@ class StudyResult(NamedTuple):
             import pandas as pd
         except ImportError as error:
             raise UserError("to_frame requires pandas. Run pip install pandas.") from error
-        from vicinal.reports.study_tables import csv_rows
+        from vicinal.reports.table_files import csv_rows
 
         return pd.DataFrame(csv_rows(self.summary))
 
@@ -65,7 +65,8 @@ class StudyResult(NamedTuple):
         return self.folder / "report.html"
 
     def _repr_html_(self) -> str:
-        from vicinal.reports.study_text import answer, study_table
+        from vicinal.reports.study_cells import study_table
+        from vicinal.reports.study_text import answer
 
         head, rows = study_table(self.summary)
         cells = [
@@ -127,11 +128,11 @@ def study(
     """
     with extras_named():
         from vicinal.reports.progress import StudyProgress
-        from vicinal.reports.study_report import is_current, write_report
+        from vicinal.reports.study_report import current_summary, write_report
         from vicinal.reports.terminal import Terminal
         from vicinal.studies import open_study, run_study
         from vicinal.studies.prepare import Prepared, prepare
-        from vicinal.studies.summary import summarize
+        from vicinal.studies.summary import summarized
         from vicinal.training.recipe import changed_recipe, is_recipe, read_recipe, resolved_text
         from vicinal.training.recipe_changes import Changes
 
@@ -158,18 +159,13 @@ def study(
             folder = folder or Path("runs") / recipe.name
             prepared = Prepared(recipe, resolved_text(recipe), folder)
         with open_study(prepared.recipe, prepared.folder, text=prepared.text) as opened:
-            with progress.bars:
-                run_study(opened, progress, data=prepared.data)
-            failures, results = opened.failures(), opened.results()
-            summary = summarize(
-                prepared.recipe,
-                results,
-                lambda trial: opened.outputs(trial, results),
-                failures,
-                third_class=opened.third_class,
-            )
-            if not is_current(opened, summary):
+            summary = current_summary(opened)
+            if summary is None:
+                with progress.bars:
+                    run_study(opened, progress, data=prepared.data)
+                summary = summarized(opened)
                 write_report(opened, summary)
+            failures = opened.failures()
     return StudyResult(
         summary, prepared.folder, {trial.folder: reason for trial, reason in failures.items()}
     )

@@ -225,6 +225,32 @@ def init(
         sys.stdout.write(text)
 
 
+@app.command("report", epilog="Example: vicinal report runs/digits")
+def report_command(
+    folders: Annotated[list[Path], Argument(metavar="FOLDER...", help="Folders of studies.")],
+    out: Annotated[
+        Path | None,
+        Option(help="Folder to write to.", show_default="the study's, or comparison for several"),
+    ] = None,
+    json: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Redraw the report of a study, or compare several studies.
+
+    Reads the results in the folders, and trains nothing. Trials that are not finished are left out.
+    A comparison shows the arms and metrics that all studies have, and says whether their data and
+    settings differ.
+    """
+    with errors_reported(debug):
+        from vicinal.reports.redraw import redraw
+
+        page, summaries = redraw(folders, out)
+        if json:
+            _print_json(summaries)
+        else:
+            _print(f"report: {page}")
+
+
 @app.command(epilog="Example: vicinal train digits --arm mixup --epochs 10 --out runs/one")
 def train(
     recipe: _Recipe,

@@ -46,6 +46,16 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{text}" if text.lstrip()[:1] in set("=+-@＝＋－＠") else text
 
 
+def shortened(name: str, most: int = 16) -> str:
+    """Shorten a name to as many characters as fit below a small image, or to ``most``.
+
+    Example:
+        >>> shortened("American Staffordshire terrier")
+        'American Staffo…'
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def is_utf8(text: str) -> bool:
     r"""Return whether text can be written as UTF-8, unlike file names with other bytes.
 

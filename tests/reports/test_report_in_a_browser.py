@@ -3,7 +3,11 @@
 import shutil
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from made_up import made_up_study
 from playwright.sync_api import sync_playwright
+
+from vicinal.reports.redraw import redraw
 
 CHROMIUM = shutil.which("chromium")
 
@@ -47,7 +51,7 @@ def test_the_console_is_empty_and_no_request_leaves_the_page(opened, finished_st
 def test_every_figure_is_visible_and_has_a_text_alternative(opened):
     page, _, _ = opened
     figures = page.locator("figure > svg")
-    assert figures.count() == 9
+    assert figures.count() == 15
     for k in range(figures.count()):
         figure = figures.nth(k)
         box = figure.bounding_box()
@@ -96,10 +100,10 @@ def test_the_answer_comes_first_and_the_table_is_whole(opened):
     page, _, _ = opened
     answer = page.locator("p.answer")
     assert answer.bounding_box()["y"] < 200
-    table, others, splits, classes = page.locator("table").all()
+    table, others, _, classes, splits, *_ = page.locator("table").all()
     assert table.locator("tbody tr").count() == 2 + 6
     assert table.locator("td").count() == 6 * 7
-    assert others.locator("tbody tr").count() == 2 + 6 + 2  # and a constant prediction
+    assert others.locator("tbody tr").count() == 2 + 6 + 2
     assert splits.locator("td").all_inner_texts()[::4] == ["1,257", "540"]
     assert classes.locator("tbody tr").count() == 10
 
@@ -141,6 +145,111 @@ def test_hostile_names_are_shown_and_run_nothing(browser, hostile_study):
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [page.url]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def many_arms(tmp_path_factory):
+    """Return the page of a study with ten arms, of which one failed, under two conditions."""
+    folder = tmp_path_factory.mktemp("many") / "study"
+    failed = [f"arm3-true-labels-seed{k}" for k in range(3)]
+    made_up_study(folder, arms=10, corrupted_labels=(0.0, 0.4), failed=failed, gain=0.1)
+    redraw([folder])
+    return (folder / "report.html").as_uri()
+
+
+def arms_of(page):
+    """Return the visible rows of the main table: the heads of its groups, and its arms."""
+    rows = page.locator("table").first.locator("tbody tr:visible th")
+    return [text for text in rows.all_inner_texts() if text]
+
+
+def test_a_click_on_a_head_sorts_each_group_up_then_down_then_as_before(browser, many_arms):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(many_arms)
+    before = arms_of(page)
+    assert before[:3] == ["true labels", "ERM", "mixup 1"]
+    head = page.get_by_role("columnheader", name="test accuracy, %").first
+    button = head.get_by_role("button")
+    button.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    for group in page.locator("table").first.locator("tbody").all():
+        cells = group.locator("td:nth-child(2)").all_inner_texts()
+        values = [float(cell.split()[0]) for cell in cells if cell != "—"]
+        assert values == sorted(values)
+        assert len(values) >= 9
+        assert "—" not in cells[:-1]  # what has no value comes last
+    button.click()
+    assert head.get_attribute("aria-sort") == "descending"
+    first = page.locator("table").first.locator("tbody").nth(1).locator("td:nth-child(2)")
+    values = [float(cell.split()[0]) for cell in first.all_inner_texts()]
+    assert values == sorted(values, reverse=True)
+    button.press("Enter")
+    assert head.get_attribute("aria-sort") is None
+    assert arms_of(page) == before
+    page.close()
+
+
+def test_the_filter_leaves_the_rows_with_all_its_words_and_counts_them(browser, many_arms):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(many_arms)
+    field = page.get_by_label("Filter arms")
+    field.fill("Mixup 3")
+    assert arms_of(page) == ["true labels", "mixup 3", "40% corrupted", "mixup 3"]
+    assert page.get_by_role("status").inner_text() == "2 of 20 rows"
+    field.fill("mixup 3 40%")
+    assert arms_of(page) == ["40% corrupted", "mixup 3"]
+    field.fill("nothing like that")
+    assert arms_of(page) == []
+    field.fill("")
+    assert len(arms_of(page)) == 22
+    assert page.get_by_role("status").inner_text() == ""
+    page.close()
+
+
+def test_without_javascript_the_tables_are_whole_and_have_no_controls(browser, many_arms):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(many_arms)
+    assert page.locator("button, input").count() == 0
+    assert len(arms_of(page)) == 22
+    assert page.locator("table").first.locator("thead th").first.inner_text() == "arm"
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, many_arms, finished_study, width, scheme):
+    for url in (many_arms, (finished_study / "report.html").as_uri()):
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+        )
+        page.goto(url)
+        found = Axe().run(page).response["violations"]
+        serious = [
+            (one["id"], one["nodes"][0]["html"][:200])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+        page.close()
+
+
+def test_the_head_of_a_table_sorts_on_a_phone_too(browser, many_arms):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(many_arms)
+    page.get_by_role("button", name="verdict").first.click()
+    assert page.locator("th[aria-sort=ascending]").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_the_controls_are_not_printed(browser, many_arms):
+    page = browser.new_page()
+    page.goto(many_arms)
+    page.emulate_media(media="print")
+    assert not page.locator(".filter").is_visible()
+    assert page.get_by_role("button", name="arm").first.is_visible()
     page.close()
 
 

@@ -1,10 +1,12 @@
 import csv
 import io
+import re
 
 import pytest
 
-from vicinal.reports.study_tables import csv_rows, csv_text, markdown
-from vicinal.reports.study_text import answer, caption, metrics_table, remarks, study_table
+from vicinal.reports.study_cells import metrics_table, study_table
+from vicinal.reports.study_text import answer, caption, remarks
+from vicinal.reports.table_files import csv_rows, csv_text, markdown
 
 
 def metric(value, difference=None):
@@ -67,14 +69,20 @@ def summary():
             "baseline": "erm",
             "seeds": 3,
             "splits": 1,
-            "arms": {"erm": {"title": "ERM"}, "mixup": {"title": "input mixup"}},
+            "corrupted_labels": [0.0, 0.4],
+            "training": {"epochs": 30},
+            "arms": {
+                "erm": {"title": "ERM", "training": {}},
+                "mixup": {"title": "input mixup", "training": {"epochs": 60}},
+            },
         },
         "versions": {},
     }
 
 
 def only_true_labels(summary):
-    return summary | {"rows": summary["rows"][:2]}
+    settings = summary["settings"] | {"corrupted_labels": [0.0]}
+    return summary | {"rows": summary["rows"][:2], "settings": settings}
 
 
 def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summary):
@@ -158,13 +166,17 @@ def test_the_other_metrics_have_a_table_with_the_constant_prediction_last(summar
 
 
 def test_markdown_has_the_cells_of_every_row(summary):
-    first, second = (
+    first, second, third = (
         [line for line in part.splitlines() if line.startswith("|")]
-        for part in markdown(summary).split("## Other metrics")
+        for part in re.split("## (?:Other metrics|Cost)", markdown(summary))
     )
     assert len(first) == 2 + 4
     assert len(second) == 2 + 4 + 1
-    for table in (first, second):
+    assert third[2:4] == [  # of 30 and 60 epochs with 10 examples
+        "| true labels | ERM | 1.2 | 240 | 95 MiB |",
+        "| true labels | input mixup | 1.2 | 480 | 95 MiB |",
+    ]
+    for table in (first, second, third):
         assert len({line.count("|") for line in table}) == 1
     cells = "| 92.0 [91.0, 93.0] | +22.0 [+21.0, +23.0] | ±0.5, ±0.8 | better | 12.2 | 3 |"
     assert cells in first[-1]

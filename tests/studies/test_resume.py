@@ -138,10 +138,10 @@ def test_a_trial_that_diverges_is_in_the_report_and_the_study_continues(recipe, 
     assert rows["wild"]["verdict"] == "withheld"
     assert rows["mixup"]["verdict"] in ("better", "worse", "the same", "no evidence")
     for name in ("table.md", "report.html"):
-        assert f"Wild, seed 1: the training {reason}" in (out / name).read_text()
+        assert f"Wild, seeds 0, 1: the training {reason}" in (out / name).read_text()
     again = vicinal("study", recipe(), "--out", out)
     assert again.exit_code == 3
-    assert "seed 1" in again.stdout
+    assert "seeds 0, 1" in again.stdout
     assert ran_none(again)
     mended = vicinal("study", recipe(calm), "--out", out)
     assert len(ran(mended)) == 2

@@ -1,14 +1,14 @@
-import functools
 import json
+import subprocess
 
 import pytest
 from filelock import FileLock
 
 from vicinal.data import load
 from vicinal.errors import UserError
-from vicinal.reports.study_report import is_current
+from vicinal.reports.study_report import current_summary
 from vicinal.studies import Study, open_study, run_study
-from vicinal.studies.summary import summarize
+from vicinal.studies.summary import summarized, summary_text
 from vicinal.training.recipe import load_resolved
 from vicinal.training.trial_result import Trial, read_metrics
 
@@ -162,23 +162,21 @@ def test_a_trial_copied_from_another_recipe_is_refused(copied_study, small_recip
     assert f"Delete the folder {trials / 'erm-true-labels-seed0'}" in refused.stderr
 
 
-REPORT = ["report.html", "table.md", "table.csv", "summary.json", "SHA256SUMS", "figures"]
+REPORT = ["report.html", "table.md", "table.tex", "summary.json", "SHA256SUMS", "examples.npz"]
 
 
 def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, vicinal):
     recipe = load_resolved(copied_study / "recipe.toml")
     study = Study(recipe, copied_study)
-    results = study.results()
-    outputs = functools.partial(study.outputs, results=results)
-    summary = summarize(recipe, results, outputs, third_class=study.third_class)
-    assert is_current(study, summary)
+    summary = summarized(study)
+    assert current_summary(study) == json.loads(summary_text(summary))
     paths = [copied_study / name for name in REPORT]
-    paths[-1] = min(paths[-1].iterdir())
+    paths.append(min((copied_study / "figures").iterdir()))
     wholes = [path.read_bytes() for path in paths]
     for path, whole in zip(paths, wholes, strict=True):
         for damaged in (b"", whole[:-9], b"\xff" * 99, None):
             path.unlink() if damaged is None else path.write_bytes(damaged)
-            assert not is_current(study, summary), (path, damaged)
+            assert current_summary(study) is None, (path, damaged)
         path.write_bytes(whole)
     for path in paths:
         path.write_bytes(b"\xff")
@@ -187,15 +185,51 @@ def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, v
     assert [path.read_bytes() for path in paths] == wholes
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
+@pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
+def test_a_report_is_not_current_after_a_result_has_changed(copied_study, name):
+    study = Study(load_resolved(copied_study / "recipe.toml"), copied_study)
+    path = study.trial_folder(study.trials[0]) / name
+    path.write_bytes(path.read_bytes() + b" ")
+    assert current_summary(study) is None
+    path.unlink()
+    assert current_summary(study) is None
+
+
+def test_a_finished_study_is_shown_without_computing_anything(copied_study, vicinal, monkeypatch):
+    def computed(*_):
+        raise AssertionError("a statistic was computed")
+
+    monkeypatch.setattr("vicinal.studies.summary.summarize", computed)
+    monkeypatch.setattr(Study, "results", computed)
+    done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("report: ")
+
+
+def test_sha256sum_accepts_the_list_of_hashes(copied_study):
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"],
+        cwd=copied_study,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trials/erm-true-labels-seed0/result.json: OK" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None, "missing"])
 def test_damaged_examples_are_written_again(copied_study, vicinal, content):
     path = copied_study / "examples.npz"
     whole = path.read_bytes()
     (copied_study / "report.html").unlink()
-    path.write_bytes(whole[:-2000] if content is None else content)
+    if content == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-2000] if content is None else content)
     done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
     assert done.exit_code == 0, done.stderr
-    assert "examples.npz is damaged" in done.stderr
+    assert "examples.npz is missing or damaged" in done.stderr
     assert path.read_bytes() == whole
     assert (
         'id="examples"' in (copied_study / "report.html").read_text()

@@ -6,7 +6,8 @@ import torch
 
 from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
-from vicinal.reports.study_text import answer, study_table
+from vicinal.reports.study_cells import study_table
+from vicinal.reports.study_text import answer
 from vicinal.studies.statistics import difference_with_interval, mean_with_interval, over_splits
 from vicinal.studies.summary import summarize, summary_text
 from vicinal.training.recipe import read_recipe

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vicinal.data import DataSet, Note, Split, majority
-from vicinal.reports.study_text import answer, recall_table, remarks
+from vicinal.reports.study_cells import class_table
+from vicinal.reports.study_text import answer, remarks
 from vicinal.training.metrics import constant_value
 from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe
@@ -58,10 +59,13 @@ def test_there_is_no_verdict_if_every_network_predicts_one_class(summarized):
         "there is no verdict on input mixup: input mixup and ERM are not better than a constant"
         in answer(summary)
     )
-    head, table = recall_table(summary)
-    assert head[:3] == ["class", "test examples", "ERM, true labels"]
-    assert [row[:3] for row in table] == [["positive", "19", "0.0"], ["negative", "341", "100.0"]]
-    assert table[0][3].startswith("0.0 (+0.0 [")
+    head, table = class_table(summary, "true labels")
+    assert head == ["class", "test examples", "ERM", "input mixup", "difference"]
+    assert [row[:4] for row in table] == [
+        ["negative", "341", "100.0", "100.0"],
+        ["positive", "19", "0.0", "0.0"],
+    ]
+    assert table[0][4].startswith("+0.0 [")
 
 
 SPARSE = data_of([950, 50], [341, 19])

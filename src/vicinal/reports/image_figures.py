@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 
 from vicinal.data import DataSet
 from vicinal.errors import UserError
-from vicinal.escaping import visible
+from vicinal.escaping import shortened, visible
 from vicinal.files import write_whole
 from vicinal.reports.svg import (
     ARM_COLORS,
     SvgFigure,
     figure_style,
-    shortened,
     standalone_svg,
     to_svg,
 )
@@ -95,9 +94,11 @@ def _draw_outline(axes: Any, region: Any) -> None:
     axes.plot(*(np.array(path).T - 0.5), color=ARM_COLORS[2], linewidth=1, clip_on=False)
 
 
-def blends_figure(path: Path) -> SvgFigure:
-    """Draw the examples in an ``examples.npz``, their partners, and the blends of both."""
+def blends_figure(path: Path) -> SvgFigure | None:
+    """Draw the examples in an ``examples.npz``, their partners, and the blends of both, if any."""
     with np.load(path) as file:
+        if "own" not in file.files:
+            return None
         stored = {name: file[name] for name in file.files}
     own, partners = (
         [visible(str(name)) for name in stored[key]] for key in ("own_class", "met_class")

@@ -1,6 +1,5 @@
 """The figures of a study: accuracies, curves over the epochs, and blended examples."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vicinal.reports.study_text import conditions, metric_title, title, value
-from vicinal.reports.svg import LINE_STYLES, SvgFigure, arm_color, figure_style, shortened, to_svg
+from vicinal.escaping import shortened
+from vicinal.reports.study_cells import changed_classes, differences_of_classes
+from vicinal.reports.summary_values import (
+    best_first,
+    compared_arms,
+    conditions,
+    metric_title,
+    names_conditions,
+    row_title,
+    rows_under,
+    title,
+    value,
+)
+from vicinal.reports.svg import (
+    FAINT,
+    LINE_STYLES,
+    SvgFigure,
+    add_legend,
+    arm_color,
+    figure_style,
+    slug,
+    to_svg,
+)
 from vicinal.studies import EpochRow, condition_name
 
 Histories = Mapping[tuple[str, float], Sequence[Sequence[EpochRow]]]
@@ -22,17 +42,31 @@ _CURVES = {
 }
 
 
+MOST_LINES = 8
+"""How many arms a figure with lines has."""
+
+
+def drawn_arms(summary: Mapping[str, Any], condition: str) -> list[str]:
+    """Return the arms of figures with lines: all of them, or the baseline and the best ones."""
+    rows = {arm: row for arm, row in rows_under(summary, condition).items() if row["n"]}
+    baseline = summary["settings"]["baseline"]
+    best = [arm for arm in best_first(summary, rows) if arm != baseline]
+    kept = {baseline, *best[: MOST_LINES - 1]}
+    return [arm for arm in rows if arm in kept]
+
+
 def metric_figure(summary: Mapping[str, Any]) -> SvgFigure:
     """Plot the metric that decides of every arm under every condition, with its interval."""
     arms, name = list(summary["settings"]["arms"]), summary["metric"]
     shown = conditions(summary)
     with figure_style():
-        figure = Figure(figsize=(4.4, 0.7 + 0.27 * (len(arms) + 1) * len(shown)))
+        named = names_conditions(summary)
+        figure = Figure(figsize=(4.4, 0.7 + 0.27 * (len(arms) + named) * len(shown)))
         axes = figure.add_subplot()
         ticks: list[tuple[float, str]] = []
         height = 0.0
         for condition in shown:
-            if len(shown) > 1:
+            if named:
                 axes.text(0, height, condition, transform=axes.get_yaxis_transform(), weight="bold")
             for row in (row for row in summary["rows"] if row["condition"] == condition):
                 height -= 1
@@ -45,13 +79,12 @@ def metric_figure(summary: Mapping[str, Any]) -> SvgFigure:
                 ticks.append((height, shortened(title(summary, row["arm"]), 32)))
             height -= 1.3
         axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
-        axes.set_ylim(height + 0.6, 0.9)
+        axes.set_ylim(height + 0.6, 0.9 if named else -0.4)
         axes.set_xlabel(f"test {metric_title(summary, name)}")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         values = "; ".join(
-            ", ".join([title(summary, row["arm"]), *[row["condition"]] * (len(shown) > 1)])
-            + f": {value(summary, name, row['metrics'][name]['value'])}"
+            f"{row_title(summary, row)}: {value(summary, name, row['metrics'][name]['value'])}"
             for row in summary["rows"]
             if row["n"]
         )
@@ -71,15 +104,14 @@ def curve_figure(
         percent = summary["metrics"][summary["metric"]]["percent"]
     else:
         name, percent = _CURVES[field], field == "memorized"
-    several = len(conditions(summary)) > 1
-    heading, ends = name + (f", {condition_name(corrupted)}" if several else ""), []
+    condition = condition_name(corrupted)
+    heading = name + (f", {condition}" if len(conditions(summary)) > 1 else "")
+    ends, arms = [], list(summary["settings"]["arms"])
     with figure_style():
-        figure = Figure(figsize=(4.4, 2.9))
+        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
         axes = figure.add_subplot()
-        for k, arm in enumerate(summary["settings"]["arms"]):
-            seeds = histories[arm, corrupted]
-            if not seeds:  # all of them failed
-                continue
+        for arm in drawn_arms(summary, condition):
+            k, seeds = arms.index(arm), histories[arm, corrupted]
             epochs = [row.epoch for row in seeds[0]]
             values = np.array([[getattr(row, field) for row in rows] for rows in seeds])
             values = 100 * values if percent else values
@@ -99,6 +131,44 @@ def curve_figure(
         low, high = axes.get_ylim()
         axes.set_ylim(*((max(low, -2), min(high, 102)) if percent else (min(low, 0), high)))
         if axes.lines:
-            axes.legend(frameon=False)
+            add_legend(figure, axes)
         text = f"{heading[0].upper()}{heading[1:]}, by epoch: {'; '.join(ends)}."
-        return to_svg(re.sub(r"[^a-z0-9]+", "-", heading.lower()), text, figure)
+        return to_svg(slug(heading), text, figure)
+
+
+def classes_figure(summary: Mapping[str, Any], condition: str) -> SvgFigure | None:
+    """Plot how much the best arm changes each class or label, with intervals.
+
+    None if there is nothing to compare.
+    """
+    arms, chosen = compared_arms(summary, condition), changed_classes(summary, condition)
+    name, found = differences_of_classes(summary, condition, chosen)
+    if len(arms) < 2 or not found:
+        return None
+    counts = summary["data"]["test"]["of_each_class"]
+    color = arm_color(list(summary["settings"]["arms"]).index(arms[-1]))
+    with figure_style():
+        figure = Figure(figsize=(5.2, 0.8 + 0.2 * len(found)))
+        axes = figure.add_subplot()
+        axes.axvline(0, color=FAINT, linewidth=1)
+        for height, one in enumerate(found):
+            axes.plot(one["value"], height, "o", color=color)
+            if one["low"] is not None:
+                axes.plot([one["low"], one["high"]], [height] * 2, color=color)
+        names = [summary["data"]["classes"][k] for k in chosen]
+        axes.set_yticks(
+            range(len(found)),
+            [f"{shortened(one, 28)} ({counts[k]:,})" for one, k in zip(names, chosen, strict=True)],
+        )
+        axes.set_ylim(len(found) - 0.4, -0.6)  # in the order of the table
+        what = "recall" if summary["task"] == "classification" else metric_title(summary, name)
+        base = shortened(title(summary, summary["settings"]["baseline"]), 40)
+        axes.set_xlabel(f"{what.partition(',')[0]}, difference from {base}")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        values = "; ".join(
+            f"{one} {value(summary, name, two['value'], sign=True)}"
+            for one, two in zip(names, found, strict=True)
+        )
+        text = f"Change of each class by {title(summary, arms[-1])}, in points: {values}."
+        return to_svg("classes", text, figure)

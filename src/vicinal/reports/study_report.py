@@ -1,102 +1,101 @@
 """The report of a study: one HTML page, tables and figures, made from its results alone."""
 
 import hashlib
-import itertools
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
-from vicinal.studies import Study, condition_name
-from vicinal.studies.summary import summary_text
-from vicinal.training.recipe import resolved_text
-from vicinal.training.trial_result import read_metrics
+from vicinal.studies import Study
+from vicinal.studies.study import THIRD_CLASS
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
 
+_HEADER = f"# vicinal {version('vicinal')} made this report."
+"""The first line of ``SUMS``; sha256sum ignores it."""
 
-def is_current(study: Study, summary: Mapping[str, Any]) -> bool:
-    """Return whether the folder has a report of this summary, without a damaged file."""
-    folder = study.folder
+
+def current_summary(study: Study) -> dict[str, Any] | None:
+    """Return the summary in the folder if the whole report is current, else None.
+
+    It is if every trial is finished or failed, and if all files of the report, and all files that
+    it was made from, are those that ``SHA256SUMS`` lists. Nothing is computed.
+    """
     try:
-        lines = (folder / SUMS).read_text("utf-8").splitlines()
+        header, *lines = (study.folder / SUMS).read_text("utf-8").splitlines()
         written = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        contents = {name: (folder / name).read_bytes() for name in written}
+        sources = _sources(study)
+        known = {name for name in written if name.startswith("trials/")}
+        if (
+            header != _HEADER
+            or known != {name for name in sources if name.startswith("trials/")}
+            or not set(sources) <= set(written)
+            or any(_digest(study.folder / name) != digest for name, digest in written.items())
+            or not all(_has_ended(study.trial_folder(trial)) for trial in study.trials)
+        ):
+            return None
+        summary: dict[str, Any] = json.loads((study.folder / "summary.json").read_bytes())
+        return summary
     except (OSError, ValueError):
-        return False
-    return contents.get("summary.json") == summary_text(summary).encode() and all(
-        written[name] == hashlib.sha256(content).hexdigest() for name, content in contents.items()
-    )
+        return None
 
 
-def write_report(study: Study, summary: Mapping[str, Any]) -> None:
-    """Write ``figures/*.svg``, ``table.md``, ``table.csv``, ``report.html`` and ``summary.json``.
+def _sources(study: Study) -> list[str]:
+    """Return the files that the report is made from; results have the hashes of the outputs."""
+    names = ["recipe.toml", "examples.npz", THIRD_CLASS]
+    for trial in study.trials:
+        folder = f"trials/{trial.folder}"
+        done = (study.folder / folder / "result.json").exists()
+        parts = ("result.json", "metrics.csv") if done else ("failed.json",)
+        names += [f"{folder}/{part}" for part in parts]
+    return [name for name in names if (study.folder / name).exists()]
+
+
+def _has_ended(folder: Path) -> bool:
+    return (folder / "result.json").exists() or (folder / "failed.json").exists()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_report(study: Study, summary: Mapping[str, Any], out: Path | None = None) -> None:
+    """Write the page, figures, tables and ``summary.json``.
 
     If the recipe has published rows, ``published.csv`` has them too. ``SHA256SUMS`` is written
-    last, so that ``is_current`` notices a file that is missing or damaged.
+    last, so that ``current_summary`` notices a file that is missing or damaged.
+
+    Args:
+        study: with its results.
+        summary: of its results.
+        out: folder to write to; by default that of the study.
 
     Raises:
         UserError: if a file cannot be written, or the metrics of a trial cannot be read.
     """
     # Showing a finished study does not need matplotlib, which takes long to import.
-    import jinja2
+    from vicinal.reports.study_page import figures_and_page
+    from vicinal.reports.svg import standalone_svg
+    from vicinal.reports.table_files import csv_rows, csv_text, latex, markdown
+    from vicinal.studies.summary import summary_text
 
-    from vicinal.reports import study_text, svg
-    from vicinal.reports.image_figures import blends_figure
-    from vicinal.reports.study_figures import curve_figure, metric_figure
-    from vicinal.reports.study_tables import csv_rows, csv_text, markdown
-
-    recipe, folder, results = study.recipe, study.folder, study.results()
-    rates = recipe.corrupted_labels
-    histories = {
-        (arm, rate): [
-            read_metrics(study.trial_folder(trial), result.metric)
-            for trial, result in results.items()
-            if trial[:2] == (arm, rate)
-        ]
-        for arm in recipe.arms
-        for rate in rates
-    }
     shown = with_text(summary, visible)
-
-    def curve(rate: float, field: str) -> Any:
-        return curve_figure(shown, histories, rate, field)
-
-    metric = metric_figure(shown)
-    memorization = [curve(rate, "memorized") for rate in rates if rate]
-    fields = ("train_loss", "test_loss", "test_metric")
-    curves = {condition_name(rate): [curve(rate, field) for field in fields] for rate in rates}
-    stored = folder / "examples.npz"
-    examples = [blends_figure(stored)] if stored.exists() else []
-    figures = [metric, *memorization, *itertools.chain(*curves.values()), *examples]
-    machines = [with_text(result.hardware, visible) for result in results.values()]
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("vicinal.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
-    files = {f"figures/{figure.name}.svg": svg.standalone_svg(figure) for figure in figures}
-    files[PAGE] = template.render(
-        summary=shown,
-        text=study_text,
-        light=svg.COLORS_LIGHT,
-        dark=svg.COLORS_DARK,
-        recipe=visible(resolved_text(recipe), keep_lines=True),
-        machines=[m for k, m in enumerate(machines) if m not in machines[:k]],
-        metric=metric,
-        memorization=memorization,
-        curves=curves,
-        examples=examples,
-    )
+    figures, page = figures_and_page(study, shown)
+    files = {f"figures/{figure.name}.svg": standalone_svg(figure) for figure in figures}
+    files[PAGE] = page
     files["table.md"] = markdown(shown)
+    files["table.tex"] = latex(shown)
     files["table.csv"] = csv_text(csv_rows(summary))
     if "published" in summary:
         files["published.csv"] = csv_text(summary["published"])
     files["summary.json"] = summary_text(summary)
-    sums = ""
+    sources = {name: _digest(study.folder / name) for name in _sources(study)} if not out else {}
+    folder = out or study.folder
     for name, text in files.items():
         write_whole(folder / name, text)
-        sums += f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n"
-    write_whole(folder / SUMS, sums)
+        sources[name] = hashlib.sha256(text.encode()).hexdigest()
+    lines = [f"{digest}  {name}" for name, digest in sources.items()]
+    write_whole(folder / SUMS, "\n".join([_HEADER, *lines]) + "\n")

@@ -9,9 +9,10 @@ from html import escape
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vicinal.escaping import visible
+from vicinal.escaping import shortened, visible
 
 # Placeholders: each becomes var(--name) in the SVG, so that the page decides on the color.
 INK, FAINT = "#010001", "#010002"
@@ -55,9 +56,14 @@ def arm_color(k: int) -> str:
     return ARM_COLORS[k % len(ARM_COLORS)]
 
 
-def shortened(name: str, most: int = 16) -> str:
-    """Shorten a name to as many characters as fit below a small image, or to ``most``."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def slug(text: str) -> str:
+    """Return text as a part of a file name.
+
+    Example:
+        >>> slug("test accuracy, 40% corrupted")
+        'test-accuracy-40-corrupted'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @contextmanager
@@ -87,6 +93,18 @@ def figure_style() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """Add a legend of the lines: inside the axes, or below them if there are many."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= 4:
+        axes.legend(frameon=False)
+        return
+    rows = -(-len(labels) // 2)
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
+    labels = [shortened(label, 26) for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
 
 
 def to_svg(name: str, text: str, figure: Figure) -> SvgFigure:

@@ -1,55 +1,88 @@
-"""A few blended examples, for a figure of the report."""
+"""A few examples for figures of the report: blends, and test examples that arms disagree on."""
 
 import dataclasses
 import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vicinal.data import DataSet
 from vicinal.files import write_whole
 from vicinal.mixing import CleanAndMixed, OneOf, Plan, RegMixUp, generator_at
+from vicinal.studies.predictions import differing_name, disagreements
 from vicinal.training.arms import MixingArm, policy_of
 from vicinal.training.loop import image_size_of
+from vicinal.training.metrics import METRICS
+from vicinal.training.origin import data_facts
 from vicinal.training.settings import Recipe
+from vicinal.training.trial_result import Outputs, Result, Trial, condition_name
 
 COUNT = 6
+"""How many blends there are."""
+
+_SIDE = 96
+"""Pixels that the longer side of a stored image has at most."""
 
 
-def write_examples(path: Path, recipe: Recipe, data: DataSet) -> None:
-    """Write some examples, their partners and their blends, by the first arm that makes blends.
+def write_examples(
+    path: Path,
+    recipe: Recipe,
+    data: DataSet,
+    results: Mapping[Trial, Result],
+    outputs: Callable[[Trial], Outputs],
+) -> None:
+    """Write blends, and the test examples that arms disagree on, into one file.
 
-    It has to mix at the input, and its blends to have two parents. Nothing is written if there is
-    no such arm, or if the inputs are not images. Every example has its own lam, so that they
-    differ.
+    The file is empty if there is neither, since a missing one means that the study was interrupted.
+    Inputs of other kinds than images, spectrograms and rows of tables are not stored.
+
+    Args:
+        path: of the ``.npz`` file.
+        recipe: of the study.
+        data: its first split.
+        results: of the finished trials.
+        outputs: returns the outputs of a finished trial.
+    """
+    differing = _differing_rows(recipe, data, results, outputs)
+    arrays = _blends(recipe, data) | _inputs_of(data, differing)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def _blends(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """Return some examples, their partners and their blends, by the first arm that makes blends.
+
+    It has to mix at the input, and its blends to have two parents. {} if there is no such arm, or
+    if the inputs are not images. Every example has its own lam, so that they differ.
     """
     if data.brightest is None:
-        return
+        return {}
     read = data.train.read(range(min(COUNT, len(data.train))))
-    own, labels = read.inputs, data.train.targets[torch.from_numpy(read.kept)]
+    own, targets = read.inputs, data.train.targets[torch.from_numpy(read.kept)]
     plans = (
-        _draw(policy_of(arm), own, labels, seed=recipe.seed)
+        _draw(policy_of(arm), own, targets, seed=recipe.seed)
         for arm in recipe.arms.values()
         if isinstance(arm, MixingArm) and "input" in arm.at
     )
     plan = next((plan for plan in plans if plan is not None), None)
     if plan is None:
-        return
-    content = io.BytesIO()
-    np.savez(
-        content,
-        own=own.numpy(),
-        met=own[plan.partner].numpy(),
-        blend=plan.mix(own.float()).numpy(),
-        lam=plan.lam.numpy(),
-        own_class=np.array([data.classes[k] for k in labels]),
-        met_class=np.array([data.classes[k] for k in labels[plan.partner]]),
-        brightest=data.brightest,
-    )
-    write_whole(path, content.getvalue())
+        return {}
+    names = np.array([_target_name(data, target) for target in targets])
+    return {
+        "own": _small(own),
+        "met": _small(own[plan.partner]),
+        "blend": _small(plan.mix(own.float())),
+        "lam": plan.lam.numpy(),
+        "own_class": names,
+        "met_class": names[plan.partner.numpy()],
+        "brightest": data.brightest,
+    }
 
 
 def _draw(policy: Any, own: Tensor, labels: Tensor, *, seed: int) -> Plan | None:
@@ -72,3 +105,93 @@ def _draw(policy: Any, own: Tensor, labels: Tensor, *, seed: int) -> Plan | None
     )
     plan = plan.plan if isinstance(plan, CleanAndMixed) else plan
     return plan if isinstance(plan, Plan) and plan.shares is None else None
+
+
+def _target_name(data: DataSet, target: Tensor) -> str:
+    """Return a target as text: its class, its labels, or its values."""
+    if not target.is_floating_point():
+        return data.classes[int(target)]
+    if data.classes:
+        return ", ".join(data.classes[k] for k in target.nonzero()[:, 0].tolist()) or "none"
+    return ", ".join(f"{number:.4g}" for number in target.view(-1).tolist())
+
+
+def _inputs_of(data: DataSet, differing: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the inputs of test examples, with their row numbers for each name."""
+    rows = sorted({row for some in differing.values() for row in some})
+    if not rows:
+        return {}
+    arrays: dict[str, Any] = {f"rows {name}": np.array(some) for name, some in differing.items()}
+    read = data.test.read(rows)
+    inputs = read.inputs
+    arrays["test_rows"] = np.array(rows)[read.kept]
+    if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
+        if data.brightest is None:  # spectrograms, low frequencies at the bottom
+            lowest, highest = inputs.amin((1, 2, 3), True), inputs.amax((1, 2, 3), True)
+            inputs = ((inputs - lowest) / (highest - lowest).clamp(min=1e-9)).flip(2)
+        arrays |= {"test_inputs": _small(inputs), "test_brightest": data.brightest or 1}
+    elif inputs.dim() == 2 and data.preparation.get("kind") == "table":
+        cells = [_cells(data.preparation, row) for row in inputs.numpy()]
+        arrays["test_columns"] = np.array(list(cells[0]))
+        arrays["test_cells"] = np.array([list(row.values()) for row in cells])
+    return arrays
+
+
+def _small(images: Tensor) -> Any:
+    """Return images as an array, reduced to at most ``_SIDE`` pixels."""
+    longest = max(images.shape[2:])
+    if longest > _SIDE:
+        size = [max(1, round(side * _SIDE / longest)) for side in images.shape[2:]]
+        reduced = F.interpolate(images.float(), size=size, mode="area")
+        images = reduced if images.is_floating_point() else reduced.round().to(images.dtype)
+    return images.numpy()
+
+
+def _cells(preparation: Mapping[str, Any], row: Any) -> dict[str, str]:
+    """Return a row of a table by column, as it was before its preparation."""
+    numbers, others = preparation["numbers"], preparation["categories"]
+    count = len(numbers["columns"])
+    values = row[:count] * np.array(numbers["scale"]) + np.array(numbers["mean"])
+    cells = {name: f"{value:.6g}" for name, value in zip(numbers["columns"], values, strict=True)}
+    start = count
+    for name, levels in zip(others["columns"], others["values"], strict=True):
+        shares = row[start : start + len(levels)]
+        start += len(levels)
+        level = levels[int(shares.argmax())] if shares.max() > 0 else None
+        cells[name] = "—" if level is None else str(level)
+    return cells
+
+
+def _differing_rows(
+    recipe: Recipe,
+    data: DataSet,
+    results: Mapping[Trial, Result],
+    outputs: Callable[[Trial], Outputs],
+) -> dict[str, list[int]]:
+    """Return the rows of the test split on which the baseline and the best arm disagree.
+
+    The names are those that ``differing_name`` gives to conditions and directions.
+    """
+    rows = {}
+    true = data.test.targets.cpu().numpy().ravel()
+    for corrupted in recipe.corrupted_labels:
+        arms: dict[str, list[Trial]] = {}
+        for trial in results:
+            if trial.corrupted == corrupted and trial.split == 0:
+                arms.setdefault(trial.arm, []).append(trial)
+        base = arms.pop(recipe.baseline, [])
+        if not base or not arms:
+            continue
+        metric = METRICS[results[base[0]].metric]
+        quality = {
+            arm: np.mean([results[trial].test_metric for trial in trials])
+            for arm, trials in arms.items()
+        }
+        best = (max if metric.higher else min)(quality, key=quality.__getitem__)
+        both = [[outputs(trial) for trial in trials] for trials in (base, arms[best])]
+        if not np.array_equal(both[0][0].targets.ravel(), true):
+            continue  # some examples were skipped, so the rows of the outputs are other ones
+        found = disagreements(both[0], both[1], data_facts(data, recipe.task)["task"])
+        for better, some in zip((True, False), found, strict=True):
+            rows[differing_name(condition_name(corrupted), better=better)] = some
+    return rows

@@ -153,6 +153,8 @@ def _settle(recipe: Recipe, folder: Path, text: str) -> None:
     States of trials whose settings have changed are deleted, so that these trials start again.
     """
     path = folder / "recipe.toml"
+    if path.exists() and path.read_bytes() == text.encode():
+        return
     if path.exists():
         old = load_resolved(path)
         finished = finished_trials(folder)
@@ -178,8 +180,7 @@ def _settle(recipe: Recipe, folder: Path, text: str) -> None:
             f"{folder}: expected a study or an empty folder, got other files (without "
             "recipe.toml). Choose another folder with --out."
         )
-    if not path.exists() or path.read_text("utf-8") != text:
-        write_whole(path, text)
+    write_whole(path, text)
 
 
 def finished_trials(folder: Path) -> list[Trial]:
@@ -240,7 +241,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     if not unfinished:
         if _is_undamaged(examples):
             return False
-        callbacks.log(f"{examples} is damaged, and is written again")
+        callbacks.log(f"{examples} is missing or damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
     from vicinal.studies.third_class import third_class_share
@@ -260,7 +261,6 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
-    write_examples(examples, recipe, data)
     share = next(
         (
             third_class_share(data, policy, seed=recipe.seed)
@@ -270,7 +270,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         None,
     )
     write_whole(study.folder / THIRD_CLASS, json.dumps(share))
-    loaded = 0
+    first, loaded = data, 0
     for trial in unfinished:
         if trial.split != loaded:
             data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
@@ -288,15 +288,15 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
             continue
         origins[trial.split] = result.origin
         callbacks.finish(result)
+    results = study.results()
+    write_examples(examples, recipe, first, results, lambda one: study.outputs(one, results))
     return bool(unfinished)
 
 
 def _is_undamaged(examples: Path) -> bool:
-    """Return whether the examples for the report can be read, or there are none."""
+    """Return whether the examples for the report can be read."""
     try:
         with examples.open("rb") as opened, np.load(opened) as file:
-            return all(file[name].size for name in file.files)
-    except FileNotFoundError:
-        return True
+            return all(isinstance(file[name], np.ndarray) for name in file.files)
     except Exception:  # a damaged archive raises errors of many types
         return False

@@ -19,6 +19,7 @@ from vicinal.studies.statistics import (
     to_halve,
     verdict,
 )
+from vicinal.studies.study import Study
 from vicinal.training.metrics import (
     DEFAULT_METRICS,
     METRICS,
@@ -38,6 +39,18 @@ Values = list[dict[Cell, dict[int, NDArray[Any]]]]
 
 EQUIVALENCE = 0.5
 """Default of ``equivalence`` for metrics in percent, in points."""
+
+
+def summarized(study: Study) -> dict[str, Any]:
+    """Return the summary of the trials in the folder of a study; see ``summarize``."""
+    results = study.results()
+    return summarize(
+        study.recipe,
+        results,
+        lambda trial: study.outputs(trial, results),
+        study.failures(),
+        third_class=study.third_class,
+    )
 
 
 def summarize(
@@ -61,7 +74,8 @@ def summarize(
     the verdict ``"withheld"``. ``detectable`` is the smallest difference that such a study would
     find with a probability of 80%, and ``to_halve`` the numbers of seeds and of test examples that
     would halve it. ``best`` is the metric after the best epoch on the validation split, if there is
-    one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``.
+    one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``; in
+    multi-label tasks, ``labels`` has the average precision and the AUROC of each label.
 
     ``constant`` has the metrics of the predictor that ignores its inputs, and ``advice`` says
     whether mixing suits the data and the network; see ``vicinal.studies.advice``.
@@ -96,6 +110,7 @@ def summarize(
     values = {name: _values(recipe, read, name, task) for name in names}
     targets = _targets(recipe, read)
     by_class = _by_class(values["accuracy"], targets, facts) if "accuracy" in values else []
+    by_label = _by_label(recipe, read, facts) if task == "multi-label" else {}
     rows = []
     for corrupted in recipe.corrupted_labels:
         for arm in recipe.arms:
@@ -109,6 +124,11 @@ def summarize(
             row["recall"] = [
                 _metric(one, cell, base, "accuracy", ratio) if one else None for one in by_class
             ]
+            if by_label:
+                row["labels"] = {
+                    name: [_metric(one, cell, base, name, ratio) for one in each]
+                    for name, each in by_label.items()
+                }
             rows.append(row)
     constant = {
         name: _scaled(name, constant_value(name, facts["predictor"], targets[0], task))
@@ -247,8 +267,10 @@ def _metric(values: Values, cell: Cell, base: Cell, name: str, ratio: float) -> 
         mean = mean_with_interval(tables[0], counted=metric.counted)
         if pairs:
             difference = difference_with_interval(*pairs[0], counted=metric.counted)
-    if mean.low is not None and mean.high is not None:
-        mean = mean._replace(low=max(mean.low, metric.lowest), high=min(mean.high, metric.highest))
+    mean = _within(mean, metric.lowest, metric.highest)
+    if difference is not None:
+        most = metric.highest - metric.lowest
+        difference = _within(difference, -most, most)
     return _as_json(mean, name) | {
         "difference": None
         if difference is None
@@ -258,6 +280,13 @@ def _metric(values: Values, cell: Cell, base: Cell, name: str, ratio: float) -> 
             "detectable": _scaled(name, difference.detectable),
         }
     }
+
+
+def _within(found: Estimate, lowest: float, highest: float) -> Estimate:
+    """Return an estimate whose interval has no values that are impossible."""
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(found.low, lowest), high=min(found.high, highest))
 
 
 def _as_json(found: Estimate, name: str) -> dict[str, Any]:
@@ -306,6 +335,22 @@ def _by_class(
             else None
         )
     return found
+
+
+def _by_label(
+    recipe: Recipe, read: Mapping[Trial, Outputs], facts: Mapping[str, Any]
+) -> dict[str, list[Values]]:
+    """Return the values of the metrics that each label has."""
+
+    def of(name: str, k: int) -> Values:
+        columns = {
+            trial: Outputs(one.last[:, k : k + 1], None, one.targets[:, k : k + 1])
+            for trial, one in read.items()
+        }
+        return _values(recipe, columns, name, "multi-label")
+
+    labels = range(facts["outputs"])
+    return {name: [of(name, k) for k in labels] for name in ("average-precision", "auroc")}
 
 
 def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:

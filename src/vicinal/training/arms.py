@@ -72,7 +72,7 @@ class BuiltTable(Settings):
             imports: whether code of the user may be imported. If not, another policy stands for it.
         """
         arguments = {
-            one.name: _built(getattr(self, _field_name(one.name)), imports)
+            one.name: _built(getattr(self, field_name(one.name)), imports)
             for one in dataclasses.fields(self.builds)
         }
         return self.builds(**arguments)
@@ -83,7 +83,7 @@ class BuiltTable(Settings):
             self.build(imports=False)
         except (TypeError, ValueError) as error:
             text = str(error).removeprefix(f"{self.builds.__name__}: ")
-            names = "|".join(_field_name(one.name) for one in dataclasses.fields(self.builds))
+            names = "|".join(field_name(one.name) for one in dataclasses.fields(self.builds))
             # The message names the argument.
             named = re.search(rf"\b({names})\b", text) if names else None
             raise ValueError(f".{named[1]}: {text}" if named else text) from None
@@ -145,7 +145,7 @@ def _built(value: Any, imports: bool) -> Any:
     return value.build(imports=imports) if hasattr(value, "build") else value
 
 
-def _field_name(argument: str) -> str:
+def field_name(argument: str) -> str:
     """Return the name of an argument in a recipe, where ``policy`` is the name of the policy."""
     return "inner" if argument == "policy" else argument
 
@@ -230,7 +230,7 @@ def _table(
     fields: dict[str, Any] = {tag: (Literal[name], ...)}
     for one in dataclasses.fields(kind):
         described = Field(_default(one), description=texts.get(one.name))
-        fields[_field_name(one.name)] = (_recipe_type(hints[one.name], inner or {}), described)
+        fields[field_name(one.name)] = (_recipe_type(hints[one.name], inner or {}), described)
     table = pydantic.create_model(
         f"{kind.__name__}Table",
         __base__=BuiltTable,

@@ -1,0 +1,191 @@
+"""Several studies on one page: the arms and metrics that they share, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vicinal.errors import UserError
+from vicinal.escaping import visible, with_text
+from vicinal.files import write_whole
+from vicinal.reports.page import render
+from vicinal.reports.study_cells import Table
+from vicinal.reports.summary_values import interval, metric_title, row_title, title
+from vicinal.reports.table_files import csv_rows, csv_text, escaped, markdown_table
+from vicinal.training.run_folder import flat
+
+Summaries = Mapping[str, Mapping[str, Any]]
+"""Summaries of studies by the name that is shown."""
+
+PAGE, GROUP = "comparison.html", "compared arm"
+
+_MOST = 40
+"""How many settings that differ are listed."""
+
+
+def write_comparison(summaries: Summaries, out: Path) -> Path:
+    """Write ``comparison.html``, ``comparison.md`` and ``comparison.csv``; return the page.
+
+    Args:
+        summaries: of two or more studies.
+        out: folder to write to.
+
+    Raises:
+        UserError: if the studies share no arm or no metric, or a file cannot be written.
+    """
+    shown = with_text({visible(name): one for name, one in summaries.items()}, visible)
+    table, notes, changed = arms_table(shown), comparison_notes(shown), settings_table(shown)
+    page = render(
+        "comparison.html.j2", names=list(shown), table=table, notes=notes, settings=changed
+    )
+    head, rows = with_text(table, escaped)
+    parts = [markdown_table(head, "-" * len(head), rows)]
+    parts.append("\n".join(f"- {escaped(note)}" for note in notes))
+    if changed[1]:
+        head, rows = with_text(changed, escaped)
+        parts += ["## Settings that differ", markdown_table(head, "-" * len(head), rows)]
+    files = {PAGE: page, "comparison.md": "\n\n".join(parts) + "\n"}
+    files["comparison.csv"] = csv_text(_plain_rows(summaries))
+    for name, text in files.items():
+        write_whole(out / name, text)
+    return out / PAGE
+
+
+def arms_table(summaries: Summaries) -> Table:
+    """Return the table of the arms that all studies share, with a row for each study.
+
+    Raises:
+        UserError: if they share no arm or no metric.
+    """
+    arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
+    for what, found in (("arm under the same condition", arms), ("metric", metrics)):
+        if not found:
+            raise UserError(
+                f"expected studies with a common {what}, got none in {', '.join(summaries)}. "
+                "Compare other studies, or give arms the same name."
+            )
+    first, (leading, *others) = next(iter(summaries.values())), metrics
+    heads = {
+        name: [metric_title(first, name), f"{first['metrics'][name]['title']}, difference"]
+        for name in metrics
+    }
+    head = [GROUP, "study", *heads[leading], "verdict", "trials"]
+    head += [one for name in others for one in heads[name]]
+    rows = []
+    for arm in arms:
+        for study, summary in summaries.items():
+            row = next(one for one in summary["rows"] if (one["arm"], one["condition"]) == arm)
+            cells = {
+                name: [
+                    interval(summary, name, row["metrics"][name]),
+                    interval(summary, name, row["metrics"][name]["difference"], sign=True),
+                ]
+                for name in metrics
+            }
+            judged = [row["verdict"] or "—", str(row["n"])]
+            more = [one for name in others for one in cells[name]]
+            rows.append([_group(first, arm), study, *cells[leading], *judged, *more])
+    return head, rows
+
+
+def comparison_notes(summaries: Summaries) -> list[str]:
+    """Return how to read the table: data, baselines, and what is not shared."""
+    notes = []
+    for split, words in (("test", "test"), ("train", "training")):
+        hashes = {name: one["data"][split]["sha256"] for name, one in summaries.items()}
+        if len(set(hashes.values())) == 1:
+            notes.append(f"All studies have the same {words} examples.")
+            continue
+        groups: dict[str, list[str]] = {}
+        for name, digest in hashes.items():
+            groups.setdefault(digest, []).append(name)
+        parts = " | ".join(", ".join(names) for names in groups.values())
+        notes.append(
+            f"Warning: different {words} examples ({parts}), so results differ for that reason too."
+        )
+    baselines = {name: title(one, one["settings"]["baseline"]) for name, one in summaries.items()}
+    if len(set(baselines.values())) == 1:
+        notes.append(f"Differences are from {next(iter(baselines.values()))} in the same study.")
+    else:
+        parts = ", ".join(f"{one} in {name}" for name, one in baselines.items())
+        notes.append(f"Warning: differences are from different baselines: {parts}.")
+    deciding = {name: one["metric"] for name, one in summaries.items()}
+    if len(set(deciding.values())) > 1:
+        parts = ", ".join(f"{one} in {name}" for name, one in deciding.items())
+        notes.append(f"Warning: verdicts are about different metrics: {parts}.")
+    notes.append(
+        "Intervals are 95% intervals within a study. Seeds are not paired between studies, so only "
+        "intervals that do not overlap at all suggest a difference between them."
+    )
+    arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
+    for name, summary in summaries.items():
+        others = {
+            "Arms": [_group(summary, one) for one in _arms(summary) if one not in arms],
+            "Metrics": [one for one in _metrics(summary) if one not in metrics],
+        }
+        notes += [
+            f"{what} of {name} only: {', '.join(some)}." for what, some in others.items() if some
+        ]
+    return notes
+
+
+def settings_table(summaries: Summaries) -> Table:
+    """Return the settings that differ between the studies."""
+    ignored = ("name", "published", "known_differences", "arms")
+    settings = {}
+    for name, summary in summaries.items():
+        recipe = {k: v for k, v in summary["settings"].items() if k not in ignored}
+        shared = {arm for arm, _ in _shared(summaries, _arms)}
+        recipe["arms"] = {k: v for k, v in summary["settings"]["arms"].items() if k in shared}
+        settings[name] = flat(recipe)
+    fields = dict.fromkeys(field for one in settings.values() for field in one)
+    rows = []
+    for field in fields:
+        values = ["—" if one.get(field) is None else str(one[field]) for one in settings.values()]
+        if len(set(values)) > 1:
+            rows.append([field, *values])
+    return ["setting", *summaries], rows[:_MOST]
+
+
+def _arms(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(row["arm"], row["condition"]) for row in summary["rows"]]
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[str]:
+    return list(summary["metrics"])
+
+
+def _shared(summaries: Summaries, of: Any) -> list[Any]:
+    """Return what all summaries have, in the order of the first."""
+    first, *others = (of(summary) for summary in summaries.values())
+    return [one for one in first if all(one in other for other in others)]
+
+
+def _plain_rows(summaries: Summaries) -> list[dict[str, Any]]:
+    """Return the numbers of what all studies share, a row for each arm of each study."""
+    arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
+    rows = []
+    for study, summary in summaries.items():
+        kept = [
+            row | {"metrics": {name: row["metrics"][name] for name in metrics}}
+            for row in summary["rows"]
+            if (row["arm"], row["condition"]) in arms
+        ]
+        rows += [{"study": study, **row} for row in csv_rows({"rows": kept})]
+    return rows
+
+
+def _group(summary: Mapping[str, Any], arm: tuple[str, str]) -> str:
+    return row_title(summary, {"arm": arm[0], "condition": arm[1]})
+
+
+def unique_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """Return a name for each study: its own, with its folder if another has the same.
+
+    Example:
+        >>> unique_names([Path("a"), Path("b"), Path("c")], ["digits", "digits", "iris"])
+        ['digits (a)', 'digits (b)', 'iris']
+    """
+    return [
+        f"{name} ({folder})" if list(names).count(name) > 1 else name
+        for folder, name in zip(folders, names, strict=True)
+    ]

@@ -1,0 +1,49 @@
+"""Redraws the report of a study, or compares the results of several, without training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vicinal.errors import UserError
+from vicinal.reports.study_report import PAGE, write_report
+from vicinal.studies import open_study
+from vicinal.studies.summary import summarized
+from vicinal.training.recipe import load_resolved
+
+
+def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Write the report of one study again, or the comparison of several.
+
+    Results are read again, and statistics computed again. Trials that are not finished are left
+    out, and the page says so.
+
+    Args:
+        folders: of studies.
+        out: folder to write to; by default that of the study, or ``comparison`` for several.
+
+    Returns:
+        The path of the page, and the summary of each study by its name.
+
+    Raises:
+        UserError: if a folder is not that of a study, or has no results.
+    """
+    summaries: list[Mapping[str, Any]] = []
+    for folder in folders:
+        path = folder / "recipe.toml"
+        if not path.exists():
+            raise UserError(
+                f"{folder}: expected the folder of a study, got one without recipe.toml. Studies "
+                "are in runs/NAME unless --out was given."
+            )
+        recipe = load_resolved(path)
+        with open_study(recipe, folder, text=path.read_text("utf-8")) as study:
+            summaries.append(summarized(study))
+            if len(folders) == 1:
+                write_report(study, summaries[0], out)
+    if len(folders) == 1:
+        return (out or folders[0]) / PAGE, {recipe.name: dict(summaries[0])}
+    from vicinal.reports.comparison import unique_names, write_comparison
+
+    names = unique_names(folders, [one["study"] for one in summaries])
+    named = dict(zip(names, map(dict, summaries), strict=True))
+    return write_comparison(named, out or Path("comparison")), named

@@ -1,0 +1,100 @@
+"""The values of a summary as text: titles, conditions, metrics with intervals, and units."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Summary = Mapping[str, Any]
+"""A summary of ``vicinal.studies.summary.summarize``."""
+
+
+def conditions(summary: Summary) -> list[str]:
+    """Return the conditions of a study, each once."""
+    return list(dict.fromkeys(row["condition"] for row in summary["rows"]))
+
+
+def names_conditions(summary: Summary) -> bool:
+    """Return whether the condition has to be named: there are several, or labels are corrupted."""
+    return len(conditions(summary)) > 1 or any(summary["settings"]["corrupted_labels"])
+
+
+def rows_under(summary: Summary, condition: str) -> dict[str, Mapping[str, Any]]:
+    """Return the rows of a condition by arm."""
+    return {row["arm"]: row for row in summary["rows"] if row["condition"] == condition}
+
+
+def compared_arms(summary: Summary, condition: str) -> list[str]:
+    """Return the arms that details are shown of: the baseline, and the best of the other arms.
+
+    Arms of which all trials failed are left out.
+    """
+    finished = {arm: row for arm, row in rows_under(summary, condition).items() if row["n"]}
+    baseline = summary["settings"]["baseline"]
+    others = [arm for arm in finished if arm != baseline]
+    return [arm for arm in (baseline,) if arm in finished] + best_first(
+        summary, {arm: finished[arm] for arm in others}
+    )[:1]
+
+
+def best_first(summary: Summary, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return arms by their metric, the best first; arms without one come last."""
+    name = summary["metric"]
+    sign = -1 if summary["metrics"][name]["higher"] else 1
+
+    def order(arm: str) -> tuple[bool, float]:
+        found = rows[arm]["metrics"][name]["value"]
+        return (found is None, 0.0 if found is None else sign * found)
+
+    return sorted(rows, key=order)
+
+
+def title(summary: Summary, arm: str) -> str:
+    """Return the recipe's title of an arm."""
+    return str(summary["settings"]["arms"][arm]["title"])
+
+
+def row_title(summary: Summary, row: Mapping[str, Any]) -> str:
+    """Return the title of the arm of a row, with its condition if that has to be named."""
+    arm = title(summary, row["arm"])
+    return f"{arm}, {row['condition']}" if names_conditions(summary) else arm
+
+
+def epochs_of(summary: Summary, arm: str) -> int:
+    """Return the number of epochs of an arm."""
+    settings = summary["settings"]
+    own: int = settings["arms"][arm]["training"].get("epochs", settings["training"]["epochs"])
+    return own
+
+
+def metric_title(summary: Summary, name: str) -> str:
+    """Return the title of a metric with its unit."""
+    metric = summary["metrics"][name]
+    return f"{metric['title']}, %" if metric["percent"] else str(metric["title"])
+
+
+def percent_sign(summary: Summary, name: str) -> str:
+    """Return the unit of a metric after a number, or ``""``."""
+    return "%" if summary["metrics"][name]["percent"] else ""
+
+
+def unit(summary: Summary) -> str:
+    """Return the unit of a difference in the metric that decides, after a space."""
+    return " points" if summary["metrics"][summary["metric"]]["percent"] else ""
+
+
+def value(summary: Summary, name: str, number: float | None, *, sign: bool = False) -> str:
+    """Return a value of a metric as text, without its unit."""
+    if number is None:
+        return "—"
+    form = ".1f" if summary["metrics"][name]["percent"] else ".4g"
+    return f"{number:{'+' * sign}{form}}".replace("-", "−")
+
+
+def interval(
+    summary: Summary, name: str, found: Mapping[str, Any] | None, *, sign: bool = False
+) -> str:
+    """Return a value of a metric with its interval as text."""
+    if found is None or found["value"] is None:
+        return "—"
+    ends = (value(summary, name, found[end], sign=sign) for end in ("low", "high"))
+    mean = value(summary, name, found["value"], sign=sign)
+    return mean if found["low"] is None else f"{mean} [{', '.join(ends)}]"

@@ -1,0 +1,121 @@
+"""What the outputs of trials say beyond metrics: confusions, calibration, and disagreements."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from vicinal.training.metrics import BINS
+from vicinal.training.trial_result import Outputs
+
+Array = NDArray[Any]
+
+DIFFERING = 6
+"""How many test examples are shown on which an arm is better than the baseline, or worse."""
+
+
+def probabilities(outputs: Outputs, task: str) -> Array:
+    """Return ``(n, k)`` probabilities of classes or labels; real values as they are."""
+    if task == "regression":
+        return outputs.last.astype(np.float64)
+    wide = outputs.last.astype(np.float64)
+    return softmax(wide, 1) if task == "classification" else expit(wide)
+
+
+def confusion(seeds: Sequence[Outputs]) -> Array:
+    """Return the share of each class that is predicted as each other, the mean over seeds.
+
+    Args:
+        seeds: outputs for the same test examples.
+
+    Returns:
+        ``(classes, classes)`` float64: true classes in rows, which sum to one; NaN in the rows of
+        classes without test examples.
+
+    Example:
+        >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+        >>> confusion([Outputs(logits, None, np.array([0, 0, 1]))])
+        array([[0.5, 0.5],
+               [1. , 0. ]])
+    """
+    classes = seeds[0].last.shape[1]
+    counts = np.zeros((classes, classes))
+    for one in seeds:
+        np.add.at(counts, (one.targets, one.last.argmax(1)), 1)
+    sums = counts.sum(1, keepdims=True)
+    return counts / np.where(sums > 0, sums, np.nan)
+
+
+def reliability(seeds: Sequence[Outputs], task: str) -> tuple[Array, Array, Array]:
+    """Return how often predictions are right, by their probability, pooled over seeds.
+
+    Of classes, these are the predicted ones; of labels, all of them.
+
+    Returns:
+        For each of ``BINS`` bins of equal width: the mean probability and the share that is right,
+        NaN in empty bins, and the number of predictions.
+    """
+    sums = np.zeros((3, BINS))
+    for one in seeds:
+        given = probabilities(one, task)
+        if task == "classification":
+            right = (given.argmax(1) == one.targets).astype(np.float64)
+            given = given.max(1)
+        else:
+            given, right = given.ravel(), (one.targets > 0).ravel().astype(np.float64)
+        bins = np.minimum((given * BINS).astype(int), BINS - 1)
+        sums += [np.bincount(bins, weights, BINS) for weights in (given, right, None)]
+    mean, right, count = sums
+    some = np.where(count > 0, count, np.nan)
+    return mean / some, right / some, count
+
+
+def successes(seeds: Sequence[Outputs], task: str) -> Array:
+    """Return how good the predictions for each example are, ``(n,)``, the mean over seeds.
+
+    This is the probability of the true class, the mean probability of what is true of the labels,
+    or minus the absolute error, the mean over outputs.
+
+    Example:
+        >>> logits = np.log([[0.75, 0.25], [0.5, 0.5]])
+        >>> successes([Outputs(logits, None, np.array([1, 0]))], "classification")
+        array([0.25, 0.5 ])
+    """
+    found = []
+    for one in seeds:
+        given = probabilities(one, task)
+        if task == "classification":
+            found.append(np.take_along_axis(given, one.targets[:, None], 1)[:, 0])
+        elif task == "multi-label":
+            found.append(np.where(one.targets > 0, given, 1 - given).mean(1))
+        else:
+            found.append(-np.abs(given - one.targets.reshape(given.shape)).mean(1))
+    mean: Array = np.mean(found, axis=0)
+    return mean
+
+
+def disagreements(
+    baseline: Sequence[Outputs], arm: Sequence[Outputs], task: str
+) -> tuple[list[int], list[int]]:
+    """Return the test examples on which an arm differs most from the baseline.
+
+    Args:
+        baseline: outputs of each seed.
+        arm: likewise.
+        task: what is predicted.
+
+    Returns:
+        At most ``DIFFERING`` rows on which the arm is better, and as many on which the baseline is,
+        the largest difference of ``successes`` first.
+    """
+    change = successes(arm, task) - successes(baseline, task)
+    order = np.argsort(change, kind="stable")
+    better = [int(row) for row in order[::-1][:DIFFERING] if change[row] > 0]
+    return better, [int(row) for row in order[:DIFFERING] if change[row] < 0]
+
+
+def differing_name(condition: str, *, better: bool) -> str:
+    """Return the name of stored test examples on which the best arm, or the baseline, is better."""
+    return f"{'better' if better else 'worse'}, {condition}"

@@ -1,0 +1,127 @@
+"""The page of made-up studies of every kind, without a browser."""
+
+import html
+import re
+
+import pytest
+from made_up import made_up_study
+
+from vicinal.reports.redraw import redraw
+
+
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory):
+    """Return a function that draws the page of a made-up study, and returns its text."""
+
+    def page(**settings):
+        folder = tmp_path_factory.mktemp("study") / "made-up"
+        made_up_study(folder, **settings)
+        redraw([folder])
+        return (folder / "report.html").read_text("utf-8")
+
+    return page
+
+
+def headings(page):
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def words(page):
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.partition("<main>")[2])).split())
+
+
+START = ["Other metrics", "Should you mix at all?"]
+COMMON = ["Learning curves", "Data", "Cost", "Recipe", "Versions and hardware"]
+END = ["In your own loop", "Reviewer’s checklist"]
+
+
+def test_a_study_of_classes_has_confusions_and_calibration(page_of):
+    page = page_of()
+    assert headings(page) == [
+        *START,
+        "Classes",
+        "Confusions",
+        "Calibration",
+        *COMMON,
+        *END,
+    ]
+    assert page.count("Confusion matrix of") == 2
+    assert "true labels" not in words(page)
+    assert "wrong labels" not in words(page)
+    assert "200 2 class 1 (31) class 4 (48)" in words(page)
+
+
+def test_a_study_of_labels_has_the_precision_of_each_label(page_of):
+    page = page_of(task="multi-label", classes=4)
+    assert headings(page) == [*START, "Labels", "Calibration", *COMMON, *END]
+    assert "label test examples ERM mixup 2 difference AUROC of ERM AUROC of mixup 2" in words(page)
+    assert "plan.loss(F.binary_cross_entropy_with_logits" in html.unescape(page)
+
+
+def test_a_study_of_real_values_has_errors_and_no_percent_sign_after_its_metric(page_of):
+    page = page_of(task="regression", classes=1, seeds=4)
+    assert headings(page) == [*START, "Predictions and errors", *COMMON, *END]
+    answer = re.search(r'class="answer">(.*?)</p>', page)[1]
+    assert re.fullmatch(
+        r"Mixup 2 is better than ERM: test RMSE [\d.]+ versus [\d.]+, a difference of −[\d.]+ "
+        r"\(95% interval −[\d.]+ to −[\d.]+\)\.",
+        answer,
+    )
+
+
+def test_only_the_condition_of_corrupted_labels_is_named_if_it_is_the_only_one(page_of):
+    text = words(page_of(corrupted_labels=(0.4,), validation=True))
+    assert "With 40% corrupted labels" in text
+    assert "Wrong labels learned" in text
+    assert "at the best epoch" in text
+    assert "A validation split of 200 examples was held out" in text
+
+
+def test_the_winning_settings_are_shown_or_that_there_are_none(page_of):
+    won = html.unescape(page_of())
+    assert "Mixup 2 is better than ERM. Its settings, for each batch x, y:" in won
+    assert "policy = MixUp(alpha=1.0)\nplan = policy.draw(len(x))\nloss = plan.loss(" in won
+    lost = words(page_of(gain=0.0))
+    assert "No arm is better than ERM in this study, so there is nothing to copy." in lost
+
+
+def test_the_checklist_counts_trials_comparisons_and_names_hashes(page_of):
+    text = words(page_of(failed=["arm1-true-labels-seed1"]))
+    assert "9: 3 arms × 3 seeds. 8 finished, 1 failed; all that finished are counted." in text
+    assert "Holm, over 2 comparisons with the baseline" in text
+    assert f"test 200 examples, SHA-256 {'0' * 64}" in text
+    assert "64 seconds of training and evaluation in all, on abacus, 2 cores, 8 GiB memory." in text
+    assert "4 examples could not be read and were skipped." in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"arms": 1}, "There is nothing to compare."),
+        ({"seeds": 1}, "one seed gives no interval"),
+        ({"arms": 2, "failed": [f"arm1-true-labels-seed{k}" for k in range(3)]}, "3 of 3 trials"),
+        ({"failed": [f"erm-true-labels-seed{k}" for k in range(3)]}, "3 of 3 trials of ERM failed"),
+        ({"splits": 3, "seeds": 2}, "overlapping training sets (Nadeau and Bengio)"),
+    ],
+)
+def test_studies_with_little_to_compare_have_a_page(page_of, settings, sentence):
+    assert sentence in words(page_of(examples=60, **settings))
+
+
+def test_lines_of_many_arms_and_rows_of_many_classes_are_limited(page_of):
+    page = page_of(arms=12, seeds=2, examples=300, classes=60)
+    text = words(page)
+    assert "The baseline and the best 7 other arms are drawn." in text
+    assert "summary.json has all 60." in text
+    assert "true class predicted test examples ERM, % mixup 11, %" in text
+    assert len(page) < 1_000_000
+
+
+def test_trials_that_are_not_finished_are_mentioned(tmp_path):
+    study = made_up_study(tmp_path, examples=60)
+    for name in ("result.json", "metrics.csv"):
+        (study.trial_folder(study.trials[-1]) / name).unlink()
+    redraw([tmp_path])
+    text = words((tmp_path / "report.html").read_text("utf-8"))
+    assert "Not finished: mixup 2: 1 trials have no result yet." in text
+    assert "2 of 3" in text
