@@ -132,7 +132,6 @@ def study(
         from vicinal.reports.terminal import Terminal
         from vicinal.studies import open_study, run_study
         from vicinal.studies.prepare import Prepared, prepare
-        from vicinal.studies.summary import summarized
         from vicinal.training.recipe import changed_recipe, is_recipe, read_recipe, resolved_text
         from vicinal.training.recipe_changes import Changes
 
@@ -163,6 +162,8 @@ def study(
             if summary is None:
                 with progress.bars:
                     run_study(opened, progress, data=prepared.data)
+                from vicinal.studies.summary import summarized  # takes long to import
+
                 summary = summarized(opened)
                 write_report(opened, summary)
             failures = opened.failures()

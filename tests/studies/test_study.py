@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 
 import pytest
 from filelock import FileLock
@@ -204,6 +205,17 @@ def test_a_finished_study_is_shown_without_computing_anything(copied_study, vici
     done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1].startswith("report: ")
+
+
+def test_showing_a_finished_study_imports_neither_fabric_nor_matplotlib(copied_study):
+    code = (
+        "import sys, vicinal\n"
+        f"vicinal.study({str(copied_study / 'recipe.toml')!r}, out={str(copied_study)!r})\n"
+        "heavy = {'lightning_fabric', 'matplotlib', 'scipy.stats', 'sklearn', 'pandas'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_sha256sum_accepts_the_list_of_hashes(copied_study):

@@ -10,7 +10,6 @@ import torch
 from vicinal.data import SOURCES, DataSet, data_root
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
-from vicinal.studies.budget import cost_of, fitted
 from vicinal.studies.generate import generate, study_name
 from vicinal.training.recipe import (
     changed_text,
@@ -22,7 +21,6 @@ from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.task import task_of
-from vicinal.training.trial_setup import read_data
 
 MINUTES = 10.0
 """Default of the budget of a generated recipe."""
@@ -90,6 +88,10 @@ def generated(
     source: str, changes: Changes, minutes: float, log: Callable[[str], None]
 ) -> tuple[Recipe, str, DataSet]:
     """Generate a recipe for a data set, and fit it into a number of minutes."""
+    # Imported late, since Fabric takes long to import and a finished study does not need it.
+    from vicinal.studies.budget import cost_of, fitted
+    from vicinal.training.trial_setup import read_data
+
     draft: dict[str, Any] = {"task": "auto", "data": {"source": source}}
     change(draft, Changes(settings=changes.settings))
     splits = int(draft.get("splits", 1))
