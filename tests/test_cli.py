@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import re
 import resource
 import signal
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from vicinal import __version__
 from vicinal.cli import main
-from vicinal.training.recipe import read_recipe, resolved_text
+from vicinal.training.recipe import read_recipe, resolved_text, shipped
 
 FILES = ["report.html", "summary.json", "table.csv", "table.md"]
 
@@ -289,3 +290,42 @@ def test_an_error_names_the_option_of_a_bad_seed(words, seed, vicinal, tmp_path,
     assert done.exit_code == 2
     assert "Invalid value for '--seed'" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipes_are_listed_with_what_they_are_about(vicinal):
+    done = vicinal("study", "--list")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[: len(shipped())]] == shipped()
+    assert "Does mixup help a small network to classify handwritten digits" in done.stdout
+
+
+def test_a_recipe_is_shown_with_its_published_rows_and_its_cost(vicinal, tmp_path, monkeypatch):
+    monkeypatch.setenv("VICINAL_DATA", str(tmp_path))
+    done = vicinal("study", "digits", "--show")
+    assert done.exit_code == 0, done.output
+    assert 'name = "small-cnn"' in done.stdout
+    assert re.search(r"cost: about \S+ s an epoch, 0:\d\d:\d\d in all", done.stdout)
+    done = vicinal("study", "cifar10-resnet50", "--show")
+    assert "published: ERM, 300 epochs: 89.32%" in done.stdout
+    assert "cost: unknown without the data (" in done.stdout
+
+
+def test_init_prints_a_recipe_that_a_study_accepts(vicinal, tmp_path):
+    done = vicinal("init", "iris", "--seeds", 1, "--epochs", 2, "--arms", "erm,mixup,manifold")
+    assert done.exit_code == 0, done.output
+    recipe = tmp_path / "iris.toml"
+    recipe.write_text(done.stdout)
+    settings = read_recipe(str(recipe))
+    assert (settings.seeds, list(settings.arms)) == (1, ["erm", "mixup", "manifold"])
+
+
+def test_the_schema_of_recipes_describes_arms_and_training(vicinal):
+    schema = json.loads(vicinal("init", "--schema").stdout)
+    assert {"arms", "data", "model", "training", "metrics"} <= set(schema["properties"])
+    assert "CutMixArm" in schema["$defs"]
+
+
+def test_init_needs_a_data_set(vicinal):
+    done = vicinal("init")
+    assert done.exit_code == 2
+    assert "WHAT: expected a data set" in done.stderr

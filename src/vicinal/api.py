@@ -35,16 +35,14 @@ class StudyResult(NamedTuple):
     def winner(self) -> str | None:
         """The best arm that is better than the baseline; None if there is none.
 
-        With several conditions, the first one counts.
+        With several conditions, the one with the fewest corrupted labels counts.
         """
-        name, condition = self.summary["metric"], self.rows[0]["condition"]
-        better = [
-            row for row in self.rows if row["verdict"] == "better" and row["condition"] == condition
-        ]
-        best = max(
-            better, key=lambda row: abs(row["metrics"][name]["difference"]["value"]), default=None
-        )
-        return None if best is None else str(best["arm"])
+        from vicinal.studies.trained_arm import winner
+        from vicinal.training.trial_result import condition_name
+
+        settings = self.summary["settings"]
+        arm, _ = winner(self.summary, condition_name(min(settings["corrupted_labels"])))
+        return None if arm == settings["baseline"] else arm
 
     def to_frame(self) -> Any:
         """Return the rows as a ``pandas.DataFrame``, with a column for each number.

@@ -91,10 +91,13 @@ _AllowImport = Annotated[
 _Epochs = Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
 _What = Annotated[
-    str, Argument(help=f"Data set, such as folder:PATH or table.csv, or a recipe: {_RECIPES}")
+    str,
+    Argument(
+        metavar="WHAT", help=f"Data set, such as folder:PATH or table.csv, or a recipe: {_RECIPES}"
+    ),
 ]
 _OWN = "the recipe's"
-_ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/training.md."
+_ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/study.md."
 _Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
 _Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
 _Model = Annotated[str | None, Option(help="Network.", show_default=_OWN)]
@@ -134,15 +137,16 @@ def study(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Train every arm with every seed, and find out whether mixing helps.
+    """Find out whether mixing helps on a data set.
 
-    WHAT is a recipe or a data set. For a data set, a recipe is generated that takes about ten
-    minutes; the folder of the study has it, and it can be edited.
+    Trains every arm with every seed, compares the arms, and writes a report. An arm is one way to
+    train, such as with mixup or without mixing. A trial is one arm with one seed.
 
-    An arm is one way to train, such as with mixup or without mixing. A trial is one arm with one
-    seed. The study writes a report. Finished trials are kept. Run the same command again to resume
-    a study or to show a finished one. Run it with a larger number of --seeds, or with more --arms,
-    to add trials to the study.
+    For a data set, a recipe that takes about ten minutes is generated. It lies in the folder of the
+    study, where it can be edited.
+
+    Finished trials are kept. Run the same command again to resume a study or to show a finished
+    one. Run it with a larger number of --seeds, or with more --arms, to add trials to the study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
@@ -189,7 +193,9 @@ def _split(words: str | None) -> tuple[str, ...]:
 
 @app.command(epilog="Example: vicinal init folder:flowers --minutes 5")
 def init(
-    what: Annotated[str | None, Argument(help="Data set, such as folder:PATH, or a path.")] = None,
+    what: Annotated[
+        str | None, Argument(metavar="WHAT", help="Data set, such as folder:PATH, or a path.")
+    ] = None,
     arms: _Arms = None,
     alpha: _Alpha = None,
     model: _Model = None,
@@ -486,7 +492,7 @@ def show(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Make a figure of digits blended by the mixing policies for images."""
+    """Make a figure of digits that mixing policies blend."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 

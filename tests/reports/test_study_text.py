@@ -133,7 +133,7 @@ def test_the_caption_of_several_splits_names_the_correction(summary):
     summary["settings"] |= {"splits": 5, "seeds": 2}
     assert "Means over 5 splits of the data with 2 seeds each" in caption(summary)
     assert "Nadeau and Bengio" in caption(summary)
-    assert "splits" in study_table(summary)[0]
+    assert "splits, examples" in study_table(summary)[0]
 
 
 def test_no_evidence_comes_with_the_detectable_difference_and_what_would_halve_it(summary):

@@ -103,7 +103,8 @@ def covers(case, seeds, examples, chance):
     if len(tables) == 1:
         found = mean_with_interval(tables[0], counted=counted)
     else:
-        found = difference_with_interval(tables[1], tables[0], counted=counted)
+        least = 3 / examples if counted else 0.0
+        found = difference_with_interval(tables[1], tables[0], least=least)
     return found.low <= truth(case) <= found.high
 
 

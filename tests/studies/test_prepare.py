@@ -109,6 +109,17 @@ def test_a_study_of_splits_gives_an_interval_over_them(tmp_path):
         assert 100 * scores.metrics["accuracy"] == pytest.approx(value)
 
 
+def test_the_constant_prediction_is_a_mean_over_the_splits(cars, tmp_path):
+    done = package.study(
+        cars, seeds=1, epochs=1, arms=["erm", "mixup"], settings=["splits=3"], quiet=True,
+        out=tmp_path / "out",
+    )  # fmt: skip
+    trials = (tmp_path / "out" / "trials").glob("erm-*")
+    constants = [json.loads((t / "result.json").read_text())["constant_metric"] for t in trials]
+    assert len(set(constants)) == 3
+    assert done.summary["constant"]["rmse"] == pytest.approx(np.mean(constants), rel=1e-4)
+
+
 def test_a_validation_split_chooses_the_best_epoch_and_both_are_reported(tmp_path):
     done = package.study(
         "iris", seeds=2, epochs=5, arms=["erm", "mixup"], out=tmp_path / "out", quiet=True,

@@ -129,12 +129,12 @@ def test_the_interval_of_an_accuracy_stays_between_0_and_1():
 
 def test_arms_that_agree_on_every_example_differ_by_at_most_3_in_n():
     agreeing = np.ones((3, 150))
-    found = difference_with_interval(agreeing, agreeing, counted=True)
+    found = difference_with_interval(agreeing, agreeing, least=3 / 150)
     assert (found.mean, found.low, found.high) == pytest.approx((0, -3 / 150, 3 / 150))
     assert found.p == 1
     better = agreeing.copy()
     better[:, 0] = 0  # one example of 150 more, in every seed
-    found = difference_with_interval(agreeing, better, counted=True)
+    found = difference_with_interval(agreeing, better, least=3 / 150)
     assert found.low < 0 < found.high
     assert found.p > 0.05
 
@@ -144,7 +144,8 @@ def test_an_interval_excludes_zero_exactly_if_the_p_value_is_below_5_percent():
         counted = bool(chance % 2)
         table = table_of(3, 30, by_seed=0.1, by_example=1, rest=1, mean=0.5, chance=chance)
         table = np.sign(table.round()) if counted else table
-        found = difference_with_interval(table, np.zeros_like(table), counted=counted)
+        least = 0.1 if counted else 0.0
+        found = difference_with_interval(table, np.zeros_like(table), least=least)
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
 
 
@@ -163,9 +164,29 @@ def test_one_seed_or_one_example_has_no_interval():
     assert mean_with_interval(np.ones((1, 5)), counted=True).low is None
 
 
+def tables_of(means):
+    """Tables of two seeds and nine examples, all of whose values are the mean of their split."""
+    return [np.full((2, 9), mean) for mean in means]
+
+
+def test_splits_that_agree_by_chance_are_as_uncertain_as_their_test_examples():
+    # One more of 30 is right in each of three splits: nothing differs between the splits.
+    table = np.zeros((1, 30))
+    table[0, 0] = 1
+    found = over_splits([table] * 3, ratio=0.5)
+    every = np.tile(table[0], 3)
+    half = stats.t.ppf(0.975, 87) * math.sqrt(3 * table.var(ddof=1) / 30) / 3
+    assert found.mean == pytest.approx(every.mean())
+    assert (found.seeds, found.examples) == pytest.approx((0, half))
+    assert found.low < 0 < found.high
+    assert found.p > 0.05
+    agreeing = over_splits([np.zeros((1, 30))] * 3, ratio=0.5, least=3 / 90)
+    assert (agreeing.low, agreeing.high, agreeing.p) == pytest.approx((-3 / 90, 3 / 90, 1))
+
+
 def test_over_splits_without_overlap_the_interval_is_that_of_scipys_t_test():
     means = [0.1, 0.25, 0.3, 0.2]
-    found, expected = over_splits(means, ratio=0), stats.ttest_1samp(means, 0)
+    found, expected = over_splits(tables_of(means), ratio=0), stats.ttest_1samp(means, 0)
     interval = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.p == pytest.approx(expected.pvalue)
@@ -173,10 +194,10 @@ def test_over_splits_without_overlap_the_interval_is_that_of_scipys_t_test():
 
 def test_overlapping_training_sets_widen_the_interval_as_nadeau_and_bengio_say():
     means = [0.1, 0.25, 0.3, 0.2, 0.15]  # each tested on a fifth, so the ratio is 1 / 4
-    plain, found = over_splits(means, ratio=0), over_splits(means, ratio=0.25)
+    plain, found = (over_splits(tables_of(means), ratio=ratio) for ratio in (0, 0.25))
     wider = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
     assert found.high - found.mean == pytest.approx(wider * (plain.high - plain.mean))
-    assert over_splits([0.5], ratio=0.25) == Estimate(0.5)
+    assert over_splits(tables_of([0.5]), ratio=0.25) == Estimate(0.5)
 
 
 def test_holm_multiplies_the_smallest_by_the_number_of_comparisons_and_keeps_the_order():

@@ -8,6 +8,7 @@ from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
 from vicinal.reports.study_cells import study_table
 from vicinal.reports.study_text import answer
+from vicinal.reports.table_files import csv_rows, csv_text
 from vicinal.studies.statistics import difference_with_interval, mean_with_interval, over_splits
 from vicinal.studies.summary import summarize, summary_text
 from vicinal.training.recipe import read_recipe
@@ -56,7 +57,7 @@ def test_the_rows_have_the_intervals_of_tables_of_seeds_and_examples(study, summ
     row = row_of(summary, "mixup")
     accuracy = row["metrics"]["accuracy"]
     ours, theirs = table_of("mixup", 0.4), table_of("erm", 0.4)
-    expected = difference_with_interval(ours, theirs, counted=True)
+    expected = difference_with_interval(ours, theirs, least=3 / EXAMPLES)
     assert shown(accuracy) == as_shown(mean_with_interval(ours, counted=True))
     assert shown(accuracy["difference"]) == as_shown(expected)
     assert accuracy["difference"]["detectable"] == pytest.approx(
@@ -81,7 +82,7 @@ def test_recalls_have_the_intervals_of_the_examples_of_their_class(study, summar
     assert len(recall) == 10
     assert shown(recall[3]) == as_shown(mean_with_interval(ours, counted=True))
     assert shown(recall[3]["difference"]) == as_shown(
-        difference_with_interval(ours, theirs, counted=True)
+        difference_with_interval(ours, theirs, least=3 / of_class.sum())
     )
 
 
@@ -114,7 +115,8 @@ def test_several_splits_have_intervals_over_the_splits(study, summary_of):
     summary = summary_of(several, data, lambda trial: outputs_of(trial._replace(seed=trial.split)))
     means = table_of("mixup", 0.4).mean(1), table_of("erm", 0.4).mean(1)
     accuracy = row_of(summary, "mixup")["metrics"]["accuracy"]
-    difference = over_splits((means[0] - means[1]).tolist(), ratio=1)  # as many test examples
+    tables = [row[None] for row in table_of("mixup", 0.4) - table_of("erm", 0.4)]
+    difference = over_splits(tables, ratio=1, least=1 / EXAMPLES)  # as many test examples
     assert shown(accuracy["difference"]) == as_shown(difference)
     assert accuracy["value"] == pytest.approx(100 * means[0].mean(), abs=1e-3)
     assert row_of(summary, "mixup")["n"] == 3
@@ -216,3 +218,19 @@ def test_the_summary_has_the_documented_names(study, summary_of):
         "value low high seeds examples p detectable"
     )
     assert summary_text(summary).startswith('{\n  "study": "digits"')
+
+
+def test_calibration_can_decide_although_a_constant_prediction_is_calibrated(study, summary_of):
+    recipe, data, outputs_of = study
+    summary = summary_of(recipe.model_copy(update={"metrics": ("ece",)}), data, outputs_of)
+    assert all("constant" not in (row["withheld"] or "") for row in summary["rows"])
+
+
+def test_a_csv_file_has_the_same_columns_for_all_arms_wherever_the_baseline_is(study, summary_of):
+    recipe, data, outputs_of = study
+    arms = dict(reversed(recipe.arms.items()))
+    for one in (recipe, recipe.model_copy(update={"arms": arms})):
+        rows = csv_rows(summary_of(one, data, outputs_of))
+        assert {tuple(row) for row in rows} == {tuple(rows[0])}
+        assert csv_text(rows).count("\n") == len(rows) + 1
+    assert rows[0]["seeds_to_halve"] is not None

@@ -15,6 +15,7 @@ from vicinal.training.metrics import (
     check_metrics,
     constant_value,
     deciding_metric,
+    least_difference,
     metric_text,
     metric_values,
 )
@@ -142,7 +143,7 @@ def test_tied_scores_count_half_in_auroc_and_share_their_precision(levels):
     logits = np.stack([-margin, margin], 1)
     values = metric_values("auroc", logits, y, "classification")
     assert values.mean() == pytest.approx(sk.roc_auc_score(y, margin))
-    rarer = int(y.mean() <= 0.5)
+    rarer = int(y.mean() <= 0.55)
     values = metric_values("average-precision", logits, y, "classification")
     score = margin if rarer else -margin
     assert values.mean() == pytest.approx(sk.average_precision_score(y == rarer, score))
@@ -180,7 +181,7 @@ def test_a_class_without_test_examples_is_left_out_of_averages():
         "average-precision": np.mean(
             [sk.average_precision_score(y == k, p[:, k]) for k in present]
         ),
-        "macro-f1": sk.f1_score(y, p.argmax(1), average="macro"),  # predicted, so it counts
+        "macro-f1": sk.f1_score(y, p.argmax(1), average="macro", labels=present),
     }
     for name, value in expected.items():
         found = metric_values(name, logits, y, "classification")
@@ -258,3 +259,25 @@ def test_every_task_has_default_metrics_that_fit_it():
 def test_a_metric_is_shown_with_its_unit():
     assert metric_text("auroc", 0.5) == "AUROC 50.00%"
     assert metric_text("nll", 2.0) == "NLL 2"
+
+
+def test_three_test_examples_of_the_smallest_class_bound_what_is_known():
+    classes = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    known = {
+        name: least_difference(name, classes, "classification")
+        for name in ("accuracy", "balanced-accuracy", "macro-f1", "auroc", "nll")
+    }
+    assert known == pytest.approx(
+        {"accuracy": 0.03, "balanced-accuracy": 0.1, "macro-f1": 0.1, "auroc": 0.1, "nll": 0}
+    )
+    labels = np.zeros((50, 2))
+    labels[:5, 0] = labels[:20, 1] = 1
+    assert least_difference("average-precision", labels, "multi-label") == pytest.approx(0.6)
+    assert least_difference("auroc", np.zeros(9, int), "classification") == 1
+
+
+def test_a_label_without_positives_is_left_out_of_f1_whatever_is_predicted():
+    labels = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    for second in (-1.0, 1.0):
+        outputs = np.array([[1.0, second], [-1.0, -1.0], [1.0, -1.0]])
+        assert metric_values("macro-f1", outputs, labels, "multi-label").mean() == 1

@@ -3,7 +3,7 @@ import tomllib
 import pytest
 
 from vicinal.errors import UserError
-from vicinal.training.recipe import changed_text, read_recipe, resolved_text
+from vicinal.training.recipe import changed_recipe, changed_text, read_recipe, resolved_text
 from vicinal.training.recipe_changes import Changes
 
 
@@ -32,6 +32,31 @@ def test_alpha_is_that_of_every_arm_that_has_one():
     recipe = changed(arms=["erm", "mixup", "regmixup"], alpha=0.5)
     assert recipe.arms["mixup"].alpha == 0.5
     assert recipe.arms["regmixup"].inner.alpha == 0.5
+
+
+def test_alpha_reaches_arms_that_only_have_its_default_and_policies_inside_others():
+    recipe = changed(arms=["erm", "cutmix", "one-of"], alpha=0.4)
+    assert recipe.arms["cutmix"].alpha == 0.4
+    assert [one.alpha for one in recipe.arms["one-of"].policies] == [0.4, 0.4]
+
+
+def test_titles_that_state_settings_follow_them():
+    text = resolved_text(changed(arms=["erm", "mixup", "fmix"], alpha=0.2))
+    added = tomllib.loads(text)["arms"]["fmix"]["title"]
+    assert added == "fmix (alpha 0.2)"
+    recipe = changed_recipe(changed(arms=["erm", "fmix"]), Changes(alpha=2.0))
+    assert recipe.arms["fmix"].title == "fmix (alpha 2)"
+    assert changed_recipe(changed(), Changes(alpha=2.0)).arms["mixup"].title == "input mixup"
+
+
+def test_a_field_that_a_table_has_by_default_is_not_taken_for_one_inside_it():
+    recipe = read_recipe(
+        "cifar10-fast", changes=Changes(settings=["training.optimizer.momentum=0.5"])
+    )
+    assert recipe.training.optimizer.momentum == 0.5
+    assert recipe.training.optimizer.rest.momentum == 0.85
+    with pytest.raises(UserError, match=r"training.momentums: there is no field"):
+        read_recipe("cifar10-fast", changes=Changes(settings=["training.momentums=0.5"]))
 
 
 def test_a_field_is_set_by_its_path_or_where_only_one_table_has_it():

@@ -7,7 +7,7 @@ import pytest
 from vicinal.errors import UserError
 from vicinal.training.recipe import read_recipe
 from vicinal.training.recipe_changes import Changes
-from vicinal.training.settings import AdamW
+from vicinal.training.settings import AdamW, Recipe
 from vicinal.training.trial_result import (
     OUTPUTS,
     EpochRow,
@@ -216,3 +216,14 @@ def test_fractions_that_differ_have_names_and_folders_that_differ():
     assert names[:2] == ["7% corrupted", "40% corrupted"]
     assert (names[2], names[5]) == ("40.00001% corrupted", "0.00001% corrupted")
     assert len({Trial("erm", fraction, 0).folder for fraction in fractions}) == len(fractions)
+
+
+def test_options_of_a_policy_that_were_added_are_a_change():
+    def recipe(**options):
+        arm = {"policy": "import", "object": "vicinal:MixUp", "options": {"alpha": 1.0} | options}
+        return Recipe.model_validate(RECIPE.model_dump() | {"arms": {"erm": arm}})
+
+    trial = Trial("erm", 0.0, 0)
+    before = settings_of(recipe(), trial)
+    assert changed_settings(before, recipe(), trial) == ""
+    assert "options was" in changed_settings(before, recipe(mix_rate=0.5), trial)

@@ -145,3 +145,15 @@ def test_a_study_warns_first_and_shows_its_data_last(small_recipe, tmp_path, vic
         assert words in page
     table = (tmp_path / "study" / "table.md").read_text()
     assert "Data: 80 training examples, 30 test examples." in table
+
+
+def test_one_split_of_grouped_examples_gives_no_verdict_and_several_do():
+    groups = torch.arange(60) // 3
+    split = Split(torch.rand(60, 2), torch.arange(60) % 2, groups=groups)
+    facts = data_facts(DataSet(("cat", "dog"), split, split))
+    recipe = read_recipe("digits")
+    (problem,) = verdict_problems(recipe, facts)
+    assert problem.text.startswith("test examples belong to groups")
+    assert not verdict_problems(recipe.model_copy(update={"splits": 5}), facts)
+    alone = Split(split.inputs, split.targets, groups=torch.arange(60))
+    assert not verdict_problems(recipe, data_facts(DataSet(("cat", "dog"), split, alone)))

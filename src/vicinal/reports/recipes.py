@@ -1,6 +1,8 @@
 """The recipes that come with vicinal: a list, and what one of them costs."""
 
 import datetime
+import itertools
+import re
 
 from vicinal.errors import UserError
 from vicinal.escaping import visible
@@ -10,12 +12,16 @@ from vicinal.training.recipe_changes import Changes
 
 
 def print_recipes(console: Terminal) -> None:
-    """Print the name and the first comment of every recipe."""
+    """Print the name of every recipe, and what it is about."""
     names = shipped()
     width = max(map(len, names))
     for name in names:
-        about = recipe_text(name).splitlines()[0].lstrip("# ")
-        console.print(f"{name:{width}}  {about}", soft_wrap=True)
+        comments = itertools.takewhile(
+            lambda line: line.startswith("#"), recipe_text(name).splitlines()
+        )
+        about = " ".join(line.lstrip("# ") for line in comments)
+        first = re.split(r"(?<=[.?:])\s", about)[0].rstrip(":.")
+        console.print(f"{name:{width}}  {first}", soft_wrap=True)
     console.print("\nvicinal study NAME --show shows one of them.")
 
 

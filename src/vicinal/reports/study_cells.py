@@ -230,7 +230,7 @@ def cost_table(summary: Mapping[str, Any]) -> Table:
 
 def parts_title(summary: Mapping[str, Any]) -> str:
     """Return the head of the column with the parts of the intervals."""
-    return "splits" if summary["settings"]["splits"] > 1 else "seeds, examples"
+    return "splits, examples" if summary["settings"]["splits"] > 1 else "seeds, examples"
 
 
 def _parts(summary: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:

@@ -145,11 +145,13 @@ def _bullets(sentences: Sequence[str]) -> str:
 def csv_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a summary with a column for each number, such as ``accuracy_low``.
 
-    Lists, such as the recall of each class, are omitted.
+    The values of each class or label are omitted.
     """
-    plain = []
+    plain, nested = [], {"failed", "labels", "metrics", "recall", "to_halve"}
     for row in summary["rows"]:
-        cells = {k: v for k, v in row.items() if not isinstance(v, list | dict)}
+        cells = {k: v for k, v in row.items() if k not in nested}
+        for what in ("seeds", "examples"):
+            cells[f"{what}_to_halve"] = (row["to_halve"] or {}).get(what)
         for name, found in row["metrics"].items():
             difference = found["difference"] or {}
             for prefix, numbers in ((name, found), (f"{name}_difference", difference)):

@@ -20,8 +20,8 @@ from vicinal.training.trial_setup import build_network, make_loaders
 LEAST_SEEDS, LEAST_EPOCHS = 3, 5
 """What is kept even if the budget is too small."""
 
-_STEPS, _SECONDS = 12, 5.0
-"""How many steps are timed, and for how long at most."""
+_STEPS, _WARMUP, _SECONDS = 20, 4, 8.0
+"""How many steps are taken, how many of them are not timed, and for how long at most."""
 
 
 class Cost(NamedTuple):
@@ -46,8 +46,10 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     Raises:
         UserError: if the recipe does not fit the data or the device.
     """
+    uncompiled = recipe.training.model_copy(update={"compile": False, "cuda_graphs": False})
+    recipe = recipe.model_copy(update={"training": uncompiled})
     arm = list(recipe.arms)[-1]
-    settings = recipe.training_of(arm).model_copy(update={"compile": False})
+    settings = recipe.training_of(arm)
     task = task_of(data, recipe.task)
     trial = Trial(arm, recipe.corrupted_labels[-1], 0)
     fabric = fabric_for(settings)
@@ -60,14 +62,14 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
             times.append(time.perf_counter())
             if len(times) > _STEPS or times[-1] - times[0] > _SECONDS:
                 break
-        steps = sorted(after - before for before, after in itertools.pairwise(times))
-        start, tested = time.perf_counter(), 0
-        for batch in loaders.test.epoch(0):
+        steps = [after - before for before, after in itertools.pairwise(times)]
+        # The first steps are slower, since kernels are chosen and memory is allocated in them.
+        steps = sorted(steps[_WARMUP:] or steps)
+        batch = next(loaders.test.epoch(0))
+        for _ in range(2):
+            start = time.perf_counter()
             predict(learner.trained, [batch], fabric=fabric, settings=settings)
-            tested += len(batch[1])
-            if time.perf_counter() - start > _SECONDS / 2:
-                break
-        each = (time.perf_counter() - start) / max(tested, 1)
+            each = (time.perf_counter() - start) / len(batch[1])
     held_out = sum(len(split) for name, split in data.splits.items() if name != "train")
     epoch = len(loaders.train) * steps[len(steps) // 2] + each * held_out
     trials = {one: recipe.training_of(one).epochs for one in recipe.arms}

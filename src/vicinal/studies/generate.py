@@ -12,6 +12,7 @@ import torch
 from vicinal.data import DataSet, parse_spec
 from vicinal.models import mixing_layers
 from vicinal.training.arm_shorthands import shorthand_arms
+from vicinal.training.arm_titles import dumped
 from vicinal.training.metrics import DEFAULT_METRICS
 from vicinal.training.task import Task
 
@@ -192,5 +193,5 @@ def _arms(form: str, task: Task, network: str, chosen: Sequence[str]) -> str:
         names = [name for name in names if layers or name != "manifold"]
     names = ["erm", *(name for name in names if name != "erm")]
     arms = shorthand_arms(names, layers=layers)
-    tables = {k: arm.model_dump(exclude_defaults=True) for k, arm in arms.items()}
+    tables = {name: dumped(name, arm) for name, arm in arms.items()}
     return "\n" + tomlkit.dumps({"arms": tables})

@@ -72,6 +72,8 @@ def prepare(
     folder = out or Path("runs") / name
     path = folder / "recipe.toml"
     if path.exists():
+        if minutes is not None:
+            log(f"--minutes has no effect: {path} has seeds and epochs already")
         text = changed_text(recipe_text(str(path)), changes)
         recipe = checked_text(text, str(path))
         if recipe.data.source != source:

@@ -74,7 +74,7 @@ class _Components(NamedTuple):
         return max(error * _enough(freedom), by_seed * _enough(seeds - 1))
 
 
-def mean_with_interval(values: Array, *, counted: bool = False) -> Estimate:
+def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0.0) -> Estimate:
     """Return the mean of one arm, with an interval over seeds and test examples.
 
     Args:
@@ -82,6 +82,8 @@ def mean_with_interval(values: Array, *, counted: bool = False) -> Estimate:
         counted: whether each value is 0 or 1. Two correct and two wrong examples are then added for
             the interval, as Agresti and Coull (1998) suggest, so that it is not empty or too narrow
             near 0 and 1.
+        least: otherwise, the smallest half width; see
+            ``vicinal.training.metrics.least_difference``.
 
     Example:
         >>> perfect = mean_with_interval(np.ones((3, 96)), counted=True)
@@ -90,7 +92,7 @@ def mean_with_interval(values: Array, *, counted: bool = False) -> Estimate:
     """
     mean = float(values.mean())
     if not counted:
-        return _two_way(values)
+        return _two_way(values, least=least)
     added = np.broadcast_to([1.0, 1.0, 0.0, 0.0], (len(values), 4))
     wide = _two_way(np.concatenate([values, added], axis=1))
     if wide.low is None or wide.high is None:
@@ -98,14 +100,14 @@ def mean_with_interval(values: Array, *, counted: bool = False) -> Estimate:
     return wide._replace(mean=mean, low=max(wide.low, 0.0), high=min(wide.high, 1.0))
 
 
-def difference_with_interval(values: Array, baseline: Array, *, counted: bool = False) -> Estimate:
+def difference_with_interval(values: Array, baseline: Array, *, least: float = 0.0) -> Estimate:
     """Return the mean difference of two arms, paired by seed and by example.
 
     Args:
         values: ``(seeds, examples)`` of an arm.
         baseline: of the baseline, for the same seeds and examples.
-        counted: whether each value is 0 or 1. The interval then extends at least ``3 / examples``
-            to each side, which is what is known if no example differs (the rule of three).
+        least: the smallest half width, which is what is known if no example differs; see
+            ``vicinal.training.metrics.least_difference``.
 
     Example:
         >>> arm = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
@@ -113,7 +115,7 @@ def difference_with_interval(values: Array, baseline: Array, *, counted: bool = 
         >>> found.mean, round(found.low, 2), round(found.high, 2)
         (0.375, -1.21, 1.96)
     """
-    return _two_way(values - baseline, least=3 / values.shape[1] if counted else 0.0)
+    return _two_way(values - baseline, least=least)
 
 
 def _components(values: Array) -> _Components:
@@ -160,33 +162,46 @@ def _two_way(values: Array, *, least: float = 0.0) -> Estimate:
     )
 
 
-def over_splits(means: Sequence[float], *, ratio: float) -> Estimate:
+def over_splits(tables: Sequence[Array], *, ratio: float, least: float = 0.0) -> Estimate:
     """Return the mean over splits of the data, whose training sets overlap.
 
     Nadeau and Bengio, "Inference for the Generalization Error" (2003), section 3: the variance of
-    the mean of ``k`` splits is taken as ``1 / k + ratio`` times that of one.
+    the mean of ``k`` splits is taken as ``1 / k + ratio`` times that of one. If the splits agree by
+    chance, the test examples still make the mean uncertain: the interval is at least as wide as one
+    over all of them.
 
     Args:
-        means: of each split, over its seeds and test examples.
+        tables: ``(seeds, examples)`` of each split.
         ratio: test examples per training example.
+        least: the smallest half width.
 
     Example:
-        >>> found = over_splits([0.1, 0.2, 0.3], ratio=0.25)
+        >>> found = over_splits([np.full((1, 9), mean) for mean in (0.1, 0.2, 0.3)], ratio=0.25)
         >>> round(found.mean, 3), round(found.high - found.mean, 3)
         (0.2, 0.329)
     """
-    mean, count = float(np.mean(means)), len(means)
-    if count < 2:
+    means, count = [float(table.mean()) for table in tables], len(tables)
+    mean = float(np.mean(means))
+    if count < 2 or min(table.shape[1] for table in tables) < 2:
         return Estimate(mean)
     error = math.sqrt((1 / count + ratio) * float(np.var(means, ddof=1)))
-    half = _quantile(count - 1) * error
+    variances = [table.mean(0).var(ddof=1) / table.shape[1] for table in tables]
+    by_example = math.sqrt(float(np.sum(variances))) / count
+    examples = sum(table.shape[1] for table in tables)
+    over = _quantile(count - 1) * error, _quantile(examples - count) * by_example
+    half = max(*over, least)
     return Estimate(
         mean,
         mean - half,
         mean + half,
-        seeds=half,
-        p=_p_value(mean, error, count - 1),
-        detectable=_enough(count - 1) * error,
+        seeds=over[0],
+        examples=over[1],
+        p=max(
+            _p_value(mean, error, count - 1),
+            _p_value(mean, by_example, examples - count),
+            _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
+        ),
+        detectable=max(_enough(count - 1) * error, _enough(examples - count) * by_example, least),
     )
 
 

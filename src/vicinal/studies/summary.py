@@ -25,6 +25,7 @@ from vicinal.training.metrics import (
     METRICS,
     constant_value,
     deciding_metric,
+    least_difference,
     metric_values,
 )
 from vicinal.training.recipe_warnings import VerdictProblem, verdict_problems
@@ -111,29 +112,39 @@ def summarize(
     targets = _targets(recipe, read)
     by_class = _by_class(values["accuracy"], targets, facts) if "accuracy" in values else []
     by_label = _by_label(recipe, read, facts) if task == "multi-label" else {}
+    leasts = {name: [least_difference(name, one, task) for one in targets] for name in names}
+    leasts_by_class = [
+        [3 / max(int((one == k).sum()), 1) for one in targets] for k in range(len(by_class))
+    ]
+
+    def _leasts(name: str, label: int) -> list[float]:
+        return [least_difference(name, one[:, label : label + 1], task) for one in targets]
+
     rows = []
     for corrupted in recipe.corrupted_labels:
         for arm in recipe.arms:
             cell, base = (arm, corrupted), (recipe.baseline, corrupted)
             row = _row(cell, results, failures)
             row["metrics"] = {
-                name: _metric(values[name], cell, base, name, ratio) for name in names
+                name: _metric(values[name], cell, base, name, ratio=ratio, leasts=leasts[name])
+                for name in names
             }
             row["to_halve"] = _to_halve(values[deciding], cell, base)
             row["best"] = _best(cell, read, deciding, task)
             row["recall"] = [
-                _metric(one, cell, base, "accuracy", ratio) if one else None for one in by_class
+                _metric(one, cell, base, "accuracy", ratio=ratio, leasts=three) if one else None
+                for one, three in zip(by_class, leasts_by_class, strict=True)
             ]
             if by_label:
                 row["labels"] = {
-                    name: [_metric(one, cell, base, name, ratio) for one in each]
+                    name: [
+                        _metric(one, cell, base, name, ratio=ratio, leasts=_leasts(name, k))
+                        for k, one in enumerate(each)
+                    ]
                     for name, each in by_label.items()
                 }
             rows.append(row)
-    constant = {
-        name: _scaled(name, constant_value(name, facts["predictor"], targets[0], task))
-        for name in names
-    }
+    constant = {name: _constant(name, results, targets, task) for name in names}
     found = verdict_problems(recipe, facts)
     _judge(rows, deciding, _margin(recipe, deciding))
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
@@ -250,23 +261,28 @@ def _pairs(values: Values, cell: Cell, base: Cell) -> list[tuple[NDArray[Any], N
     return pairs
 
 
-def _metric(values: Values, cell: Cell, base: Cell, name: str, ratio: float) -> dict[str, Any]:
-    """Return a metric of one arm and its difference from the baseline, with intervals."""
+def _metric(
+    values: Values, cell: Cell, base: Cell, name: str, *, ratio: float, leasts: Sequence[float]
+) -> dict[str, Any]:
+    """Return a metric of one arm and its difference from the baseline, with intervals.
+
+    ``leasts`` are the smallest half widths of each split; see ``least_difference``.
+    """
     tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
     pairs = _pairs(values, cell, base)
-    metric = METRICS[name]
+    metric, least = METRICS[name], float(np.mean(leasts)) / len(leasts)
     mean, difference = Estimate(math.nan), None
     if not tables:
         pass
     elif len(values) > 1:
-        mean = over_splits([float(table.mean()) for table in tables], ratio=ratio)
+        mean = over_splits(tables, ratio=ratio, least=least)
         if pairs:
-            means = [float((own - other).mean()) for own, other in pairs]
-            difference = over_splits(means, ratio=ratio)
+            apart = [own - other for own, other in pairs]
+            difference = over_splits(apart, ratio=ratio, least=least)
     else:
-        mean = mean_with_interval(tables[0], counted=metric.counted)
+        mean = mean_with_interval(tables[0], counted=metric.counted, least=least)
         if pairs:
-            difference = difference_with_interval(*pairs[0], counted=metric.counted)
+            difference = difference_with_interval(*pairs[0], least=least)
     mean = _within(mean, metric.lowest, metric.highest)
     if difference is not None:
         most = metric.highest - metric.lowest
@@ -353,6 +369,18 @@ def _by_label(
     return {name: [of(name, k) for k in labels] for name in ("average-precision", "auroc")}
 
 
+def _constant(
+    name: str, results: Mapping[Trial, Result], targets: Sequence[NDArray[Any]], task: str
+) -> float | None:
+    """Return the metric of constant predictions, a mean over the splits that have results."""
+    first = {trial.split: one for trial, one in reversed(list(results.items()))}
+    found = [
+        constant_value(name, one.origin["data"]["predictor"], targets[split], task)
+        for split, one in first.items()
+    ]
+    return _scaled(name, float(np.mean(found)))
+
+
 def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:
     """Add the adjusted p-values and the verdicts."""
     found = [(row, row["metrics"][deciding]["difference"]) for row in rows]
@@ -389,6 +417,8 @@ def _reasons_to_withhold(
     values = {row["arm"]: row["metrics"][deciding]["value"] for row in rows if row["n"]}
     if constant is None or None in values.values():
         reasons.append(f"{metric.title} is undefined for these test examples")
+        return reasons
+    if deciding == "ece":  # a constant prediction of the class frequencies is calibrated
         return reasons
     sign = 1 if metric.higher else -1
     below = [

@@ -1,7 +1,7 @@
 """Arms by name, with the settings that are common in publications."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import pydantic
@@ -53,7 +53,7 @@ def shorthand_arms(
         {'erm': 'ERM', 'cutmix': 'cutmix', 'manifold': 'manifold mixup'}
     """
     settings = {name: _settings(name, layers) for name in names}
-    changed = [_set_alpha(table, alpha) for table in settings.values()]
+    changed = [set_alpha(table, alpha) for table in settings.values()]
     if alpha is not None and not any(changed):
         raise UserError(
             f"alpha: none of the arms {', '.join(settings)} has one. Leave it out, or add mixup."
@@ -83,11 +83,19 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
     return {"title": "manifold mixup", "policy": "mixup", "alpha": 2.0, "at": at}
 
 
-def _set_alpha(table: dict[str, Any], alpha: float | None) -> bool:
-    """Change alpha in a table and in the policies in it; return whether one of them has it."""
+def set_alpha(table: MutableMapping[str, Any], alpha: float | None) -> bool:
+    """Set alpha in the table of a policy and in those of its inner policies.
+
+    Args:
+        table: of an arm or a policy, as in TOML.
+        alpha: the new value; None changes nothing.
+
+    Returns:
+        Whether one of the policies has an alpha.
+    """
     inner = [table["inner"]] if "inner" in table else table.get("policies", [])
-    found = [_set_alpha(one, alpha) for one in inner]
-    if "alpha" not in ARMS[table["policy"]].model_fields:
+    found = [set_alpha(one, alpha) for one in inner]
+    if table.get("policy") not in ARMS or "alpha" not in ARMS[table["policy"]].model_fields:
         return any(found)
     if alpha is not None:
         table["alpha"] = float(alpha)

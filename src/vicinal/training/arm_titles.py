@@ -31,6 +31,21 @@ def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
     return {name: arm.model_copy(update={"title": titles[name]}) for name, arm in arms.items()}
 
 
+def dumped(name: str, arm: Arm) -> dict[str, Any]:
+    """Return an arm as it is written in a recipe, without defaults and without a derived title.
+
+    Example:
+        >>> from vicinal.training.arms import ARMS
+        >>> arms = titled({"mixup": ARMS["mixup"](policy="mixup", alpha=0.2)})
+        >>> arms["mixup"].title, dumped("mixup", arms["mixup"])
+        ('mixup (alpha 0.2)', {'policy': 'mixup', 'alpha': 0.2})
+    """
+    written = arm.model_dump(exclude_defaults=True, exclude_none=True)
+    if written.get("title") in (_title(arm), f"{_title(arm)}, {name}"):
+        del written["title"]
+    return written
+
+
 def _title(arm: Arm) -> str:
     if not isinstance(arm, MixingArm):
         return "ERM"

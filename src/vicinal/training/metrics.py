@@ -100,6 +100,42 @@ def metrics_of(task: str, outputs: int) -> list[str]:
     return [name for name in fitting if name != "top-5" or outputs > 5]
 
 
+def least_difference(name: str, targets: Array, task: str) -> float:
+    """Return by how much three test examples can change a metric.
+
+    Two arms that agree on all ``n`` test examples may still differ on others: the 95% interval of
+    their share extends to ``3 / n`` (the rule of three). For a mean over classes, the smallest
+    class decides.
+
+    Args:
+        name: one of ``METRICS``.
+        targets: of the test split.
+        task: one of ``TASKS``.
+
+    Returns:
+        A fraction; 0 for metrics that are not fractions.
+
+    Example:
+        >>> targets = np.array([0] * 90 + [1] * 10)
+        >>> [least_difference(name, targets, "classification") for name in ("accuracy", "auroc")]
+        [0.03, 0.3]
+    """
+    if not METRICS[name].percent or not len(targets):
+        return 0.0
+    if name in ("accuracy", "top-5", "ece"):
+        return 3 / len(targets)
+    counts = np.bincount(targets) if task == "classification" else targets.sum(0)
+    counts = counts[(counts > 0) & (counts < len(targets))]
+    if not len(counts):
+        return 1.0
+    smallest = float(counts.min())
+    if name == "auroc":
+        smallest = min(smallest, float(len(targets) - counts.max()))
+    # The two classes of a binary task always change together.
+    several = 1 if len(counts) <= 2 and name in ("auroc", "average-precision") else len(counts)
+    return min(3 / (several * smallest), 1.0)
+
+
 def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
     """Raise unless all metrics are defined for a task and its number of outputs.
 
@@ -163,7 +199,7 @@ def _f1(predicted: Array, true: Array) -> Array:
     """Return values of the mean over columns of F1; columns without positives are left out."""
     both, sums = predicted * true, predicted + true
     total = sums.sum(0)
-    kept = total > 0
+    kept = true.sum(0) > 0
     f1 = 2 * both.sum(0)[kept] / total[kept]
     influence = len(true) * (2 * both[:, kept] - f1 * sums[:, kept]) / total[kept]
     return f1.mean() + influence.mean(1)
@@ -176,7 +212,8 @@ def _auroc(logits: Array, classes: Array) -> Array:
 def _average_precision(logits: Array, classes: Array) -> Array:
     scores, true = _log_probabilities(logits), _one_hot(logits, classes)
     if logits.shape[1] == 2:  # of the rarer class
-        rarer = [int(true[:, 1].sum() * 2 <= len(true))]
+        # The second class if both are about as frequent, so that all splits measure the same one.
+        rarer = [int(true[:, 1].mean() <= 0.55)]
         scores, true = scores[:, rarer], true[:, rarer]
     return _mean_over_columns(_average_precision_of, scores, true)
 

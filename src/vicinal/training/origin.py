@@ -55,6 +55,7 @@ class _Data(_Facts):
     validation: _Split | None = None
     preparation: str
     constant: bool
+    grouped: bool = False
     notes: list[tuple[str, bool]]
 
     @pydantic.model_validator(mode="after")
@@ -122,7 +123,8 @@ def origin_of(
 def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
     """Return the task, counts, classes and hashes of a data set, as plain values for JSON.
 
-    ``predictor`` has the outputs of the best constant predictor, which ignores its inputs.
+    Labels of a multi-label task that have no names are numbered. ``predictor`` has the outputs of
+    the best constant predictor, which ignores its inputs.
 
     The hash of a split covers its targets and inputs as they were read. For inputs that stay in
     files it covers at most ``SAMPLE`` evenly spaced inputs, and the ``identity`` of every example
@@ -138,15 +140,19 @@ def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
     from vicinal.training.task import constant_outputs, task_of
 
     if data not in _KNOWN:
-        count, found = len(data.classes), task_of(data, task)
+        found = task_of(data, task)
+        classes = list(data.classes)
+        if found.name == "multi-label":
+            classes = classes or [f"label {k}" for k in range(found.outputs)]
         _KNOWN[data] = {
             "task": found.name,
             "outputs": found.outputs,
             "predictor": constant_outputs(found, data.train.targets),
-            "classes": list(data.classes),
-            **{name: _split_facts(split, count) for name, split in data.splits.items()},
+            "classes": classes,
+            **{name: _split_facts(split, len(classes)) for name, split in data.splits.items()},
             "preparation": _sha256(json.dumps(data.preparation, sort_keys=True).encode()),
             "constant": is_constant(data.train),
+            "grouped": _is_grouped(data.test),
             "notes": [[note.text, note.doubtful] for note in data.notes],
         }
     return _KNOWN[data]
@@ -264,6 +270,12 @@ def check_origin(old: Origin, new: Origin, where: Path) -> None:
 def _split_facts(split: Split, classes: int) -> dict[str, Any]:
     from torch import Tensor
 
+    if not classes:
+        counts = split.targets.new_empty(0)
+    elif split.targets.is_floating_point():  # labels, of which each example may have several
+        counts = split.targets.sum(0)
+    else:
+        counts = split.targets.bincount(minlength=classes)
     digest = hashlib.sha256()
     _add(digest, split.targets)
     digest.update(repr(tuple(split.inputs.shape)).encode())
@@ -278,10 +290,15 @@ def _split_facts(split: Split, classes: int) -> dict[str, Any]:
         _add(digest, read.inputs)
     return {
         "examples": len(split),
-        "of_each_class": split.targets.bincount(minlength=classes).tolist() if classes else [],
+        "of_each_class": counts.long().tolist(),
         "skipped": len(split.skipped),
         "sha256": digest.hexdigest(),
     }
+
+
+def _is_grouped(split: Split) -> bool:
+    """Return whether several examples of a split belong to one group."""
+    return split.groups is not None and len(split.groups.unique()) < len(split)
 
 
 def _add(digest: Any, tensor: "Tensor") -> None:

@@ -11,6 +11,7 @@ import pydantic
 import tomlkit
 
 from vicinal.errors import UserError, unknown
+from vicinal.training.arm_titles import dumped
 from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
@@ -95,6 +96,7 @@ def changed_recipe(recipe: Recipe, changes: Changes) -> Recipe:
         UserError: if one of them is invalid.
     """
     settings = recipe.model_dump(exclude_none=True)
+    settings["arms"] = {name: dumped(name, arm) for name, arm in recipe.arms.items()}
     change(settings, changes)
     return checked(settings, recipe.name)
 

@@ -1,12 +1,14 @@
 """Changes to the settings of a recipe, such as those of the command line."""
 
 import tomllib
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
 from vicinal.models import mixing_layers
-from vicinal.training.arm_shorthands import SHORTHANDS, shorthand_arms
+from vicinal.training.arm_shorthands import SHORTHANDS, set_alpha, shorthand_arms
+from vicinal.training.arm_titles import dumped
+from vicinal.training.settings import Training
 
 
 class Changes(NamedTuple):
@@ -78,22 +80,14 @@ def _set(settings: MutableMapping[str, Any], text: str) -> None:
         if not isinstance(table.setdefault(name, {}), MutableMapping):
             raise UserError(f"--set: {name} in {path} is a value, not a table with fields.")
         table = table[name]
-    if field not in table:
-        # training.lr stands for training.optimizer.lr, if no other table has this field.
-        having = [one for one in _tables_in(table) if field in one]
-        if len(having) == 1:
-            table = having[0]
+    if tables == ["training"] and field not in Training.model_fields:
+        # training.lr stands for training.optimizer.lr, if only one table has this field.
+        having = [one for one in table.values() if isinstance(one, MutableMapping) and field in one]
+        table = having[0] if len(having) == 1 else table
     try:
         table[field] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         table[field] = value.strip()  # text needs no quotes
-
-
-def _tables_in(table: MutableMapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
-    for value in table.values():
-        if isinstance(value, MutableMapping):
-            yield value
-            yield from _tables_in(value)
 
 
 def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
@@ -109,12 +103,11 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
         if missing := [name for name in new if name not in SHORTHANDS]:
             raise UserError(f"--arms: {unknown('arm', missing[0], known)}.")
         for name, arm in shorthand_arms(new, layers=layers).items():
-            arms[name] = arm.model_dump(exclude_defaults=True, exclude_none=True)
+            arms[name] = dumped(name, arm)
     for name in [name for name in arms if name not in names]:
         del arms[name]
     if changes.alpha is not None:
-        found = [one for arm in arms.values() for one in (arm, *_tables_in(arm)) if "alpha" in one]
-        for table in found:
-            table["alpha"] = changes.alpha
-        if not found:
+        tables = [arm for arm in arms.values() if isinstance(arm, MutableMapping)]
+        found = [set_alpha(arm, changes.alpha) for arm in tables]
+        if not any(found):
             raise UserError("--alpha: none of the arms has one. Leave it out, or add mixup.")

@@ -143,6 +143,9 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
         ['class dog has no training examples', 'class dog has no test examples']
     """
     found = _data_problems(facts) if facts else []
+    if facts.get("grouped") and recipe.splits == 1:
+        text = "test examples belong to groups, which one split cannot allow for; set splits = 5"
+        found.append(VerdictProblem(text))
     for name, arm in recipe.arms.items():
         training = recipe.training_of(name)
         if training.warmup_epochs > training.epochs:

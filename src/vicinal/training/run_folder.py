@@ -77,6 +77,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for name, value in settings.items():
-        nested = isinstance(value, Mapping)
+        # The options of a user's policy may have any names.
+        nested = isinstance(value, Mapping) and name != "options"
         fields |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return fields
