@@ -154,3 +154,9 @@ def test_images_of_mixed_sizes_and_formats_are_studied_from_a_folder(tmp_path):
     assert tomllib.loads(text)["data"]["source"].startswith("folder:")
     assert "size=" in tomllib.loads(text)["data"]["source"]
     assert done.summary["data"]["classes"] == ["cat", "dog"]
+
+
+def test_a_source_that_leaves_nothing_to_guess_is_taken_as_it_is(cars, tmp_path):
+    other = cars.rename(tmp_path / "cars.data")  # an ending that is not recognized
+    source = f"table:{other}?label=price"
+    assert prepare(source, changes=FEW, out=tmp_path / "out").recipe.data.source == source

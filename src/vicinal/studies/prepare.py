@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pydantic
 import torch
 
-from vicinal.data import SOURCES, DataSet, data_root
+from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
 from vicinal.studies.generate import generate, study_name
@@ -124,8 +124,9 @@ def generated(
 def source_of(what: str, log: Callable[[str], None]) -> str:
     """Return the source for a path or a source; options that are missing are guessed and logged."""
     path = what
-    for name in ("folder", "table"):
-        path = path.removeprefix(f"{name}:")
+    for name, guessed in (("folder", "size"), ("table", "label")):
+        if what.startswith(f"{name}:") and guessed not in parse_spec(what).options:
+            path = what.removeprefix(f"{name}:")
     largest = LARGEST_IMAGE["cuda" if torch.cuda.is_available() else "cpu"]
     try:
         found = recognized(path, root=data_root(), largest=largest)
