@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-import tomli_w
+import tomlkit
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -43,7 +43,7 @@ def vicinal_study(tmp_path, vicinal):
         recipe = {"name": "fine", "baseline": "whole", "seeds": 1, "model": {"name": name}}
         recipe |= {"data": {"source": source}, "training": training, "arms": arms}
         path, out = tmp_path / "fine.toml", tmp_path / "study"
-        path.write_text(tomli_w.dumps(recipe))
+        path.write_text(tomlkit.dumps(recipe))
         done = vicinal("study", path, "--out", out)
         assert done.exit_code == 0, done.stderr
         print(done.stderr, done.stdout)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import tomli_w
+import tomlkit
 import torch
 from PIL import Image
 from typer.testing import CliRunner
@@ -36,7 +36,7 @@ def trained(folder, source, network, **data):
         },
         "arms": {"erm": {"title": "ERM", "policy": "none"}},
     }
-    (folder / "small.toml").write_text(tomli_w.dumps(recipe))
+    (folder / "small.toml").write_text(tomlkit.dumps(recipe))
     words = ["train", str(folder / "small.toml"), "--arm", "erm", "--out", str(folder / "run")]
     done = CliRunner().invoke(app, [*words, "--logger", "none"])
     assert done.exit_code == 0, done.output

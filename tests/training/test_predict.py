@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 import soundfile
-import tomli_w
+import tomlkit
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
@@ -45,7 +45,7 @@ def trained(folder, source, network, **training):
         "training": TRAINING | training,
         "arms": {"erm": {"title": "ERM", "policy": "none"}},
     }
-    (folder / "small.toml").write_text(tomli_w.dumps(recipe))
+    (folder / "small.toml").write_text(tomlkit.dumps(recipe))
     words = ["train", folder / "small.toml", "--arm", "erm", "--out", folder / "run"]
     command(*words, "--logger", "none")
     return folder / "run"

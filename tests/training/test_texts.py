@@ -8,7 +8,7 @@ import tomllib
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import tomli_w
+import tomlkit
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -366,7 +366,7 @@ def text_recipe(recipe_text, films, folder, tmp_path):
             "mixup": mixup,
         }
         path = tmp_path / "texts.toml"
-        path.write_text(tomli_w.dumps(settings))
+        path.write_text(tomlkit.dumps(settings))
         return path
 
     return write
