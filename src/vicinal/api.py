@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,7 +158,13 @@ def study(
             prepared = Prepared(recipe, resolved_text(recipe), folder)
         with open_study(prepared.recipe, prepared.folder, text=prepared.text) as opened:
             summary = current_summary(opened)
-            if summary is None:
+            if summary is not None:
+                ended = datetime.fromtimestamp((opened.folder / "summary.json").stat().st_mtime)
+                progress.log(
+                    f"{opened.folder} has a study that ended on {ended:%Y-%m-%d %H:%M}; its data "
+                    "are not read again"
+                )
+            else:
                 with progress.bars:
                     run_study(opened, progress, data=prepared.data)
                 from vicinal.studies.summary import summarized  # takes long to import

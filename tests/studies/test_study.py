@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -205,6 +207,40 @@ def test_a_finished_study_is_shown_without_computing_anything(copied_study, vici
     done = vicinal("study", copied_study / "recipe.toml", "--out", copied_study)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1].startswith("report: ")
+
+
+def test_a_study_shown_from_its_files_says_when_it_ended(copied_study, vicinal):
+    os.utime(copied_study / "summary.json", (1_700_000_000, 1_700_000_000))
+    recipe = copied_study / "recipe.toml"
+    done = vicinal("study", recipe, "--out", copied_study)
+    assert f"{copied_study} has a study that ended on 2023-11-1" in done.stderr
+    (copied_study / "report.html").unlink()
+    assert "ended on" not in vicinal("study", recipe, "--out", copied_study).stderr
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (
+            lambda text: re.sub(r"(?ms)^\[arms\.mixup\b.*?(?=^\[|\Z)", "", text),
+            "arms.mixup was removed",
+        ),
+        (
+            lambda text: re.sub(r"corrupted_labels = \[.*?\]", "corrupted_labels = [0.0]", text),
+            "0.4 was removed from corrupted_labels",
+        ),
+    ],
+)
+def test_finished_trials_that_an_edited_recipe_lacks_are_refused(
+    copied_study, vicinal, edit, named
+):
+    recipe = copied_study / "recipe.toml"
+    text = recipe.read_text()
+    recipe.write_text(edit(text))
+    assert recipe.read_text() != text
+    refused = vicinal("study", recipe, "--out", copied_study)
+    assert refused.exit_code == 2
+    assert f"holds a study with different settings: {named}" in refused.stderr
 
 
 def test_showing_a_finished_study_imports_neither_fabric_nor_matplotlib(copied_study):

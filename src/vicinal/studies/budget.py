@@ -20,6 +20,9 @@ from vicinal.training.trial_setup import build_network, make_loaders
 LEAST_SEEDS, LEAST_EPOCHS = 3, 5
 """What is kept even if the budget is too small."""
 
+_TRAINING_SHARE = 0.85
+"""The share of the minutes for training; the rest is for starting, saving and the report."""
+
 _STEPS, _WARMUP, _SECONDS = 20, 4, 8.0
 """How many steps are taken, how many of them are not timed, and for how long at most."""
 
@@ -93,11 +96,11 @@ def fitted(
     Example:
         >>> from vicinal.training.recipe import read_recipe
         >>> from vicinal.training.recipe_changes import Changes
-        >>> fitted(read_recipe("digits", changes=Changes(seeds=5)), Cost(0.5, 450.0), 5)
-        (3, 30, '5 minutes allow 3 seeds instead of 5: an epoch takes about 0.5 s')
+        >>> fitted(read_recipe("digits", changes=Changes(seeds=5)), Cost(0.5, 450.0), 6)
+        (3, 30, '6 minutes allow 3 seeds instead of 5: an epoch takes about 0.5 s')
     """
     seeds, epochs = recipe.seeds, recipe.training.epochs
-    share = minutes * 60 / cost.total
+    share = _TRAINING_SHARE * minutes * 60 / cost.total
     if share < 1 and "seeds" not in fixed:
         seeds = max(min(seeds, LEAST_SEEDS), math.floor(seeds * share))
         share *= recipe.seeds / seeds

@@ -153,11 +153,12 @@ def _settle(recipe: Recipe, folder: Path, text: str) -> None:
     States of trials whose settings have changed are deleted, so that these trials start again.
     """
     path = folder / "recipe.toml"
-    if path.exists() and path.read_bytes() == text.encode():
-        return
     if path.exists():
-        old = load_resolved(path)
         finished = finished_trials(folder)
+        # The user may have edited the file since trials finished, so it isn't enough to compare it.
+        if path.read_bytes() == text.encode() and not any(_removed(t, recipe) for t in finished):
+            return
+        old = load_resolved(path)
         changed = [change for trial in finished for change in _changes(trial, old, recipe)]
         if finished:
             fields = ({"name": one.name, "baseline": one.baseline} for one in (old, recipe))
@@ -195,19 +196,24 @@ def finished_trials(folder: Path) -> list[Trial]:
 
 def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
     """Return a clause for each change of a recipe that affects a trial."""
+    if removed := _removed(trial, new):
+        return [removed]
     if trial.arm not in old.arms:  # of an earlier recipe: its result has its settings
         return []
-    if trial.arm not in new.arms:
-        return [f"arms.{trial.arm} was removed"]
-    if trial.corrupted not in new.corrupted_labels:
-        return [f"{trial.corrupted} was removed from corrupted_labels"]
-    if trial.split >= new.splits:
-        return [f"split {trial.split} was removed"]
     own = f"{trial.arm}."
     return [
         f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.")
         for one in differences(settings_of(old, trial), settings_of(new, trial))
     ]
+
+
+def _removed(trial: Trial, recipe: Recipe) -> str:
+    """Return a clause on what a recipe lacks for a trial, or ``""``; it may have fewer seeds."""
+    if trial.arm not in recipe.arms:
+        return f"arms.{trial.arm} was removed"
+    if trial.corrupted not in recipe.corrupted_labels:
+        return f"{trial.corrupted} was removed from corrupted_labels"
+    return f"split {trial.split} was removed" if trial.split >= recipe.splits else ""
 
 
 def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None = None) -> bool:
