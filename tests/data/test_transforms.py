@@ -9,6 +9,7 @@ from torch import nn
 from vicinal.data.transforms import (
     TRANSFORMS,
     CenterCrop,
+    GaussianNoise,
     HLSJitter,
     RandomCrop,
     RandomHorizontalFlip,
@@ -24,10 +25,12 @@ ALL = [
     RandomHorizontalFlip(),
     HLSJitter(),
     RandomResizedCrop(6),
+    GaussianNoise(20.0),
 ]
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 every_transform = pytest.mark.parametrize("transform", ALL, ids=str)
+every_image_transform = pytest.mark.parametrize("transform", ALL[:-1], ids=str)
 
 
 def seeded(seed=0):
@@ -79,7 +82,7 @@ def test_the_argument_is_not_modified_and_its_type_is_kept(transform, dtype):
     assert torch.equal(x, before)
 
 
-@every_transform
+@every_image_transform
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_floating_point_images_agree_with_bytes(transform, dtype):
     x = images()
@@ -137,13 +140,17 @@ def test_a_gpu_gives_the_same_images_without_synchronizing(transform):
 
 def test_recipes_can_name_each_random_transform():
     made = {
-        name: make(size=8) if "resized" in name else make() for name, make in TRANSFORMS.items()
+        name: make(
+            **{"random-resized-crop": {"size": 8}, "gaussian-noise": {"std": 2}}.get(name, {})
+        )
+        for name, make in TRANSFORMS.items()
     }
     assert made == {
         "random-crop": RandomCrop(padding=4, size=None),
         "random-horizontal-flip": RandomHorizontalFlip(p=0.5),
         "hls-jitter": HLSJitter(hue=36, saturation=50, lightness=50),
         "random-resized-crop": RandomResizedCrop(8, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)),
+        "gaussian-noise": GaussianNoise(2),
     }
 
 
@@ -424,7 +431,7 @@ def test_images_of_an_unsuitable_size_raise_an_error_in_draw_and_apply(transform
         transform.apply(torch.zeros(2, *shape), torch.zeros(2, columns))
 
 
-@every_transform
+@every_image_transform
 def test_inputs_that_are_not_images_raise_an_error(transform):
     with pytest.raises(UserError, match=r"expected images .* got examples of shape \(13,\)"):
         transform.draw(2, (13,), seeded())
@@ -440,7 +447,7 @@ def test_numbers_drawn_for_another_batch_raise_an_error(transform):
     x = images()
     drawn = drawn_for(transform, x)
     for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
-        with pytest.raises(ValueError, match=r"drawn to have shape \(12, .\), got \(1"):
+        with pytest.raises(ValueError, match=r"drawn to have shape \(12, \d+\), got \(1"):
             transform.apply(x, other)
 
 
@@ -470,3 +477,24 @@ def test_normalized_images_raise_an_error(wrong, channels):
     x[5, 0, 2, 2] = wrong
     with pytest.raises(UserError, match=r"values from 0 to 255, got .* before Normalize"):
         HLSJitter().apply(x, drawn_for(HLSJitter(), x))
+
+
+# Gaussian noise.
+
+
+@pytest.mark.parametrize("shape", [(4000,), (1, 50, 80), (3, 40, 40)])
+def test_noise_has_the_stated_std_for_inputs_of_any_shape(shape):
+    x = torch.full((3, *shape), 128.0)
+    noise = GaussianNoise(5.0).apply(x, drawn_for(GaussianNoise(5.0), x)) - x
+    # The std of 12,000 or more normal numbers deviates by less than 4 / sqrt(2 * 12,000) = 2.6%.
+    assert noise.std().item() == pytest.approx(5, rel=0.026)
+    assert abs(noise.mean().item()) < 4 * 5 / 12_000**0.5
+    assert noise[0].ne(noise[1]).float().mean() > 0.99
+
+
+def test_noise_is_added_to_bytes_in_their_range():
+    x = torch.tensor([[0, 255, 100, 100]], dtype=torch.uint8)
+    drawn = torch.tensor([[-1.0, 1.0, 0.26, -0.24]], dtype=torch.float64)
+    assert GaussianNoise(10).apply(x, drawn).tolist() == [[0, 255, 103, 98]]
+    with pytest.raises(UserError, match=r"uint8 or floating point, got torch\.int64"):
+        GaussianNoise(1).apply(x.long(), drawn)

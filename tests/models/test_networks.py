@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from vicinal import MixUp
-from vicinal.models import NETWORKS, build, mixing_layers
+from vicinal.errors import UserError
+from vicinal.models import NETWORKS, build, mixing_layers, set_dropout
 from vicinal.models.densenet import DenseNet
 from vicinal.models.preact_resnet import PreActResNet
 from vicinal.models.resnet import ResNet
@@ -195,3 +196,25 @@ def test_a_step_compiled_by_inductor_equals_an_eager_one(name, shape):
 def test_a_compiled_step_of_a_shallow_variant_equals_an_eager_one(make, side):
     torch.manual_seed(0)
     same_compiled(make(), torch.randn(8, 3, side, side), torch.arange(8), "aot_eager")
+
+
+def test_dropout_follows_the_first_relu_inside_each_unit_of_a_preact_resnet():
+    network = build("preact-resnet-18", shape=(3, 8, 8), classes=4).train()
+    x = torch.randn(6, 3, 8, 8)
+    plain = network(x)
+    set_dropout(network, 0.5)
+    dropped = []
+    for unit in [unit for stage in network.stages for unit in stage]:
+        unit.dropout.register_forward_hook(
+            lambda _, inputs, output: dropped.append((*inputs, output))
+        )
+        unit.conv2.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs))
+    assert (network(x) - plain).abs().max() > 0.01
+    assert len(dropped) == 16  # two for each of eight units
+    for (before, after), (read,) in zip(dropped[::2], dropped[1::2], strict=True):
+        assert before.min() == 0  # a ReLU came before
+        kept = after != 0
+        torch.testing.assert_close(after[kept], 2 * before[kept])
+        assert torch.equal(after, read)
+    with pytest.raises(UserError, match=r"training\.dropout: expected .* got MLP, which has none"):
+        set_dropout(build("mlp", shape=(4,), classes=3), 0.5)

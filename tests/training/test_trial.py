@@ -11,7 +11,13 @@ from safetensors.torch import load_file
 from vicinal.data import DataSet, ReadResult, Split, load
 from vicinal.training.recipe import read_recipe
 from vicinal.training.trial import Callbacks, run_trial
-from vicinal.training.trial_result import Trial, named_metrics, read_outputs, read_result
+from vicinal.training.trial_result import (
+    Trial,
+    named_metrics,
+    read_metrics,
+    read_outputs,
+    read_result,
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,27 @@ def test_a_study_of_few_images_runs_with_augmentation(small_recipe, tmp_path, vi
     assert "$a$" in (out / "report.html").read_text()
 
 
+def test_an_arm_can_have_dropout_and_augmentation_of_its_own(small_recipe, tmp_path, vicinal):
+    noisy = {"policy": "none", "augment": [{"name": "gaussian-noise", "std": 3.0}]}
+    dropped = {"policy": "none", "training": {"dropout": 0.5}}
+    same = {"policy": "none", "augment": [{"name": "gaussian-noise", "std": 0.0}]}
+    changes = {"arms.noise": noisy, "arms.dropout": dropped, "arms.same": same, "seeds": 1}
+    changes |= {"corrupted_labels": [0.0], "arms.mixup": None, "arms.mixup-features": None}
+    out = tmp_path / "study"
+    done = vicinal("study", small_recipe(changes), "--out", out)
+    assert done.exit_code == 0, done.stderr
+    losses = {
+        name: [
+            row.train_loss
+            for row in read_metrics(out / f"trials/{name}-true-labels-seed0", "accuracy")
+        ]
+        for name in ("erm", "noise", "dropout", "same")
+    }
+    assert losses["same"] == losses["erm"]
+    assert losses["noise"][-1] > losses["erm"][-1]
+    assert losses["dropout"][-1] > losses["erm"][-1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -117,6 +144,18 @@ def test_a_study_of_few_images_runs_with_augmentation(small_recipe, tmp_path, vi
         (
             {"data.augment": [{"name": "random-horizontal-flip", "pp": 0.5}]},
             "there is no field 'pp'. Did you mean 'p'? (available: name, p)",
+        ),
+        (
+            {"arms.mixup.augment": [{"name": "random-crop", "size": 6}]},
+            "arms.mixup.augment.0.size: expected a transform that keeps the size of inputs",
+        ),
+        (
+            {
+                "arms.mixup.training": {"dropout": 0.5},
+                "model.name": "mlp",
+                "arms.mixup-features": None,
+            },
+            "training.dropout: expected a network with dropout layers",
         ),
         ({"data.source": "table:no.csv?label=x"}, "no.csv"),
         (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vicinal.data.transforms import (
         TRANSFORMS,
         CenterCrop,
+        GaussianNoise,
         HLSJitter,
         RandomCrop,
         RandomHorizontalFlip,
@@ -36,6 +37,7 @@ __all__ = [
     "CenterCrop",
     "CorruptedLabels",
     "DataSet",
+    "GaussianNoise",
     "HLSJitter",
     "Loader",
     "Normalize",

@@ -1,5 +1,6 @@
 """Networks by name, their initial weights, and the inputs that these expect."""
 
+from vicinal.models.dropout import set_dropout
 from vicinal.models.external import imported_module
 from vicinal.models.fast_cnn import FastCNN
 from vicinal.models.heads import freeze_backbone, head_names
@@ -23,4 +24,5 @@ __all__ = [
     "mixing_layers",
     "network_config",
     "parse_name",
+    "set_dropout",
 ]

@@ -14,7 +14,9 @@ class PreActResNet(nn.Module):
     He et al., "Identity Mappings in Deep Residual Networks" (https://arxiv.org/abs/1603.05027): a
     3x3 convolution, stages of units, batch norm, ReLU, global average pooling, a linear layer. All
     stages but the first have stride 2. With wider stages it is the Wide ResNet of Zagoruyko and
-    Komodakis (https://arxiv.org/abs/1605.07146).
+    Komodakis (https://arxiv.org/abs/1605.07146). Each unit has a dropout layer after the ReLU
+    between its first two convolutions, as in section 3.4 of the mixup paper
+    (https://arxiv.org/abs/1710.09412), with probability 0 unless ``training.dropout`` sets it.
 
     Args:
         shape: of one example, (channels, height, width).
@@ -101,6 +103,7 @@ class _Unit(nn.Module):
             channels, inner, kernel, stride=first, padding=kernel // 2, bias=False
         )
         self.norm2 = nn.BatchNorm2d(inner)
+        self.dropout = nn.Dropout(0.0)
         self.conv2 = nn.Conv2d(inner, inner, 3, stride=second, padding=1, bias=False)
         if self.bottleneck:
             self.norm3 = nn.BatchNorm2d(inner)
@@ -109,7 +112,7 @@ class _Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.norm1(x))
-        y = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        y = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
         if self.bottleneck:
             y = self.conv3(F.relu(self.norm3(y)))
         identity = active if self.activated else x

@@ -7,7 +7,14 @@ from typing import Any
 from vicinal.training.arms import Arm, ImportedPolicy, MixingArm
 from vicinal.training.recipe_table import Settings
 
-_UNTITLED = {"title", "training", "unmixed_epochs_at_start", "unmixed_epochs_at_end", "at"}
+_UNTITLED = {
+    "title",
+    "training",
+    "augment",
+    "unmixed_epochs_at_start",
+    "unmixed_epochs_at_end",
+    "at",
+}
 
 
 def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
@@ -21,6 +28,9 @@ def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
         >>> fields = {"policy": "mixup", "alpha": 0.2, "at": ["input", "stem"]}
         >>> titled({"a": ARMS["mixup"](**fields, pairing="halves")})["a"].title
         'mixup (alpha 0.2, halves) at input, stem'
+        >>> noise = {"name": "gaussian-noise", "std": 3}
+        >>> titled({"a": ARMS["none"](policy="none", augment=[noise])})["a"].title
+        'ERM + gaussian-noise (std 3)'
     """
     stated = {name: arm.title or _title(arm) for name, arm in arms.items()}
     counts = Counter(stated.values())
@@ -47,10 +57,11 @@ def dumped(name: str, arm: Arm) -> dict[str, Any]:
 
 
 def _title(arm: Arm) -> str:
+    added = "".join(f" + {_stated(one)}" for one in arm.augment)
     if not isinstance(arm, MixingArm):
-        return "ERM"
+        return f"ERM{added}"
     layers = "" if arm.at == ("input",) else f" at {', '.join(arm.at)}"
-    return f"{_stated(arm)}{layers}"
+    return f"{_stated(arm)}{layers}{added}"
 
 
 def _stated(value: Any) -> str:

@@ -20,6 +20,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
 from vicinal.mixing import MixUp, OtherBatch, Pairing, Policy
 from vicinal.mixing.registry import PAIRINGS, POLICIES
+from vicinal.training.augmentation import Transform, keeps_size
 from vicinal.training.recipe_table import Settings
 
 _ONE_BATCH = (
@@ -34,6 +35,9 @@ class Arm(Settings):
     title: str = Field("", description="name in tables and figures; default: from the policy")
     policy: Any  # a name, which each table narrows to its own
     training: dict[str, Any] = Field({}, description="changes to [training] for this arm")
+    augment: Annotated[
+        tuple[Annotated[Transform, pydantic.AfterValidator(keeps_size)], ...], Field(strict=False)
+    ] = Field((), description="transforms of this arm, after those of data.augment")
 
 
 class NoPolicy(Settings):

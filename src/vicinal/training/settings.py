@@ -13,6 +13,7 @@ from vicinal.escaping import is_utf8, visible
 from vicinal.models import check_name, default_layers, mixing_layers
 from vicinal.training.arm_titles import titled
 from vicinal.training.arms import AnyArm, MixingArm
+from vicinal.training.augmentation import Transform
 from vicinal.training.metrics import check_metric
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.recipe_table import Settings, raise_all
@@ -36,42 +37,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
-
-
-class RandomCrop(Settings):
-    """``vicinal.data.RandomCrop``; evaluation uses the center if ``size`` is given."""
-
-    name: Literal["random-crop"]
-    padding: int = Field(4, ge=0, description="black pixels added on each side")
-    size: int | None = Field(None, ge=1, description="side of the crop in pixels; default: kept")
-
-
-class RandomHorizontalFlip(Settings):
-    """``vicinal.data.RandomHorizontalFlip``."""
-
-    name: Literal["random-horizontal-flip"]
-    p: float = Field(0.5, ge=0, le=1, description="probability of a flip")
-
-
-class HLSJitter(Settings):
-    """``vicinal.data.HLSJitter``."""
-
-    name: Literal["hls-jitter"]
-    hue: float = Field(36, ge=0, le=90, description="largest shift, in steps of 2 degrees")
-    saturation: float = Field(50, ge=0, le=255, description="largest shift, in 255ths")
-    lightness: float = Field(50, ge=0, le=255, description="largest shift, in 255ths")
-
-
-class RandomResizedCrop(Settings):
-    """``vicinal.data.RandomResizedCrop``; evaluation uses the center."""
-
-    name: Literal["random-resized-crop"]
-    size: int = Field(ge=1, description="side of the output in pixels")
-
-
-Transform = Annotated[
-    RandomCrop | RandomHorizontalFlip | HLSJitter | RandomResizedCrop, Field(discriminator="name")
-]
 
 
 class Data(Settings):
@@ -209,6 +174,12 @@ class Training(Settings):
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description='"balanced" draws every class equally often, with replacement'
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="probability of all dropout layers of the network; default: its own",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="as in torch.nn.CrossEntropyLoss")
     max_grad_norm: float | None = Field(

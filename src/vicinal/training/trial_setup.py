@@ -23,7 +23,7 @@ from vicinal.data import (
 )
 from vicinal.errors import UserError
 from vicinal.import_path import one_line
-from vicinal.models import FastCNN, build, input_format, parse_name
+from vicinal.models import FastCNN, build, input_format, parse_name, set_dropout
 from vicinal.training.metrics import METRICS, check_metrics, constant_value, deciding_metric
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.task import Task, constant_outputs, task_of
@@ -187,7 +187,7 @@ def make_loaders(
             f"(training.accumulation_steps = {steps} times {fabric.world_size} devices), "
             f"got {batch}."
         )
-    augment = recipe.data.augment
+    augment = (*recipe.data.augment, *recipe.arms[trial.arm].augment)
     if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
         raise UserError(
             f"data.augment: hls-jitter expects images with values up to 255, got "
@@ -237,8 +237,10 @@ def build_network(
         raise UserError(
             f"{recipe.data.source}: no test example can be read. vicinal data info shows why."
         )
-    name = recipe.model.name
+    name, dropout = recipe.model.name, recipe.training_of(trial.arm).dropout
     model = build(name, shape=tuple(x.shape[1:]), classes=task.outputs)
+    if dropout is not None:
+        set_dropout(model, dropout)
     if isinstance(model, FastCNN) and parse_name(name).weights_file is None:
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
