@@ -23,6 +23,13 @@ def test_the_code_of_the_page_about_data_runs():
     assert names["x"].is_floating_point()
 
 
+def test_the_code_of_the_page_about_probes_runs():
+    page, names = (DOCS / "probes.md").read_text("utf-8"), {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert names["found"].raw.ece < 0.1
+
+
 def test_the_page_about_data_names_every_source():
     for name in SOURCES:
         assert re.search(rf"`{re.escape(name)}[`:\[]", PAGE), name

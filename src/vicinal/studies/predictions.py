@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from vicinal.training.metrics import BINS
+from vicinal import per_example
 from vicinal.training.trial_result import Outputs
 
 Array = NDArray[Any]
@@ -54,22 +54,19 @@ def reliability(seeds: Sequence[Outputs], task: str) -> tuple[Array, Array, Arra
     Of classes, these are the predicted ones; of labels, all of them.
 
     Returns:
-        For each of ``BINS`` bins of equal width: the mean probability and the share that is right,
-        NaN in empty bins, and the number of predictions.
+        For each bin: the mean probability, the share that is right, and the number of predictions,
+        about the same in all bins; see ``vicinal.per_example.reliability``.
     """
-    sums = np.zeros((3, BINS))
+    given, right = [], []
     for one in seeds:
-        given = probabilities(one, task)
+        chances = probabilities(one, task)
         if task == "classification":
-            right = (given.argmax(1) == one.targets).astype(np.float64)
-            given = given.max(1)
+            given.append(chances.max(1))
+            right.append(chances.argmax(1) == one.targets)
         else:
-            given, right = given.ravel(), (one.targets > 0).ravel().astype(np.float64)
-        bins = np.minimum((given * BINS).astype(int), BINS - 1)
-        sums += [np.bincount(bins, weights, BINS) for weights in (given, right, None)]
-    mean, right, count = sums
-    some = np.where(count > 0, count, np.nan)
-    return mean / some, right / some, count
+            given.append(chances.ravel())
+            right.append((one.targets > 0).ravel())
+    return per_example.reliability(np.concatenate(given), np.concatenate(right).astype(np.float64))
 
 
 def successes(seeds: Sequence[Outputs], task: str) -> Array:

@@ -1,10 +1,7 @@
 """Metrics of test outputs, each as one value per example, so that intervals can cover the examples.
 
-The mean of the values is the metric. For means, such as accuracy, they are what each example adds.
-For other metrics, such as AUROC, they are the metric plus the example's influence on it: the first
-derivative by the weight of the example (Efron, "The Jackknife, the Bootstrap and Other Resampling
-Plans", 1982, chapter 6). For AUROC these are DeLong's placements. This module needs NumPy and SciPy
-only, since a finished study is shown without PyTorch.
+The mean of the values is the metric; ``vicinal.per_example`` says what they are. This module needs
+NumPy and SciPy only, since a finished study is shown without PyTorch.
 """
 
 import math
@@ -13,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, log_softmax
+from scipy.special import expit, log_expit
 
+from vicinal import per_example
 from vicinal.errors import UserError, unknown
+from vicinal.per_example import log_probabilities, one_hot
 
 Array = NDArray[Any]
 TASKS = ("classification", "multi-label", "regression")
-
-BINS = 15
-"""Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
 
 
 class Metric(NamedTuple):
@@ -156,10 +152,6 @@ def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
             )
 
 
-def _accuracy(logits: Array, classes: Array) -> Array:
-    return (logits.argmax(1) == classes).astype(np.float64)
-
-
 def _top5(logits: Array, classes: Array) -> Array:
     own = np.take_along_axis(logits, classes[:, None], 1)
     # As torch.topk does for ties, an earlier class comes first.
@@ -169,30 +161,15 @@ def _top5(logits: Array, classes: Array) -> Array:
 
 
 def _balanced_accuracy(logits: Array, classes: Array) -> Array:
-    correct, present = _accuracy(logits, classes), np.unique(classes)
+    correct, present = per_example.correct(logits, classes), np.unique(classes)
     counts = np.bincount(classes)
     recall = np.bincount(classes, correct) / np.maximum(counts, 1)
     weight = len(classes) / (len(present) * counts[classes])
     return recall[present].mean() + weight * (correct - recall[classes])
 
 
-def _nll(logits: Array, classes: Array) -> Array:
-    return -np.take_along_axis(_log_probabilities(logits), classes[:, None], 1)[:, 0]
-
-
-def _brier(logits: Array, classes: Array) -> Array:
-    return np.square(np.exp(_log_probabilities(logits)) - _one_hot(logits, classes)).sum(1)
-
-
-def _ece(logits: Array, classes: Array) -> Array:
-    confidence = np.exp(_log_probabilities(logits)).max(1)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gap = confidence - _accuracy(logits, classes)
-    return np.sign(np.bincount(bins, gap, BINS))[bins] * gap
-
-
 def _macro_f1(logits: Array, classes: Array) -> Array:
-    return _f1(_one_hot(logits, logits.argmax(1)), _one_hot(logits, classes))
+    return _f1(one_hot(logits, logits.argmax(1)), one_hot(logits, classes))
 
 
 def _f1(predicted: Array, true: Array) -> Array:
@@ -206,11 +183,13 @@ def _f1(predicted: Array, true: Array) -> Array:
 
 
 def _auroc(logits: Array, classes: Array) -> Array:
-    return _mean_over_columns(_auroc_of, _log_probabilities(logits), _one_hot(logits, classes))
+    return _mean_over_columns(
+        per_example.auroc, log_probabilities(logits), one_hot(logits, classes)
+    )
 
 
 def _average_precision(logits: Array, classes: Array) -> Array:
-    scores, true = _log_probabilities(logits), _one_hot(logits, classes)
+    scores, true = log_probabilities(logits), one_hot(logits, classes)
     if logits.shape[1] == 2:  # of the rarer class
         # The second class if both are about as frequent, so that all splits measure the same one.
         rarer = [int(true[:, 1].mean() <= 0.55)]
@@ -228,27 +207,6 @@ def _mean_over_columns(
     return np.mean([values(scores[:, k], true[:, k] > 0) for k in columns], axis=0)
 
 
-def _auroc_of(score: Array, positive: Array) -> Array:
-    """Return DeLong's placements, scaled so that their mean is the area."""
-    n, n1 = len(score), int(positive.sum())
-    rank, below = _ranks(score), np.empty(n)
-    for side, others in ((positive, n - n1), (~positive, n1)):
-        below[side] = (rank[side] - _ranks(score[side])) / others  # share of the other side below
-    placement = np.where(positive, below, 1 - below)
-    area = placement[positive].mean()
-    share = np.where(positive, n1, n - n1) / n
-    return area + (placement - area) / share
-
-
-def _ranks(values: Array) -> Array:
-    """Return ranks from 1, the mean of those that equal values share.
-
-    ``scipy.stats.rankdata`` does the same, but takes a second to import.
-    """
-    _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[level]
-
-
 def _average_precision_of(score: Array, positive: Array) -> Array:
     _, level = np.unique(-score, return_inverse=True)  # from the highest score
     here, positives = np.bincount(level), np.bincount(level, positive)
@@ -261,14 +219,6 @@ def _average_precision_of(score: Array, positive: Array) -> Array:
     )
     change = positive * (precision[level] - mean + counts) - precisions
     return mean + change * len(score) / positives.sum()
-
-
-def _log_probabilities(logits: Array) -> Array:
-    return log_softmax(logits.astype(np.float64), 1)
-
-
-def _one_hot(logits: Array, classes: Array) -> Array:
-    return np.eye(logits.shape[1])[classes]
 
 
 def _label_accuracy(logits: Array, labels: Array) -> Array:
@@ -289,7 +239,7 @@ def _label_f1(logits: Array, labels: Array) -> Array:
 
 
 def _label_auroc(logits: Array, labels: Array) -> Array:
-    return _mean_over_columns(_auroc_of, logits, labels)
+    return _mean_over_columns(per_example.auroc, logits, labels)
 
 
 def _label_average_precision(logits: Array, labels: Array) -> Array:
@@ -349,15 +299,15 @@ _OF_LABELS = {
     "brier": _label_brier,
 }
 _OF_OTHERS = {
-    "accuracy": _accuracy,
+    "accuracy": per_example.correct,
     "balanced-accuracy": _balanced_accuracy,
     "macro-f1": _macro_f1,
     "auroc": _auroc,
     "average-precision": _average_precision,
     "top-5": _top5,
-    "nll": _nll,
-    "brier": _brier,
-    "ece": _ece,
+    "nll": per_example.nll,
+    "brier": per_example.brier,
+    "ece": per_example.ece,
     "rmse": _rmse,
     "mae": _mae,
     "r2": _r2,
