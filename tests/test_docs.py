@@ -28,6 +28,10 @@ def test_the_code_of_the_page_about_probes_runs():
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(code, names)
     assert names["found"].raw.ece < 0.1
+    assert names["found_other"].auroc > 0.6
+    assert names["found_between"].miss_rate[5] > 10 * names["found_between"].miss_rate[0]
+    assert names["found_errors"].real_error < 0.01
+    assert names["found_errors"].corrupted_error > 0.8
 
 
 def test_the_page_about_data_names_every_source():

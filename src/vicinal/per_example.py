@@ -17,6 +17,9 @@ Array = NDArray[Any]
 BINS = 15
 """Of the calibration error, as in Guo et al. (https://arxiv.org/abs/1706.04599)."""
 
+Z = 1.959964
+"""The 97.5% quantile of the normal distribution, for 95% intervals."""
+
 
 def log_probabilities(logits: Array) -> Array:
     """Return the logarithm of the softmax of each row, in float64.
@@ -97,6 +100,23 @@ def reliability(confidence: Array, right: Array) -> tuple[Array, Array, Array]:
     some = count > 0
     given, share = (np.bincount(bins, one, BINS)[some] for one in (confidence, right))
     return given / count[some], share / count[some], count[some]
+
+
+def wilson(share: Array, count: Array | int) -> tuple[Array, Array]:
+    """Return the ends of Wilson's 95% interval of a share (1927).
+
+    These are the shares that differ from it by at most ``Z`` of their own standard errors.
+
+    Example:
+        >>> low, high = wilson(np.array(0.5), 4)
+        >>> round(float(low), 2), round(float(high), 2)
+        (0.15, 0.85)
+    """
+    square = Z**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = np.sqrt(square * (share * (1 - share) + square / (4 * count)) / count)
+    half /= 1 + square / count
+    return middle - half, middle + half
 
 
 def auroc(score: Array, positive: Array) -> Array:

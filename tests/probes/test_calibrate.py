@@ -75,11 +75,11 @@ def test_the_temperature_is_the_best_of_a_fine_grid(sharpness):
     z, y = logits_of(sharpness=sharpness)
     found = calibration_of_logits(z, y, held_out=(z, y))
     (temperature,) = found.temperatures
-    grid = temperature * np.linspace(0.9, 1.1, 2001)
+    grid = temperature * np.linspace(0.9, 1.1, 401)
     losses = [float(nn.functional.cross_entropy(z / one, y)) for one in grid]
-    assert np.argmin(losses) == 1000
+    assert np.argmin(losses) == 200
     assert found.scaled.nll == pytest.approx(min(losses))
-    wide = [float(nn.functional.cross_entropy(z / one, y)) for one in np.geomspace(1e-3, 1e3, 99)]
+    wide = [float(nn.functional.cross_entropy(z / one, y)) for one in np.geomspace(1e-3, 1e3, 50)]
     assert found.scaled.nll <= min(wide)
     assert found.raw.nll >= found.scaled.nll
 
@@ -202,7 +202,7 @@ def test_impossible_classes_stay_impossible_and_a_true_one_makes_the_nll_infinit
         (lambda z, y: (z[:, 0], y), r"\(n, classes\) or \(seeds, n, classes\)"),
         (lambda z, y: (z.long(), y), "floating-point"),
         (lambda z, y: (z, y[:5]), "expected one label for each of 20 examples, got 5"),
-        (lambda z, y: (z, y + 1), "targets, row.*expected a label from 0 to 4"),
+        (lambda z, y: (z, y + 1), "targets: expected labels from 0 to 4"),
         (lambda z, y: (z * torch.nan, y), "row 0: expected finite logits, got nan"),
         (lambda z, y: (z.exp() * torch.inf, y), "expected finite logits, got inf"),
     ],

@@ -1,6 +1,15 @@
 """Measurements of a trained network, as functions of the network and data."""
 
+from vicinal.probes.between_examples import between
 from vicinal.probes.calibrate import calibration, calibration_of_logits
-from vicinal.probes.memorization import memorized_fraction
+from vicinal.probes.label_errors import memorization, memorized_fraction
+from vicinal.probes.out_of_distribution import ood
 
-__all__ = ["calibration", "calibration_of_logits", "memorized_fraction"]
+__all__ = [
+    "between",
+    "calibration",
+    "calibration_of_logits",
+    "memorization",
+    "memorized_fraction",
+    "ood",
+]

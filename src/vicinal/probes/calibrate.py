@@ -243,16 +243,12 @@ def _temperature(z: Array, y: Array) -> float:
 def _measured(z: Array, y: Array) -> Calibration:
     confidence = np.exp(per_example.log_probabilities(z)).max(1)
     given, share, count = per_example.reliability(confidence, per_example.correct(z, y))
-    # Wilson (1927): the accuracies that are at most 1.96 of their standard errors away.
-    square = 1.959964**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = np.sqrt(square * (share * (1 - share) + square / (4 * count)) / count)
-    half /= 1 + square / count
+    low, high = per_example.wilson(share, count)
     # The deviations of a bin sum to about a normal x; the mean of |x| is sqrt(2 / pi) of its std.
     bins = per_example.equal_mass_bins(confidence)
     std = np.sqrt(np.bincount(bins, confidence * (1 - confidence)))
     values = (per_example.nll(z, y), per_example.brier(z, y), per_example.ece(z, y))
     nll, brier, ece = map(torch.from_numpy, values)
-    diagram = map(torch.from_numpy, (given, share, middle - half, middle + half, count))
+    diagram = map(torch.from_numpy, (given, share, low, high, count))
     by_chance = math.sqrt(2 / math.pi) * float(std.sum()) / len(z)
     return Calibration(nll, brier, ece, by_chance, Reliability(*diagram))

@@ -106,21 +106,26 @@ def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def check_logits(logits: Tensor, *, where: str = "outputs") -> None:
-    """Raise a ``UserError`` if logits ``(n, classes)`` are NaN, plus infinity or probabilities.
-
-    Minus infinity stands for a class that is impossible; a row needs at least one other.
-    """
-    largest = logits.detach().amax(1)  # NaN if one is
-    wrong = ~torch.isfinite(largest)
+def check_finite(largest: Tensor, *, where: str = "outputs") -> None:
+    """Raise a ``UserError`` if the largest logit of an example, ``(n,)``, is not finite."""
+    wrong = ~torch.isfinite(largest)  # the largest one is NaN if any is
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise UserError(
             f"{where}, row {row}: expected finite logits, got {largest[row]:g} as the largest one. "
             "The training may have diverged, or a low-precision dtype overflowed: use float32."
         )
+
+
+def check_logits(logits: Tensor, *, where: str = "outputs") -> None:
+    """Raise a ``UserError`` if logits ``(n, classes)`` are NaN, plus infinity or probabilities.
+
+    Minus infinity stands for a class that is impossible; a row needs at least one other. Pass all
+    examples together, since a few rows of logits can sum to 1 by chance.
+    """
+    check_finite(logits.amax(1), where=where)
     # The tolerance is that of bfloat16.
-    if (logits >= 0).all() and ((logits.detach().float().sum(1) - 1).abs() < 0.01).all():
+    if (logits >= 0).all() and ((logits.float().sum(1) - 1).abs() < 0.01).all():
         raise UserError(
             f"{where}: expected logits, got probabilities: no value is negative, and every row "
             "sums to 1. Remove the softmax at the end of the network, or pass the logarithm of "
@@ -137,10 +142,9 @@ def check_labels(labels: Tensor, classes: int, *, where: str = "targets") -> Non
         )
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
-        row = int(wrong.nonzero()[0])
         raise UserError(
-            f"{where}, row {row}: expected a label from 0 to {classes - 1}, since the network has "
-            f"{classes} outputs, got {int(labels[row])}."
+            f"{where}: expected labels from 0 to {classes - 1}, since the network has {classes} "
+            f"outputs, got {int(labels[wrong][0])}."
         )
 
 
