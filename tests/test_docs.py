@@ -34,6 +34,15 @@ def test_the_code_of_the_page_about_probes_runs():
     assert names["found_errors"].corrupted_error > 0.8
 
 
+def test_the_code_of_the_page_about_gans_runs():
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "generative.md").read_text("utf-8"), re.DOTALL
+    )
+    names = {}
+    exec(code, names)
+    assert names["discriminator"].weight.grad.abs().sum() > 0
+
+
 def test_the_page_about_data_names_every_source():
     for name in SOURCES:
         assert re.search(rf"`{re.escape(name)}[`:\[]", PAGE), name

@@ -94,7 +94,8 @@ def test_the_shipped_recipes_are_listed():
     for path in ("study", "train"):
         (argument,) = (one for one in COMMANDS[path,].params if one.name in ("recipe", "what"))
         listed = argument.help.rpartition("recipe: ")[2].split(", or ")[0].split(", ")
-        assert listed == recipe.shipped()
+        both = [one for one in recipe.shipped() if path == "study" or one != "paper-gan"]
+        assert listed == both
 
 
 def test_the_data_sets_that_can_be_fetched_are_listed():

@@ -1,7 +1,7 @@
 """The Python entry points: ``vicinal.study``, and ``vicinal.load`` for what it trained."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +10,7 @@ from vicinal.errors import UserError
 from vicinal.extras import extras_named
 
 if TYPE_CHECKING:
+    from vicinal.training.recipe_changes import Changes
     from vicinal.training.settings import Recipe
     from vicinal.training.trained_network import TrainedNetwork
 
@@ -76,6 +77,28 @@ class StudyResult(NamedTuple):
         return f"<p>{html.escape(answer(self.summary))}</p><table>{table}</table>"
 
 
+class GanStudyResult(StudyResult):
+    """The results of a study of GANs; ``summary`` is that of ``summarize_gans``."""
+
+    @property
+    def winner(self) -> str | None:
+        """None: a study of GANs has several measures, and none of them decides."""
+        return None
+
+    def to_frame(self) -> Any:
+        """Raise an error, since a row has several measures.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("to_frame: a study of GANs has no such table. Use rows, or table.md.")
+
+    def _repr_html_(self) -> str:
+        from vicinal.reports.gan_report import gan_answer
+
+        return f"<p>{html.escape(gan_answer(self.summary))}</p>"
+
+
 def study(
     what: "str | Path | Recipe" = "digits",
     *,
@@ -131,7 +154,14 @@ def study(
         from vicinal.reports.terminal import Terminal
         from vicinal.studies import open_study, run_study
         from vicinal.studies.prepare import Prepared, prepare
-        from vicinal.training.recipe import changed_recipe, is_recipe, read_recipe, resolved_text
+        from vicinal.training.recipe import (
+            changed_recipe,
+            is_gan_recipe,
+            is_recipe,
+            read_recipe,
+            read_settings,
+            resolved_text,
+        )
         from vicinal.training.recipe_changes import Changes
 
         changes = Changes(seeds, epochs, data, arms, alpha, model, metric, settings)
@@ -146,6 +176,9 @@ def study(
         ):
             if value is not None and not fits:
                 raise UserError(f"--{option}: expected {expected} to study, got {what!s:.100}.")
+        about_gans = named and not from_data and is_gan_recipe(read_settings(str(what)))
+        if about_gans:
+            return _gan_study(str(what), variant, changes, folder, progress.log)
         if from_data:
             log = progress.log
             prepared = prepare(str(what), changes=changes, minutes=minutes, out=folder, log=log)
@@ -175,6 +208,23 @@ def study(
     return StudyResult(
         summary, prepared.folder, {trial.folder: reason for trial, reason in failures.items()}
     )
+
+
+def _gan_study(
+    what: str, variant: str | None, changes: "Changes", out: Path | None, log: Callable[[str], None]
+) -> GanStudyResult:
+    """Run or resume a study of GANs; see ``study``."""
+    from vicinal.reports.gan_report import write_gan_report
+    from vicinal.studies.gan import open_gan_study, run_gan_study
+    from vicinal.studies.gan_summary import summarize_gans
+    from vicinal.training.gan_recipe import read_gan_recipe
+
+    recipe = read_gan_recipe(what, variant=variant, changes=changes)
+    with open_gan_study(recipe, out or Path("runs") / recipe.name) as opened:
+        run_gan_study(opened, log)
+        summary = summarize_gans(opened)
+        write_gan_report(opened, summary)
+    return GanStudyResult(summary, opened.folder, {})
 
 
 def load(

@@ -60,10 +60,10 @@ _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone o
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
 _RECIPES = (
     "cifar10-fast, cifar10-resnet50, digits, manifold-cifar10, paper-cifar10, paper-cifar100, "
-    "paper-imagenet, or the path of a .toml file."
+    "paper-gan, paper-imagenet, or the path of a .toml file."
 )
 
-_Recipe = Annotated[str, Argument(help=_RECIPES)]
+_Recipe = Annotated[str, Argument(help=_RECIPES.replace("paper-gan, ", ""))]
 _Spec = Annotated[str, Argument(help="Data set, such as folder:PATH; see vicinal data list.")]
 _Root = Annotated[Path | None, Option(help="Folder of the data sets.", show_default=_ROOT)]
 _Json = Annotated[bool, Option("--json", help="Print the result as JSON, and nothing else.")]
@@ -180,6 +180,11 @@ def study(
         )
         if json:
             sys.stdout.write(summary_text(done.summary))
+        elif isinstance(done, api.GanStudyResult):
+            from vicinal.reports.gan_report import print_gan_study
+
+            print_gan_study(done.summary, Terminal())
+            _print(f"report: {done.report()}")
         else:
             print_study(done.summary, Terminal())
             _print(f"report: {done.folder / 'report.html'}")

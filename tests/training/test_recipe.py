@@ -13,7 +13,7 @@ from vicinal.training.recipe_changes import Changes
 from vicinal.training.settings import Data
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", [one for one in shipped() if one != "paper-gan"])
 def test_every_shipped_recipe_survives_being_written_and_read(name, tmp_path):
     recipe = read_recipe(name)
     path = tmp_path / "recipe.toml"

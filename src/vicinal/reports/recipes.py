@@ -7,7 +7,13 @@ import re
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.reports.terminal import Terminal
-from vicinal.training.recipe import read_recipe, recipe_text, shipped
+from vicinal.training.recipe import (
+    is_gan_recipe,
+    read_recipe,
+    read_settings,
+    recipe_text,
+    shipped,
+)
 from vicinal.training.recipe_changes import Changes
 
 
@@ -30,6 +36,9 @@ def print_recipe(name: str, *, variant: str | None, data: str | None, console: T
     from vicinal.studies.budget import cost_of
     from vicinal.training.trial_setup import load_data
 
+    if is_gan_recipe(read_settings(name, variant=variant)):
+        _print_gan_recipe(name, variant, Changes(data=data), console)
+        return
     recipe = read_recipe(name, variant=variant, changes=Changes(data=data))
     console.print(recipe_text(name).rstrip(), soft_wrap=True)
     for row in recipe.published:
@@ -46,3 +55,13 @@ def print_recipe(name: str, *, variant: str | None, data: str | None, console: T
     cost = cost_of(recipe, loaded)
     whole = datetime.timedelta(seconds=round(cost.total))
     console.print(f"cost: about {cost.epoch:.2g} s an epoch, {whole} in all, on this machine")
+
+
+def _print_gan_recipe(name: str, variant: str | None, changes: Changes, console: Terminal) -> None:
+    from vicinal.studies.gan import cost_of_gans
+    from vicinal.training.gan_recipe import read_gan_recipe
+
+    recipe = read_gan_recipe(name, variant=variant, changes=changes)
+    console.print(recipe_text(name).rstrip(), soft_wrap=True)
+    whole = datetime.timedelta(seconds=round(cost_of_gans(recipe)))
+    console.print(f"cost: about {whole} in all, on this machine")

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, MutableMapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import tomlkit
@@ -15,6 +15,8 @@ from vicinal.training.arm_titles import dumped
 from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
+
+_Kind = TypeVar("_Kind", bound=pydantic.BaseModel)
 
 _MAX_DOTS = 300
 """How many dots a line may have, since tomllib needs quadratic memory for a long dotted name."""
@@ -35,6 +37,7 @@ def shipped() -> list[str]:
         manifold-cifar10
         paper-cifar10
         paper-cifar100
+        paper-gan
         paper-imagenet
     """
     files = (resources.files("vicinal") / "recipes").iterdir()
@@ -73,6 +76,17 @@ def read_recipe(
         >>> read_recipe("digits", changes=Changes(seeds=1)).seeds
         1
     """
+    settings = read_settings(name_or_path, variant=variant)
+    change(settings, changes)
+    return checked(settings, name_or_path)
+
+
+def read_settings(name_or_path: str, *, variant: str | None = None) -> dict[str, Any]:
+    """Read the settings of a recipe of any kind, with a variant merged, without checking them.
+
+    Raises:
+        UserError: if the file cannot be read, or there is no such variant.
+    """
     settings: dict[str, Any] = tomllib.loads(recipe_text(name_or_path))
     variants = settings.pop("variants", {})
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
@@ -85,8 +99,7 @@ def read_recipe(
             raise UserError(f"{name_or_path} has no variant {variant!r}. It has: {names}.")
         new_name = {"name": f"{settings.get('name')}-{variant}"}
         settings = merged(settings, new_name | variants[variant])
-    change(settings, changes)
-    return checked(settings, name_or_path)
+    return settings
 
 
 def changed_recipe(recipe: Recipe, changes: Changes) -> Recipe:
@@ -121,6 +134,11 @@ def checked_text(text: str, origin: str) -> Recipe:
 def load_resolved(path: Path) -> Recipe:
     """Read the ``recipe.toml`` in a folder."""
     return checked_text(recipe_text(str(path)), str(path))
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """Read the settings in a ``recipe.toml`` of any kind, without checking them."""
+    return tomllib.loads(recipe_text(str(path)))
 
 
 def resolved_text(recipe: Recipe) -> str:
@@ -163,6 +181,11 @@ def recipe_text(name_or_path: str) -> str:
         raise UserError(f"{file} is not valid TOML: {error}.") from error
 
 
+def is_gan_recipe(settings: Mapping[str, Any]) -> bool:
+    """Return whether settings are those of a study of GANs; see ``vicinal.training.gan_recipe``."""
+    return "gan" in settings
+
+
 def checked(settings: Mapping[str, Any], origin: str) -> Recipe:
     """Return a recipe from its settings.
 
@@ -171,10 +194,24 @@ def checked(settings: Mapping[str, Any], origin: str) -> Recipe:
         origin: of the settings, for errors.
 
     Raises:
+        UserError: with all errors, or if it is a recipe of GANs.
+    """
+    if is_gan_recipe(settings):
+        raise UserError(
+            f"the recipe {origin} is about GANs, which have no labels and no test split: only "
+            "vicinal study trains them, and draws their report each time it is run."
+        )
+    return validated(Recipe, settings, origin)
+
+
+def validated(kind: type[_Kind], settings: Mapping[str, Any], origin: str) -> _Kind:
+    """Return settings as an instance of a model of pydantic.
+
+    Raises:
         UserError: with all errors.
     """
     try:
-        return Recipe.model_validate(settings)
+        return kind.model_validate(settings)
     except pydantic.ValidationError as error:
         lines = error_lines(error, settings)
     if len(lines) == 1:

@@ -1,0 +1,135 @@
+"""The figures of a study of GANs: measures over the iterations, and samples in the plane."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+
+from vicinal.generative.toy import mode_centers
+from vicinal.reports.svg import (
+    FAINT,
+    LINE_STYLES,
+    SvgFigure,
+    add_legend,
+    arm_color,
+    figure_style,
+    to_svg,
+)
+from vicinal.studies.gan import MEASURES, GanResult, shown_iterations
+
+TITLES = {"plain": "plain", "paper": "mixup (paper)", "author": "mixup (author's code)"}
+"""The arms, as tables and figures name them."""
+
+_MOST_SEEDS = 5
+"""How many seeds a figure shows."""
+
+Results = Mapping[str, Sequence[GanResult]]
+"""The results on one mixture, by arm."""
+
+
+def gan_curves(summary: Mapping[str, Any], data: str, results: Results) -> list[SvgFigure]:
+    """Plot each measure over the iterations: the mean over seeds, from the lowest to the highest.
+
+    A seed whose samples are not finite has no measures from then on.
+    """
+    return [_curve(summary, data, results, name) for name in MEASURES]
+
+
+def _curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -> SvgFigure:
+    ends = []
+    with figure_style():
+        figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        real = summary["real"][data][name]
+        axes.axhline(real, color=FAINT, linewidth=1, label="real samples")
+        for k, (arm, seeds) in enumerate(results.items()):
+            at = sorted({point.iteration for one in seeds for point in one.points})
+            lines = {
+                i: [getattr(p, name) for one in seeds for p in one.points if p.iteration == i]
+                for i in at
+            }
+            if not at:
+                continue
+            mean, low, high = (
+                [f(values) for values in lines.values()] for f in (np.mean, np.min, np.max)
+            )
+            style = LINE_STYLES[k % len(LINE_STYLES)]
+            axes.plot(at, mean, style, color=arm_color(k), label=TITLES[arm])
+            axes.fill_between(at, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
+            ends.append(f"{TITLES[arm]} ends at {mean[-1]:.3g}")
+        heading = f"{MEASURES[name].title}, {data}"
+        axes.set(title=heading, xlabel="iteration of the generator", ylabel=MEASURES[name].title)
+        axes.set_ylim(bottom=0)
+        add_legend(figure, axes)
+        text = f"{heading}, by iteration: {'; '.join(ends)}; real samples have {real:.3g}."
+        return to_svg(f"{name}-{data}", text, figure)
+
+
+def samples_over_time(summary: Mapping[str, Any], data: str, results: Results) -> SvgFigure:
+    """Draw samples of the first seed: a row for each arm, a column for each iteration."""
+    columns = shown_iterations(summary["gan"]["iterations"])
+    panels = [
+        [(f"iteration {i:,}", seeds[0].samples.get(i)) for i in columns]
+        for seeds in results.values()
+        if seeds
+    ]
+    text = f"Samples of the generator over the iterations, {data}, seed 0, and the modes."
+    return _grid(f"samples-{data}", text, data, [arm for arm in results if results[arm]], panels)
+
+
+def samples_of_seeds(summary: Mapping[str, Any], data: str, results: Results) -> SvgFigure:
+    """Draw samples after the last iteration: a row for each arm, a column for each seed."""
+    last = summary["gan"]["iterations"]
+    panels = [
+        [(f"seed {one.seed}", one.samples.get(last)) for one in seeds[:_MOST_SEEDS]]
+        for seeds in results.values()
+        if seeds
+    ]
+    text = f"Samples of the generator after the last iteration, {data}, by seed, and the modes."
+    return _grid(f"seeds-{data}", text, data, [arm for arm in results if results[arm]], panels)
+
+
+def _grid(
+    name: str, text: str, data: str, arms: Sequence[str], panels: Sequence[Sequence[Any]]
+) -> SvgFigure:
+    wide = max(5, *(len(row) for row in panels))  # fewer would be drawn too large
+    with figure_style():
+        figure = Figure(figsize=(1.7 * wide + 0.4, 1.75 * len(panels) + 0.2))
+        grid = figure.subplots(len(panels), wide, squeeze=False, sharex=True, sharey=True)
+        for k, row in enumerate(panels):
+            for axes in grid[k, len(row) :]:
+                axes.set_axis_off()
+            for axes, (heading, samples) in zip(grid[k], row, strict=False):
+                note = _panel(axes, data, samples, arm_color(k))
+                lines = [*([heading] if k == 0 else []), *([note] if note else [])]
+                axes.set_title("\n".join(lines), weight="normal", fontsize=8)
+            grid[k, 0].set_ylabel(f"{TITLES[arms[k]]}\n\nx₂")
+        for axes in grid[-1]:
+            axes.set_xlabel("x₁")
+        return to_svg(name, text, figure)
+
+
+def _panel(axes: Axes, data: Any, samples: Any, color: str) -> str:
+    """Draw samples and modes; return how many samples are outside, or ``""``."""
+    axes.set(
+        xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1]
+    )
+    axes.plot(*mode_centers(data).T.numpy(), "+", color=FAINT, markersize=7, markeredgewidth=1)
+    if samples is None:
+        axes.text(0, 0, "not finite", ha="center", va="center")
+        return ""
+    inside = np.asarray(samples)
+    inside = inside[np.abs(inside).max(1) <= 1.5]
+    if len(inside):
+        # One path of dots: lines without length and with round ends, a tenth of the size of marks.
+        dots = np.repeat(inside, 2, axis=0)
+        codes = [Outline.MOVETO, Outline.LINETO] * len(inside)
+        axes.add_patch(
+            PathPatch(Outline(dots, codes), color=color, linewidth=1.8, capstyle="round", alpha=0.6)
+        )
+    outside = len(samples) - len(inside)
+    return f"{outside} of {len(samples)} outside" if outside else ""

@@ -1,0 +1,182 @@
+"""The report of a study of GANs: one page, a table and a summary, made from its results."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from vicinal.files import write_whole
+from vicinal.generative.measures import FAIR, NEAR
+from vicinal.reports.gan_figures import (
+    TITLES,
+    Results,
+    gan_curves,
+    samples_of_seeds,
+    samples_over_time,
+)
+from vicinal.reports.page import render
+from vicinal.reports.study_cells import Table
+from vicinal.reports.study_report import PAGE
+from vicinal.reports.svg import SvgFigure, standalone_svg
+from vicinal.reports.table_files import markdown_table
+from vicinal.reports.terminal import plain_table
+from vicinal.studies.gan import MEASURES, SAMPLES, GanStudy
+
+_LOSSES = {
+    "minimax": "minus that of the discriminator, as published (on blends for “mixup (paper)”, "
+    "without mixing for the others)",
+    "non-saturating": "the non-saturating one, without mixing",
+}
+
+
+def write_gan_report(study: GanStudy, summary: Mapping[str, Any]) -> None:
+    """Write the page, its figures, ``table.md`` and ``summary.json``.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    results = study.results()
+    figures: list[SvgFigure] = []
+    sections = {}
+    for data in study.recipe.gan.data:
+        arms: Results = {
+            str(arm): [one for trial, one in results.items() if trial[:2] == (data, arm)]
+            for arm in study.recipe.gan.arms
+        }
+        curves = gan_curves(summary, data, arms)
+        samples = [make(summary, data, arms) for make in (samples_over_time, samples_of_seeds)]
+        sections[data] = {"curves": curves, "samples": samples}
+        figures += curves + samples
+    page = render(
+        "gan.html.j2",
+        summary=summary,
+        answer=gan_answer(summary),
+        measures=measures_table(summary),
+        differences=differences_table(summary),
+        notes=gan_notes(summary),
+        sections=sections,
+        recipe=(study.folder / "recipe.toml").read_text("utf-8"),
+    )
+    files = {f"figures/{one.name}.svg": standalone_svg(one) for one in figures}
+    files |= {PAGE: page, "table.md": _markdown(summary)}
+    files["summary.json"] = json.dumps(summary, indent=2) + "\n"
+    for name, text in files.items():
+        write_whole(study.folder / name, text)
+
+
+def gan_answer(summary: Mapping[str, Any]) -> str:
+    """Return the verdicts on each arm as sentences."""
+    base = TITLES[summary["baseline"]]
+    sentences = []
+    for arm in summary["gan"]["arms"][1:]:
+        found: dict[str, list[str]] = {}
+        for row in (row for row in summary["rows"] if row["arm"] == arm):
+            for name, one in row["measures"].items():
+                measure = MEASURES[name].title.removesuffix(", %")
+                found.setdefault(one["verdict"], []).append(f"{measure} ({row['data']})")
+        clauses = [f"{v} in {', '.join(found[v])}" for v in ("better", "worse") if v in found]
+        open_, total = len(found.get("no evidence", [])), sum(map(len, found.values()))
+        if open_:
+            clauses.append(f"without evidence in {open_} of {total} comparisons")
+        if withheld := len(found.get("withheld", [])):
+            clauses.append(f"without a verdict in {withheld}, where trials diverged or are missing")
+        sentences.append(f"{TITLES[arm]}, compared with {base}: {'; '.join(clauses)}.")
+    diverged = sum(len(row["diverged"]) for row in summary["rows"])
+    total = sum(row["n"] for row in summary["rows"])
+    text = " ".join(one[0].upper() + one[1:] for one in sentences)
+    return f"{text} {diverged or 'None'} of {total} GANs diverged.".strip()
+
+
+def measures_table(summary: Mapping[str, Any]) -> Table:
+    """Return the measures after the last iteration, a row for each arm on each mixture."""
+    titles = [one["title"] for one in summary["measures"].values()]
+    rows = []
+    for data, group in itertools.groupby(summary["rows"], lambda row: row["data"]):
+        for row in group:
+            cells = [_interval(row["measures"][name], name) for name in MEASURES]
+            diverged = f"{len(row['diverged'])} of {row['n']}"
+            seconds = "—" if row["seconds"] is None else f"{row['seconds']:,.0f}"
+            rows.append([data, TITLES[row["arm"]], *cells, diverged, seconds])
+        real = [_number(summary["real"][data][name], name) for name in MEASURES]
+        rows.append([data, "real samples", *real, "—", "—"])
+    return ["mixture", "arm", *titles, "diverged", "seconds"], rows
+
+
+def differences_table(summary: Mapping[str, Any]) -> Table:
+    """Return the differences from the baseline, a row for each measure of each other arm."""
+    rows = []
+    for row in (row for row in summary["rows"] if row["arm"] != summary["baseline"]):
+        for name, one in row["measures"].items():
+            difference = one["difference"]
+            cell = "—"
+            if difference is not None:
+                cell = _interval(difference | {"value": difference["mean"]}, name, sign=True)
+            p = "—" if one["p"] is None else f"{one['p']:.2g}"
+            title = MEASURES[name].title
+            rows.append([row["data"], TITLES[row["arm"]], title, cell, p, one["verdict"]])
+    base = TITLES[summary["baseline"]]
+    head = ["mixture", "arm", "measure", f"difference from {base}", "p, adjusted", "verdict"]
+    return head, rows
+
+
+def gan_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences on how it was measured, and on each GAN that diverged."""
+    gan = summary["gan"]
+    notes = [
+        f"Means over {summary['seeds']} seeds with 95% intervals over seeds (Student's t), after "
+        f"{gan['iterations']:,} iterations of the generator. Differences are paired by seed; "
+        "p-values are adjusted for all comparisons of the study (Holm).",
+        f"Of {SAMPLES:,} samples, those within {NEAR:g} std of the nearest mode are good; the std "
+        f"of a mode is {gan['std']:g}. A mode is found if its good samples are at least {FAIR:.0%} "
+        "of its fair share.",
+        f"The energy distance is that to {SAMPLES:,} fresh real samples, in the unit of the data; "
+        "“real samples” has that of real samples to others, which is not 0 either.",
+        f"The loss of the generator is {_LOSSES[gan['generator_loss']]}.",
+        "A GAN has diverged if its samples are not finite (it then counts as no mode and no good "
+        "sample, and there is no verdict on the energy distance), or if all of them are one point "
+        "at the end, or nearly so, which is measured as it is.",
+    ]
+    return notes + [
+        f"Diverged: {TITLES[row['arm']]}, {row['data']}, {seed}: {reason}."
+        for row in summary["rows"]
+        for seed, reason in row["diverged"].items()
+    ]
+
+
+def print_gan_study(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the tables of a study, and its answer."""
+    for head, rows in (measures_table(summary), differences_table(summary)):
+        table = plain_table(*head[1:], padding=0)
+        for data, group in itertools.groupby(rows, lambda row: row[0]):
+            table.add_section()
+            table.add_row(Text(data, "bold"))
+            for row in group:
+                table.add_row(*map(Text, row[1:]))
+        console.print(table)
+    console.print(Text(gan_answer(summary)))
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    parts = [gan_answer(summary)]
+    for head, rows in (measures_table(summary), differences_table(summary)):
+        parts.append(markdown_table(head, "-" * len(head), rows))
+    parts.append("\n".join(f"- {note}" for note in gan_notes(summary)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _number(value: float | None, name: str, *, sign: bool = False) -> str:
+    if value is None:
+        return "—"
+    form = ".3f" if name == "energy" else ".1f"
+    return f"{value:{'+' * sign}{form}}".replace("-", "−")
+
+
+def _interval(found: Mapping[str, Any], name: str, *, sign: bool = False) -> str:
+    mean = _number(found["value"], name, sign=sign)
+    if found["low"] is None:
+        return mean
+    ends = (_number(found[end], name, sign=sign) for end in ("low", "high"))
+    return f"{mean} [{', '.join(ends)}]"

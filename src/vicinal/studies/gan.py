@@ -1,0 +1,272 @@
+"""A study of GANs: its folder, and its unfinished trials."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import pydantic
+import tomlkit
+import torch
+from torch import Tensor
+
+from vicinal.errors import UserError
+from vicinal.files import write_whole
+from vicinal.generative.measures import collapsed, coverage, energy_distance
+from vicinal.generative.toy import Arm, Mixture, draw_real, mode_centers, train
+from vicinal.mixing import generator_at
+from vicinal.training.environment import versions
+from vicinal.training.gan_recipe import Gan, GanRecipe
+from vicinal.training.recipe import is_gan_recipe, load_settings
+from vicinal.training.run_folder import LOCK, differences, locked
+
+SAMPLES = 1000
+"""How many samples are measured; every second one is kept for the figures."""
+
+_NOT_OF_A_TRIAL = ("data", "arms", "processes")
+"""Fields of ``Gan`` that do not affect a trial."""
+
+
+class Measure(NamedTuple):
+    """A measure of samples: its title, and whether higher values are better."""
+
+    title: str
+    higher: bool
+
+
+MEASURES = {
+    "modes": Measure("modes found", True),
+    "good": Measure("good samples, %", True),
+    "energy": Measure("energy distance", False),
+}
+
+
+class GanTrial(NamedTuple):
+    """A mixture, an arm and a seed."""
+
+    data: Mixture
+    arm: Arm
+    seed: int
+
+
+class Point(pydantic.BaseModel, frozen=True):
+    """The measures after an iteration."""
+
+    iteration: int
+    modes: int
+    good: float
+    energy: float
+
+
+class GanResult(pydantic.BaseModel, frozen=True):
+    """The result of a trial.
+
+    Args:
+        data, arm, seed: the trial.
+        settings: of the recipe, those that affect it.
+        versions: of Python and the packages.
+        points: the measures; none after samples that are not finite.
+        samples: some samples of the generator, by iteration.
+        diverged: what happened, or ``""``.
+        seconds: the trial took.
+    """
+
+    data: Mixture
+    arm: Arm
+    seed: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    points: list[Point]
+    samples: dict[int, list[tuple[float, float]]]
+    diverged: str
+    seconds: float
+
+    def last(self, name: str) -> float:
+        """Return a measure after the last iteration; of samples that are not finite, the worst."""
+        if self.points and self.points[-1].iteration == self.settings["iterations"]:
+            return float(getattr(self.points[-1], name))
+        return 0.0 if MEASURES[name].higher else math.inf
+
+
+class GanStudy(NamedTuple):
+    """A recipe with its folder."""
+
+    recipe: GanRecipe
+    folder: Path
+
+    @property
+    def trials(self) -> list[GanTrial]:
+        """All trials, seed by seed, so that each arm has results early."""
+        gan = self.recipe.gan
+        seeds = range(self.recipe.seeds)
+        return [GanTrial(d, arm, seed) for d in gan.data for seed in seeds for arm in gan.arms]
+
+    def path(self, trial: GanTrial) -> Path:
+        """Return the file of a result."""
+        return self.folder / f"trials/{trial.data}-{trial.arm}-seed{trial.seed}/result.json"
+
+    def results(self) -> dict[GanTrial, GanResult]:
+        """Read the results of finished trials.
+
+        Raises:
+            UserError: if one is invalid, or belongs to other settings or versions.
+        """
+        found = {}
+        for trial in self.trials:
+            path = self.path(trial)
+            if not path.exists():
+                continue
+            try:
+                result = GanResult.model_validate_json(path.read_bytes())
+            except (OSError, pydantic.ValidationError) as error:
+                raise UserError(
+                    f"{path}: expected a result, got something else or a part of one. Delete the "
+                    "file, and run the command again."
+                ) from error
+            now = {"gan": settings_of_trials(self.recipe.gan), "versions": versions()}
+            then = {"gan": result.settings, "versions": result.versions}
+            if changed := differences(then, now):
+                raise UserError(
+                    f"{self.folder} holds trials with different settings: {'; '.join(changed)}. "
+                    "Choose another folder with --out, or delete this one."
+                )
+            found[trial] = result
+        return found
+
+
+def settings_of_trials(gan: Gan) -> dict[str, Any]:
+    """Return the settings that affect a trial."""
+    return gan.model_dump(exclude=set(_NOT_OF_A_TRIAL))
+
+
+@contextmanager
+def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
+    """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
+
+    Raises:
+        UserError: if it is in use, or holds something else.
+    """
+    with locked(folder):
+        path = folder / "recipe.toml"
+        if path.exists():
+            if not is_gan_recipe(load_settings(path)):
+                raise UserError(f"{folder} holds another study. Choose another folder with --out.")
+        elif any(entry.name != LOCK for entry in folder.iterdir()):
+            raise UserError(
+                f"{folder}: expected a study or an empty folder, got other files (without "
+                "recipe.toml). Choose another folder with --out."
+            )
+        study = GanStudy(recipe, folder)
+        study.results()  # an error leaves the recipe as it was
+        write_whole(path, tomlkit.dumps(recipe.model_dump(exclude_none=True)))
+        yield study
+
+
+def run_gan_study(study: GanStudy, log: Callable[[str], None]) -> None:
+    """Run the unfinished trials, one in each process; a result is written as its trial ends.
+
+    Args:
+        study: the study.
+        log: is called with a sentence after each trial.
+    """
+    unfinished = [trial for trial in study.trials if not study.path(trial).exists()]
+    total = len(study.trials)
+    if 0 < len(unfinished) < total:
+        log(f"resuming: {total - len(unfinished)} of {total} trials are finished")
+    processes = study.recipe.gan.processes or os.cpu_count() or 1
+    processes = max(min(processes, len(unfinished)), 1)
+    settings = settings_of_trials(study.recipe.gan)
+    results = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+        joblib.delayed(run_gan_trial)(trial, settings) for trial in unfinished
+    )
+    for done, result in enumerate(results, total - len(unfinished) + 1):
+        trial = GanTrial(result.data, result.arm, result.seed)
+        write_whole(study.path(trial), result.model_dump_json())
+        measured = ", ".join(f"{MEASURES[name].title} {result.last(name):.3g}" for name in MEASURES)
+        more = f" (diverged: {result.diverged})" if result.diverged else ""
+        log(
+            f"[{done}/{total}] {trial.data}, {trial.arm}, seed {trial.seed}: {measured} in "
+            f"{result.seconds:.0f} s{more}"
+        )
+
+
+def cost_of_gans(recipe: GanRecipe) -> float:
+    """Return about how many seconds a study takes on this machine, from a few iterations."""
+    gan, seconds = recipe.gan, 0.0
+    settings = settings_of_trials(gan)
+    for arm in gan.arms:
+        for iterations in (2, 20):  # the first ones warm up
+            began = time.perf_counter()
+            list(_drawn(GanTrial(gan.data[0], arm, 0), settings | {"iterations": iterations}, ()))
+        seconds += (time.perf_counter() - began) / iterations * gan.iterations
+    processes = min(gan.processes or os.cpu_count() or 1, recipe.seeds * len(gan.data))
+    return seconds * recipe.seeds * len(gan.data) / processes
+
+
+def shown_iterations(iterations: int) -> list[int]:
+    """Return the iterations of the figures: for 20,000 of them, those of the paper.
+
+    Example:
+        >>> shown_iterations(20_000), shown_iterations(2)
+        ([10, 100, 1000, 10000, 20000], [1, 2])
+    """
+    return sorted({max(iterations // part, 1) for part in (2000, 200, 20, 2, 1)})
+
+
+def run_gan_trial(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
+    """Train one GAN, on one core, so that its results do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _run(trial, settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
+    began = time.perf_counter()
+    iterations, std = settings["iterations"], settings["std"]
+    centers, shown = mode_centers(trial.data), shown_iterations(iterations)
+    real = real_samples(trial.data, std, trial.seed)
+    curve = {math.ceil(iterations * k / 20) for k in range(1, 21)}
+    points, kept, diverged = [], {}, ""
+    for iteration, samples in _drawn(trial, settings, curve | set(shown)):
+        if not bool(samples.isfinite().all()):
+            diverged = f"not finite at iteration {iteration:,}"
+            break
+        found = coverage(samples, centers, std)
+        energy = energy_distance(samples, real)
+        points.append(
+            Point(iteration=iteration, modes=found.modes, good=100 * found.good, energy=energy)
+        )
+        if iteration in shown:
+            kept[iteration] = [(round(x, 4), round(y, 4)) for x, y in samples[::2].tolist()]
+        if iteration == iterations and collapsed(samples, std):
+            diverged = "one point at the end"
+    return GanResult(
+        **trial._asdict(),
+        settings=settings,
+        versions=versions(),
+        points=points,
+        samples=kept,
+        diverged=diverged,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _drawn(
+    trial: GanTrial, settings: Mapping[str, Any], yield_at: Collection[int]
+) -> Iterator[tuple[int, Tensor]]:
+    fields = {name: value for name, value in settings.items() if name != "generator_loss"}
+    loss = settings["generator_loss"]
+    return train(*trial, **fields, loss=loss, samples=SAMPLES, yield_at=yield_at)
+
+
+def real_samples(data: Mixture, std: float, seed: int) -> Tensor:
+    """Return real samples ``(SAMPLES, 2)`` that no GAN of this seed was trained on."""
+    fresh = generator_at(seed, 0, stream=9)
+    return draw_real(mode_centers(data), std, SAMPLES, fresh)

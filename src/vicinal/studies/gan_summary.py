@@ -1,0 +1,134 @@
+"""The summary of a study of GANs: one row for each arm on each mixture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vicinal.errors import UserError
+from vicinal.generative.measures import coverage, energy_distance
+from vicinal.generative.toy import Mixture, mode_centers
+from vicinal.studies.gan import MEASURES, SAMPLES, GanResult, GanStudy, real_samples
+from vicinal.studies.statistics import (
+    Array,
+    Estimate,
+    difference_with_interval,
+    holm,
+    mean_with_interval,
+    verdict,
+)
+from vicinal.training.environment import hardware, versions
+
+
+def summarize_gans(study: GanStudy) -> dict[str, Any]:
+    """Return the summary of the finished trials as plain values for JSON.
+
+    A row covers an arm on a mixture: ``n`` trials, how many ``diverged`` and how, the median of
+    ``seconds``, and for each of ``MEASURES`` the mean over seeds after the last iteration with its
+    95% interval, the difference from the first arm of the recipe, paired by seed, and the verdict,
+    adjusted for all comparisons of the study (Holm). ``real`` has the measures of fresh real
+    samples, which no generator is expected to beat.
+
+    Raises:
+        UserError: if no trial is finished.
+    """
+    recipe, results = study.recipe, study.results()
+    if not results:
+        raise UserError(f"{study.folder}: no trial is finished, so there is nothing to report.")
+    baseline, rows = recipe.gan.arms[0], []
+    for data in recipe.gan.data:
+        by_arm = {
+            arm: {t.seed: one for t, one in results.items() if t[:2] == (data, arm)}
+            for arm in recipe.gan.arms
+        }
+        for arm, mine in by_arm.items():
+            measures = {name: _measure(mine, by_arm[baseline], name, data) for name in MEASURES}
+            if arm == baseline:
+                for one in measures.values():
+                    one.update(difference=None, verdict=None)
+            row: dict[str, Any] = {"data": data, "arm": arm, "n": len(mine), "measures": measures}
+            row["diverged"] = {f"seed {k}": one.diverged for k, one in mine.items() if one.diverged}
+            seconds = [one.seconds for one in mine.values()]
+            row["seconds"] = float(np.median(seconds)) if seconds else None
+            rows.append(row)
+    _add_verdicts(rows)
+    return {
+        "study": recipe.name,
+        "gan": recipe.gan.model_dump(),
+        "seeds": recipe.seeds,
+        "baseline": baseline,
+        "measures": {name: one._asdict() for name, one in MEASURES.items()},
+        "rows": rows,
+        "real": {data: _of_real(data, recipe.gan.std) for data in recipe.gan.data},
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def _measure(
+    mine: Mapping[int, GanResult], baseline: Mapping[int, GanResult], name: str, data: Mixture
+) -> dict[str, Any]:
+    """Return a measure of an arm, and its difference from the baseline over common seeds."""
+    values, seeds = [one.last(name) for one in mine.values()], sorted(mine.keys() & baseline.keys())
+    pairs = [(mine[seed].last(name), baseline[seed].last(name)) for seed in seeds]
+    most = {"modes": len(mode_centers(data)), "good": 100.0, "energy": math.inf}[name]
+    difference = None
+    if pairs and np.isfinite(pairs).all():
+        ours, theirs = (_table(column) for column in zip(*pairs, strict=True))
+        difference = difference_with_interval(ours, theirs, least=_least(name, len(pairs)))
+    found = Estimate(math.nan)
+    if finite := [one for one in values if math.isfinite(one)]:
+        found = mean_with_interval(_table(finite), least=_least(name, len(values)))
+        if len(finite) < len(values):  # an interval over those that did not diverge misleads
+            found = Estimate(found.mean)
+    return {
+        "value": None if math.isnan(found.mean) else found.mean,
+        "low": None if found.low is None else max(found.low, 0.0),
+        "high": None if found.high is None else min(found.high, most),
+        "seeds": [one if math.isfinite(one) else None for one in values],
+        "difference": None if difference is None else difference._asdict(),
+        "p": None,
+        "verdict": "no evidence" if difference is not None else "withheld",
+    }
+
+
+def _table(values: Sequence[float]) -> Array:
+    """Return one value per seed as a table of two equal columns.
+
+    Nothing varies between its columns, so the interval over both dimensions is Student's t over the
+    seeds.
+    """
+    return np.repeat(np.asarray(values, float)[:, None], 2, axis=1)
+
+
+def _least(name: str, seeds: int) -> float:
+    """Return the smallest half width of an interval of a measure that counts something.
+
+    If none of ``n`` seeds differs, up to ``3 / n`` of all seeds may (the rule of three), by one
+    mode at least; likewise for good samples.
+    """
+    return {"modes": 3 / seeds, "good": 100 * 3 / SAMPLES, "energy": 0.0}[name]
+
+
+def _add_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add p-values, adjusted for all comparisons of the study, and verdicts."""
+    compared = [
+        (name, one)
+        for row in rows
+        for name, one in row["measures"].items()
+        if one["difference"] is not None and one["difference"]["p"] is not None
+    ]
+    adjusted = holm([one["difference"]["p"] for _, one in compared])
+    for (name, one), p in zip(compared, adjusted, strict=True):
+        difference, higher = Estimate(**one["difference"]), MEASURES[name].higher
+        one["p"] = p
+        one["verdict"] = verdict(difference, p=p, margin=None, higher=higher)
+
+
+def _of_real(data: Mixture, std: float) -> dict[str, float]:
+    """Return the measures of fresh real samples."""
+    samples, others = (real_samples(data, std, seed) for seed in (0, 1))
+    found = coverage(samples, mode_centers(data), std)
+    energy = energy_distance(samples, others)
+    return {"modes": found.modes, "good": 100 * found.good, "energy": energy}
