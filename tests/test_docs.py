@@ -32,6 +32,9 @@ def test_the_code_of_the_page_about_probes_runs():
     assert names["found_between"].miss_rate[5] > 10 * names["found_between"].miss_rate[0]
     assert names["found_errors"].real_error < 0.01
     assert names["found_errors"].corrupted_error > 0.8
+    assert names["attacked"].accuracy("pgd-20")[[0, -1]].tolist() == pytest.approx(
+        [0.95, 0], abs=0.05
+    )
 
 
 def test_the_code_of_the_page_about_gans_runs():
