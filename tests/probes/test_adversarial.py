@@ -1,5 +1,7 @@
 """Attacks agree with closed forms, a slow loop and foolbox, and stay within epsilon and bounds."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -268,6 +270,7 @@ MODEL = nn.Linear(3, 2)
         ({"data": []}, "at least one example"),
         ({"data": [X]}, "expected batches"),
         ({"data": [(X, Y + 5)]}, "expected labels from 0 to 1.* got 5"),
+        ({"data": [(X, Y + 0.5)]}, "expected integer labels"),
         ({"model": nn.Sequential(MODEL, nn.Softmax(1))}, "got probabilities"),
         ({"model": nn.Linear(3, 1)}, "at least two classes"),
         ({"model": Rooted(3, 2), "data": [(0 * X, Y)]}, "finite gradients .* got NaN"),
@@ -286,3 +289,38 @@ def test_results_of_attacks_that_were_not_run_are_an_error():
     for names, top in [(("pgd-20",), 1), ((), 1), (("fgsm",), 2), (("fgsm",), 0)]:
         with pytest.raises(ValueError, match="expected some of fgsm, and top from 1 to 1"):
             found.correct(*names, top=top)
+
+
+def test_attacked_inputs_need_labels_and_logits():
+    with pytest.raises(UserError, match=r"expected labels from 0 to 1.* got 2"):
+        attacked_inputs(MODEL, X, Y + 2, epsilon=0.1)
+    with pytest.raises(UserError, match="got probabilities"):
+        attacked_inputs(nn.Sequential(MODEL, nn.Softmax(1)), X, Y, epsilon=0.1)
+
+
+def test_small_batches_of_logits_that_sum_to_one_by_chance_are_no_probabilities():
+    model = nn.Linear(1, 2, bias=False)
+    model.weight.data = torch.tensor([[1.0], [3.0]])
+    x, y = torch.tensor([[0.25], [1.0], [0.5]]), torch.ones(3, dtype=torch.long)
+    found = attacks(model, [(x[:1], y[:1]), (x[1:], y[1:])], epsilons=[0.1])
+    assert found.accuracy("pgd-20").item() == 1
+
+
+def test_autoattack_leaves_what_pgd_leaves_and_the_generator_as_it_was(digits, trained):
+    pytest.importorskip("pyautoattack")
+    model = nn.Sequential(nn.Flatten(), trained(0))
+    data = [(digits[0][:20].view(-1, 1, 8, 8), digits[1][:20])]
+    state = torch.get_rng_state()
+    names = ("pgd-20", "pgd-margin-20", "autoattack")
+    found = attacks(model, data, epsilons=[0.12], names=names)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert 0 < found.correct("autoattack").sum() < 20
+    assert (found.correct("autoattack") <= found.correct("pgd-20", "pgd-margin-20")).all()
+    with pytest.raises(UserError, match=r"^autoattack: expected images .* got inputs \(\d+, 64\)"):
+        attacks(trained(0), [(digits[0][:20], digits[1][:20])], epsilons=[0.1], names=names)
+
+
+def test_autoattack_without_its_package_is_an_error_with_the_command(monkeypatch, small, trained):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(UserError, match="pip install pyautoattack"):
+        attacks(trained(0), small, epsilons=[0.1], names=["autoattack"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vicinal.errors import UserError
 from vicinal.mixing import generator_at
+from vicinal.probes.auto_attack import auto_attack
 from vicinal.probes.running import (
     Data,
     batches,
@@ -24,7 +25,7 @@ from vicinal.probes.running import (
 NAMES = ("noise", "fgsm", "i-fgsm-10", "pgd-20", "pgd-margin-20")
 """The attacks that run if none are named."""
 
-_KNOWN = "noise, fgsm, i-fgsm-STEPS, pgd-STEPS or pgd-margin-STEPS, such as pgd-20"
+_KNOWN = "noise, fgsm, i-fgsm-STEPS, pgd-STEPS, pgd-margin-STEPS or autoattack, such as pgd-20"
 
 
 class Attack(NamedTuple):
@@ -60,12 +61,14 @@ def parse_attack(name: str) -> Attack:
         >>> parse_attack("pgd-margin-20").steps
         20
     """
-    found = re.fullmatch(r"(noise|fgsm)|(i-fgsm|pgd|pgd-margin)-([1-9]\d{0,5})", name)
+    found = re.fullmatch(r"(noise|fgsm|autoattack)|(i-fgsm|pgd|pgd-margin)-([1-9]\d{0,5})", name)
     if not found:
         raise UserError(f"names: expected {_KNOWN}, got {name!r}.")
     kind, steps = found[1] or found[2], int(found[3] or 0)
     if kind == "noise":
         return Attack(kind, 0, 0.0, torch.sign, _cross_entropy)
+    if kind == "autoattack":
+        return Attack(kind, 0, 0.0, torch.zeros_like, _cross_entropy)
     if kind in {"fgsm", "i-fgsm"}:
         return Attack(kind, steps or 1, 1.0, torch.zeros_like, _cross_entropy)
     loss = _margin if kind == "pgd-margin" else _cross_entropy
@@ -145,6 +148,7 @@ def attacks(
       projection (https://arxiv.org/abs/1706.06083).
     * ``pgd-margin-N``: the same with the largest other logit minus the true one as loss
       (https://arxiv.org/abs/1608.04644), instead of the cross-entropy.
+    * ``autoattack``: see ``auto_attack``; needs the package ``pyautoattack`` and much more time.
 
     An example is correct only if the network is right for the unchanged input and for every input
     that the attack visits, in all restarts. So an example leaves the batch as soon as its rank is
@@ -188,17 +192,16 @@ def attacks(
     network = model if source is None else source
     generators = [generator_at(seed, restart) for restart in range(restarts)]
     found: list[list[Tensor]] = []
+    seen: list[tuple[Tensor, Tensor]] = []
     with ExitStack() as stack:
         for one in {model, network}:
             stack.enter_context(eval_mode(one))
         for batch in batches(model, data, names=("inputs", "targets")):
-            x, y = _checked_batch(batch, low, high)
-            with torch.no_grad():
-                own, once = logits_of(model, x), logits_of(network, x)
-            for logits in (own, once):
-                check_labels(y, logits.shape[1])
-                if not found:
-                    check_logits(logits)
+            x, y, once = _checked_batch(network, batch, low, high)
+            own = once if source is None else _checked_batch(model, batch, low, high)[2]
+            seen.append((own.cpu(), once.cpu()))
+            if len(x) > 8 and not found:
+                _check_all(seen)
             again, gradient = _logits_and_gradient(network, x, y, _cross_entropy)
             repeatable = (again - once).abs().amax(1) <= 1e-3 * once.abs().amax(1)
             clean = _ranks(own, y, top)
@@ -217,12 +220,14 @@ def attacks(
                             epsilon=epsilon,
                             bounds=bounds,
                             top=top if source is None else None,
+                            seed=seed,
                         )
                         with torch.no_grad():
                             last = _ranks(logits_of(model, points), y[left], top)
                         row[left] = torch.stack([row[left], worst, last]).amax(0)
             zero = gradient.flatten(1).count_nonzero(1) == 0
             found.append([one.cpu() for one in (y, clean, ranks, zero, repeatable)])
+    _check_all(seen)
     y, clean, ranks, zero, repeatable = (torch.cat(each, -1) for each in zip(*found, strict=True))
     return Attacks(
         tuple(epsilons),
@@ -273,9 +278,13 @@ def attacked_inputs(
     attack = parse_attack(name)
     with eval_mode(model):
         (batch,) = batches(model, [(inputs, targets)], where="inputs", names=("inputs", "targets"))
-        x, y = _checked_batch(batch, low, high)
+        x, y, logits = _checked_batch(model, batch, low, high)
+        check_logits(logits)
         unit = _unit(x, generator_at(seed, 0))
-        return _walk(model, x, y, unit, attack=attack, epsilon=epsilon, bounds=bounds, top=None)[0]
+        points, _ = _walk(
+            model, x, y, unit, attack=attack, epsilon=epsilon, bounds=bounds, top=None, seed=seed
+        )
+    return points
 
 
 def _walk(
@@ -288,6 +297,7 @@ def _walk(
     epsilon: float,
     bounds: tuple[float, float],
     top: int | None,
+    seed: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the last inputs of an attack, and the worst ranks of the network before these.
 
@@ -298,6 +308,8 @@ def _walk(
     highest = (x + epsilon).clamp(max=bounds[1])
     points = (x + epsilon * attack.start(unit)).clamp(lowest, highest)
     ranks = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+    if attack.kind == "autoattack":
+        return auto_attack(network, x, y, epsilon=epsilon, bounds=bounds, seed=seed), ranks
     active = torch.arange(len(x), device=x.device)
     for _ in range(attack.steps):
         logits, gradient = _logits_and_gradient(network, points[active], y[active], attack.loss)
@@ -364,7 +376,15 @@ def _checked_bounds(bounds: tuple[float, float], epsilons: Sequence[float]) -> t
     return low, high
 
 
-def _checked_batch(batch: tuple[Tensor, ...], low: float, high: float) -> tuple[Tensor, Tensor]:
+def _check_all(seen: list[tuple[Tensor, Tensor]]) -> None:
+    for each in zip(*seen, strict=True):
+        check_logits(torch.cat(each))
+
+
+def _checked_batch(
+    network: nn.Module, batch: tuple[Tensor, ...], low: float, high: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return inputs, int64 labels, and the logits of a network."""
     inputs, targets = batch
     if not inputs.is_floating_point():
         raise UserError(
@@ -377,4 +397,7 @@ def _checked_batch(batch: tuple[Tensor, ...], low: float, high: float) -> tuple[
             f"{inputs.min():g} to {inputs.max():g}. If the network takes normalized inputs, pass "
             "nn.Sequential(normalization, network) and inputs that are not normalized."
         )
-    return inputs, targets.long()
+    with torch.no_grad():
+        logits = logits_of(network, inputs)
+    check_labels(targets, logits.shape[1])
+    return inputs, targets.long(), logits
