@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vicinal.generative.measures import collapsed, coverage, energy_distance
+from vicinal.generative.measures import coverage, divergence, energy_distance
 from vicinal.generative.toy import draw_real, mode_centers, train
 
 STD = 0.01
@@ -83,10 +83,21 @@ def test_the_energy_distance_is_zero_for_equal_samples_and_nan_for_infinite_ones
     assert math.isnan(energy_distance(torch.full((3, 2), math.inf), x))
 
 
-def test_samples_that_are_nearly_one_point_have_collapsed_and_those_of_one_mode_have_not():
-    assert collapsed(torch.ones(50, 2) + 0.001 * torch.randn(50, 2, generator=rng()), STD)
-    assert not collapsed(draw_real(torch.zeros(1, 2), STD, 500, rng()), STD)
-    assert not collapsed(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), STD)  # a line
+def test_samples_that_are_one_point_or_far_away_or_not_finite_have_diverged():
+    point = torch.ones(50, 2) + 0.001 * torch.randn(50, 2, generator=rng())
+    assert divergence(point, STD) == "one point"
+    away = torch.tensor([[0.0, 0.0], [0.0, 1.6], [-1.6, 0.0]])
+    assert divergence(away, STD) == "67% of the samples far from the data"
+    assert divergence(torch.tensor([[0.0, math.nan], [1.0, 0.0]]), STD) == "not finite"
+
+
+def test_samples_of_one_mode_or_of_a_line_or_of_the_data_have_not_diverged():
+    for samples in (
+        draw_real(torch.zeros(1, 2), STD, 500, rng()),
+        torch.tensor([[0.0, 0.0], [1.0, 0.0]]),
+        draw_real(mode_centers("grid"), 0.1, 500, rng()),
+    ):
+        assert divergence(samples, STD) == ""
 
 
 def last(**changes):

@@ -151,13 +151,14 @@ def test_the_interval_and_p_value_are_those_of_students_t_over_seeds(tmp_path):
     both = {"plain": [(x, 5) for x in plain], "paper": [(x, 5) for x in paper]}
     _, row = summarize_gans(made_up(tmp_path, both))["rows"]
     energy = row["measures"]["energy"]
-    expected = stats.t.interval(0.95, 2, np.mean(paper), stats.sem(paper))
-    assert energy["low"] == pytest.approx(max(expected[0], 0))
-    assert energy["high"] == pytest.approx(expected[1])
-    paired = stats.ttest_rel(paper, plain)
+    logs = np.log(paper)
+    expected = np.exp(stats.t.interval(0.95, 2, np.mean(logs), stats.sem(logs)))
+    assert energy["value"] == pytest.approx((0.3 * 0.2 * 0.4) ** (1 / 3))
+    assert [energy["low"], energy["high"]] == pytest.approx(expected)
+    paired = stats.ttest_rel(logs, np.log(plain))
     interval = paired.confidence_interval()
-    assert energy["difference"]["low"] == pytest.approx(interval.low)
-    assert energy["difference"]["high"] == pytest.approx(interval.high)
+    found = energy["difference"]
+    assert [found["low"], found["high"]] == pytest.approx(np.exp(interval))
     # Holm: the smallest of three p-values is multiplied by three.
     assert energy["p"] == pytest.approx(min(3 * paired.pvalue, 1))
 
@@ -195,9 +196,9 @@ def test_a_run_that_is_not_finite_is_counted_and_withholds_the_verdict(tmp_path)
     assert row["measures"]["modes"]["seeds"] == [8, 0, 8]
     assert row["measures"]["modes"]["value"] == pytest.approx(16 / 3)
     energy = row["measures"]["energy"]
-    assert energy["value"] == pytest.approx(0.15)
+    assert energy["value"] == pytest.approx(math.sqrt(0.1 * 0.2))
     assert (energy["low"], energy["difference"], energy["verdict"]) == (None, None, "withheld")
-    assert "1 of 6 GANs diverged" in gan_answer(summary)
+    assert "1 of 6 GANs diverged: 1 of mixup (paper)." in gan_answer(summary)
     assert json.loads(json.dumps(summary, allow_nan=False)) is not None
 
 
@@ -227,7 +228,7 @@ def test_a_gan_that_collapses_to_a_point_is_counted_and_measured(tmp_path, monke
     monkeypatch.setattr(toy, "network", lambda i, _w, o, _g: Constant(i, o))
     found = study(tmp_path, 'gan.data=["ring"]', 'gan.arms=["plain"]', seeds=1)
     row = found.rows[0]
-    assert row["diverged"] == {"seed 0": "one point at the end"}
+    assert row["diverged"] == {"seed 0": "one point"}
     assert math.isfinite(row["measures"]["energy"]["value"])
 
 
@@ -284,6 +285,15 @@ def test_the_report_command_names_the_way_out(done, vicinal):
     redrawn = vicinal("report", done.folder)
     assert redrawn.exit_code == 2
     assert "draws their report each time it is run" in " ".join(redrawn.stderr.split())
+
+
+@pytest.mark.parametrize(("arm", "mixed"), [("plain", False), ("author", False), ("paper", True)])
+def test_the_generator_is_trained_on_blends_in_the_arm_of_the_paper_only(arm, mixed, monkeypatch):
+    plans, loss = [], toy.minimax_generator_loss
+    monkeypatch.setattr(toy, "minimax_generator_loss", lambda *a: plans.append(a[3]) or loss(*a))
+    list(toy.train("ring", arm, 0, iterations=2, yield_at=[], width=4))
+    assert [plan is not None for plan in plans] == [mixed, mixed]
+    assert not mixed or not torch.equal(plans[0].lam, plans[1].lam)
 
 
 def test_changes_set_the_fields_of_the_table():

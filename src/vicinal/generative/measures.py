@@ -13,6 +13,10 @@ FAIR = 0.2
 """A mode is found if it has at least this fraction of its fair share of samples, good ones only."""
 
 
+EDGE = 1.5
+"""Figures show samples up to this coordinate; real ones are within 1, and a few std."""
+
+
 class Coverage(NamedTuple):
     """How samples cover the modes of a mixture.
 
@@ -77,15 +81,23 @@ def _mean_distance(x: Tensor, y: Tensor) -> float:
     return float(torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").mean())
 
 
-def collapsed(samples: Tensor, std: float) -> bool:
-    """Return whether samples are practically one point: they spread less than half of one mode.
+def divergence(samples: Tensor, std: float) -> str:
+    """Return how samples show that a GAN has diverged, or ``""``.
+
+    They are not finite; nearly one point, so that they spread less than half of one mode; or have
+    left the data: most of them are farther than ``EDGE`` from the origin along an axis.
 
     Args:
-        samples: ``(samples, 2)``, finite.
+        samples: ``(samples, 2)``.
         std: of each mode.
 
     Example:
-        >>> collapsed(torch.ones(5, 2), std=0.01), collapsed(torch.eye(2), std=0.01)
-        (True, False)
+        >>> divergence(torch.ones(5, 2), std=0.01), divergence(torch.eye(2), std=0.01)
+        ('one point', '')
     """
-    return float(samples.std(0).max()) < std / 2
+    if not bool(samples.isfinite().all()):
+        return "not finite"
+    if float(samples.std(0).max()) < std / 2:
+        return "one point"
+    outside = float((samples.abs().amax(1) > EDGE).double().mean())
+    return f"{outside:.0%} of the samples far from the data" if outside > 0.5 else ""

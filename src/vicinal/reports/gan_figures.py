@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
+from vicinal.generative.measures import EDGE
 from vicinal.generative.toy import mode_centers
 from vicinal.reports.svg import (
     FAINT,
@@ -34,7 +35,8 @@ Results = Mapping[str, Sequence[GanResult]]
 def gan_curves(summary: Mapping[str, Any], data: str, results: Results) -> list[SvgFigure]:
     """Plot each measure over the iterations: the mean over seeds, from the lowest to the highest.
 
-    A seed whose samples are not finite has no measures from then on.
+    Of a logarithmic measure, the axis is logarithmic and the means are geometric. A seed whose
+    samples are not finite has no measures from then on.
     """
     return [_curve(summary, data, results, name) for name in MEASURES]
 
@@ -54,16 +56,22 @@ def _curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -
             }
             if not at:
                 continue
-            mean, low, high = (
-                [f(values) for values in lines.values()] for f in (np.mean, np.min, np.max)
-            )
+            logarithmic = MEASURES[name].logarithmic
+            average = (lambda v: np.exp(np.log(v).mean())) if logarithmic else np.mean
+            low, high = ([f(values) for values in lines.values()] for f in (min, max))
+            mean = [float(average(values)) for values in lines.values()]
             style = LINE_STYLES[k % len(LINE_STYLES)]
             axes.plot(at, mean, style, color=arm_color(k), label=TITLES[arm])
             axes.fill_between(at, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
             ends.append(f"{TITLES[arm]} ends at {mean[-1]:.3g}")
         heading = f"{MEASURES[name].title}, {data}"
         axes.set(title=heading, xlabel="iteration of the generator", ylabel=MEASURES[name].title)
-        axes.set_ylim(bottom=0)
+        if MEASURES[name].logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")  # others write mathematics
+            axes.yaxis.set_minor_formatter("")
+        else:
+            axes.set_ylim(bottom=0)
         add_legend(figure, axes)
         text = f"{heading}, by iteration: {'; '.join(ends)}; real samples have {real:.3g}."
         return to_svg(f"{name}-{data}", text, figure)
@@ -116,14 +124,14 @@ def _grid(
 def _panel(axes: Axes, data: Any, samples: Any, color: str) -> str:
     """Draw samples and modes; return how many samples are outside, or ``""``."""
     axes.set(
-        xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1]
+        xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1]
     )
     axes.plot(*mode_centers(data).T.numpy(), "+", color=FAINT, markersize=7, markeredgewidth=1)
     if samples is None:
         axes.text(0, 0, "not finite", ha="center", va="center")
         return ""
     inside = np.asarray(samples)
-    inside = inside[np.abs(inside).max(1) <= 1.5]
+    inside = inside[np.abs(inside).max(1) <= EDGE]
     if len(inside):
         # One path of dots: lines without length and with round ends, a tenth of the size of marks.
         dots = np.repeat(inside, 2, axis=0)

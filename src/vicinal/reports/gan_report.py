@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vicinal.files import write_whole
-from vicinal.generative.measures import FAIR, NEAR
+from vicinal.generative.measures import EDGE, FAIR, NEAR
 from vicinal.reports.gan_figures import (
     TITLES,
     Results,
@@ -69,25 +69,36 @@ def write_gan_report(study: GanStudy, summary: Mapping[str, Any]) -> None:
 
 def gan_answer(summary: Mapping[str, Any]) -> str:
     """Return the verdicts on each arm as sentences."""
-    base = TITLES[summary["baseline"]]
+    base, rows = TITLES[summary["baseline"]], summary["rows"]
     sentences = []
     for arm in summary["gan"]["arms"][1:]:
-        found: dict[str, list[str]] = {}
-        for row in (row for row in summary["rows"] if row["arm"] == arm):
+        found: dict[str, dict[str, list[str]]] = {}
+        for row in (row for row in rows if row["arm"] == arm):
             for name, one in row["measures"].items():
                 measure = MEASURES[name].title.removesuffix(", %")
-                found.setdefault(one["verdict"], []).append(f"{measure} ({row['data']})")
-        clauses = [f"{v} in {', '.join(found[v])}" for v in ("better", "worse") if v in found]
-        open_, total = len(found.get("no evidence", [])), sum(map(len, found.values()))
-        if open_:
-            clauses.append(f"without evidence in {open_} of {total} comparisons")
-        if withheld := len(found.get("withheld", [])):
-            clauses.append(f"without a verdict in {withheld}, where trials diverged or are missing")
+                found.setdefault(one["verdict"], {}).setdefault(measure, []).append(row["data"])
+        clauses = [
+            f"{verdict} in "
+            + ", ".join(f"{name} ({', '.join(where)})" for name, where in found[verdict].items())
+            for verdict in ("better", "worse")
+            if verdict in found
+        ]
+        counts = {verdict: sum(map(len, some.values())) for verdict, some in found.items()}
+        total = sum(counts.values())
+        if "no evidence" in counts:
+            clauses.append(f"no evidence in {counts['no evidence']} of {total} comparisons")
+        if "withheld" in counts:
+            clauses.append(f"no verdict in {counts['withheld']}, as trials diverged or are missing")
         sentences.append(f"{TITLES[arm]}, compared with {base}: {'; '.join(clauses)}.")
-    diverged = sum(len(row["diverged"]) for row in summary["rows"])
-    total = sum(row["n"] for row in summary["rows"])
     text = " ".join(one[0].upper() + one[1:] for one in sentences)
-    return f"{text} {diverged or 'None'} of {total} GANs diverged.".strip()
+    diverged = {
+        arm: sum(len(row["diverged"]) for row in rows if row["arm"] == arm)
+        for arm in summary["gan"]["arms"]
+    }
+    by_arm = ", ".join(f"{n} of {TITLES[arm]}" for arm, n in diverged.items() if n)
+    total = sum(row["n"] for row in rows)
+    ending = f"{sum(diverged.values()) or 'None'} of {total} GANs diverged"
+    return f"{text} {ending}{f': {by_arm}' if by_arm else ''}.".strip()
 
 
 def measures_table(summary: Mapping[str, Any]) -> Table:
@@ -113,7 +124,9 @@ def differences_table(summary: Mapping[str, Any]) -> Table:
             difference = one["difference"]
             cell = "—"
             if difference is not None:
-                cell = _interval(difference | {"value": difference["mean"]}, name, sign=True)
+                ratio = MEASURES[name].logarithmic
+                cell = _interval(difference | {"value": difference["mean"]}, name, sign=not ratio)
+                cell = f"× {cell}" if ratio else cell
             p = "—" if one["p"] is None else f"{one['p']:.2g}"
             title = MEASURES[name].title
             rows.append([row["data"], TITLES[row["arm"]], title, cell, p, one["verdict"]])
@@ -132,12 +145,15 @@ def gan_notes(summary: Mapping[str, Any]) -> list[str]:
         f"Of {SAMPLES:,} samples, those within {NEAR:g} std of the nearest mode are good; the std "
         f"of a mode is {gan['std']:g}. A mode is found if its good samples are at least {FAIR:.0%} "
         "of its fair share.",
-        f"The energy distance is that to {SAMPLES:,} fresh real samples, in the unit of the data; "
-        "“real samples” has that of real samples to others, which is not 0 either.",
+        f"The energy distance is that to {SAMPLES:,} fresh real samples, in the unit of the data. "
+        "Its means are geometric, and arms are compared by ratios (×), since a single GAN that "
+        "leaves the data would decide an ordinary mean. “Real samples” has that of real samples to "
+        "others, which is not 0 either.",
         f"The loss of the generator is {_LOSSES[gan['generator_loss']]}.",
         "A GAN has diverged if its samples are not finite (it then counts as no mode and no good "
-        "sample, and there is no verdict on the energy distance), or if all of them are one point "
-        "at the end, or nearly so, which is measured as it is.",
+        "sample, and there is no verdict on the energy distance), if at the end all of them are "
+        f"nearly one point, or if most are farther than {EDGE:g} from the origin along an axis, "
+        "outside of the figures. The latter two are measured as they are.",
     ]
     return notes + [
         f"Diverged: {TITLES[row['arm']]}, {row['data']}, {seed}: {reason}."

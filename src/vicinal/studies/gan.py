@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
-from vicinal.generative.measures import collapsed, coverage, energy_distance
+from vicinal.generative.measures import coverage, divergence, energy_distance
 from vicinal.generative.toy import Arm, Mixture, draw_real, mode_centers, train
 from vicinal.mixing import generator_at
 from vicinal.training.environment import versions
@@ -32,16 +32,24 @@ _NOT_OF_A_TRIAL = ("data", "arms", "processes")
 
 
 class Measure(NamedTuple):
-    """A measure of samples: its title, and whether higher values are better."""
+    """A measure of samples.
+
+    Args:
+        title: with its unit.
+        higher: whether higher values are better.
+        logarithmic: whether its logarithms are averaged and compared, since it is positive, and a
+            single GAN that leaves the data would decide the mean.
+    """
 
     title: str
     higher: bool
+    logarithmic: bool = False
 
 
 MEASURES = {
     "modes": Measure("modes found", True),
     "good": Measure("good samples, %", True),
-    "energy": Measure("energy distance", False),
+    "energy": Measure("energy distance", False, logarithmic=True),
 }
 
 
@@ -71,7 +79,7 @@ class GanResult(pydantic.BaseModel, frozen=True):
         versions: of Python and the packages.
         points: the measures; none after samples that are not finite.
         samples: some samples of the generator, by iteration.
-        diverged: what happened, or ``""``.
+        diverged: what the last samples show, as ``divergence`` returns it.
         seconds: the trial took.
     """
 
@@ -235,8 +243,9 @@ def _run(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
     curve = {math.ceil(iterations * k / 20) for k in range(1, 21)}
     points, kept, diverged = [], {}, ""
     for iteration, samples in _drawn(trial, settings, curve | set(shown)):
-        if not bool(samples.isfinite().all()):
-            diverged = f"not finite at iteration {iteration:,}"
+        diverged = divergence(samples, std)
+        if diverged == "not finite":
+            diverged += f" at iteration {iteration:,}"
             break
         found = coverage(samples, centers, std)
         energy = energy_distance(samples, real)
@@ -245,8 +254,6 @@ def _run(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
         )
         if iteration in shown:
             kept[iteration] = [(round(x, 4), round(y, 4)) for x, y in samples[::2].tolist()]
-        if iteration == iterations and collapsed(samples, std):
-            diverged = "one point at the end"
     return GanResult(
         **trial._asdict(),
         settings=settings,

@@ -27,7 +27,8 @@ def summarize_gans(study: GanStudy) -> dict[str, Any]:
     A row covers an arm on a mixture: ``n`` trials, how many ``diverged`` and how, the median of
     ``seconds``, and for each of ``MEASURES`` the mean over seeds after the last iteration with its
     95% interval, the difference from the first arm of the recipe, paired by seed, and the verdict,
-    adjusted for all comparisons of the study (Holm). ``real`` has the measures of fresh real
+    adjusted for all comparisons of the study (Holm). Means of a logarithmic measure are geometric,
+    and its differences are ratios. ``real`` has the measures of fresh real
     samples, which no generator is expected to beat.
 
     Raises:
@@ -70,27 +71,42 @@ def _measure(
     mine: Mapping[int, GanResult], baseline: Mapping[int, GanResult], name: str, data: Mixture
 ) -> dict[str, Any]:
     """Return a measure of an arm, and its difference from the baseline over common seeds."""
-    values, seeds = [one.last(name) for one in mine.values()], sorted(mine.keys() & baseline.keys())
-    pairs = [(mine[seed].last(name), baseline[seed].last(name)) for seed in seeds]
-    most = {"modes": len(mode_centers(data)), "good": 100.0, "energy": math.inf}[name]
-    difference = None
-    if pairs and np.isfinite(pairs).all():
-        ours, theirs = (_table(column) for column in zip(*pairs, strict=True))
-        difference = difference_with_interval(ours, theirs, least=_least(name, len(pairs)))
-    found = Estimate(math.nan)
-    if finite := [one for one in values if math.isfinite(one)]:
+    raw = {seed: one.last(name) for seed, one in mine.items()}
+    values, others = _scaled(mine, name), _scaled(baseline, name)
+    seeds = sorted(values.keys() & others.keys())
+    difference, found = None, Estimate(math.nan)
+    if seeds and all(math.isfinite(one[seed]) for seed in seeds for one in (values, others)):
+        ours, theirs = (_table([one[seed] for seed in seeds]) for one in (values, others))
+        difference = difference_with_interval(ours, theirs, least=_least(name, len(seeds)))
+    if finite := [one for one in values.values() if math.isfinite(one)]:
         found = mean_with_interval(_table(finite), least=_least(name, len(values)))
         if len(finite) < len(values):  # an interval over those that did not diverge misleads
             found = Estimate(found.mean)
+    most = {"modes": len(mode_centers(data)), "good": 100.0, "energy": math.inf}[name]
+    value, low, high = (_unscaled(one, name) for one in found[:3])
     return {
-        "value": None if math.isnan(found.mean) else found.mean,
-        "low": None if found.low is None else max(found.low, 0.0),
-        "high": None if found.high is None else min(found.high, most),
-        "seeds": [one if math.isfinite(one) else None for one in values],
-        "difference": None if difference is None else difference._asdict(),
+        "value": value,
+        "low": None if low is None else max(low, 0.0),
+        "high": None if high is None else min(high, most),
+        "seeds": [one if math.isfinite(one) else None for one in raw.values()],
+        "difference": difference,
         "p": None,
         "verdict": "no evidence" if difference is not None else "withheld",
     }
+
+
+def _scaled(results: Mapping[int, GanResult], name: str) -> dict[int, float]:
+    """Return a measure by seed, or its logarithm."""
+    values = {seed: one.last(name) for seed, one in results.items()}
+    if not MEASURES[name].logarithmic:
+        return values
+    return {k: math.log(value) if value > 0 else -math.inf for k, value in values.items()}
+
+
+def _unscaled(value: float | None, name: str) -> float | None:
+    if value is None or math.isnan(value):
+        return None
+    return math.exp(min(value, 700)) if MEASURES[name].logarithmic else value
 
 
 def _table(values: Sequence[float]) -> Array:
@@ -117,13 +133,16 @@ def _add_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
         (name, one)
         for row in rows
         for name, one in row["measures"].items()
-        if one["difference"] is not None and one["difference"]["p"] is not None
+        if one["difference"] is not None
     ]
-    adjusted = holm([one["difference"]["p"] for _, one in compared])
-    for (name, one), p in zip(compared, adjusted, strict=True):
-        difference, higher = Estimate(**one["difference"]), MEASURES[name].higher
+    certain = [one for _, one in compared if one["difference"].p is not None]
+    for one, p in zip(certain, holm([one["difference"].p for one in certain]), strict=True):
         one["p"] = p
-        one["verdict"] = verdict(difference, p=p, margin=None, higher=higher)
+    for name, one in compared:
+        found, higher = one["difference"], MEASURES[name].higher
+        one["verdict"] = verdict(found, p=one["p"], margin=None, higher=higher)
+        ends = {end: _unscaled(getattr(found, end), name) for end in ("mean", "low", "high")}
+        one["difference"] = ends
 
 
 def _of_real(data: Mixture, std: float) -> dict[str, float]:
