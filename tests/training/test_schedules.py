@@ -3,7 +3,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from vicinal.training.schedules import rate_factor
-from vicinal.training.settings import SGD, Cosine, Linear, OneCycle, Step, Training
+from vicinal.training.settings import SGD, Constant, Cosine, Linear, OneCycle, Step, Training
 
 
 def rates(make, steps):
@@ -17,13 +17,13 @@ def rates(make, steps):
     return seen
 
 
-def ours(schedule, epochs=4, steps_per_epoch=5, warmup_epochs=0.0):
+def ours(schedule, epochs=4, steps_per_epoch=5, **warmup):
     training = Training(
         epochs=epochs,
         batch_size=8,
         optimizer=SGD(name="sgd", lr=1.0),
         schedule=schedule,
-        warmup_epochs=warmup_epochs,
+        **warmup,
     )
     return [
         rate_factor(step, training, steps_per_epoch) for step in range(epochs * steps_per_epoch)
@@ -64,6 +64,13 @@ def test_linear_falls_evenly_to_nothing():
 def test_warm_up_rises_linearly_to_the_start_of_the_schedule():
     seen = ours(Linear(name="linear"), epochs=3, steps_per_epoch=2, warmup_epochs=1.0)
     assert seen == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25])
+
+
+def test_warm_up_can_start_at_a_fraction_of_the_peak():
+    constant = Constant(name="constant")
+    seen = ours(constant, epochs=3, steps_per_epoch=2, warmup_epochs=1.5, warmup_start_factor=0.25)
+    # From 0.25 of the peak, in equal steps, to the peak at the first step after the warm-up.
+    assert seen == pytest.approx([0.4375, 0.625, 0.8125, 1, 1, 1])
 
 
 def test_milestones_count_from_the_start_under_warm_up():

@@ -10,6 +10,7 @@ from vicinal.models import build
 from vicinal.training.recipe import load_resolved, read_recipe, resolved_text, shipped
 
 SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+SHAPES |= dict.fromkeys(("abalone", "arcene", "arrhythmia", "htru2", "iris", "phishing"), (8,))
 IMAGENET = (3, 224, 224)
 
 
@@ -62,7 +63,9 @@ def test_its_rates_fall_before_the_training_is_over(name, variant):
 def test_its_published_rows_are_accuracies_of_this_network(name, variant):
     recipe = read_recipe(name, variant=variant)
     for row in recipe.published:
-        assert row.accuracy > 50, "an error, where an accuracy is wanted"
+        # Two of the tables are hard: the paper's errors are above 50%.
+        hard = name == "paper-uci" and variant in (None, "arcene", "arrhythmia")
+        assert hard or row.accuracy > 50, "an error, where an accuracy is wanted"
     changed = as_written(name)["variants"][variant] if variant else {}
     if recipe.published and "model" in changed:
         assert changed["published"], "the rows are of another network"
@@ -86,6 +89,15 @@ def test_the_recipes_of_the_paper_have_the_numbers_of_the_paper():
     assert errors("paper-imagenet", "resnet-101", "") == [22.1, 21.5]
     assert errors("paper-imagenet", "resnext-101-32x4d", "") == [21.2, 20.7]
     assert errors("paper-imagenet", "resnext-101-64x4d", "") == [20.4, 19.8]
+    assert errors("paper-uci", None, "") == [74.0, 73.6]
+    assert errors("paper-uci", "arcene", "") == [57.6, 48.0]
+    assert errors("paper-uci", "arrhythmia", "") == [56.6, 46.3]
+    assert errors("paper-uci", "htru2", "") == [2.0, 2.0]
+    assert errors("paper-uci", "iris", "") == [21.3, 17.3]
+    assert errors("paper-uci", "phishing", "") == [16.3, 15.2]
+    assert errors("paper-commands", None, "") == [10.3, 10.8, 11.3]
+    assert errors("paper-commands", "vgg-11", "") == [4.6, 3.8, 3.4]
+    assert errors("paper-ablation", None, "") == [5.53, 4.24]
     assert errors("manifold-cifar10", None, "") == [4.83, 3.82, 2.95]
 
 
@@ -109,7 +121,7 @@ def test_published_rows_are_shown_next_to_the_network_they_were_measured_with(na
 @of_every_recipe
 def test_a_recipe_with_published_rows_lists_the_known_differences(name, variant):
     recipe = read_recipe(name, variant=variant)
-    assert bool(recipe.published) == bool(recipe.known_differences)
+    assert recipe.known_differences or not recipe.published
     for sentence in recipe.known_differences:
         assert sentence.endswith(".")
 

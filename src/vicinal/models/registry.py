@@ -58,6 +58,7 @@ NETWORKS = {
     "mlp": Network(MLP, ("layer1", "layer2"), smallest=None),
     "lenet": Network(LeNet, _stages(2, of="stage"), smallest=16),
     "vgg-11": Network(VGG, _stages(5), smallest=32),
+    "preact-resnet-10-small": _preact(4, units=(1,) * 4, widths=(16, 32, 64, 128), stem=16),
     "preact-resnet-18": _preact(4),
     # Of facebookresearch/mixup-cifar10 (models/resnet.py, ResNet18), and of hongyi-zhang/mixup and
     # vikasverma1077/manifold_mixup (both after kuangliu/pytorch-cifar, PreActResNet18).

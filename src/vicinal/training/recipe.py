@@ -35,10 +35,14 @@ def shipped() -> list[str]:
         cifar10-resnet50
         digits
         manifold-cifar10
+        paper-ablation
         paper-cifar10
         paper-cifar100
+        paper-commands
+        paper-corrupt
         paper-gan
         paper-imagenet
+        paper-uci
     """
     files = (resources.files("vicinal") / "recipes").iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))

@@ -2,7 +2,7 @@
 
 import math
 
-from vicinal.training.settings import Cosine, Linear, Step, Training
+from vicinal.training.settings import Constant, Cosine, Linear, Step, Training
 
 _FLOOR = 4e-6
 """The last factor of one cycle: that of PyTorch with its defaults, 1 / 25 / 10,000."""
@@ -11,7 +11,7 @@ _FLOOR = 4e-6
 def rate_factor(step: float, training: Training, steps_per_epoch: int) -> float:
     """Return the learning rate at a step, as a fraction of its peak.
 
-    There is no state, so a resumed training needs none. A warm-up is a linear rise from zero; the
+    There is no state, so a resumed training needs none. A warm-up is a linear rise; the
     schedule takes the remaining epochs, but milestones of ``Step`` still count from the start.
 
     Args:
@@ -29,7 +29,10 @@ def rate_factor(step: float, training: Training, steps_per_epoch: int) -> float:
     schedule = training.schedule
     warmup = training.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        start = training.warmup_start_factor
+        return start + (1 - start) * (step + 1) / (warmup + 1)
+    if isinstance(schedule, Constant):
+        return 1.0
     if isinstance(schedule, Step):
         passed = sum(step >= milestone * steps_per_epoch for milestone in schedule.milestones)
         return float(schedule.gamma**passed)

@@ -132,6 +132,12 @@ class Linear(Settings):
     name: Literal["linear"]
 
 
+class Constant(Settings):
+    """The peak at every step."""
+
+    name: Literal["constant"]
+
+
 class Step(Settings):
     """The peak, multiplied by ``gamma`` at each milestone."""
 
@@ -142,7 +148,7 @@ class Step(Settings):
     gamma: float = Field(0.1, gt=0, lt=1, description="factor at each milestone")
 
 
-Schedule = Annotated[OneCycle | Cosine | Linear | Step, Field(discriminator="name")]
+Schedule = Annotated[OneCycle | Cosine | Linear | Constant | Step, Field(discriminator="name")]
 
 
 class Training(Settings):
@@ -158,7 +164,10 @@ class Training(Settings):
     optimizer: Optimizer
     schedule: Schedule
     warmup_epochs: NotNegative = Field(
-        0.0, description="epochs of a linear rise of the learning rate from zero"
+        0.0, description="epochs of a linear rise of the learning rate at the start"
+    )
+    warmup_start_factor: Fraction = Field(
+        0.0, description="fraction of the peak at which that rise starts"
     )
     weight_decay_on: Literal["weights", "all"] = Field(
         "weights", description='"weights" exempts norms and biases from weight decay'
