@@ -1,7 +1,6 @@
 """The summary of a study: one row for each arm under each condition."""
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,15 +9,8 @@ from numpy.typing import NDArray
 
 from vicinal.errors import UserError
 from vicinal.studies.advice import advice
-from vicinal.studies.statistics import (
-    Estimate,
-    difference_with_interval,
-    holm,
-    mean_with_interval,
-    over_splits,
-    to_halve,
-    verdict,
-)
+from vicinal.studies.estimates import Cell, Values, estimated, pairs_of, scaled
+from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (
     DEFAULT_METRICS,
@@ -31,12 +23,6 @@ from vicinal.training.metrics import (
 from vicinal.training.recipe_warnings import VerdictProblem, verdict_problems
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import Outputs, Result, Trial, condition_name
-
-Cell = tuple[str, float]
-"""An arm, and a fraction of corrupted labels."""
-
-Values = list[dict[Cell, dict[int, NDArray[Any]]]]
-"""One value per test example: a dictionary for each split, by cell and then by seed."""
 
 EQUIVALENCE = 0.5
 """Default of ``equivalence`` for metrics in percent, in points."""
@@ -126,19 +112,25 @@ def summarize(
             cell, base = (arm, corrupted), (recipe.baseline, corrupted)
             row = _row(cell, results, failures)
             row["metrics"] = {
-                name: _metric(values[name], cell, base, name, ratio=ratio, leasts=leasts[name])
+                name: estimated(
+                    values[name], cell, base, METRICS[name], ratio=ratio, leasts=leasts[name]
+                )
                 for name in names
             }
             row["to_halve"] = _to_halve(values[deciding], cell, base)
             row["best"] = _best(cell, read, deciding, task)
             row["recall"] = [
-                _metric(one, cell, base, "accuracy", ratio=ratio, leasts=three) if one else None
+                estimated(one, cell, base, METRICS["accuracy"], ratio=ratio, leasts=three)
+                if one
+                else None
                 for one, three in zip(by_class, leasts_by_class, strict=True)
             ]
             if by_label:
                 row["labels"] = {
                     name: [
-                        _metric(one, cell, base, name, ratio=ratio, leasts=_leasts(name, k))
+                        estimated(
+                            one, cell, base, METRICS[name], ratio=ratio, leasts=_leasts(name, k)
+                        )
                         for k, one in enumerate(each)
                     ]
                     for name, each in by_label.items()
@@ -183,13 +175,6 @@ def summarize(
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the summary as JSON text."""
     return json.dumps(summary, indent=2, allow_nan=False) + "\n"
-
-
-def _scaled(name: str, value: float | None) -> float | None:
-    """Return a value of a metric in the units of the tables, rounded; None if it is undefined."""
-    if value is None or not math.isfinite(value):
-        return None
-    return round(100 * value, 4) if METRICS[name].percent else float(f"{value:.6g}")
 
 
 def _margin(recipe: Recipe, deciding: str) -> float | None:
@@ -248,76 +233,8 @@ def _row(
     }
 
 
-def _pairs(values: Values, cell: Cell, base: Cell) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return the values of an arm and of the baseline for their common seeds, for each split.
-
-    Each is ``(seeds, examples)``. Empty for the baseline itself.
-    """
-    pairs = []
-    for split in values if cell != base else ():
-        own, other = split.get(cell, {}), split.get(base, {})
-        if both := sorted(own.keys() & other.keys()):
-            pairs.append((np.stack([own[k] for k in both]), np.stack([other[k] for k in both])))
-    return pairs
-
-
-def _metric(
-    values: Values, cell: Cell, base: Cell, name: str, *, ratio: float, leasts: Sequence[float]
-) -> dict[str, Any]:
-    """Return a metric of one arm and its difference from the baseline, with intervals.
-
-    ``leasts`` are the smallest half widths of each split; see ``least_difference``.
-    """
-    tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
-    pairs = _pairs(values, cell, base)
-    metric, least = METRICS[name], float(np.mean(leasts)) / len(leasts)
-    mean, difference = Estimate(math.nan), None
-    if not tables:
-        pass
-    elif len(values) > 1:
-        mean = over_splits(tables, ratio=ratio, least=least)
-        if pairs:
-            apart = [own - other for own, other in pairs]
-            difference = over_splits(apart, ratio=ratio, least=least)
-    else:
-        mean = mean_with_interval(tables[0], counted=metric.counted, least=least)
-        if pairs:
-            difference = difference_with_interval(*pairs[0], least=least)
-    mean = _within(mean, metric.lowest, metric.highest)
-    if difference is not None:
-        most = metric.highest - metric.lowest
-        difference = _within(difference, -most, most)
-    return _as_json(mean, name) | {
-        "difference": None
-        if difference is None
-        else _as_json(difference, name)
-        | {
-            "p": difference.p if math.isfinite(difference.mean) else None,
-            "detectable": _scaled(name, difference.detectable),
-        }
-    }
-
-
-def _within(found: Estimate, lowest: float, highest: float) -> Estimate:
-    """Return an estimate whose interval has no values that are impossible."""
-    if found.low is None or found.high is None:
-        return found
-    return found._replace(low=max(found.low, lowest), high=min(found.high, highest))
-
-
-def _as_json(found: Estimate, name: str) -> dict[str, Any]:
-    names = {
-        "mean": "value",
-        "low": "low",
-        "high": "high",
-        "seeds": "seeds",
-        "examples": "examples",
-    }
-    return {shown: _scaled(name, getattr(found, field)) for field, shown in names.items()}
-
-
 def _to_halve(values: Values, cell: Cell, base: Cell) -> dict[str, int | None] | None:
-    pairs = _pairs(values, cell, base)
+    pairs = pairs_of(values, cell, base)
     if len(values) > 1 or not pairs or min(pairs[0][0].shape) < 2:
         return None
     difference = pairs[0][0] - pairs[0][1]
@@ -332,7 +249,7 @@ def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> fl
         for trial, one in read.items()
         if trial[:2] == cell and one.best is not None
     ]
-    return _scaled(name, float(np.mean(best))) if best else None
+    return scaled(METRICS[name], float(np.mean(best))) if best else None
 
 
 def _by_class(
@@ -378,7 +295,7 @@ def _constant(
         constant_value(name, one.origin["data"]["predictor"], targets[split], task)
         for split, one in first.items()
     ]
-    return _scaled(name, float(np.mean(found)))
+    return scaled(METRICS[name], float(np.mean(found)))
 
 
 def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:

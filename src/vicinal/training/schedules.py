@@ -37,10 +37,9 @@ def rate_factor(step: float, training: Training, steps_per_epoch: int) -> float:
         passed = sum(step >= milestone * steps_per_epoch for milestone in schedule.milestones)
         return float(schedule.gamma**passed)
     here, count = step - warmup, training.epochs * steps_per_epoch - warmup
-    if isinstance(schedule, Linear):
-        return 1 - here / max(count, 1)
-    if isinstance(schedule, Cosine):
-        return _wave(here / max(count, 1))
+    if isinstance(schedule, Linear | Cosine):
+        part = here / max(count, 1)
+        return _wave(part) if isinstance(schedule, Cosine) else 1 - part
     up = max(schedule.pct_start * count - 1, 0)
     if here <= up:
         return 1 - (1 - 1 / schedule.div_factor) * _wave(here / up if up else 1)

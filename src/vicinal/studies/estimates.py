@@ -1,0 +1,104 @@
+"""Means of values per example over seeds and splits, and differences from the baseline."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicinal.studies.statistics import (
+    Estimate,
+    difference_with_interval,
+    mean_with_interval,
+    over_splits,
+)
+from vicinal.training.metrics import Metric
+
+Cell = tuple[str, float]
+"""An arm, and a fraction of corrupted labels."""
+
+Values = list[dict[Cell, dict[int, NDArray[Any]]]]
+"""One value per test example: a dictionary for each split, by cell and then by seed."""
+
+
+def pairs_of(values: Values, cell: Cell, base: Cell) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the values of an arm and of the baseline for their common seeds, for each split.
+
+    Each is ``(seeds, examples)``. Empty for the baseline itself.
+    """
+    pairs = []
+    for split in values if cell != base else ():
+        own, other = split.get(cell, {}), split.get(base, {})
+        if both := sorted(own.keys() & other.keys()):
+            pairs.append((np.stack([own[k] for k in both]), np.stack([other[k] for k in both])))
+    return pairs
+
+
+def estimated(
+    values: Values, cell: Cell, base: Cell, metric: Metric, *, ratio: float, leasts: Sequence[float]
+) -> dict[str, Any]:
+    """Return a metric of one arm and its difference from the baseline, with intervals, for JSON.
+
+    Args:
+        values: one value per test example, whose mean is the metric.
+        cell: the arm and its condition.
+        base: the baseline under the same condition.
+        metric: how it is shown.
+        ratio: test examples per training example.
+        leasts: the smallest half width of each split; see
+            ``vicinal.training.metrics.least_difference``.
+    """
+    tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
+    pairs = pairs_of(values, cell, base)
+    least = float(np.mean(leasts)) / len(leasts)
+    mean, difference = Estimate(math.nan), None
+    if not tables:
+        pass
+    elif len(values) > 1:
+        mean = over_splits(tables, ratio=ratio, least=least)
+        if pairs:
+            apart = [own - other for own, other in pairs]
+            difference = over_splits(apart, ratio=ratio, least=least)
+    else:
+        mean = mean_with_interval(tables[0], counted=metric.counted, least=least)
+        if pairs:
+            difference = difference_with_interval(*pairs[0], least=least)
+    mean = _within(mean, metric.lowest, metric.highest)
+    if difference is not None:
+        most = metric.highest - metric.lowest
+        difference = _within(difference, -most, most)
+    return _as_json(mean, metric) | {
+        "difference": None
+        if difference is None
+        else _as_json(difference, metric)
+        | {
+            "p": difference.p if math.isfinite(difference.mean) else None,
+            "detectable": scaled(metric, difference.detectable),
+        }
+    }
+
+
+def _within(found: Estimate, lowest: float, highest: float) -> Estimate:
+    """Return an estimate whose interval has no values that are impossible."""
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(found.low, lowest), high=min(found.high, highest))
+
+
+def _as_json(found: Estimate, metric: Metric) -> dict[str, Any]:
+    names = {
+        "mean": "value",
+        "low": "low",
+        "high": "high",
+        "seeds": "seeds",
+        "examples": "examples",
+    }
+    return {shown: scaled(metric, getattr(found, field)) for field, shown in names.items()}
+
+
+def scaled(metric: Metric, value: float | None) -> float | None:
+    """Return a value of a metric in the units of the tables, rounded; None if it is undefined."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(100 * value, 4) if metric.percent else float(f"{value:.6g}")
