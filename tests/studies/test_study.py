@@ -1,12 +1,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 from filelock import FileLock
 
+from vicinal import files
 from vicinal.data import load
 from vicinal.errors import UserError
 from vicinal.reports.study_report import current_summary
@@ -241,6 +243,31 @@ def test_finished_trials_that_an_edited_recipe_lacks_are_refused(
     refused = vicinal("study", recipe, "--out", copied_study)
     assert refused.exit_code == 2
     assert f"holds a study with different settings: {named}" in refused.stderr
+
+
+@pytest.mark.parametrize("moment", ["checkpoint.safetensors", "outputs.safetensors"])
+def test_a_signal_after_the_last_epoch_of_a_trial_stops_the_study(
+    copied_study, monkeypatch, moment
+):
+    for trial in ("erm-true-labels-seed0", "mixup-true-labels-seed1"):
+        (copied_study / "trials" / trial / "result.json").unlink()
+    write, sent = files.write_whole, []
+
+    def write_and_send(path, content):
+        write(path, content)
+        if path.name == moment and not sent:
+            sent.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for module in ("trial_checkpoint", "trial_result"):
+        monkeypatch.setattr(f"vicinal.training.{module}.write_whole", write_and_send)
+    with pytest.raises(UserError, match="stopped by SIGTERM"):
+        run_again(copied_study)
+    assert sent
+    monkeypatch.undo()
+    record = run_again(copied_study)
+    assert record.started[-1] == Trial("mixup", 0.0, 1)
+    assert not (copied_study / "trials/erm-true-labels-seed0/state.safetensors").exists()
 
 
 def test_showing_a_finished_study_imports_neither_fabric_nor_matplotlib(copied_study):

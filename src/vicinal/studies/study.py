@@ -253,6 +253,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     from vicinal.studies.third_class import third_class_share
     from vicinal.training.arm_checks import check_arms
     from vicinal.training.arms import policy_of
+    from vicinal.training.stop_signals import stop_signals
     from vicinal.training.trial import Callbacks, run_trial
     from vicinal.training.trial_setup import load_data, training_labels
 
@@ -277,23 +278,31 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     )
     write_whole(study.folder / THIRD_CLASS, json.dumps(share))
     first, loaded = data, 0
-    for trial in unfinished:
-        if trial.split != loaded:
-            data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
-        callbacks.start(trial)
-        folder = study.trial_folder(trial)
-        (folder / FAILURE).unlink(missing_ok=True)
-        for_trial = Callbacks(callbacks.epoch, callbacks.log)
-        expected = origins.get(trial.split)
-        try:
-            result = run_trial(recipe, trial, data, folder, callbacks=for_trial, expected=expected)
-        except TrialError as error:
-            write_failure(folder, str(error), recipe, trial)
-            (folder / STATE).unlink(missing_ok=True)
-            callbacks.fail(trial, str(error))
-            continue
-        origins[trial.split] = result.origin
-        callbacks.finish(result)
+    with stop_signals() as signals:
+        for trial in unfinished:
+            if trial.split != loaded:
+                data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
+            callbacks.start(trial)
+            folder = study.trial_folder(trial)
+            (folder / FAILURE).unlink(missing_ok=True)
+            for_trial = Callbacks(callbacks.epoch, callbacks.log)
+            expected = origins.get(trial.split)
+            try:
+                result = run_trial(
+                    recipe, trial, data, folder, callbacks=for_trial, expected=expected
+                )
+            except TrialError as error:
+                write_failure(folder, str(error), recipe, trial)
+                (folder / STATE).unlink(missing_ok=True)
+                callbacks.fail(trial, str(error))
+            else:
+                origins[trial.split] = result.origin
+                callbacks.finish(result)
+            if signals:
+                raise UserError(
+                    f"stopped by {signals[0]}. Finished trials are kept: run the same command to "
+                    "resume."
+                )
     results = study.results()
     write_examples(examples, recipe, first, results, lambda one: study.outputs(one, results))
     return bool(unfinished)

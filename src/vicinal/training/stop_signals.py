@@ -13,7 +13,8 @@ def stop_signals() -> Iterator[list[str]]:
     """Record SIGTERM and SIGHUP inside a ``with`` block, instead of ending the process.
 
     A signal that the process ignores, such as SIGHUP under ``nohup``, stays ignored. Outside the
-    main thread, where Python cannot handle signals, nothing is recorded.
+    main thread, where Python cannot handle signals, nothing is recorded. A block inside another one
+    passes its signals on to it when it ends.
 
     Example:
         >>> with stop_signals() as received:
@@ -33,3 +34,5 @@ def stop_signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            if callable(handler) and signal.Signals(number).name in received:
+                handler(number, None)
