@@ -100,7 +100,10 @@ def test_the_page_about_training_names_every_field_with_its_default_and_no_other
     ("head", "tables"),
     [
         ("`optimizer.name`", [settings.SGD, settings.AdamW, settings.Muon]),
-        ("`schedule.name`", [settings.OneCycle, settings.Cosine, settings.Linear, settings.Step]),
+        (
+            "`schedule.name`",
+            [settings.OneCycle, settings.Cosine, settings.Linear, settings.Constant, settings.Step],
+        ),
     ],
 )
 def test_the_page_about_training_names_the_fields_of_each_table_that_has_a_name(head, tables):

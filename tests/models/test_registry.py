@@ -22,6 +22,7 @@ COUNTS = {
     "lenet": ((1, 28, 28), 10, 431_080),
     "mlp": ((30,), 2, 31 * 128 + 129 * 128 + 129 * 2),
     # Counted by hand from their layers, below.
+    "preact-resnet-10-small": ((3, 32, 32), 10, 308_378),
     "preact-resnet-18": ((3, 32, 32), 10, None),
     "preact-resnet-18-mixup": ((3, 32, 32), 10, 11_171_274),
     "preact-resnet-18-manifold": ((3, 32, 32), 10, 11_171_146),

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.stats import norm
 
+from vicinal.studies.estimates import estimated
 from vicinal.studies.statistics import (
     Estimate,
     difference_with_interval,
@@ -13,6 +15,7 @@ from vicinal.studies.statistics import (
     to_halve,
     verdict,
 )
+from vicinal.training.metrics import METRICS, metric_values
 
 
 def two_way_by_loops(table):
@@ -242,3 +245,32 @@ def test_what_halves_the_detectable_difference_is_what_varies():
     seeds, examples = to_halve(by_seed)
     assert examples is None
     assert 8 <= seeds <= 12  # less than 4 times as many, since t has more degrees of freedom
+
+
+def test_intervals_of_auroc_cover_the_truth_with_few_positives():
+    chance, classes = np.random.default_rng(0), np.r_[np.ones(20, int), np.zeros(380, int)]
+    means, found = (4.0, 4.3), []
+    true = [norm.cdf(mean / np.sqrt(2.5)) for mean in means]  # margins have the variance 1.25
+    for _ in range(150):
+        example = chance.standard_normal((2, 400))
+        example[1] = 0.9 * example[0] + np.sqrt(0.19) * example[1]
+        values = [{("b", 0.0): {}, ("a", 0.0): {}}]
+        for arm, mean, one in zip("ba", means, example, strict=True):
+            for seed in range(3):
+                margins = mean * classes + one + 0.5 * chance.standard_normal(400)
+                logits = np.stack([-margins, margins], 1) / 2
+                values[0][arm, 0.0][seed] = metric_values(
+                    "auroc", logits, classes, "classification"
+                )
+        row = estimated(
+            values, ("a", 0.0), ("b", 0.0), METRICS["auroc"], ratio=0.25, leasts=[3 / 20]
+        )
+        difference = 100 * (true[1] - true[0])
+        found.append(
+            [
+                row["low"] <= 100 * true[1] <= row["high"],
+                row["difference"]["low"] <= difference <= row["difference"]["high"],
+                row["difference"]["high"] - row["difference"]["low"] < 15,
+            ]
+        )
+    assert np.mean(found, axis=0).min() > 0.88

@@ -4,11 +4,11 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from vicinal import files
 from vicinal.data import load
 from vicinal.errors import UserError
 from vicinal.reports.study_report import current_summary
@@ -251,16 +251,15 @@ def test_a_signal_after_the_last_epoch_of_a_trial_stops_the_study(
 ):
     for trial in ("erm-true-labels-seed0", "mixup-true-labels-seed1"):
         (copied_study / "trials" / trial / "result.json").unlink()
-    write, sent = files.write_whole, []
+    replace, sent = os.replace, []
 
-    def write_and_send(path, content):
-        write(path, content)
-        if path.name == moment and not sent:
+    def replace_and_send(source, path):
+        replace(source, path)
+        if Path(path).name == moment and not sent:
             sent.append(path)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    for module in ("trial_checkpoint", "trial_result"):
-        monkeypatch.setattr(f"vicinal.training.{module}.write_whole", write_and_send)
+    monkeypatch.setattr("os.replace", replace_and_send)
     with pytest.raises(UserError, match="stopped by SIGTERM"):
         run_again(copied_study)
     assert sent

@@ -81,7 +81,7 @@ def disagreements(
                 for group in groups.values()
                 for row in group
             ]
-            text = f"Test examples that the arms disagree on: {'; '.join(words)}."
+            text = f"Test examples on which the arms differ most: {'; '.join(words)}."
             return Disagreements(to_svg("disagreements", text, figure), ([], []))
     columns, cells = _chosen_cells(stored)
     lines = [
@@ -89,7 +89,7 @@ def disagreements(
         for better, group in groups.items()
         for row in group
     ]
-    return Disagreements(None, (["closer", "true", *arms, *columns], lines))
+    return Disagreements(None, (["closer arm", "true", *arms, *columns], lines))
 
 
 def _predictions(summary: Mapping[str, Any], seeds: Sequence[Any]) -> Any:
@@ -107,7 +107,7 @@ def _predictions(summary: Mapping[str, Any], seeds: Sequence[Any]) -> Any:
         best, own = int(given[row].argmax()), int(targets[row])
         if best == own:
             return f"{100 * given[row, own]:.0f}%"
-        return f"{100 * given[row, own]:.0f}%, not {classes[best]}"
+        return f"{100 * given[row, own]:.0f}%, predicted: {classes[best]}"
 
     return said
 

@@ -17,6 +17,9 @@ from vicinal.reports.summary_values import (
 PUBLISHED_TITLE = "Published, next to ours"
 DIFFERENCES = "Known differences from the published runs:"
 
+LEAST_SEEDS = 3
+"""With fewer, what a study could have found is not stated: it varies too much."""
+
 _MOST = 5
 """How many names, or sentences of one kind, are listed."""
 
@@ -152,6 +155,8 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return the smallest difference that a study would probably have found, and what halves it."""
     name = summary["metric"]
     found = row["metrics"][name]["difference"]["detectable"]
+    if row["n"] < LEAST_SEEDS and summary["settings"]["splits"] == 1:
+        return "two seeds are too few to tell which difference such a study would find."
     text = (
         f"a study of this size finds a difference of {value(summary, name, found)}"
         f"{unit(summary)} with a probability of 80%."
@@ -200,13 +205,13 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
             return order, _capital(
                 f"{start}{title(summary, row['arm'])} is {verdict} than {baseline}: test "
                 f"{summary['metrics'][name]['title']} {ours} versus {theirs}, a difference of "
-                f"{_difference(summary, row)}."
+                f"{_difference(summary, row)}.{_direction(summary)}"
             )
     if row := largest(summary, condition, "no evidence"):
         return 3, _capital(
             f"{start}there is no evidence of a difference: the largest, of "
             f"{title(summary, row['arm'])}, is {_difference(summary, row)}."
-            f"{_after_adjustment(summary, row)}"
+            f"{_direction(summary)}{_after_adjustment(summary, row)}"
         )
     if row := largest(summary, condition, "the same"):
         return 2, _capital(
@@ -218,6 +223,12 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
     return 4, _capital(
         f"{start}there is no verdict on {title(summary, row['arm'])}: {row['withheld']}."
     )
+
+
+def _direction(summary: Mapping[str, Any]) -> str:
+    """Return a sentence on a metric of which smaller values are better, or ``""``."""
+    metric = summary["metrics"][summary["metric"]]
+    return "" if metric["higher"] else f" A smaller {metric['title']} is better."
 
 
 def _after_adjustment(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -85,7 +85,8 @@ def value(summary: Summary, name: str, number: float | None, *, sign: bool = Fal
     """Return a value of a metric as text, without its unit."""
     if number is None:
         return "—"
-    form = ".1f" if summary["metrics"][name]["percent"] else ".4g"
+    large = abs(number) >= 1000
+    form = ".1f" if summary["metrics"][name]["percent"] else ",.0f" if large else ".4g"
     return f"{number:{'+' * sign}{form}}".replace("-", "−")
 
 

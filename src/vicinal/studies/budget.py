@@ -118,9 +118,8 @@ def fitted(
     each = f"an epoch takes about {cost.epoch:.2g} s"
     if share < 0.8:
         takes = f"the study takes about {minutes / share:,.0f} minutes, since {each}"
-        if cuts:
-            return seeds, epochs, f"{takes}, even with {' and '.join(cuts)}"
-        return seeds, epochs, takes
+        even = f", even with {' and '.join(cuts)}" if cuts else ""
+        return seeds, epochs, f"{takes}{even}. Fewer arms (--arms), --seeds or --epochs take less"
     if not cuts:
         return seeds, epochs, ""
     return seeds, epochs, f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from vicinal.studies.statistics import (
     Estimate,
@@ -51,19 +52,23 @@ def estimated(
     """
     tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
     pairs = pairs_of(values, cell, base)
-    least = float(np.mean(leasts)) / len(leasts)
+    both = [[pair[k] for pair in pairs] for k in (0, 1)]
     mean, difference = Estimate(math.nan), None
     if not tables:
         pass
     elif len(values) > 1:
-        mean = over_splits(tables, ratio=ratio, least=least)
+        mean = over_splits(tables, ratio=ratio, least=_floor(metric, leasts, 4, tables))
         if pairs:
             apart = [own - other for own, other in pairs]
-            difference = over_splits(apart, ratio=ratio, least=least)
+            difference = over_splits(apart, ratio=ratio, least=_floor(metric, leasts, 3, *both))
     else:
+        least = _floor(metric, leasts, 4, tables)
         mean = mean_with_interval(tables[0], counted=metric.counted, least=least)
         if pairs:
+            least = _floor(metric, leasts, 3, *both)
             difference = difference_with_interval(*pairs[0], least=least)
+    if metric.percent and not metric.counted:
+        mean = _by_log_odds(mean)
     mean = _within(mean, metric.lowest, metric.highest)
     if difference is not None:
         most = metric.highest - metric.lowest
@@ -77,6 +82,42 @@ def estimated(
             "detectable": scaled(metric, difference.detectable),
         }
     }
+
+
+def _floor(
+    metric: Metric, leasts: Sequence[float], factor: float, *arms: Sequence[NDArray[Any]]
+) -> float:
+    """Return the smallest half width of an interval.
+
+    For a metric that counts, it is what three examples can change. Other fractions are measured by
+    values that show how much an example matters: it is what ``factor`` more examples like the most
+    extreme one would change, at most as much as three examples can.
+
+    Args:
+        metric: the metric.
+        leasts: by how much three examples can change it, for each split.
+        factor: number of examples.
+        arms: tables ``(seeds, examples)`` of each arm, one for each split.
+    """
+    floors = []
+    for least, *tables in zip(leasts, *arms, strict=False):
+        deviations = [np.abs(one.mean(0) - one.mean()).max() / one.shape[1] for one in tables]
+        extreme = factor * max(deviations, default=0.0)
+        use = metric.counted or not metric.percent or not 0 < extreme < least
+        floors.append(least if use else extreme)
+    return float(np.mean(floors)) / len(floors) if floors else 0.0
+
+
+def _by_log_odds(found: Estimate) -> Estimate:
+    """Return an estimate of a fraction with an interval that is symmetric in its log-odds.
+
+    Near 0 and 1, where values are skewed, it covers the truth more often (docs/statistics.md).
+    """
+    if found.low is None or found.high is None or not 0 < found.mean < 1:
+        return found
+    half = (found.high - found.low) / 2 / (found.mean * (1 - found.mean))
+    low, high = (float(expit(logit(found.mean) + sign * half)) for sign in (-1, 1))
+    return found._replace(low=low, high=high)
 
 
 def _within(found: Estimate, lowest: float, highest: float) -> Estimate:

@@ -19,6 +19,9 @@ from vicinal.training.task import Task
 STEPS, LEAST_EPOCHS, MOST_EPOCHS, SEEDS = 3000, 10, 60, 5
 """A training of the generated recipe takes about so many optimizer steps; and seeds of each arm."""
 
+BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
+"""The comment on the number of epochs."""
+
 
 class _Network(NamedTuple):
     """A network with the optimizer that suits it, and the reason for it."""
@@ -75,8 +78,10 @@ def generate(
     what = f"{len(data.classes)} classes" if data.classes else f"{task.outputs} real values"
     if task.name == "multi-label":
         what = f"{task.outputs} labels"
+    validation = f", {len(data.validation):,} validation" if data.validation else ""
     lines = [
-        f"# A study of {source}: {count:,} training and {len(data.test):,} test examples of shape "
+        f"# A study of {source}: {count:,} training{validation} and {len(data.test):,} test "
+        "examples of shape "
         f"{'x'.join(map(str, shape))}, {what}.",
         "",
         f"name = {json.dumps(study_name(source))}",
@@ -92,7 +97,7 @@ def generate(
         f"name = {json.dumps(network.name)}   # {network.why}",
         "",
         "[training]",
-        f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow.",
+        BUDGET,
         f"epochs = {epochs}",
         f"batch_size = {batch}",
         f"optimizer = {network.optimizer}",

@@ -10,7 +10,7 @@ import torch
 from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
-from vicinal.studies.generate import generate, study_name
+from vicinal.studies.generate import BUDGET, generate, study_name
 from vicinal.training.recipe import (
     changed_text,
     checked_text,
@@ -73,7 +73,10 @@ def prepare(
     path = folder / "recipe.toml"
     if path.exists():
         if minutes is not None:
-            log(f"--minutes has no effect: {path} has seeds and epochs already")
+            log(
+                f"--minutes has no effect: {path} has seeds and epochs already. Change them "
+                "there, or choose another folder with --out"
+            )
         text = changed_text(recipe_text(str(path)), changes)
         recipe = checked_text(text, str(path))
         if recipe.data.source != source:
@@ -118,6 +121,8 @@ def generated(
     if sentence:
         log(sentence)
     text = changed_text(text, Changes(seeds=seeds, epochs=epochs))
+    if sentence:
+        text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
     return checked_text(text, source), text, data
 
 
@@ -131,7 +136,8 @@ def source_of(what: str, log: Callable[[str], None]) -> str:
     try:
         found = recognized(path, root=data_root(), largest=largest)
     except UserError:
-        if what.replace("-", "").isalnum() and not (data_root() / what).exists():
+        exists = any(path.exists() for path in (data_root() / what, Path(what)))
+        if what.replace("-", "").isalnum() and not exists:
             known = dict.fromkeys([*shipped(), *SOURCES])
             raise UserError(unknown("recipe, data set or path", what, known)) from None
         raise

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pydantic
@@ -254,7 +254,6 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     from vicinal.training.arm_checks import check_arms
     from vicinal.training.arms import policy_of
     from vicinal.training.stop_signals import stop_signals
-    from vicinal.training.trial import Callbacks, run_trial
     from vicinal.training.trial_setup import load_data, training_labels
 
     data = load_data(recipe, callbacks.skipped, data=data)
@@ -283,21 +282,9 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
             if trial.split != loaded:
                 data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
             callbacks.start(trial)
-            folder = study.trial_folder(trial)
-            (folder / FAILURE).unlink(missing_ok=True)
-            for_trial = Callbacks(callbacks.epoch, callbacks.log)
-            expected = origins.get(trial.split)
-            try:
-                result = run_trial(
-                    recipe, trial, data, folder, callbacks=for_trial, expected=expected
-                )
-            except TrialError as error:
-                write_failure(folder, str(error), recipe, trial)
-                (folder / STATE).unlink(missing_ok=True)
-                callbacks.fail(trial, str(error))
-            else:
+            result = _result_of(study, trial, data, callbacks, expected=origins.get(trial.split))
+            if result is not None:
                 origins[trial.split] = result.origin
-                callbacks.finish(result)
             if signals:
                 raise UserError(
                     f"stopped by {signals[0]}. Finished trials are kept: run the same command to "
@@ -306,6 +293,31 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     results = study.results()
     write_examples(examples, recipe, first, results, lambda one: study.outputs(one, results))
     return bool(unfinished)
+
+
+def _result_of(
+    study: Study,
+    trial: Trial,
+    data: DataSet,
+    callbacks: StudyCallbacks,
+    *,
+    expected: Mapping[str, Any] | None,
+) -> Result | None:
+    """Run a trial; return its result, or None if it failed."""
+    from vicinal.training.trial import Callbacks, run_trial
+
+    folder = study.trial_folder(trial)
+    (folder / FAILURE).unlink(missing_ok=True)
+    called = Callbacks(callbacks.epoch, callbacks.log)
+    try:
+        result = run_trial(study.recipe, trial, data, folder, callbacks=called, expected=expected)
+    except TrialError as error:
+        write_failure(folder, str(error), study.recipe, trial)
+        (folder / STATE).unlink(missing_ok=True)
+        callbacks.fail(trial, str(error))
+        return None
+    callbacks.finish(result)
+    return result
 
 
 def _is_undamaged(examples: Path) -> bool:

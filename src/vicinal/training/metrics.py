@@ -147,8 +147,9 @@ def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
     for name in names:
         if name not in fitting:
             raise UserError(
-                f"metrics: expected a metric of {task} with {outputs} outputs, got {name}. Choose "
-                f"from {', '.join(fitting)}."
+                f"metrics: expected a metric of {task} with {outputs} output{'s' * (outputs > 1)}, "
+                f"got {name}. Choose from {', '.join(fitting)}; or another label, if this is no "
+                f"{task} task."
             )
 
 
