@@ -17,6 +17,7 @@ from vicinal.reports.output_figures import (
 )
 from vicinal.reports.own_loop import own_loop
 from vicinal.reports.page import render
+from vicinal.reports.probe_sections import probe_sections
 from vicinal.reports.study_figures import (
     MOST_LINES,
     classes_figure,
@@ -94,6 +95,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
     machines = [one for k, one in enumerate(machines) if one not in machines[:k]]
     several = len(conditions(summary)) > 1
     few = len(recipe.arms) > MOST_LINES
+    probes = probe_sections(summary)
     loop_note, loop_code = _own_loop(study, summary, condition)
     page = render(
         "report.html.j2",
@@ -108,6 +110,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
         confusions=confusions,
         confused=confusion_table(summary, compared) if is_one and compared else ([], []),
         calibration=calibration,
+        probes=probes,
         errors=errors,
         differing=differing,
         differing_note=f"{_DIFFERING[task]}, the mean over seeds, for "
@@ -124,6 +127,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
     )
     shown = [metric, by_class, *confusions, *calibration, *errors, *memorization]
     shown += [figure for some in curves.values() for figure in some]
+    shown += [figure for section in probes for figure in section.figures]
     shown += [differing.figure if differing else None, blends]
     return [figure for figure in shown if figure is not None], page
 

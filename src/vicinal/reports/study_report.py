@@ -10,6 +10,7 @@ from typing import Any
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.studies import Study
+from vicinal.studies.probing import PROBES
 from vicinal.studies.study import THIRD_CLASS
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
@@ -49,7 +50,7 @@ def _sources(study: Study) -> list[str]:
     for trial in study.trials:
         folder = f"trials/{trial.folder}"
         done = (study.folder / folder / "result.json").exists()
-        parts = ("result.json", "metrics.csv") if done else ("failed.json",)
+        parts = ("result.json", "metrics.csv", PROBES) if done else ("failed.json",)
         names += [f"{folder}/{part}" for part in parts]
     return [name for name in names if (study.folder / name).exists()]
 

@@ -1,9 +1,10 @@
 """A study: its folder, and its unfinished trials."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import pydantic
 from vicinal.data import DataSet
 from vicinal.errors import TrialError, UserError
 from vicinal.files import STATE, write_whole
+from vicinal.studies.probing import Probing, probe, unprobed
 from vicinal.training.origin import check_origin, data_facts, origin_differences
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
@@ -90,6 +92,25 @@ class Study:
         with suppress(OSError, TypeError, ValueError):
             return float(json.loads((self.folder / THIRD_CLASS).read_bytes()))
         return None
+
+    def probing(
+        self,
+        results: Mapping[Trial, Result],
+        data_of: Callable[[int], DataSet] | None = None,
+        log: Callable[[str], None] = lambda _sentence: None,
+    ) -> Probing:
+        """Return what the probes of the study need; without data, they can only be read."""
+
+        def no_data(_: int) -> DataSet:
+            raise AssertionError("reading probes needs no data")
+
+        return Probing(
+            self.recipe,
+            self.trial_folder,
+            lambda trial: self.outputs(trial, results),
+            data_of or no_data,
+            log,
+        )
 
     def failures(self) -> dict[Trial, str]:
         """Return why trials failed with the settings of the recipe."""
@@ -245,14 +266,13 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         callbacks.log(sentence)
     examples = study.folder / "examples.npz"
     if not unfinished:
-        if _is_undamaged(examples):
+        if _is_undamaged(examples) and not unprobed(study.probing(finished), finished):
             return False
-        callbacks.log(f"{examples} is missing or damaged, and is written again")
+        if not _is_undamaged(examples):
+            callbacks.log(f"{examples} is missing or damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
-    from vicinal.studies.third_class import third_class_share
     from vicinal.training.arm_checks import check_arms
-    from vicinal.training.arms import policy_of
     from vicinal.training.stop_signals import stop_signals
     from vicinal.training.trial_setup import load_data, training_labels
 
@@ -267,31 +287,34 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
-    share = next(
-        (
-            third_class_share(data, policy, seed=recipe.seed)
-            for arm in recipe.arms.values()
-            if (policy := policy_of(arm)) is not None and "input" in getattr(arm, "at", ())
-        ),
-        None,
-    )
-    write_whole(study.folder / THIRD_CLASS, json.dumps(share))
-    first, loaded = data, 0
+    _write_third_class(study, data)
+
+    @lru_cache(maxsize=1)
+    def data_of(split: int) -> DataSet:
+        return load_data(recipe, callbacks.skipped, split=split) if split else data
+
     with stop_signals() as signals:
-        for trial in unfinished:
-            if trial.split != loaded:
-                data, loaded = load_data(recipe, callbacks.skipped, split=trial.split), trial.split
-            callbacks.start(trial)
-            result = _result_of(study, trial, data, callbacks, expected=origins.get(trial.split))
-            if result is not None:
-                origins[trial.split] = result.origin
+
+        def stop_if_asked() -> None:
             if signals:
                 raise UserError(
                     f"stopped by {signals[0]}. Finished trials are kept: run the same command to "
                     "resume."
                 )
-    results = study.results()
-    write_examples(examples, recipe, first, results, lambda one: study.outputs(one, results))
+
+        for trial in unfinished:
+            callbacks.start(trial)
+            split = data_of(trial.split)
+            result = _result_of(study, trial, split, callbacks, expected=origins.get(trial.split))
+            if result is not None:
+                origins[trial.split] = result.origin
+            stop_if_asked()
+        results = study.results()
+        probing = study.probing(results, data_of, callbacks.log)
+        for trial in unprobed(probing, results):
+            probe(probing, results, trial)
+            stop_if_asked()
+    write_examples(examples, recipe, data, results, lambda one: study.outputs(one, results))
     return bool(unfinished)
 
 
@@ -318,6 +341,22 @@ def _result_of(
         return None
     callbacks.finish(result)
     return result
+
+
+def _write_third_class(study: Study, data: DataSet) -> None:
+    """Write the share of blends of a third class, by the first arm that mixes inputs."""
+    from vicinal.studies.third_class import third_class_share
+    from vicinal.training.arms import policy_of
+
+    share = next(
+        (
+            third_class_share(data, policy, seed=study.recipe.seed)
+            for arm in study.recipe.arms.values()
+            if (policy := policy_of(arm)) is not None and "input" in getattr(arm, "at", ())
+        ),
+        None,
+    )
+    write_whole(study.folder / THIRD_CLASS, json.dumps(share))
 
 
 def _is_undamaged(examples: Path) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vicinal.errors import UserError
 from vicinal.studies.advice import advice
 from vicinal.studies.estimates import Cell, Values, estimated, pairs_of, scaled
+from vicinal.studies.probing import Probed, failed_checks, probe_rows, read_probed
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (
@@ -37,6 +38,7 @@ def summarized(study: Study) -> dict[str, Any]:
         lambda trial: study.outputs(trial, results),
         study.failures(),
         third_class=study.third_class,
+        probed=read_probed(study.probing(results), results),
     )
 
 
@@ -47,6 +49,7 @@ def summarize(
     failures: Mapping[Trial, str] | None = None,
     *,
     third_class: float | None = None,
+    probed: Mapping[Trial, Probed] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a study as plain values for JSON.
 
@@ -64,6 +67,8 @@ def summarize(
     one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``; in
     multi-label tasks, ``labels`` has the average precision and the AUROC of each label.
 
+    ``probes`` has the measures of the recipe's probes, with a row for each arm under each
+    condition, and ``failed_checks`` the checks of attacks that failed.
     ``constant`` has the metrics of the predictor that ignores its inputs, and ``advice`` says
     whether mixing suits the data and the network; see ``vicinal.studies.advice``.
 
@@ -78,6 +83,7 @@ def summarize(
         outputs: returns the outputs of a finished trial.
         failures: why others failed.
         third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
+        probed: what the probes of the recipe measured.
 
     Raises:
         UserError: if no trial finished, or trials were tested on different examples.
@@ -165,6 +171,8 @@ def summarize(
     return summary | {
         "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
         "constant": constant,
+        "probes": probe_rows(recipe, probed or {}, ratio=ratio),
+        "failed_checks": failed_checks(probed or {}),
         "advice": [one._asdict() for one in advice(recipe, results, third_class)],
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf

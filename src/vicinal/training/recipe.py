@@ -36,6 +36,7 @@ def shipped() -> list[str]:
         digits
         manifold-cifar10
         paper-ablation
+        paper-adversarial
         paper-cifar10
         paper-cifar100
         paper-commands

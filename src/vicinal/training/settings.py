@@ -15,6 +15,7 @@ from vicinal.training.arm_titles import titled
 from vicinal.training.arms import AnyArm, MixingArm
 from vicinal.training.augmentation import Transform
 from vicinal.training.metrics import check_metric
+from vicinal.training.probe_settings import Probes
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.recipe_table import Settings, raise_all
 
@@ -272,6 +273,10 @@ class Recipe(Settings):
     model: Model
     training: Training
     arms: Annotated[dict[Name, AnyArm], pydantic.AfterValidator(titled)] = Field(min_length=1)
+    probes: Probes = Field(
+        default_factory=lambda: Probes.model_validate({}),
+        description="measurements of every trained network",
+    )
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="published rows to show next to ours"
     )

@@ -80,6 +80,11 @@ class TrainedNetwork:
         return self.info.classes
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._fabric.device
+
+    @property
     def tta(self) -> bool:
         """Whether outputs are averaged over an image and its horizontal flip."""
         return self._settings.tta
@@ -155,6 +160,13 @@ class TrainedNetwork:
                 f"none of {len(split)} examples can be read. {next(iter(loader.skipped), '')}"
             )
         return Predictions(*(torch.cat(each) for each in zip(*pairs, strict=True)))
+
+    def batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the inputs of a split as the network takes them, and their targets.
+
+        The inputs are ``(batch, ...)``, cropped and normalized, on the device of the network.
+        """
+        return self._loader(split).epoch(0)
 
     def _loader(self, split: Split, workers: int | None = None) -> Loader:
         return Loader(

@@ -1,0 +1,297 @@
+"""The probes of a study: measured on every trained network, and stored next to its checkpoint."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from vicinal.files import WEIGHTS, write_whole
+from vicinal.studies.estimates import Cell, Values, estimated
+from vicinal.training.metrics import Metric
+from vicinal.training.probe_settings import Probes
+from vicinal.training.settings import Recipe
+from vicinal.training.trial_result import Outputs, Trial, condition_name
+
+if TYPE_CHECKING:
+    from vicinal.data import DataSet
+
+Array = NDArray[Any]
+
+PROBES = "probes.safetensors"
+"""File name in the folder of a trial: one value per example for each measure."""
+
+ATTACKS = ("noise", "fgsm", "i-fgsm-10", "i-fgsm-20", "pgd-20", "pgd-margin-20")
+"""The attacks with the gradients of the network itself."""
+
+TRANSFERRED = ("fgsm", "i-fgsm-10")
+"""Those with the gradients of another network."""
+
+LAMS = tuple(k / 10 for k in range(11))
+"""Where lines between examples are probed."""
+
+
+class Measure(NamedTuple):
+    """A number that a probe measures.
+
+    Args:
+        probe: the section of the report.
+        series: what is measured; measures of one series differ in ``x``.
+        x: such as the epsilon of an attack; None if there is only one number.
+        x_title: what ``x`` is.
+        metric: how it is shown.
+    """
+
+    probe: str
+    series: str
+    x: float | None
+    x_title: str
+    metric: Metric
+
+    @property
+    def key(self) -> str:
+        """Its name in the file of a trial."""
+        return self.series if self.x is None else f"{self.series} at {self.x:g}"
+
+
+class Probed(NamedTuple):
+    """What the probes of a trial found.
+
+    Args:
+        values: one value per example by the key of the measure; the mean is the measure.
+        checks: of attacks, for masked gradients; ``(name, whether it passed, sentence)``.
+    """
+
+    values: dict[str, Array]
+    checks: list[tuple[str, bool | None, str]]
+
+
+_CLASSES = ("classification",)
+_COUNT = Metric("share", _CLASSES, counted=True)
+_ERROR = Metric("share", _CLASSES, counted=True, higher=False)
+_SHARE = Metric("share", _CLASSES, higher=False)
+_NORM = Metric("norm", _CLASSES, percent=False, higher=False, highest=float("inf"))
+
+
+def measures_of(probes: Probes) -> list[Measure]:
+    """Return what is measured on each trial.
+
+    Example:
+        >>> [one.key for one in measures_of(Probes(calibration=True))][:2]
+        ['ECE', 'ECE, temperature-scaled']
+    """
+    found = []
+    if probes.attacks is not None:
+        tops = {1, probes.attacks.top}
+        found += [
+            Measure("attacks", accuracy_under(name, of, top), epsilon, "epsilon, 255ths", _COUNT)
+            for of, names in (("", ATTACKS), (" of another network", TRANSFERRED))
+            for name in names
+            for top in sorted(tops)
+            for epsilon in (0.0, *probes.attacks.epsilons)
+        ]
+    if probes.between is not None:
+        for series, metric in ((MISSES, _ERROR), (GRADIENTS, _NORM)):
+            found += [Measure("between", series, lam, "lam", metric) for lam in LAMS]
+    if probes.calibration:
+        for title, metric in (
+            ("ECE", _SHARE),
+            ("NLL", _NORM),
+            ("Brier score", _NORM._replace(highest=2.0)),
+        ):
+            names = (title, f"{title}, temperature-scaled")
+            found += [Measure("calibration", name, None, "", metric) for name in names]
+    if probes.memorization:
+        found += [Measure("memorization", name, None, "", _ERROR) for name in (REAL, CORRUPTED)]
+    if probes.ood is not None:
+        for name, metric in ((AUROC, Metric("AUROC", _CLASSES)), (FPR, _SHARE)):
+            found.append(Measure("ood", name, None, "", metric))
+    return found
+
+
+MISSES = "predictions of neither class"
+GRADIENTS = "norm of the gradient"
+REAL = "error on real labels"
+CORRUPTED = "error on corrupted labels"
+AUROC = "AUROC against the other data"
+FPR = "false positives at 95% true positives"
+
+_TITLES = {
+    "noise": "noise",
+    "fgsm": "FGSM",
+    "i-fgsm-10": "I-FGSM, 10 steps",
+    "i-fgsm-20": "I-FGSM, 20 steps",
+    "pgd-20": "PGD, 20 steps",
+    "pgd-margin-20": "PGD, 20 steps, margin loss",
+}
+
+
+def accuracy_under(name: str, of: str, top: int) -> str:
+    """Return the series of the accuracy under an attack."""
+    accuracy = "accuracy" if top == 1 else f"top-{top} accuracy"
+    return f"{accuracy} under {_TITLES[name]}{of}"
+
+
+class Probing(NamedTuple):
+    """What the probes of a study need.
+
+    Args:
+        recipe: of the study.
+        folder_of: returns the folder of a trial.
+        outputs_of: returns the outputs of a finished trial.
+        data_of: loads a split of the data.
+        log: reports to the user.
+    """
+
+    recipe: Recipe
+    folder_of: Callable[[Trial], Path]
+    outputs_of: Callable[[Trial], Outputs]
+    data_of: Callable[[int], "DataSet"]
+    log: Callable[[str], None]
+
+
+def unprobed(probing: Probing, finished: Mapping[Trial, Any]) -> list[Trial]:
+    """Return the finished trials without current values of all probes, split by split."""
+    if not measures_of(probing.recipe.probes):
+        return []
+    return [one for one in finished if _read(probing, finished, one) is None]
+
+
+def probe(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> None:
+    """Measure the probes of a finished trial, and write them into its folder.
+
+    Raises:
+        UserError: if a probe does not fit the data or the network, or a checkpoint is missing.
+    """
+    from vicinal.studies.trial_probes import probe_trial  # imports PyTorch
+
+    probing.log(f"probes of {trial.folder}")
+    source = _source(probing.recipe, trial, finished)
+    paths = [probing.folder_of(one) / WEIGHTS for one in (trial, source) if one is not None]
+    outputs, data = probing.outputs_of(trial), probing.data_of(trial.split)
+    probed = probe_trial(probing.recipe, trial, outputs, data, paths)
+    facts = {"of": _fingerprint(probing, trial, source), "checks": json.dumps(probed.checks)}
+    write_whole(probing.folder_of(trial) / PROBES, save(probed.values, metadata=facts))
+
+
+def read_probed(probing: Probing, finished: Mapping[Trial, Any]) -> dict[Trial, Probed]:
+    """Return the current values of the probes by trial; trials without them are left out."""
+    if not measures_of(probing.recipe.probes):
+        return {}
+    read = {trial: _read(probing, finished, trial) for trial in finished}
+    return {trial: one for trial, one in read.items() if one is not None}
+
+
+def _read(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> Probed | None:
+    try:
+        with safe_open(probing.folder_of(trial) / PROBES, "numpy") as file:
+            facts = file.metadata() or {}
+            source = _source(probing.recipe, trial, finished)
+            if facts.get("of") != _fingerprint(probing, trial, source):
+                return None
+            values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        checks = [(str(name), ok, str(text)) for name, ok, text in json.loads(facts["checks"])]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return Probed(values, checks)
+
+
+def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Any]) -> Trial | None:
+    """Return the trial that transferred attacks are made with: the next seed of the baseline."""
+    if recipe.probes.attacks is None:
+        return None
+    same = [one for one in finished if one[:2] == (recipe.baseline, trial.corrupted)]
+    seeds = sorted(one.seed for one in same if one.split == trial.split and one.seed != trial.seed)
+    if not seeds:
+        return None
+    seed = next((one for one in seeds if one > trial.seed), seeds[0])
+    return trial._replace(arm=recipe.baseline, seed=seed)
+
+
+def _fingerprint(probing: Probing, trial: Trial, source: Trial | None) -> str:
+    """Return a hash of what the values of a trial depend on."""
+    digest = hashlib.sha256(probing.recipe.probes.model_dump_json().encode())
+    for one in (trial, source):
+        if one is not None:
+            digest.update((probing.folder_of(one) / WEIGHTS).read_bytes())
+    return digest.hexdigest()
+
+
+def probe_rows(
+    recipe: Recipe, probed: Mapping[Trial, Probed], *, ratio: float
+) -> list[dict[str, Any]]:
+    """Return the measures of all probes as plain values for JSON.
+
+    Each has one row for every arm under every condition, with its interval and the difference from
+    the baseline; these are not adjusted for the number of measures.
+
+    Args:
+        recipe: of the study.
+        probed: by trial.
+        ratio: test examples per training example.
+    """
+    measures = []
+    for one in measures_of(recipe.probes):
+        values: Values = [{} for _ in range(recipe.splits)]
+        for (arm, corrupted, seed, split), found in probed.items():
+            if one.key in found.values:
+                seeds = values[split].setdefault((arm, corrupted), {})
+                seeds[seed] = found.values[one.key].astype(np.float64)
+        counts = [
+            max((len(v) for s in split.values() for v in s.values()), default=1) for split in values
+        ]
+        leasts = [3 / count if one.metric.counted else 0.0 for count in counts]
+        rows = [
+            {"arm": arm, "condition": condition_name(corrupted)}
+            | estimated(
+                values,
+                (arm, corrupted),
+                (recipe.baseline, corrupted),
+                one.metric,
+                ratio=ratio,
+                leasts=leasts,
+            )
+            for corrupted in recipe.corrupted_labels
+            for arm in recipe.arms
+            if any((arm, corrupted) in split for split in values)
+        ]
+        if rows:
+            shown = {"percent": one.metric.percent, "higher": one.metric.higher}
+            measures.append(
+                {
+                    "probe": one.probe,
+                    "series": one.series,
+                    "x": one.x,
+                    "x_title": one.x_title,
+                    **shown,
+                    "rows": rows,
+                }
+            )
+    return measures
+
+
+def _least(metric: Metric, seeds: Mapping[Cell, Mapping[int, Array]]) -> float:
+    """Return the smallest half width of an interval: by how much three examples change a share."""
+    counts = [len(one) for own in seeds.values() for one in own.values()]
+    return 3 / max(counts) if counts and metric.counted else 0.0
+
+
+def failed_checks(probed: Mapping[Trial, Probed]) -> list[dict[str, Any]]:
+    """Return the checks of attacks that failed, each with the trial it failed on."""
+    return [
+        {
+            "arm": t.arm,
+            "condition": condition_name(t.corrupted),
+            "seed": t.seed,
+            "name": name,
+            "found": text,
+        }
+        for t, one in probed.items()
+        for name, ok, text in one.checks
+        if ok is False
+    ]

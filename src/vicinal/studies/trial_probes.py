@@ -1,0 +1,209 @@
+"""The probes of one trial: its network, and the data that it is probed with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vicinal.data import DataSet, Split, corrupt_labels
+from vicinal.errors import UserError
+from vicinal.probes import (
+    attacks,
+    between,
+    calibration_of_logits,
+    masking_checks,
+    memorization,
+    ood,
+)
+from vicinal.probes.adversarial import Attacks
+from vicinal.studies.probing import (
+    ATTACKS,
+    AUROC,
+    CORRUPTED,
+    FPR,
+    GRADIENTS,
+    LAMS,
+    MISSES,
+    REAL,
+    TRANSFERRED,
+    Array,
+    Probed,
+    accuracy_under,
+)
+from vicinal.training.evaluation_data import load_as_trained
+from vicinal.training.probe_settings import Probes
+from vicinal.training.settings import Recipe
+from vicinal.training.trained_network import TrainedNetwork, load_network
+from vicinal.training.trial_result import Outputs, Trial
+
+_BATCH = 250
+"""Examples in a batch; results do not depend on it."""
+
+Check = tuple[str, bool | None, str]
+
+
+class OnPixels(nn.Module):
+    """A trained network that takes images whose values are in [0, 1], instead of normalized ones.
+
+    Args:
+        trained: the network.
+        brightest: the largest value of its images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trained: TrainedNetwork, brightest: float) -> None:
+        """Wrap the network, which is not copied."""
+        super().__init__()
+        self.network, self.brightest = trained.network, brightest
+        self.register_buffer("mean", trained.normalize.mean.to(trained.device))
+        self.register_buffer("std", trained.normalize.std.to(trained.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, channels, height, width)`` in [0, 1] to logits ``(batch, classes)``."""
+        x = x.expand(torch.broadcast_shapes(x.shape, self.mean.shape))
+        logits: Tensor = self.network((x * self.brightest - self.mean) / self.std)
+        return logits
+
+
+def probe_trial(
+    recipe: Recipe,
+    trial: Trial,
+    outputs: Outputs,
+    data: DataSet,
+    checkpoints: Sequence[Path],
+) -> Probed:
+    """Measure all probes of a recipe on one trial.
+
+    Args:
+        recipe: of the study.
+        trial: the trial, which is finished.
+        outputs: of the trial for the test split.
+        data: the data set that it was trained on.
+        checkpoints: of the trial, and of the network that transferred attacks are made with, if
+            there is one.
+
+    Raises:
+        UserError: if a probe does not fit the data or the network, or a checkpoint is missing.
+    """
+    probes, values, checks = recipe.probes, dict[str, Array](), list[Check]()
+    if probes.calibration:
+        values |= _calibration(outputs)
+    if probes.model_copy(update={"calibration": False}) == Probes.model_validate({}):
+        return Probed(values, checks)
+    accelerator = recipe.training_of(trial.arm).accelerator
+    network, *source = (
+        load_network(path, allow_import=True, accelerator=accelerator) for path in checkpoints
+    )
+    if probes.attacks is not None:
+        found, checks = _attacks(recipe, data, network, *source)
+        values |= found
+    if probes.between is not None:
+        values |= _between(network, data, probes.between.pairs, recipe.seed)
+    if probes.memorization and trial.corrupted:
+        values |= _memorization(recipe, trial, network, data)
+    if probes.ood is not None:
+        values |= _out_of_distribution(recipe, probes.ood.source, network, data)
+    return Probed(values, checks)
+
+
+def _between(network: TrainedNetwork, data: DataSet, pairs: int, seed: int) -> dict[str, Array]:
+    batches = network.batches(data.train)
+    found = between(network.network, batches, pairs=pairs, lams=len(LAMS), seed=seed)
+    return {
+        f"{series} at {lam:g}": row.double().numpy()
+        for series, rows in ((MISSES, found.missed), (GRADIENTS, found.gradient_norms))
+        for lam, row in zip(LAMS, rows, strict=True)
+    }
+
+
+def _memorization(
+    recipe: Recipe, trial: Trial, network: TrainedNetwork, data: DataSet
+) -> dict[str, Array]:
+    """Return errors on all labels that were drawn at random, as in table 2 of the paper."""
+    true = data.train.targets
+    drawn = corrupt_labels(
+        true, rate=trial.corrupted, num_classes=len(data.classes), seed=recipe.seed
+    )
+    rows = Split(data.train.inputs, torch.arange(len(true)))
+    batches = (
+        (x, drawn.labels[k.cpu()].to(x.device), drawn.replaced[k.cpu()].to(x.device))
+        for x, k in network.batches(rows)
+    )
+    found = memorization(network.network, batches)
+    errors = found.errors.double().numpy()
+    corrupted = found.corrupted.numpy()
+    return {REAL: errors[~corrupted], CORRUPTED: errors[corrupted]}
+
+
+def _out_of_distribution(
+    recipe: Recipe, source: str, network: TrainedNetwork, data: DataSet
+) -> dict[str, Array]:
+    other = load_as_trained(
+        network.path,
+        network.info,
+        source=source,
+        root=None if recipe.data.root is None else Path(recipe.data.root),
+    )
+    both = (network.batches(one.test) for one in (data, other))
+    found = ood(network.network, *both)
+    return {AUROC: found.auroc_values.numpy(), FPR: found.accepted.double().numpy()}
+
+
+def _calibration(outputs: Outputs) -> dict[str, Array]:
+    found = calibration_of_logits(outputs.last, outputs.targets)
+    return {
+        f"{title}{scaled}": getattr(one, f"{name}_values").numpy()
+        for scaled, one in (("", found.raw), (", temperature-scaled", found.scaled))
+        for title, name in (("ECE", "ece"), ("NLL", "nll"), ("Brier score", "brier"))
+    }
+
+
+def _attacks(
+    recipe: Recipe, data: DataSet, network: TrainedNetwork, source: TrainedNetwork | None = None
+) -> tuple[dict[str, Array], list[Check]]:
+    """Attack the first test examples, and check that gradients are not masked."""
+    settings, brightest = recipe.probes.attacks, data.brightest
+    assert settings is not None
+    if brightest is None:
+        raise UserError(
+            f"probes.attacks: expected images, got {recipe.data.source}. Remove it from the recipe."
+        )
+    read = data.test.read(range(min(settings.examples, len(data.test))))
+    images = read.inputs
+    for crop in network.crops:
+        images = crop.apply(images, torch.empty(len(images), 0))
+    labels = data.test.targets[torch.from_numpy(read.kept)]
+    pieces = ((images.float() / brightest).split(_BATCH), labels.split(_BATCH))
+    batches = list(zip(*pieces, strict=True))
+    # The whole range of pixels is for the checks alone.
+    epsilons = [0.0, *(one / 255 for one in settings.epsilons), 1.0]
+    options: dict[str, Any] = {"restarts": settings.restarts, "top": settings.top}
+    model = OnPixels(network, brightest)
+    white = attacks(model, batches, epsilons=epsilons, names=ATTACKS, **options)
+    found: list[tuple[str, tuple[str, ...], Attacks]] = [("", ATTACKS, white)]
+    black = None
+    if source is not None:
+        black = attacks(
+            model,
+            batches,
+            epsilons=epsilons,
+            names=TRANSFERRED,
+            source=OnPixels(source, brightest),
+            **options,
+        )
+        found.append((" of another network", TRANSFERRED, black))
+    values = {
+        f"{accuracy_under(name, of, top)} at {epsilon:g}": right.double().numpy()
+        for of, names, result in found
+        for name in names
+        for top in sorted({1, settings.top})
+        for epsilon, right in zip(
+            (0.0, *settings.epsilons), result.correct(name, top=top)[:-1], strict=True
+        )
+    }
+    checks = [(one.name, one.ok, one.sentence) for one in masking_checks(white, black)]
+    return values, checks

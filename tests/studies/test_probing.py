@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from vicinal.api import study
+from vicinal.data import load
+from vicinal.probes import calibration_of_logits
+from vicinal.studies.probing import PROBES, measures_of
+from vicinal.training.probe_settings import Probes
+from vicinal.training.trained_network import load_network
+
+ALL = {
+    "attacks": {"epsilons": [8.0, 32.0], "examples": 40},
+    "between": {"pairs": 20},
+    "calibration": True,
+    "memorization": True,
+    "ood": {"source": "digits"},
+}
+CHANGES = {"seeds": 2, "corrupted_labels": [0.4], "arms.mixup-features": None, "probes": ALL}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory, recipe_text):
+    """The folder of a small study with all probes."""
+    folder = tmp_path_factory.mktemp("probed")
+    (folder / "small.toml").write_text(recipe_text(CHANGES))
+    study(folder / "small.toml", out=folder / "study", quiet=True)
+    return folder / "study"
+
+
+def values_of(folder, trial):
+    return load_file(folder / "trials" / trial / PROBES)
+
+
+def measure(summary, series, x=None):
+    (found,) = (one for one in summary["probes"] if (one["series"], one["x"]) == (series, x))
+    return {row["arm"]: row for row in found["rows"]}
+
+
+def test_the_summary_has_every_measure_of_every_arm_with_the_mean_over_all_values(probed):
+    summary = json.loads((probed / "summary.json").read_text())
+    measures = measures_of(Probes.model_validate(ALL))
+    assert len(summary["probes"]) == len(measures)
+    for one in measures:
+        rows = measure(summary, one.series, one.x)
+        assert rows.keys() == {"erm", "mixup"}
+        for arm, row in rows.items():
+            own = [values_of(probed, f"{arm}-40-corrupted-seed{k}")[one.key] for k in (0, 1)]
+            scale = 100 if one.metric.percent else 1
+            assert row["value"] == pytest.approx(scale * np.mean(own), rel=1e-5, abs=1e-4)
+        assert rows["mixup"]["difference"]["value"] == pytest.approx(
+            rows["mixup"]["value"] - rows["erm"]["value"], rel=1e-4, abs=2e-3
+        )
+
+
+def test_accuracy_at_epsilon_zero_is_that_of_the_first_test_examples(probed):
+    trial = probed / "trials" / "mixup-40-corrupted-seed1"
+    outputs = load_file(trial / "outputs.safetensors")
+    right = (outputs["last"].argmax(1) == outputs["targets"])[:40]
+    values = values_of(probed, trial.name)
+    for series in ("accuracy under noise", "accuracy under I-FGSM, 10 steps of another network"):
+        np.testing.assert_array_equal(values[f"{series} at 0"], right)
+    strong, weak = (values[f"accuracy under PGD, 20 steps at {eps}"].mean() for eps in (32, 8))
+    assert strong < weak <= right.mean()
+
+
+def test_memorization_counts_all_labels_that_were_drawn_at_random(probed):
+    trial = probed / "trials" / "erm-40-corrupted-seed0"
+    values = values_of(probed, trial.name)
+    digits = load("digits", test_fraction=0.3)
+    assert len(values["error on corrupted labels"]) == round(0.4 * len(digits.train))
+    assert len(values["error on real labels"]) == len(digits.train) - round(0.4 * len(digits.train))
+    # By hand: predictions of the trained network on the real labels of the others.
+    network = load_network(trial / "checkpoint.safetensors")
+    logits, labels = network.predictions(digits.train)
+    errors = (logits.argmax(1) != labels).double().mean()
+    assert values["error on real labels"].mean() == pytest.approx(errors.item(), abs=0.05)
+
+
+def test_calibration_is_that_of_the_stored_outputs(probed):
+    trial = probed / "trials" / "erm-40-corrupted-seed0"
+    outputs = load_file(trial / "outputs.safetensors")
+    found = calibration_of_logits(
+        torch.from_numpy(outputs["last"]), torch.from_numpy(outputs["targets"])
+    )
+    values = values_of(probed, trial.name)
+    assert values["NLL"].mean() == pytest.approx(found.raw.nll)
+    assert values["ECE, temperature-scaled"].mean() == pytest.approx(found.scaled.ece)
+
+
+def test_examples_of_the_same_data_cannot_be_told_apart(probed):
+    summary = json.loads((probed / "summary.json").read_text())
+    assert measure(summary, "AUROC against the other data")["erm"]["value"] == pytest.approx(50)
+
+
+def test_the_page_has_a_section_for_each_probe_and_the_checks_of_the_attacks(probed):
+    page = (probed / "report.html").read_text()
+    for title in (
+        "Adversarial attacks",
+        "Between training examples",
+        "Calibration, before and after temperature scaling",
+        "What was memorized",
+        "Out-of-distribution detection",
+    ):
+        assert f"<h2>{title}</h2>" in page
+    assert "check for masked gradients" in page or "failed:" in page
+
+
+def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
+    probed, small_recipe, vicinal
+):
+    again = vicinal("study", small_recipe(CHANGES), "--out", probed)
+    assert "probes of" not in again.stderr
+    (probed / "trials" / "erm-40-corrupted-seed0" / PROBES).write_bytes(b"damaged")
+    again = vicinal("study", small_recipe(CHANGES), "--out", probed)
+    assert again.stderr.count("probes of") == 1
+    assert "[1/" not in again.stderr  # nothing is trained
+    fewer = CHANGES | {"probes": {"calibration": True}}
+    again = vicinal("study", small_recipe(fewer), "--out", probed)
+    assert again.stderr.count("probes of") == 4
+    assert "[1/" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.source": "iris", "model.name": "mlp", "probes": {"attacks": {}}},
+            "probes.attacks: expected images, got iris",
+        ),
+        ({"probes": {"attack": {}}}, "probes.attack: there is no field 'attack'"),
+        ({"probes": {"attacks": {"epsilons": [300]}}}, "probes.attacks.epsilons.0"),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_refused_in_a_sentence(
+    changes, message, small_recipe, vicinal, tmp_path
+):
+    changes = {"seeds": 1, "arms.mixup-features": None, "training.batch_size": 32} | changes
+    refused = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert refused.exit_code == 2
+    assert message in refused.stderr
