@@ -1,7 +1,7 @@
 """The Python entry points: ``vicinal.study``, and ``vicinal.load`` for what it trained."""
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +10,7 @@ from vicinal.errors import UserError
 from vicinal.extras import extras_named
 
 if TYPE_CHECKING:
+    from vicinal.studies.claims import Outcome
     from vicinal.training.recipe_changes import Changes
     from vicinal.training.settings import Recipe
     from vicinal.training.trained_network import TrainedNetwork
@@ -225,6 +226,40 @@ def _gan_study(
         summary = summarize_gans(opened)
         write_gan_report(opened, summary)
     return GanStudyResult(summary, opened.folder, {})
+
+
+def claims(
+    out: str | Path = "runs/claims", *, seeds: int | None = None, quiet: bool = False
+) -> "list[Outcome]":
+    """Measure the claims of the mixup paper with small stand-ins, and write one page.
+
+    Does what ``vicinal study claims`` does: finished studies are kept, and those whose data are
+    missing are left out, with the reason.
+
+    Args:
+        out: folder of the page, with a folder for each study.
+        seeds: number of seeds for each arm; by default those of the recipes, at least 5.
+        quiet: do not show the progress on stderr.
+
+    Returns:
+        One outcome for each claim; see ``vicinal.studies.claims.Outcome``.
+
+    Raises:
+        UserError: if no study could run.
+        MissingExtraError: if ``pip install 'vicinal[study]'`` is missing.
+    """
+    with extras_named():
+        from vicinal.reports.claims_page import run_claims
+        from vicinal.reports.terminal import Terminal
+        from vicinal.studies.claims import Claim
+
+        def run(claim: Claim, folder: Path) -> Mapping[str, Any]:
+            return study(
+                claim.recipe, variant=claim.variant, seeds=seeds, out=folder, quiet=quiet
+            ).summary
+
+        terminal = Terminal(stderr=True, quiet=quiet)
+        return run_claims(Path(out), run, lambda sentence: terminal.print(sentence, soft_wrap=True))
 
 
 def load(

@@ -58,10 +58,7 @@ _TRAINED = "the one used in training"
 _ROOT, _RUNS = "$VICINAL_DATA, or data", "runs/NAME"
 _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
-_RECIPES = (
-    "cifar10-fast, cifar10-resnet50, digits, manifold-cifar10, paper-cifar10, paper-cifar100, "
-    "paper-gan, paper-imagenet, or the path of a .toml file."
-)
+_RECIPES = "a name of vicinal study --list, such as digits, or the path of a .toml file"
 
 _Recipe = Annotated[str, Argument(help=_RECIPES.replace("paper-gan, ", ""))]
 _Spec = Annotated[str, Argument(help="Data set, such as folder:PATH; see vicinal data list.")]
@@ -93,7 +90,9 @@ _Source = Annotated[str | None, Option(help="Data set to use instead of the reci
 _What = Annotated[
     str,
     Argument(
-        metavar="WHAT", help=f"Data set, such as folder:PATH or table.csv, or a recipe: {_RECIPES}"
+        metavar="WHAT",
+        help=f"Data set, such as folder:PATH or table.csv; recipe: {_RECIPES}; or claims, which "
+        "measures the claims of the mixup paper.",
     ),
 ]
 _OWN = "the recipe's"
@@ -164,6 +163,20 @@ def study(
         from vicinal.reports.terminal import Terminal
         from vicinal.studies.summary import summary_text
 
+        if what == "claims":
+            others = {"arms": arms, "alpha": alpha, "model": model, "metric": metric, "data": data}
+            others |= {"epochs": epochs, "minutes": minutes, "set": set, "variant": variant}
+            for name, value in others.items():
+                if value:
+                    raise UserError(f"--{name}: claims expects --seeds or --out, got --{name}.")
+            folder = out or Path("runs/claims")
+            api.claims(folder, seeds=seeds)
+            if json:
+                sys.stdout.write((folder / "claims.json").read_text("utf-8"))
+            else:
+                _print((folder / "claims.md").read_text("utf-8"))
+                _print(f"report: {folder / 'claims.html'}")
+            return
         done = api.study(
             what,
             arms=_split(arms),

@@ -142,7 +142,7 @@ def _add_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
         found, higher = one["difference"], MEASURES[name].higher
         one["verdict"] = verdict(found, p=one["p"], margin=None, higher=higher)
         ends = {end: _unscaled(getattr(found, end), name) for end in ("mean", "low", "high")}
-        one["difference"] = ends
+        one["difference"] = ends | {"p": found.p}  # not adjusted
 
 
 def _of_real(data: Mixture, std: float) -> dict[str, float]:

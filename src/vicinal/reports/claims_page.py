@@ -1,0 +1,170 @@
+"""The claims of the mixup paper on one page: what was claimed, published, and measured here."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from vicinal.errors import UserError
+from vicinal.escaping import visible, with_text
+from vicinal.files import write_whole
+from vicinal.reports.page import render
+from vicinal.reports.study_cells import Table
+from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
+from vicinal.reports.table_files import escaped, markdown_table
+from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
+
+PAGE = "claims.html"
+
+HEAD = ("claim", "published", "baseline", "measured here", "difference", "verdict")
+
+
+def run_claims(
+    out: Path,
+    run: Callable[[Claim, Path], Mapping[str, Any]],
+    log: Callable[[str], None],
+) -> list[Outcome]:
+    """Run the study of every claim, and write the page.
+
+    Studies whose data are missing are left out, with the reason.
+
+    Args:
+        out: folder, in which each study gets a folder of its own.
+        run: runs the study of a claim in a folder, and returns its summary.
+        log: reports to the user.
+
+    Raises:
+        UserError: if no study could run, or a file cannot be written.
+    """
+    claims, summaries, reasons = read_claims(), dict[str, Mapping[str, Any]](), dict[str, str]()
+    for claim in claims:
+        if claim.study in summaries or claim.study in reasons:
+            continue
+        log(f"study {claim.study}")
+        try:
+            summaries[claim.study] = run(claim, out / claim.study)
+        except UserError as error:
+            reasons[claim.study] = str(error)
+            log(f"{claim.study} is left out: {error}")
+        # After each study, so that an interruption loses none.
+        found = outcomes(claims, summaries, reasons)
+        write_claims(out, found)
+    if not summaries:
+        raise UserError(f"no study of a claim could run. The first: {next(iter(reasons.values()))}")
+    return found
+
+
+def write_claims(out: Path, found: Sequence[Outcome]) -> None:
+    """Write ``claims.html``, ``claims.md`` and ``claims.json``."""
+    plain = [
+        {**one._asdict(), "claim": one.claim.model_dump(), "study": one.claim.study}
+        for one in found
+    ]
+    tables = claims_tables(found)
+    parts = []
+    for group, table in tables.items():
+        head, rows = with_text(table, escaped)
+        parts.append(f"## {group}\n\n{markdown_table(head, '-' * len(head), rows)}")
+    page = render(
+        "claims.html.j2",
+        tables=tables,
+        answer=answer(found),
+        picture=differences_figure(found),
+        studies=_studies(found),
+    )
+    for name, text in (
+        ("claims.json", json.dumps(plain, indent=2, allow_nan=False) + "\n"),
+        ("claims.md", "\n\n".join(parts) + "\n"),
+        (PAGE, page),
+    ):
+        write_whole(out / name, text)
+
+
+def answer(found: Sequence[Outcome]) -> str:
+    """Return the counts of the verdicts as a sentence.
+
+    Example:
+        >>> answer([])
+        'No claim was measured.'
+    """
+    names = ("holds", "the opposite", "no evidence", "withheld", "not run")
+    counts = {name: sum(one.verdict == name for one in found) for name in names}
+    if not any(counts.values()):
+        return "No claim was measured."
+    texts = {
+        "holds": "{} hold",
+        "the opposite": "the opposite of {} was found",
+        "no evidence": "there is no evidence on {}",
+        "withheld": "the verdict on {} is withheld",
+        "not run": "{} were not measured",
+    }
+    parts = [texts[name].format(count) for name, count in counts.items() if count]
+    return f"Of {len(found)} claims, {', '.join(parts)}."
+
+
+def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
+    """Return a table for each group of claims."""
+    tables: dict[str, Table] = {}
+    for one in found:
+        _, rows = tables.setdefault(one.claim.group, (list(HEAD), []))
+        verdict = one.verdict if not one.reason else f"{one.verdict}: {one.reason}"
+        rows.append(
+            [
+                one.claim.claim,
+                one.claim.published,
+                _text(one, one.baseline),
+                _text(one, one.row),
+                _text(one, one.row.get("difference"), sign=True),
+                visible(verdict),
+            ]
+        )
+    return tables
+
+
+def _text(one: Outcome, row: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    if not row or row["value"] is None:
+        return "—"
+    form = f"{'+' * sign}{'.1f' if one.percent else '.3g'}"
+    value, *ends = (
+        "" if row.get(end) is None else f"{row[end]:{form}}".replace("-", "−")
+        for end in ("value", "low", "high")
+    )
+    unit = "%" if one.percent and not sign else " points" if one.percent else ""
+    return f"{value}{unit} [{', '.join(ends)}]" if all(ends) else f"{value}{unit}"
+
+
+def _studies(found: Sequence[Outcome]) -> list[str]:
+    """Return the studies that ran; each has a report in its folder."""
+    return list(dict.fromkeys(one.claim.study for one in found if one.row))
+
+
+def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
+    """Plot the differences that are percentages, with their intervals; None without any."""
+    drawn = [
+        one for one in found if one.percent and one.row and (one.row["difference"] or {}).get("low")
+    ]
+    if not drawn:
+        return None
+    with figure_style():
+        figure = Figure(figsize=(6.4, 0.7 + 0.26 * len(drawn)))
+        axes = figure.add_subplot()
+        axes.axvline(0, color=FAINT, linewidth=1)
+        for height, one in enumerate(drawn):
+            difference = one.row["difference"]
+            sign = -1 if one.claim.lower else 1
+            ends = sorted(sign * difference[end] for end in ("low", "high"))
+            color = arm_color({"holds": 3, "the opposite": 2}.get(one.verdict, 0))
+            axes.plot(sign * difference["value"], height, "o", color=color)
+            axes.plot(ends, [height] * 2, color=color)
+        axes.set_yticks(range(len(drawn)), [one.claim.claim.rstrip(".") for one in drawn])
+        axes.set_ylim(len(drawn) - 0.4, -0.6)
+        axes.set_xlabel("difference in the direction of the claim, points, with 95% intervals")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        text = "; ".join(
+            f"{one.claim.claim.rstrip('.')}: {_text(one, one.row['difference'], sign=True)}"
+            for one in drawn
+        )
+        return to_svg("claims", f"Differences from the baseline: {text}.", figure)

@@ -1,0 +1,128 @@
+import json
+
+import pytest
+
+from vicinal.errors import UserError
+from vicinal.reports.claims_page import answer, claims_tables, run_claims
+from vicinal.studies.claims import Claim, outcomes, read_claims
+from vicinal.studies.probing import measures_of
+from vicinal.training.gan_recipe import read_gan_recipe
+from vicinal.training.recipe import is_gan_recipe, read_recipe, read_settings
+
+
+def claim(**changes):
+    fields = {"group": "g", "claim": "c.", "published": "p", "recipe": "digits", "arm": "mixup"}
+    return Claim.model_validate(fields | changes)
+
+
+def summary(value, p, *, failed=(), verdict="no evidence"):
+    """A summary of two arms, whose difference is ``value``."""
+
+    def row(arm, number, difference):
+        metric = {"value": number, "low": number - 1, "high": number + 1, "difference": difference}
+        return {
+            "arm": arm,
+            "condition": "true labels",
+            "metrics": {"accuracy": metric},
+            "failed": [],
+            "verdict": verdict,
+        }
+
+    difference = {"value": value, "low": value - 2, "high": value + 2, "p": p, "detectable": 2.0}
+    return {
+        "settings": {"baseline": "erm"},
+        "metrics": {"accuracy": {"percent": True}},
+        "rows": [row("erm", 90.0, None), row("mixup", 90 + value, difference)],
+        "probes": [],
+        "failed_checks": [{"arm": "mixup", "name": one} for one in failed],
+    }
+
+
+def test_every_claim_names_an_arm_and_a_measure_of_a_recipe_that_exists():
+    for one in read_claims():
+        if is_gan_recipe(read_settings(one.recipe)):
+            recipe = read_gan_recipe(one.recipe, variant=one.variant)
+            assert one.arm in recipe.gan.arms
+            assert one.mixture in recipe.gan.data
+            continue
+        recipe = read_recipe(one.recipe, variant=one.variant)
+        assert one.arm in recipe.arms
+        assert one.corrupted in recipe.corrupted_labels
+        probes = {(m.series, m.x) for m in measures_of(recipe.probes)}
+        assert (one.measure, one.at) in probes | {("accuracy", None)}, one
+        assert recipe.seeds >= 5, one
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "lower", "verdict"),
+    [
+        (1.0, 0.001, False, "holds"),
+        (1.0, 0.001, True, "the opposite"),
+        (-1.0, 0.001, False, "the opposite"),
+        (-1.0, 0.001, True, "holds"),
+        (1.0, 0.2, False, "no evidence"),
+    ],
+)
+def test_a_claim_holds_if_its_direction_is_significant(value, p, lower, verdict):
+    (found,) = outcomes([claim(lower=lower)], {"digits": summary(value, p)}, {})
+    assert found.verdict == verdict
+
+
+def test_p_values_are_adjusted_for_all_claims():
+    claims = [claim(recipe=name) for name in ("a", "b", "c")]
+    summaries = {name: summary(1.0, p) for name, p in zip("abc", (0.02, 0.01, 0.5), strict=True)}
+    found = outcomes(claims, summaries, {})
+    # Holm: 0.01 * 3, then 0.02 * 2.
+    assert [one.p for one in found] == pytest.approx([0.04, 0.03, 0.5])
+    assert [one.verdict for one in found] == ["holds", "holds", "no evidence"]
+
+
+def test_a_study_that_did_not_run_is_shown_with_the_reason():
+    (found,) = outcomes([claim()], {}, {"digits": "no such file"})
+    assert (found.verdict, found.reason) == ("not run", "no such file")
+    ((_, rows),) = claims_tables([found]).values()
+    assert rows[0][-1] == "not run: no such file"
+    assert answer([found]) == "Of 1 claims, 1 were not measured."
+
+
+def test_a_verdict_on_attacks_is_withheld_if_gradients_may_be_masked():
+    attacked = summary(1.0, 0.001, failed=["noise"])
+    measure = {"series": "accuracy under FGSM", "x": 16.0, "percent": True}
+    measure["rows"] = [
+        {"arm": row["arm"], "condition": row["condition"]} | row["metrics"]["accuracy"]
+        for row in attacked["rows"]
+    ]
+    attacked["probes"] = [measure]
+    (found,) = outcomes([claim(measure="accuracy under FGSM", at=16)], {"digits": attacked}, {})
+    assert found.verdict == "withheld"
+    assert found.reason == "gradients may be masked: noise"
+
+
+def test_studies_whose_data_are_missing_are_left_out_and_the_others_run(tmp_path, monkeypatch):
+    claims = [claim(recipe="a"), claim(recipe="b"), claim(recipe="a", lower=True)]
+    monkeypatch.setattr("vicinal.reports.claims_page.read_claims", lambda: claims)
+    runs, said = [], []
+
+    def run(one, folder):
+        runs.append(folder.name)
+        if one.recipe == "b":
+            raise UserError("b is not there")
+        return summary(3.0, 0.001)
+
+    found = run_claims(tmp_path, run, said.append)
+    assert runs == ["a", "b"]
+    assert [one.verdict for one in found] == ["holds", "not run", "the opposite"]
+    assert "b is left out: b is not there" in said
+    written = json.loads((tmp_path / "claims.json").read_text())
+    assert [one["verdict"] for one in written] == ["holds", "not run", "the opposite"]
+    page = (tmp_path / "claims.html").read_text()
+    assert 'href="a/report.html"' in page
+    assert "+3.0 points [+1.0, +5.0]" in page.replace("\xa0", " ")
+
+
+def test_if_no_study_can_run_the_first_reason_is_the_error(tmp_path):
+    def run(*_):
+        raise UserError("nothing is there")
+
+    with pytest.raises(UserError, match=r"no study of a claim could run\. .*nothing is there"):
+        run_claims(tmp_path, run, lambda _: None)
