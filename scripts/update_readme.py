@@ -34,6 +34,8 @@ def block(name: str) -> str:
         return _training()
     if name == "cifar10-fast":
         return _fast()
+    if name == "claims":
+        return _claims()
     lines = (ROOT / "results" / name / "table.md").read_text("utf-8").splitlines()
     first = next(k for k, line in enumerate(lines) if line.startswith("|"))
     return "\n".join(lines[first : lines.index("", first)])
@@ -99,6 +101,21 @@ def _fast() -> str:
             )
     head = ["results", "arm", "epochs", "seed", "test accuracy, %", "minutes"]
     return markdown_table(head, "--::::", rows)
+
+
+def _claims() -> str:
+    """Return a row for each claim: published, measured, and the verdict."""
+    rows = []
+    for one in _json("results/claims/claims.json"):
+        difference, verdict = (one["row"] or {}).get("difference"), one["verdict"]
+        measured = "—"
+        if difference:
+            form = "+.1f" if one["percent"] else "+.3g"
+            ends = (f"{difference[end]:{form}}".replace("-", "−") for end in ("low", "high"))
+            value = f"{difference['value']:{form}}".replace("-", "−")
+            measured = f"{value}{' points' * one['percent']} [{', '.join(ends)}]"
+        rows.append([one["claim"]["claim"], one["claim"]["published"], measured, verdict])
+    return markdown_table(["claim", "published", "difference here", "verdict"], "----", rows)
 
 
 def _json(path: str | Path) -> Any:

@@ -164,7 +164,13 @@ def study(
         from vicinal.studies.summary import summary_text
 
         if what == "claims":
-            others = {"arms": arms, "alpha": alpha, "model": model, "metric": metric, "data": data}
+            others: dict[str, Any] = {
+                "arms": arms,
+                "alpha": alpha,
+                "model": model,
+                "metric": metric,
+                "data": data,
+            }
             others |= {"epochs": epochs, "minutes": minutes, "set": set, "variant": variant}
             for name, value in others.items():
                 if value:

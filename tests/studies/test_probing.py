@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from scipy.special import softmax
 
 from vicinal.api import study
 from vicinal.data import load
@@ -43,7 +44,7 @@ def measure(summary, series, x=None):
 def test_the_summary_has_every_measure_of_every_arm_with_the_mean_over_all_values(probed):
     summary = json.loads((probed / "summary.json").read_text())
     measures = measures_of(Probes.model_validate(ALL))
-    assert len(summary["probes"]) == len(measures)
+    assert len(summary["probes"]) == len(measures) + 4  # of the ensemble
     for one in measures:
         rows = measure(summary, one.series, one.x)
         assert rows.keys() == {"erm", "mixup"}
@@ -89,6 +90,17 @@ def test_calibration_is_that_of_the_stored_outputs(probed):
     values = values_of(probed, trial.name)
     assert values["NLL"].mean() == pytest.approx(found.raw.nll)
     assert values["ECE, temperature-scaled"].mean() == pytest.approx(found.scaled.ece)
+
+
+def test_the_ensemble_predicts_the_mean_of_the_probabilities_of_all_seeds(probed):
+    both = [
+        load_file(probed / f"trials/erm-40-corrupted-seed{k}/outputs.safetensors") for k in (0, 1)
+    ]
+    mean = np.mean([softmax(one["last"].astype(float), 1) for one in both], axis=0)
+    nll = -np.log(mean[np.arange(len(mean)), both[0]["targets"]]).mean()
+    summary = json.loads((probed / "summary.json").read_text())
+    found = measure(summary, "NLL of the ensemble of seeds")["erm"]
+    assert found["value"] == pytest.approx(nll, abs=1e-6)
 
 
 def test_examples_of_the_same_data_cannot_be_told_apart(probed):

@@ -58,6 +58,12 @@ _TEXTS = {
         "The calibration error (ECE), the negative log-likelihood in nats, and the Brier score. "
         "The temperature is fitted on one half of the test examples and judged on the other.",
     ),
+    "ensemble": (
+        "Calibration of the ensemble",
+        "The same of the mean of the probabilities over all seeds. Ensembles of networks that are "
+        "well calibrated alone can be underconfident together. There is one ensemble for each "
+        "arm, so there are no intervals.",
+    ),
     "memorization": (
         "What was memorized",
         "Errors of predictions on the training examples: compared with their labels where these "
@@ -126,11 +132,12 @@ def _table_of_numbers(summary: Mapping[str, Any], measures: Sequence[Mapping[str
     cells: dict[tuple[str, str], list[str]] = {}
     head = [*[CONDITION] * several, "arm"]
     for one in measures:
-        head += [one["series"] + ", %" * one["percent"], "difference"]
+        compared = any(row["difference"] for row in one["rows"])
+        head += [one["series"] + ", %" * one["percent"], *["difference"] * compared]
         for row in one["rows"]:
             first = [*[row["condition"]] * several, title(summary, row["arm"])]
             line = cells.setdefault((row["condition"], row["arm"]), first)
-            line += [_text(one, row), _text(one, row["difference"], sign=True)]
+            line += [_text(one, row), *[_text(one, row["difference"], sign=True)] * compared]
     return head, list(cells.values())
 
 

@@ -295,3 +295,32 @@ def failed_checks(probed: Mapping[Trial, Probed]) -> list[dict[str, Any]]:
         for name, ok, text in one.checks
         if ok is False
     ]
+
+
+def ensemble_rows(recipe: Recipe, outputs: Mapping[Trial, Outputs]) -> list[dict[str, Any]]:
+    """Return the calibration of the mean over all seeds, in the form of ``probe_rows``.
+
+    There is one ensemble for each arm, on the first split, so there are no intervals.
+    """
+    if not recipe.probes.calibration or recipe.seeds < 2:
+        return []
+    from vicinal.probes import calibration_of_logits  # imports PyTorch
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for corrupted in recipe.corrupted_labels:
+        for arm in recipe.arms:
+            own = [one for t, one in outputs.items() if t[:2] == (arm, corrupted) and not t.split]
+            if not own:
+                continue
+            both = calibration_of_logits(np.stack([one.last for one in own]), own[0].targets)
+            for scaling, one in (("", both.raw), (", temperature-scaled", both.scaled)):
+                for name, value in (("ECE", 100 * one.ece), ("NLL", one.nll)):
+                    rows = found.setdefault(f"{name} of the ensemble of seeds{scaling}", [])
+                    row = dict.fromkeys(("low", "high", "seeds", "examples", "difference"))
+                    row |= {"arm": arm, "condition": condition_name(corrupted)}
+                    rows.append(row | {"value": round(value, 6)})
+    shown = {"probe": "ensemble", "x": None, "x_title": "", "higher": False}
+    return [
+        shown | {"series": series, "percent": series.startswith("ECE"), "rows": rows}
+        for series, rows in found.items()
+    ]

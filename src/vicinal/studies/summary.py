@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vicinal.errors import UserError
 from vicinal.studies.advice import advice
 from vicinal.studies.estimates import Cell, Values, estimated, pairs_of, scaled
-from vicinal.studies.probing import Probed, failed_checks, probe_rows, read_probed
+from vicinal.studies.probing import Probed, ensemble_rows, failed_checks, probe_rows, read_probed
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (
@@ -171,7 +171,7 @@ def summarize(
     return summary | {
         "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
         "constant": constant,
-        "probes": probe_rows(recipe, probed or {}, ratio=ratio),
+        "probes": probe_rows(recipe, probed or {}, ratio=ratio) + ensemble_rows(recipe, read),
         "failed_checks": failed_checks(probed or {}),
         "advice": [one._asdict() for one in advice(recipe, results, third_class)],
         "verdict_problems": [problem.text for problem in found],
