@@ -90,12 +90,13 @@ def test_no_summary_of_a_command_is_truncated(vicinal):
         assert not [line for line in page.splitlines()[1:] if line.endswith("...")]
 
 
-def test_the_shipped_recipes_are_listed():
+def test_the_shipped_recipes_are_listed(vicinal):
+    shown = vicinal("study", "--list").stdout
+    for name in recipe.shipped():
+        assert name in shown
     for path in ("study", "train"):
         (argument,) = (one for one in COMMANDS[path,].params if one.name in ("recipe", "what"))
-        listed = argument.help.rpartition("recipe: ")[2].split(", or ")[0].split(", ")
-        both = [one for one in recipe.shipped() if path == "study" or one != "paper-gan"]
-        assert listed == both
+        assert "vicinal study --list" in argument.help
 
 
 def test_the_data_sets_that_can_be_fetched_are_listed():

@@ -5,7 +5,7 @@ import pytest
 from vicinal.errors import UserError
 from vicinal.reports.claims_page import answer, claims_tables, run_claims
 from vicinal.studies.claims import Claim, outcomes, read_claims
-from vicinal.studies.probing import measures_of
+from vicinal.studies.probe_measures import measures_of
 from vicinal.training.gan_recipe import read_gan_recipe
 from vicinal.training.recipe import is_gan_recipe, read_recipe, read_settings
 

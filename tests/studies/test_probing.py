@@ -9,7 +9,8 @@ from scipy.special import softmax
 from vicinal.api import study
 from vicinal.data import load
 from vicinal.probes import calibration_of_logits
-from vicinal.studies.probing import PROBES, measures_of
+from vicinal.studies.probe_measures import measures_of
+from vicinal.studies.probing import PROBES
 from vicinal.training.probe_settings import Probes
 from vicinal.training.trained_network import load_network
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vicinal.errors import UserError
 from vicinal.studies.advice import advice
 from vicinal.studies.estimates import Cell, Values, estimated, pairs_of, scaled
-from vicinal.studies.probing import Probed, ensemble_rows, failed_checks, probe_rows, read_probed
+from vicinal.studies.probe_measures import Probed
+from vicinal.studies.probing import ensemble_rows, failed_checks, probe_rows, read_probed
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (

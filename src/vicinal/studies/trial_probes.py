@@ -18,7 +18,7 @@ from vicinal.probes import (
     ood,
 )
 from vicinal.probes.adversarial import Attacks
-from vicinal.studies.probing import (
+from vicinal.studies.probe_measures import (
     ATTACKS,
     AUROC,
     CORRUPTED,

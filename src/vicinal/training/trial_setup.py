@@ -143,7 +143,7 @@ def center_crops(settings: Data) -> list[CenterCrop]:
     """Return the transforms of evaluation: a crop to the size that training uses, if it crops.
 
     Example:
-        >>> from vicinal.training.settings import RandomCrop
+        >>> from vicinal.training.augmentation import RandomCrop
         >>> augment = (RandomCrop(name="random-crop", size=28),)
         >>> center_crops(Data(source="cifar10", augment=augment))
         [CenterCrop(size=28)]
