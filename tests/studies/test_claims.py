@@ -15,7 +15,7 @@ def claim(**changes):
     return Claim.model_validate(fields | changes)
 
 
-def summary(value, p, *, failed=(), verdict="no evidence"):
+def summary(value, p, *, failed=(), withheld=None):
     """A summary of two arms, whose difference is ``value``."""
 
     def row(arm, number, difference):
@@ -25,7 +25,7 @@ def summary(value, p, *, failed=(), verdict="no evidence"):
             "condition": "true labels",
             "metrics": {"accuracy": metric},
             "failed": [],
-            "verdict": verdict,
+            "withheld": withheld,
         }
 
     difference = {"value": value, "low": value - 2, "high": value + 2, "p": p, "detectable": 2.0}
@@ -83,6 +83,11 @@ def test_a_study_that_did_not_run_is_shown_with_the_reason():
     ((_, rows),) = claims_tables([found]).values()
     assert rows[0][-1] == "not run: no such file"
     assert answer([found]) == "Of 1 claims, 1 were not measured."
+
+
+def test_a_verdict_that_its_study_withholds_is_withheld():
+    (found,) = outcomes([claim()], {"digits": summary(1.0, 0.001, withheld="too few")}, {})
+    assert (found.verdict, found.reason) == ("withheld", "too few")
 
 
 def test_a_verdict_on_attacks_is_withheld_if_gradients_may_be_masked():

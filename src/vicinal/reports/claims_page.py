@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from vicinal.errors import UserError
-from vicinal.escaping import visible, with_text
+from vicinal.escaping import shortened, visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
@@ -18,7 +18,7 @@ from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
 
 PAGE = "claims.html"
 
-HEAD = ("claim", "published", "baseline", "measured here", "difference", "verdict")
+HEAD = ("claim", "published", "measured", "baseline", "compared arm", "difference", "verdict")
 
 
 def run_claims(
@@ -114,6 +114,7 @@ def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
             [
                 one.claim.claim,
                 one.claim.published,
+                _measure(one.claim),
                 _text(one, one.baseline),
                 _text(one, one.row),
                 _text(one, one.row.get("difference"), sign=True),
@@ -121,6 +122,10 @@ def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
             ]
         )
     return tables
+
+
+def _measure(claim: Claim) -> str:
+    return claim.measure if claim.at is None else f"{claim.measure}, at {claim.at:g}"
 
 
 def _text(one: Outcome, row: Mapping[str, Any] | None, *, sign: bool = False) -> str:
@@ -148,7 +153,7 @@ def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
     if not drawn:
         return None
     with figure_style():
-        figure = Figure(figsize=(6.4, 0.7 + 0.26 * len(drawn)))
+        figure = Figure(figsize=(8, 0.8 + 0.26 * len(drawn)))
         axes = figure.add_subplot()
         axes.axvline(0, color=FAINT, linewidth=1)
         for height, one in enumerate(drawn):
@@ -158,9 +163,10 @@ def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
             color = arm_color({"holds": 3, "the opposite": 2}.get(one.verdict, 0))
             axes.plot(sign * difference["value"], height, "o", color=color)
             axes.plot(ends, [height] * 2, color=color)
-        axes.set_yticks(range(len(drawn)), [one.claim.claim.rstrip(".") for one in drawn])
+        names = [shortened(one.claim.claim.rstrip("."), 62) for one in drawn]
+        axes.set_yticks(range(len(drawn)), names)
         axes.set_ylim(len(drawn) - 0.4, -0.6)
-        axes.set_xlabel("difference in the direction of the claim, points, with 95% intervals")
+        axes.set_xlabel("difference in the claimed direction, points")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         text = "; ".join(

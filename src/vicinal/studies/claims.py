@@ -124,6 +124,8 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
         reason = f"gradients may be masked: {', '.join(dict.fromkeys(failed))}"
     elif any(rows[arm]["failed"] for arm in arms):
         reason = "trials failed"
+    elif claim.measure in summary["metrics"]:
+        reason = rows[claim.arm]["withheld"] or ""
     p = (pair[1]["difference"] or {}).get("p")
     verdict: Verdict = "withheld" if p is None else "no evidence"
     return Outcome(claim, pair[0], pair[1], percent, p, verdict, reason)
