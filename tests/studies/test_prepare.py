@@ -44,6 +44,21 @@ def test_a_path_becomes_a_study_that_resumes_with_the_recipe_in_its_folder(cars,
     assert "# the arm that the others are compared with" in again.text
 
 
+def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
+    told = []
+    found = prepare(str(cars), changes=FEW, out=tmp_path / "out", log=told.append)
+    assert found.recipe.splits == 5
+    assert (
+        "splits = 5                      # folds: a single test split would be small" in found.text
+    )
+    assert "fewer than 1,000 examples: 5 folds, each of which is the test split once" in told
+    assert (len(found.data.train), len(found.data.test)) == (48, 12)
+    one = Changes(seeds=2, epochs=2, settings=["splits=1"])
+    assert prepare(str(cars), changes=one, out=tmp_path / "out").recipe.splits == 1
+    hasty = Changes(seeds=2, epochs=10_000)
+    assert prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out").recipe.splits == 1
+
+
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):
     first = prepare(str(cars), changes=FEW, out=tmp_path)
     (tmp_path / "recipe.toml").write_text(first.text)

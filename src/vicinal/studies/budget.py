@@ -80,6 +80,19 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     return Cost(epoch, epochs * epoch)
 
 
+def fits(recipe: Recipe, cost: Cost, minutes: float, seeds: int | None) -> bool:
+    """Return whether a study fits into a number of minutes with its epochs.
+
+    Args:
+        recipe: of the study.
+        cost: of the study.
+        minutes: the budget.
+        seeds: the number of seeds, if the user chose it; else they can be cut to the fewest.
+    """
+    fewest = seeds or min(recipe.seeds, LEAST_SEEDS)
+    return cost.total * fewest / recipe.seeds <= _TRAINING_SHARE * minutes * 60
+
+
 def fitted(
     recipe: Recipe, cost: Cost, minutes: float, *, fixed: Collection[str] = ()
 ) -> tuple[int, int, str]:

@@ -19,6 +19,9 @@ from vicinal.training.task import Task
 STEPS, LEAST_EPOCHS, MOST_EPOCHS, SEEDS = 3000, 10, 60, 5
 """A training of the generated recipe takes about so many optimizer steps; and seeds of each arm."""
 
+SMALL, FOLDS = 1000, 5
+"""Data sets with fewer examples are tested in so many folds, if the time allows."""
+
 BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
 """The comment on the number of epochs."""
 
@@ -42,6 +45,7 @@ def generate(
     *,
     arms: Sequence[str] = (),
     model: str | None = None,
+    splits: int = 1,
 ) -> str:
     """Return a recipe for a data set as TOML, with comments on each choice.
 
@@ -52,6 +56,7 @@ def generate(
         arms: names as in ``vicinal.training.arm_shorthands.SHORTHANDS``; by default two that suit
             the data, and no mixing.
         model: name of the network, instead of the rule's.
+        splits: number of folds; 1 for one test split.
 
     Raises:
         UserError: if there is no such arm or network.
@@ -87,6 +92,11 @@ def generate(
         f"name = {json.dumps(study_name(source))}",
         'baseline = "erm"                # the arm that the others are compared with',
         f"seeds = {SEEDS}                       # trials of each arm",
+        *(
+            [f"splits = {splits}                      # folds: a single test split would be small"]
+            if splits > 1
+            else []
+        ),
         f"metrics = {json.dumps(list(DEFAULT_METRICS[task.name]))}   # the first one decides",
         "",
         "[data]",

@@ -10,7 +10,7 @@ import torch
 from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
-from vicinal.studies.generate import BUDGET, generate, study_name
+from vicinal.studies.generate import BUDGET, FOLDS, SMALL, generate, study_name
 from vicinal.training.recipe import (
     changed_text,
     checked_text,
@@ -94,7 +94,7 @@ def generated(
 ) -> tuple[Recipe, str, DataSet]:
     """Generate a recipe for a data set, and fit it into a number of minutes."""
     # Imported late, since Fabric takes long to import and a finished study does not need it.
-    from vicinal.studies.budget import cost_of, fitted
+    from vicinal.studies.budget import cost_of, fits, fitted
     from vicinal.training.trial_setup import read_data
 
     draft: dict[str, Any] = {"task": "auto", "data": {"source": source}}
@@ -109,12 +109,19 @@ def generated(
         settings, seed=int(draft.get("seed", 0)), fold=(0, splits) if splits > 1 else None
     )
     task = task_of(data, draft["task"])
-    text = generate(source, data, task, arms=changes.arms, model=changes.model)
-    text = changed_text(text, changes)
+    choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
+    text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
+    cost = cost_of(recipe, data)
+    in_folds = cost._replace(total=FOLDS * cost.total)
+    if "splits" not in draft and _is_small(data) and fits(recipe, in_folds, minutes, changes.seeds):
+        data, cost = read_data(settings, seed=int(draft.get("seed", 0)), fold=(0, FOLDS)), in_folds
+        text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
+        recipe = checked_text(text, source)
+        log(f"fewer than {SMALL:,} examples: {FOLDS} folds, each of which is the test split once")
     seeds, epochs, sentence = fitted(
         recipe,
-        cost_of(recipe, data),
+        cost,
         minutes,
         fixed=[name for name in ("seeds", "epochs") if getattr(changes, name) is not None],
     )
@@ -124,6 +131,12 @@ def generated(
     if sentence:
         text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
     return checked_text(text, source), text, data
+
+
+def _is_small(data: DataSet) -> bool:
+    """Return whether folds are worth their time: a single test split would be small."""
+    examples = sum(len(split) for split in data.splits.values())
+    return not data.fixed_test and examples < SMALL
 
 
 def source_of(what: str, log: Callable[[str], None]) -> str:
