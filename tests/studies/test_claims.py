@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 
@@ -131,3 +132,21 @@ def test_if_no_study_can_run_the_first_reason_is_the_error(tmp_path):
 
     with pytest.raises(UserError, match=r"no study of a claim could run\. .*nothing is there"):
         run_claims(tmp_path, run, lambda _: None)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_signal_stops_all_studies_of_claims(tmp_path, monkeypatch, fails):
+    claims = [claim(recipe="a"), claim(recipe="b")]
+    monkeypatch.setattr("vicinal.reports.claims_page.read_claims", lambda: claims)
+    runs = []
+
+    def run(one, folder):
+        runs.append(one.recipe)
+        signal.raise_signal(signal.SIGTERM)
+        if fails:
+            raise UserError("stopped by SIGTERM in epoch 3")
+        return summary(3.0, 0.001)
+
+    with pytest.raises(UserError, match="stopped by SIGTERM"):
+        run_claims(tmp_path, run, lambda _: None)
+    assert runs == ["a"]

@@ -38,19 +38,26 @@ def run_claims(
     Raises:
         UserError: if no study could run, or a file cannot be written.
     """
+    from vicinal.training.stop_signals import stop_signals
+
     claims, summaries, reasons = read_claims(), dict[str, Mapping[str, Any]](), dict[str, str]()
-    for claim in claims:
-        if claim.study in summaries or claim.study in reasons:
-            continue
-        log(f"study {claim.study}")
-        try:
-            summaries[claim.study] = run(claim, out / claim.study)
-        except UserError as error:
-            reasons[claim.study] = str(error)
-            log(f"{claim.study} is left out: {error}")
-        # After each study, so that an interruption loses none.
-        found = outcomes(claims, summaries, reasons)
-        write_claims(out, found)
+    with stop_signals() as signals:
+        for claim in claims:
+            if claim.study in summaries or claim.study in reasons:
+                continue
+            log(f"study {claim.study}")
+            try:
+                summaries[claim.study] = run(claim, out / claim.study)
+            except UserError as error:
+                if signals:
+                    raise
+                reasons[claim.study] = str(error)
+                log(f"{claim.study} is left out: {error}")
+            # After each study, so that an interruption loses none.
+            found = outcomes(claims, summaries, reasons)
+            write_claims(out, found)
+            if signals:
+                raise UserError(f"stopped by {signals[0]}: run the same command to resume.")
     if not summaries:
         raise UserError(f"no study of a claim could run. The first: {next(iter(reasons.values()))}")
     return found
