@@ -12,6 +12,7 @@ from vicinal.escaping import shortened, visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
+from vicinal.reports.summary_values import measure_text
 from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
 from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
@@ -136,15 +137,8 @@ def _measure(claim: Claim) -> str:
 
 
 def _text(one: Outcome, row: Mapping[str, Any] | None, *, sign: bool = False) -> str:
-    if not row or row["value"] is None:
-        return "—"
-    form = f"{'+' * sign}{'.1f' if one.percent else '.3g'}"
-    value, *ends = (
-        "" if row.get(end) is None else f"{row[end]:{form}}".replace("-", "−")
-        for end in ("value", "low", "high")
-    )
     unit = "%" if one.percent and not sign else " points" if one.percent else ""
-    return f"{value}{unit} [{', '.join(ends)}]" if all(ends) else f"{value}{unit}"
+    return measure_text(row, percent=one.percent, unit=unit, sign=sign)
 
 
 def _studies(found: Sequence[Outcome]) -> list[str]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from vicinal.escaping import shortened
 from vicinal.reports.study_cells import CONDITION, Table
 from vicinal.reports.study_figures import drawn_arms
-from vicinal.reports.summary_values import conditions, names_conditions, title
+from vicinal.reports.summary_values import conditions, measure_text, names_conditions, title
 from vicinal.reports.svg import (
     LINE_STYLES,
     SvgFigure,
@@ -115,15 +115,7 @@ def _remarks(summary: Mapping[str, Any], probe: str) -> list[str]:
 def _text(
     measure: Mapping[str, Any], found: Mapping[str, Any] | None, *, sign: bool = False
 ) -> str:
-    """Return a value with its interval."""
-    if found is None or found["value"] is None:
-        return "—"
-    form = f"{'+' * sign}{'.1f' if measure['percent'] else '.3g'}"
-    value, *ends = (
-        "" if found[end] is None else f"{found[end]:{form}}".replace("-", "−")
-        for end in ("value", "low", "high")
-    )
-    return f"{value} [{', '.join(ends)}]" if all(ends) else value
+    return measure_text(found, percent=measure["percent"], sign=sign)
 
 
 def _table_of_numbers(summary: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> Table:

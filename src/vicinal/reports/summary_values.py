@@ -99,3 +99,28 @@ def interval(
     ends = (value(summary, name, found[end], sign=sign) for end in ("low", "high"))
     mean = value(summary, name, found["value"], sign=sign)
     return mean if found["low"] is None else f"{mean} [{', '.join(ends)}]"
+
+
+def measure_text(
+    found: Mapping[str, Any] | None, *, percent: bool, unit: str = "", sign: bool = False
+) -> str:
+    """Return a measure of a probe with its interval as text.
+
+    Args:
+        found: with ``value`` and perhaps ``low`` and ``high``; None or {} if it is unknown.
+        percent: whether it is in percent.
+        unit: what follows the value.
+        sign: whether positive values get a sign.
+
+    Example:
+        >>> measure_text({"value": 1.25, "low": 0.5, "high": 2.0}, percent=True, sign=True)
+        '+1.2 [+0.5, +2.0]'
+    """
+    if not found or found["value"] is None:
+        return "—"
+    form = f"{'+' * sign}{'.1f' if percent else '.3g'}"
+    mean, *ends = (
+        "" if found.get(end) is None else f"{found[end]:{form}}".replace("-", "−")
+        for end in ("value", "low", "high")
+    )
+    return f"{mean}{unit} [{', '.join(ends)}]" if all(ends) else f"{mean}{unit}"
