@@ -182,7 +182,8 @@ def test_a_disk_too_small_for_the_state_of_a_trial_is_named(finished_study, tmp_
     with files_up_to(20_000):
         done = vicinal("study", finished_study / "recipe.toml", "--out", tmp_path / "o")
     assert done.exit_code == 2
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 2
+    assert "12 trials to train, 2 epochs each" in done.stderr
     assert "state.safetensors cannot be written: File too large" in done.stderr
 
 
@@ -218,6 +219,12 @@ def test_help_has_an_example(vicinal):
     done = vicinal("study", "--help")
     assert done.exit_code == 0
     assert "Example: vicinal study folder:flowers" in done.stdout
+
+
+def test_the_recipe_of_a_data_set_is_shown_by_init(vicinal):
+    done = vicinal("study", "folder:flowers", "--show")
+    assert done.exit_code == 2
+    assert "expected a recipe, got 'folder:flowers'. vicinal init prints" in done.stderr
 
 
 def test_show_draws_a_figure_and_reports_its_file(tmp_path, vicinal):

@@ -92,7 +92,7 @@ class GanStudyResult(StudyResult):
         Raises:
             UserError: always.
         """
-        raise UserError("to_frame: a study of GANs has no such table. Use rows, or table.md.")
+        raise UserError("to_frame: a study of GANs has no such table. Use .rows, or table.md.")
 
     def _repr_html_(self) -> str:
         from vicinal.reports.gan_report import gan_answer
@@ -255,7 +255,7 @@ def claims(
 
         def run(claim: Claim, folder: Path) -> Mapping[str, Any]:
             return study(
-                claim.recipe, variant=claim.variant, seeds=seeds, out=folder, quiet=quiet
+                claim.recipe, variant=claim.variant, seeds=seeds, out=folder, quiet=True
             ).summary
 
         terminal = Terminal(stderr=True, quiet=quiet)

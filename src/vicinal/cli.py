@@ -55,12 +55,12 @@ def _start(
 
 _SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}
 _TRAINED = "the one used in training"
-_ROOT, _RUNS = "$VICINAL_DATA, or data", "runs/NAME"
+_ROOT, _RUNS = "$VICINAL_DATA, or the folder data", "runs/NAME"
 _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
-_RECIPES = "a name of vicinal study --list, such as digits, or the path of a .toml file"
+_RECIPES = "a name that vicinal study --list shows, such as digits, or the path of a .toml file"
 
-_Recipe = Annotated[str, Argument(help=_RECIPES.replace("paper-gan, ", ""))]
+_Recipe = Annotated[str, Argument(help=f"The recipe: {_RECIPES}.")]
 _Spec = Annotated[str, Argument(help="Data set, such as folder:PATH; see vicinal data list.")]
 _Root = Annotated[Path | None, Option(help="Folder of the data sets.", show_default=_ROOT)]
 _Json = Annotated[bool, Option("--json", help="Print the result as JSON, and nothing else.")]
@@ -72,7 +72,7 @@ _Fraction = Annotated[
     float, Option(help="Fraction for testing, if the data set has no test split.")
 ]
 _Trained = Annotated[
-    Path, Argument(help="A checkpoint, or the folder of a study, whose best arm is used.")
+    Path, Argument(help="A checkpoint, the folder of a trial, or that of a study: its best arm.")
 ]
 _Arm = Annotated[
     str | None, Option(help="Arm of the study.", show_default="the best one, else the baseline")
@@ -91,17 +91,17 @@ _What = Annotated[
     str,
     Argument(
         metavar="WHAT",
-        help=f"Data set, such as folder:PATH or table.csv; recipe: {_RECIPES}; or claims, which "
-        "measures the claims of the mixup paper.",
+        help=f"A data set, such as folder:PATH or table.csv; a recipe ({_RECIPES}); or claims, "
+        "which measures the claims of the mixup paper.",
     ),
 ]
-_OWN = "the recipe's"
+_OWN = "by the rules, or the recipe's"
 _ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/study.md."
 _Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
 _Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
 _Model = Annotated[str | None, Option(help="Network.", show_default=_OWN)]
 _Metric = Annotated[
-    str | None, Option(help="Metric that decides, such as accuracy, auroc or rmse.")
+    str | None, Option(help="Metric that the verdicts are about, such as accuracy or auroc.")
 ]
 _Minutes = Annotated[
     float | None,
@@ -139,10 +139,11 @@ def study(
     """Find out whether mixing helps on a data set.
 
     Trains every arm with every seed, compares the arms, and writes a report. An arm is one way to
-    train, such as with mixup or without mixing. A trial is one arm with one seed.
+    train, such as with mixup or without mixing. A trial trains one arm with one seed, under one
+    condition if the recipe corrupts labels.
 
-    For a data set, a recipe that takes about ten minutes is generated. It lies in the folder of the
-    study, where it can be edited.
+    For a data set, a recipe for a study of about ten minutes is generated, and written to the
+    folder of the study, where it can be edited.
 
     Finished trials are kept. Run the same command again to resume a study or to show a finished
     one. Run it with a larger number of --seeds, or with more --arms, to add trials to the study.
@@ -407,7 +408,7 @@ def predict(
     files: Annotated[
         list[Path] | None,
         Argument(
-            help="Images, recordings or tables, also of texts, or folders of them.",
+            help="Images, recordings, tables (of features or texts), or folders of such files.",
             show_default=False,
         ),
     ] = None,
@@ -418,7 +419,7 @@ def predict(
     root: _Root = None,
     arm: _Arm = None,
     ensemble: Annotated[
-        bool, Option("--ensemble", help="Average the predictions of all seeds of the arm.")
+        bool, Option("--ensemble", help="Average the outputs of all seeds of the arm.")
     ] = False,
     out: Annotated[
         Path | None, Option(help="File to write, which must not exist.", show_default="stdout")
@@ -485,8 +486,8 @@ def export(
 ) -> None:
     """Export a trained network, so that it runs without vicinal.
 
-    The file maps a batch of images, or of prepared rows or spectrograms, to probabilities. It
-    includes normalization and softmax. Its outputs are compared with those of the network.
+    The file maps a batch of prepared inputs, such as images, to probabilities or real values, and
+    includes the normalization. Its outputs are compared with those of the network.
     """
     with errors_reported(debug):
         from vicinal.studies.trained_arm import chosen_checkpoints
@@ -516,7 +517,7 @@ def show(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Make a figure of digits that mixing policies blend."""
+    """Draw digits, and their blends by mixing policies."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 

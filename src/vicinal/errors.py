@@ -36,6 +36,15 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     name = name if len(name) <= 100 else f"{name[:100]}..."
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f". Did you mean {near[0]!r}?" if near else ""
-    return f"there is no {what} {name!r}{guess} (available: {', '.join(names)})"
+    return f"there is no {what} {name!r}{did_you_mean(name, names)} (available: {', '.join(names)})"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question with the most similar known name, to append to a message; or "".
+
+    Example:
+        >>> did_you_mean("adamww", ["sgd", "adamw"]), did_you_mean("nothing", ["sgd"])
+        (". Did you mean 'adamw'?", '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""

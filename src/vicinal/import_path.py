@@ -25,8 +25,8 @@ def import_object(path: str) -> Any:
         found: Any = import_module(module)
     except Exception as error:  # code of the module
         raise UserError(
-            f"{path}: {module} cannot be imported ({one_line(error)}). Start where "
-            f"{module.partition('.')[0]} lies, or install it"
+            f"{path}: {module} cannot be imported ({one_line(error)}). Run the "
+            f"command in the folder that contains {module.partition('.')[0]}, or install it."
         ) from error
     for word in name.split("."):
         if not hasattr(found, word):

@@ -178,6 +178,30 @@ def test_a_validation_split_is_cut_from_the_training_rows_and_never_from_the_tes
     assert bool((shares - 0.25).abs().max() < 0.01)
 
 
+def test_a_share_of_the_training_rows_keeps_classes_and_test_rows():
+    plain = load("digits", test_fraction=0.3)
+    few = load("digits", test_fraction=0.3, train_fraction=0.1)
+    assert torch.equal(plain.test.inputs, few.test.inputs)
+    assert not example_set(few.train) - example_set(plain.train)
+    assert len(few.train) == 125  # of 1,257
+    shares = few.train.targets.bincount() / plain.train.targets.bincount()
+    assert bool((shares - 0.1).abs().max() < 0.01)
+    assert "10% of the training examples are used" in few.notes[-1].text
+    cut = load("digits", test_fraction=0.3, train_fraction=0.1, validation_fraction=0.5)
+    assert example_set(cut.train) + example_set(cut.validation) == example_set(few.train)
+
+
+def test_the_preparation_of_a_table_sees_the_share_of_rows_that_is_used_only(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["x,y", *(f"{i * i},{'ab'[i % 2]}" for i in range(80))]) + "\n")
+    whole = load(f"table:{path}?label=y")
+    data = load(f"table:{path}?label=y", train_fraction=0.25)
+    assert (len(whole.train), len(data.train), len(data.test)) == (64, 16, len(whole.test))
+    mean, scale = (data.preparation["numbers"][key][0] for key in ("mean", "scale"))
+    assert (data.train.inputs[:, 0] * scale + mean).mean().item() == pytest.approx(mean, abs=1e-3)
+    assert mean != whole.preparation["numbers"]["mean"][0]
+
+
 def test_the_preparation_of_a_table_does_not_see_its_validation_rows(tmp_path):
     rows = [f"{100 if i == 3 else i % 5},{'ab'[i % 2]}" for i in range(80)]
     path = tmp_path / "t.csv"
@@ -257,6 +281,8 @@ def test_a_data_set_with_a_test_split_of_its_own_has_no_folds(tmp_path):
             r"^175 folds cannot split 1797 .* smallest class, 8, has 174\. Try few",
         ),
         ({"validation_fraction": 1}, r"validation_fraction: expected a share from 0 to below 1"),
+        ({"train_fraction": 0}, r"train_fraction: expected a share above 0, up to 1, got 0"),
+        ({"train_fraction": 1e-3}, r"^a left-out fraction of 0.999 cannot split"),
         ({"validation_fraction": 1e-4}, r"^a validation fraction of 0.0001 cannot split"),
     ],
 )

@@ -165,7 +165,7 @@ def test_networks_of_vicinal_can_be_built_by_their_import_path():
             "nowhere.at_all:net",
             "nowhere.at_all cannot be imported (ModuleNotFoundError",
         ),
-        ("nowhere.at_all:net", "Start where nowhere lies, or install it"),
+        ("nowhere.at_all:net", "Run the command in the folder that contains nowhere, or"),
         ("broken_network:net", "No module named 'a_module_that_is_nowhere'"),
         ("networks_of_mine:wide", "no name in networks_of_mine 'wide'. Did you mean 'Wide'"),
         ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (available: narrow)"),

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import tomllib
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_folder_of_other_data_is_refused(cars, tmp_path):
         (
             "iris",
             {"changes": Changes(settings=["data.test_fraction=2"])},
-            "--set: data.test_fraction: expected",
+            "data.test_fraction: expected",
         ),
         ("iris", {"changes": Changes(settings=["task=regression"])}, "task: expected"),
         ("nothing-here", {}, "there is no recipe, data set or path 'nothing-here'"),
@@ -81,6 +82,43 @@ def test_a_folder_of_other_data_is_refused(cars, tmp_path):
 def test_what_does_not_fit_is_one_sentence(what, options, message, tmp_path):
     with pytest.raises(UserError, match=message):
         prepare(what, out=tmp_path / "new", **{"changes": FEW} | options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (Changes(model="smal-cnn"), "there is no network 'smal-cnn'. Did you mean 'small-cnn'"),
+        (Changes(arms=["manifold", "mixpu"]), "there is no arm 'mixpu'. Did you mean 'mixup'"),
+        (Changes(arms=["erm"], alpha=0.4), "--alpha: none of the arms has one"),
+        (
+            Changes(metric="acuracy"),
+            "metrics.0: there is no metric 'acuracy'. Did you mean 'accuracy'",
+        ),
+        (
+            Changes(settings=["training.momentum=0.9"]),
+            "training.momentum: there is no field 'momentum'",
+        ),
+        (
+            Changes(settings=["training.optimizer.name=adamww"]),
+            "'adamww'. Did you mean 'adamw'",
+        ),
+    ],
+)
+def test_invalid_changes_are_errors_before_the_data_are_read(
+    changes, message, tmp_path, monkeypatch
+):
+    def read(*_, **__):
+        raise AssertionError("the data are read")
+
+    monkeypatch.setattr("vicinal.training.trial_setup.read_data", read)
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepare("iris", changes=changes, out=tmp_path / "new")
+
+
+def test_layers_of_a_network_that_the_data_decide_are_not_checked_before_they_are_read(tmp_path):
+    changes = Changes(seeds=1, epochs=1, arms=["manifold"], alpha=0.5)
+    found = prepare("iris", changes=changes, out=tmp_path / "new")
+    assert found.recipe.arms["manifold"].at == ("input", "layer1", "layer2")
 
 
 def test_settings_of_the_data_hold_while_the_recipe_is_generated(tmp_path):

@@ -201,6 +201,7 @@ class LoadOptions(NamedTuple):
     preparation: Mapping[str, Any] | None = None
     fold: tuple[int, int] | None = None
     validation_fraction: float = 0.0
+    train_fraction: float = 1.0
 
 
 @dataclass

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
-from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Split
+from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Note, Split
 from vicinal.data.description import doubtful_notes
-from vicinal.data.held_out import group_notes, with_validation
+from vicinal.data.held_out import group_notes, reduced, with_validation
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.recognize import recognized
 from vicinal.data.source_spec import parse_spec
@@ -36,6 +36,7 @@ def load(
     preparation: Mapping[str, Any] | None = None,
     fold: tuple[int, int] | None = None,
     validation_fraction: float = 0,
+    train_fraction: float = 1,
 ) -> DataSet:
     """Load a data set.
 
@@ -72,6 +73,8 @@ def load(
             ``[0, 1)``; the same share of every class, except that classes too small for both
             splits stay in the training split. A validation split of the data set is used instead
             if there is one.
+        train_fraction: share of the training examples that is kept, in ``(0, 1]``, before a
+            validation split is cut; the same share of every class. Test examples are unchanged.
 
     Returns:
         Splits ``train``, ``test`` and perhaps ``validation``, each with ``inputs`` and ``targets``.
@@ -104,6 +107,7 @@ def load(
             validation_fraction,
             "a share from 0 to below 1",
         ),
+        (0 < train_fraction <= 1, "train_fraction", train_fraction, "a share above 0, up to 1"),
     ):
         if not fits:
             raise UserError(f"{name}: expected {expected}, got {value!r}")
@@ -117,6 +121,7 @@ def load(
         preparation,
         fold,
         validation_fraction,
+        train_fraction,
     )
     found = recognized(spec, root=load_options.root, guess=preparation is None)
     source = with_preparation(parse_spec(found.spec), preparation)
@@ -129,8 +134,11 @@ def load(
             "folds. Test on that split, or name a source that has none."
         )
     if data.preparation["kind"] != "table":  # whose statistics are those of the rest
-        data = with_validation(data, validation_fraction, seed)
+        data = with_validation(reduced(data, train_fraction, seed), validation_fraction, seed)
     notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
+    if train_fraction < 1:
+        text = f"{100 * train_fraction:g}% of the training examples are used (train_fraction)"
+        notes = (*notes, Note(text))
     return replace(data, notes=notes)
 
 

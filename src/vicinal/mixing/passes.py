@@ -67,7 +67,7 @@ class Pass:
         self._remove.atexit = False
 
     def finish(self, output: Any = None) -> None:
-        """Remove the hook; if a recomputation needs it, keep it as long as the nodes of ``output``.
+        """Remove the hook; if a recomputation needs it, keep it while ``output`` has nodes.
 
         Raises:
             RuntimeError: if it is needed and no tensor is found in ``output``.

@@ -150,7 +150,7 @@ def shrunk_into(images: Tensor, region: Tensor, *, smooth: bool) -> Tensor:
     """Shrink each image into the box of its region; values outside of the box are arbitrary.
 
     If ``smooth``, interpolate bilinearly, as for images; otherwise take the nearest value, as for
-    classes.
+    masks of classes.
     """
     height, width = region.shape[-2:]
     top, rows = _first_and_count(region.any(2))

@@ -80,7 +80,7 @@ class RawAndScaled(NamedTuple):
         scaled: of the logits divided by a temperature.
         temperatures: the one fitted on held-out examples, or those fitted on the two halves. Above
             1, the network is overconfident. Infinity means that equal probabilities are better
-            than the network; 1 also means that no temperature is the best one.
+            than the network; 1 is also used if there is no best temperature.
     """
 
     raw: Calibration

@@ -1,10 +1,13 @@
 """The claims of the mixup paper on one page: what was claimed, published, and measured here."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 from matplotlib.figure import Figure
 
 from vicinal.errors import UserError
@@ -16,52 +19,70 @@ from vicinal.reports.summary_values import measure_text
 from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
 from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
+from vicinal.training.stop_signals import stop_at_once
 
 PAGE = "claims.html"
+
+Run = Callable[[Claim, Path], Mapping[str, Any]]
+Finished = tuple[str, Mapping[str, Any] | str, float]
+"""The name of a study, its summary or why it could not run, and its seconds."""
 
 HEAD = ("claim", "published", "measured", "baseline", "compared arm", "difference", "verdict")
 
 
-def run_claims(
-    out: Path,
-    run: Callable[[Claim, Path], Mapping[str, Any]],
-    log: Callable[[str], None],
-) -> list[Outcome]:
-    """Run the study of every claim, and write the page.
+def run_claims(out: Path, run: Run, log: Callable[[str], None]) -> list[Outcome]:
+    """Run the study of every claim, as many at a time as there are cores, and write the page.
 
     Studies whose data are missing are left out, with the reason.
 
     Args:
         out: folder, in which each study gets a folder of its own.
-        run: runs the study of a claim in a folder, and returns its summary.
+        run: runs the study of a claim in a folder, and returns its summary; perhaps in another
+            process.
         log: reports to the user.
 
     Raises:
         UserError: if no study could run, or a file cannot be written.
+        KeyboardInterrupt: at Ctrl-C, SIGTERM and SIGHUP; processes that train are ended.
     """
-    from vicinal.training.stop_signals import stop_signals
-
     claims, summaries, reasons = read_claims(), dict[str, Mapping[str, Any]](), dict[str, str]()
-    with stop_signals() as signals:
-        for claim in claims:
-            if claim.study in summaries or claim.study in reasons:
-                continue
-            log(f"study {claim.study}")
-            try:
-                summaries[claim.study] = run(claim, out / claim.study)
-            except UserError as error:
-                if signals:
-                    raise
-                reasons[claim.study] = str(error)
-                log(f"{claim.study} is left out: {error}")
+    studies = list({claim.study: claim for claim in claims}.values())
+    log(f"{len(studies)} studies, as many at a time as there are cores")
+    with stop_at_once():
+        for k, (name, found, seconds) in enumerate(_finished(run, studies, out), 1):
+            if isinstance(found, str):
+                reasons[name] = found
+                log(f"{name} is left out: {found}")
+            else:
+                summaries[name] = found
+                log(f"[{k}/{len(studies)}] {name} in {seconds:.0f} s")
             # After each study, so that an interruption loses none.
-            found = outcomes(claims, summaries, reasons)
-            write_claims(out, found)
-            if signals:
-                raise UserError(f"stopped by {signals[0]}: run the same command to resume.")
+            results = outcomes(claims, summaries, reasons)
+            write_claims(out, results)
     if not summaries:
         raise UserError(f"no study of a claim could run. The first: {next(iter(reasons.values()))}")
-    return found
+    return results
+
+
+def _finished(run: Run, studies: Sequence[Claim], out: Path) -> Iterator[Finished]:
+    """Run studies, and yield each as it is finished or cannot run."""
+    gans = [claim for claim in studies if claim.mixture]  # each uses all cores by itself
+    yield from (_tried(run, claim, out) for claim in gans)
+    others = [claim for claim in studies if not claim.mixture]
+    processes = max(min(os.cpu_count() or 1, len(others)), 1)
+    yield from joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+        joblib.delayed(_tried)(run, claim, out) for claim in others
+    )
+
+
+def _tried(run: Run, claim: Claim, out: Path) -> Finished:
+    began = time.monotonic()
+    found: Mapping[str, Any] | str
+    try:
+        found = run(claim, out / claim.study)
+    except UserError as error:
+        found = str(error)
+    return claim.study, found, time.monotonic() - began
 
 
 def write_claims(out: Path, found: Sequence[Outcome]) -> None:

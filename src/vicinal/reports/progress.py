@@ -71,6 +71,8 @@ class StudyProgress(TrainProgress):
         self.bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
             self.log(f"resuming: {done} of {total} trials are finished")
+        elif done < total:
+            self.log(f"{total} trials to train, {recipe.training.epochs} epochs each")
 
     def skipped(self, split: str, sentences: Sequence[str]) -> None:
         """Report how many examples of a split were skipped, and why the first was."""

@@ -3,12 +3,14 @@
 import datetime
 import itertools
 import re
+from pathlib import Path
 
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.reports.terminal import Terminal
 from vicinal.training.recipe import (
     is_gan_recipe,
+    is_recipe,
     read_recipe,
     read_settings,
     recipe_text,
@@ -36,6 +38,11 @@ def print_recipe(name: str, *, variant: str | None, data: str | None, console: T
     from vicinal.studies.budget import cost_of
     from vicinal.training.trial_setup import load_data
 
+    if not is_recipe(name) and (":" in name or Path(name).exists()):
+        raise UserError(
+            f"--show: expected a recipe, got {name!r:.200}. vicinal init prints the recipe of a "
+            "data set."
+        )
     if is_gan_recipe(read_settings(name, variant=variant)):
         _print_gan_recipe(name, variant, Changes(data=data), console)
         return

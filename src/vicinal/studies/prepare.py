@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pydantic
 import torch
 
 from vicinal.data import SOURCES, DataSet, data_root, parse_spec
@@ -13,13 +12,13 @@ from vicinal.errors import UserError, unknown
 from vicinal.studies.generate import BUDGET, FOLDS, SMALL, generate, study_name
 from vicinal.training.recipe import (
     changed_text,
+    checked,
     checked_text,
     recipe_text,
     shipped,
 )
 from vicinal.training.recipe_changes import Changes, change
-from vicinal.training.recipe_errors import error_lines
-from vicinal.training.settings import Data, Recipe
+from vicinal.training.settings import Recipe
 from vicinal.training.task import task_of
 
 MINUTES = 10.0
@@ -97,25 +96,19 @@ def generated(
     from vicinal.studies.budget import cost_of, fits, fitted
     from vicinal.training.trial_setup import read_data
 
-    draft: dict[str, Any] = {"task": "auto", "data": {"source": source}}
-    change(draft, Changes(settings=changes.settings))
-    splits = int(draft.get("splits", 1))
-    try:
-        settings = Data.model_validate(draft["data"])
-    except pydantic.ValidationError as error:
-        lines = [f"data.{line}" for line in error_lines(error, draft["data"])]
-        raise UserError(f"--set: {'; '.join(lines)}") from error
-    data = read_data(
-        settings, seed=int(draft.get("seed", 0)), fold=(0, splits) if splits > 1 else None
-    )
-    task = task_of(data, draft["task"])
+    if changes.arms:
+        changes = changes._replace(arms=list(dict.fromkeys(("erm", *changes.arms))))
+    draft = _draft(source, changes)
+    splits, with_splits = draft.splits, "splits" in draft.model_fields_set
+    data = read_data(draft.data, seed=draft.seed, fold=(0, splits) if splits > 1 else None)
+    task = task_of(data, draft.task)
     choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
-    if "splits" not in draft and _is_small(data) and fits(recipe, in_folds, minutes, changes.seeds):
-        data, cost = read_data(settings, seed=int(draft.get("seed", 0)), fold=(0, FOLDS)), in_folds
+    if not with_splits and _is_small(data) and fits(recipe, in_folds, minutes, changes.seeds):
+        data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
         log(f"fewer than {SMALL:,} examples: {FOLDS} folds, each of which is the test split once")
@@ -131,6 +124,29 @@ def generated(
     if sentence:
         text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
     return checked_text(text, source), text, data
+
+
+def _draft(source: str, changes: Changes) -> Recipe:
+    """Return a recipe with the changes, so that invalid ones are errors before the data are read.
+
+    If no network is chosen, it is not known yet, and neither are its layers, for ``manifold``.
+    """
+    draft: dict[str, Any] = {
+        "name": "draft",
+        "baseline": "erm",
+        "data": {"source": source},
+        "model": {"name": "network_of:data"},
+        "training": {
+            "epochs": 1,
+            "batch_size": 2,
+            "optimizer": {"name": "adamw", "lr": 1.0},
+            "schedule": {"name": "one-cycle"},
+        },
+        "arms": {"erm": {"policy": "none"}, "mixup": {"policy": "mixup", "alpha": 1.0}},
+    }
+    arms = dict.fromkeys("mixup" if name == "manifold" else name for name in changes.arms)
+    change(draft, changes._replace(arms=list(arms)))
+    return checked(draft, source)
 
 
 def _is_small(data: DataSet) -> bool:

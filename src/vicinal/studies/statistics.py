@@ -24,8 +24,8 @@ class Estimate(NamedTuple):
         mean: the estimate.
         low: lower end of the interval.
         high: upper end.
-        seeds: half the width of the interval that covers other seeds only; over several splits of
-            the data, other splits.
+        seeds: half the width of the interval that covers other seeds only; in a study with several
+            splits, other splits only.
         examples: half the width of the interval that covers other test examples only.
         p: two-sided p-value of the mean being zero.
         detectable: the smallest true value that such a study finds with a probability of 80%.

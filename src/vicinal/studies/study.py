@@ -102,7 +102,7 @@ class Study:
         """Return what the probes of the study need; without data, they can only be read."""
 
         def no_data(_: int) -> DataSet:
-            raise AssertionError("reading probes needs no data")
+            raise AssertionError("data are requested although all probes are stored")
 
         return Probing(
             self.recipe,

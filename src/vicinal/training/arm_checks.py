@@ -36,7 +36,7 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
     """Raise unless the policies of arms can mix the data, at the layers that they name.
 
     Each policy mixes a small batch of random inputs of the right shape. If an arm names layers, an
-    untrained network is run. The random numbers of a training are not affected.
+    untrained network is run. This does not change the random numbers of training.
 
     Args:
         recipe: the recipe.

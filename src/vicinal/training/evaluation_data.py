@@ -76,6 +76,7 @@ def load_as_trained(
         preparation=info.preparation,
         fold=(info.split, info.recipe.splits) if same_data and info.recipe.splits > 1 else None,
         validation_fraction=recorded.validation_fraction if same_data else 0.0,
+        train_fraction=recorded.train_fraction if same_data else 1.0,
     )
     for sentence in note_lines(data):
         log(sentence)

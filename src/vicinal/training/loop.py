@@ -303,8 +303,8 @@ def _try_compiled(
 def _seed_layers(seed: int, device: torch.device) -> None:
     """Seed the random numbers of layers such as dropout.
 
-    Without a GPU, ``torch.manual_seed`` takes half a millisecond: it stores each call, with its
-    stack, until there is one.
+    Without a GPU, ``torch.manual_seed`` takes half a millisecond: PyTorch stores
+    each call for the GPU, with its stack trace, until one is used.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

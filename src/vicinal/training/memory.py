@@ -19,9 +19,9 @@ def memory_kept() -> Iterator[None]:
     """Keep freed memory in the process inside the ``with`` block, and return it afterwards.
 
     By default glibc returns each large tensor to the system when it is freed, and asks for new
-    memory, which the system has to clear, for the next one. A training needs the same memory in
-    each step; keeping it makes steps on CPUs 10 to 25% faster. Nothing happens with other C
-    libraries.
+    memory, which the system has to clear, for the next one. Training needs the same memory in
+    each step; keeping it makes bfloat16 steps on CPUs 10% to 22% faster. Nothing happens with other
+    C libraries.
 
     Example:
         >>> import torch

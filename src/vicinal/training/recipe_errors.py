@@ -6,6 +6,8 @@ from typing import Any
 
 import pydantic
 
+from vicinal.errors import did_you_mean
+
 
 def error_lines(error: pydantic.ValidationError, settings: Mapping[str, Any]) -> list[str]:
     """Return a line for each problem that pydantic found, which names the field as TOML does.
@@ -34,7 +36,9 @@ def _problem(error: Any) -> str:
         case "union_tag_not_found":
             return f"{tag} is missing"
         case "union_tag_invalid":
-            return f"{tag}: expected one of {context['expected_tags']}, got {context['tag']!r}"
+            expected, got = context["expected_tags"], str(context["tag"])
+            guess = did_you_mean(got, re.findall("'(.*?)'", expected))
+            return f"{tag}: expected one of {expected}, got {got!r}{guess}"
         case "string_pattern_mismatch":  # of names, in settings.py
             words = "lowercase letters, digits and dashes"
         case _:

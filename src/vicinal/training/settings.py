@@ -61,6 +61,9 @@ class Data(Settings):
         lt=1,
         description="fraction of the training examples that is held out to choose the best epoch",
     )
+    train_fraction: float = Field(
+        1.0, gt=0, le=1, description="fraction of the training examples that is used"
+    )
     skip_bad: bool = Field(
         False, description="skip and report examples that cannot be read, instead of stopping"
     )
@@ -365,7 +368,7 @@ def _training_problems(training: Any, arms: Mapping[str, Mapping[str, Any]]) -> 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with changes; tables are merged field by field.
 
-    A table whose ``name`` changes replaces the whole table.
+    A table with a different ``name`` replaces the old table entirely.
 
     Example:
         >>> settings = {"lr": 1, "schedule": {"name": "step", "milestones": [5]}}

@@ -23,11 +23,9 @@ def stop_signals() -> Iterator[list[str]]:
         ['SIGTERM']
     """
     received: list[str] = []
-    main = threading.current_thread() is threading.main_thread()
-    handled = [n for n in SIGNALS if main and signal.getsignal(n) is not signal.SIG_IGN]
     before = {
         number: signal.signal(number, lambda n, _frame: received.append(signal.Signals(n).name))
-        for number in handled
+        for number in _handled()
     }
     try:
         yield received
@@ -36,3 +34,28 @@ def stop_signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
             if callable(handler) and signal.Signals(number).name in received:
                 handler(number, None)
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at SIGTERM and SIGHUP inside a ``with`` block, as at Ctrl-C.
+
+    Example:
+        >>> try:
+        ...     with stop_at_once():
+        ...         signal.raise_signal(signal.SIGTERM)
+        ... except KeyboardInterrupt:
+        ...     print("stopped")
+        stopped
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _handled()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handled() -> list[int]:
+    main = threading.current_thread() is threading.main_thread()
+    return [n for n in SIGNALS if main and signal.getsignal(n) is not signal.SIG_IGN]

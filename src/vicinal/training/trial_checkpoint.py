@@ -114,7 +114,7 @@ class TrialCheckpointer:
         try:
             state = read_tree(path)
             if changed := changed_settings(state["settings"], self.recipe, self.trial):
-                raise UserError(f"It was trained with different settings ({changed}).")
+                raise UserError(f"It was written with different settings ({changed}).")
             check_origin(state["origin"], self.origin, path)
             progress = TrialProgress(
                 restore(self.learner, state["training"], str(path)),

@@ -102,6 +102,7 @@ def read_data(settings: Data, *, seed: int, fold: tuple[int, int] | None = None)
         max_bytes=settings.max_bytes,
         fold=fold,
         validation_fraction=settings.validation_fraction,
+        train_fraction=settings.train_fraction,
     )
 
 

@@ -108,8 +108,8 @@ def _mapping(path: Path) -> dict[int, str]:
         return {}
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: expected lines such as '10 65', a label from 0 to 255 and the codes of its "
-            f"characters, got another line ({error}). Download it again."
+            f"{path}: expected lines with a label from 0 to 255 and codes of characters, such as "
+            f"'10 65', got a line in another format ({error}). Download it again."
         ) from error
 
 

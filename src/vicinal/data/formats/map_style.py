@@ -49,7 +49,7 @@ class StoredRows:
         name: of the data set, for errors.
         source: gives ``(input, target)`` by number; has to be picklable.
         rows: ``(n,)`` which of its rows these are.
-        format: what they have in common.
+        format: their shape, dtype and kind of target, which all rows have to share.
         skip_bad: whether rows that cannot be read are skipped instead of raising an error.
     """
 

@@ -53,7 +53,8 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
         known = arrays.get("classes", np.arange(count).astype(str))
         if known.ndim != 1 or known.dtype.kind != "U":
             raise UserError(
-                f"{path}: expected strings (n,) in classes, got {known.dtype} {known.shape}."
+                f"{path}: expected an array 'classes' of strings (n,), got {known.dtype} "
+                f"{known.shape}."
             )
         classes = tuple(map(str, known))
     splits = {}
@@ -160,7 +161,7 @@ def _arrays_of(
     if labels.ndim not in ({1} if integers else {1, 2}) or len(labels) != len(values):
         raise UserError(
             f"{path}: expected {name}_labels of shape ({len(values)},), got {labels.dtype} "
-            f"{labels.shape}. Vectors of floats are learned as real values."
+            f"{labels.shape}. For several real values, use floats of shape (n, targets)."
         )
     if not integers:
         return inputs, _finite(

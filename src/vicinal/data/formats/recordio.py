@@ -62,7 +62,7 @@ class RecordFile:
         The length of a record in several parts is -1. Large payloads are not read.
 
         Raises:
-            UserError: if anything but a record begins after one, or the file ends within one.
+            UserError: if a record is followed by something else, or the file ends within one.
         """
         block, start = b"", 0
         offset = begin = 0

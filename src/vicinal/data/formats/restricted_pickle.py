@@ -109,7 +109,7 @@ class _Unpickler(pickle.Unpickler):
 
     def _encode(self, text: str, encoding: object) -> bytes:
         if encoding != "latin1":
-            raise ValueError("strings are encoded in latin1 only")
+            raise ValueError(f"expected strings encoded as latin1, got {encoding!r:.100}")
         self.spend(len(text))
         return text.encode("latin1")
 

@@ -241,8 +241,8 @@ def _check_lengths(path: Path, data: bytes, counts: RecordingCounts) -> bytes | 
             at = end + end % 2
         if end > len(data) or not {at, end} & {whole, len(data)}:
             raise UserError(
-                f"{path}: expected chunks that end with the file at byte {len(data)}, but they "
-                f"claim to end at {end}. It is incomplete, or its header is damaged."
+                f"{path}: expected {end} bytes, by the lengths in its header, got "
+                f"{len(data)}. It is incomplete, or its header is damaged."
             )
         if whole not in {at, end}:
             counts.warn(f"{path} (the length of the file in its header is wrong)")

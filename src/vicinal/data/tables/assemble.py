@@ -328,6 +328,9 @@ def _split_rows(
                 f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
                 "them into the training split."
             ) from error
+    if load_options.train_fraction < 1 and len(train):
+        left_out = 1 - load_options.train_fraction
+        train, _ = divided(train, fraction=left_out, keep_small=True, held_out="left-out")
     if not (fraction := load_options.validation_fraction) or not len(train):
         return {"train": train, "test": test}
     train, validation = divided(train, fraction=fraction, keep_small=True, held_out="validation")

@@ -18,8 +18,8 @@ class BadRows:
     """The rows that cannot be used, with an error message for each.
 
     Args:
-        tables: one or two.
-        target: the label of their rows; None if they have none, since it is to be predicted.
+        tables: the table, or the training table and the test table.
+        target: the column with the label; None for rows to predict, which have none.
         features: their other columns.
         together: the column of groups, if there is one.
     """

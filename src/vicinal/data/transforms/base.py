@@ -84,7 +84,7 @@ def check_batch(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
         raise UserError(f"{name}: expected images in uint8 or floating point, got {x.dtype}.")
     if drawn.shape != (len(x), columns):
         raise ValueError(
-            f"{name}: expected the argument drawn to have shape {(len(x), columns)}, got "
+            f"{name}: expected drawn= of shape {(len(x), columns)}, got "
             f"{tuple(drawn.shape)}. Pass what {name}.draw returned for this batch."
         )
 

@@ -51,7 +51,7 @@ class GaussianNoise:
             )
         if drawn.shape != (len(x), math.prod(x.shape[1:])):
             raise ValueError(
-                "GaussianNoise: expected the argument drawn to have shape "
+                "GaussianNoise: expected drawn= of shape "
                 f"{(len(x), math.prod(x.shape[1:]))}, got {tuple(drawn.shape)}. Pass what "
                 "GaussianNoise.draw returned for this batch."
             )

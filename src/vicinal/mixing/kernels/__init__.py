@@ -24,7 +24,7 @@ SMALL = 64 * 1024
 def mix(out: Tensor, x: Tensor, other: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Write ``lam[i] * x[i] + (1 - lam[i]) * other[partner[i]]`` into ``out[i]``.
 
-    ``out`` and ``other`` may be ``x``; otherwise ``out`` shares no memory with them.
+    ``out`` and ``other`` may be ``x``; otherwise ``out`` must not share memory with them.
     """
     _run("mix", (out, x, other), partner, lam)
 
