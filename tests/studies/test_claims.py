@@ -8,7 +8,7 @@ import joblib
 import pytest
 
 from vicinal.errors import UserError
-from vicinal.reports.claims_page import answer, claims_tables, run_claims
+from vicinal.reports.claims_page import answer, claims_tables, reasons_withheld, run_claims
 from vicinal.studies.claims import Claim, outcomes, read_claims
 from vicinal.studies.probe_measures import measures_of
 from vicinal.training.gan_recipe import read_gan_recipe
@@ -86,7 +86,8 @@ def test_a_study_that_did_not_run_is_shown_with_the_reason():
     (found,) = outcomes([claim()], {}, {"digits": "no such file"})
     assert (found.verdict, found.reason) == ("not run", "no such file")
     ((_, rows),) = claims_tables([found]).values()
-    assert rows[0][-1] == "not run: no such file"
+    assert rows[0][-1] == "not run"
+    assert reasons_withheld([found]) == ["c: not run, no such file"]
     assert answer([found]) == "Of 1 claims, 1 were not measured."
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import joblib
 from matplotlib.figure import Figure
 
 from vicinal.errors import UserError
-from vicinal.escaping import shortened, visible, with_text
+from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
@@ -19,6 +20,7 @@ from vicinal.reports.summary_values import measure_text
 from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
 from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
+from vicinal.studies.gan import MEASURES
 from vicinal.training.stop_signals import stop_at_once
 
 PAGE = "claims.html"
@@ -96,11 +98,13 @@ def write_claims(out: Path, found: Sequence[Outcome]) -> None:
     for group, table in tables.items():
         head, rows = with_text(table, escaped)
         parts.append(f"## {group}\n\n{markdown_table(head, '-' * len(head), rows)}")
+    parts += [f"- {escaped(sentence)}" for sentence in reasons_withheld(found)]
     page = render(
         "claims.html.j2",
         tables=tables,
         answer=answer(found),
         picture=differences_figure(found),
+        reasons=reasons_withheld(found),
         studies=_studies(found),
     )
     for name, text in (
@@ -138,7 +142,6 @@ def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for one in found:
         _, rows = tables.setdefault(one.claim.group, (list(HEAD), []))
-        verdict = one.verdict if not one.reason else f"{one.verdict}: {one.reason}"
         rows.append(
             [
                 one.claim.claim,
@@ -147,13 +150,24 @@ def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
                 _text(one, one.baseline),
                 _text(one, one.row),
                 _text(one, one.row.get("difference"), sign=True),
-                visible(verdict),
+                one.verdict,
             ]
         )
     return tables
 
 
+def reasons_withheld(found: Sequence[Outcome]) -> list[str]:
+    """Return a sentence for each claim whose verdict is withheld, or whose study did not run."""
+    return [
+        visible(f"{one.claim.claim.rstrip('.')}: {one.verdict}, {one.reason}")
+        for one in found
+        if one.reason
+    ]
+
+
 def _measure(claim: Claim) -> str:
+    if claim.mixture:
+        return MEASURES[claim.measure].title
     return claim.measure if claim.at is None else f"{claim.measure}, at {claim.at:g}"
 
 
@@ -175,7 +189,7 @@ def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
     if not drawn:
         return None
     with figure_style():
-        figure = Figure(figsize=(8, 0.8 + 0.26 * len(drawn)))
+        figure = Figure(figsize=(8, 0.8 + 0.36 * len(drawn)))
         axes = figure.add_subplot()
         axes.axvline(0, color=FAINT, linewidth=1)
         for height, one in enumerate(drawn):
@@ -185,10 +199,14 @@ def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
             color = arm_color({"holds": 3, "the opposite": 2}.get(one.verdict, 0))
             axes.plot(sign * difference["value"], height, "o", color=color)
             axes.plot(ends, [height] * 2, color=color)
-        names = [shortened(one.claim.claim.rstrip("."), 62) for one in drawn]
+        names = [textwrap.fill(one.claim.claim.rstrip("."), 58) for one in drawn]
         axes.set_yticks(range(len(drawn)), names)
         axes.set_ylim(len(drawn) - 0.4, -0.6)
-        axes.set_xlabel("difference in the claimed direction, points")
+        axes.set_xscale("symlog", linthresh=2, linscale=0.5)  # from 0.1 to 80 points
+        ticks = [-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("difference in the claimed direction, points (logarithmic beyond 2)")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         text = "; ".join(

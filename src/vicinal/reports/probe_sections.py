@@ -1,5 +1,6 @@
 """The sections of a report on the probes of a study: tables and figures."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -192,7 +193,7 @@ def _figure(
                 if rows and all(row["low"] is not None for _, row in rows):
                     low, high = ([row[end] for _, row in rows] for end in ("low", "high"))
                     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-            axes.set(title=series, xlabel=measures[0]["x_title"])
+            axes.set(title=textwrap.fill(series, 32), xlabel=measures[0]["x_title"])
             axes.set_ylabel("%" if measures[0]["percent"] else "norm")
             axes.set_ylim(bottom=0)
         handles, labels = axes.get_legend_handles_labels()
