@@ -12,7 +12,7 @@ demo: .venv/study
 
 # Two processes; their threads wait asleep, since those that spin take the cores from each other.
 test: .venv/dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -28,6 +28,24 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
 
 os.environ["VICINAL_CACHE"] = ""  # no test writes into the cache of the user
 
+SLOW_FILES = (
+    "training/test_ranks.py",
+    "studies/test_faults.py",
+    "training/test_single_trial.py",
+    "training/test_fine_tuning.py",
+    "training/test_loop.py",
+    "data/test_fuzz.py",
+    "test_cli.py",
+    "test_help.py",
+)
+"""Files that take longest; they run first, so that no process waits for another one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the slow files first."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW_FILES))
+
+
 SMALL = {"seeds": 2, "training.epochs": 2}
 
 

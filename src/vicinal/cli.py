@@ -71,11 +71,13 @@ _Seed = Annotated[int, Option(help="Seed of the train/test split.", **_SEEDS)]
 _Fraction = Annotated[
     float, Option(help="Fraction for testing, if the data set has no test split.")
 ]
-_Trained = Annotated[
-    Path, Argument(help="A checkpoint, the folder of a trial, or that of a study: its best arm.")
-]
+_Trained = Annotated[Path, Argument(help="A checkpoint, or the folder of a trial or study.")]
 _Arm = Annotated[
-    str | None, Option(help="Arm of the study.", show_default="the best one, else the baseline")
+    str | None,
+    Option(
+        help="Arm of the study.",
+        show_default="the best one that is better than the baseline, else the baseline",
+    ),
 ]
 _Accelerator = Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")]
 _AllowImport = Annotated[
@@ -95,7 +97,7 @@ _What = Annotated[
         "which measures the claims of the mixup paper.",
     ),
 ]
-_OWN = "by the rules, or the recipe's"
+_OWN = "chosen for the data set, or the recipe's"
 _ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/study.md."
 _Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
 _Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
@@ -177,11 +179,13 @@ def study(
                 if value:
                     raise UserError(f"--{name}: claims expects --seeds or --out, got --{name}.")
             folder = out or Path("runs/claims")
-            api.claims(folder, seeds=seeds)
+            found = api.claims(folder, seeds=seeds)
             if json:
                 sys.stdout.write((folder / "claims.json").read_text("utf-8"))
             else:
-                _print((folder / "claims.md").read_text("utf-8"))
+                from vicinal.reports.claims_page import print_claims
+
+                print_claims(found, Terminal())
                 _print(f"report: {folder / 'claims.html'}")
             return
         done = api.study(
@@ -419,7 +423,7 @@ def predict(
     root: _Root = None,
     arm: _Arm = None,
     ensemble: Annotated[
-        bool, Option("--ensemble", help="Average the outputs of all seeds of the arm.")
+        bool, Option("--ensemble", help="Average the probabilities or values of all seeds.")
     ] = False,
     out: Annotated[
         Path | None, Option(help="File to write, which must not exist.", show_default="stdout")

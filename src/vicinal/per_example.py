@@ -103,9 +103,9 @@ def reliability(confidence: Array, right: Array) -> tuple[Array, Array, Array]:
 
 
 def wilson(share: Array, count: Array | int) -> tuple[Array, Array]:
-    """Return the ends of Wilson's 95% interval of a share (1927).
+    """Return the ends of the 95% interval of Wilson (1927) of a share.
 
-    These are the shares that differ from it by at most ``Z`` of their own standard errors.
+    The interval has all shares from which it differs by at most ``Z`` of their standard errors.
 
     Example:
         >>> low, high = wilson(np.array(0.5), 4)

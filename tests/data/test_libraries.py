@@ -211,7 +211,7 @@ BAD = {
     "expected (input, target), got tuple": (COLORS[0], 1, 2),
     "got the text 'cat'": (COLORS[0], "cat"),
     "expected a target, got None": (COLORS[0], None),
-    "expected a class from 0, got -1": (COLORS[0], -1),
+    "expected a label of 0 or more, got -1": (COLORS[0], -1),
     "expected a class as target like the first row, got a real value": (COLORS[0], 0.5),
     "expected a target that is a class or real values": (COLORS[0], np.eye(2)),
     "expected a target of finite numbers, got nan": (COLORS[0], float("nan")),

@@ -90,7 +90,10 @@ def test_tables_and_real_values_are_read(tmp_path):
         ),
         ({"train_images": IMAGES.astype(float)}, "train_images of type uint8 .*, got type float64"),
         ({"train_images": IMAGES[..., :2]}, "with 1 or 3 channels, got type uint8"),
-        ({"classes": np.array([1, 2, 3])}, r"expected strings \(n,\) in classes, got int64 \(3,\)"),
+        (
+            {"classes": np.array([1, 2, 3])},
+            r"expected an array 'classes' of strings \(n,\), got int64 \(3,\)",
+        ),
         (
             {"classes": None, "train_labels": np.array([0, 1, 2, 0, 1, 99])},
             "train_labels: expected labels below 6, the number of examples, got 99",

@@ -447,7 +447,7 @@ def test_numbers_drawn_for_another_batch_raise_an_error(transform):
     x = images()
     drawn = drawn_for(transform, x)
     for other in (drawn[1:], torch.cat([drawn, torch.zeros(len(x), 1)], dim=1)):
-        with pytest.raises(ValueError, match=r"drawn to have shape \(12, \d+\), got \(1"):
+        with pytest.raises(ValueError, match=r"drawn= of shape \(12, \d+\), got \(1"):
             transform.apply(x, other)
 
 

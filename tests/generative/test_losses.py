@@ -139,7 +139,7 @@ def test_the_losses_of_images_in_half_precision_are_finite():
 def test_what_does_not_fit_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r"generated: expected rows like the real ones, \(2, 1\)"):
         discriminator_loss(lambda x: x, REAL, GENERATED[:1])
-    with pytest.raises(ValueError, match=r"paper_plan\(2\), got one of 3 rows"):
+    with pytest.raises(ValueError, match=r"paper_plan\(2\), got one with 3 rows"):
         discriminator_loss(lambda x: x, REAL, GENERATED, paper_plan(3))
     with pytest.raises(ValueError, match=r"expected logits of 2 rows, got shape \(\)"):
         generator_loss(lambda x: x.mean(), GENERATED)

@@ -199,10 +199,10 @@ def test_external_names_are_checked_without_importing_anything(monkeypatch, name
         ("timm:", "timm: lacks the name of a network. Try timm:resnet18."),
         ("torchvision: ", "Try torchvision:resnet18"),
         ("hf:", "hf: lacks the name of a network. Try hf:distilbert-base-uncased."),
-        (":net", "network ':net': names with a colon are timm:NAME, torchvision:NAME"),
+        (":net", "network ':net': expected a name of the form timm:NAME, torchvision:NAME"),
         ("my networks:net", "and package.module:callable"),
-        ("networks:", "names with a colon are"),
-        ("networks:a:b", "names with a colon are"),
+        ("networks:", "expected a name of the form"),
+        ("networks:a:b", "expected a name of the form"),
         ("smal-cnn", "'smal-cnn'. Did you mean 'small-cnn'"),
         (
             "smal-cnn",

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, torchmetrics, a grid, and cases worked out by hand."""
+"""Calibration against scikit-learn, a grid, and cases worked out by hand."""
 
 import math
 
@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from torch import nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from vicinal.errors import UserError
 from vicinal.probes import calibration, calibration_of_logits
@@ -49,16 +48,6 @@ def test_nll_and_brier_are_those_of_scikit_learn_and_ece_that_of_its_quantile_bi
     assert found.reliability.accuracy.tolist() == pytest.approx(curve[0].tolist())
     assert found.reliability.confidence.tolist() == pytest.approx(curve[1].tolist())
     assert found.reliability.examples.tolist() == [40] * 15
-
-
-def test_ece_agrees_with_torchmetrics_where_bins_of_equal_width_are_also_of_equal_mass():
-    # Confidences spread evenly over the upper 14 of 28 bins of width 1 / 28, and one more below.
-    confidence = (torch.arange(150) + 0.5).double() / 150
-    confidence = 1 / 2 + confidence / 2
-    y = (torch.rand(150, generator=torch.Generator().manual_seed(0)) > confidence).long()
-    p = torch.stack([confidence, 1 - confidence], 1)
-    expected = multiclass_calibration_error(p, y, 2, n_bins=30)
-    assert calibration_of_logits(p.log(), y).raw.ece == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_the_interval_of_a_bin_is_that_of_wilson():

@@ -41,7 +41,7 @@ def story_of(kind, command, recipe, folder, *, every):
     return story
 
 
-@pytest.mark.parametrize(("command", "every", "least"), [("train", 50, 100), ("study", 110, 300)])
+@pytest.mark.parametrize(("command", "every", "least"), [("train", 50, 100), ("study", 150, 300)])
 def test_killed_at_any_file_operation_the_next_run_ends_as_the_unbroken_one(
     small_recipe, tmp_path, command, every, least
 ):
@@ -51,7 +51,7 @@ def test_killed_at_any_file_operation_the_next_run_ends_as_the_unbroken_one(
     assert story["wrong"] == []
 
 
-@pytest.mark.parametrize(("command", "every", "least"), [("train", 30, 50), ("study", 80, 130)])
+@pytest.mark.parametrize(("command", "every", "least"), [("train", 30, 50), ("study", 100, 130)])
 def test_a_disk_that_is_full_at_any_file_operation_is_named_and_costs_nothing(
     small_recipe, tmp_path, command, every, least
 ):

@@ -257,8 +257,8 @@ def test_it_is_shown_with_its_cost(vicinal, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("study", "paper-gan", "--epochs", 3), "--epochs: a recipe of GANs has only the fields"),
-        (("study", "paper-gan", "--arms", "erm"), "--arms: a recipe of GANs has only"),
+        (("study", "paper-gan", "--epochs", 3), "--epochs: expected a recipe for classifiers"),
+        (("study", "paper-gan", "--arms", "erm"), "--arms: expected a recipe for classifiers"),
         (("study", "paper-gan", "--minutes", 3), "--minutes: expected a data set"),
         (("study", "paper-gan", "--set", "gan.wdith=3"), "gan.wdith: there is no field"),
         (("study", "paper-gan", "--set", "gan.data=[]"), "gan.data"),

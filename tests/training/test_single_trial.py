@@ -89,7 +89,7 @@ KILLER = """
 import json, multiprocessing, random, sys
 from pathlib import Path
 
-import rich.console, torch, torchmetrics
+import rich.console, torch
 
 import vicinal.data, vicinal.reports.terminal, vicinal.training.single_trial
 from vicinal import cli

@@ -53,7 +53,7 @@ class Normalize:
 
 
 def normalization_of(split: Split) -> Normalize:
-    """Return the transform that normalizes a split, which should be the training split.
+    """Return the transform that normalizes by the mean and std of a split, the training split.
 
     Statistics are exact for inputs in memory; see ``statistics`` for inputs in files. Constant
     channels are not divided. Tokens are not normalized.

@@ -169,8 +169,8 @@ def _cross_entropy(
     rows = len(pool) if plan is None else len(plan)
     if plan is not None and rows not in (len(real), len(pool)):
         raise ValueError(
-            f"plan: expected one for {len(real)} real rows, such as paper_plan({len(real)}), got "
-            f"one of {rows} rows."
+            f"plan: expected a plan for {len(real)} real rows, such as paper_plan({len(real)}), "
+            f"got one with {rows} rows."
         )
     mixed = pool if plan is None else plan.mix(pool[:rows], other=pool)
     logits = _logits(discriminator, mixed)

@@ -83,8 +83,8 @@ def check_region(
         )
     if shrunk and region.dim() != 3:
         raise ValueError(
-            "region: expected (batch, height, width), since the partner is shrunk, got "
-            f"{tuple(region.shape)}."
+            f"region: expected (batch, height, width), got {tuple(region.shape)}. Partners can be "
+            "shrunk (ResizeMix) in images only."
         )
     if columns and region.dim() != 2:
         raise ValueError(
@@ -124,7 +124,7 @@ def low_frequency_masks(
 ) -> Tensor:
     """Return ``(count, height, width)`` bool masks of low frequency, as in FMix.
 
-    They are True at the largest values of white noise after a filter, which reduces its amplitude
+    They are True at the largest values of white noise after a filter, which divides its amplitude
     by the frequency to the power of ``decay``, equally in all directions. ``keep``, ``(count,)``,
     is the share of the pixels that are False, rounded to whole pixels. Harris et al., "FMix:
     Enhancing Mixed Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.

@@ -78,7 +78,7 @@ def parse_name(name: str) -> NetworkName:
     elif library not in _EXAMPLES:
         words = (*library.split("."), *where.split("."))
         if not all(word.isidentifier() for word in words):
-            raise UserError(f"network {name!r}: names with a colon are {EXTERNAL_NAMES}.")
+            raise UserError(f"network {name!r}: expected a name of the form {EXTERNAL_NAMES}.")
         library, where = "import", head
     elif not where.strip():
         example = f"{library}:{_EXAMPLES[library]}"

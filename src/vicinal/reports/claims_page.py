@@ -10,6 +10,8 @@ from typing import Any
 
 import joblib
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.text import Text
 
 from vicinal.errors import UserError
 from vicinal.escaping import visible, with_text
@@ -19,6 +21,7 @@ from vicinal.reports.study_cells import Table
 from vicinal.reports.summary_values import measure_text
 from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
 from vicinal.reports.table_files import escaped, markdown_table
+from vicinal.reports.terminal import plain_table
 from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
 from vicinal.studies.gan import MEASURES
 from vicinal.training.stop_signals import stop_at_once
@@ -113,6 +116,20 @@ def write_claims(out: Path, found: Sequence[Outcome]) -> None:
         (PAGE, page),
     ):
         write_whole(out / name, text)
+
+
+def print_claims(found: Sequence[Outcome], console: Console) -> None:
+    """Print each claim with its difference and verdict, and the counts below, within 80 columns."""
+    for group, (_, rows) in claims_tables(found).items():
+        table = plain_table(padding=0, title=group)
+        table.add_column("claim", overflow="fold")
+        table.add_column("difference", max_width=20)
+        table.add_column("verdict", no_wrap=True)
+        for claim, *_, difference, verdict in rows:
+            table.add_row(*map(Text, (claim, difference, verdict)))
+        console.print(table)
+    for sentence in (*reasons_withheld(found), answer(found)):
+        console.print(Text(sentence))
 
 
 def answer(found: Sequence[Outcome]) -> str:

@@ -71,8 +71,6 @@ class StudyProgress(TrainProgress):
         self.bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
             self.log(f"resuming: {done} of {total} trials are finished")
-        elif done < total:
-            self.log(f"{total} trials to train, {recipe.training.epochs} epochs each")
 
     def skipped(self, split: str, sentences: Sequence[str]) -> None:
         """Report how many examples of a split were skipped, and why the first was."""
@@ -82,6 +80,8 @@ class StudyProgress(TrainProgress):
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
         self._of = self._recipe.training_of(trial.arm).epochs
+        if not self._done and not self._trained:
+            self.log(f"{self._total} trials to train, the first for {self._of} epochs")
         self.bars.reset(self._epochs, description=self._name(trial), total=self._of)
 
     def finish(self, result: Result) -> None:

@@ -45,7 +45,7 @@ def estimated(
         values: one value per test example, whose mean is the metric.
         cell: the arm and its condition.
         base: the baseline under the same condition.
-        metric: how it is shown.
+        metric: the metric that has its unit and direction.
         ratio: test examples per training example.
         leasts: the smallest half width of each split; see
             ``vicinal.training.metrics.least_difference``.

@@ -27,7 +27,7 @@ class Measure(NamedTuple):
         series: what is measured; measures of one series differ in ``x``.
         x: such as the epsilon of an attack; None if there is only one number.
         x_title: what ``x`` is.
-        metric: how it is shown.
+        metric: the metric that has its unit and direction.
     """
 
     probe: str

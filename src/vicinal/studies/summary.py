@@ -193,10 +193,10 @@ def _margin(recipe: Recipe, deciding: str) -> float | None:
 
 
 def _targets(recipe: Recipe, read: Mapping[Trial, Outputs]) -> list[NDArray[Any]]:
-    """Return the targets of the test split, for each split of the data.
+    """Return the targets of the test examples, for each of the recipe's ``splits``.
 
     Raises:
-        UserError: if those of two trials differ, since their examples could not be paired.
+        UserError: if those of two trials differ, since then examples cannot be paired.
     """
     targets = []
     for split in range(recipe.splits):

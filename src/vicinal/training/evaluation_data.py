@@ -140,7 +140,7 @@ def _in_order_of(known: tuple[str, ...], classes: tuple[str, ...], targets: Tens
     missing = [name for name in classes if name not in known]
     if missing:
         raise UserError(
-            f"expected data with classes of the network ({', '.join(known[:20])}), got "
-            f"{len(missing)} others of {len(classes)}, such as {missing[0]!r}. Choose other data."
+            f"expected only classes of the network ({', '.join(known[:20])}), but {len(missing)} "
+            f"of the {len(classes)} classes are others, such as {missing[0]!r}. Choose other data."
         )
     return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]

@@ -70,8 +70,8 @@ def read_gan_recipe(
     for name in ("epochs", "data", "arms", "alpha", "model", "metric"):
         if given[name] not in (None, ()):
             raise UserError(
-                f"--{name}: a recipe of GANs has only the fields of its table [gan]. Use --set, "
-                "such as --set gan.iterations=1000."
+                f"--{name}: expected a recipe for classifiers or regression, got one for GANs. Use "
+                "--set, such as --set gan.iterations=1000."
             )
     settings = read_settings(name_or_path, variant=variant)
     change(settings, changes)

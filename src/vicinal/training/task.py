@@ -110,7 +110,7 @@ def task_of(data: DataSet, wanted: str) -> Task:
 def criterion_of(
     task: Task, settings: Training, targets: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss that a training minimizes, a mean over examples.
+    """Return the loss that training minimizes, a mean over examples.
 
     Args:
         task: cross-entropy for classes, binary cross-entropy for labels, and the squared error for
@@ -171,7 +171,7 @@ def constant_outputs(task: Task, targets: Tensor) -> dict[str, list[float]]:
 
     Returns:
         ``mean``: log-probabilities of the classes, logits of the labels, or the mean of real
-        values; and for these ``median``, which has the smallest absolute error.
+        values. For real values also ``median``, which has the smallest absolute error.
 
     Example:
         >>> from vicinal.data import load

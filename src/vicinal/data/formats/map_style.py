@@ -252,8 +252,8 @@ def _target(
         target = array.item()
         if target < 0:
             raise UserError(
-                f"{where}: expected a class from 0, got {target}, which often stands for a secret "
-                "label."
+                f"{where}: expected a label of 0 or more, got {target}, which often marks an "
+                "example whose label is not published."
             )
         if classes is not None and target >= len(classes):
             raise UserError(

@@ -155,9 +155,9 @@ class TablePreparation(_Plain):
     def _lengths_agree(self) -> Self:
         numbers, categories = self.numbers, self.categories
         if not len(numbers.columns) == len(numbers.mean) == len(numbers.scale):
-            raise ValueError("numbers differ in length")
+            raise ValueError("numbers: columns, mean and scale differ in length")
         if len(categories.columns) != len(categories.values):
-            raise ValueError("categories differ in length")
+            raise ValueError("categories: columns and values differ in length")
         return self
 
     @property

@@ -85,12 +85,12 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
 def read_new_rows(
     path: Path, columns: Sequence[str], label: str, *, max_bytes: int = MAX_BYTES
 ) -> Table:
-    """Read a table of new rows, without names if the training table had none.
+    """Read a table of new rows; it has no header if the training table had none.
 
     Args:
         path: of the table.
         columns: names of the columns of the training table that become inputs.
-        label: name of its label, which the table may lack.
+        label: name of the label of the training table, which the new table may lack.
         max_bytes: the most bytes of memory that the table may take.
 
     Raises:

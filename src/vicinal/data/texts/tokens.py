@@ -67,7 +67,7 @@ def read_tokenizer(where: str, root: Path) -> Tokenizer:
     if fast is None or found.pad_token_id is None:
         lacking = "a tokenizer.json" if fast is None else "a token of padding"
         raise UserError(
-            f"tokenizer={where}: expected a tokenizer with {lacking}, got none. Choose the "
+            f"tokenizer={where}: expected {lacking}, but this tokenizer has none. Choose the "
             "tokenizer of an encoder such as BERT, RoBERTa or DistilBERT."
         )
     fast.no_truncation()
