@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vicinal.reports.claims_page import measure_title
 from vicinal.reports.table_files import markdown_table
+from vicinal.studies.claims import Claim
 
 ROOT = Path(__file__).parents[1]
 TITLES = {"erm": "ERM", "mixup": "input mixup"}
@@ -113,7 +115,8 @@ def _claims() -> str:
             form = "+.1f" if one["percent"] else "+.3g"
             ends = (f"{difference[end]:{form}}".replace("-", "−") for end in ("low", "high"))
             value = f"{difference['value']:{form}}".replace("-", "−")
-            measured = f"{value}{' points' * one['percent']} [{', '.join(ends)}]"
+            title = measure_title(Claim.model_validate(one["claim"])).removesuffix(", %")
+            measured = f"{title}: {value}{' points' * one['percent']} [{', '.join(ends)}]"
         rows.append([one["claim"]["claim"], one["claim"]["published"], measured, verdict])
     return markdown_table(["claim", "published", "difference here", "verdict"], "----", rows)
 

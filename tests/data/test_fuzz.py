@@ -355,12 +355,16 @@ def main(count, folder, *forms):
 
 
 GROUPS = {
-    "records": ["rec-png", "rec-jpeg", "rec-vectors", "rec-index"],
+    "records and arrays": [
+        *("rec-png", "rec-jpeg", "rec-vectors", "rec-index"),
+        *("cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"),
+        *("npz", "npz-compressed", "npz-medical"),
+    ],
     "images": ["jpeg", "jpeg-turned", "png", "png-transparent", "gif", "bmp", "tiff", "webp"],
-    "arrays": ["cifar-pickle", "cifar-archive", "idx", "idx-gz", "emnist-labels", "emnist-mapping"],
-    "zipped arrays": ["npz", "npz-compressed", "npz-medical"],
-    "sounds": ["wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"],
-    "tables": ["csv", "arff", "parquet"],
+    "sounds and tables": [
+        *("wav", "wav-pipe", "flac", "ogg", "mp3", "mp3-without-length"),
+        *("csv", "arff", "parquet"),
+    ],
 }
 
 

@@ -23,7 +23,7 @@ def paper_plan(size: int, *, alpha: float = 0.2, generator: Generator | None = N
     """Draw a plan of the mixup paper: each real row is blended with a generated one.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization" (https://arxiv.org/abs/1710.09412),
-    section 3.8: the discriminator is trained on ``lam * real + (1 - lam) * generated``, with the
+    section 3.7: the discriminator is trained on ``lam * real + (1 - lam) * generated``, with the
     target ``lam``, drawn from ``Beta(alpha, alpha)``. The paper writes an expectation over
     lam; each row draws its own here, which estimates it better than one lam for the batch.
 

@@ -1,4 +1,4 @@
-"""GANs on mixtures of Gaussians in the plane, as in section 3.8 of the mixup paper."""
+"""GANs on mixtures of Gaussians in the plane, as in section 3.7 of the mixup paper."""
 
 import itertools
 import math

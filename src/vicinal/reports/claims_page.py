@@ -163,7 +163,7 @@ def claims_tables(found: Sequence[Outcome]) -> dict[str, Table]:
             [
                 one.claim.claim,
                 one.claim.published,
-                _measure(one.claim),
+                measure_title(one.claim),
                 _text(one, one.baseline),
                 _text(one, one.row),
                 _text(one, one.row.get("difference"), sign=True),
@@ -182,7 +182,13 @@ def reasons_withheld(found: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def _measure(claim: Claim) -> str:
+def measure_title(claim: Claim) -> str:
+    """Return what is measured for a claim, in words.
+
+    Example:
+        >>> measure_title(read_claims()[0])
+        'accuracy'
+    """
     if claim.mixture:
         return MEASURES[claim.measure].title
     return claim.measure if claim.at is None else f"{claim.measure}, at {claim.at:g}"
