@@ -1,4 +1,4 @@
-"""Reduce the training examples, cut a validation split from them, and check groups."""
+"""Cut a validation split from the training examples, and check that splits share no group."""
 
 from dataclasses import replace
 
@@ -8,40 +8,6 @@ import torch
 from vicinal.data.dataset import DataSet, Note
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
-
-
-def reduced(data: DataSet, fraction: float, seed: int) -> DataSet:
-    """Return a data set with a random share of its training examples.
-
-    Args:
-        data: the data set. Its other splits are not changed.
-        fraction: share of the training examples that is kept, of every class, above 0; 1 keeps all.
-        seed: seed of the random choice.
-
-    Raises:
-        UserError: if a class would have no training example.
-
-    Example:
-        >>> from vicinal.data import Split
-        >>> split = Split(torch.zeros(20, 1), torch.tensor([0, 1] * 10))
-        >>> data = reduced(DataSet(("cat", "dog"), split, split), 0.2, seed=0)
-        >>> sorted(data.train.targets.tolist()), len(data.test)
-        ([0, 0, 1, 1], 20)
-    """
-    train = data.train
-    if fraction == 1 or not len(train):
-        return data
-    rows, _ = train_test_rows(
-        train.targets,
-        fraction=1 - fraction,
-        seed=seed,
-        classes=data.classes,
-        groups=train.groups,
-        keep_small=True,
-        held_out="left-out",
-    )
-    kept = replace(train.subset(torch.from_numpy(rows)), skipped=train.skipped)
-    return replace(data, train=kept)
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:

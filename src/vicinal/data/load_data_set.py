@@ -13,10 +13,11 @@ import torch
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Note, Split
 from vicinal.data.description import doubtful_notes
-from vicinal.data.held_out import group_notes, reduced, with_validation
+from vicinal.data.held_out import group_notes, with_validation
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.recognize import recognized
 from vicinal.data.source_spec import parse_spec
+from vicinal.data.train_fraction import with_train_fraction
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 from vicinal.extras import extras_named
@@ -134,7 +135,8 @@ def load(
             "folds. Test on that split, or name a source that has none."
         )
     if data.preparation["kind"] != "table":  # whose statistics are those of the rest
-        data = with_validation(reduced(data, train_fraction, seed), validation_fraction, seed)
+        data = with_train_fraction(data, train_fraction, seed)
+        data = with_validation(data, validation_fraction, seed)
     notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
     if train_fraction < 1:
         text = f"{100 * train_fraction:g}% of the training examples are used (train_fraction)"
