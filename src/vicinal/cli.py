@@ -87,7 +87,8 @@ _AllowImport = Annotated[
         help="Import the modules that the checkpoint names, which runs their code.",
     ),
 ]
-_Epochs = Annotated[int | None, Option(help="Number of epochs, instead of the recipe's.")]
+_OWN = "chosen for the data set, or the recipe's"
+_Epochs = Annotated[int | None, Option(help="Number of epochs.", show_default=_OWN)]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
 _What = Annotated[
     str,
@@ -97,7 +98,6 @@ _What = Annotated[
         "which measures the claims of the mixup paper.",
     ),
 ]
-_OWN = "chosen for the data set, or the recipe's"
 _ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/study.md."
 _Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
 _Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
@@ -141,8 +141,8 @@ def study(
     """Find out whether mixing helps on a data set.
 
     Trains every arm with every seed, compares the arms, and writes a report. An arm is one way to
-    train, such as with mixup or without mixing. A trial trains one arm with one seed, under one
-    condition if the recipe corrupts labels.
+    train, such as with mixup or without mixing. A trial trains one arm with one seed, and with one
+    fraction of corrupted labels if the recipe corrupts any.
 
     For a data set, a recipe for a study of about ten minutes is generated, and written to the
     folder of the study, where it can be edited.
@@ -223,7 +223,10 @@ def _split(words: str | None) -> tuple[str, ...]:
 @app.command(epilog="Example: vicinal init folder:flowers --minutes 5")
 def init(
     what: Annotated[
-        str | None, Argument(metavar="WHAT", help="Data set, such as folder:PATH, or a path.")
+        str | None,
+        Argument(
+            metavar="WHAT", help="Data set, such as folder:PATH, or the path of a folder or file."
+        ),
     ] = None,
     arms: _Arms = None,
     alpha: _Alpha = None,
@@ -241,7 +244,7 @@ def init(
     """Print a recipe for a data set, with comments.
 
     Network, augmentation, batch size, learning rate and epochs are chosen by rules that the
-    comments state. Seeds and epochs are chosen so that the study takes about --minutes.
+    comments state. Seeds and epochs are then reduced, if necessary, to fit --minutes.
     """
     with errors_reported(debug):
         if schema:
@@ -251,11 +254,11 @@ def init(
             return
         if what is None:
             raise UserError("WHAT: expected a data set, such as folder:flowers, got nothing.")
-        from vicinal.studies.prepare import MINUTES, generated, source_of
+        from vicinal.studies.prepare import MINUTES, generated, source_of, with_baseline
         from vicinal.training.recipe_changes import Changes
 
         changes = Changes(seeds, epochs, None, _split(arms), alpha, model, metric, tuple(set))
-        source = source_of(what, report)
+        changes, source = with_baseline(changes), source_of(what, report)
         _, text, _ = generated(source, changes, MINUTES if minutes is None else minutes, report)
         sys.stdout.write(text)
 

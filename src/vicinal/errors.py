@@ -27,6 +27,10 @@ class TrialError(UserError):
     """A trial failed, for example with a loss of NaN; other trials of the study can continue."""
 
 
+class StoppedError(UserError):
+    """A signal asked to stop; the same command resumes."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return a message about an unknown name, with the most similar known name and all of them.
 

@@ -9,6 +9,7 @@ import torch
 from vicinal.data import DataSet, Split, load
 from vicinal.data.description import doubtful_notes
 from vicinal.data.held_out import group_notes, with_validation
+from vicinal.data.train_fraction import kept_rows
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 
@@ -183,12 +184,45 @@ def test_a_share_of_the_training_rows_keeps_classes_and_test_rows():
     few = load("digits", test_fraction=0.3, train_fraction=0.1)
     assert torch.equal(plain.test.inputs, few.test.inputs)
     assert not example_set(few.train) - example_set(plain.train)
-    assert len(few.train) == 125  # of 1,257
+    assert len(few.train) == 127  # a tenth of each class, rounded
     shares = few.train.targets.bincount() / plain.train.targets.bincount()
     assert bool((shares - 0.1).abs().max() < 0.01)
     assert "10% of the training examples are used" in few.notes[-1].text
     cut = load("digits", test_fraction=0.3, train_fraction=0.1, validation_fraction=0.5)
     assert example_set(cut.train) + example_set(cut.validation) == example_set(few.train)
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "kept"),
+    [
+        ([10_000, 99], 0.01, [100, 1]),
+        ([24, 26, 1], 0.04, [1, 1, 1]),
+        ([40, 40, 40], 0.99, [40, 40, 40]),
+        ([10, 0, 5], 0.7, [7, 0, 4]),
+        ([3, 3], 1e-17, [1, 1]),
+    ],
+)
+def test_every_class_keeps_the_same_share_and_at_least_one_example(counts, share, kept):
+    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]
+    rows = kept_rows(y, share, seed=3)
+    assert y[rows].bincount(minlength=len(counts)).tolist() == kept
+    assert (np.diff(rows) > 0).all()
+    others = [kept_rows(y, share, seed=seed) for seed in range(9)]
+    assert (len({tuple(one) for one in others}) == 1) == (kept == counts)
+
+
+def test_a_share_of_groups_keeps_whole_groups():
+    groups = torch.tensor([7] * 150 + [k // 5 for k in range(50)])
+    for seed in range(5):
+        rows = kept_rows(torch.rand(200), 0.1, seed, groups)
+        ids, counts = np.unique(groups.numpy()[rows], return_counts=True)
+        assert all(
+            count == int((groups == one).sum()) for one, count in zip(ids, counts, strict=True)
+        )
+        assert len(rows) in range(15, 26) or 7 in ids
+    with pytest.raises(UserError, match=r"train_fraction: .* leaves out all groups of class 'dog'"):
+        kept_rows(torch.tensor([0] * 9 + [1]), 0.5, 0, torch.arange(10) // 9, ("cat", "dog"))
 
 
 def test_the_preparation_of_a_table_sees_the_share_of_rows_that_is_used_only(tmp_path):
@@ -282,7 +316,6 @@ def test_a_data_set_with_a_test_split_of_its_own_has_no_folds(tmp_path):
         ),
         ({"validation_fraction": 1}, r"validation_fraction: expected a share from 0 to below 1"),
         ({"train_fraction": 0}, r"train_fraction: expected a share above 0, up to 1, got 0"),
-        ({"train_fraction": 1e-3}, r"^a left-out fraction of 0.999 cannot split"),
         ({"validation_fraction": 1e-4}, r"^a validation fraction of 0.0001 cannot split"),
     ],
 )

@@ -228,7 +228,7 @@ def test_the_head_is_found_by_its_name_or_is_the_last_linear_layer(tiny_timm):
     tiny = tiny_timm.create_model("tiny", pretrained=False, num_classes=3, in_chans=1)
     assert head_names(tiny) == {"fc.weight", "fc.bias"}
     assert head_names(Classified()) == {"out.weight", "out.bias"}
-    with pytest.raises(UserError, match=r"ReLU: expected a network with a head.*Name the last"):
+    with pytest.raises(UserError, match=r"ReLU: expected a network with a head.*Name its last"):
         head_names(nn.ReLU())
 
 

@@ -7,7 +7,7 @@ import sys
 import joblib
 import pytest
 
-from vicinal.errors import UserError
+from vicinal.errors import StoppedError, UserError
 from vicinal.reports.claims_page import answer, claims_tables, reasons_withheld, run_claims
 from vicinal.studies.claims import Claim, outcomes, read_claims
 from vicinal.studies.probe_measures import measures_of
@@ -164,6 +164,30 @@ def test_a_signal_stops_all_studies_of_claims(tmp_path, monkeypatch, mixture):
     with pytest.raises(KeyboardInterrupt):
         run_claims(tmp_path, run, lambda _: None)
     assert runs == ["a"]
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_signal_to_one_study_stops_all_of_them(tmp_path, monkeypatch):
+    claims = [claim(recipe="a"), claim(recipe="b")]
+    monkeypatch.setattr("vicinal.reports.claims_page.read_claims", lambda: claims)
+    runs = []
+
+    def run(one, folder):
+        runs.append(one.recipe)
+        raise StoppedError("stopped by SIGTERM")
+
+    with pytest.raises(StoppedError):
+        run_claims(tmp_path, run, lambda _: None)
+    assert runs == ["a"]
+
+
+def test_a_process_that_is_killed_is_named(tmp_path, monkeypatch):
+    claims = [claim(recipe="a"), claim(recipe="b")]
+    monkeypatch.setattr("vicinal.reports.claims_page.read_claims", lambda: claims)
+    # A function of this module would be looked up in a module that the process cannot import.
+    run = eval("lambda claim, folder: __import__('os').kill(__import__('os').getpid(), 9)")
+    with pytest.raises(UserError, match="a process that trained was killed"):
+        run_claims(tmp_path, run, lambda _: None)
 
 
 PROGRAM = """

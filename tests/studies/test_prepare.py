@@ -89,19 +89,12 @@ def test_what_does_not_fit_is_one_sentence(what, options, message, tmp_path):
     [
         (Changes(model="smal-cnn"), "there is no network 'smal-cnn'. Did you mean 'small-cnn'"),
         (Changes(arms=["manifold", "mixpu"]), "there is no arm 'mixpu'. Did you mean 'mixup'"),
-        (Changes(arms=["erm"], alpha=0.4), "--alpha: none of the arms has one"),
         (
             Changes(metric="acuracy"),
             "metrics.0: there is no metric 'acuracy'. Did you mean 'accuracy'",
         ),
-        (
-            Changes(settings=["training.momentum=0.9"]),
-            "training.momentum: there is no field 'momentum'",
-        ),
-        (
-            Changes(settings=["training.optimizer.name=adamww"]),
-            "'adamww'. Did you mean 'adamw'",
-        ),
+        (Changes(settings=["training.epochs=few"]), "training.epochs: expected"),
+        (Changes(settings=["data.tets_fraction=0.1"]), "data.tets_fraction: there is no field"),
     ],
 )
 def test_invalid_changes_are_errors_before_the_data_are_read(
@@ -113,6 +106,34 @@ def test_invalid_changes_are_errors_before_the_data_are_read(
     monkeypatch.setattr("vicinal.training.trial_setup.read_data", read)
     with pytest.raises(UserError, match=re.escape(message)):
         prepare("iris", changes=changes, out=tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("arms", "settings", "found"),
+    [
+        (["cutmix"], [], {"erm", "cutmix"}),
+        (["mixup", "manifold"], ["baseline=mixup"], {"mixup", "manifold"}),
+        (["manifold"], ["arms.manifold.alpha=0.5"], {"erm", "manifold"}),
+        ([], ["arms.manifold.alpha=0.5", "baseline=manifold"], {"erm", "mixup", "manifold"}),
+        ([], ["training.weight_decay=0.1", "training.optimizer.lr=0.1"], None),
+    ],
+)
+def test_arms_and_settings_that_depend_on_the_data_are_valid_and_the_same_line_resumes(
+    arms, settings, found, tmp_path
+):
+    changes = Changes(seeds=1, epochs=1, arms=arms, settings=settings)
+    first = prepare("iris", changes=changes, out=tmp_path / "new")
+    assert found is None or first.recipe.arms.keys() == found
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/recipe.toml").write_text(first.text)
+    again = prepare("iris", changes=changes, out=tmp_path / "new")
+    assert again.recipe == first.recipe
+
+
+def test_the_share_of_training_examples_does_not_decide_about_folds(tmp_path):
+    for share in (1.0, 0.1):
+        changes = Changes(seeds=1, epochs=1, settings=[f"data.train_fraction={share}"])
+        assert prepare("digits", changes=changes, out=tmp_path / "new").recipe.splits == 1
 
 
 def test_layers_of_a_network_that_the_data_decide_are_not_checked_before_they_are_read(tmp_path):

@@ -92,7 +92,7 @@ BAD_FIELDS = [
     ({"training.optimizer.lr": math.inf}, "training.optimizer.lr: expected a finite number"),
     (
         {"training.optimizer.name": "adam"},
-        "optimizer.name: expected one of 'sgd', 'adamw', 'muon', got 'adam'",
+        "optimizer.name: expected one of 'sgd', 'adamw', 'muon', got 'adam'. Did you mean 'adamw'?",
     ),
     ({"training.optimizer.lrr": 1.0}, "optimizer.lrr: there is no field 'lrr'. Did you mean 'lr'"),
     ({"training.schedule.name": None}, "training.schedule.name is missing"),

@@ -138,7 +138,7 @@ def load(
         data = with_train_fraction(data, train_fraction, seed)
         data = with_validation(data, validation_fraction, seed)
     notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
-    if train_fraction < 1:
+    if train_fraction < 1 and len(data.train):
         text = f"{100 * train_fraction:g}% of the training examples are used (train_fraction)"
         notes = (*notes, Note(text))
     return replace(data, notes=notes)
@@ -155,7 +155,7 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path}: there is no such user. Write the full path.") from error
+        raise UserError(f"{path}: after ~, there is no such user. Write the full path.") from error
 
 
 def load_digits(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:

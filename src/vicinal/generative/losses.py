@@ -34,7 +34,8 @@ def paper_plan(size: int, *, alpha: float = 0.2, generator: Generator | None = N
         generator: a CPU generator of random numbers, instead of PyTorch's global one.
 
     Returns:
-        A plan of ``size`` rows, whose partners are rows ``size`` to ``2 * size - 1`` of the pool.
+        A plan of ``size`` rows, whose partners are rows ``size`` to ``2 * size - 1`` of the real
+        and the generated rows together.
 
     Example:
         >>> plan = paper_plan(3)

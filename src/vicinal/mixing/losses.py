@@ -237,9 +237,8 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
         reduction = getattr(criterion, "reduction", None)
         if not isinstance(reduction, str):
             raise TypeError(
-                'criterion: expected one loss per example from reduction="none", got '
-                f"{type(criterion).__name__} without reduction. Pass a function criterion(output, "
-                "y, reduction)."
+                f"criterion: {type(criterion).__name__} has no attribute reduction, so it cannot "
+                "return one loss per example. Pass a function criterion(output, y, reduction)."
             )
         _check_reduction(reduction)
         each = object.__new__(type(criterion))  # the compiler cannot trace copy.copy
@@ -249,9 +248,9 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
     function, asked = _function_and_keywords(criterion)
     if not _takes_reduction(function):
         raise TypeError(
-            'criterion: expected one loss per example from reduction="none", got '
-            f"{getattr(criterion, '__name__', criterion)} without reduction. Pass a function "
-            "criterion(output, y, reduction)."
+            f"criterion: {getattr(criterion, '__name__', criterion)} has no argument reduction, "
+            "so it cannot return one loss per example. Pass a function criterion(output, y, "
+            "reduction)."
         )
     reduction = _check_reduction(asked.get("reduction", "mean"))
     return functools.partial(criterion, reduction="none"), reduction

@@ -39,9 +39,9 @@ class Shuffle:
     loader, and a shuffled copy of its batch.
 
     Args:
-        meet_self: whether a row may be its own partner, as one row of a batch is on average.
-            If not, all permutations without a fixed point are equally likely; the only row of a
-            batch of one is its own partner.
+        meet_self: whether a row may be its own partner, as happens to one row of a batch on
+            average. If not, all permutations without a fixed point are equally likely; the only
+            row of a batch of one is its own partner.
 
     Example:
         >>> Shuffle()(4, torch.Generator().manual_seed(0)).sort().values.tolist()

@@ -122,7 +122,8 @@ class Pass:
         if inside_function or (self._reentrant and saving is not None):
             raise RuntimeError(
                 f"{self.name} is inside nested gradient checkpoints, one of them reentrant, where "
-                "a second recomputation would not be mixed. Pass use_reentrant=False to checkpoint."
+                "a second recomputation would not be mixed. Pass use_reentrant=False to "
+                "torch.utils.checkpoint."
             )
         self.recomputed = True
         return mixed_entry(module, self._mix, output, self._entry)

@@ -36,7 +36,8 @@ def head_names(network: nn.Module) -> set[str]:
     if not found:
         raise UserError(
             f"{type(network).__name__}: expected a network with a head, which is a module named "
-            "head, heads, fc or classifier, or a linear layer, got none. Name the last layer head."
+            "head, heads, fc or classifier, or a linear layer, got none. Name its last layer "
+            "'head'."
         )
     return found
 

@@ -34,7 +34,7 @@ def unavailable(name: str, error: Exception, *, tried: str, get: str) -> UserErr
         name: the name of the network in the recipe.
         error: of the library.
         tried: where the library looked, as a sentence without a full stop.
-        get: the command that gets them on a machine with a network.
+        get: the command that downloads them.
     """
     return UserError(
         f"{name}: its pretrained weights are not available ({one_line(error).removesuffix('.')}). "

@@ -99,7 +99,7 @@ def calibration(
         data: batches ``(inputs, labels)`` of examples that it was not trained with.
         held_out: other such batches, on which the temperature is fitted; see
             ``calibration_of_logits``.
-        seed: of the two halves without ``held_out``.
+        seed: of the random division into halves, if ``held_out`` is not given.
 
     Returns:
         The measures before and after temperature scaling, with values in the order of the data.

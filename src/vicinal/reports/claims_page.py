@@ -1,10 +1,10 @@
 """The claims of the mixup paper on one page: what was claimed, published, and measured here."""
 
 import json
-import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
 
-from vicinal.errors import UserError
+from vicinal.errors import StoppedError, UserError
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
@@ -60,7 +60,9 @@ def run_claims(out: Path, run: Run, log: Callable[[str], None]) -> list[Outcome]
                 log(f"{name} is left out: {found}")
             else:
                 summaries[name] = found
-                log(f"[{k}/{len(studies)}] {name} in {seconds:.0f} s")
+                failed = sum(len(row.get("failed") or ()) for row in found["rows"])
+                more = f"; {failed} trials failed, see its report" if failed else ""
+                log(f"[{k}/{len(studies)}] {name} in {seconds:.0f} s{more}")
             # After each study, so that an interruption loses none.
             results = outcomes(claims, summaries, reasons)
             write_claims(out, results)
@@ -74,10 +76,16 @@ def _finished(run: Run, studies: Sequence[Claim], out: Path) -> Iterator[Finishe
     gans = [claim for claim in studies if claim.mixture]  # each uses all cores by itself
     yield from (_tried(run, claim, out) for claim in gans)
     others = [claim for claim in studies if not claim.mixture]
-    processes = max(min(os.cpu_count() or 1, len(others)), 1)
-    yield from joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
-        joblib.delayed(_tried)(run, claim, out) for claim in others
-    )
+    processes = max(min(joblib.cpu_count(), len(others)), 1)
+    try:
+        yield from joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+            joblib.delayed(_tried)(run, claim, out) for claim in others
+        )
+    except BrokenExecutor as error:
+        raise UserError(
+            "a process that trained was killed, perhaps because memory ran out. Finished trials "
+            "are kept: run the same command to resume."
+        ) from error
 
 
 def _tried(run: Run, claim: Claim, out: Path) -> Finished:
@@ -85,6 +93,8 @@ def _tried(run: Run, claim: Claim, out: Path) -> Finished:
     found: Mapping[str, Any] | str
     try:
         found = run(claim, out / claim.study)
+    except StoppedError:  # a signal to this process alone
+        raise
     except UserError as error:
         found = str(error)
     return claim.study, found, time.monotonic() - began

@@ -67,7 +67,7 @@ class StudyProgress(TrainProgress):
         """Show how many trials there are, and how many are finished already."""
         self._recipe = recipe
         self._total, self._done, self._trained = total, done, 0
-        self._began = time.monotonic()
+        self._began, self._announce = time.monotonic(), not done
         self.bars.update(self._trials, total=total, completed=done)
         if 0 < done < total:
             self.log(f"resuming: {done} of {total} trials are finished")
@@ -80,8 +80,9 @@ class StudyProgress(TrainProgress):
     def start(self, trial: Trial) -> None:
         """Show the trial that starts."""
         self._of = self._recipe.training_of(trial.arm).epochs
-        if not self._done and not self._trained:
+        if self._announce:
             self.log(f"{self._total} trials to train, the first for {self._of} epochs")
+        self._announce = False
         self.bars.reset(self._epochs, description=self._name(trial), total=self._of)
 
     def finish(self, result: Result) -> None:

@@ -58,7 +58,7 @@ def write_examples(
 def _blends(recipe: Recipe, data: DataSet) -> dict[str, Any]:
     """Return some examples, their partners and their blends, by the first arm that makes blends.
 
-    It has to mix at the input, and its blends to have two parents. {} if there is no such arm, or
+    It has to mix at the input, with two parents in each blend. {} if there is no such arm, or
     if the inputs are not images. Every example has its own lam, so that they differ.
     """
     if data.brightest is None:

@@ -10,6 +10,7 @@ from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
 from vicinal.studies.generate import BUDGET, FOLDS, SMALL, generate, study_name
+from vicinal.training.arm_shorthands import SHORTHANDS
 from vicinal.training.recipe import (
     changed_text,
     checked,
@@ -18,7 +19,7 @@ from vicinal.training.recipe import (
     shipped,
 )
 from vicinal.training.recipe_changes import Changes, change
-from vicinal.training.settings import Recipe
+from vicinal.training.settings import Recipe, Training
 from vicinal.training.task import task_of
 
 MINUTES = 10.0
@@ -66,6 +67,7 @@ def prepare(
     Raises:
         UserError: if there is no such data set, or a change does not fit.
     """
+    changes = with_baseline(changes)
     source = source_of(what, log)
     name = study_name(source)
     folder = out or Path("runs") / name
@@ -96,8 +98,6 @@ def generated(
     from vicinal.studies.budget import cost_of, fits, fitted
     from vicinal.training.trial_setup import read_data
 
-    if changes.arms:
-        changes = changes._replace(arms=list(dict.fromkeys(("erm", *changes.arms))))
     draft = _draft(source, changes)
     splits, with_splits = draft.splits, "splits" in draft.model_fields_set
     data = read_data(draft.data, seed=draft.seed, fold=(0, splits) if splits > 1 else None)
@@ -107,7 +107,11 @@ def generated(
     recipe = checked_text(text, source)
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
-    if not with_splits and _is_small(data) and fits(recipe, in_folds, minutes, changes.seeds):
+    if (
+        not with_splits
+        and _is_small(data, draft)
+        and fits(recipe, in_folds, minutes, changes.seeds)
+    ):
         data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
@@ -126,32 +130,61 @@ def generated(
     return checked_text(text, source), text, data
 
 
-def _draft(source: str, changes: Changes) -> Recipe:
-    """Return a recipe with the changes, so that invalid ones are errors before the data are read.
+def with_baseline(changes: Changes) -> Changes:
+    """Return changes whose arms include that without mixing, unless another baseline is set.
 
-    If no network is chosen, it is not known yet, and neither are its layers, for ``manifold``.
+    Example:
+        >>> with_baseline(Changes(arms=["cutmix"])).arms
+        ('erm', 'cutmix')
+    """
+    if not changes.arms or any(_path(text) == ["baseline"] for text in changes.settings):
+        return changes
+    return changes._replace(arms=tuple(dict.fromkeys(("erm", *changes.arms))))
+
+
+def _draft(source: str, changes: Changes) -> Recipe:
+    """Return a recipe with those changes that can be checked before the data are read.
+
+    Network, optimizer and arms may depend on the data. So the draft has placeholders for them, and
+    leaves out the settings that are about them.
     """
     draft: dict[str, Any] = {
         "name": "draft",
         "baseline": "erm",
         "data": {"source": source},
-        "model": {"name": "network_of:data"},
+        "model": {"name": "network_of:the_data"},
         "training": {
             "epochs": 1,
             "batch_size": 2,
             "optimizer": {"name": "adamw", "lr": 1.0},
             "schedule": {"name": "one-cycle"},
         },
-        "arms": {"erm": {"policy": "none"}, "mixup": {"policy": "mixup", "alpha": 1.0}},
+        "arms": {"erm": {"policy": "none"}},
     }
-    arms = dict.fromkeys("mixup" if name == "manifold" else name for name in changes.arms)
-    change(draft, changes._replace(arms=list(arms)))
+    paths = [_path(text) for text in changes.settings]
+    for name in changes.arms:
+        if name not in SHORTHANDS:
+            raise UserError(f"--arms: {unknown('arm', name, SHORTHANDS)}.")
+    early = [text for text, path in zip(changes.settings, paths, strict=True) if _is_early(path)]
+    change(draft, changes._replace(arms=(), alpha=None, settings=early))
     return checked(draft, source)
 
 
-def _is_small(data: DataSet) -> bool:
+def _path(setting: str) -> list[str]:
+    return setting.partition("=")[0].strip().split(".")
+
+
+def _is_early(path: list[str]) -> bool:
+    """Return whether a setting does not depend on network, optimizer and arms."""
+    if path[0] == "training":
+        fields = Training.model_fields.keys() - {"optimizer", "schedule"}
+        return len(path) == 2 and path[1] in fields
+    return path[0] not in ("arms", "baseline", "published")
+
+
+def _is_small(data: DataSet, draft: Recipe) -> bool:
     """Return whether folds are worth their time: a single test split would be small."""
-    examples = sum(len(split) for split in data.splits.values())
+    examples = len(data.test) / draft.data.test_fraction
     return not data.fixed_test and examples < SMALL
 
 

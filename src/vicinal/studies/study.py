@@ -12,7 +12,7 @@ import numpy as np
 import pydantic
 
 from vicinal.data import DataSet
-from vicinal.errors import TrialError, UserError
+from vicinal.errors import StoppedError, TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.probing import Probing, probe, unprobed
 from vicinal.training.origin import check_origin, data_facts, origin_differences
@@ -297,7 +297,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
 
         def stop_if_asked() -> None:
             if signals:
-                raise UserError(
+                raise StoppedError(
                     f"stopped by {signals[0]}. Finished trials are kept: run the same command to "
                     "resume."
                 )

@@ -361,7 +361,7 @@ def _reasons_to_withhold(
 def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the published rows, with what was measured for the same number of epochs.
 
-    Arms whose published rows are all for other numbers of epochs come first.
+    In the list, arms without a published row for this number of epochs come first.
     """
     measured = {row["arm"]: row for row in rows}
     epochs = {arm: recipe.training_of(arm).epochs for arm in recipe.arms}

@@ -170,7 +170,7 @@ def _attacks(
     assert settings is not None
     if brightest is None:
         raise UserError(
-            f"probes.attacks: expected images, got {recipe.data.source}. Remove it from the recipe."
+            f"probes.attacks: expected images, got {recipe.data.source}. Remove that table."
         )
     read = data.test.read(range(min(settings.examples, len(data.test))))
     images = read.inputs

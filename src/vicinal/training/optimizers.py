@@ -16,8 +16,8 @@ from vicinal.training.settings import Training
 def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     """Return optimizers that together train all parameters of a network, each parameter once.
 
-    Muon trains the filters of convolutions, and SGD all other parameters. The learning rate of the
-    head is multiplied by ``training.head_lr_factor``.
+    With ``"muon"``, Muon trains the filters of convolutions, and SGD all other parameters. The
+    learning rate of the head is multiplied by ``training.head_lr_factor``.
 
     Args:
         model: on its device and in its memory format. Parameters without ``requires_grad`` are
@@ -26,7 +26,7 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
 
     Raises:
         UserError: if there is nothing to train, there are no convolutions for Muon, the network
-            has no head to find, or this PyTorch has no Muon.
+            has no head, or this PyTorch has no Muon.
 
     Example:
         >>> sgd = settings.SGD(name="sgd", lr=0.1, weight_decay=5e-4)

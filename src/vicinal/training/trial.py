@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vicinal.data import DataSet, Loader
 from vicinal.data.threads import cpu_threads
-from vicinal.errors import UserError
+from vicinal.errors import StoppedError, UserError
 from vicinal.probes import memorized_fraction
 from vicinal.training.arms import MixingArm, imported_policies, policy_of
 from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
@@ -138,7 +138,7 @@ def run_trial(
                     logger.log_metrics(named_metrics(row, metric), row.epoch)
             if stop and not last:
                 name = signals[0] if signals else "a signal to another process"
-                raise UserError(
+                raise StoppedError(
                     f"stopped by {name} in epoch {training.epoch + 1} of {settings.epochs}. The "
                     "state is saved: run the same command to resume (train: with --resume)."
                 )

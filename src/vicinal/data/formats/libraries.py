@@ -124,8 +124,8 @@ def load_imported(where: str, options: Mapping[str, str], load_options: LoadOpti
 
     This names a map-style data set (``len(d)`` and ``d[row]``, which is ``(input, target)``), a
     tuple of two or three (train, test, validation), or a function or class that makes one of these
-    without arguments. A single one is split into train and test. Modules are also searched in the
-    working directory.
+    without arguments. A single one is split into train and test. Modules of the working
+    directory are found too.
 
     Inputs are Pillow images of any mode (gray if all are gray, else RGB; ``(channels, height,
     width)`` uint8), uint8 arrays ``(height, width[, channels])`` or tensors ``([channels,] height,

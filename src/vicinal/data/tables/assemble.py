@@ -22,6 +22,7 @@ from vicinal.data.tables.columns import (
 )
 from vicinal.data.tables.notes import FEW, column_notes, label_notes, unseen_notes
 from vicinal.data.tables.table import Kind, Table, listed, number, select_columns
+from vicinal.data.train_fraction import kept_rows
 from vicinal.data.train_test_split import fewest_examples, train_test_rows
 from vicinal.errors import UserError
 
@@ -329,8 +330,9 @@ def _split_rows(
                 "them into the training split."
             ) from error
     if load_options.train_fraction < 1 and len(train):
-        left_out = 1 - load_options.train_fraction
-        train, _ = divided(train, fraction=left_out, keep_small=True, held_out="left-out")
+        own = None if groups is None else groups[train]
+        share, seed = load_options.train_fraction, load_options.seed
+        train = train[kept_rows(targets[train], share, seed, own, classes)]
     if not (fraction := load_options.validation_fraction) or not len(train):
         return {"train": train, "test": test}
     train, validation = divided(train, fraction=fraction, keep_small=True, held_out="validation")

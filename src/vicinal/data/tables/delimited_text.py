@@ -78,7 +78,8 @@ def read_rows(
     """Read rows of text without a header; ``above`` is the number of lines before them.
 
     Raises:
-        UserError: if pyarrow cannot read them. Rows of the wrong length are in ``bad``.
+        UserError: if pyarrow cannot read them. Rows of the wrong length raise no error; they are in
+            ``bad`` of the result.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -160,7 +160,7 @@ def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spe
     for name in ("decimal", "thousands"):
         marks[name] = unquote(options.get(name, getattr(usual, name)))
         if name in options and (len(marks[name]) != 1 or marks[name] in "+-eE0123456789"):
-            raise UserError(f"{name}={options[name]}: expected one character such as , or .")
+            raise UserError(f"{name}={options[name]}: expected one character, such as ',' or '.'.")
     if marks["decimal"] == marks["thousands"]:
         raise UserError(
             f"decimal and thousands are both {marks['decimal']!r}. Give them different values."

@@ -45,7 +45,7 @@ class NewRows(NamedTuple):
 
 
 def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> NewRows:
-    """Prepare the rows of a table as those of the training table; it needs no label.
+    """Prepare the rows of a table, which needs no label, like those of the training table.
 
     Args:
         table: has the columns of the training table, in any order.

@@ -227,7 +227,7 @@ def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tenso
 
 
 def prepare_text_rows(table: Table, preparation: Mapping[str, Any], *, skip_bad: bool) -> NewRows:
-    """Prepare the texts of a table as those of the training table; it needs no label.
+    """Prepare the texts of a table, which needs no label, like those of the training table.
 
     Args:
         table: has the column of texts.

@@ -14,8 +14,8 @@ class HLSJitter:
     """Add a random amount to the hue, saturation and lightness of each image.
 
     Each amount is uniform between minus and plus the setting. Units are those of OpenCV's 8-bit
-    HLS and of MXNet's ImageRecordIter (``random_h``, ``random_s``, ``random_l``), which, unlike
-    this, clamps hue at red instead of wrapping around, and draws integers. Saturation and
+    HLS and of MXNet's ImageRecordIter (``random_h``, ``random_s``, ``random_l``). ImageRecordIter
+    draws integers and clamps hue at red; this draws real numbers and wraps around. Saturation and
     lightness are clamped to 0 and 255. HLS is that of Python's ``colorsys``, where gray has the hue
     of red, so that added saturation makes it reddish. Images of one channel have only lightness.
 
