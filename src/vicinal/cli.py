@@ -254,11 +254,11 @@ def init(
             return
         if what is None:
             raise UserError("WHAT: expected a data set, such as folder:flowers, got nothing.")
-        from vicinal.studies.prepare import MINUTES, generated, source_of, with_baseline
+        from vicinal.studies.prepare import MINUTES, generated, source_of
         from vicinal.training.recipe_changes import Changes
 
         changes = Changes(seeds, epochs, None, _split(arms), alpha, model, metric, tuple(set))
-        changes, source = with_baseline(changes), source_of(what, report)
+        source = source_of(what, report)
         _, text, _ = generated(source, changes, MINUTES if minutes is None else minutes, report)
         sys.stdout.write(text)
 

@@ -320,3 +320,10 @@ def test_the_default_test_fraction_is_the_same_everywhere():
         LoadOptions._field_defaults["test_fraction"],
     }
     assert defaults == {TEST_FRACTION}
+
+
+def test_chosen_arms_are_kept_next_to_the_baseline():
+    recipe = read_recipe("digits", changes=Changes(arms=["mixup", "cutmix"]))
+    assert set(recipe.arms) == {"erm", "mixup", "cutmix"}
+    other = Changes(arms=["mixup-features"], settings=["baseline=mixup"])
+    assert set(read_recipe("digits", changes=other).arms) == {"mixup", "mixup-features"}

@@ -67,7 +67,6 @@ def prepare(
     Raises:
         UserError: if there is no such data set, or a change does not fit.
     """
-    changes = with_baseline(changes)
     source = source_of(what, log)
     name = study_name(source)
     folder = out or Path("runs") / name
@@ -128,18 +127,6 @@ def generated(
     if sentence:
         text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
     return checked_text(text, source), text, data
-
-
-def with_baseline(changes: Changes) -> Changes:
-    """Return changes whose arms include that without mixing, unless another baseline is set.
-
-    Example:
-        >>> with_baseline(Changes(arms=["cutmix"])).arms
-        ('erm', 'cutmix')
-    """
-    if not changes.arms or any(_path(text) == ["baseline"] for text in changes.settings):
-        return changes
-    return changes._replace(arms=tuple(dict.fromkeys(("erm", *changes.arms))))
 
 
 def _draft(source: str, changes: Changes) -> Recipe:

@@ -19,7 +19,7 @@ class Changes(NamedTuple):
         epochs: number of epochs.
         data: the data set.
         arms: names of arms to keep, in this order; those that the recipe lacks are added as
-            ``vicinal.training.arm_shorthands.shorthand_arms`` defines them.
+            ``vicinal.training.arm_shorthands.shorthand_arms`` defines them. The baseline stays.
         alpha: of all arms that have one.
         model: name of the network.
         metric: the metric that decides.
@@ -95,6 +95,9 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
     if not isinstance(arms, MutableMapping):
         return
     names = list(changes.arms or arms)
+    baseline = settings.get("baseline")
+    if baseline in arms and baseline not in names:
+        names.insert(0, baseline)
     new = [name for name in names if name not in arms]
     if new:
         model = settings.get("model", {}).get("name", "")
