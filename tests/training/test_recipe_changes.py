@@ -75,7 +75,6 @@ def test_a_field_is_set_by_its_path_or_where_only_one_table_has_it():
         ({"settings": ["training.epoch=1"]}, "Did you mean 'epochs'"),
         ({"arms": ["erm", "mixupp"]}, "Did you mean 'mixup'"),
         ({"arms": ["erm"], "alpha": 1.0}, "--alpha: none of the arms has one"),
-        ({"arms": ["mixup"]}, "baseline"),
         ({"metric": "acuracy"}, "Did you mean 'accuracy'"),
     ],
 )
