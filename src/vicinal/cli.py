@@ -299,7 +299,9 @@ def train(
     corrupted: Annotated[
         float, Option(help="Fraction of training labels to replace with random ones.", min=0, max=1)
     ] = 0.0,
-    epochs: _Epochs = None,
+    epochs: Annotated[
+        int | None, Option(help="Number of epochs.", show_default="the recipe's")
+    ] = None,
     data: _Source = None,
     variant: _Variant = None,
     devices: Annotated[int, Option(help="Number of devices per machine.", min=1)] = 1,
