@@ -107,6 +107,18 @@ def test_the_answer_names_an_arm_that_is_worse(summary):
     assert "With true labels, input mixup is worse than ERM: test accuracy 95.0%" in answer(summary)
 
 
+def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no_evidence(summary):
+    arms = [row("mixup", "true labels", 95.0, -3.0, verdict="no evidence") | {"p": 0.0584}]
+    arms += [row("cutmix", "true labels", 98.1, 0.1, verdict="no evidence") | {"p": 1.0}]
+    shown = only_true_labels(summary)
+    shown["rows"] = [shown["rows"][0], *arms]
+    shown["settings"]["arms"]["cutmix"] = {"title": "cutmix", "training": {}}
+    assert answer(shown).endswith(
+        "(95% interval −4.0 to −2.0). That interval excludes zero, which is not enough for a "
+        "verdict with 2 comparisons (adjusted p-value 0.058)."
+    )
+
+
 def test_the_answer_says_that_arms_are_the_same_within_the_margin(summary):
     summary["rows"][1] = row("mixup", "true labels", 98.1, 0.1, verdict="the same")
     assert answer(only_true_labels(summary)) == (

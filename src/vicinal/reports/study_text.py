@@ -238,7 +238,7 @@ def _after_adjustment(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str
         return ""
     count = sum(one["p"] is not None for one in summary["rows"])
     return (
-        f" That interval excludes zero, but with {count} comparisons this is not unusual by chance "
+        f" That interval excludes zero, which is not enough for a verdict with {count} comparisons "
         f"(adjusted p-value {row['p']:.2g})."
     )
 
