@@ -65,6 +65,50 @@ def both(data):
     return sorted(zip(rows, targets, strict=True))
 
 
+# The delimiter
+
+
+@pytest.mark.parametrize("header", ["Temp, C;Humidity, %;y\n", ""])
+@pytest.mark.parametrize("decimal", [",", "."])
+def test_decimal_commas_are_no_delimiters(table, header, decimal):
+    rows = [(k % 7, k % 5, "uv"[k % 2]) for k in range(40)]
+    text = header + "".join(f"{a},{b};{b},5;{y}\n" for a, b, y in rows)
+    data = table(text, header="yes" if header else "no", decimal=decimal)
+    assert data.classes == ("u", "v")
+    if decimal == ",":
+        a = np.array([a + b / 10 for a, b, _ in rows])
+        known = torch.cat([data.train.inputs, data.test.inputs])[:, 0].double()
+        assert float(known.max() - known.min()) * a.std() == pytest.approx(np.ptp(a), rel=0.2)
+    doubts = [note.text for note in data.notes if note.doubtful and "divided at" in note.text]
+    assert len(doubts) == (decimal == ".")  # each row has two commas as well
+
+
+def test_a_header_of_tabs_with_commas_in_it_is_divided_at_tabs(table):
+    text = "city, state, zip\tsize\ty\n" + "".join(f"a\t{k}\t{'uv'[k % 2]}\n" for k in range(20))
+    assert table(text, name="t.tsv").classes == ("u", "v")
+    bare = "".join(f"a, b, {k}\t{k}\t{'uv'[k % 2]}\n" for k in range(20))
+    assert table(bare, name="t.tsv", header="no").classes == ("u", "v")
+
+
+def test_a_quoted_line_break_in_the_header_is_part_of_a_name(table):
+    data = table('"size\nin cm",b,y\n' + "".join(f"{k},{k},{'uv'[k % 2]}\n" for k in range(20)))
+    assert data.classes == ("u", "v")
+    assert data.preparation["numbers"]["columns"] == ["size\nin cm", "b"]
+
+
+def test_quoted_cells_with_decimal_commas_are_divided_at_commas(table):
+    text = "".join(f'"{k},5","0,{k}",{"uv"[k % 2]}\n' for k in range(20))
+    data = table("a,b,y\n" + text, decimal=",")
+    assert (data.classes, data.train.inputs.shape[1]) == (("u", "v"), 2)
+
+
+def test_rows_of_other_lengths_leave_the_delimiter_that_the_first_row_has_most(table):
+    text = "a,b,y\n1,2,u\n3,4,v\n1,2\n1;2,3;4,u\n3,4,v\n1,2,u\n"
+    data = table(text, skip_bad=True)
+    assert data.classes == ("u", "v")
+    assert len(data.train.skipped) == 2
+
+
 # What becomes of the cells
 
 
@@ -117,7 +161,7 @@ def test_missing_cells_can_be_marked_otherwise(table):
     assert data.train.inputs.flatten().tolist() == [0, -1, 1, 0]
     assert table(text, test=text, missing="-999", skip_bad=True).train.skipped == (
         "t.csv row 5: expected a number in column 'a', got '.'. Correct it, or list the column in "
-        "categories.",
+        "categories, or pass missing=. if it marks a missing value.",
     )
 
 
@@ -857,6 +901,17 @@ def test_arff_that_is_wrong_is_refused(table):
             table(text, name="t.arff")
 
 
+@pytest.mark.parametrize("name", ["when", "a list", "x,y"])
+def test_a_column_of_another_type_does_not_matter_where_it_is_dropped(tmp_path, name):
+    columns = {"a": [1.5, 2.5] * 4, name: [[1], [2]] * 4, "y": ["u", "v"] * 4}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=f"Convert it, or ignore it with drop={name}"):
+        load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
+    options = {"label": "y", "drop": quote(name)}
+    data = load_table("t.parquet", options, LoadOptions(tmp_path, test_fraction=0.5))
+    assert data.train.inputs.shape == (4, 1)
+
+
 def test_parquet_that_is_wrong_is_refused(table, tmp_path):
     parquet.write_table(pa.table({"a": [1, 2], "y": ["u", "v"]}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
@@ -1147,3 +1202,38 @@ def test_labels_that_do_not_fit_the_data_are_refused(tmp_path):
     (tmp_path / "arcene_train.labels").write_text("1\n-1\n")
     with pytest.raises(UserError, match=r"arcene_train.labels has 2 labels for the 4 rows"):
         uci.load_arcene("", {}, LoadOptions(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "form", "fix"),
+    [
+        (["1,5", "2,0", "3,5"], "with a decimal comma", "Pass decimal=,"),
+        (["1,500", "2,000", "12,000"], "with separators of thousands", "Pass thousands=,"),
+        (["2020-01-01", "2020-02-01", "2021-01-01"], "of dates or times", "Write them as"),
+        (["$1", "$20", "$300"], "of amounts of money", "Write them as plain numbers"),
+    ],
+)
+def test_labels_that_look_like_numbers_in_another_form_are_doubted(table, labels, form, fix):
+    text = "a;y\n" + "".join(f"{k};{labels[k % 3]}\n" for k in range(30))
+    (doubt,) = [note.text for note in table(text).notes if note.doubtful and form in note.text]
+    assert doubt.startswith("label 'y': The labels look like a column")
+    assert f"{fix}" in doubt
+    assert "pass task=classification" in doubt
+    explicit = table(text, task="classification").notes
+    assert not [note for note in explicit if form in note.text]
+    with pytest.raises(UserError, match="The labels look like a column"):
+        table(text + f"31;{labels[0]}9\n")
+
+
+def test_numbers_with_a_marker_of_missing_values_are_doubted_or_named(table):
+    often = "a,y\n" + "".join(f"{'None' if k % 3 else k},{'uv'[k % 2]}\n" for k in range(60))
+    (doubt,) = [note.text for note in table(often).notes if "a few texts" in note.text]
+    assert "'None' marks a missing value" in doubt
+    option = doubt.partition("pass missing=")[2].partition(";")[0]
+    assert not [note for note in table(often, missing=option).notes if note.doubtful]
+    seldom = "a,y\n" + "".join(f"{k if k % 3 else 'None'},{'uv'[k % 2]}\n" for k in range(60))
+    with pytest.raises(UserError, match="or pass missing=None if it marks a missing value"):
+        table(seldom)
+    for marker in ("N/A", "n/a", "#N/A", "<NA>", "NULL"):
+        known = table(often.replace("None", marker))
+        assert known.preparation["numbers"]["columns"] == ["a"]

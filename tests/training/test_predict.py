@@ -218,6 +218,35 @@ def test_the_rows_of_a_table_get_the_outputs_of_the_training_without_their_label
     assert "ignored columns that the training table does not have: 'extra'" in done.stderr
 
 
+@pytest.mark.parametrize("spelled", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_a_frame_has_the_numbers_and_booleans_of_the_file_it_was_read_from(tmp_path, spelled):
+    pa = pytest.importorskip("pyarrow")
+    generator = np.random.default_rng(2)
+    size, flag = generator.integers(0, 8000, 60) / 8, generator.integers(0, 2, 60)
+    label = np.where((size > 500) ^ (flag == 1), "b", "a")
+    lines = [
+        f"{a:.3f};{spelled[1 - f]};{y}".replace(".", ",")
+        for a, f, y in zip(size, flag, label, strict=True)
+    ]
+    for name, some in (("train", lines[:40]), ("test", lines[40:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["size;flag;y", *some]) + "\n")
+    options = f"label=y&decimal=,&thousands=.&test={tmp_path / 'test.csv'}"
+    network = vicinal.load(trained(tmp_path, f"table:{tmp_path / 'train.csv'}?{options}", "mlp"))
+    expected = recorded(tmp_path / "run").softmax(1)
+    columns = {"size": size[40:], "flag": flag[40:] == 1, "when": [[1]] * 20}
+    assert torch.equal(network(pa.table(columns)), expected)
+    rows = [
+        {"size": a, "flag": bool(f)} for a, f in zip(size[40:].tolist(), flag[40:], strict=True)
+    ]
+    assert torch.equal(network(rows), expected)
+    assert torch.equal(network(tmp_path / "test.csv"), expected)
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "new.parquet")
+    assert torch.equal(network(tmp_path / "new.parquet"), expected)
+    with pytest.warns(UserWarning, match="'flag' in 1 of 1 rows"):
+        network([{"size": 1.0, "flag": "perhaps"}])
+
+
 def test_missing_columns_and_bad_cells_are_named_and_unknown_categories_are_reported(
     pets, tmp_path, vicinal
 ):

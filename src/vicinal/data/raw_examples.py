@@ -20,7 +20,6 @@ from vicinal.data.formats.images import ImageChanges, ImageOptions, image_option
 from vicinal.data.formats.stored_images import StoredImages
 from vicinal.data.sound.speech import Sound, StoredRecordings, check_sound, feature_shape
 from vicinal.data.tables.assemble import known_preparation
-from vicinal.data.tables.columns import TablePreparation
 from vicinal.data.tables.new_rows import prepare_rows, read_new_rows, table_of_rows
 from vicinal.data.tables.table import Table
 from vicinal.data.texts.load_texts import TextPreparation, prepare_text_rows, prepare_texts
@@ -100,7 +99,7 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
     if isinstance(given, Tensor | np.ndarray):
         yield _inputs(torch.as_tensor(given), reading)
     elif hasattr(given, "columns"):
-        yield _rows(table_of_rows(given), {}, reading)
+        yield _rows(_in_memory(given, reading), {}, reading)
     elif not isinstance(given, Sequence) or not given:
         got = "none" if isinstance(given, Sequence) else f"a {type(given).__name__}"
         raise UserError(
@@ -112,7 +111,7 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
     elif all(isinstance(one, str | os.PathLike) for one in given):
         yield from _files([Path(one) for one in given], reading)
     elif all(isinstance(one, Mapping) for one in given):
-        yield _rows(table_of_rows(given), {}, reading)
+        yield _rows(_in_memory(given, reading), {}, reading)
     elif all(isinstance(one, Image.Image | np.ndarray) for one in given):
         yield _images(given, reading)
     else:
@@ -130,7 +129,10 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
         skips = SkippedExamples(reading.skip_bad)
         for path, place in zip(files, places, strict=True):
             try:
-                table = read_new_rows(path, *_columns(reading), max_bytes=reading.max_bytes)
+                columns, label, decimal = _columns(reading)
+                table = read_new_rows(
+                    path, columns, label, decimal=decimal, max_bytes=reading.max_bytes
+                )
             except UserError as error:
                 skips(error)
             else:
@@ -205,13 +207,20 @@ def _listed(paths: Sequence[Path]) -> tuple[list[Path], list[Note]]:
     return files, litter_notes(litter)
 
 
-def _columns(reading: Reading) -> tuple[list[str], str]:
-    """Return the columns of the training table that become inputs, and its label."""
+def _columns(reading: Reading) -> tuple[list[str], str, str]:
+    """Return the columns of the training table that become inputs, its label and decimal mark."""
     if reading.kind == "text":
         text = TextPreparation.model_validate(reading.preparation)
-        return [text.text], text.label
-    table = TablePreparation.model_validate(reading.preparation)
-    return [*table.numbers.columns, *table.categories.columns], table.label
+        return [text.text], text.label, "."
+    table = known_preparation(reading.preparation, "the examples")
+    assert table is not None
+    columns = [*table.numbers.columns, *table.categories.columns]
+    return columns, table.label, table.decimal
+
+
+def _in_memory(given: Any, reading: Reading) -> Table:
+    columns, _, decimal = _columns(reading)
+    return table_of_rows(given, columns, decimal=decimal)
 
 
 def _rows(table: Table, place: Mapping[str, Any], reading: Reading) -> RawExamples:

@@ -1,6 +1,7 @@
 """A trained network with the preparation of its inputs, from its checkpoint."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -105,13 +106,18 @@ class TrainedNetwork:
 
         Raises:
             UserError: if an example cannot be read, or does not fit the training.
+
+        Warns:
+            UserWarning: if something was guessed that is doubtful, such as a category that the
+                training split lacks.
         """
         reading = self.reading(skip_bad=skip_bad, max_bytes=max_bytes)
-        found = [
-            self.targets.predicted(outputs)
-            for raw in raw_examples(examples, reading)
-            for outputs, _ in self.outputs_of(raw)
-        ]
+        found = []
+        for raw in raw_examples(examples, reading):
+            for note in raw.notes:
+                if note.doubtful:
+                    warnings.warn(note.text, stacklevel=2)
+            found += [self.targets.predicted(outputs) for outputs, _ in self.outputs_of(raw)]
         return torch.cat(
             [one.float().cpu() for one in found] or [torch.empty(0, self.info.outputs)]
         )

@@ -20,7 +20,13 @@ from vicinal.data.tables.columns import (
     fit_columns,
     parse_column,
 )
-from vicinal.data.tables.notes import FEW, column_notes, label_notes, unseen_notes
+from vicinal.data.tables.notes import (
+    FEW,
+    column_notes,
+    label_hint,
+    label_notes,
+    unseen_notes,
+)
 from vicinal.data.tables.table import Kind, Table, listed, number, select_columns
 from vicinal.data.train_fraction import kept_rows
 from vicinal.data.train_test_split import fewest_examples, train_test_rows
@@ -274,7 +280,8 @@ def classes_of(target: Column, known: np.ndarray, least: int, table: Table) -> t
         raise UserError(
             f"{table.file}: expected a label that several rows share, got {len(known):,} different "
             f"ones in {len(known):,} rows of column {target.name!r}. Choose another label among "
-            f"{listed(table.names)}, or pass task=regression if these are numbers."
+            f"{listed(table.names)}, or pass task=regression if these are numbers. "
+            f"{label_hint(target.levels)}".rstrip()
         )
     counts = np.bincount(target.values[known].astype(np.int64), minlength=len(target.levels))
     classes = [name for name, count in zip(target.levels, counts, strict=True) if count >= least]
@@ -325,10 +332,11 @@ def _split_rows(
             few = classes and int(targets[train].bincount().min()) < fewest_examples(fraction, fold)
             if rare != "refuse" or not few or groups is not None:
                 raise
-            raise UserError(
-                f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
-                "them into the training split."
-            ) from error
+            hint = label_hint(classes) or (
+                "Or pass rare=drop to skip the rows of such classes, or rare=train to put them "
+                "into the training split."
+            )
+            raise UserError(f"{error} {hint}") from error
     if load_options.train_fraction < 1 and len(train):
         own = None if groups is None else groups[train]
         share, seed = load_options.train_fraction, load_options.seed

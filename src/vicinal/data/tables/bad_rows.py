@@ -1,6 +1,7 @@
 """The rows of tables that cannot be used, each with an error message."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -38,12 +39,16 @@ class BadRows:
         self._row = np.concatenate([table.rows for table in tables])
         self._good = np.concatenate([~np.isin(t.rows, list(t.bad)) for t in tables])
         for column in (*([target] if target else ()), *features):
-            for i in np.flatnonzero(column.bad).tolist():
+            wrong = np.flatnonzero(column.bad).tolist()
+            counts = Counter(column.text[i].as_py() for i in wrong)
+            for i in wrong:
                 cell = column.text[i].as_py()
                 expected = "a number" if number(cell) is None else "a number up to 3.4e38"
                 options = ", or list the column in categories" if target else ""
                 if target and re.search(r"\d[,.' ]\d", cell):
                     options += ", or pass decimal= or thousands="
+                elif target and counts[cell] > 1 and number(cell) is None:
+                    options += f", or pass missing={cell[:40]} if it marks a missing value"
                 self._add(
                     i,
                     f"expected {expected} in column {column.name!r}, got {cell[:40]!r}. Correct "

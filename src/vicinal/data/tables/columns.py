@@ -21,7 +21,10 @@ class Spelling(NamedTuple):
         thousands: the separator of groups of three digits, or the empty string.
     """
 
-    missing: Sequence[str] = ("?", "NA", "NaN", "nan", "null")
+    missing: Sequence[str] = (
+        *("?", "NA", "N/A", "n/a", "#N/A", "<NA>"),
+        *("NaN", "nan", "null", "NULL"),
+    )
     decimal: str = "."
     thousands: str = ""
 

@@ -12,18 +12,17 @@ from vicinal.data.dataset import Note
 from vicinal.data.tables.table import Table, check_size, damaged, number
 from vicinal.errors import UserError
 
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "white space"}
+_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "white space"}
+_LINES, _CHARACTERS = 20, 100_000
+"""The most lines and characters from which the delimiter is guessed."""
 
 
-def read_delimited_text(text: str, file: str, header: bool | None, *, max_bytes: int) -> Table:
+def read_delimited_text(
+    text: str, file: str, header: bool | None, *, max_bytes: int, decimal: str = "."
+) -> Table:
     """Read delimited text, as ``read_table`` describes."""
-    line = next(line for line in text.split("\n") if line.strip())
-    bare = re.sub('"[^"]*"', "", line)
-    delimiter = max(",;\t", key=bare.count)
-    if delimiter not in bare and len(line.split()) == 1:
-        delimiter = "\t"  # one column, perhaps of texts with spaces and commas in them
-    elif delimiter not in bare:
-        delimiter = " "
+    delimiter, others = _delimiters(text, decimal)
+    if delimiter == " ":
         text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     first = first_row(text, file, delimiter=delimiter)
     if not first:
@@ -38,7 +37,43 @@ def read_delimited_text(text: str, file: str, header: bool | None, *, max_bytes:
         table = replace(table, names=names, columns=columns, rows=table.rows[1:])
         guessed = [_header_note(table)] if header is None else []
     how = f"{len(table.rows):,} rows of {len(names):,} cells, separated by {_DELIMITERS[delimiter]}"
+    if others:
+        also = " or ".join(_DELIMITERS[other] for other in others)
+        guessed.append(
+            Note(
+                f"{file}: the first rows all have the same number of {also} too, and were divided "
+                f"at {_DELIMITERS[delimiter]}. If that is wrong, save the file with tabs.",
+                doubtful=True,
+            )
+        )
     return replace(table, notes=(Note(f"{file}: {how}"), *guessed))
+
+
+def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
+    """Guess the delimiter from the first lines; also return others that divide them as regularly.
+
+    Example:
+        >>> _delimiters("1,5;2,5;yes 3,0;4,25;no 10;0,5;no".replace(" ", chr(10)), ".")
+        (';', [])
+    """
+    sample = re.sub('"[^"]*"', "", text[:_CHARACTERS])
+    lines = [line for line in sample.split("\n") if line.strip()]
+    if len(text) > _CHARACTERS and len(lines) > 1:
+        del lines[-1]  # it is cut off
+    lines = lines[:_LINES]
+    possible = [one for one in "\t;," if one != decimal or '"' in text[:_CHARACTERS]]
+    if len(lines) > 1:
+        counts = {one: [line.count(one) for line in lines] for one in possible}
+        regular = [one for one in possible if counts[one][0] and len(set(counts[one])) == 1]
+        if regular:
+            return regular[0], regular[1:]
+    line = next(line for line in text.split("\n") if line.strip())
+    bare = re.sub('"[^"]*"', "", line)
+    delimiter = max(possible, key=bare.count)
+    if delimiter in bare:
+        return delimiter, []
+    # One column, perhaps of texts with spaces and commas in them, or white space.
+    return ("\t" if len(line.split()) == 1 else " "), []
 
 
 def first_row(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
@@ -42,8 +43,14 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     another = "?label=COLUMN names another one"
     if options.get("header") == "no":
         return "-1", Note(f"label: guessed the last column; {another}", doubtful=True)
-    table = read_table(path, file=str(path), max_bytes=MAX_BYTES)
-    doubts = [note for note in table.notes if note.doubtful]
+    table = read_table(
+        path,
+        file=str(path),
+        decimal=unquote(options.get("decimal", ".")),
+        ignored=lambda name: name in map(unquote, options.get("drop", "").split(",")),
+        max_bytes=MAX_BYTES,
+    )
+    doubts = [note for note in table.notes if note.doubtful and "header=no" in note.text]
     if doubts and "header" not in options and path.suffix.lower() in TEXT_FORMATS:
         raise UserError(
             f"{doubts[0].text} Also name the label, such as table:{path}?header=no&label=-1 for "

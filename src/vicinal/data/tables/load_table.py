@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from vicinal.data.dataset import DataSet, LoadOptions
@@ -48,7 +49,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
             - ``header``: ``yes`` or ``no``, whether the first row of a text file holds names. By
               default it does, with a warning if it looks like data.
             - ``missing``: the markers of a missing value, separated by commas; by default
-              ``?``, ``NA``, ``NaN``, ``nan`` and ``null``. Empty cells are always missing.
+              those of ``Spelling``. Empty cells are always missing.
             - ``decimal``: the decimal mark, ``.`` by default.
             - ``thousands``: the separator of groups of three digits; none by default.
             - ``categories``: columns, separated by commas, that hold categories although they look
@@ -94,8 +95,16 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
     task: Task | None = choice("task", options, ("classification", "regression"))  # type: ignore[assignment]
     rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
-    first = read_existing(where, load_options, header)
     given = known_preparation(load_options.preparation, where)
+    spelling = _spelling(options, given)
+    dropped = {name for word in _words(options, "drop") for name in (word, unquote(word))}
+
+    def read(file: str, header: bool | None) -> Table:
+        return read_existing(
+            file, load_options, header, decimal=spelling.decimal, ignored=dropped.__contains__
+        )
+
+    first = read(where, header)
     label = options.get("label", given.label if given else None)
     if label is None:
         names = ", ".join(first.names[:20]) + (", ..." if len(first.names) > 20 else "")
@@ -105,9 +114,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     tables = [first]
     if "test" in options:
         is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
-        tables.append(
-            read_existing(options["test"], load_options, header is not False if is_text else None)
-        )
+        tables.append(read(options["test"], header is not False if is_text else None))
     index = column_index(label, first, "label")
     categories, drop = (_columns(options, name, first) for name in ("categories", "drop"))
     group = _group(options, given, first)
@@ -127,17 +134,19 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
         group=group,
         categories=categories,
         drop=drop,
-        spelling=_spelling(options, given),
+        spelling=spelling,
         task=task,
         rare=rare,
         load_options=load_options,
     )
 
 
-def read_existing(where: str, load_options: LoadOptions, header: bool | None) -> Table:
-    """Read the table at a path, which has rows; see ``read_table``."""
+def read_existing(
+    where: str, load_options: LoadOptions, header: bool | None, **options: Any
+) -> Table:
+    """Read the table at a path, which has rows; ``read_table`` describes the options."""
     path = existing(where, load_options.root, what="table")
-    table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes)
+    table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes, **options)
     if not len(table.rows) and not table.bad:
         raise UserError(f"{where} has a header but no rows. Add rows, or pass header=no.")
     return table
@@ -198,5 +207,8 @@ def _group(options: Mapping[str, str], given: TablePreparation | None, table: Ta
 
 
 def _columns(options: Mapping[str, str], option: str, table: Table) -> set[int]:
-    words = options[option].split(",") if option in options else []
-    return {column_index(word.strip(), table, option) for word in words}
+    return {column_index(word, table, option) for word in _words(options, option)}
+
+
+def _words(options: Mapping[str, str], option: str) -> list[str]:
+    return [word.strip() for word in options[option].split(",")] if option in options else []

@@ -1,6 +1,6 @@
 """Rows of tables without their labels, as inputs of a trained network."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,9 +65,13 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
         )
     keep = [k for k, name in enumerate(table.names) if name not in unused]
     table = select_columns(_with_columns(table, keep), names, of="the training table")
+    texts = [
+        *table.columns[: len(numbers)],
+        *map(_booleans_as, table.columns[len(numbers) :], given.categories.values),
+    ]
     columns: list[Column] = [
         parse_column(name, text, "number" if k < len(numbers) else "category", spelling)
-        for k, (name, text) in enumerate(zip(table.names, table.columns, strict=True))
+        for k, (name, text) in enumerate(zip(table.names, texts, strict=True))
     ]
     bad = BadRows([table], None, columns)
     skipped = bad.raised_or_skipped(0, skip_bad)
@@ -83,7 +87,12 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
 
 
 def read_new_rows(
-    path: Path, columns: Sequence[str], label: str, *, max_bytes: int = MAX_BYTES
+    path: Path,
+    columns: Sequence[str],
+    label: str,
+    *,
+    decimal: str = ".",
+    max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a table of new rows; it has no header if the training table had none.
 
@@ -91,6 +100,7 @@ def read_new_rows(
         path: of the table.
         columns: names of the columns of the training table that become inputs.
         label: name of the label of the training table, which the new table may lack.
+        decimal: the decimal mark of the training table.
         max_bytes: the most bytes of memory that the table may take.
 
     Raises:
@@ -98,12 +108,18 @@ def read_new_rows(
             columns.
     """
     file = str(path)
-    table = read_table(path, file=file, max_bytes=max_bytes)
     known = [*columns, label]
+    options: Any = {
+        "file": file,
+        "decimal": decimal,
+        "ignored": lambda name: name not in columns,
+        "max_bytes": max_bytes,
+    }
+    table = read_table(path, **options)
     # Names are numbers where a table has none; in a row of names they count from 0.
     unnamed = path.suffix.lower() in TEXT_FORMATS and all(name.isdecimal() for name in known)
     if unnamed and (len(table.names) < 3 or table.names != _numbers(len(table.names))):
-        table = read_table(path, file=file, header=False, max_bytes=max_bytes)
+        table = read_table(path, header=False, **options)
         count = 1 + max(map(int, known))
         if len(table.names) < count and int(label) < count - 1:
             raise UserError(
@@ -116,18 +132,21 @@ def read_new_rows(
     return table
 
 
-def table_of_rows(rows: Any) -> Table:
+def table_of_rows(rows: Any, columns: Collection[str], *, decimal: str = ".") -> Table:
     """Return rows in memory as a table: a list of dictionaries, or a frame.
 
     Args:
         rows: dictionaries by column, without a value where it is missing; or anything that
             ``pyarrow.table`` accepts, such as a pandas or a Polars frame.
+        columns: names of the columns that are used; the others may have any type.
+        decimal: the decimal mark of the training table.
 
     Raises:
         UserError: if there are no rows, or values are neither numbers nor text.
 
     Example:
-        >>> table = table_of_rows([{"size": 1.5, "color": "red"}, {"size": None}])
+        >>> rows = [{"size": 1.5, "color": "red"}, {"size": None}]
+        >>> table = table_of_rows(rows, ["size", "color"])
         >>> table.names, [column.to_pylist() for column in table.columns]
         (('size', 'color'), [['1.5', None], ['red', None]])
     """
@@ -139,7 +158,9 @@ def table_of_rows(rows: Any) -> Table:
             rows = {name: [row.get(name) for row in rows] for name in names}
         if not hasattr(rows, "__arrow_c_stream__"):
             rows = {name: pa.array(rows[name], from_pandas=True) for name in rows}
-        table = table_of_arrow(pa.table(rows), _EXAMPLES)
+        table = table_of_arrow(
+            pa.table(rows), _EXAMPLES, decimal=decimal, ignored=lambda name: name not in columns
+        )
     except UserError:
         raise
     except Exception as error:  # values of several types, columns of several lengths, other objects
@@ -150,6 +171,22 @@ def table_of_rows(rows: Any) -> Table:
     if not len(table.rows):
         raise UserError(f"{_EXAMPLES}: expected rows, got none.")
     return table
+
+
+def _booleans_as(text: Any, values: Sequence[str | None]) -> Any:
+    """Return a column with true and false in the case of the training table's values.
+
+    Files have True or TRUE, frames and Parquet files have booleans.
+    """
+    import pyarrow.compute as pc
+
+    known = {value for value in values if value is not None}
+    lower = pc.utf8_lower(text)
+    for true, false in (("True", "False"), ("TRUE", "FALSE"), ("true", "false")):
+        if known and known <= {true, false}:
+            text = pc.if_else(pc.fill_null(pc.equal(lower, "true"), False), true, text)
+            text = pc.if_else(pc.fill_null(pc.equal(lower, "false"), False), false, text)
+    return text
 
 
 def _with_columns(table: Table, keep: Sequence[int]) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from vicinal.data.dataset import Note
-from vicinal.data.tables.columns import Column
+from vicinal.data.tables.columns import Column, Spelling
 from vicinal.data.tables.table import listed, number
 
 _FORMS = {
@@ -26,6 +26,10 @@ _FIXES = {
     "of numbers with separators of thousands": "Pass thousands=, or whatever separates them",
 }
 _OTHER_FIX = "Write them as plain numbers"
+_MARKED = "of numbers and a few texts, which are read as categories"
+
+_MARKERS = 2
+"""The most texts in a column of numbers that may mark missing values."""
 
 _SAMPLE = 1000
 _DETAILED = 12
@@ -53,7 +57,13 @@ def column_notes(
         text = f"columns {doubt}: {listed(names)}"
         drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
         count = max(_count(column, rows) for column in doubted)
-        if doubt in _FORMS:
+        if marked := _markers(doubted[0]) if doubt == _MARKED else []:
+            known = ",".join(quote(one, safe="?/#<> ") for one in (*Spelling().missing, *marked))
+            text += (
+                f". If {listed(marked)} marks a missing value, pass missing={known}; otherwise "
+                "list the columns in categories="
+            )
+        elif doubt in _FORMS:
             text += (
                 f". Values such as {doubted[0].levels[0][:40]!r} are read as up to {count:,} "
                 f"categories. {_FIXES.get(doubt, _OTHER_FIX)}, or ignore the columns with {drop}, "
@@ -80,12 +90,49 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     if column.kind == "number":
         counts = len(column.values) >= FEW and (np.diff(column.values) == 1).all()
         return "that count the rows" if counts else ""
-    sample = column.levels[:_SAMPLE]
-    for form, pattern in _FORMS.items():
-        if 2 * sum(re.fullmatch(pattern, level) is not None for level in sample) > len(sample):
-            return form
+    if form := form_of(column.levels):
+        return form
+    if _markers(column):
+        return _MARKED
     many = len(known) >= FEW and 2 * len(np.unique(known)) > len(known)
     return "with nearly one category per row" if many else ""
+
+
+def form_of(values: Sequence[str]) -> str:
+    """Return what most of the values look like, such as ``"of dates or times"``, or ``""``.
+
+    Example:
+        >>> form_of(["1,5", "20,25", "none"])
+        'of numbers with a decimal comma'
+    """
+    sample = values[:_SAMPLE]
+    for form, pattern in _FORMS.items():
+        if 2 * sum(re.fullmatch(pattern, value) is not None for value in sample) > len(sample):
+            return form
+    return ""
+
+
+def _markers(column: Column) -> list[str]:
+    """Return the few categories that are not numbers, if all others are."""
+    texts = [level for level in column.levels if number(level) is None]
+    return texts if len(texts) <= _MARKERS and len(column.levels) >= FEW else []
+
+
+def label_hint(classes: Sequence[str]) -> str:
+    """Return what to do if the classes look like numbers in another form, or ``""``.
+
+    Example:
+        >>> label_hint(["1,5", "2,0", "3,5"])
+        'The labels look like a column of numbers with a decimal comma. Pass decimal=, (and \
+thousands=. if digits are grouped), or pass task=classification if they are classes.'
+    """
+    if not (form := form_of(classes)):
+        return ""
+    fix = _FIXES.get(form, _OTHER_FIX)
+    return (
+        f"The labels look like a column {form}. {fix}, or pass task=classification if they are "
+        "classes."
+    )
 
 
 def _count(column: Column, rows: np.ndarray) -> int:
@@ -134,6 +181,8 @@ def label_notes(
             return [Note(f"{text}, {different:,} different integers. {advice}", doubtful=True)]
         return [Note(text)]
     notes = [Note(f"label {name}: {len(classes):,} classes, {listed(classes)}")]
+    if guessed and (hint := label_hint(classes)):
+        notes.append(Note(f"label {name}: {hint}", doubtful=True))
     equal: dict[Decimal, list[str]] = {}
     for text in classes:
         if (value := number(text)) is not None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,29 @@ _STRING = re.compile(r"\sstring\s*$", re.IGNORECASE)
 
 
 def read_table(
-    path: Path, *, file: str, header: bool | None = None, max_bytes: int = MAX_BYTES
+    path: Path,
+    *,
+    file: str,
+    header: bool | None = None,
+    decimal: str = ".",
+    ignored: Callable[[str], bool] = lambda name: False,
+    max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a file in the format of its extension, one of ``FORMATS``.
 
-    The delimiter of text files is the most frequent of comma, semicolon and tab in the first line,
-    or white space if there is none of them, unless that line is one word. Cells may be quoted with
-    ``"``. Empty rows and white space around cells are ignored.
+    The delimiter of text files is a tab, a semicolon or a comma, the first of them that is equally
+    often in each of the first lines, with a warning if another one is too. If none is, it is the
+    most frequent of them in the first line, or white space if there is none of them, unless that
+    line is one word. Cells may be quoted with ``"``. Empty rows and white space around cells are
+    ignored.
 
     Args:
         path: path of the file.
         file: its name in errors and notes.
         header: whether the first row has the column names. If None it has, with a note, which is a
             warning if one of its cells is a number or occurs again in its column.
+        decimal: the decimal mark. Numbers that a file stores as such are written with it.
+        ignored: whether the column of a name is ignored, so that its type does not matter.
         max_bytes: the most bytes of memory that the table may take.
 
     Raises:
@@ -49,11 +60,12 @@ def read_table(
     if header is not None and form not in TEXT_FORMATS:
         raise UserError(f"{file} has column names of its own. Remove the option header.")
     if form == ".parquet":
-        return _parquet(_read_bytes(path, file, max_bytes), file, max_bytes)
+        data = _read_bytes(path, file, max_bytes)
+        return _parquet(data, file, max_bytes, decimal=decimal, ignored=ignored)
     text = read_text(path, file, max_bytes)
     if form == ".arff":
         return _arff(text, file, max_bytes)
-    return read_delimited_text(text, file, header, max_bytes=max_bytes)
+    return read_delimited_text(text, file, header, max_bytes=max_bytes, decimal=decimal)
 
 
 def _read_bytes(path: Path, file: str, max_bytes: int) -> bytes:
@@ -152,7 +164,9 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
     return replace(table, kinds=tuple(kinds))
 
 
-def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
+def _parquet(
+    data: bytes, file: str, max_bytes: int, *, decimal: str, ignored: Callable[[str], bool]
+) -> Table:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -169,31 +183,46 @@ def _parquet(data: bytes, file: str, max_bytes: int) -> Table:
         table = parquet.ParquetFile(
             source, page_checksum_verification=True, read_dictionary=texts
         ).read(use_threads=False)
-        return table_of_arrow(table, file, max_bytes)
+        return table_of_arrow(table, file, max_bytes, decimal=decimal, ignored=ignored)
     except UserError:
         raise
     except Exception as error:
         raise damaged(file, "Parquet", error) from error
 
 
-def table_of_arrow(table: Any, file: str, max_bytes: int = MAX_BYTES) -> Table:
+def table_of_arrow(
+    table: Any,
+    file: str,
+    max_bytes: int = MAX_BYTES,
+    *,
+    decimal: str = ".",
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> Table:
     """Return a ``pyarrow.Table`` as a table of text.
 
     Args:
         table: with columns of numbers, text or booleans.
         file: its name in errors and notes.
         max_bytes: the most bytes that its text may take.
+        decimal: the decimal mark that numbers are written with.
+        ignored: whether the column of a name is ignored. It may have any type, and is empty in
+            the result.
 
     Raises:
         UserError: if a column is of another type, or its text takes too many bytes.
         pyarrow.ArrowException: if the table is damaged.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     table.validate(full=True)
     names, columns, kinds = [], [], []
     for name, chunks in zip(table.column_names, table.columns, strict=True):
         if name.startswith("__index_level_"):  # pandas writes its row index as a column
             continue
         column = chunks.combine_chunks()
+        if ignored(name):
+            column = pa.nulls(len(column))
         max_bytes -= _decoded_bytes(column)
         if max_bytes < 0:
             raise UserError(
@@ -201,6 +230,8 @@ def table_of_arrow(table: Any, file: str, max_bytes: int = MAX_BYTES) -> Table:
                 "Drop columns, or raise max_bytes (--max-bytes)."
             )
         text, kind = _as_text(column, file, name)
+        if kind == "number" and decimal != ".":
+            text = pc.replace_substring(text, ".", decimal)
         names.append(name)
         columns.append(text)
         kinds.append(kind)
@@ -240,7 +271,7 @@ def _as_text(column: Any, file: str, name: str) -> tuple[Any, Kind]:
     elif not (_is_text(type_) or pa.types.is_boolean(type_) or pa.types.is_null(type_)):
         raise UserError(
             f"{file}: column {name!r} is of type {type_}, neither numbers nor text. Convert it, or "
-            "save the table without it."
+            f"ignore it with drop={name}."
         )
     if pa.types.is_floating(type_):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, type_), column)
