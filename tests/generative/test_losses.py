@@ -153,3 +153,21 @@ def test_a_discriminator_that_ends_in_a_sigmoid_is_an_error():
     network = nn.Sequential(nn.Linear(1, 1), nn.Sigmoid())
     with pytest.raises(ValueError, match="expected logits, got the result of a sigmoid"):
         discriminator_loss(network, REAL, GENERATED, PLAN)
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda p: p.view(-1), lambda p: p.squeeze(1).unsqueeze(1), lambda p: p.flatten()]
+)
+def test_a_sigmoid_is_noticed_behind_a_change_of_shape(shape):
+    model = nn.Sequential(nn.Linear(2, 1), nn.Sigmoid())
+    with pytest.raises(ValueError, match="expected logits, got the result of a sigmoid"):
+        discriminator_loss(lambda x: shape(model(x)), torch.ones(4, 2), torch.zeros(4, 2))
+
+
+def test_targets_are_not_rounded_to_the_type_of_the_logits():
+    plan = Plan(torch.tensor([2, 3]), torch.tensor([0.998, 0.998]))
+    real, generated = torch.ones(2, 1), torch.zeros(2, 1)
+    logit = 3.0
+    exact = 0.998 * math.log1p(math.exp(-logit)) + 0.002 * math.log1p(math.exp(logit))
+    loss = discriminator_loss(lambda x: (0 * x + logit).bfloat16(), real, generated, plan)
+    assert loss.item() == pytest.approx(exact, rel=1e-5)

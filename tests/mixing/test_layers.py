@@ -1,3 +1,4 @@
+import math
 from collections import namedtuple
 
 import pytest
@@ -7,11 +8,16 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from vicinal import (
+    ColumnCutMix,
     CutMix,
+    DifferentClass,
+    DirichletMixUp,
     FMix,
     MixedInside,
     MixUp,
     MixUpLayer,
+    Nearest,
+    OneOf,
     RegMixUp,
     SameClass,
     generator_at,
@@ -336,3 +342,38 @@ def test_a_layer_with_a_policy_for_images_raises_an_error_for_signals():
         ValueError, match=r"FMix: expected image_size as \(height, width\), got \(50,\)"
     ):
         MixUpLayer(FMix())(torch.zeros(4, 3, 50), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        MixUp(0.2),
+        MixUp(0.2, per="example", pairing=DifferentClass()),
+        DirichletMixUp(1.0, per="example"),
+        ColumnCutMix(1.0, per="example"),
+        OneOf([MixUp(0.2), None]),
+    ],
+)
+def test_a_compiled_layer_takes_a_last_batch_that_is_smaller(policy):
+    torch._dynamo.reset()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head = MixUpLayer(policy, 5), nn.Linear(16, 5)
+
+        def forward(self, x, y):
+            x, y = self.mix(x, y)
+            return F.cross_entropy(self.head(x), y)
+
+    net = torch.compile(Net(), backend="eager")
+    for rows in (8, 8, 5, 3):
+        net(torch.rand(rows, 16), torch.arange(rows) % 5).backward()
+
+
+def test_a_layer_gives_its_input_to_pairings_of_neighbors():
+    x = torch.tensor([[0.0], [10.0], [0.1], [10.1]])
+    layer = MixUpLayer(MixUp(math.inf, pairing=Nearest(k=1)), 2)
+    assert layer(x, torch.tensor([0, 1, 0, 1]))[0].flatten().tolist() == pytest.approx(
+        [0.05, 10.05, 0.05, 10.05]
+    )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vicinal import CutMix, MixUp, Plan
+from vicinal import CutMix, FMix, MixUp, Plan, ResizeMix
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_half_precision_scores_lose_no_share_of_a_large_mask():
     assert loss.item() == pytest.approx(math.log(2), rel=1e-4)
 
 
-def test_losses_of_whole_examples_take_the_share_of_the_region():
+def test_losses_of_whole_examples_are_those_of_the_pasted_masks():
     def by_example(output, y, reduction="mean"):
         return (output[:, 0] - y).square().mean((1, 2))
 
@@ -321,9 +321,96 @@ def test_losses_of_whole_examples_take_the_share_of_the_region():
         torch.rand(8, 8, 8, generator=chance, dtype=torch.float32),
     )
     plan = CutMix(per="example").draw(8, generator=chance, image_size=(8, 8))
-    own, met = by_example(output, y), by_example(output, y[plan.partner])
-    expected = (plan.lam * own + (1 - plan.lam) * met).mean()
-    torch.testing.assert_close(plan.loss(by_example, output, y), expected)
+    pasted = y.clone()
+    for row in range(8):
+        there = plan.region[row]
+        pasted[row][there] = y[plan.partner[row]][there]
+    torch.testing.assert_close(plan.loss(by_example, output, y), by_example(output, pasted).mean())
+
+
+@pytest.mark.parametrize("policy", [CutMix(1.0), FMix(), ResizeMix(per="example")])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_dice_loss_is_that_of_the_pasted_mask(policy, reduction):
+    class Dice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.reduction = reduction
+
+        def forward(self, output, y):
+            p, y = output.flatten(1), y.flatten(1)
+            each = 1 - 2 * (p * y).sum(1) / (p + y).sum(1)
+            return {"mean": each.mean(), "sum": each.sum(), "none": each}[self.reduction]
+
+    chance = torch.Generator().manual_seed(7)
+    y = (torch.rand(4, 1, 16, 16, generator=chance, dtype=torch.float32) > 0.5).float()
+    plan = policy.draw(4, generator=chance, image_size=(16, 16))
+    pasted = plan.targets(y)
+    assert not torch.equal(pasted, y)
+    assert torch.equal(plan.loss(Dice(), pasted, y), Dice()(pasted, pasted))
+    torch.testing.assert_close(plan.loss(Dice(), y, y), Dice()(y, pasted))
+
+
+def test_a_criterion_keeps_its_reduction_its_counters_and_its_hooks():
+    class Annealed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.reduction, self.step = "mean", 0
+
+        def forward(self, output, y):
+            self.step += 1
+            return F.cross_entropy(output, y, reduction=self.reduction) * self.step
+
+    output, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+    plan, criterion, calls = MixUp(1.0).draw(4), Annealed(), []
+    criterion.register_forward_hook(lambda *_: calls.append(1))
+    for step in range(3):
+        found = plan.loss(criterion, output, y)
+        share = plan.lam[0].item()
+        expected = math.log(3) * (share * (2 * step + 1) + (1 - share) * (2 * step + 2))
+        assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert (criterion.step, len(calls), criterion.reduction) == (6, 6, "mean")
+
+
+@pytest.mark.parametrize("compiled", ["torch.compile", "compile in place"])
+@pytest.mark.parametrize("make", [nn.BCEWithLogitsLoss, nn.MSELoss, nn.CrossEntropyLoss])
+def test_a_compiled_criterion_is_as_good_as_the_plain_one(make, compiled):
+    output = torch.randn(8, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float32)
+    y = output.softmax(1).flip(0)
+    plan, plain, criterion = MixUp(0.2).draw(8), make(), make()
+    if compiled == "torch.compile":
+        criterion = torch.compile(criterion, backend="eager")
+    else:
+        criterion.compile(backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(plan.loss(criterion, output, y), plan.loss(plain, output, y))
+        assert criterion.reduction == "mean"
+    assert criterion(output, y).dim() == 0
+
+
+def test_the_default_reduction_of_a_function_is_its_own():
+    def summed(output, y, reduction="sum"):
+        return F.cross_entropy(output, y, reduction=reduction)
+
+    output, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+    assert MixUp(1.0).draw(4).loss(summed, output, y).item() == pytest.approx(4 * math.log(3))
+
+
+@pytest.mark.parametrize("shapes", [((4, 1), (4,)), ((4, 1, 2, 2), (4, 2, 2))])
+def test_integer_targets_that_are_compared_all_with_all_raise_an_error(shapes):
+    output, y = torch.zeros(shapes[0]), torch.ones(shapes[1], dtype=torch.int64)
+
+    def squared(output, y, reduction="mean"):
+        return (output - y).square()
+
+    with pytest.raises(ValueError, match="compared each with all of the other"):
+        MixUp(0.0).draw(4).loss(squared, output, y)
+    assert MixUp(0.0).draw(4).loss(squared, output.reshape(y.shape), y.float()).item() == 1
+
+
+def test_classes_of_uint8_masks_are_all_counted_in_the_accuracy():
+    output, y = torch.zeros(3, 200), torch.tensor([0, 156, 3], dtype=torch.uint8)
+    output[1, 156] = 1
+    assert MixUp(0.0).draw(3).accuracy(output, y).item() == pytest.approx(2 / 3)
 
 
 def test_boolean_targets_count_as_zero_and_one(batch):

@@ -586,3 +586,13 @@ class Split(nn.Module):
     def forward(self, x):
         h = self.model.a(self.model.stem(x))
         return self.model.head(self.model.b(ONE.mix(h)))
+
+
+def test_inference_mode_inside_a_block_is_no_gradient_checkpointing():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(3, 3)
+    plan = MixUp(1.0).draw(3)
+    with plan.inside(model[0]):
+        expected = model(x)
+    with plan.inside(model[0]), torch.inference_mode():
+        output = model(x)
+    torch.testing.assert_close(output, expected.detach())

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -5,9 +6,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from vicinal import CutMix, DirichletMixUp, FMix, MixUp, OneOf, RegMixUp, ResizeMix, Reverse
+from vicinal import (
+    CutMix,
+    DirichletMixUp,
+    FMix,
+    MixedInside,
+    MixUp,
+    MixUpLayer,
+    OneOf,
+    OtherBatch,
+    RegMixUp,
+    ResizeMix,
+    Reverse,
+)
 from vicinal.mixing.sampling import draw_beta
 
 
@@ -435,3 +449,45 @@ def test_invalid_settings_raise_an_error_that_names_them(make, words):
 def test_a_batch_instead_of_its_size_raises_an_error():
     with pytest.raises(TypeError, match=r"number of examples, got Tensor\. Pass len\(x\)"):
         MixUp(1.0).draw(torch.rand(4, 3, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.complex64, torch.bfloat16])
+def test_a_batch_without_a_policy_stays_as_it_is_whatever_its_type(dtype):
+    plan = OneOf([None]).draw(3)
+    x = torch.arange(6).reshape(3, 2).to(dtype)
+    mixed = plan.mix(x)
+    assert mixed.dtype == dtype
+    assert torch.equal(mixed, x)
+    assert mixed.data_ptr() != x.data_ptr()
+    assert plan.mix_(x) is x
+    assert torch.equal(plan[1:].mix(x[1:], other=x), x[1:])
+    assert torch.equal(plan.mix(x, other=x[:1]), x)
+
+
+def test_a_batch_without_a_policy_keeps_infinite_logits_and_missing_targets_in_their_rows():
+    inf, nan = torch.inf, torch.nan
+    plan = OneOf([None]).draw(3)
+    output = torch.tensor([[2.0, 1.0, -inf], [-inf, 1.0, 3.0], [1.0, -inf, 0.0]])
+    y = torch.tensor([1, 2, 0])
+    torch.testing.assert_close(plan.loss(F.cross_entropy, output, y), F.cross_entropy(output, y))
+    mse, known = functools.partial(F.mse_loss, reduction="none"), torch.tensor([nan, 1.0, 2.0])
+    assert plan.loss(mse, torch.zeros(3), known)[1:].tolist() == [1, 4]
+    assert plan.targets(known)[1:].tolist() == [1, 2]
+
+
+def test_partners_in_a_second_batch_are_never_taken_from_the_first():
+    policy, model = MixUp(1.0, pairing=OtherBatch(4)), nn.Linear(3, 2)
+    x, y, plan = torch.rand(4, 3), torch.tensor([0, 1, 0, 1]), policy.draw(4)
+    output, mixed = model(x), MixedInside(model, policy, at=["input"])
+    for call in (
+        lambda: plan.mix(x),
+        lambda: plan.mix_(x),
+        lambda: plan.targets(y, 2),
+        lambda: plan.loss(F.cross_entropy, output, y),
+        lambda: plan.accuracy(output, y),
+        lambda: mixed(x, plan, at="input"),
+        lambda: MixUpLayer(policy, 2)(x, y),
+    ):
+        with pytest.raises(ValueError, match=r"other: .*a second batch"):
+            call()
+    assert plan.loss(F.cross_entropy, output, y, other=y).dim() == 0

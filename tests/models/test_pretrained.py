@@ -1,4 +1,5 @@
 import copy
+import io
 
 import pytest
 import torch
@@ -245,3 +246,8 @@ def test_a_frozen_backbone_does_not_learn_and_its_batch_norms_stay_in_eval_mode(
     assert changed == {"fc.weight", "fc.bias"}
     assert network.training
     assert not network.norm.training
+    buffer = io.BytesIO()
+    torch.save(network, buffer)
+    again = torch.load(io.BytesIO(buffer.getvalue()), weights_only=False).train()
+    assert again.training
+    assert not again.norm.training

@@ -244,6 +244,22 @@ def test_large_gradients_are_clipped():
         max_grad_norm=0.01,
     )
     assert (weights(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+    settings = Training(
+        epochs=1,
+        batch_size=8,
+        optimizer=SGD(name="sgd", lr=0.1),
+        schedule=Linear(name="linear"),
+        max_grad_norm=1.0,
+    )
+    with pytest.raises(UserError, match=r"max_grad_norm: expected one optimizer.* got 2"):
+        make_learner(
+            network(),
+            settings,
+            fabric=make_fabric(accelerator="cpu"),
+            optimizers=lambda model: [
+                torch.optim.SGD([one], lr=0.1) for one in list(model.parameters())[:2]
+            ],
+        )
 
 
 def test_label_smoothing_is_that_of_the_criterion():

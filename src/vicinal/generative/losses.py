@@ -12,7 +12,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from vicinal.mixing import MixUp, OtherBatch, Plan, Shuffle
+from vicinal.mixing.operator import wide_type
 from vicinal.mixing.randomness import CPU
+
+_SHAPES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Alias", "ToCopy")
+"""The names of autograd nodes that change the shape or the type of a result, and nothing else."""
 
 Discriminator = Callable[[Tensor], Tensor]
 """A network or function from examples ``(rows, ...)`` to logits ``(rows, ...)``, such as
@@ -188,9 +192,12 @@ def _logits(discriminator: Discriminator, rows: Tensor) -> Tensor:
         raise ValueError(
             f"discriminator: expected logits of {len(rows)} rows, got shape {tuple(logits.shape)}."
         )
-    if logits.grad_fn is not None and logits.grad_fn.name() == "SigmoidBackward0":
+    node = logits.grad_fn
+    while node is not None and node.name().startswith(_SHAPES):
+        node = node.next_functions[0][0]
+    if node is not None and node.name() == "SigmoidBackward0":
         raise ValueError(
             "discriminator: expected logits, got the result of a sigmoid. Remove the sigmoid; "
             "these losses apply it, in a way that does not lose precision."
         )
-    return logits
+    return logits.to(wide_type(logits.dtype))  # float16 would round targets near 0 and 1

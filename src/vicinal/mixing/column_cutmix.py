@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan
-from vicinal.mixing.randomness import CPU
+from vicinal.mixing.randomness import CPU, named
 from vicinal.mixing.region_policies import DrawsRegions
 from vicinal.mixing.regions import kept_share
 from vicinal.mixing.sampling import Per, Request, draw_beta
@@ -96,9 +96,7 @@ class ColumnCutMix(DrawsRegions):
         groups = range(sizes[0]) if self.groups is None else self.groups
         numbers = {group: k for k, group in enumerate(dict.fromkeys(groups))}
         taken = ((1 - draw_beta(self.alpha, count, generator)) * len(numbers)).round()
-        noise = torch.rand(
-            count, len(numbers), dtype=torch.float64, generator=generator, device=CPU
-        )
+        noise = torch.rand(count, len(numbers), dtype=torch.float64, device=CPU, **named(generator))
         chosen = noise.argsort(1) < taken[:, None]  # argsort gives a random permutation
         return _columns_of(chosen, [numbers[group] for group in groups])
 

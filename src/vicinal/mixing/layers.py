@@ -251,7 +251,8 @@ class MixUpLayer(nn.Module):
         """
         if not self.training:
             return x, y
-        plan = self.policy.draw(len(x), y=y, image_size=x.shape[2:] or x.shape[1:])
+        size = x.shape[2:] or x.shape[1:]
+        plan = self.policy.draw(len(x), y=y, features=x, image_size=size)
         return plan.mix(x), plan.targets(y, self.num_classes)
 
     def extra_repr(self) -> str:

@@ -43,6 +43,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
       default. It cannot be read from a ``lambda`` that passes ``ignore_index`` on: the zeros for
       ignored elements then count in the mean.
+    * If masks are mixed by a region, and the criterion returns one loss per example instead of one
+      per pixel, such as a Dice loss, it is called with the pasted masks.
     * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
       reductions raise an error.
     * The loss of float16 and bfloat16 outputs is float32.
@@ -60,8 +62,16 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
     each, reduction = _per_element(criterion)
-    losses = [_evaluate(each, output, _as_numbers(side.y, output)) for side in sides]
-    shares = [_share_of(side.share, losses[0]) for side in sides]
+    losses = [_evaluate(each, output, _as_numbers(first, output))]
+    if sides[0].share.dim() > 1 and not has_region_size(sides[0].share, losses[0]):
+        # A loss of whole examples, such as Dice: a pasted mask has parts of both, pixel by pixel.
+        own, partner = sides
+        pasted = torch.where(spread(partner.share, first) > 0, partner.y, first)
+        losses = [_evaluate(each, output, _as_numbers(pasted, output))]
+        sides = [Side(pasted, torch.ones_like(own.share.flatten(1)[:, 0]))]
+    else:
+        losses += [_evaluate(each, output, _as_numbers(side.y, output)) for side in sides[1:]]
+    shares = [spread(side.share, losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
     ignored = _ignore_index(criterion)
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
@@ -72,13 +82,6 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / counted
-
-
-def _share_of(share: Tensor, losses: Tensor) -> Tensor:
-    """Return a share for losses of each example, or of each element."""
-    if share.dim() > 1 and not has_region_size(share, losses):
-        share = share.flatten(1).mean(1)
-    return spread(share, losses)
 
 
 def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
@@ -110,7 +113,7 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
         )
     prediction = output.argmax(1)
     shares = torch.stack([spread(share, prediction).expand_as(prediction) for _, share in sides])
-    here = torch.stack([y != ignore_index for y, _ in sides])
+    here = torch.stack([y.long() != ignore_index for y, _ in sides])
     shares, counted = _without_ignored(shares, here, dim=0)
     right = torch.stack([prediction == y for y, _ in sides])
     return (shares * right).sum() / counted
@@ -241,10 +244,7 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
                 "return one loss per example. Pass a function criterion(output, y, reduction)."
             )
         _check_reduction(reduction)
-        each = object.__new__(type(criterion))  # the compiler cannot trace copy.copy
-        each.__dict__.update(criterion.__dict__)
-        each.reduction = "none"  # type: ignore[assignment]
-        return each, reduction
+        return _unreduced(criterion), reduction
     function, asked = _function_and_keywords(criterion)
     if not _takes_reduction(function):
         raise TypeError(
@@ -252,8 +252,32 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
             "so it cannot return one loss per example. Pass a function criterion(output, y, "
             "reduction)."
         )
-    reduction = _check_reduction(asked.get("reduction", "mean"))
+    default = _default_of(function, "reduction")
+    reduction = _check_reduction(asked.get("reduction", default or "mean"))
     return functools.partial(criterion, reduction="none"), reduction
+
+
+def _unreduced(criterion: nn.Module) -> nn.Module:
+    """Return a module that shares everything with a criterion, except for its reduction."""
+    original: Any = getattr(criterion, "_orig_mod", criterion)  # of torch.compile
+    each: Any
+    if torch.compiler.is_compiling():  # which cannot trace the creation of a class
+        each = object.__new__(type(original))
+        each.__dict__.update(original.__dict__)
+        each.reduction = "none"
+    else:
+        each = object.__new__(_unreduced_class(original.__class__))
+        object.__setattr__(each, "__dict__", original.__dict__)  # the same counters and hooks
+    return each  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _unreduced_class(kind: type[nn.Module]) -> type[nn.Module]:
+    changes = {
+        "reduction": property(lambda self: "none"),
+        "_compiled_call_impl": property(lambda self: None),  # it is bound to the criterion
+    }
+    return type(kind.__name__, (kind,), changes)
 
 
 def _check_reduction(reduction: str) -> str:
@@ -278,14 +302,15 @@ def _takes_reduction(function: Callable[..., Tensor]) -> bool:
     return any(p.name == "reduction" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _default_ignore_index(function: Callable[..., Tensor]) -> Any:
-    parameter = inspect.signature(function).parameters.get("ignore_index")
-    return parameter.default if parameter else None
+def _default_of(function: Callable[..., Tensor], name: str) -> Any:
+    """Return the default of an argument; None if there is none."""
+    parameter = inspect.signature(function).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 # The compiler calls them and does not trace them, as it cannot trace inspect.signature.
 _takes_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_default_ignore_index._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_default_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _ignore_index(criterion: Criterion) -> int | None:
@@ -293,7 +318,7 @@ def _ignore_index(criterion: Criterion) -> int | None:
         value: Any = getattr(criterion, "ignore_index", None)
     else:
         function, keywords = _function_and_keywords(criterion)
-        value = keywords.get("ignore_index", _default_ignore_index(function))
+        value = keywords.get("ignore_index", _default_of(function, "ignore_index"))
     return value if isinstance(value, int) else None
 
 
@@ -317,12 +342,25 @@ def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tenso
             "output.reshape(y.shape)."
         )
     loss = each(output, y)
+    if loss.numel() > max(output.numel(), y.numel()) and loss.shape == _broadcast(output, y):
+        raise ValueError(
+            f"output: expected a shape that fits y, {tuple(y.shape)}, got {tuple(output.shape)}. "
+            f"The criterion compared each with all of the other: its losses have the shape "
+            f"{tuple(loss.shape)}. Reshape one of them."
+        )
     if loss.dim() == 0 or len(loss) != len(output):
         raise ValueError(
             f"criterion: expected one loss for each of {len(output)} examples, got shape "
             f'{tuple(loss.shape)}. It has to support reduction="none".'
         )
     return loss
+
+
+def _broadcast(output: Tensor, y: Tensor) -> torch.Size | None:
+    try:
+        return torch.Size(torch.broadcast_shapes(output.shape, y.shape))
+    except RuntimeError:
+        return None
 
 
 def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from vicinal.mixing.randomness import CPU
+from vicinal.mixing.randomness import CPU, named
 
 
 class Pairing(Protocol):
@@ -156,7 +156,7 @@ class DifferentClass:
         by_class = classes.argsort(stable=True)
         own = counts[classes]
         start = (counts.cumsum(0) - counts)[classes]
-        drawn = torch.rand(size, generator=generator, dtype=torch.float64, device=CPU)
+        drawn = torch.rand(size, dtype=torch.float64, device=CPU, **named(generator))
         drawn = drawn * (size - own)
         place = drawn.long()
         partner: Tensor = by_class[place + own * (place >= start)]

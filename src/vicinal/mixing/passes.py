@@ -193,8 +193,9 @@ def mixing_inside(module: nn.Module, mix: Mix, entry: Entry = None) -> Iterator[
         )
     if mixed.checkpointed and not mixed.recomputed:
         raise RuntimeError(
-            f"{mixed.name} runs under gradient checkpointing, and would run again without mixing "
-            "after the block. Call backward inside the block, or use MixedInside."
+            f"{mixed.name} runs under gradient checkpointing (or other hooks for saved tensors), "
+            "and would run again without mixing after the block. Call backward inside the block, "
+            "or use MixedInside."
         )
 
 
@@ -233,7 +234,7 @@ def _surroundings() -> tuple[bool, Any]:
     """Return the state that gradient checkpointing changes: reentrant checkpointing runs code in an
     autograd function; the other kind replaces how tensors are saved for backward.
     """
-    inside_function = not torch._C._is_fwd_grad_enabled()
+    inside_function = not (torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled())
     return inside_function, torch._C._autograd._top_saved_tensors_default_hooks(False)
 
 

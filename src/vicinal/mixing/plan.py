@@ -71,6 +71,8 @@ class Plan:
     target_mode: TargetMode
     _rows: int | None  # that the batch of the partners needs; None if that is unknown
     _is_slice: bool
+    _of_second_batch: bool  # whether the partners are rows of a second batch
+    _unmixed: bool  # whether inputs of any type stay as they are
     _moved: "Plan | None"  # this plan on the device that it was last needed on
 
     def __init__(
@@ -98,6 +100,8 @@ class Plan:
             target_mode=target_mode,
             _rows=_checked_rows(partner, lam, shares),
             _is_slice=False,
+            _of_second_batch=False,
+            _unmixed=False,
             _moved=None,
         )
 
@@ -144,6 +148,8 @@ class Plan:
         """
         here = self._on_device_of("x", x, other)
         check_dtype(x, dtype)
+        if self._unmixed:
+            return x.to(dtype or x.dtype, copy=True)
         if here.region is not None:
             if self.columns and x.dim() != 2:
                 raise ValueError(
@@ -169,6 +175,8 @@ class Plan:
         if self.region is not None or self.shares is not None:
             return x.copy_(self.mix(x, other))
         here = self._on_device_of("x", x, other)
+        if self._unmixed:
+            return x
         return blend_(x, other, here.partner, here.lam)
 
     def targets(
@@ -340,6 +348,12 @@ class Plan:
                 "other: the partners of a slice of a plan are rows of the whole batch. Pass the "
                 f"whole batch: other={name}."
             )
+        if self._of_second_batch and other is None:
+            raise ValueError(
+                "other: the partners are rows of a second batch, as the pairing OtherBatch says, "
+                "so expected that batch, got none. Pass it as other=; layers, which mix one batch, "
+                "need another pairing."
+            )
         check_batch(name, x, other, len(self), self._rows)
         return self.to(x.device)
 
@@ -348,7 +362,7 @@ class Plan:
 
         With the target modes ``"own"`` and ``"union"``, there is one side, which has everything.
         """
-        if self.target_mode == "own":
+        if self.target_mode == "own" or self._unmixed:
             check_batch("y", y, None, len(self), None)
             return [Side(y, torch.ones_like(self.lam, device=y.device))]
         here = self._on_device_of("y", y, other)

@@ -261,7 +261,7 @@ class OneOf(DrawsPlans):
         weights = torch.tensor(odds, dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=request.generator))]
         if chosen is None:
-            # The first row exists in any batch that is not empty.
-            first_row = torch.zeros(request.size, dtype=torch.int64, device=CPU)
-            return Plan(first_row, torch.ones(request.size, dtype=torch.float32, device=CPU))
+            own = torch.arange(request.size, device=CPU)
+            plan = Plan(own, torch.ones(request.size, dtype=torch.float32, device=CPU))
+            return plan._changed(_unmixed=True, _rows=None)
         return chosen.draw(**request._asdict())

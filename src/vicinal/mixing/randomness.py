@@ -1,6 +1,7 @@
 """Random generators that depend on a few numbers only."""
 
 import operator
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,15 @@ def generator_at(seed: int, step: int, rank: int = 0, stream: int = 0) -> torch.
     low, high = [number % 2**32 for number in numbers], [number >> 32 for number in numbers]
     (word,) = np.random.SeedSequence(low + high if any(high) else low).generate_state(1)
     return torch.Generator(CPU).manual_seed(int(word))
+
+
+def named(generator: torch.Generator | None) -> dict[str, Any]:
+    """Return the generator as a keyword argument, or nothing.
+
+    With ``generator=None``, the compiler cannot draw as many numbers as a batch of unknown size
+    needs.
+    """
+    return {} if generator is None else {"generator": generator}
 
 
 def _whole_number(name: str, value: int) -> int:

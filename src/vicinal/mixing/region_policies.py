@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan
-from vicinal.mixing.randomness import CPU
+from vicinal.mixing.randomness import CPU, named
 from vicinal.mixing.regions import boxes, kept_share, low_frequency_masks
 from vicinal.mixing.sampling import (
     DrawsPlans,
@@ -108,9 +108,7 @@ class CutMix(DrawsRegions):
     def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
         dimensions = max(1, sum(size > 1 for size in sizes))
         side = (1 - draw_beta(self.alpha, count, generator)) ** (1 / dimensions)
-        centers = torch.rand(
-            len(sizes), count, dtype=torch.float64, generator=generator, device=CPU
-        )
+        centers = torch.rand(len(sizes), count, dtype=torch.float64, device=CPU, **named(generator))
         extent = torch.tensor(sizes, dtype=torch.float64, device=CPU)[:, None]
         lengths = (side * extent).round()
         if max(sizes) > 1:
@@ -160,9 +158,7 @@ class ResizeMix(DrawsRegions):
     def _regions(self, count: int, sizes: tuple[int, ...], generator: Generator | None) -> Tensor:
         height, width = _height_and_width(self, sizes)
         low, high = self.scale
-        tau, down, along = torch.rand(
-            3, count, dtype=torch.float64, generator=generator, device=CPU
-        )
+        tau, down, along = torch.rand(3, count, dtype=torch.float64, device=CPU, **named(generator))
         tau = low + (high - low) * tau
         rows, columns = (tau * height).round().long(), (tau * width).round().long()
         top = (down * (height - rows + 1)).long()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vicinal.mixing.randomness import CPU
+from vicinal.mixing.randomness import CPU, named
 
 
 def show_region(
@@ -137,7 +137,7 @@ def low_frequency_masks(
     frequency = torch.hypot(down, across).clamp_min(1 / max(height, width))
     # The noise is drawn in space, not as the half spectrum that rfft2 returns, in which some values
     # stand for one wave and the others for two.
-    noise = torch.randn(count, height, width, dtype=torch.float32, generator=generator, device=CPU)
+    noise = torch.randn(count, height, width, dtype=torch.float32, device=CPU, **named(generator))
     spectrum = torch.fft.rfft2(noise) / frequency**decay
     gray = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
     rank = gray.argsort(dim=1, descending=True).argsort(dim=1)

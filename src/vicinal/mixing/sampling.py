@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from vicinal.mixing.pairing import OtherBatch, Pairing
 from vicinal.mixing.plan import Plan
-from vicinal.mixing.randomness import CPU
+from vicinal.mixing.randomness import CPU, named
 from vicinal.mixing.target_modes import check_target_mode
 
 Per = Literal["batch", "pair", "example"]
@@ -52,7 +52,10 @@ class DrawsPlans:
     ) -> Plan:
         """Draw a plan; see ``Policy.draw``."""
         with torch.inference_mode(False):  # a plan may outlive this mode and be trained with
-            return self._plan(Request(size, generator, y, features, image_size))
+            plan = self._plan(Request(size, generator, y, features, image_size))
+            if isinstance(getattr(self, "pairing", None), OtherBatch):
+                plan = plan._changed(_of_second_batch=True)
+            return plan
 
     def _plan(self, request: Request) -> Plan:
         raise NotImplementedError
@@ -89,7 +92,7 @@ def draw_log_gamma(alpha: float, shape: tuple[int, ...], generator: Generator | 
     """
     number = torch.full(shape, alpha + 1, dtype=torch.float64, device=CPU)
     gamma = torch._standard_gamma(number, generator)
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=CPU)
+    uniform = torch.rand(shape, dtype=torch.float64, device=CPU, **named(generator))
     # Below 1e-300 the power is infinite; lam is 0 or 1 long before.
     return gamma.log_().add_(uniform.log_(), alpha=1 / max(alpha, 1e-300))
 

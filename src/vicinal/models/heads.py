@@ -1,6 +1,6 @@
 """The head of a network, which predicts classes from features, and the backbone in front of it."""
 
-from types import MethodType
+from functools import partial
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -78,7 +78,7 @@ def freeze_backbone(network: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and f"{name}.num_batches_tracked" not in head:
             module.eval()
             # train() of the whole network calls train() of each module.
-            module.train = MethodType(_unchanged, module)  # type: ignore[method-assign]
+            module.train = partial(_unchanged, module)  # type: ignore[method-assign, assignment]
 
 
 def _unchanged(module: nn.Module, mode: bool = True) -> nn.Module:

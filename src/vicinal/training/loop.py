@@ -139,6 +139,11 @@ def make_learner(
     if settings.compile:
         mixed.compile(mode="reduce-overhead" if settings.cuda_graphs else None)
     made = make_optimizers(model, settings) if optimizers is None else optimizers(model)
+    if settings.max_grad_norm is not None and len(made) > 1:
+        raise UserError(
+            "training.max_grad_norm: expected one optimizer, since the norm is that of all "
+            f"gradients, got {len(made)}. Use one with several groups of parameters."
+        )
     network, *wrapped = fabric.setup(mixed, *made)
     for optimizer in wrapped:
         for group in optimizer.param_groups:
