@@ -336,3 +336,16 @@ def test_init_needs_a_data_set(vicinal):
     done = vicinal("init")
     assert done.exit_code == 2
     assert "WHAT: expected a data set" in done.stderr
+
+
+def test_show_estimates_the_cost_of_the_study_that_is_asked_for(vicinal):
+    costs = []
+    for options in ((), ("--seeds", 30, "--epochs", 300, "--arms", "erm")):
+        done = vicinal("study", "digits", "--show", *options)
+        assert done.exit_code == 0, done.stderr
+        found = re.search(r"an epoch, (\d+):(\d+):(\d+) in all", done.stdout)
+        hours, minutes, seconds = map(int, found.groups())
+        costs.append(3600 * hours + 60 * minutes + seconds)
+    # 3 arms x 3 seeds x 2 conditions x 30 epochs, and 1 x 30 x 2 x 300
+    assert costs[1] > 8 * costs[0]
+    assert "with these options" in done.stdout

@@ -155,11 +155,14 @@ def study(
         if list or show:
             from vicinal.reports.recipes import print_recipe, print_recipes
             from vicinal.reports.terminal import Terminal
+            from vicinal.training.recipe_changes import Changes
 
             if list:
                 print_recipes(Terminal())
             else:
-                print_recipe(what, variant=variant, data=data, console=Terminal())
+                asked = (data, _split(arms), alpha, model, metric, tuple(set))
+                changes = Changes(seeds, epochs, *asked)
+                print_recipe(what, variant=variant, changes=changes, console=Terminal())
             return
         from vicinal import api
         from vicinal.reports.study_tables import print_study

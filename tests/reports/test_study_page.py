@@ -125,3 +125,21 @@ def test_trials_that_are_not_finished_are_mentioned(tmp_path):
     text = words((tmp_path / "report.html").read_text("utf-8"))
     assert "Not finished: mixup 2: 1 trials have no result yet." in text
     assert "2 of 3" in text
+    assert "1 of 3 trials is not finished" in text
+
+
+def test_nothing_is_said_about_an_arm_whose_baseline_is_not_finished(tmp_path):
+    study = made_up_study(tmp_path, examples=60, arms=2)
+    for trial in study.trials:
+        if trial.arm == "erm":
+            for name in ("result.json", "metrics.csv"):
+                (study.trial_folder(trial) / name).unlink()
+    redraw([tmp_path])
+    text = words((tmp_path / "report.html").read_text("utf-8"))
+    assert "3 of 3 trials of ERM are not finished" in text
+    assert "None." not in text
+
+
+def test_labels_have_no_recall_if_accuracy_decides(page_of):
+    page = page_of(task="multi-label", metrics=("accuracy", "auroc"))
+    assert "accuracy" in page

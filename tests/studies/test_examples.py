@@ -16,12 +16,13 @@ from vicinal.training.trial_result import Outputs, Trial
 def stored(tmp_path):
     """Return a function that stores the examples of a data set, given what two arms predict."""
 
-    def store(data, predicted, skipped=0):
+    def store(data, predicted, skipped=0, later_splits=()):
         recipe = read_recipe("digits").model_copy(update={"seeds": 1, "corrupted_labels": (0.0,)})
         arms = {"erm": 0.5, "mixup": 0.6, "mixup-features": 0.4}
         results = {
-            Trial(arm, 0.0, 0): SimpleNamespace(metric="accuracy", test_metric=value)
-            for arm, value in arms.items()
+            Trial(arm, 0.0, 0, split): SimpleNamespace(metric="accuracy", test_metric=value)
+            for split, values in enumerate((arms, *later_splits))
+            for arm, value in values.items()
         }
         targets = data.test.targets.numpy()[skipped:]
 
@@ -76,3 +77,14 @@ def test_nothing_is_chosen_if_some_test_examples_were_skipped(stored):
     predicted = {"erm": logits_that_favor(y, [], 10), "mixup": logits_that_favor(y, [3], 10)}
     assert "test_rows" in stored(data, predicted)
     assert "test_rows" not in stored(data, predicted, skipped=1)
+
+
+def test_the_best_arm_of_all_splits_is_compared(stored):
+    data = load("iris")
+    y = data.test.targets.numpy()
+    favored = {"erm": [4], "mixup": [7], "mixup-features": [9]}
+    predicted = {arm: logits_that_favor(y, rows, 3) for arm, rows in favored.items()}
+    assert stored(data, predicted)["rows better, true labels"].tolist() == [7]
+    later = [{"erm": 0.5, "mixup": 0.3, "mixup-features": 0.6}]
+    found = stored(data, predicted, later_splits=later)
+    assert found["rows better, true labels"].tolist() == [9]

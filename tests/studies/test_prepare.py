@@ -234,3 +234,22 @@ def test_a_source_that_leaves_nothing_to_guess_is_taken_as_it_is(cars, tmp_path)
     other = cars.rename(tmp_path / "cars.data")  # an ending that is not recognized
     source = f"table:{other}?label=price"
     assert prepare(source, changes=FEW, out=tmp_path / "out").recipe.data.source == source
+
+
+def test_a_category_that_one_fold_alone_has_does_not_prevent_the_comparison(tmp_path, vicinal):
+    lines = ["age,port,survived"]
+    lines += [f"{k % 9},{'SC'[k % 2]},{('no', 'yes')[k % 9 > 4]}" for k in range(40)]
+    lines[5] = "3,Q,no"
+    (tmp_path / "titanic.csv").write_text("\n".join(lines) + "\n")
+    done = package.study(
+        tmp_path / "titanic.csv", seeds=1, epochs=1, arms=["erm", "mixup"], out=tmp_path / "out",
+        settings=["splits=2"], quiet=True,
+    )  # fmt: skip
+    folders = [tmp_path / "out" / "trials" / f"erm-true-labels-seed0{k}" for k in ("", "-split1")]
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    sizes = [one["origin"]["network"]["parameters"] for one in results]
+    assert sizes[0] != sizes[1]
+    assert [row["n"] for row in done.rows] == [2, 2]
+    refused = vicinal("score", folders[1] / "checkpoint.safetensors", "--test-fraction", 0.5)
+    assert refused.exit_code == 2
+    assert "was trained on fold 2 of 2, so expected no fraction" in refused.stderr

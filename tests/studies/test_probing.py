@@ -9,10 +9,12 @@ from scipy.special import softmax
 from vicinal.api import study
 from vicinal.data import load
 from vicinal.probes import calibration_of_logits
-from vicinal.studies.probe_measures import measures_of
-from vicinal.studies.probing import PROBES
+from vicinal.reports.probe_sections import probe_sections
+from vicinal.studies.probe_measures import Probed, measures_of
+from vicinal.studies.probing import PROBES, failed_checks
 from vicinal.training.probe_settings import Probes
 from vicinal.training.trained_network import load_network
+from vicinal.training.trial_result import Trial
 
 ALL = {
     "attacks": {"epsilons": [8.0, 32.0], "examples": 40},
@@ -122,6 +124,17 @@ def test_the_page_has_a_section_for_each_probe_and_the_checks_of_the_attacks(pro
     assert "check for masked gradients" in page or "failed:" in page
 
 
+def test_a_check_that_failed_is_named_with_its_trial(probed):
+    summary = json.loads((probed / "summary.json").read_text())
+    trial = Trial("mixup", 0.4, 1)
+    checks = [("noise", False, "noise changes more."), ("more steps", True, "none.")]
+    summary["failed_checks"] = failed_checks({trial: Probed({}, checks)})
+    (section,) = [one for one in probe_sections(summary) if one.title == "Adversarial attacks"]
+    assert section.remarks == [
+        "input mixup, 40% corrupted, seed 1: the check “noise” failed: noise changes more."
+    ]
+
+
 def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
     probed, small_recipe, vicinal
 ):
@@ -137,6 +150,18 @@ def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
     assert "[1/" not in again.stderr
 
 
+def test_calibration_of_real_values_is_refused_before_training(small_recipe, vicinal, tmp_path):
+    rows = "".join(f"{k},{k / 7}\n" for k in range(40))
+    (tmp_path / "t.csv").write_text("a,price\n" + rows)
+    changes = {"data.source": f"table:{tmp_path / 't.csv'}?label=price", "model.name": "mlp"}
+    changes |= {"seeds": 1, "arms.mixup-features": None, "corrupted_labels": [0.0]}
+    changes |= {"probes": {"calibration": True}, "training.batch_size": 8}
+    refused = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert refused.exit_code == 2
+    assert "probes.calibration: expected a task of classification, got regression" in refused.stderr
+    assert "[1/" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -144,6 +169,7 @@ def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
             {"data.source": "iris", "model.name": "mlp", "probes": {"attacks": {}}},
             "probes.attacks: expected images, got iris",
         ),
+        ({"probes": {"ood": {"source": "digit"}}}, "probes.ood.source: there is no"),
         ({"probes": {"attack": {}}}, "probes.attack: there is no field 'attack'"),
         ({"probes": {"attacks": {"epsilons": [300]}}}, "probes.attacks.epsilons.0"),
     ],
@@ -155,3 +181,4 @@ def test_a_probe_that_does_not_fit_is_refused_in_a_sentence(
     refused = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
     assert refused.exit_code == 2
     assert message in refused.stderr
+    assert "[1/" not in refused.stderr  # nothing was trained

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 
 import numpy as np
@@ -18,6 +19,8 @@ import vicinal
 from vicinal.cli import app
 from vicinal.data import raw_examples
 from vicinal.errors import UserError
+from vicinal.training.evaluation import Predictions
+from vicinal.training.trained_network import TrainedNetwork
 
 TRAINING = {
     "epochs": 2,
@@ -245,6 +248,20 @@ def test_a_frame_has_the_numbers_and_booleans_of_the_file_it_was_read_from(tmp_p
     assert torch.equal(network(tmp_path / "new.parquet"), expected)
     with pytest.warns(UserWarning, match="'flag' in 1 of 1 rows"):
         network([{"size": 1.0, "flag": "perhaps"}])
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_an_example_without_a_finite_output_is_named(pets, tmp_path, vicinal, as_json, monkeypatch):
+    _, run = pets
+    path = tmp_path / "new.csv"
+    path.write_text("size,color\n1,red\n3e38,red\n")
+    logits = torch.tensor([[0.0, 1.0], [math.nan, 0.0]])  # as after an overflow
+    found = Predictions(logits, torch.arange(2))
+    monkeypatch.setattr(TrainedNetwork, "outputs_of", lambda *_: iter([found]))
+    refused = vicinal("predict", run, path, *as_json)
+    assert refused.exit_code == 2
+    assert "row 3: the network returns [nan" in refused.stderr
+    assert "nan" not in refused.stdout.lower()
 
 
 def test_missing_columns_and_bad_cells_are_named_and_unknown_categories_are_reported(

@@ -325,5 +325,9 @@ def test_the_default_test_fraction_is_the_same_everywhere():
 def test_chosen_arms_are_kept_next_to_the_baseline():
     recipe = read_recipe("digits", changes=Changes(arms=["mixup", "cutmix"]))
     assert set(recipe.arms) == {"erm", "mixup", "cutmix"}
+    shorthand = Changes(arms=["erm", "cutmix"], settings=["arms.cutmix.alpha=0.5"])
+    assert read_recipe("digits", changes=shorthand).arms["cutmix"].alpha == 0.5
+    own = Changes(arms=["erm", "mine"], settings=["arms.mine.policy=mixup", "arms.mine.alpha=2.0"])
+    assert read_recipe("digits", changes=own).arms["mine"].alpha == 2
     other = Changes(arms=["mixup-features"], settings=["baseline=mixup"])
     assert set(read_recipe("digits", changes=other).arms) == {"mixup", "mixup-features"}

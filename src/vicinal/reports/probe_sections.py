@@ -110,7 +110,12 @@ def _remarks(summary: Mapping[str, Any], probe: str) -> list[str]:
     failed = summary["failed_checks"]
     if not failed:
         return ["No check for masked gradients failed."]
-    return [f"{one['trial']}: the check “{one['name']}” failed: {one['found']}" for one in failed]
+    several = names_conditions(summary)
+    return [
+        f"{title(summary, one['arm'])}{', ' * several}{one['condition'] * several}, seed "
+        f"{one['seed']}: the check “{one['name']}” failed: {one['found']}"
+        for one in failed
+    ]
 
 
 def _text(

@@ -33,8 +33,8 @@ def print_recipes(console: Terminal) -> None:
     console.print("\nvicinal study NAME --show shows one of them.")
 
 
-def print_recipe(name: str, *, variant: str | None, data: str | None, console: Terminal) -> None:
-    """Print a recipe, its published rows, and an estimate of its cost on this machine."""
+def print_recipe(name: str, *, variant: str | None, changes: Changes, console: Terminal) -> None:
+    """Print a recipe, its published rows, and what it costs here, with changes to its settings."""
     from vicinal.studies.budget import cost_of
     from vicinal.training.trial_setup import load_data
 
@@ -44,9 +44,9 @@ def print_recipe(name: str, *, variant: str | None, data: str | None, console: T
             "data set."
         )
     if is_gan_recipe(read_settings(name, variant=variant)):
-        _print_gan_recipe(name, variant, Changes(data=data), console)
+        _print_gan_recipe(name, variant, changes, console)
         return
-    recipe = read_recipe(name, variant=variant, changes=Changes(data=data))
+    recipe = read_recipe(name, variant=variant, changes=changes)
     console.print(recipe_text(name).rstrip(), soft_wrap=True)
     for row in recipe.published:
         console.print(
@@ -61,7 +61,10 @@ def print_recipe(name: str, *, variant: str | None, data: str | None, console: T
         return
     cost = cost_of(recipe, loaded)
     whole = datetime.timedelta(seconds=round(cost.total))
-    console.print(f"cost: about {cost.epoch:.2g} s an epoch, {whole} in all, on this machine")
+    options = ", with these options" * (changes != Changes())
+    console.print(
+        f"cost: about {cost.epoch:.2g} s an epoch, {whole} in all, on this machine{options}"
+    )
 
 
 def _print_gan_recipe(name: str, variant: str | None, changes: Changes, console: Terminal) -> None:

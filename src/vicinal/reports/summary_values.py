@@ -65,9 +65,15 @@ def epochs_of(summary: Summary, arm: str) -> int:
     return own
 
 
+def _about(summary: Summary, name: str) -> Mapping[str, Any]:
+    """Return the title and form of a metric of the study, or of one of each label."""
+    found: Mapping[str, Any] = (summary.get("label_metrics", {}) | summary["metrics"])[name]
+    return found
+
+
 def metric_title(summary: Summary, name: str) -> str:
     """Return the title of a metric with its unit."""
-    metric = summary["metrics"][name]
+    metric = _about(summary, name)
     return f"{metric['title']}, %" if metric["percent"] else str(metric["title"])
 
 
@@ -86,7 +92,7 @@ def value(summary: Summary, name: str, number: float | None, *, sign: bool = Fal
     if number is None:
         return "—"
     large = abs(number) >= 1000
-    form = ".1f" if summary["metrics"][name]["percent"] else ",.0f" if large else ".4g"
+    form = ".1f" if _about(summary, name)["percent"] else ",.0f" if large else ".4g"
     return f"{number:{'+' * sign}{form}}".replace("-", "−")
 
 

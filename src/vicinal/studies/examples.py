@@ -176,17 +176,17 @@ def _differing_rows(
     true = data.test.targets.cpu().numpy().ravel()
     for corrupted in recipe.corrupted_labels:
         arms: dict[str, list[Trial]] = {}
-        for trial in results:
-            if trial.corrupted == corrupted and trial.split == 0:
-                arms.setdefault(trial.arm, []).append(trial)
+        metrics: dict[str, list[float]] = {}
+        for trial, result in results.items():
+            if trial.corrupted == corrupted:
+                metrics.setdefault(trial.arm, []).append(result.test_metric)
+                if trial.split == 0:
+                    arms.setdefault(trial.arm, []).append(trial)
         base = arms.pop(recipe.baseline, [])
         if not base or not arms:
             continue
         metric = METRICS[results[base[0]].metric]
-        quality = {
-            arm: np.mean([results[trial].test_metric for trial in trials])
-            for arm, trials in arms.items()
-        }
+        quality = {arm: np.mean(metrics[arm]) for arm in arms}  # over all splits, as in the report
         best = (max if metric.higher else min)(quality, key=quality.__getitem__)
         both = [[outputs(trial) for trial in trials] for trials in (base, arms[best])]
         if not np.array_equal(both[0][0].targets.ravel(), true):

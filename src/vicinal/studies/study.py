@@ -68,11 +68,9 @@ class Study:
             changed = origin_differences(reference.origin, result.origin)
             if not changed and reference.test_examples != result.test_examples:
                 changed = f"{reference.test_examples} and {result.test_examples} test examples"
-            if not changed:  # the data differ between splits
-                rest, other = (
-                    {k: v for k, v in one.origin.items() if k != "data"}
-                    for one in (next(iter(results.values())), result)
-                )
+            if not changed:
+                first, reference = next(iter(results.items()))
+                rest, other = (_of_any_split(one.origin) for one in (reference, result))
                 changed = origin_differences(rest, other)
             if changed:
                 raise UserError(
@@ -120,6 +118,17 @@ class Study:
             if not (self.trial_folder(trial) / "result.json").exists()
         }
         return {trial: failure.reason for trial, failure in read.items() if failure is not None}
+
+
+def _of_any_split(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the trials of all splits have in common.
+
+    The data differ, and so does the number of categories that a training split of a table has, and
+    with it the first layer of the network.
+    """
+    sizes = ("parameters", "tensors")
+    network = {k: v for k, v in origin["network"].items() if k not in sizes}
+    return {k: v for k, v in origin.items() if k != "data"} | {"network": network}
 
 
 class StudyCallbacks(Protocol):
@@ -272,6 +281,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
             callbacks.log(f"{examples} is missing or damaged, and is written again")
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
+    from vicinal.studies.trial_probes import check_probes
     from vicinal.training.arm_checks import check_arms
     from vicinal.training.stop_signals import stop_signals
     from vicinal.training.trial_setup import load_data, training_labels
@@ -287,6 +297,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
+    check_probes(recipe, data)
     _write_third_class(study, data)
 
     @lru_cache(maxsize=1)

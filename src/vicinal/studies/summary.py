@@ -66,7 +66,8 @@ def summarize(
     find with a probability of 80%, and ``to_halve`` the numbers of seeds and of test examples that
     would halve it. ``best`` is the metric after the best epoch on the validation split, if there is
     one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``; in
-    multi-label tasks, ``labels`` has the average precision and the AUROC of each label.
+    multi-label tasks, ``labels`` has the average precision and the AUROC of each label, which
+    ``label_metrics`` describes.
 
     ``probes`` has the measures of the recipe's probes, with a row for each arm under each
     condition, and ``failed_checks`` the checks of attacks that failed.
@@ -103,7 +104,8 @@ def summarize(
     read = {trial: outputs(trial) for trial in results}
     values = {name: _values(recipe, read, name, task) for name in names}
     targets = _targets(recipe, read)
-    by_class = _by_class(values["accuracy"], targets, facts) if "accuracy" in values else []
+    has_recall = task == "classification" and "accuracy" in values
+    by_class = _by_class(values["accuracy"], targets, facts) if has_recall else []
     by_label = _by_label(recipe, read, facts) if task == "multi-label" else {}
     leasts = {name: [least_difference(name, one, task) for one in targets] for name in names}
     leasts_by_class = [
@@ -156,16 +158,15 @@ def summarize(
         "study": recipe.name,
         "task": task,
         "metric": deciding,
-        "metrics": {
-            name: {key: getattr(METRICS[name], key) for key in ("title", "percent", "higher")}
-            for name in names
-        },
+        "metrics": {name: _about(name) for name in names},
         "equivalence": _margin(recipe, deciding),
         "rows": rows,
     }
     if recipe.published and "accuracy" in names:
         with_true_labels = [row for row in rows if row["condition"] == condition_name(0)]
         summary["published"] = _published(recipe, with_true_labels)
+    if task == "multi-label":
+        summary["label_metrics"] = {name: _about(name) for name in by_label}
     if task == "classification":
         most = int(np.argmax(facts["predictor"]["mean"]))
         summary["constant_class"] = facts["classes"][most]
@@ -307,6 +308,10 @@ def _constant(
     return scaled(METRICS[name], float(np.mean(found)))
 
 
+def _about(name: str) -> dict[str, Any]:
+    return {key: getattr(METRICS[name], key) for key in ("title", "percent", "higher")}
+
+
 def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:
     """Add the adjusted p-values and the verdicts."""
     found = [(row, row["metrics"][deciding]["difference"]) for row in rows]
@@ -321,6 +326,9 @@ def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) 
             margin=margin,
             higher=METRICS[deciding].higher,
         )
+
+
+_ARE = ("is", "are")
 
 
 def _reasons_to_withhold(
@@ -338,6 +346,9 @@ def _reasons_to_withhold(
         if row["failed"]:
             whose = f" of {recipe.arms[row['arm']].title}" * k
             reasons.append(f"{len(row['failed'])} of {trials} trials{whose} failed")
+        if left := trials - row["n"] - len(row["failed"]):
+            whose = f" of {recipe.arms[row['arm']].title}" * k
+            reasons.append(f"{left} of {trials} trials{whose} {_ARE[left > 1]} not finished")
     if trials == 1:
         reasons.append("one seed gives no interval")
     values = {row["arm"]: row["metrics"][deciding]["value"] for row in rows if row["n"]}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vicinal.data import DataSet, Split, corrupt_labels
+from vicinal.data import DataSet, Split, corrupt_labels, load
 from vicinal.errors import UserError
 from vicinal.probes import (
     attacks,
@@ -35,6 +35,7 @@ from vicinal.studies.probe_measures import (
 from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.probe_settings import Probes
 from vicinal.training.settings import Recipe
+from vicinal.training.task import task_of
 from vicinal.training.trained_network import TrainedNetwork, load_network
 from vicinal.training.trial_result import Outputs, Trial
 
@@ -110,6 +111,30 @@ def probe_trial(
     return Probed(values, checks)
 
 
+def check_probes(recipe: Recipe, data: DataSet) -> None:
+    """Raise an error if the probes of a recipe do not fit its data, before anything is trained.
+
+    Raises:
+        UserError: if the task is not classification, attacks are to be on other inputs than images,
+            or the other data set of ``probes.ood`` cannot be prepared as the data.
+    """
+    probes, task = recipe.probes, task_of(data, recipe.task).name
+    for field in Probes.model_fields:
+        if getattr(probes, field) and task != "classification":
+            raise UserError(
+                f"probes.{field}: expected a task of classification, got {task}. Remove this probe."
+            )
+    if probes.attacks is not None and data.brightest is None:
+        raise UserError(
+            f"probes.attacks: expected images, got {recipe.data.source}. Remove that table."
+        )
+    if probes.ood is not None:
+        try:
+            load(probes.ood.source, root=recipe.data.root, preparation=data.preparation)
+        except UserError as error:
+            raise UserError(f"probes.ood.source: {error}") from error
+
+
 def _between(network: TrainedNetwork, data: DataSet, pairs: int, seed: int) -> dict[str, Array]:
     batches = network.batches(data.train)
     found = between(network.network, batches, pairs=pairs, lams=len(LAMS), seed=seed)
@@ -168,10 +193,7 @@ def _attacks(
     """Attack the first test examples, and check that gradients are not masked."""
     settings, brightest = recipe.probes.attacks, data.brightest
     assert settings is not None
-    if brightest is None:
-        raise UserError(
-            f"probes.attacks: expected images, got {recipe.data.source}. Remove that table."
-        )
+    assert brightest is not None  # check_probes has raised
     read = data.test.read(range(min(settings.examples, len(data.test))))
     images = read.inputs
     for crop in network.crops:

@@ -58,9 +58,15 @@ def load_as_trained(
     """
     recorded = info.recipe.data
     own_split = (info.recipe.seed, recorded.test_fraction)
+    folds = info.recipe.splits
+    named, same_data = source or recorded.source, source in (None, recorded.source)
+    if same_data and folds > 1 and test_fraction is not None:
+        raise UserError(
+            f"--test-fraction: {path} was trained on fold {info.split + 1} of {folds}, so expected "
+            "no fraction for testing. Leave it out; --seed draws other folds."
+        )
     seed = own_split[0] if seed is None else seed
     test_fraction = own_split[1] if test_fraction is None else test_fraction
-    named, same_data = source or recorded.source, source in (None, recorded.source)
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
             f"{path} was trained on {named!r}, and loading that can run code. Choose the data with "
@@ -74,7 +80,7 @@ def load_as_trained(
         skip_bad=skip_bad or (source is None and recorded.skip_bad),
         max_bytes=max_bytes,
         preparation=info.preparation,
-        fold=(info.split, info.recipe.splits) if same_data and info.recipe.splits > 1 else None,
+        fold=(info.split, folds) if same_data and folds > 1 else None,
         validation_fraction=recorded.validation_fraction if same_data else 0.0,
         train_fraction=recorded.train_fraction if same_data else 1.0,
     )

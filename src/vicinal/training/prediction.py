@@ -68,12 +68,23 @@ def predict_examples(
             ]
             mean = torch.stack(values).mean(0).cpu()
             places = [raw.places[row] for row in batch[0].targets.tolist()]
+            _check_finite(mean, places)
             yield _predictions(first, places, mean)
             count += len(places)
         for sentence in skips.sentences:
             log(f"skipped: {sentence}")
     if not count:
         raise UserError("none of the examples can be read, so there is no prediction.")
+
+
+def _check_finite(values: Tensor, places: Sequence[Mapping[str, Any]]) -> None:
+    wrong = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+    if wrong:
+        where = ", ".join(f"{name} {value}" for name, value in places[wrong[0]].items())
+        raise UserError(
+            f"{where}: the network returns {values[wrong[0]].tolist()} for this example, so there "
+            "is no prediction. Check its values, which may be too large, or leave it out."
+        )
 
 
 def _prepared(network: TrainedNetwork) -> str:

@@ -61,13 +61,24 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
     ):
         if value is not None and isinstance(settings.get(table), MutableMapping):
             settings[table][field] = value
+    added = {name for name in changes.arms if name in SHORTHANDS} - {*settings.get("arms", ())}
+    later = [text for text in changes.settings if _arm_of(text) in added]
     for text in changes.settings:
-        _set(settings, text)
+        if text not in later:
+            _set(settings, text)
     if changes.metric is not None:
         others = [name for name in settings.get("metrics", ()) if name != changes.metric]
         settings["metrics"] = [changes.metric, *others]
     if changes.arms or changes.alpha is not None:
         _change_arms(settings, changes)
+    for text in later:  # these arms have just been added
+        _set(settings, text)
+
+
+def _arm_of(text: str) -> str:
+    """Return the arm that a setting changes, or ``""``."""
+    table, *names = text.partition("=")[0].strip().split(".")
+    return names[0] if table == "arms" and names else ""
 
 
 def _set(settings: MutableMapping[str, Any], text: str) -> None:
