@@ -179,3 +179,14 @@ def test_folders_within_a_class_are_read_in_the_order_of_their_names(tmp_path):
         for value, name in ((30, "z"), (20, "m"), (10, "c")):
             put(tmp_path / split / "a" / name, ["0.png"], value)
     assert numbers(load(f"folder:{tmp_path}").train) == [10, 20, 30, 0]
+
+
+@pytest.mark.parametrize("place", ["", "test"])
+def test_images_outside_of_the_class_folders_are_counted(pets, place):
+    where = pets / "pets" / place
+    put(where, ["a.png", "b.PNG"], 9)
+    (where / ".hidden.png").touch()
+    (where / "notes.txt").touch()
+    doubts = [note.text for note in load("folder:pets", root=pets).notes if note.doubtful]
+    text = f"2 images directly in {where} are in no class folder and are not read, such as a.png"
+    assert text in doubts

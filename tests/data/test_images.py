@@ -2,6 +2,7 @@ import io
 import pickle
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 from vicinal.data.dataset import LoadOptions
 from vicinal.data.formats.image_data_set import image_split
-from vicinal.data.formats.images import ImageOptions
+from vicinal.data.formats.images import ImageChanges, ImageOptions
 from vicinal.data.formats.images import decode as decode_image
 from vicinal.data.formats.stored_images import StoredImages
 from vicinal.errors import UserError
@@ -259,3 +260,36 @@ def test_the_checksum_of_the_pixels_of_a_png_is_checked():
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(bytes(data)))), COLOR)  # passed over
     with pytest.raises(UserError, match=r"photo: .*wrong checksum of b'IDAT' at byte"):
         decode(bytes(data), where="photo")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_sixteen_bits_are_noted_and_doubted_if_they_use_a_part_of_the_range(form, highest):
+    values = np.linspace(0, highest, 64).round().astype(np.uint16).reshape(8, 8)
+    content = io.BytesIO()
+    if form == "PPM":
+        content.write(b"P5 8 8 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(content, form)
+    changes = ImageChanges()
+    found = decode_image(content.getvalue(), ImageOptions(1), where="x", changes=changes)
+    expected = (values.astype(float) * 255 / 65535).round()
+    assert np.abs(found[:, :, 0] - expected).max() <= 1
+    (note,) = replace(changes, images=1).notes(all_read=True)
+    assert note.doubtful == (highest == 4095)
+    assert "have 16 bits per channel" in note.text
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_the_first_of_several_frames_is_read_and_noted(form):
+    first, second = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
+    content = io.BytesIO()
+    first.save(content, form, save_all=True, append_images=[second])
+    changes = ImageChanges()
+    found = decode_image(content.getvalue(), where="x", changes=changes)
+    assert found[0, 0].argmax() == 0
+    assert changes.counts == {"have several frames or pages, of which the first was read": 1}
+    content = io.BytesIO()
+    first.save(content, form)
+    decode_image(content.getvalue(), where="x", changes=(once := ImageChanges()))
+    assert not once.counts

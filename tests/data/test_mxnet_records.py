@@ -197,7 +197,7 @@ def test_a_bad_record_raises_an_error_with_its_offset_or_is_skipped(tmp_path):
         UserError, match=r"some\.rec, record 2 at byte \d+: the image cannot be"
     ) as e:
         load(spec, root=tmp_path)
-    assert "skip_bad = true in a recipe" in str(e.value)
+    assert "--set data.skip_bad=true" in str(e.value)
     split = load(spec, root=tmp_path, skip_bad=True).train
     assert split.targets.tolist() == [0, 1, 3]
     assert split.inputs[:, 0, 0, 0].tolist() == [0, 1, 3]

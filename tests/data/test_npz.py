@@ -157,3 +157,21 @@ def test_more_values_than_the_header_claims_raise_an_error(tmp_path):
             archive.writestr(name, content + b"x" * (name == "test_images.npy"))
     with pytest.raises(UserError, match=r"expected 120 bytes after the header, got more"):
         load("npz:set.npz", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.arange(60.0) % 3, "3 different integers, and are read as real values"),
+        (np.eye(3)[np.arange(60) % 3], "save labels.argmax(1)"),
+        (np.arange(60.0), None),
+        (np.arange(60.0) % 3 + 0.5, None),
+        ((CHANCE.random((60, 3)) > 0.4).astype(float), None),
+    ],
+)
+def test_floats_that_may_be_classes_are_doubted(tmp_path, labels, words):
+    x = CHANCE.normal(size=(60, 2))
+    arrays = {"x_train": x, "y_train": labels, "x_test": x + 1, "y_test": labels}
+    doubts = [note.text for note in loaded(tmp_path, arrays).notes if note.doubtful]
+    assert len(doubts) == (words is not None)
+    assert words is None or words in doubts[0]

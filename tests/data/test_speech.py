@@ -204,7 +204,7 @@ def test_a_bad_recording_raises_an_error_with_its_name_or_is_skipped(commands, k
     with pytest.raises(UserError, match=sentence) as caught:
         load(commands)
     assert str(Path("yes", "1.wav")) in str(caught.value)
-    assert "skip_bad = true" in str(caught.value)
+    assert "--set data.skip_bad=true" in str(caught.value)
     loaded = load(commands, skip_bad=True)
     assert loaded.train.targets.tolist() == [0, 0, 1]
     assert len(loaded.train.inputs) == 3
@@ -720,3 +720,20 @@ def test_noise_is_drawn_for_its_share_of_examples():
 def test_invalid_arguments_of_transforms_raise_an_error(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("rate", ["1000", "2000", "4000", "5000"])
+def test_a_rate_too_low_for_the_bands_is_refused_in_a_sentence(commands, rate):
+    with pytest.raises(UserError, match=f"rate={rate}: expected a rate from about 5,200"):
+        load(commands, {"rate": rate})
+    assert len(load(commands, {"rate": rate, "features": "log-spectrogram"}).train) > 0
+
+
+def test_a_rate_just_above_what_the_bands_need_is_read(commands):
+    assert load(commands, {"rate": "5200"}).train.inputs.shape[2] == 64
+
+
+def test_recordings_outside_of_the_class_folders_are_counted(commands):
+    write(commands / "loose.wav", sine())
+    doubts = [note.text for note in load(commands).notes if note.doubtful]
+    assert any("1 recording directly in" in text and "loose.wav" in text for text in doubts)

@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from collections import Counter
 
@@ -368,13 +369,30 @@ def test_groups_of_a_training_split_that_is_empty_are_not_compared():
 def test_small_test_splits_and_constant_targets_are_doubtful():
     x = torch.arange(40.0)[:, None]
     whole = Split(x, torch.arange(40.0))
-    assert doubtful_notes(DataSet((), whole, whole)) == ()
-    small = Split(x[:19], torch.arange(19.0))
+    others = Split(x + 0.5, torch.arange(40.0))
+    assert doubtful_notes(DataSet((), whole, others)) == ()
+    small = Split(x[:19] + 0.5, torch.arange(19.0))
     (note,) = doubtful_notes(DataSet((), whole, small))
     assert (note.text, note.doubtful) == ("the test split has only 19 examples", True)
     constant = Split(x, torch.full((40,), 2.5))
-    (note,) = doubtful_notes(DataSet((), constant, whole))
+    (note,) = doubtful_notes(DataSet((), constant, others))
     assert note.text == "all training targets are the same, 2.5"
+
+
+def test_copies_of_training_examples_in_the_test_split_are_counted():
+    x = torch.arange(400, dtype=torch.uint8).view(-1, 1, 2, 2)
+    assert len(x.unique(dim=0)) == 64  # 100 rows repeat after 64
+    train, y = x[:64], torch.arange(64) % 2
+    test = torch.cat([x[:3], 255 - x[:37].flip(3)])
+    data = DataSet(("a", "b"), Split(train, y), Split(test, y[:40]), brightest=255)
+    (note,) = doubtful_notes(data)
+    assert note.text.startswith("3 of 40 test examples have the same inputs as a training example")
+    apart = dataclasses.replace(data, test=Split(test[3:], y[:37]))
+    assert doubtful_notes(apart) == ()
+    # Rows of few categories are equal by chance.
+    rows = (torch.arange(64) % 4)[:, None].float()
+    table = DataSet(("a", "b"), Split(rows, y), Split(rows[:40], y[:40]))
+    assert doubtful_notes(table) == ()
 
 
 def test_a_label_that_is_different_in_every_row_is_an_error(tmp_path):

@@ -681,7 +681,7 @@ def test_a_class_of_the_test_file_alone_is_refused(table):
 
 def test_bad_rows_can_be_skipped_and_are_reported_in_order(table):
     text = "a,b,y\n1,1,u\nx,2,v\n3,3\n3,,u\n5,inf,v\n6,6,?\n7,7,v\n8,8,v\n"
-    with pytest.raises(UserError, match=r"row 3.*--skip-bad, or set skip_bad = true in a recipe"):
+    with pytest.raises(UserError, match=r"row 3.*--skip-bad .*--set data.skip_bad=true"):
         table(text)
     data = table(text, skip_bad=True)
     rows = [sentence.split(":")[0].split(" has")[0] for sentence in data.train.skipped]

@@ -222,7 +222,7 @@ class SkippedExamples:
         """Raise the error, or keep its message."""
         if not self.skip_bad:
             raise UserError(
-                f"{str(error).removesuffix('.')}. To skip such examples, pass --skip-bad, or set "
-                "skip_bad = true in a recipe."
+                f"{str(error).removesuffix('.')}. To skip such examples, pass --skip-bad (in a "
+                "study, --set data.skip_bad=true; in Python, skip_bad=True)."
             ) from error
         self.sentences.append(str(error))

@@ -9,6 +9,7 @@ from vicinal.data.normalize import statistics
 from vicinal.errors import UserError
 
 _FEW = 20  # test examples, of which each changes the accuracy by 5 points or more
+_COPIES = 0.01  # the share of test examples from which on copies are reported
 _ROWS = 16  # examples of a split in files that are compared
 
 
@@ -73,7 +74,7 @@ def majority(data: DataSet) -> float:
 
 
 def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
-    """Return notes on missing classes, small test splits, and constant targets or inputs.
+    """Return notes on missing classes, small test splits, constant targets or inputs, and copies.
 
     Example:
         >>> import torch
@@ -104,7 +105,28 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
         notes.append(f"the test split has only {_counted(len(data.test))}")
     if is_constant(data.train):
         notes.append("all training inputs are the same")
+    elif (copies := _copies(data)) > max(1, _COPIES * len(data.test)):
+        notes.append(
+            f"{copies:,} of {len(data.test):,} test examples have the same inputs as a training "
+            "example. If they are copies, results on them say little about new examples: remove "
+            "them, or keep copies together in one split"
+        )
     return tuple(Note(text, doubtful=True) for text in notes)
+
+
+def _copies(data: DataSet) -> int:
+    """Return how many test examples equal a training example.
+
+    0 for inputs in files, and for rows of numbers if many of them are equal by chance, such as
+    those of a few categories.
+    """
+    train, test = data.train.inputs, data.test.inputs
+    if not (isinstance(train, Tensor) and isinstance(test, Tensor)):
+        return 0
+    known = {hash(row.tobytes()) for row in train.cpu().numpy()}
+    if data.brightest is None and len(known) < 0.9 * len(train):
+        return 0
+    return sum(hash(row.tobytes()) in known for row in test.cpu().numpy())
 
 
 def _counted(count: int) -> str:

@@ -8,23 +8,18 @@ from urllib.parse import quote
 
 from vicinal.data.catalog import SOURCES
 from vicinal.data.dataset import Note
-from vicinal.data.formats.file_listing import SPLIT_NAMES, files_below, is_litter, raise_unreadable
+from vicinal.data.formats.file_listing import (
+    KIND_OF,
+    SPLIT_NAMES,
+    files_below,
+    is_litter,
+    raise_unreadable,
+)
 from vicinal.data.source_spec import existing
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 from vicinal.extras import extras_named
 from vicinal.options import split_options
-
-_KINDS = {
-    "image": "avif bmp gif heic jfif jp2 jpeg jpg pgm png pnm ppm tif tiff webp",
-    "recording": "aif aiff au caf flac mp3 oga ogg opus w64 wav",
-    "table": "arff csv parquet tsv",
-    "array": "npz",
-    "record": "rec",
-    "text": "data json jsonl md txt xml",
-    "archive": "7z bz2 gz tar tgz xz zip zst",
-}
-_KIND_OF = {f".{ending}": kind for kind, endings in _KINDS.items() for ending in endings.split()}
 
 _SOURCE_OF = {"table": "table", "array": "npz", "record": "rec"}
 
@@ -94,7 +89,7 @@ def recognized(
         return Recognized(text)
     path = _find(head, root)
     if path is None:
-        if "." in name and Path(head).suffix.lower() not in _KIND_OF and os.sep not in name:
+        if "." in name and Path(head).suffix.lower() not in KIND_OF and os.sep not in name:
             return Recognized(text)  # MODULE.NAME
         raise UserError(unknown("data source, file or folder", visible(head), SOURCES))
     source, seen = _folder(path) if path.is_dir() else _file(path)
@@ -129,7 +124,7 @@ def _file(path: Path) -> tuple[str, str]:
     for source, names in _CIFAR.items():
         if path.name in names:
             return source, f"{path.name}, the official archive"
-    kind = _KIND_OF.get(path.suffix.lower())
+    kind = KIND_OF.get(path.suffix.lower())
     if kind in _SOURCE_OF:
         return _SOURCE_OF[kind], f"a {path.suffix.lower()} file"
     got, advice = {
@@ -162,7 +157,7 @@ def _folder(path: Path) -> tuple[str, str]:
     if any(name.startswith("emnist-") and "-train-images" in name for name in names):
         found.append("emnist")
     kinds = Counter(
-        _KIND_OF.get(Path(n).suffix.lower()) for n, is_dir in names.items() if not is_dir
+        KIND_OF.get(Path(n).suffix.lower()) for n, is_dir in names.items() if not is_dir
     )
     if kinds["record"]:
         found.append("rec")
@@ -182,7 +177,7 @@ def _class_folders(path: Path, folders: list[str], kinds: Counter[str | None]) -
     inside: Counter[str | None] = Counter()
     for name in folders:
         files = files_below(path, name, Counter())
-        inside.update(_KIND_OF.get(Path(file).suffix.lower()) for file in files)
+        inside.update(KIND_OF.get(Path(file).suffix.lower()) for file in files)
     splits = {name.lower() for name in folders} & {
         n for names in SPLIT_NAMES.values() for n in names
     }

@@ -18,6 +18,18 @@ SPLIT_NAMES = {
 }
 """Usual names of each split, in lower case."""
 
+_KINDS = {
+    "image": "avif bmp gif heic jfif jp2 jpeg jpg pgm png pnm ppm tif tiff webp",
+    "recording": "aif aiff au caf flac mp3 oga ogg opus w64 wav",
+    "table": "arff csv parquet tsv",
+    "array": "npz",
+    "record": "rec",
+    "text": "data json jsonl md txt xml",
+    "archive": "7z bz2 gz tar tgz xz zip zst",
+}
+KIND_OF = {f".{ending}": kind for kind, endings in _KINDS.items() for ending in endings.split()}
+"""What files are, by their extension."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +72,35 @@ def litter_notes(skipped: Counter[str]) -> list[Note]:
         return []
     names = ", ".join(f"{name} ({count})" for name, count in skipped.most_common(5))
     return [Note(f"skipped {skipped.total()} hidden or system files and folders: {names}")]
+
+
+def loose_notes(folder: Path, kind: str) -> list[Note]:
+    """Return a warning if a folder of class folders has images or recordings itself.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "cat.jpg").touch()
+        ...     note = loose_notes(Path(folder), "image")[0]
+        >>> note.text.replace(folder, "pets")
+        '1 image directly in pets is in no class folder and is not read, such as cat.jpg'
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if KIND_OF.get(Path(entry.name).suffix.lower()) == kind
+                and not is_litter(entry.name)
+                and entry.is_file()
+            )
+    except OSError as error:
+        raise_unreadable(error)
+    if not names:
+        return []
+    several, are = ("s", "are") if len(names) > 1 else ("", "is")
+    text = f"{len(names)} {kind}{several} directly in {folder} {are} in no class folder and {are}"
+    return [Note(f"{text} not read, such as {names[0]}", doubtful=True)]
 
 
 def file_identity(folder: Path, name: str) -> str:

@@ -20,6 +20,7 @@ from vicinal.data.formats.file_listing import (
     files_below,
     folders_in,
     litter_notes,
+    loose_notes,
     raise_unreadable,
     splits_by_name,
 )
@@ -240,6 +241,8 @@ def _layout_notes(
         if unread := [name for name in folders_in(root) if name not in there]:
             text = f"folders of {root} that are not read: {', '.join(unread[:10])}"
             notes.append(Note(text, doubtful=True))
+    for folder in dict.fromkeys([root, *splits.values()]):
+        notes += loose_notes(folder, "image")
     notes += litter_notes(sum((one.skipped for one in lists.values()), Counter[str]()))
     train = lists["train"]
     nested = [k for k, names in enumerate(train.inside) if names]

@@ -29,6 +29,14 @@ _BYTES_PER_BYTE = 32
 _TURNED = "were turned by the orientation in their EXIF data; exif=ignore disables this"
 _COMPOSED = "are transparent and were composed onto {}; alpha=black or alpha=ignore changes this"
 
+_ROUNDED = "have 16 bits per channel and were rounded to 8"
+_DARK = (
+    "have 16 bits per channel, with values in the lowest eighth of the range only, so they are "
+    "nearly black after rounding to 8 bits; scale them to the whole range"
+)
+_FRAMES = "have several frames or pages, of which the first was read"
+_DOUBTFUL = {_DARK}
+
 _ORIENTATION = 0x0112
 _APP0 = 0xE0
 
@@ -95,7 +103,9 @@ class ImageChanges:
     def notes(self, *, all_read: bool) -> tuple[Note, ...]:
         """Return notes for the user. ``all_read``: whether all images were decoded."""
         of = f"of {self.images} images" if all_read else f"of the first {self.images} images"
-        notes = [Note(f"{count} {of} {text}") for text, count in self.counts.items()]
+        notes = [
+            Note(f"{count} {of} {text}", text in _DOUBTFUL) for text, count in self.counts.items()
+        ]
         if self.warning:
             text = f"were decoded but may be damaged, such as {self.warning}"
             notes.append(Note(f"{self.warned} {of} {text}", doubtful=True))
@@ -139,7 +149,7 @@ def decode(
         if data[:2] == b"\xff\xd8":
             image, size = _open_jpeg(data, options, where, changes)
         else:
-            image, size = _open(data, options, where)
+            image, size = _open(data, options, where, changes)
         return to_pixels(image, options, where, changes, stored_size=size)
     except UserError:
         raise
@@ -165,7 +175,7 @@ def _open_jpeg(
         check_claim(where, 4 * height * width, _BYTES_PER_BYTE * len(data), options.max_bytes)
         if space in {"CMYK", "YCCK"}:  # Pillow knows that Adobe's are inverted
             decode_jpeg(data, "CMYK")  # but not that some are damaged
-            return _open(data, options, where)
+            return _open(data, options, where, changes)
         pixels = decode_jpeg(
             data, "RGB" if options.channels == 3 else "GRAY", min_height=least, min_width=least
         )
@@ -173,7 +183,7 @@ def _open_jpeg(
         raise
     except ValueError as error:
         # libjpeg warns. Pillow decodes the image nevertheless, unless it is incomplete.
-        opened = _open(data, options, where)
+        opened = _open(data, options, where, changes)
         changes.warned += 1
         changes.warning = changes.warning or f"{where} ({error})"
         return opened
@@ -202,7 +212,9 @@ def _fitted(image: Image.Image, stored: tuple[int, int], size: int) -> Image.Ima
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def _open(data: bytes, options: ImageOptions, where: str) -> tuple[Image.Image, tuple[int, int]]:
+def _open(
+    data: bytes, options: ImageOptions, where: str, changes: ImageChanges
+) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image with Pillow. Return it with its size."""
     if data[:4] == b"\x89PNG":
         _check_png(data)
@@ -210,6 +222,8 @@ def _open(data: bytes, options: ImageOptions, where: str) -> tuple[Image.Image, 
     claimed = 4 * image.width * image.height
     stored = _BYTES_PER_BYTE * len(data) if image.format in _COMPACT else claimed
     check_claim(where, claimed, stored, options.max_bytes)
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        changes.counts[_FRAMES] += 1
     image.load()
     return image, image.size
 
@@ -230,11 +244,14 @@ def to_pixels(
     Raises:
         UserError: if it has 32 bits per channel.
     """
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     if options.exif and _orientation(image) > 1:
         changes.counts[_TURNED] += 1
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        eight = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
+    if wide:
+        sixteen = np.asarray(image).astype(np.uint32)
+        changes.counts[_DARK if sixteen.max() < 1 << 13 else _ROUNDED] += 1
+        eight = (sixteen * 255 + 32767) // 65535
         image = Image.fromarray(eight.astype(np.uint8))
     elif image.mode in {"I", "F"}:
         raise UserError(

@@ -164,15 +164,38 @@ def _arrays_of(
             f"{labels.shape}. For several real values, use floats of shape (n, targets)."
         )
     if not integers:
-        return inputs, _finite(
-            f"{path}: expected classes from 0 or floats in {name}_labels", labels
-        )
+        values = _finite(f"{path}: expected classes from 0 or floats in {name}_labels", labels)
+        if name == "train":
+            notes += _doubts(values)
+        return inputs, values
     if labels.max() > 2**31:
         raise UserError(
             f"{path}: expected labels below the number of classes in {name}_labels, got "
             f"{labels.max()}."
         )
     return inputs, labels.astype(np.int64)
+
+
+def _doubts(labels: np.ndarray) -> list[Note]:
+    """Warn about floats that may be classes."""
+    different = len(np.unique(labels))
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        if different == 2 and bool(
+            ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+        ):
+            text = (
+                "train_labels have one 1 in each row and are read as several labels per example. "
+                "If they are one-hot classes, save labels.argmax(1)"
+            )
+            return [Note(text, doubtful=True)]
+        return []
+    if bool((labels == np.floor(labels)).all()) and different <= min(20, labels.size // 2):
+        text = (
+            f"train_labels are floats with {different} different integers, and are read as real "
+            "values. If they are classes, save labels.astype(int)"
+        )
+        return [Note(text, doubtful=True)]
+    return []
 
 
 def _finite(expected: str, values: np.ndarray) -> np.ndarray:

@@ -22,7 +22,12 @@ from vicinal.data.dataset import (
     SkippedExamples,
     Split,
 )
-from vicinal.data.formats.file_listing import file_identity, is_litter, litter_notes
+from vicinal.data.formats.file_listing import (
+    file_identity,
+    is_litter,
+    litter_notes,
+    loose_notes,
+)
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.source_spec import existing
@@ -183,13 +188,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     """
     check_options("commands", options, (*Sound._fields, "group"))
     choice("group", options, ("speaker",))
-    features = choice("features", options, list(_FEATURES)) or "log-mel"
-    rate = _number("rate", options.get("rate", "16000"), LOWEST_RATE, HIGHEST_RATE)
-    if rate % 1:
-        raise UserError(f"rate: expected an integer, got {rate}.")
-    longest = min(_MOST_SECONDS, load_options.max_bytes / (4 * rate))
-    seconds = _number("seconds", options.get("seconds", "1"), 1 / rate, longest)
-    sound = Sound(features, int(rate), seconds)
+    sound, shape = _sound_of(options, load_options.max_bytes)
     folder = existing(where, load_options.root, what="folder of spoken words")
 
     skips = {split: SkippedExamples(load_options.skip_bad) for split in ("train", *LISTS)}
@@ -224,7 +223,6 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
         notes += _speaker_notes(speakers[rows["train"]], speakers[rows["test"]], fixed_test)
 
     counts = RecordingCounts()
-    shape = feature_shape(sound)
     splits = {}
     every = True
     for split, chosen in rows.items():
@@ -256,11 +254,32 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
         notes=(
             *notes,
             *litter_notes(litter),
+            *loose_notes(folder, "recording"),
             *counts.notes(sound.rate, sound.seconds, every=every),
         ),
         preparation={"kind": "sound", **sound._asdict()},
         fixed_test=fixed_test,
     )
+
+
+def _sound_of(options: Mapping[str, str], max_bytes: int) -> tuple[Sound, tuple[int, ...]]:
+    """Return the preparation that the options ask for, and the shape of its features."""
+    features = choice("features", options, list(_FEATURES)) or "log-mel"
+    rate = _number("rate", options.get("rate", "16000"), LOWEST_RATE, HIGHEST_RATE)
+    if rate % 1:
+        raise UserError(f"rate: expected an integer, got {rate}.")
+    longest = min(_MOST_SECONDS, max_bytes / (4 * rate))
+    seconds = _number("seconds", options.get("seconds", "1"), 1 / rate, longest)
+    sound = Sound(features, int(rate), seconds)
+    try:
+        shape = feature_shape(sound)
+    except ValueError as error:
+        raise UserError(
+            f"rate={int(rate)}: expected a rate from about 5,200, since the 64 bands of log-mel "
+            f"need as many frequencies, got {int(rate)}. Raise it (recordings are resampled), or "
+            "pass features=log-spectrogram."
+        ) from error
+    return sound, shape
 
 
 def _speaker_notes(train: Tensor, test: Tensor, fixed_test: bool) -> list[Note]:
