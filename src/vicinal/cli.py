@@ -481,7 +481,8 @@ def predict(
                 log=report,
             )
         with opened(out) as file:
-            write_predictions(predict_examples(networks, examples, report), file, as_json=json)
+            found = predict_examples(networks, examples, report, skip_bad=skip_bad)
+            write_predictions(found, file, as_json=json)
         if out:
             report(f"predictions: {out}")
 

@@ -96,6 +96,42 @@ def test_a_quoted_line_break_in_the_header_is_part_of_a_name(table):
     assert data.preparation["numbers"]["columns"] == ["size\nin cm", "b"]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("", "{a},{b}.5,A{b};B{a},{b},{y}"),  # a semicolon in each row
+        ("id,lat;lon,k,y", "{a},1.5;2.{b},3,{y}"),
+        ("a,b,y\t", "{a},{b},{y}\t"),  # tabs that fill up cells
+        ("a,b,\ty", "{a},{b},\t{y}"),
+    ],
+)
+def test_commas_stay_the_delimiter_beside_a_stray_one(table, header, row):
+    lines = [header] * bool(header)
+    lines += [row.format(a=k % 7, b=k % 5, y="uv"[k % 2]) for k in range(40)]
+    data = table("\n".join(lines) + "\n", header="yes" if header else "no")
+    assert data.classes == ("u", "v")
+    assert not [note for note in data.notes if "divided at" in note.text]
+
+
+def test_a_comma_in_each_row_of_a_semicolon_table_is_part_of_a_cell(table):
+    text = "Name, Vorname;Alter;y\n" + "".join(f"M{k}, H;{k};{'uv'[k % 2]}\n" for k in range(20))
+    assert table(text, drop="Name, Vorname".replace(",", "%2C")).classes == ("u", "v")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a,b,y\n" + "".join(f"{k % 6},{k % 5},{'uv'[k % 2]}\n" for k in range(40)), ["a", "b"]),
+        ("a;b;y\n" + "".join(f"{k};{k},5;{'uv'[k % 2]}\n" for k in range(40)), ["a", "b"]),
+        ("".join(f"{k},5 0,{k} {'uv'[k % 2]}\n" for k in range(10, 50)), ["0", "1"]),
+    ],
+)
+def test_a_decimal_comma_leaves_commas_that_are_delimiters(table, text, names):
+    data = table(text, decimal=",", header="yes" if "y" in text else "no")
+    assert data.classes == ("u", "v")
+    assert data.preparation["numbers"]["columns"] == names
+
+
 def test_quoted_cells_with_decimal_commas_are_divided_at_commas(table):
     text = "".join(f'"{k},5","0,{k}",{"uv"[k % 2]}\n' for k in range(20))
     data = table("a,b,y\n" + text, decimal=",")
@@ -161,7 +197,8 @@ def test_missing_cells_can_be_marked_otherwise(table):
     assert data.train.inputs.flatten().tolist() == [0, -1, 1, 0]
     assert table(text, test=text, missing="-999", skip_bad=True).train.skipped == (
         "t.csv row 5: expected a number in column 'a', got '.'. Correct it, or list the column in "
-        "categories, or pass missing=. if it marks a missing value.",
+        "categories, or add it to the markers of missing values, "
+        "missing=?,NA,N/A,n/a,#N/A,<NA>,NaN,nan,null,NULL,..",
     )
 
 
@@ -908,6 +945,10 @@ def test_a_column_of_another_type_does_not_matter_where_it_is_dropped(tmp_path, 
     with pytest.raises(UserError, match=f"Convert it, or ignore it with drop={name}"):
         load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
     options = {"label": "y", "drop": quote(name)}
+    grouped = {"y": ["u", "v"] * 8, "a": [1.5, 2.5] * 8, "who": [k // 4 for k in range(16)]}
+    parquet.write_table(pa.table(grouped), tmp_path / "g.parquet")
+    both = {"label": "y", "group": "who", "drop": "who"}
+    assert load_table("g.parquet", both, LoadOptions(tmp_path)).train.groups is not None
     data = load_table("t.parquet", options, LoadOptions(tmp_path, test_fraction=0.5))
     assert data.train.inputs.shape == (4, 1)
 
@@ -1221,19 +1262,31 @@ def test_labels_that_look_like_numbers_in_another_form_are_doubted(table, labels
     assert "pass task=classification" in doubt
     explicit = table(text, task="classification").notes
     assert not [note for note in explicit if form in note.text]
-    with pytest.raises(UserError, match="The labels look like a column"):
-        table(text + f"31;{labels[0]}9\n")
+    rare = text + f"31;{labels[0][:-1]}9\n"
+    with pytest.raises(UserError, match=r"Or pass rare=drop .*The labels look like a column"):
+        table(rare)
+    with pytest.raises(UserError, match="Or pass rare=drop") as caught:
+        table(rare, task="classification")
+    assert "look like" not in str(caught.value)
+
+
+def test_versions_are_no_dates(table):
+    versions = ["1.1.1", "2.0.1", "0.9.9"]
+    text = "a;y\n" + "".join(f"{k};{versions[k % 3]}\n" for k in range(30))
+    assert not [note for note in table(text).notes if "dates" in note.text]
 
 
 def test_numbers_with_a_marker_of_missing_values_are_doubted_or_named(table):
     often = "a,y\n" + "".join(f"{'None' if k % 3 else k},{'uv'[k % 2]}\n" for k in range(60))
     (doubt,) = [note.text for note in table(often).notes if "a few texts" in note.text]
-    assert "'None' marks a missing value" in doubt
+    assert "If 'None' means that a value is missing" in doubt
     option = doubt.partition("pass missing=")[2].partition(";")[0]
     assert not [note for note in table(often, missing=option).notes if note.doubtful]
     seldom = "a,y\n" + "".join(f"{k if k % 3 else 'None'},{'uv'[k % 2]}\n" for k in range(60))
-    with pytest.raises(UserError, match="or pass missing=None if it marks a missing value"):
+    with pytest.raises(UserError, match=r"markers of missing values, missing=.*,None") as caught:
         table(seldom)
+    option = str(caught.value).partition("missing=")[2].partition(". To skip")[0]
+    assert table(seldom, missing=option).classes == ("u", "v")
     for marker in ("N/A", "n/a", "#N/A", "<NA>", "NULL"):
         known = table(often.replace("None", marker))
         assert known.preparation["numbers"]["columns"] == ["a"]

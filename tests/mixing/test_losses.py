@@ -371,6 +371,52 @@ def test_a_criterion_keeps_its_reduction_its_counters_and_its_hooks():
     assert (criterion.step, len(calls), criterion.reduction) == (6, 6, "mean")
 
 
+def test_a_criterion_may_be_of_any_class():
+    known = {}
+
+    class Absolute(nn.Module):
+        reduction = "mean"
+
+        def __init_subclass__(cls, name, **options):
+            assert name not in known
+            known[name] = cls
+
+        def forward(self, output, y):
+            each = (output - y).abs()
+            return each.mean() if self.reduction == "mean" else each
+
+    class Named(Absolute, name="absolute"):
+        def forward(self, output, y):
+            assert type(self) is Named
+            before, self.reduction = self.reduction, "none"
+            each = super().forward(output, y)
+            self.reduction = before
+            return each if before == "none" else each.mean()
+
+    class Forwarding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.L1Loss()
+
+        @property
+        def reduction(self):
+            return self.inner.reduction
+
+        @reduction.setter
+        def reduction(self, value):
+            self.inner.reduction = value
+
+        def forward(self, output, y):
+            return self.inner(output, y)
+
+    output, y = torch.zeros(4, 3), torch.ones(4, 3)
+    for criterion in (Named(), Forwarding()):
+        assert MixUp(1.0).draw(4).loss(criterion, output, y).item() == pytest.approx(1)
+        assert criterion(output, y).item() == 1
+        assert criterion.reduction == "mean"
+    assert known == {"absolute": Named}
+
+
 @pytest.mark.parametrize("compiled", ["torch.compile", "compile in place"])
 @pytest.mark.parametrize("make", [nn.BCEWithLogitsLoss, nn.MSELoss, nn.CrossEntropyLoss])
 def test_a_compiled_criterion_is_as_good_as_the_plain_one(make, compiled):

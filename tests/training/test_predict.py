@@ -262,6 +262,10 @@ def test_an_example_without_a_finite_output_is_named(pets, tmp_path, vicinal, as
     assert refused.exit_code == 2
     assert "row 3: the network returns [nan" in refused.stderr
     assert "nan" not in refused.stdout.lower()
+    done = vicinal("predict", run, path, "--skip-bad", *as_json)
+    assert done.exit_code == 0
+    assert "skipped: file" in done.stderr
+    assert done.stdout.count(str(path)) == 1
 
 
 def test_missing_columns_and_bad_cells_are_named_and_unknown_categories_are_reported(

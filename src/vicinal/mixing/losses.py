@@ -244,7 +244,7 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
                 "return one loss per example. Pass a function criterion(output, y, reduction)."
             )
         _check_reduction(reduction)
-        return _unreduced(criterion), reduction
+        return _unreduced(criterion, reduction), reduction
     function, asked = _function_and_keywords(criterion)
     if not _takes_reduction(function):
         raise TypeError(
@@ -257,27 +257,31 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
     return functools.partial(criterion, reduction="none"), reduction
 
 
-def _unreduced(criterion: nn.Module) -> nn.Module:
-    """Return a module that shares everything with a criterion, except for its reduction."""
+def _unreduced(criterion: nn.Module, asked: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a criterion without reduction, which shares everything else with the original."""
     original: Any = getattr(criterion, "_orig_mod", criterion)  # of torch.compile
-    each: Any
-    if torch.compiler.is_compiling():  # which cannot trace the creation of a class
-        each = object.__new__(type(original))
-        each.__dict__.update(original.__dict__)
+    each = object.__new__(type(original))  # the compiler cannot trace copy.copy
+    each.__dict__.update(original.__dict__)
+    each.reduction = "none"
+    if torch.compiler.is_compiling():
+        return each  # type: ignore[no-any-return]
+    each.__dict__["_compiled_call_impl"] = None  # it is bound to the original
+
+    def call(output: Tensor, y: Tensor) -> Tensor:
         each.reduction = "none"
-    else:
-        each = object.__new__(_unreduced_class(original.__class__))
-        object.__setattr__(each, "__dict__", original.__dict__)  # the same counters and hooks
-    return each  # type: ignore[no-any-return]
+        try:
+            loss: Tensor = each(output, y)
+            return loss
+        finally:
+            each.reduction = asked  # which may be a property of a part that both share
+            for name, value in each.__dict__.items():  # such as a counter
+                if name not in _OWN and original.__dict__.get(name, each) is not value:
+                    original.__dict__[name] = value
+
+    return call
 
 
-@functools.cache
-def _unreduced_class(kind: type[nn.Module]) -> type[nn.Module]:
-    changes = {
-        "reduction": property(lambda self: "none"),
-        "_compiled_call_impl": property(lambda self: None),  # it is bound to the criterion
-    }
-    return type(kind.__name__, (kind,), changes)
+_OWN = ("reduction", "_compiled_call_impl")
 
 
 def _check_reduction(reduction: str) -> str:

@@ -130,7 +130,13 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
         )
     if probes.ood is not None:
         try:
-            load(probes.ood.source, root=recipe.data.root, preparation=data.preparation)
+            load(
+                probes.ood.source,
+                root=recipe.data.root,
+                seed=recipe.seed,
+                test_fraction=recipe.data.test_fraction,
+                preparation=data.preparation,
+            )
         except UserError as error:
             raise UserError(f"probes.ood.source: {error}") from error
 

@@ -32,6 +32,8 @@ def predict_examples(
     networks: Sequence[TrainedNetwork],
     examples: Iterable[RawExamples],
     log: Callable[[str], None] = lambda _sentence: None,
+    *,
+    skip_bad: bool = False,
 ) -> Iterator[list[Prediction]]:
     """Yield the predictions for each batch of examples as soon as they are computed.
 
@@ -39,6 +41,7 @@ def predict_examples(
         networks: whose probabilities or values are averaged.
         examples: prepared as those of the training.
         log: reports to the user: notes, and examples that were skipped.
+        skip_bad: skip examples for which the output is not finite, instead of raising an error.
 
     Raises:
         UserError: if an example cannot be read, or if none can, or if the networks were not trained
@@ -55,7 +58,7 @@ def predict_examples(
                 f"{other.path} was trained on data that were prepared in another way than those of "
                 f"{first.path}, so their predictions cannot be averaged. Choose one of them."
             )
-    count, skips = 0, SkippedExamples(skip_bad=True)
+    count, skips, infinite = 0, SkippedExamples(skip_bad=True), SkippedExamples(skip_bad)
     for raw in examples:
         for note in raw.notes:
             log(("warning: " if note.doubtful else "") + note.text)
@@ -68,23 +71,29 @@ def predict_examples(
             ]
             mean = torch.stack(values).mean(0).cpu()
             places = [raw.places[row] for row in batch[0].targets.tolist()]
-            _check_finite(mean, places)
-            yield _predictions(first, places, mean)
-            count += len(places)
-        for sentence in skips.sentences:
+            finite = _finite(mean, places, infinite)
+            if kept := [place for place, one in zip(places, finite.tolist(), strict=True) if one]:
+                yield _predictions(first, kept, mean[finite])
+            count += len(kept)
+        for sentence in (*skips.sentences, *infinite.sentences):
             log(f"skipped: {sentence}")
+        infinite.sentences.clear()
     if not count:
         raise UserError("none of the examples can be read, so there is no prediction.")
 
 
-def _check_finite(values: Tensor, places: Sequence[Mapping[str, Any]]) -> None:
-    wrong = (~values.isfinite()).any(1).nonzero().flatten().tolist()
-    if wrong:
-        where = ", ".join(f"{name} {value}" for name, value in places[wrong[0]].items())
-        raise UserError(
-            f"{where}: the network returns {values[wrong[0]].tolist()} for this example, so there "
-            "is no prediction. Check its values, which may be too large, or leave it out."
+def _finite(values: Tensor, places: Sequence[Mapping[str, Any]], skips: SkippedExamples) -> Tensor:
+    """Return which rows are finite, ``(n,)`` bool; raise an error for the others, or skip them."""
+    finite = values.isfinite().all(1)
+    for row in (~finite).nonzero().flatten().tolist():
+        where = ", ".join(f"{name} {value}" for name, value in places[row].items())
+        skips(
+            UserError(
+                f"{where}: the network returns {values[row].tolist()} for this example, so there "
+                "is no prediction. Check its values, which may be too large."
+            )
         )
+    return finite
 
 
 def _prepared(network: TrainedNetwork) -> str:

@@ -88,7 +88,9 @@ def assemble(
         target = parse_column(target.name, target.text, "category", Spelling(missing=()))
         split_by = (load_options.test_fraction, load_options.fold)
         least = fewest_examples(*split_by) if rare == "drop" and len(tables) == 1 else 1
-        classes = tuple(given.classes) if given else classes_of(target, bad.good(0), least, first)
+        classes = (
+            tuple(given.classes) if given else classes_of(target, bad.good(0), least, first, task)
+        )
         targets = class_indices(target, classes)
         notes += bad.exclude_unknown(target, targets.numpy(), rare, trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
@@ -102,7 +104,7 @@ def assemble(
         usable = [usable[0][:0], usable[0]]
         skipped = [(), *skipped]
     rows = _split_rows(
-        usable, targets, groups, classes=classes, load_options=load_options, rare=rare
+        usable, targets, groups, classes=classes, load_options=load_options, rare=rare, task=task
     )
     if preparation is None:
         train, test = rows["train"], rows["test"]
@@ -270,7 +272,9 @@ def _has_classes(target: Column, known: np.ndarray) -> bool:
     return bool((values == np.floor(values)).all()) and different <= min(20, len(values) // 2)
 
 
-def classes_of(target: Column, known: np.ndarray, least: int, table: Table) -> tuple[str, ...]:
+def classes_of(
+    target: Column, known: np.ndarray, least: int, table: Table, task: Task | None = None
+) -> tuple[str, ...]:
     """Return the labels with enough rows, sorted as numbers if all are.
 
     Raises:
@@ -281,7 +285,7 @@ def classes_of(target: Column, known: np.ndarray, least: int, table: Table) -> t
             f"{table.file}: expected a label that several rows share, got {len(known):,} different "
             f"ones in {len(known):,} rows of column {target.name!r}. Choose another label among "
             f"{listed(table.names)}, or pass task=regression if these are numbers. "
-            f"{label_hint(target.levels)}".rstrip()
+            f"{label_hint(target.levels, task)}".rstrip()
         )
     counts = np.bincount(target.values[known].astype(np.int64), minlength=len(target.levels))
     classes = [name for name, count in zip(target.levels, counts, strict=True) if count >= least]
@@ -314,6 +318,7 @@ def _split_rows(
     classes: Sequence[str],
     load_options: LoadOptions,
     rare: Rare,
+    task: Task | None,
 ) -> dict[str, np.ndarray]:
     """Return the rows of each split, of one table or of two."""
 
@@ -332,11 +337,10 @@ def _split_rows(
             few = classes and int(targets[train].bincount().min()) < fewest_examples(fraction, fold)
             if rare != "refuse" or not few or groups is not None:
                 raise
-            hint = label_hint(classes) or (
-                "Or pass rare=drop to skip the rows of such classes, or rare=train to put them "
-                "into the training split."
-            )
-            raise UserError(f"{error} {hint}") from error
+            raise UserError(
+                f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
+                f"them into the training split. {label_hint(classes, task)}".rstrip()
+            ) from error
     if load_options.train_fraction < 1 and len(train):
         own = None if groups is None else groups[train]
         share, seed = load_options.train_fraction, load_options.seed

@@ -61,14 +61,30 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
     if len(text) > _CHARACTERS and len(lines) > 1:
         del lines[-1]  # it is cut off
     lines = lines[:_LINES]
-    possible = [one for one in "\t;," if one != decimal or '"' in text[:_CHARACTERS]]
-    if len(lines) > 1:
-        counts = {one: [line.count(one) for line in lines] for one in possible}
-        regular = [one for one in possible if counts[one][0] and len(set(counts[one])) == 1]
-        if regular:
-            return regular[0], regular[1:]
+    below = lines[1:] or lines
+    decimals = any("," in line for line in below) and not any(
+        re.search(r"(?<!\d),|,(?!\d)", line) for line in below
+    )
+    counts = {one: [line.count(one) for line in lines] for one in "\t;,"}
+    if len(lines) > 1 and min(counts[","]) > 0:  # tabs may fill up the cells of such rows
+        filled = [re.sub(r"[ \t]*,[ \t]*", ",", line).strip() for line in lines]
+        counts["\t"] = [line.count("\t") for line in filled]
+    regular = [
+        one for one, found in counts.items() if len(lines) > 1 and found[0] and len(set(found)) == 1
+    ]
+    if regular == [","] and decimals and decimal == "," and " " in lines[0].strip():
+        return " ", []
+    if regular:
+        chosen = regular[0]
+        if chosen == ";" and "," in regular and not decimals:
+            chosen = max(",;", key=lambda one: counts[one][0])
+        if decimals and decimal == "," and chosen != ",":
+            regular = [chosen]
+        most = counts[chosen][0]
+        return chosen, [one for one in regular if one != chosen and counts[one][0] >= most]
     line = next(line for line in text.split("\n") if line.strip())
     bare = re.sub('"[^"]*"', "", line)
+    possible = ";\t" if decimals and decimal == "," and re.search("[;\t]", bare) else ",;\t"
     delimiter = max(possible, key=bare.count)
     if delimiter in bare:
         return delimiter, []

@@ -97,7 +97,9 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
     given = known_preparation(load_options.preparation, where)
     spelling = _spelling(options, given)
-    dropped = {name for word in _words(options, "drop") for name in (word, unquote(word))}
+    words = [*_words(options, "drop"), *map(unquote, _words(options, "drop"))]
+    grouped = {options.get("group"), unquote(options.get("group", "")), given and given.group}
+    dropped = {*words} - grouped
 
     def read(file: str, header: bool | None) -> Table:
         return read_existing(

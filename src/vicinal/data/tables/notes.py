@@ -12,8 +12,11 @@ from vicinal.data.dataset import Note
 from vicinal.data.tables.columns import Column, Spelling
 from vicinal.data.tables.table import listed, number
 
+_PART = r"(?:0?[1-9]|[12]\d|3[01])"  # a month or a day
+
 _FORMS = {
-    "of dates or times": r"\d{1,4}([-/.:])\d{1,2}\1\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}",
+    "of dates or times": rf"(\d{{4}}|\d\d)([-/.]){_PART}\2{_PART}([T ]\d.*)?"
+    rf"|{_PART}([-/.]){_PART}\4(\d{{4}}|\d\d)([T ]\d.*)?|\d{{1,2}}:\d\d(:\d\d.*)?",
     "of numbers with a decimal comma": r"[+-]?\d[\d.]*,\d{1,2}|[+-]?\d[\d.]*,\d{4,}",
     "of numbers with separators of thousands": r"[+-]?\d{1,3}([, '_]\d{3})+(\.\d+)?",
     "of percentages": r"[+-]?\d[\d.,]*\s?%",
@@ -57,11 +60,12 @@ def column_notes(
         text = f"columns {doubt}: {listed(names)}"
         drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
         count = max(_count(column, rows) for column in doubted)
-        if marked := _markers(doubted[0]) if doubt == _MARKED else []:
+        marked = sorted({text for column in doubted for text in _markers(column)})
+        if doubt == _MARKED:
             known = ",".join(quote(one, safe="?/#<> ") for one in (*Spelling().missing, *marked))
             text += (
-                f". If {listed(marked)} marks a missing value, pass missing={known}; otherwise "
-                "list the columns in categories="
+                f". If {listed(marked)} means that a value is missing, pass missing={known}; "
+                "otherwise list the columns in categories="
             )
         elif doubt in _FORMS:
             text += (
@@ -114,19 +118,23 @@ def form_of(values: Sequence[str]) -> str:
 
 def _markers(column: Column) -> list[str]:
     """Return the few categories that are not numbers, if all others are."""
+    if len(column.levels) < FEW:
+        return []
     texts = [level for level in column.levels if number(level) is None]
-    return texts if len(texts) <= _MARKERS and len(column.levels) >= FEW else []
+    return texts if len(texts) <= _MARKERS else []
 
 
-def label_hint(classes: Sequence[str]) -> str:
+def label_hint(classes: Sequence[str], task: str | None = None) -> str:
     """Return what to do if the classes look like numbers in another form, or ``""``.
+
+    ``task`` is what the user asked for, if anything: classes need no hint then.
 
     Example:
         >>> label_hint(["1,5", "2,0", "3,5"])
         'The labels look like a column of numbers with a decimal comma. Pass decimal=, (and \
 thousands=. if digits are grouped), or pass task=classification if they are classes.'
     """
-    if not (form := form_of(classes)):
+    if task is not None or not (form := form_of(classes)):
         return ""
     fix = _FIXES.get(form, _OTHER_FIX)
     return (

@@ -32,11 +32,12 @@ def read_table(
 ) -> Table:
     """Read a file in the format of its extension, one of ``FORMATS``.
 
-    The delimiter of text files is a tab, a semicolon or a comma, the first of them that is equally
-    often in each of the first lines, with a warning if another one is too. If none is, it is the
-    most frequent of them in the first line, or white space if there is none of them, unless that
-    line is one word. Cells may be quoted with ``"``. Empty rows and white space around cells are
-    ignored.
+    The delimiter of text files is a tab, a semicolon or a comma that is equally often in each of
+    the first lines: a semicolon rather than a comma if there are more of them, or if all commas
+    are between digits. A warning is noted if another one fits as well. If none is regular, it is
+    the most frequent of them in the first line, or white space if there is none of them, unless
+    that line is one word. Cells may be quoted with ``"``. Empty rows and white space around cells
+    are ignored.
 
     Args:
         path: path of the file.
