@@ -262,7 +262,8 @@ def init(
 
         changes = Changes(seeds, epochs, None, _split(arms), alpha, model, metric, tuple(set))
         source = source_of(what, report)
-        _, text, _ = generated(source, changes, MINUTES if minutes is None else minutes, report)
+        budget = MINUTES if minutes is None else minutes
+        _, text, _ = generated(source, changes, budget, report, with_notes=True)
         sys.stdout.write(text)
 
 
@@ -360,9 +361,10 @@ def train(
 
 @app.command(epilog="Example: vicinal score runs/one/checkpoint.safetensors")
 def score(
-    checkpoint: Annotated[Path, Argument(help="A checkpoint.safetensors file from vicinal.")],
+    trained: _Trained,
     data: Annotated[str | None, Option(help="Data set to use.", show_default=_TRAINED)] = None,
     split: Annotated[str, Option(help="train, test or, if there is one, validation.")] = "test",
+    arm: _Arm = None,
     root: Annotated[
         Path | None,
         Option(
@@ -384,7 +386,7 @@ def score(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Evaluate a checkpoint on a data set.
+    """Evaluate a trained network on a data set.
 
     Prints the metrics of its task, each next to that of a constant prediction, and the most
     confused pairs of classes. Inputs are prepared in the same way as in training. Without --data,
@@ -392,10 +394,14 @@ def score(
     """
     with errors_reported(debug):
         from vicinal.reports.terminal import Terminal, print_scores
+        from vicinal.studies.trained_arm import chosen_checkpoints
         from vicinal.training.score import score_saved
 
+        chosen = chosen_checkpoints(trained, arm=arm)
+        if chosen.reason:
+            report(f"using {chosen.reason.replace(' (--ensemble averages all of them)', '')}")
         scores = score_saved(
-            checkpoint,
+            chosen.paths[0],
             source=data,
             split=split,
             root=root,

@@ -74,7 +74,7 @@ def test_tables_and_real_values_are_read(tmp_path):
         ),
         (
             {"train_labels": np.array(["a"] * 6)},
-            "classes from 0 or floats in train_labels, got <U1",
+            "classes from 0 or floats in train_labels, got texts. Save numbers from 0",
         ),
         (
             {"test_labels": np.array([0, 3])},
@@ -136,7 +136,7 @@ def test_damaged_files_raise_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (np.full((6, 2), 1e300), "finite floats in train_inputs, got float64"),
+        (np.full((6, 2), 1e300), "finite floats in train_inputs, got 1e.300 in row 0"),
         (np.float64(1), r"shape \(n, ...\), got \(\)"),
         (np.zeros((6, 0)), r"shape \(n, ...\), got \(6, 0\)"),
     ],
@@ -175,3 +175,28 @@ def test_floats_that_may_be_classes_are_doubted(tmp_path, labels, words):
     doubts = [note.text for note in loaded(tmp_path, arrays).notes if note.doubtful]
     assert len(doubts) == (words is not None)
     assert words is None or words in doubts[0]
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("X", "y"), ("X_train", "y_train")])
+def test_arrays_without_a_test_split_are_split(tmp_path, names):
+    x, y = CHANCE.normal(size=(60, 2)), np.arange(60) % 3
+    np.savez(tmp_path / "set.npz", **dict(zip(names, (x, y), strict=True)))
+    data = load("npz:set.npz", root=tmp_path, test_fraction=0.25)
+    assert (len(data.train), len(data.test), data.fixed_test) == (45, 15, False)
+    assert data.test.targets.bincount().tolist() == [5, 5, 5]
+    rows = torch.cat([data.train.inputs, data.test.inputs]).numpy()
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, x.astype(np.float32)))
+    folds = [load("npz:set.npz", root=tmp_path, fold=(k, 3)).test.inputs for k in range(3)]
+    assert len(torch.cat(folds).unique(dim=0)) == 60
+
+
+def test_arrays_of_other_names_are_listed(tmp_path):
+    np.savez(tmp_path / "set.npz", features=np.ones(3), labels=np.ones(3))
+    with pytest.raises(UserError, match=r"or x and y, got features, labels\. Rename them"):
+        load("npz:set.npz", root=tmp_path)
+
+
+def test_labels_that_start_at_one_are_doubted(tmp_path):
+    x, y = CHANCE.normal(size=(60, 2)), 1 + np.arange(60) % 3
+    found = loaded(tmp_path, {"x_train": x, "y_train": y, "x_test": x + 1, "y_test": y})
+    assert any("Save labels - 1" in note.text for note in found.notes if note.doubtful)

@@ -113,7 +113,7 @@ def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
         ("class,target\n1,2\n", r"expected one column .* got class, target. Write table:"),
         (
             "review,label\nnot what I hoped for at all,0\nI like it a lot and more,1\n",
-            r"column 'review' has texts\. .*\?text=review&label=label&tok.*=label&drop=review\.",
+            r"column 'review' has texts, if the label is 'label' .*label=label&drop=review\.",
         ),
     ],
 )

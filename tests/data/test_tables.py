@@ -439,7 +439,9 @@ def test_numbers_of_another_form_are_read_where_the_user_says_so():
 
 def test_groups_of_other_than_three_digits_are_no_thousands(table):
     text = 'a,y\n"1,000",u\n"22,333.5",v\n7,u\n"1,2,3",v\n'
-    with pytest.raises(UserError, match=r"row 5: expected a number in column 'a', got '1,2,3'"):
+    with pytest.raises(
+        UserError, match=r"row 5: expected a number \(with thousands=,\) in column 'a', got '1,2,3'"
+    ):
         table(text, thousands=",")
     data = table(text + "8,v\n", thousands=",", skip_bad=True)
     assert data.preparation["numbers"]["columns"] == ["a"]
@@ -1290,3 +1292,16 @@ def test_numbers_with_a_marker_of_missing_values_are_doubted_or_named(table):
     for marker in ("N/A", "n/a", "#N/A", "<NA>", "NULL"):
         known = table(often.replace("None", marker))
         assert known.preparation["numbers"]["columns"] == ["a"]
+
+
+def test_decimals_of_three_digits_are_no_thousands(table):
+    rows = [f"{k % 7},{k % 90 + 10};{k % 9},{k % 900 + 100};{'uv'[k % 2]}" for k in range(60)]
+    doubts = [n.text for n in table("a;b;y\n" + "\n".join(rows)).notes if n.doubtful]
+    (doubt,) = [text for text in doubts if "decimal comma" in text]
+    assert "'a', 'b'" in doubt
+    assert not [text for text in doubts if "thousands, or" in text or "separators of" in text]
+    alone = [f"{k % 9},{k % 900 + 100};{'uv'[k % 2]}" for k in range(60)]
+    assert any(
+        "columns of numbers with a decimal comma: 'b'" in note.text
+        for note in table("b;y\n" + "\n".join(alone)).notes
+    )

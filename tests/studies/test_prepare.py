@@ -250,6 +250,16 @@ def test_a_category_that_one_fold_alone_has_does_not_prevent_the_comparison(tmp_
     sizes = [one["origin"]["network"]["parameters"] for one in results]
     assert sizes[0] != sizes[1]
     assert [row["n"] for row in done.rows] == [2, 2]
-    refused = vicinal("score", folders[1] / "checkpoint.safetensors", "--test-fraction", 0.5)
+    checkpoint = folders[1] / "checkpoint.safetensors"
+    own = results[1]["test_metric"]
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes((tmp_path / "titanic.csv").read_bytes())
+    for data in ([], ["--data", tmp_path / "titanic.csv"], ["--data", copy]):
+        scored = vicinal("score", checkpoint, "--json", *data)
+        assert json.loads(scored.stdout)["metrics"]["accuracy"] == own, data
+        assert json.loads(scored.stdout)["examples"] == 20
+    whole = vicinal("score", tmp_path / "out", "--json", "--arm", "erm")
+    assert json.loads(whole.stdout)["metrics"]["accuracy"] == results[0]["test_metric"]
+    refused = vicinal("score", checkpoint, "--test-fraction", 0.5)
     assert refused.exit_code == 2
     assert "was trained on fold 2 of 2, so expected no fraction" in refused.stderr

@@ -1,7 +1,10 @@
 """What may change in the recipe of a folder, and trials that fail."""
 
 import json
+import os
+import signal
 import tomllib
+from pathlib import Path
 
 import pytest
 import tomlkit
@@ -190,3 +193,48 @@ def test_a_study_in_which_every_trial_failed_raises(recipe, tmp_path, vicinal):
     assert done.exit_code == 2
     assert "every trial failed" in done.stderr
     assert "loss became nan" in done.stderr
+
+
+def test_a_refused_change_leaves_the_folder_of_a_study_as_it_was(copied_study, vicinal):
+    recipe = copied_study / "recipe.toml"
+    state = next(copied_study.glob("trials/*")) / "state.safetensors"
+
+    def content():
+        return {path: path.read_bytes() for path in copied_study.rglob("*") if path.is_file()}
+
+    before = content()
+    for words, sentence in (
+        (("--set", "splits=3"), "splits was 1 and is 3"),
+        (("--arms", "erm,mixup,mixup-features,column-cutmix"), "column-cutmix"),
+        (("--seeds", 50, "--set", "probes.ood.source=nothing"), "probes.ood.source: there is no"),
+    ):
+        refused = vicinal("study", recipe, *words, "--out", copied_study)
+        assert refused.exit_code == 2, words
+        assert sentence in refused.stderr
+        assert content() == before, words
+    assert not state.exists()
+
+
+def test_an_interrupted_trial_whose_settings_have_changed_starts_over(
+    small_recipe, tmp_path, vicinal, monkeypatch
+):
+    changes = {"seeds": 1, "arms.mixup-features": None, "corrupted_labels": [0.0]}
+    changes |= {"training.epochs": 3, "training.batch_size": 64, "training.checkpoint_every": 1}
+    recipe, out = small_recipe(changes), tmp_path / "out"
+    replace, sent = os.replace, []
+
+    def replace_and_send(source, path):
+        replace(source, path)
+        if Path(path).name == "state.safetensors" and not sent:
+            sent.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("os.replace", replace_and_send)
+    assert vicinal("study", recipe, "--out", out).exit_code == 2
+    assert Path(sent[0]).exists()
+    refused = vicinal("study", recipe, "--set", "training.batch_size=100000", "--out", out)
+    assert refused.exit_code == 2
+    assert Path(sent[0]).exists()  # it is too early to start over
+    done = vicinal("study", recipe, "--set", "training.lr=0.002", "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "starts over, since its settings have changed (training.optimizer.lr" in done.stderr

@@ -274,3 +274,8 @@ def test_intervals_of_auroc_cover_the_truth_with_few_positives():
             ]
         )
     assert np.mean(found, axis=0).min() > 0.88
+
+
+def test_no_number_of_seeds_lowers_the_floor_of_a_proportion():
+    equal = np.zeros((3, 100))
+    assert to_halve(equal, 3 / 100) == (None, 200)

@@ -489,3 +489,18 @@ def test_the_scores_of_a_regression_are_those_of_scikit_learn(prices, vicinal):
     shown = vicinal("score", run / "checkpoint.safetensors").stdout
     assert "RMSE" in shown
     assert "constant prediction" in shown
+
+
+def test_pixels_from_0_to_1_are_refused_where_training_had_0_to_255(flowers):
+    network = vicinal.load(flowers[1])
+    pixels = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(network(pixels.float()), network(pixels))
+    assert network(torch.zeros(4, 3, 8, 8)).shape == (4, 2)
+    with pytest.raises(UserError, match=r"pixels from 0 to 255, .* multiply them by 255"):
+        network(pixels / 255)
+
+
+def test_numbers_far_from_those_of_the_training_are_a_warning(pets):
+    network = vicinal.load(pets[1])
+    with pytest.warns(UserWarning, match=r"more than 100 standard deviations .*'size' in 1 of 2"):
+        network([{"size": 3.5, "color": "red"}, {"size": 3500.0, "color": "red"}])

@@ -3,8 +3,16 @@ import tomllib
 import pytest
 
 from vicinal.errors import UserError
-from vicinal.training.recipe import changed_recipe, changed_text, read_recipe, resolved_text
-from vicinal.training.recipe_changes import Changes
+from vicinal.training.recipe import (
+    changed_recipe,
+    changed_text,
+    is_gan_recipe,
+    read_recipe,
+    read_settings,
+    resolved_text,
+    shipped,
+)
+from vicinal.training.recipe_changes import Changes, change
 
 
 def changed(**changes):
@@ -93,3 +101,21 @@ def test_a_resolved_recipe_is_read_back_as_it_was():
     recipe = read_recipe("paper-cifar10")
     assert tomllib.loads(resolved_text(recipe))["model"]["name"] == recipe.model.name
     assert read_recipe("digits") == changed()
+
+
+def test_published_rows_of_an_arm_that_is_left_out_are_left_out():
+    for name in shipped():
+        if not is_gan_recipe(read_settings(name)):
+            baseline = read_recipe(name).baseline
+            found = read_recipe(name, changes=Changes(arms=[baseline]))
+            assert {row.arm for row in found.published} <= {baseline}
+
+
+def test_a_number_of_epochs_is_that_of_all_arms():
+    settings = {
+        "training": {"epochs": 9},
+        "arms": {"erm": {"policy": "none"}, "slow": {"training": {"epochs": 12, "batch_size": 8}}},
+    }
+    change(settings, Changes(epochs=2))
+    assert settings["training"] == {"epochs": 2}
+    assert settings["arms"]["slow"] == {"training": {"batch_size": 8}}

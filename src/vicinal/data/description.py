@@ -57,6 +57,7 @@ def describe(data: DataSet) -> dict[str, Any]:
             "shape": list(targets.shape[1:]),
             "lowest": targets.min().item(),
             "highest": targets.max().item(),
+            "zero_or_one": bool(((targets == 0) | (targets == 1)).all()),
         },
     }
 

@@ -243,6 +243,12 @@ def _inputs(inputs: Tensor, reading: Reading) -> RawExamples:
             f"training data, got {tuple(inputs.shape)}. Images of other sizes can be passed as a "
             "list."
         )
+    pixels = reading.kind == "image" and reading.preparation.get("white") == 255
+    if pixels and inputs.is_floating_point() and 0 < float(inputs.max()) <= 1:
+        raise UserError(
+            "expected pixels from 0 to 255, as in training, got floats up to "
+            f"{float(inputs.max()):.4g}. If they are from 0 to 1, multiply them by 255."
+        )
     if not inputs.is_floating_point() and reading.kind not in ("image", "text"):
         inputs = inputs.float()
     return RawExamples(inputs, [{"row": k} for k in range(len(inputs))])

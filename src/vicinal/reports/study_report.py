@@ -32,6 +32,7 @@ def current_summary(study: Study) -> dict[str, Any] | None:
         known = {name for name in written if name.startswith("trials/")}
         if (
             header != _HEADER
+            or not study.recipe_is_written
             or known != {name for name in sources if name.startswith("trials/")}
             or not set(sources) <= set(written)
             or any(_digest(study.folder / name) != digest for name, digest in written.items())

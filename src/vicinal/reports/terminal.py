@@ -64,6 +64,8 @@ def print_description(spec: str, described: Mapping[str, Any], console: Terminal
     where, sample = ("", "") if inputs["in_memory"] else ("; read from files", " (of a sample)")
     if classes:
         predicted = f"{len(classes)} classes"
+    elif targets["shape"] and targets["shape"][0] > 1 and targets["zero_or_one"]:
+        predicted = f"{targets['shape'][0]} labels for each example, 0 or 1 (multi-label)"
     else:
         wide = f", {targets['shape'][0]} each" if targets["shape"] else ""
         predicted = f"real values, {targets['lowest']:.6g} to {targets['highest']:.6g}{wide}"

@@ -19,6 +19,7 @@ from vicinal.training.recipe import (
     shipped,
 )
 from vicinal.training.recipe_changes import Changes, change
+from vicinal.training.recipe_warnings import note_lines
 from vicinal.training.settings import Recipe, Training
 from vicinal.training.task import task_of
 
@@ -90,9 +91,17 @@ def prepare(
 
 
 def generated(
-    source: str, changes: Changes, minutes: float, log: Callable[[str], None]
+    source: str,
+    changes: Changes,
+    minutes: float,
+    log: Callable[[str], None],
+    *,
+    with_notes: bool = False,
 ) -> tuple[Recipe, str, DataSet]:
-    """Generate a recipe for a data set, and fit it into a number of minutes."""
+    """Generate a recipe for a data set, and fit it into a number of minutes.
+
+    ``with_notes`` reports the notes on the data too, which a study reports when it begins.
+    """
     # Imported late, since Fabric takes long to import and a finished study does not need it.
     from vicinal.studies.budget import cost_of, fits, fitted
     from vicinal.training.trial_setup import read_data
@@ -101,6 +110,9 @@ def generated(
     splits, with_splits = draft.splits, "splits" in draft.model_fields_set
     data = read_data(draft.data, seed=draft.seed, fold=(0, splits) if splits > 1 else None)
     task = task_of(data, draft.task)
+    if with_notes:
+        for sentence in note_lines(data):
+            log(sentence)
     choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)

@@ -260,11 +260,13 @@ def verdict(
     return "no evidence"
 
 
-def to_halve(values: Array) -> tuple[int | None, int | None]:
+def to_halve(values: Array, least: float = 0.0) -> tuple[int | None, int | None]:
     """Return how many seeds, or how many test examples, halve the smallest detectable difference.
 
     Args:
         values: differences ``(seeds, examples)``, with two or more of each.
+        least: the floor of the half width with this number of examples, as in
+            ``difference_with_interval``. Seeds do not lower it.
 
     Returns:
         Seeds and examples; None where even 64 times as many do not suffice.
@@ -277,13 +279,16 @@ def to_halve(values: Array) -> tuple[int | None, int | None]:
     seeds, examples = values.shape
     found = _components(values)
     found = _Components(*(max(one, 0.0) for one in found))
-    goal = found.detectable(seeds, examples) / 2
+    goal = max(found.detectable(seeds, examples), least) / 2
 
     def fewest(start: int, detectable: Callable[[int], float]) -> int | None:
         counts = dict.fromkeys(math.ceil(start * 2 ** (k / 16)) for k in range(16 * 6 + 1))
         return next((count for count in counts if detectable(count) <= goal), None)
 
     return (
-        fewest(seeds, lambda count: found.detectable(count, examples)),
-        fewest(examples, lambda count: found.detectable(seeds, count)),
+        fewest(seeds, lambda count: max(found.detectable(count, examples), least)),
+        fewest(
+            examples,
+            lambda count: max(found.detectable(seeds, count), least * examples / count),
+        ),
     )

@@ -40,10 +40,23 @@ THIRD_CLASS = "third-class.json"
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe with its folder, and the results in it."""
+    """A recipe with its folder, and the results in it; ``text`` is the recipe to write there."""
 
     recipe: Recipe
     folder: Path
+    text: str = ""
+
+    def write_recipe(self) -> None:
+        """Write the recipe into the folder, after all checks: a refused one changes nothing."""
+        if not self.recipe_is_written:
+            text = self.text or resolved_text(self.recipe)
+            write_whole(self.folder / "recipe.toml", text)
+
+    @property
+    def recipe_is_written(self) -> bool:
+        """Whether the recipe in the folder is this one."""
+        path, text = self.folder / "recipe.toml", self.text or resolved_text(self.recipe)
+        return path.exists() and path.read_bytes() == text.encode()
 
     @property
     def trials(self) -> list[Trial]:
@@ -173,15 +186,13 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
             finished trials with different settings.
     """
     with locked(folder):
-        _settle(recipe, folder, resolved_text(recipe) if text is None else text)
-        yield Study(recipe, folder)
+        text = resolved_text(recipe) if text is None else text
+        _check_finished(recipe, folder, text)
+        yield Study(recipe, folder, text)
 
 
-def _settle(recipe: Recipe, folder: Path, text: str) -> None:
-    """Make sure that the finished trials in a folder belong to a recipe, and write the recipe.
-
-    States of trials whose settings have changed are deleted, so that these trials start again.
-    """
+def _check_finished(recipe: Recipe, folder: Path, text: str) -> None:
+    """Raise an error unless the finished trials in a folder belong to a recipe."""
     path = folder / "recipe.toml"
     if path.exists():
         finished = finished_trials(folder)
@@ -191,7 +202,10 @@ def _settle(recipe: Recipe, folder: Path, text: str) -> None:
         old = load_resolved(path)
         changed = [change for trial in finished for change in _changes(trial, old, recipe)]
         if finished:
-            fields = ({"name": one.name, "baseline": one.baseline} for one in (old, recipe))
+            fields = (
+                {"name": one.name, "baseline": one.baseline, "splits": one.splits}
+                for one in (old, recipe)
+            )
             changed = [*differences(*fields), *changed]
         elif path.read_text("utf-8") != resolved_text(old):
             # The user wrote this file, so only the same recipe may replace it.
@@ -202,16 +216,11 @@ def _settle(recipe: Recipe, folder: Path, text: str) -> None:
                 f"{'; '.join(dict.fromkeys(changed))}. Choose another folder with --out, or delete "
                 "this one."
             )
-        for trial in trials_of(old):
-            state = folder / "trials" / trial.folder / STATE
-            if state.exists() and _changes(trial, old, recipe):
-                state.unlink()
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
             f"{folder}: expected a study or an empty folder, got other files (without "
             "recipe.toml). Choose another folder with --out."
         )
-    write_whole(path, text)
 
 
 def finished_trials(folder: Path) -> list[Trial]:
@@ -276,6 +285,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     examples = study.folder / "examples.npz"
     if not unfinished:
         if _is_undamaged(examples) and not unprobed(study.probing(finished), finished):
+            study.write_recipe()
             return False
         if not _is_undamaged(examples):
             callbacks.log(f"{examples} is missing or damaged, and is written again")
@@ -298,6 +308,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
     check_probes(recipe, data)
+    study.write_recipe()
     _write_third_class(study, data)
 
     @lru_cache(maxsize=1)
@@ -342,9 +353,21 @@ def _result_of(
 
     folder = study.trial_folder(trial)
     (folder / FAILURE).unlink(missing_ok=True)
+
+    def start_over(changed: str) -> None:
+        callbacks.log(f"{trial.folder} starts over, since its settings have changed ({changed})")
+
     called = Callbacks(callbacks.epoch, callbacks.log)
     try:
-        result = run_trial(study.recipe, trial, data, folder, callbacks=called, expected=expected)
+        result = run_trial(
+            study.recipe,
+            trial,
+            data,
+            folder,
+            callbacks=called,
+            expected=expected,
+            start_over=start_over,
+        )
     except TrialError as error:
         write_failure(folder, str(error), study.recipe, trial)
         (folder / STATE).unlink(missing_ok=True)

@@ -126,7 +126,7 @@ def summarize(
                 )
                 for name in names
             }
-            row["to_halve"] = _to_halve(values[deciding], cell, base)
+            row["to_halve"] = _to_halve(values[deciding], cell, base, leasts[deciding][0])
             row["best"] = _best(cell, read, deciding, task)
             row["recall"] = [
                 estimated(one, cell, base, METRICS["accuracy"], ratio=ratio, leasts=three)
@@ -243,14 +243,14 @@ def _row(
     }
 
 
-def _to_halve(values: Values, cell: Cell, base: Cell) -> dict[str, int | None] | None:
+def _to_halve(values: Values, cell: Cell, base: Cell, least: float) -> dict[str, int | None] | None:
     pairs = pairs_of(values, cell, base)
     if len(values) > 1 or not pairs or min(pairs[0][0].shape) < 2:
         return None
     difference = pairs[0][0] - pairs[0][1]
     if not np.isfinite(difference).all():
         return None
-    return dict(zip(("seeds", "examples"), to_halve(difference), strict=True))
+    return dict(zip(("seeds", "examples"), to_halve(difference, least), strict=True))
 
 
 def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,36 +67,44 @@ def load_as_trained(
             "no fraction for testing. Leave it out; --seed draws other folds."
         )
     seed = own_split[0] if seed is None else seed
-    test_fraction = own_split[1] if test_fraction is None else test_fraction
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:
         raise UserError(
             f"{path} was trained on {named!r}, and loading that can run code. Choose the data with "
             "--data, or, if you trust the author of the checkpoint, pass --allow-import."
         )
-    data = load(
-        named,
-        root=root or (recorded.root if source is None else None),
-        seed=seed,
-        test_fraction=test_fraction,
-        skip_bad=skip_bad or (source is None and recorded.skip_bad),
-        max_bytes=max_bytes,
-        preparation=info.preparation,
-        fold=(info.split, folds) if same_data and folds > 1 else None,
-        validation_fraction=recorded.validation_fraction if same_data else 0.0,
-        train_fraction=recorded.train_fraction if same_data else 1.0,
-    )
+    options: dict[str, Any] = {
+        "root": root or (recorded.root if source is None else None),
+        "seed": seed,
+        "skip_bad": skip_bad or (source is None and recorded.skip_bad),
+        "max_bytes": max_bytes,
+        "preparation": info.preparation,
+        "validation_fraction": recorded.validation_fraction if same_data else 0.0,
+        "train_fraction": recorded.train_fraction if same_data else 1.0,
+    }
+    fold = (info.split, folds)
+    data = None
+    if folds > 1 and not same_data and test_fraction is None and seed == own_split[0]:
+        # It may be the data set of the training by another name, such as its path.
+        with suppress(UserError):
+            found = load(named, **options, fold=fold)
+            known = data_facts(found, info.recipe.task)["test"]["sha256"]
+            data = found if known == info.origin["data"]["test"]["sha256"] else None
+    if data is None:
+        fraction = own_split[1] if test_fraction is None else test_fraction
+        options["fold"] = fold if same_data and folds > 1 else None
+        data = load(named, **options, test_fraction=fraction)
     for sentence in note_lines(data):
         log(sentence)
     both = data.preparation, info.preparation
-    found, expected = (json.dumps(dict(one), sort_keys=True) for one in both)
-    if info.preparation and found != expected:
+    prepared, expected = (json.dumps(dict(one), sort_keys=True) for one in both)
+    if info.preparation and prepared != expected:
         raise UserError(
             f"{named}: expected data like those that {path} was trained on ({recorded.source}), "
             "got data that cannot be prepared in the same way. Choose other data."
         )
     if split not in data.splits:
         raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
-    if source is None and (seed, test_fraction) == own_split:
+    if source is None and seed == own_split[0] and test_fraction in (None, own_split[1]):
         facts = info.origin["data"], data_facts(data, info.recipe.task)
         if changed := origin_differences(*({"data": {split: one.get(split)}} for one in facts)):
             raise UserError(

@@ -91,11 +91,13 @@ def export_network(trained: TrainedNetwork, out: Path, to: str) -> str:
         A sentence without a full stop on the comparison.
 
     Raises:
-        UserError: if a library is not installed, the network cannot be exported, or the exported
-            network computes something else.
+        UserError: if the file exists, a library is not installed, the network cannot be exported,
+            or the exported network computes something else.
     """
     if to not in FORMATS:
         raise UserError(unknown("format", to, FORMATS))
+    if out.exists():
+        raise UserError(f"{out} exists already. Choose another name, or delete it first.")
     module = Deployed(trained).eval()
     example, other = (_inputs(trained, size) for size in (2, 3))
     write = _onnx if to == "onnx" else _exported

@@ -359,6 +359,5 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
     rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimizers for g in o.param_groups)
     raise TrialError(
         f"the {kind} loss became {loss} in epoch {epoch}. Lower the learning rate "
-        f"(training.optimizer, now {rates}) or raise training.warmup_epochs. The state of the "
-        "last good epoch is kept."
+        f"(training.optimizer, now {rates}) or raise training.warmup_epochs."
     )

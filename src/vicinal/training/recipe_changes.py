@@ -1,7 +1,7 @@
 """Changes to the settings of a recipe, such as those of the command line."""
 
 import tomllib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
@@ -61,6 +61,10 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
     ):
         if value is not None and isinstance(settings.get(table), MutableMapping):
             settings[table][field] = value
+    if changes.epochs is not None and isinstance(arms := settings.get("arms"), MutableMapping):
+        for arm in arms.values():  # one number for all
+            if isinstance(arm, MutableMapping) and isinstance(arm.get("training"), MutableMapping):
+                arm["training"].pop("epochs", None)
     added = {name for name in changes.arms if name in SHORTHANDS} - {*settings.get("arms", ())}
     later = [text for text in changes.settings if _arm_of(text) in added]
     for text in changes.settings:
@@ -120,6 +124,13 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
             arms[name] = dumped(name, arm)
     for name in [name for name in arms if name not in names]:
         del arms[name]
+    published = settings.get("published")
+    if isinstance(published, MutableSequence):
+        for k in reversed(range(len(published))):
+            if isinstance(published[k], MutableMapping) and published[k].get("arm") not in arms:
+                del published[k]
+        if not published:
+            del settings["published"]
     if changes.alpha is not None:
         tables = [arm for arm in arms.values() if isinstance(arm, MutableMapping)]
         found = [set_alpha(arm, changes.alpha) for arm in tables]

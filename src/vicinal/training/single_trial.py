@@ -1,11 +1,11 @@
 """One trial alone, in its own folder: ``vicinal train``."""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from vicinal.errors import UserError, unknown
+from vicinal.errors import TrialError, UserError, unknown
 from vicinal.files import STATE, WEIGHTS, write_whole
 from vicinal.training.arm_checks import check_arms
 from vicinal.training.devices import hardware_errors_explained
@@ -98,7 +98,8 @@ def train_one(
             made = make_loggers(loggers, folder, run=trial.folder, settings=stated)
             callbacks = callbacks._replace(loggers=[*callbacks.loggers, *made])
         try:
-            result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
+            with _kept_state_named(folder):
+                result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
         except BaseException:
             for logger in callbacks.loggers:
                 with suppress(Exception):  # the error that stopped training is more useful
@@ -107,6 +108,17 @@ def train_one(
         for logger in callbacks.loggers:
             logger.finalize("success")
         return result if first else None
+
+
+@contextmanager
+def _kept_state_named(folder: Path) -> Iterator[None]:
+    """Say that the state is kept if the trial in the block fails."""
+    try:
+        yield
+    except TrialError as error:
+        if not (folder / STATE).exists():
+            raise
+        raise TrialError(f"{error} The state of the last good epoch is kept.") from error
 
 
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:

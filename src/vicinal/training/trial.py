@@ -59,6 +59,7 @@ def run_trial(
     fabric: Fabric | None = None,
     callbacks: Callbacks = Callbacks(),  # noqa: B008 - a tuple, which does not change
     expected: Origin | None = None,
+    start_over: Callable[[str], None] | None = None,
 ) -> Result:
     """Train one arm with one seed, and write metrics, checkpoint and result into a folder.
 
@@ -74,6 +75,8 @@ def run_trial(
         callbacks: functions to call while the trial runs.
         expected: data, code and versions of the other trials of the study, which this trial has to
             share.
+        start_over: is called with the settings that have changed since the state was saved, and
+            the trial starts over; by default they are an error.
 
     Raises:
         TrialError: if training diverges, or memory runs out.
@@ -107,7 +110,7 @@ def run_trial(
             recipe, trial, data, task, loaders.normalize, folder, learner, origin, metric
         )
         measure = partial(_measure, learner, loaders, task, metric, data=data, trial=trial)
-        progress = checkpointer.resume()
+        progress = checkpointer.resume(start_over)
         start -= progress.seconds
         for row in progress.rows:
             callbacks.epoch(row, metric)

@@ -7,6 +7,7 @@ exists, the trial is finished, and the state is deleted.
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,11 @@ class TrialCheckpointer:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._identity = self.folder.stat()
 
-    def resume(self) -> TrialProgress:
+    def resume(self, start_over: Callable[[str], None] | None = None) -> TrialProgress:
         """Restore the trial from its state file, if there is one, and return its progress.
+
+        Args:
+            start_over: as for ``run_trial``.
 
         Raises:
             UserError: if the state is damaged, or was written with different settings, data, code
@@ -114,6 +118,10 @@ class TrialCheckpointer:
         try:
             state = read_tree(path)
             if changed := changed_settings(state["settings"], self.recipe, self.trial):
+                if start_over is not None:
+                    start_over(changed)
+                    path.unlink()
+                    return TrialProgress()
                 raise UserError(f"It was written with different settings ({changed}).")
             check_origin(state["origin"], self.origin, path)
             progress = TrialProgress(
@@ -179,7 +187,7 @@ class TrialCheckpointer:
                 self.metric, self.origin["data"]["predictor"], outputs.targets, self.task.name
             ),
             train_metric=progress.train_metric,
-            peak_epoch=max(progress.rows, key=lambda row: sign * row.test_metric).epoch,
+            peak_epoch=max(reversed(progress.rows), key=lambda row: sign * row.test_metric).epoch,
             test_loss=last.test_loss,
             best_epoch=progress.best_epoch,
             memorized=last.memorized,

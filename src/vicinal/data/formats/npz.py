@@ -4,6 +4,7 @@ import functools
 import math
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.bounded_read import check_claim, read_rest
 from vicinal.data.formats.labels import split_with_known_labels
 from vicinal.data.source_spec import existing
+from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
 from vicinal.options import check_options
 
@@ -26,7 +28,8 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     ``(n, height, width)`` uint8, or ``train_inputs`` and ``test_inputs``, ``(n, ...)`` float32;
     ``train_labels`` and ``test_labels``, ``(n,)`` integers or floats; optionally ``classes``, their
     names, and a split ``validation``. The names of MedMNIST (``val_images``, labels ``(n, 1)``) and
-    of Keras (``x_train``, ``y_train``) are known too.
+    of Keras (``x_train``, ``y_train``) are known too. Without arrays for testing, or with arrays
+    ``x`` and ``y`` alone, the examples are split by ``load_options``.
 
     Raises:
         UserError: if an array is missing or has a different shape or type, if the file is damaged,
@@ -35,8 +38,15 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     check_options("npz", options, ())
     path = existing(where, load_options.root, what="npz file")
     arrays, unused = _read(path, load_options.max_bytes)
+    if not {"train_labels", "train_images", "train_inputs"} & arrays.keys():
+        raise UserError(
+            f"{path}: expected arrays train_images (or train_inputs) and train_labels, or x and y, "
+            f"got {', '.join(unused[:10]) or 'none'}. Rename them."
+        )
     notes: list[Note] = []
-    names = ["train", *(["validation"] if "validation_labels" in arrays else []), "test"]
+    whole = not {f"test_{kind}" for kind in ("images", "inputs", "labels")} & arrays.keys()
+    names = ["train", *(["validation"] if "validation_labels" in arrays else [])]
+    names += [] if whole else ["test"]
     read = {name: _arrays_of(path, arrays, name, notes) for name in names}
     inputs, targets = read["train"]
     classes: tuple[str, ...] = ()
@@ -50,6 +60,9 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
                     "an array 'classes' with their names."
                 )
             notes.append(Note(f"the classes have no names; they are numbered 0 to {count - 1}"))
+            if targets.min() > 0:
+                text = f"labels start at {targets.min()}, so the classes below it have no examples"
+                notes.append(Note(f"{text}. Save labels - {targets.min()}", doubtful=True))
         known = arrays.get("classes", np.arange(count).astype(str))
         if known.ndim != 1 or known.dtype.kind != "U":
             raise UserError(
@@ -74,11 +87,29 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
         splits[name] = split_with_known_labels(
             own, labels, known_labels, place, load_options.skip_bad
         )
+    if whole:
+        rows = train_test_rows(
+            splits["train"].targets,
+            fraction=load_options.test_fraction,
+            seed=load_options.seed,
+            fold=load_options.fold,
+            classes=classes,
+        )
+        both = (torch.from_numpy(np.sort(some)) for some in rows)
+        skipped = splits["train"].skipped
+        splits["train"], splits["test"] = (splits["train"].subset(some) for some in both)
+        splits["train"] = replace(splits["train"], skipped=skipped)
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None
     return DataSet(
-        classes, splits["train"], splits["test"], splits.get("validation"), white, tuple(notes)
+        classes,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        white,
+        tuple(notes),
+        fixed_test=not whole,
     )
 
 
@@ -121,8 +152,9 @@ def _known_name(name: str) -> str | None:
     """Return the name of an array in our own files, None for one that is not needed."""
     if name == "classes":
         return name
-    if name[:2] in {"x_", "y_"}:  # Keras
-        name = f"{name[2:]}_{'inputs' if name[0] == 'x' else 'labels'}"
+    name = {"x": "x_train", "y": "y_train"}.get(name.lower(), name)
+    if name[:2].lower() in {"x_", "y_"}:  # Keras, scikit-learn
+        name = f"{name[2:]}_{'inputs' if name[0].lower() == 'x' else 'labels'}"
     split, _, kind = name.rpartition("_")
     split = {"val": "validation"}.get(split, split)  # MedMNIST
     known = split in {"train", "validation", "test"} and kind in {"images", "inputs", "labels"}
@@ -164,7 +196,12 @@ def _arrays_of(
             f"{labels.shape}. For several real values, use floats of shape (n, targets)."
         )
     if not integers:
-        values = _finite(f"{path}: expected classes from 0 or floats in {name}_labels", labels)
+        expected = f"{path}: expected classes from 0 or floats in {name}_labels"
+        if labels.dtype.kind in "US":
+            raise UserError(
+                f"{expected}, got texts. Save numbers from 0, and an array 'classes' of names."
+            )
+        values = _finite(expected, labels)
         if name == "train":
             notes += _doubts(values)
         return inputs, values
@@ -201,6 +238,11 @@ def _doubts(labels: np.ndarray) -> list[Note]:
 def _finite(expected: str, values: np.ndarray) -> np.ndarray:
     """Return floating-point values as float32, if it can hold them."""
     most = np.finfo(np.float32).max
-    if values.dtype.kind != "f" or not max(-values.min(), values.max()) < most:
+    if values.dtype.kind != "f":
         raise UserError(f"{expected}, got {values.dtype}.")
+    if values.size and not max(-values.min(), values.max()) < most:
+        small = np.abs(values) < most  # False for NaN
+        row = int(small.reshape(len(values), -1).all(1).argmin())
+        wrong = values[row][~small[row]].flat[0]
+        raise UserError(f"{expected}, got {wrong} in row {row}. Correct or remove such rows.")
     return np.ascontiguousarray(values, np.float32)

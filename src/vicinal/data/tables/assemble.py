@@ -80,7 +80,7 @@ def assemble(
         kinds[label] = "number" if task == "regression" else "category"
     target, features = _parsed(tables, kinds, spelling, label=label, drop=drop)
     notes = [note for table in tables for note in table.notes]
-    bad = BadRows(tables, target, features, together)
+    bad = BadRows(tables, target, features, together, spelling)
     groups = None if together is None else torch.from_numpy(together.values.astype(np.int64))
     classes: tuple[str, ...] = ()
     targets = torch.from_numpy(target.values.astype(np.float32))

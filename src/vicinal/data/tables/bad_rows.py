@@ -16,6 +16,16 @@ from vicinal.errors import UserError
 _PLAIN = "?/#<> "
 _MARKERS = ",".join(Spelling().missing)
 
+_MOST = 3.4e38
+
+
+def _marks(spelling: Spelling) -> str:
+    """Return how numbers are written, if that is unusual."""
+    marks = [f"decimal={spelling.decimal}"] * (spelling.decimal != ".")
+    marks += [f"thousands={spelling.thousands}"] * bool(spelling.thousands)
+    return f" (with {' and '.join(marks)})" if marks else ""
+
+
 Rare = Literal["refuse", "train", "drop"]
 
 
@@ -27,6 +37,7 @@ class BadRows:
         target: the column with the label; None for rows to predict, which have none.
         features: their other columns.
         together: the column of groups, if there is one.
+        spelling: how cells are written.
     """
 
     def __init__(
@@ -35,6 +46,7 @@ class BadRows:
         target: Column | None,
         features: Sequence[Column],
         together: Column | None = None,
+        spelling: Spelling = Spelling(),  # noqa: B008 (immutable)
     ) -> None:
         """Find the cells that cannot be used."""
         self._files = [table.file for table in tables]
@@ -47,11 +59,14 @@ class BadRows:
             counts = Counter(column.text[i].as_py() for i in wrong)
             for i in wrong:
                 cell = column.text[i].as_py()
-                expected = "a number" if number(cell) is None else "a number up to 3.4e38"
+                expected = "a number"
+                if (value := number(cell)) is not None and abs(value) > _MOST:
+                    expected = "a number up to 3.4e38"
+                expected += _marks(spelling)
                 options = ", or list the column in categories" if target else ""
                 if target and re.search(r"\d[,.' ]\d", cell):
                     options += ", or pass decimal= or thousands="
-                elif target and counts[cell] > 1 and number(cell) is None:
+                elif target and counts[cell] > 1 and value is None:
                     options += (
                         f", or add it to the markers of missing values, missing={_MARKERS},"
                         f"{quote(cell[:40], safe=_PLAIN)}"

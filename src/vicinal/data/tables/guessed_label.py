@@ -79,7 +79,8 @@ def _check_texts(table: Table, path: Path, label: str) -> None:
         spaces = pc.mean(pc.count_substring(column, " ")).as_py()
         if name != label and spaces is not None and spaces >= _SPACES:
             raise UserError(
-                f"{path}: column {name!r} has texts. For a network of texts, write text:{path}?"
-                f"text={name}&label={label}&tokenizer=NAME. To ignore the column, write "
-                f"table:{path}?label={label}&drop={name}."
+                f"{path}: column {name!r} has texts, if the label is {label!r} (a guess; write "
+                f"table:{path}?label=COLUMN for another one). To ignore the column, write table:"
+                f"{path}?label={label}&drop={name}. For a network of texts, write text:{path}?"
+                f"text={name}&label={label}&tokenizer=NAME."
             )

@@ -19,7 +19,7 @@ from vicinal.data.tables.columns import (
     apply_columns,
     parse_column,
 )
-from vicinal.data.tables.notes import unseen_notes
+from vicinal.data.tables.notes import far_notes, unseen_notes
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table, table_of_arrow
 from vicinal.data.tables.table import Table, select_columns
 from vicinal.errors import UserError
@@ -73,7 +73,7 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
         parse_column(name, text, "number" if k < len(numbers) else "category", spelling)
         for k, (name, text) in enumerate(zip(table.names, texts, strict=True))
     ]
-    bad = BadRows([table], None, columns)
+    bad = BadRows([table], None, columns, spelling=spelling)
     skipped = bad.raised_or_skipped(0, skip_bad)
     good = bad.good(0)
     inputs, unseen = apply_columns(columns, given, good)
@@ -81,7 +81,7 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
     return NewRows(
         torch.from_numpy(inputs[kept]),
         table.rows[good[kept]],
-        (*table.notes, *unseen_notes(unseen, len(kept))),
+        (*table.notes, *far_notes(inputs[kept], numbers), *unseen_notes(unseen, len(kept))),
         (*skipped, *too_far),
     )
 

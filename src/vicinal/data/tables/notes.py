@@ -24,9 +24,11 @@ _FORMS = {
 }
 """Regular expressions of values that look like numbers and are read as categories."""
 
+_DECIMAL = "of numbers with a decimal comma"
+_THOUSANDS = "of numbers with separators of thousands"
 _FIXES = {
-    "of numbers with a decimal comma": "Pass decimal=, (and thousands=. if digits are grouped)",
-    "of numbers with separators of thousands": "Pass thousands=, or whatever separates them",
+    _DECIMAL: "Pass decimal=, (and thousands=. if digits are grouped)",
+    _THOUSANDS: "Pass thousands=, or whatever separates them",
 }
 _OTHER_FIX = "Write them as plain numbers"
 _MARKED = "of numbers and a few texts, which are read as categories"
@@ -34,6 +36,7 @@ _MARKED = "of numbers and a few texts, which are read as categories"
 _MARKERS = 2
 """The most texts in a column of numbers that may mark missing values."""
 
+_FAR = 100
 _SAMPLE = 1000
 _DETAILED = 12
 FEW = 10
@@ -55,6 +58,8 @@ def column_notes(
     for column in columns:
         if (doubt := _doubt(column, rows)) and column.name not in declared:
             found.setdefault(doubt, []).append(column)
+    if _DECIMAL in found and any("," in c.levels[0] for c in found.get(_THOUSANDS, ())):
+        found[_DECIMAL] += found.pop(_THOUSANDS)  # numbers with three decimals
     for doubt, doubted in found.items():
         names = [column.name for column in doubted]
         text = f"columns {doubt}: {listed(names)}"
@@ -110,6 +115,8 @@ def form_of(values: Sequence[str]) -> str:
         'of numbers with a decimal comma'
     """
     sample = values[:_SAMPLE]
+    if any(re.fullmatch(r"[+-]?0,\d+", value) for value in sample):  # no thousands
+        sample = [re.sub(r"(,\d\d)\d$", r"\1", value) for value in sample]
     for form, pattern in _FORMS.items():
         if 2 * sum(re.fullmatch(pattern, value) is not None for value in sample) > len(sample):
             return form
@@ -217,3 +224,26 @@ def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
     more = f", and {len(worst) - 5:,} more columns" if len(worst) > 5 else ""
     text = f"categories that are not in the training split are encoded as zeros: {shown}{more}"
     return [Note(text, doubtful=True)]
+
+
+def far_notes(inputs: np.ndarray, names: Sequence[str]) -> list[Note]:
+    """Warn about numbers that are far from those of the training split.
+
+    Args:
+        inputs: ``(n, features)``, normalized, the columns of numbers first.
+        names: of the columns of numbers.
+
+    Example:
+        >>> far_notes(np.array([[0.5], [1000.0]]), ["area"])[0].text
+        "numbers more than 100 standard deviations from the mean of the training split: 'area' in \
+1 of 2 rows. Check how they are written"
+    """
+    counts = (np.abs(inputs[:, : len(names)]) > _FAR).sum(0)
+    found = [(name, count) for name, count in zip(names, counts, strict=True) if count]
+    if not found:
+        return []
+    shown = ", ".join(
+        f"{name[:60]!r} in {count:,} of {len(inputs):,} rows" for name, count in found[:5]
+    )
+    text = f"numbers more than {_FAR} standard deviations from the mean of the training split"
+    return [Note(f"{text}: {shown}. Check how they are written", doubtful=True)]
