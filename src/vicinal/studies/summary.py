@@ -328,9 +328,6 @@ def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) 
         )
 
 
-_ARE = ("is", "are")
-
-
 def _reasons_to_withhold(
     recipe: Recipe,
     rows: tuple[Mapping[str, Any], Mapping[str, Any]],
@@ -348,7 +345,9 @@ def _reasons_to_withhold(
             reasons.append(f"{len(row['failed'])} of {trials} trials{whose} failed")
         if left := trials - row["n"] - len(row["failed"]):
             whose = f" of {recipe.arms[row['arm']].title}" * k
-            reasons.append(f"{left} of {trials} trials{whose} {_ARE[left > 1]} not finished")
+            reasons.append(
+                f"{left} of {trials} trials{whose} {'are' if left > 1 else 'is'} not finished"
+            )
     if trials == 1:
         reasons.append("one seed gives no interval")
     values = {row["arm"]: row["metrics"][deciding]["value"] for row in rows if row["n"]}

@@ -35,7 +35,6 @@ _DARK = (
     "nearly black after rounding to 8 bits; scale them to the whole range"
 )
 _FRAMES = "have several frames or pages, of which the first was read"
-_DOUBTFUL = {_DARK}
 
 _ORIENTATION = 0x0112
 _APP0 = 0xE0
@@ -104,7 +103,8 @@ class ImageChanges:
         """Return notes for the user. ``all_read``: whether all images were decoded."""
         of = f"of {self.images} images" if all_read else f"of the first {self.images} images"
         notes = [
-            Note(f"{count} {of} {text}", text in _DOUBTFUL) for text, count in self.counts.items()
+            Note(f"{count} {of} {text}", doubtful=text == _DARK)
+            for text, count in self.counts.items()
         ]
         if self.warning:
             text = f"were decoded but may be damaged, such as {self.warning}"

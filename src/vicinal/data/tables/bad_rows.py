@@ -4,17 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
-from urllib.parse import quote
 
 import numpy as np
 
 from vicinal.data.dataset import Note, SkippedExamples
 from vicinal.data.tables.columns import Column, Spelling
+from vicinal.data.tables.notes import missing_option
 from vicinal.data.tables.table import Table, listed, number
 from vicinal.errors import UserError
-
-_PLAIN = "?/#<> "
-_MARKERS = ",".join(Spelling().missing)
 
 _MOST = 3.4e38
 
@@ -67,10 +64,8 @@ class BadRows:
                 if target and re.search(r"\d[,.' ]\d", cell):
                     options += ", or pass decimal= or thousands="
                 elif target and counts[cell] > 1 and value is None:
-                    options += (
-                        f", or add it to the markers of missing values, missing={_MARKERS},"
-                        f"{quote(cell[:40], safe=_PLAIN)}"
-                    )
+                    markers = missing_option([cell[:40]])
+                    options += f", or add it to the markers of missing values, {markers}"
                 self._add(
                     i,
                     f"expected {expected} in column {column.name!r}, got {cell[:40]!r}. Correct "

@@ -65,12 +65,11 @@ def column_notes(
         text = f"columns {doubt}: {listed(names)}"
         drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
         count = max(_count(column, rows) for column in doubted)
-        marked = sorted({text for column in doubted for text in _markers(column)})
         if doubt == _MARKED:
-            known = ",".join(quote(one, safe="?/#<> ") for one in (*Spelling().missing, *marked))
+            marked = sorted({text for column in doubted for text in _markers(column)})
             text += (
-                f". If {listed(marked)} means that a value is missing, pass missing={known}; "
-                "otherwise list the columns in categories="
+                f". If {listed(marked)} means that a value is missing, pass "
+                f"{missing_option(marked)}; otherwise list the columns in categories="
             )
         elif doubt in _FORMS:
             text += (
@@ -129,6 +128,16 @@ def _markers(column: Column) -> list[str]:
         return []
     texts = [level for level in column.levels if number(level) is None]
     return texts if len(texts) <= _MARKERS else []
+
+
+def missing_option(more: Sequence[str]) -> str:
+    """Return the option ``missing`` with the usual markers and some more.
+
+    Example:
+        >>> missing_option(["None", "a,b"])
+        'missing=?,NA,N/A,n/a,#N/A,<NA>,NaN,nan,null,NULL,None,a%2Cb'
+    """
+    return f"missing={','.join(quote(one, safe='?/#<> ') for one in (*Spelling().missing, *more))}"
 
 
 def label_hint(classes: Sequence[str], task: str | None = None) -> str:
