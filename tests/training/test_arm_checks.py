@@ -72,7 +72,7 @@ def test_an_arm_that_fits_is_not_an_error(problem, fields):
         (
             {"policy": "import", "object": "vicinal:MixUp", "options": {"alpha": "x"}},
             "arms.mixup: vicinal:MixUp cannot be called with the options alpha (TypeError: MixUp: "
-            "expected alpha as a number or two, got 'x'.).",
+            "expected alpha as a number or a tuple of two, got 'x'.).",
         ),
     ],
 )
@@ -145,6 +145,27 @@ def test_all_arms_that_do_not_fit_are_reported_before_training(small_recipe, tmp
     assert done.exit_code == 2
     assert "arms.mixup.at: CutMix draws regions" in done.stderr
     assert vicinal("train", recipe, "--arm", "erm", "--out", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"batch_size": 2000}, "arms.mixup.training.batch_size: expected at most 1257"),
+        ({"accumulation_steps": 3}, "training.batch_size: expected a multiple of 3"),
+        ({"dropout": 0.5}, "arms.mixup.training.dropout: expected a network with dropout layers"),
+    ],
+)
+def test_settings_of_an_arm_that_cannot_be_trained_are_reported_before_training(
+    small_recipe, tmp_path, vicinal, changed, sentence
+):
+    changes = {"arms.mixup.training": changed, "arms.mixup-features": None, "model.name": "mlp"}
+    recipe = small_recipe(changes)
+    done = vicinal("study", recipe, "--out", tmp_path / "study")
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "study" / "trials").exists()
+    done = vicinal("train", recipe, "--arm", "mixup", "--out", tmp_path / "run")
+    assert sentence in done.stderr
 
 
 def test_the_check_does_not_change_the_random_numbers_of_the_caller(problem):

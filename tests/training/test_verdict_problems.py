@@ -13,6 +13,7 @@ from vicinal.training.recipe import read_recipe
 from vicinal.training.recipe_warnings import verdict_problems
 
 CLASSES = ("negative", "positive")
+LINEAR = {"training.schedule": {"name": "linear"}}
 
 
 def data_of(train, test, *, inputs=None, classes=CLASSES, notes=()):
@@ -111,7 +112,7 @@ def test_data_that_support_no_verdict_are_reported(data, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"training.warmup_epochs": 2.5}, "(2.5 epochs) is longer than its training (2)"),
+        (LINEAR | {"training.warmup_epochs": 2.5}, "(2.5 epochs) is longer than its training (2)"),
         (
             {"arms.mixup.unmixed_epochs_at_start": 1, "arms.mixup.unmixed_epochs_at_end": 1},
             "input mixup never mixes",
@@ -122,9 +123,8 @@ def test_trainings_that_support_no_verdict_are_reported(small_recipe, changes, w
     found = verdict_problems(read_recipe(str(small_recipe(changes))), {})
     assert words in found[0].text
     assert {problem.arm for problem in found} <= {"erm", "mixup", "mixup-features"}
-    assert (
-        verdict_problems(read_recipe(str(small_recipe({"training.warmup_epochs": 2.0}))), {}) == []
-    )
+    longest = small_recipe(LINEAR | {"training.warmup_epochs": 2.0})
+    assert verdict_problems(read_recipe(str(longest)), {}) == []
 
 
 def test_a_study_warns_first_and_shows_its_data_last(small_recipe, tmp_path, vicinal, monkeypatch):

@@ -40,23 +40,34 @@ THIRD_CLASS = "third-class.json"
 
 @dataclass(frozen=True)
 class Study:
-    """A recipe with its folder, and the results in it; ``text`` is the recipe to write there."""
+    """A recipe with its folder, and the results in it.
+
+    Args:
+        recipe: of the study.
+        folder: of the study.
+        commented: the recipe as TOML, perhaps with comments, for the folder; by default with all
+            fields.
+    """
 
     recipe: Recipe
     folder: Path
-    text: str = ""
+    commented: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The recipe as TOML, for the folder."""
+        return resolved_text(self.recipe) if self.commented is None else self.commented
 
     def write_recipe(self) -> None:
         """Write the recipe into the folder, after all checks: a refused one changes nothing."""
         if not self.recipe_is_written:
-            text = self.text or resolved_text(self.recipe)
-            write_whole(self.folder / "recipe.toml", text)
+            write_whole(self.folder / "recipe.toml", self.text)
 
     @property
     def recipe_is_written(self) -> bool:
         """Whether the recipe in the folder is this one."""
-        path, text = self.folder / "recipe.toml", self.text or resolved_text(self.recipe)
-        return path.exists() and path.read_bytes() == text.encode()
+        path = self.folder / "recipe.toml"
+        return path.exists() and path.read_bytes() == self.text.encode()
 
     @property
     def trials(self) -> list[Trial]:
@@ -186,18 +197,19 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
             finished trials with different settings.
     """
     with locked(folder):
-        text = resolved_text(recipe) if text is None else text
-        _check_finished(recipe, folder, text)
-        yield Study(recipe, folder, text)
+        study = Study(recipe, folder, text)
+        _check_finished(study)
+        yield study
 
 
-def _check_finished(recipe: Recipe, folder: Path, text: str) -> None:
-    """Raise an error unless the finished trials in a folder belong to a recipe."""
+def _check_finished(study: Study) -> None:
+    """Raise an error unless the finished trials in the folder belong to the recipe."""
+    recipe, folder = study.recipe, study.folder
     path = folder / "recipe.toml"
     if path.exists():
         finished = finished_trials(folder)
         # The user may have edited the file since trials finished, so it isn't enough to compare it.
-        if path.read_bytes() == text.encode() and not any(_removed(t, recipe) for t in finished):
+        if study.recipe_is_written and not any(_removed(t, recipe) for t in finished):
             return
         old = load_resolved(path)
         changed = [change for trial in finished for change in _changes(trial, old, recipe)]
@@ -292,7 +304,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     # Imported late, since a finished study does not need PyTorch.
     from vicinal.studies.examples import write_examples
     from vicinal.studies.trial_probes import check_probes
-    from vicinal.training.arm_checks import check_arms
+    from vicinal.training.arm_checks import check_arms, check_training
     from vicinal.training.stop_signals import stop_signals
     from vicinal.training.trial_setup import load_data, training_labels
 
@@ -307,6 +319,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
     check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
+    check_training(recipe, data, [trial for trial in unfinished if trial.split == 0])
     check_probes(recipe, data)
     study.write_recipe()
     _write_third_class(study, data)

@@ -64,7 +64,7 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
     seeds = ", ".join(str(one.seed) for one in found)
     reason += f": the mean of seeds {seeds}" if ensemble else f": seed {found[0].seed}"
     if not ensemble and len(found) > 1:
-        reason += f" of {len(found)} (--ensemble averages all of them)"
+        reason += f" of {len(found)}"
     chosen = found if ensemble else found[:1]
     return Chosen([path / "trials" / one.folder / WEIGHTS for one in chosen], reason)
 

@@ -1,4 +1,4 @@
-"""Checks before training that the policies of arms fit the data and the layers of the network."""
+"""Checks before training that the policies and settings of arms fit the data and the network."""
 
 import dataclasses
 import json
@@ -26,7 +26,14 @@ from vicinal.training.arms import MixingArm, policy_of
 from vicinal.training.loop import image_size_of
 from vicinal.training.settings import Recipe
 from vicinal.training.task import Task, task_of
-from vicinal.training.trial_setup import tested_shape
+from vicinal.training.trial import fabric_for, learner_of
+from vicinal.training.trial_result import Trial
+from vicinal.training.trial_setup import (
+    build_network,
+    make_loaders,
+    own_settings_named,
+    tested_shape,
+)
 
 _ROWS = 4
 """The number of examples of the batch that is mixed to try a policy."""
@@ -59,6 +66,23 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
         found = {name: _problem(arm, x, y, task, network) for name, arm in mixing.items()}
     if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
         raise UserError("\n".join(lines))
+
+
+def check_training(recipe: Recipe, data: DataSet, trials: Iterable[Trial]) -> None:
+    """Raise unless the arms that change ``[training]`` can be trained: prepare a trial of each.
+
+    The other arms need no check, since the first of them would stop the study at its start.
+
+    Raises:
+        UserError: as ``run_trial`` does before training.
+    """
+    task = task_of(data, recipe.task)
+    for trial in {one.arm: one for one in trials if recipe.arms[one.arm].training}.values():
+        fabric = fabric_for(recipe.training_of(trial.arm))
+        with own_settings_named(recipe, trial.arm):
+            loaders = make_loaders(recipe, trial, data, task, fabric)
+            model = build_network(recipe, trial, data, task, loaders)
+            learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
 
 
 def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:

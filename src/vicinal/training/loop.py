@@ -357,7 +357,9 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
     if math.isfinite(loss):
         return
     rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimizers for g in o.param_groups)
+    one_cycle = learner.settings.schedule.name == "one-cycle"
+    longer = "training.schedule.pct_start" if one_cycle else "training.warmup_epochs"
     raise TrialError(
         f"the {kind} loss became {loss} in epoch {epoch}. Lower the learning rate "
-        f"(training.optimizer, now {rates}) or raise training.warmup_epochs."
+        f"(training.optimizer, now {rates}), or raise {longer} for a longer warm-up."
     )

@@ -186,7 +186,9 @@ class Training(Settings):
         "none", description='"balanced" weights the loss of a class by one over its frequency'
     )
     sampling: Literal["shuffle", "balanced"] = Field(
-        "shuffle", description='"balanced" draws every class equally often, with replacement'
+        "shuffle",
+        description='"balanced" draws every class equally often: rows of small classes are '
+        "repeated, and some of large ones are left out",
     )
     dropout: float | None = Field(
         None,
@@ -229,6 +231,11 @@ class Training(Settings):
             problems.append(
                 '.precision: muon cannot undo the loss scaling of "float16". Choose "bfloat16".'
             )
+        if self.warmup_epochs and self.schedule.name == "one-cycle":
+            problems.append(
+                ".warmup_epochs: one-cycle starts with a warm-up of its own, which "
+                "schedule.pct_start sets. Leave warmup_epochs out, or choose another schedule."
+            )
         if self.cuda_graphs and not self.compile:
             problems.append(".cuda_graphs: expected training.compile = true. Set it too.")
         raise_all(problems)
@@ -267,7 +274,7 @@ class Recipe(Settings):
     equivalence: Positive | None = Field(
         None,
         description="arms that differ by less are the same in practice, in units of the metric "
-        "(points for percentages); default: 0.5 points",
+        "(points for percentages); default: 0.5 points, and none for other metrics",
     )
     corrupted_labels: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = Field(
         (0.0,), description="conditions: fractions of the training labels to replace at random"

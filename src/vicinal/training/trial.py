@@ -28,7 +28,12 @@ from vicinal.training.stop_signals import stop_signals
 from vicinal.training.task import LOSSES, Task, criterion_of, task_of
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial, named_metrics
-from vicinal.training.trial_setup import Loaders, build_network, make_loaders
+from vicinal.training.trial_setup import (
+    Loaders,
+    build_network,
+    make_loaders,
+    own_settings_named,
+)
 
 
 class Callbacks(NamedTuple):
@@ -92,6 +97,7 @@ def run_trial(
     with (
         cpu_threads(threads),
         memory_kept(),
+        own_settings_named(recipe, trial.arm),
         hardware_errors_explained(settings.batch_size),
         stop_signals() as signals,
     ):

@@ -1,7 +1,8 @@
 """What a trial needs before training: data, labels, loaders and a network."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -138,6 +139,19 @@ def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
             "training labels. Choose a larger fraction, or 0 for the true labels."
         )
     return given
+
+
+@contextmanager
+def own_settings_named(recipe: Recipe, arm: str) -> Iterator[None]:
+    """Name the arm in an error about a setting of ``[training]`` that the arm changes."""
+    try:
+        yield
+    except UserError as error:
+        section, _, rest = str(error).partition(".")
+        field = rest.partition(":")[0].partition(".")[0]
+        if section != "training" or field not in recipe.arms[arm].training:
+            raise
+        raise UserError(f"arms.{arm}.{error}") from error
 
 
 def center_crops(settings: Data) -> list[CenterCrop]:
@@ -308,7 +322,10 @@ def network_notes(recipe: Recipe, data: DataSet) -> list[Note]:
     if not parsed.pretrained and parsed.weights_file is None:
         frozen = [arm for arm in recipe.arms if recipe.training_of(arm).freeze == "backbone"]
         if frozen and parsed.library != "import":
-            text = f"arms.{frozen[0]} freezes a backbone of random weights: {name} has no others"
+            text = (
+                f"arms.{frozen[0]} freezes a backbone of random weights, since {name} asks for no "
+                "others. Add ?weights=FILE (timm: ?pretrained=true), or remove freeze"
+            )
             notes.append(Note(text, doubtful=True))
         return notes
     normalize = normalization(recipe, data)
