@@ -399,7 +399,7 @@ def score(
 
         chosen = chosen_checkpoints(trained, arm=arm)
         if chosen.reason:
-            report(f"using {chosen.reason.replace(' (--ensemble averages all of them)', '')}")
+            report(f"using {chosen.reason}")
         scores = score_saved(
             chosen.paths[0],
             source=data,
@@ -426,7 +426,8 @@ def predict(
     files: Annotated[
         list[Path] | None,
         Argument(
-            help="Images, recordings, tables (of features or texts), or folders of such files.",
+            help="Images, recordings, tables (of features or texts), .npy arrays, or folders of "
+            "them.",
             show_default=False,
         ),
     ] = None,
@@ -635,7 +636,11 @@ def data_convert(
     out: Annotated[Path, Argument(help="NAME.rec, NAME.npz, or a new folder.")],
     root: _Root = None,
     encoding: Annotated[
-        str, Option(help="Image encoding: same (as in the data set), png, jpeg or raw.")
+        str,
+        Option(
+            help="Image encoding: png, jpeg, raw, or same: images that are stored encoded are "
+            "copied, and others become PNG."
+        ),
     ] = "same",
     quality: Annotated[int, Option(help="JPEG quality, from 1 to 100.")] = 95,
     seed: _Seed = 0,

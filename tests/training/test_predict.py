@@ -338,6 +338,35 @@ def test_a_multi_label_network_predicts_the_probability_of_each_label(tmp_path):
     assert scored["metrics"][result["metric"]] == result["test_metric"]
     refused = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "a.npz")])
     assert "trained on arrays of shape (4,)" in refused.stderr
+    np.save(tmp_path / "new.npy", x[40:].astype(np.float64))
+    from_file = rows_of(command("predict", run, tmp_path / "new.npy").stdout)
+    assert from_file == [
+        {"file": str(tmp_path / "new.npy"), "row": str(k)} | {n: row[n] for n in list(row)[1:]}
+        for k, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_images_in_an_array_get_the_outputs_of_the_training_bit_for_bit(tmp_path, channels):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 8, 8, *channels), np.uint8)
+    labels = np.arange(40) % 2
+    arrays = {"train_images": images[:24], "train_labels": labels[:24]}
+    np.savez(tmp_path / "a.npz", **arrays, test_images=images[24:], test_labels=labels[24:])
+    run = trained(tmp_path, f"npz:{tmp_path / 'a.npz'}", "mlp")
+    np.save(tmp_path / "new.npy", images[24:])
+    assert torch.equal(vicinal.load(run)(tmp_path / "new.npy"), recorded(run).softmax(1))
+    np.save(tmp_path / "wide.npy", images[:, :, :4])
+    np.save(tmp_path / "floats.npy", images / 255)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "new.npy").read_bytes()[:300])
+    for name, expected in (
+        ("wide", r"wide\.npy: expected an array of shape \(n, \d, 8, 8\)"),
+        ("floats", r"floats\.npy: expected images of type uint8"),
+        ("cut", r"cut\.npy: expected an array that numpy\.save wrote"),
+        ("gone", r"gone\.npy cannot be read \(No such file"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            vicinal.load(run)(tmp_path / f"{name}.npy")
 
 
 def test_an_ensemble_averages_the_probabilities_of_the_seeds(finished_study, vicinal):
@@ -360,7 +389,7 @@ def test_digits_in_files_are_refused_since_their_white_is_another(
     Image.new("L", (8, 8)).save(tmp_path / "zero.png")
     refused = vicinal("predict", finished_study, tmp_path / "zero.png", "--arm", "erm")
     assert refused.exit_code == 2
-    assert "white pixels have the value 16, and those of image files have 255" in refused.stderr
+    assert "white pixels have the value 16, as in training, got image files" in refused.stderr
 
 
 def test_finished_predictions_are_kept_if_a_later_file_cannot_be_read(pets, tmp_path, vicinal):
@@ -433,7 +462,9 @@ def test_examples_that_do_not_fit_the_training_are_refused(flowers, pets):
         image([])
     with pytest.raises(UserError, match="is not that of a table"):
         image([{"size": 3}])
-    with pytest.raises(UserError, match=r"like those of the training \(table\), got images"):
+    with pytest.raises(
+        UserError, match=r"like those of the training \(table\), got a list of images"
+    ):
         table([Image.new("L", (8, 8))])
     with pytest.raises(UserError, match="expected one of the extensions"):
         table(next((flowers[0] / "test" / "rose").iterdir()))

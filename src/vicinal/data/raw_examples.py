@@ -17,6 +17,7 @@ from vicinal.data.dataset import Note, SkippedExamples, StoredInputs
 from vicinal.data.formats.file_listing import files_below, litter_notes
 from vicinal.data.formats.image_folder import FilesBelow
 from vicinal.data.formats.images import ImageChanges, ImageOptions, image_options, to_pixels
+from vicinal.data.formats.npz import read_npy
 from vicinal.data.formats.stored_images import StoredImages
 from vicinal.data.sound.speech import Sound, StoredRecordings, check_sound, feature_shape
 from vicinal.data.tables.assemble import known_preparation
@@ -144,6 +145,9 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
         if skips.sentences:
             yield RawExamples(torch.empty(0, *reading.input_shape), [], (), tuple(skips.sentences))
         return
+    if all(path.suffix == ".npy" for path in files):
+        yield from (_array(path, reading) for path in files)
+        return
     names, shape = [str(path) for path in files], (len(files), *reading.input_shape)
     if reading.kind == "image":
         _check_white(reading)
@@ -167,10 +171,16 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
     else:
         raise UserError(
             f"{files[0]}: the network was trained on arrays of shape {reading.input_shape}, which "
-            "are not read from single files. Choose the data with --data, or pass an array in "
-            "Python."
+            "are only read from .npy files. Save them as one array, or choose the data with --data."
         )
     yield found._replace(notes=(*notes, *changes))
+
+
+def _array(path: Path, reading: Reading) -> RawExamples:
+    """Read the inputs in a ``.npy`` file."""
+    inputs = read_npy(path, images=reading.kind == "image", max_bytes=reading.max_bytes)
+    found = _inputs(inputs, reading, f"{path}: ")
+    return found._replace(places=[{"file": str(path), **place} for place in found.places])
 
 
 def _sound(preparation: Mapping[str, Any]) -> Sound:
@@ -234,19 +244,19 @@ def _rows(table: Table, place: Mapping[str, Any], reading: Reading) -> RawExampl
     return RawExamples(found.inputs, places, found.notes, found.skipped)
 
 
-def _inputs(inputs: Tensor, reading: Reading) -> RawExamples:
+def _inputs(inputs: Tensor, reading: Reading, where: str = "") -> RawExamples:
     """Check inputs that are like those of the training data, such as pixels."""
     shape = reading.input_shape
     if tuple(inputs.shape[1:]) != shape or not len(inputs):
         raise UserError(
-            f"expected an array of shape (n, {', '.join(map(str, shape))}) like the inputs of the "
-            f"training data, got {tuple(inputs.shape)}. Images of other sizes can be passed as a "
-            "list."
+            f"{where}expected an array of shape (n, {', '.join(map(str, shape))}) like the inputs "
+            f"of the training data, got {tuple(inputs.shape)}. In Python, images of other sizes "
+            "can be passed as a list."
         )
     pixels = reading.kind == "image" and reading.preparation.get("white") == 255
     if pixels and inputs.is_floating_point() and 0 < float(inputs.max()) <= 1:
         raise UserError(
-            "expected pixels from 0 to 255, as in training, got floats up to "
+            f"{where}expected pixels from 0 to 255, as in training, got floats up to "
             f"{float(inputs.max()):.4g}. If they are from 0 to 1, multiply them by 255."
         )
     if not inputs.is_floating_point() and reading.kind not in ("image", "text"):
@@ -258,7 +268,8 @@ def _images(given: Sequence[Image.Image | np.ndarray], reading: Reading) -> RawE
     """Prepare images in memory as those in files."""
     if reading.kind != "image":
         raise UserError(
-            f"expected examples like those of the training ({reading.kind}), got images or arrays."
+            f"expected examples like those of the training ({reading.kind}), got a list of images "
+            "or arrays. Pass one array of inputs (n, ...), or examples of that kind."
         )
     _check_white(reading)
     options, changes = _image_options(reading), ImageChanges()
@@ -314,7 +325,7 @@ def _image_options(reading: Reading) -> ImageOptions:
 def _check_white(reading: Reading) -> None:
     if (white := reading.preparation.get("white")) != 255:
         raise UserError(
-            f"the network was trained on images whose white pixels have the value {white}, and "
-            "those of image files have 255. Choose the data with --data, or pass an array of such "
-            "pixels in Python."
+            f"expected images whose white pixels have the value {white}, as in training, got image "
+            "files, in which they have 255. Choose the data with --data, or pass an array of such "
+            "values."
         )

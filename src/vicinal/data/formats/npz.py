@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` files: ``npz:FILE``."""
+"""NumPy's ``.npz`` files, ``npz:FILE``, and ``.npy`` files of new inputs."""
 
 import functools
 import math
@@ -113,6 +113,38 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     )
 
 
+def read_npy(path: Path, *, images: bool, max_bytes: int) -> Tensor:
+    """Read a ``.npy`` file of inputs, as those in an ``.npz`` file.
+
+    Args:
+        path: of the file.
+        images: whether these are images: ``(n, height, width, channels)`` or ``(n, height, width)``
+            uint8.
+        max_bytes: the most bytes that the array may take.
+
+    Returns:
+        ``(n, channels, height, width)`` uint8, or ``(n, ...)`` float32.
+
+    Raises:
+        UserError: if the file is damaged or too large, or has an array of another type.
+    """
+    try:
+        array = npy.open_memmap(path, mode="c")  # writable, as PyTorch expects
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). Check its path and permissions."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected an array that numpy.save wrote, got something else ({error}). Save "
+            "it again."
+        ) from error
+    check_claim(path, array.nbytes, array.nbytes, max_bytes)
+    if images:
+        return _channels_first(f"{path}: expected images", array)
+    return torch.from_numpy(_finite(f"{path}: expected finite floats", array))
+
+
 def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the arrays that are needed, and the names of the others."""
     arrays: dict[str, np.ndarray] = {}
@@ -131,8 +163,10 @@ def _read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], list[str]]
                     header = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
                     shape, fortran, dtype = header(file)
                     if dtype.hasobject:
-                        raise ValueError(
-                            f"{name} has Python objects, which are not read from files"
+                        raise UserError(
+                            f"{path}, {stored_name}: expected numbers or strings, got Python "
+                            "objects. Convert the array, such as by .astype(str), and save it "
+                            "again."
                         )
                     size = math.prod(shape) * dtype.itemsize
                     check_claim(f"{path}, {name}", size, entry.compress_size, left)
@@ -175,14 +209,7 @@ def _arrays_of(
     if values.ndim < 2 or not values.size:
         raise UserError(f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}.")
     if kind == "images" or (values.dtype == np.uint8 and values.ndim > 2):
-        images = values[..., None] if values.ndim == 3 else values
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in {1, 3}:
-            raise UserError(
-                f"{path}: expected {name}_{kind} of type uint8 and shape (n, height, width) or "
-                f"(n, height, width, channels) with 1 or 3 channels, got type {values.dtype} and "
-                f"shape {values.shape}. Convert the array."
-            )
-        inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        inputs = _channels_first(f"{path}: expected {name}_{kind}", values)
     else:
         expected = f"{path}: expected finite floats in {name}_inputs"
         inputs = torch.from_numpy(_finite(expected, values))
@@ -211,6 +238,18 @@ def _arrays_of(
             f"{labels.max()}."
         )
     return inputs, labels.astype(np.int64)
+
+
+def _channels_first(expected: str, values: np.ndarray) -> Tensor:
+    """Return images as ``(n, channels, height, width)`` uint8."""
+    images = values[..., None] if values.ndim == 3 else values
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in {1, 3}:
+        raise UserError(
+            f"{expected} of type uint8 and shape (n, height, width) or (n, height, width, "
+            f"channels) with 1 or 3 channels, got type {values.dtype} and shape {values.shape}. "
+            "Convert the array."
+        )
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _doubts(labels: np.ndarray) -> list[Note]:
