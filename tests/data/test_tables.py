@@ -145,6 +145,20 @@ def test_rows_of_other_lengths_leave_the_delimiter_that_the_first_row_has_most(t
     assert len(data.train.skipped) == 2
 
 
+@pytest.mark.parametrize("mark", [";", ",", "\t", "|"])
+@pytest.mark.parametrize("line", ["sep={}\r\n", '"sep={}"\n', "SEP={}\n"])
+def test_the_delimiter_that_the_first_line_states_divides_the_cells(table, mark, line):
+    rows = ["a b", "c,d;e", "y"], *([f"{k}", '"u;,v"', "no" if k % 2 else "yes"] for k in range(9))
+    rows[0][1] = f'"{rows[0][1]}"'
+    text = line.format(mark) + "".join(mark.join(row) + "\n" for row in rows)
+    data = table(text)
+    assert data.classes == ("no", "yes")
+    assert data.preparation["numbers"]["columns"] == ["a b"]
+    assert data.preparation["categories"]["columns"] == ["c,d;e"]
+    with pytest.raises(UserError, match=r"t\.csv row 12 has 4 cells rather than 3"):
+        table(text + mark.join("1234") + "\n")
+
+
 # What becomes of the cells
 
 
@@ -572,7 +586,10 @@ def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
 def test_a_column_that_counts_the_rows_is_warned_of(table):
     text = "n,a,y\n" + "".join(f"{k},{k * k},{'uv'[k % 2]}\n" for k in range(12))
     (warning,) = warnings_of(table(text))
-    assert warning == "columns that count the rows: 'n'. Pass drop=n if they are identifiers."
+    assert (
+        warning
+        == "columns that increase by 1 from row to row: 'n'. Pass drop=n if they are identifiers."
+    )
 
 
 def test_whole_numbers_taken_for_real_values_are_warned_of_where_they_repeat(table):
@@ -1250,8 +1267,8 @@ def test_labels_that_do_not_fit_the_data_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "form", "fix"),
     [
-        (["1,5", "2,0", "3,5"], "with a decimal comma", "Pass decimal=,"),
-        (["1,500", "2,000", "12,000"], "with separators of thousands", "Pass thousands=,"),
+        (["1,5", "2,0", "3,5"], "with a decimal comma", "the option 'decimal=,'"),
+        (["1,500", "2,000", "12,000"], "with separators of thousands", "the option 'thousands=,'"),
         (["2020-01-01", "2020-02-01", "2021-01-01"], "of dates or times", "Write them as"),
         (["$1", "$20", "$300"], "of amounts of money", "Write them as plain numbers"),
     ],

@@ -62,7 +62,7 @@ class BadRows:
                 expected += _marks(spelling)
                 options = ", or list the column in categories" if target else ""
                 if target and re.search(r"\d[,.' ]\d", cell):
-                    options += ", or pass decimal= or thousands="
+                    options += ", or add the option decimal=CHARACTER or thousands=CHARACTER"
                 elif target and counts[cell] > 1 and value is None:
                     markers = missing_option([cell[:40]])
                     options += f", or add it to the markers of missing values, {markers}"

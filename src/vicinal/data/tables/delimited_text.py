@@ -12,7 +12,13 @@ from vicinal.data.dataset import Note
 from vicinal.data.tables.table import Table, check_size, damaged, number
 from vicinal.errors import UserError
 
-_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "white space"}
+_DELIMITERS = {
+    "\t": "tabs",
+    ";": "semicolons",
+    ",": "commas",
+    "|": "vertical bars",
+    " ": "white space",
+}
 _LINES, _CHARACTERS = 20, 100_000
 """The most lines and characters from which the delimiter is guessed."""
 
@@ -21,7 +27,9 @@ def read_delimited_text(
     text: str, file: str, header: bool | None, *, max_bytes: int, decimal: str = "."
 ) -> Table:
     """Read delimited text, as ``read_table`` describes."""
-    delimiter, others = _delimiters(text, decimal)
+    stated = re.match(r'"?sep=([,;\t|])"?(?=\n)', text, re.IGNORECASE)  # Excel's first line
+    text = text[stated.end() :] if stated else text
+    delimiter, others = (stated[1], []) if stated else _delimiters(text, decimal)
     if delimiter == " ":
         text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     first = first_row(text, file, delimiter=delimiter)
@@ -41,8 +49,9 @@ def read_delimited_text(
         also = " or ".join(_DELIMITERS[other] for other in others)
         guessed.append(
             Note(
-                f"{file}: the first rows all have the same number of {also} too, and were divided "
-                f"at {_DELIMITERS[delimiter]}. If that is wrong, save the file with tabs.",
+                f"{file}: the rows were divided at {_DELIMITERS[delimiter]}, but the first ones "
+                f"also have the same number of {also} each. If that is wrong, save the file with "
+                "tabs.",
                 doubtful=True,
             )
         )

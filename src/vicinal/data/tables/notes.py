@@ -27,8 +27,8 @@ _FORMS = {
 _DECIMAL = "of numbers with a decimal comma"
 _THOUSANDS = "of numbers with separators of thousands"
 _FIXES = {
-    _DECIMAL: "Pass decimal=, (and thousands=. if digits are grouped)",
-    _THOUSANDS: "Pass thousands=, or whatever separates them",
+    _DECIMAL: "Add the option 'decimal=,' (and 'thousands=.' if digits are grouped)",
+    _THOUSANDS: "Add the option 'thousands=,' (or with the character that separates the digits)",
 }
 _OTHER_FIX = "Write them as plain numbers"
 _MARKED = "of numbers and a few texts, which are read as categories"
@@ -82,7 +82,7 @@ def column_notes(
                 f" (up to {count:,} categories in {len(rows):,} training rows). Pass {drop} if "
                 "they are identifiers, or list them in categories= to keep them"
             )
-        elif doubt == "that count the rows":
+        elif doubt == "that increase by 1 from row to row":
             text += f". Pass {drop} if they are identifiers"
         notes.append(Note(f"{text}.", doubtful=True))
     return notes
@@ -97,7 +97,7 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
         return "with only one value in the training split"
     if column.kind == "number":
         counts = len(column.values) >= FEW and (np.diff(column.values) == 1).all()
-        return "that count the rows" if counts else ""
+        return "that increase by 1 from row to row" if counts else ""
     if form := form_of(column.levels):
         return form
     if _markers(column):
@@ -147,8 +147,8 @@ def label_hint(classes: Sequence[str], task: str | None = None) -> str:
 
     Example:
         >>> label_hint(["1,5", "2,0", "3,5"])
-        'The labels look like a column of numbers with a decimal comma. Pass decimal=, (and \
-thousands=. if digits are grouped), or pass task=classification if they are classes.'
+        "The labels look like a column of numbers with a decimal comma. Add the option 'decimal=,' \
+(and 'thousands=.' if digits are grouped), or pass task=classification if they are classes."
     """
     if task is not None or not (form := form_of(classes)):
         return ""

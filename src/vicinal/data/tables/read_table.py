@@ -32,12 +32,13 @@ def read_table(
 ) -> Table:
     """Read a file in the format of its extension, one of ``FORMATS``.
 
-    The delimiter of text files is a tab, a semicolon or a comma that is equally often in each of
-    the first lines: a semicolon rather than a comma if there are more of them, or if all commas
-    are between digits. A warning is noted if another one fits as well. If none is regular, it is
-    the most frequent of them in the first line, or white space if there is none of them, unless
-    that line is one word. Cells may be quoted with ``"``. Empty rows and white space around cells
-    are ignored.
+    The delimiter of a text file is guessed from its first lines: the tab, semicolon or comma that
+    occurs equally often in each of them. If semicolons and commas both do, it is the semicolon if
+    there are more of them, or if all commas are between digits. A warning is noted if another one
+    fits as well. If none fits, it is the most frequent one in the first line. If that line has
+    none, cells are separated by white space, or, if it is one word, the file has one column. A
+    first line such as ``sep=;``, which Excel reads, states the delimiter. Cells may be quoted with
+    ``"``. Empty rows and white space around cells are ignored.
 
     Args:
         path: path of the file.
