@@ -39,7 +39,7 @@ def test_invalid_arguments_raise(tmp_path, small_recipe):
         package.study(recipe, seeds=0, out=tmp_path)
     with pytest.raises(UserError, match="there is no recipe, data set or path 'digit'"):
         package.study("digit", out=tmp_path)
-    with pytest.raises(UserError, match="--minutes: expected a data set to study, got digits"):
+    with pytest.raises(UserError, match="--minutes: expected a data set as WHAT, got digits"):
         package.study("digits", minutes=3, out=tmp_path)
-    with pytest.raises(UserError, match="--data: expected a recipe to study, got iris"):
+    with pytest.raises(UserError, match="--data: expected a recipe as WHAT, got iris"):
         package.study("iris", data="digits", out=tmp_path)

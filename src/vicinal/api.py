@@ -131,8 +131,8 @@ def study(
         metric: the metric that decides.
         seeds: number of seeds for each arm.
         epochs: number of epochs.
-        minutes: a study of a data set chooses seeds and epochs that take about so long; 10 by
-            default.
+        minutes: about how long a study of a data set may take, to which its seeds and epochs are
+            fitted; 10 by default.
         settings: other fields of the recipe, such as ``["training.ema_decay=0.99"]``.
         data: data set to use instead of the recipe's.
         variant: one of the recipe's variants; only for names and paths.
@@ -141,7 +141,7 @@ def study(
 
     Raises:
         UserError: if the recipe is invalid, the folder holds something else, or every trial fails.
-        MissingExtraError: if ``pip install 'vicinal[study]'`` is missing.
+        MissingExtraError: if a package that ``pip install 'vicinal[study]'`` installs is missing.
 
     Example:
         >>> import tempfile
@@ -176,7 +176,10 @@ def study(
             ("minutes", minutes, from_data, "a data set"),
         ):
             if value is not None and not fits:
-                raise UserError(f"--{option}: expected {expected} to study, got {what!s:.100}.")
+                raise UserError(
+                    f"--{option}: expected {expected} as WHAT, got {what!s:.100}. Leave out "
+                    f"--{option}."
+                )
         about_gans = named and not from_data and is_gan_recipe(read_settings(str(what)))
         if about_gans:
             return _gan_study(str(what), variant, changes, folder, progress.log)
@@ -246,7 +249,7 @@ def claims(
 
     Raises:
         UserError: if no study could run.
-        MissingExtraError: if ``pip install 'vicinal[study]'`` is missing.
+        MissingExtraError: if a package that ``pip install 'vicinal[study]'`` installs is missing.
     """
     with extras_named():
         from vicinal.reports.claims_page import run_claims
@@ -283,7 +286,7 @@ def load(
 
     Raises:
         UserError: if there is no such checkpoint, or it needs an import that is not allowed.
-        MissingExtraError: if ``pip install 'vicinal[study]'`` is missing.
+        MissingExtraError: if a package that ``pip install 'vicinal[study]'`` installs is missing.
 
     Example:
         >>> import tempfile, torch

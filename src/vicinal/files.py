@@ -31,8 +31,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         put_in_place(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}. Free some space, then run the same "
-            "command again (train: with --resume), or start over in another folder with --out."
+            f"{path} cannot be written: {error.strerror}. Free some space or change the "
+            "permissions, then run the same command again (train: with --resume), or start over in "
+            "another folder with --out."
         ) from error
     finally:
         with contextlib.suppress(OSError):

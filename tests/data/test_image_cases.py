@@ -112,7 +112,7 @@ def test_the_splits_of_a_kaggle_folder_are_not_taken_for_classes():
     with pytest.raises(
         UserError,
         match=r"only folders in them \(test_set has cats, dogs; training_set has cats, dogs\)\. If "
-        r"these are splits, name them as train=FOLDER&test=FOLDER",
+        r"these are splits, pass train=FOLDER&test=FOLDER",
     ):
         load(f"folder:{CASES / 'folders' / 'kaggle'}")
     data = load(f"folder:{CASES / 'folders' / 'kaggle'}?train=training_set&test=test_set")

@@ -113,7 +113,7 @@ def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
         ("class,target\n1,2\n", r"expected one column .* got class, target. Write table:"),
         (
             "review,label\nnot what I hoped for at all,0\nI like it a lot and more,1\n",
-            r"column 'review' has texts, if the label is 'label' .*label=label&drop=review\.",
+            r"got texts in 'review'. The label 'label' was guessed: .*label=label&drop=review\.",
         ),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_folder_that_is_no_data_set_is_an_error_with_what_was_found(tmp_path, 
     ("file", "sentence"),
     [
         ("a.txt", r"got a text file. If it is a table, write table:.*a.txt\?label=COLUMN"),
-        ("a.png", r"got one image. Name the folder"),
+        ("a.png", r"got one image. Pass the folder"),
         ("a.zip", r"got an archive. Extract it"),
         ("a.exe", r"got a file of another kind. vicinal data list"),
     ],

@@ -143,7 +143,7 @@ def test_a_group_in_the_files_of_both_splits_is_an_error(tmp_path):
         (tmp_path / f"{name}.csv").write_text("\n".join(["n,owner,y", *lines]) + "\n")
     spec = f"table:{tmp_path}/train.csv?test={tmp_path}/test.csv&label=y"
     assert load(spec).fixed_test
-    with pytest.raises(UserError, match=r"^group: .* got 1 of 2 groups of the test split"):
+    with pytest.raises(UserError, match=r"^group: .* got 1 of the 2 groups of the test split"):
         load(f"{spec}&group=owner")
 
 

@@ -317,7 +317,7 @@ def test_regmixup_inside_returns_clean_rows_and_then_blends():
         (lambda: MixUpLayer(RegMixUp(MixUp(1.0)), 4), "RegMixUp, whose weight would be lost"),
         (lambda: MixUp(1.0, pairing="reverse"), r"pairing such as Shuffle\(\), got 'reverse'"),
         (lambda: MixUp(1.0, pairing=SameClass), "pairing such as"),
-        (lambda: MixUp("0.2"), "alpha as a number or two, got '0.2'"),
+        (lambda: MixUp("0.2"), "alpha as a number or a tuple of two, got '0.2'"),
         (lambda: plan_at(0).inside("layer1").__enter__(), "module, such as model.layer1"),
     ],
 )

@@ -429,7 +429,7 @@ class Collate:
         (lambda: DirichletMixUp(0.0), "finite alpha above 0, got 0.0"),
         (lambda: DirichletMixUp(1.0, parents=1), "2 parents or more, got 1"),
         (lambda: DirichletMixUp(1.0, per="pair"), "got 'pair'"),
-        (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight from 0, got -1.0"),
+        (lambda: RegMixUp(MixUp(1.0), weight=-1.0), "weight of 0 or more, got -1.0"),
         (lambda: OneOf([]), "at least one policy, got none"),
         (lambda: OneOf([None, None], [0.5, 0.6]), r"2 probabilities that sum to one, got \[0\.5"),
         (lambda: OneOf([None, None], [1.0]), "2 probabilities"),
@@ -488,6 +488,6 @@ def test_partners_in_a_second_batch_are_never_taken_from_the_first():
         lambda: mixed(x, plan, at="input"),
         lambda: MixUpLayer(policy, 2)(x, y),
     ):
-        with pytest.raises(ValueError, match=r"other: .*a second batch"):
+        with pytest.raises(ValueError, match="other: expected the second batch"):
             call()
     assert plan.loss(F.cross_entropy, output, y, other=y).dim() == 0

@@ -128,19 +128,21 @@ def test_a_head_for_other_classes_keeps_its_random_weights_and_is_reported(tmp_p
     assert torch.equal(network.head.weight, plain.head.weight)
     assert torch.equal(network.layer1[1].weight, trained.layer1[1].weight)
     assert "4 tensors" in log[0]
-    assert "head.weight of shape (10, 128) there, (3, 128) here" in log[0]
+    assert "head.weight of shape (10, 128) in the weights, (3, 128) in the network" in log[0]
 
 
 def test_weights_of_another_backbone_are_an_error_that_names_a_tensor(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(build("mlp", shape=(5,), classes=3).state_dict(), path)
     message = refused(f"mlp?weights={path}", shape=(4,))
-    assert "layer1.1.weight of shape (128, 5) there, (128, 4) here" in message
+    assert "layer1.1.weight of shape (128, 5) in the weights, (128, 4) in the network" in message
     state = build("mlp", shape=(4,), classes=3).state_dict()
     torch.save(state | {"layer0.bias": torch.ones(7)}, path)
-    assert "layer0.bias of shape (7,) is only there" in refused(f"mlp?weights={path}", (4,))
+    assert "layer0.bias of shape (7,) is only in the weights" in refused(
+        f"mlp?weights={path}", (4,)
+    )
     torch.save({"head.weight": torch.zeros(3, 128)}, path)
-    assert "layer1.1.bias is missing there" in refused(f"mlp?weights={path}", shape=(4,))
+    assert "layer1.1.bias is missing in the weights" in refused(f"mlp?weights={path}", shape=(4,))
 
 
 def test_a_file_that_could_run_code_is_never_loaded(tmp_path):

@@ -267,7 +267,7 @@ def test_it_is_shown_with_its_cost(vicinal, tmp_path):
         (("study", "paper-gan", "--seeds", 0), "seeds: expected a number"),
         (
             ("train", "paper-gan", "--arm", "paper", "--out", "x"),
-            "the recipe paper-gan is about GANs, which have no labels",
+            "the recipe paper-gan: expected a task with labels, got GANs",
         ),
     ],
 )
@@ -284,7 +284,7 @@ def test_what_a_study_of_gans_has_not_is_an_error_of_one_sentence(
 def test_the_report_command_names_the_way_out(done, vicinal):
     redrawn = vicinal("report", done.folder)
     assert redrawn.exit_code == 2
-    assert "draws their report each time it is run" in " ".join(redrawn.stderr.split())
+    assert "draws their report each time" in " ".join(redrawn.stderr.split())
 
 
 @pytest.mark.parametrize(("arm", "mixed"), [("plain", False), ("author", False), ("paper", True)])

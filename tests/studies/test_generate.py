@@ -124,8 +124,8 @@ def test_what_the_user_chose_is_not_cut_and_the_time_it_takes_is_said():
     seeds, epochs, sentence = fitted(recipe, cost, 6, fixed=["seeds", "epochs"])
     assert (seeds, epochs) == (5, 30)
     assert sentence == (
-        "the study takes about 15 minutes, since an epoch takes about 0.85 s. Fewer arms (--arms), "
-        "--seeds or --epochs take less"
+        "the study takes about 15 minutes, since an epoch takes about 0.85 s. To shorten it, "
+        "choose fewer --arms, --seeds or --epochs"
     )
     assert "even with 3 seeds instead of 5 and 5 epochs" in fitted(recipe, cost, 0.5)[2]
 

@@ -262,4 +262,4 @@ def test_a_category_that_one_fold_alone_has_does_not_prevent_the_comparison(tmp_
     assert json.loads(whole.stdout)["metrics"]["accuracy"] == results[0]["test_metric"]
     refused = vicinal("score", checkpoint, "--test-fraction", 0.5)
     assert refused.exit_code == 2
-    assert "was trained on fold 2 of 2, so expected no fraction" in refused.stderr
+    assert "was trained on fold 2 of 2, got 0.5" in refused.stderr

@@ -237,7 +237,7 @@ def test_a_recipe_that_imports_a_policy_is_reported_and_read_without_the_import(
     ("fields", "why"),
     [
         ({"policy": "cutmix", "alpha": 0}, "alpha = 0"),
-        ({"policy": "fmix", "mix_rate": 0}, "mix_rate = 0 of a batch of 64 examples is none"),
+        ({"policy": "fmix", "mix_rate": 0}, "mix_rate = 0 of a batch of 64 examples rounds to 0"),
         ({"policy": "regmixup", "inner": MIXUP, "weight": 0}, "weight = 0"),
         ({"policy": "regmixup", "inner": MIXUP | {"alpha": 0}}, "alpha = 0"),
         (

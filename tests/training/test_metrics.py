@@ -247,7 +247,7 @@ def test_the_constant_predictor_has_the_mean_or_for_absolute_errors_the_median()
     ],
 )
 def test_a_metric_that_does_not_fit_the_task_is_an_error_with_those_that_do(name, task, outputs):
-    with pytest.raises(UserError, match=f"expected a metric of {task}.*got {name}. Choose from"):
+    with pytest.raises(UserError, match=f"expected a metric of {task}.*got {name}. Choose one of"):
         check_metrics([name], task, outputs)
     check_metrics(["top-5"], "classification", 6)
 

@@ -11,7 +11,7 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
     [
         (
             {"training.schedule": STEP},
-            "training.schedule.milestones: 2, 90 is not reached in 2 epochs",
+            "training.schedule.milestones: not reached in 2 epochs: 2, 90",
         ),
         (
             {"training.sync_batch_norm": True},
@@ -20,11 +20,11 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
         ({"arms.mixup.alpha": 0.0}, "arms.mixup never mixes: alpha = 0"),
         (
             {"arms.mixup.mix_rate": 0.0},
-            "arms.mixup never mixes: mix_rate = 0 of a batch of 64 examples is none",
+            "arms.mixup never mixes: mix_rate = 0 of a batch of 64 examples rounds to 0",
         ),
         (
             {"arms.mixup.mix_rate": 0.007},
-            "arms.mixup never mixes: mix_rate = 0.007 of a batch of 64 examples is none",
+            "arms.mixup never mixes: mix_rate = 0.007 of a batch of 64 examples rounds to 0",
         ),
         (
             {"arms.mixup.unmixed_epochs_at_start": 1, "arms.mixup.unmixed_epochs_at_end": 1},

@@ -303,7 +303,7 @@ def test_constant_outputs_are_the_best_that_ignore_the_inputs():
             {"task": "regression"},
             "got regression. Add task=regression to the options of a table.",
         ),
-        (data_of(torch.from_numpy(REAL)), {"metrics": ["accuracy"]}, "Choose from rmse, mae, r2"),
+        (data_of(torch.from_numpy(REAL)), {"metrics": ["accuracy"]}, "Choose one of rmse, mae, r2"),
         (
             data_of(CLASSES, ("no", "yes")),
             {"metrics": ["top-5"]},

@@ -435,4 +435,4 @@ def test_texts_are_described_but_not_converted(films, folder, tmp_path, vicinal)
     assert "tokens of texts" in done.stdout
     done = vicinal("data", "convert", source(films, folder), tmp_path / "films.npz")
     assert done.exit_code == 2
-    assert "texts stay in their table" in done.stderr
+    assert "expected images or arrays, got texts" in done.stderr

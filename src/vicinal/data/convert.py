@@ -65,7 +65,10 @@ def convert(
     if not 1 <= quality <= 100:
         raise UserError(f"quality: expected an integer from 1 to 100, got {quality}.")
     if data.train.inputs.dtype == torch.int64:
-        raise UserError(f"{out}: texts stay in their table. Other formats cannot hold tokens.")
+        raise UserError(
+            f"{out}: expected images or arrays, got texts, which none of these formats can hold. "
+            "Use their table directly."
+        )
     for name, split in data.splits.items():
         for sentence in split.skipped:
             skipped(name, sentence)

@@ -74,8 +74,8 @@ def group_notes(data: DataSet) -> tuple[Note, ...]:
     for first, second in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
         if len(shared := np.intersect1d(found[first], found[second])):
             raise UserError(
-                f"group: expected groups that are in one split, got {len(shared)} of "
-                f"{len(found[second])} groups of the {second} split in the {first} split too. "
+                f"group: expected each group in one split, got {len(shared)} of the "
+                f"{len(found[second])} groups of the {second} split in the {first} split as well. "
                 "Move their examples to one split, or remove the option group."
             )
     examples = sum(len(data.splits[name]) for name in names)

@@ -87,8 +87,8 @@ def load(
     Raises:
         MissingExtraError: if the source needs a package that is not installed.
         UserError: if there is no such source or option, or a file is missing, damaged, or does not
-            fit the others or ``preparation``. The message names the file and the row. If ``fold``
-            is given and the data set has a test split of its own, or if a group of examples is in
+            fit the others or ``preparation`` (the message names the file and the row); if ``fold``
+            is given and the data set has a test split of its own; or if a group of examples is in
             two splits.
 
     Example:
@@ -101,7 +101,7 @@ def load(
         (0 < test_fraction < 1, "test_fraction", test_fraction, "a share between 0 and 1"),
         (0 <= seed < 1 << 32, "seed", seed, f"an integer from 0 to {(1 << 32) - 1}"),
         (max_bytes > 0, "max_bytes", max_bytes, "a positive number of bytes"),
-        (folds >= 2 and 0 <= k < folds, "fold", fold, "(k, folds) with 0 <= k < folds, 2 or more"),
+        (folds >= 2 and 0 <= k < folds, "fold", fold, "(k, folds) with 0 <= k < folds >= 2"),
         (
             0 <= validation_fraction < 1,
             "validation_fraction",

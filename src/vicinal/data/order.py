@@ -39,12 +39,12 @@ def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool | int = True
 
 
 def balanced_order(labels: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Return rows of which every class has equally many, ``(n,)`` int64, in a random order.
+    """Return rows in which every class occurs equally often, ``(n,)`` int64, in a random order.
 
-    There are as many rows as labels; if the classes do not divide them evenly, random ones have one
-    row more. Rows of small classes are repeated and some of large classes are missing, but within
-    a class, no row is drawn again before all others were drawn equally often. Classes without
-    rows are ignored.
+    There are as many rows as labels; if the classes do not divide them evenly, some classes, chosen
+    at random, get one row more. Rows of small classes are repeated and some of large classes are
+    missing, but within a class, no row is drawn again before all others were drawn equally often.
+    Classes without rows are ignored.
 
     Args:
         labels: ``(n,)`` int64.

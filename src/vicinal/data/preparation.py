@@ -76,11 +76,12 @@ def prepared(data: DataSet, spec: Spec, preparation: Mapping[str, Any] | None) -
     kind = made["kind"]
     if kind != preparation.get("kind"):
         raise _other_kind(spec, _KINDS[kind], preparation)
-    for name in ("white", "shape"):
+    for name, words in (("white", "whose white pixels have the value"), ("shape", "of shape")):
         if name in made and made[name] != preparation.get(name):
             raise UserError(
-                f"{_named(spec)}: expected {_KINDS[kind]} with {name} "
-                f"{_written(preparation.get(name))} as in training, got {_written(made[name])}."
+                f"{_named(spec)}: expected {_KINDS[kind]} {words} "
+                f"{_written(preparation.get(name))}, as in training, got {_written(made[name])}. "
+                "Choose other data, or convert them."
             )
     if kind == "sound" and any(made.get(name) != preparation.get(name) for name in _SOUND):
         raise _other_kind(spec, "recordings prepared in a different way", preparation)

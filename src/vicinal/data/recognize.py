@@ -128,14 +128,17 @@ def _file(path: Path) -> tuple[str, str]:
     if kind in _SOURCE_OF:
         return _SOURCE_OF[kind], f"a {path.suffix.lower()} file"
     got, advice = {
-        "image": ("one image", "Name the folder with a folder of images for each class"),
-        "recording": ("one recording", "Name the folder with a folder of recordings for each word"),
+        "image": ("one image", "Pass the folder that has a folder of images for each class"),
+        "recording": (
+            "one recording",
+            "Pass the folder that has a folder of recordings for each word",
+        ),
         "text": (
             "a text file",
             f"If it is a table, write table:{path}?label=COLUMN, or, if it has a column of texts, "
             f"text:{path}?text=COLUMN&label=COLUMN&tokenizer=NAME",
         ),
-        "archive": ("an archive", "Extract it, and name the folder"),
+        "archive": ("an archive", "Extract it, and pass the path of its folder"),
     }.get(str(kind), ("a file of another kind", "vicinal data list shows what can be read"))
     raise _unclear(path, got, advice)
 
@@ -189,7 +192,7 @@ def _class_folders(path: Path, folders: list[str], kinds: Counter[str | None]) -
             raise _unclear(
                 path,
                 f"recordings in {several}",
-                "Put a folder for each word there, and name the test recordings in "
+                "Put a folder for each word into it, and list the test recordings in "
                 "testing_list.txt",
             )
         return "commands", f"recordings in {several}"

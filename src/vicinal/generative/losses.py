@@ -95,7 +95,7 @@ def discriminator_loss(
         plan: of ``paper_plan`` or ``author_plan``; without one, the rows are not mixed.
 
     Returns:
-        A scalar: the mean over all rows, half of which are real ones without a plan.
+        A scalar: the mean over all rows. Without a plan, half of the rows are real.
 
     Raises:
         ValueError: if real and generated rows do not have the same shape, the plan is of another

@@ -29,13 +29,14 @@ class MixedInside(nn.Module):
     Each call is mixed by its own plan, even with several threads, several wrappers of one model,
     several forward passes before one backward pass, or gradient checkpointing of either kind, whose
     recomputation is mixed too. ``DistributedDataParallel``, FSDP and Fabric can wrap it in any
-    precision. The model has hooks only while a pass needs them, except that compiling
-    (``torch.compile(mixed, fullgraph=True)``) leaves hooks that do nothing in other passes;
-    ``remove_hooks`` removes them. It compiles once for each layer, so for more than eight layers
-    raise ``torch._dynamo.config.recompile_limit``. Compiled code raises an error at a layer inside
-    a gradient checkpoint.
+    precision. The model has hooks only while a pass needs them. Only compiling
+    (``torch.compile(mixed, fullgraph=True)``) leaves hooks, which do nothing in calls of the model
+    itself; ``remove_hooks`` removes them. It compiles once for each layer, so for more than eight
+    layers raise ``torch._dynamo.config.recompile_limit``. Compiled code raises an error at a layer
+    inside a gradient checkpoint.
 
-    Policies that draw a region need layers with the same height and width, or as many features.
+    With a policy that draws a region, what is mixed must have the height and width that are drawn
+    for (for ``ColumnCutMix``, that number of features).
     Save and load ``mixed.model``.
 
     Args:
@@ -164,7 +165,10 @@ class MixedInside(nn.Module):
         finally:
             now.plan = None
         if not alone:
-            raise RuntimeError("a compiled MixedInside with graph breaks ran in two threads.")
+            raise RuntimeError(
+                "MixedInside: expected one thread at a time, since the compiled network has graph "
+                "breaks, got two. Run it in one thread, or find the breaks with fullgraph=True."
+            )
         _check_ran(at, now.runs)
         return output
 

@@ -334,7 +334,7 @@ def _as_numbers(y: Tensor, output: Tensor) -> Tensor:
         return y.to(output.dtype)
     raise TypeError(
         f"y: expected a floating-point type or bool, got {y.dtype}. y has the shape of the output, "
-        f"{tuple(y.shape)}, so it is compared with it number by number. Call y.float()."
+        f"{tuple(y.shape)}, so the two are compared element by element. Call y.float()."
     )
 
 
@@ -349,7 +349,7 @@ def _evaluate(each: Callable[[Tensor, Tensor], Tensor], output: Tensor, y: Tenso
     if loss.numel() > max(output.numel(), y.numel()) and loss.shape == _broadcast(output, y):
         raise ValueError(
             f"output: expected a shape that fits y, {tuple(y.shape)}, got {tuple(output.shape)}. "
-            f"The criterion compared each with all of the other: its losses have the shape "
+            f"The criterion broadcast the two, so that its losses have the shape "
             f"{tuple(loss.shape)}. Reshape one of them."
         )
     if loss.dim() == 0 or len(loss) != len(output):

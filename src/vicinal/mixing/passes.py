@@ -144,9 +144,10 @@ class Pass:
             return mine and (self.owner is None or not marks)
         if mine and not marks and node._sequence_nr() < self._last:
             raise RuntimeError(
-                f"gradient checkpointing runs {self.name} again for a gradient that does not come "
-                "from the output of the mixed forward pass, so it is unknown whether to mix. "
-                "Return everything that the loss needs from the model's forward."
+                f"{self.name}: expected gradients that come from the output of the mixed forward "
+                "pass, got another one while gradient checkpointing runs the module again, so it "
+                "is not known whether to mix. Let the model's forward return all that the loss "
+                "uses."
             )
         return False
 

@@ -135,9 +135,10 @@ class Plan:
         """Return a new batch of blends; ``x`` is not modified.
 
         Args:
-            x: ``(batch, ...)`` floating point or uint8. For a plan with a region, ``(batch, ...,
-                height, width)`` of any type, or as many dimensions as the region has, of the size
-                that the plan was drawn for; ``(batch, features)`` if it is columns of a table.
+            x: ``(batch, ...)`` floating point or uint8. If the plan has a region, ``x`` may have
+                any type, and its last dimensions are the ``image_size`` that the plan was drawn
+                for, such as ``(batch, ..., height, width)`` or ``(batch, ..., length)``; if the
+                region is columns of a table, ``x`` is ``(batch, features)``.
             other: ``(rows, ...)``, the batch that the partners come from, if it is not ``x``.
             dtype: floating-point type of the result, for uint8 input only. Without it, the blend
                 of uint8 input is rounded back to uint8.
@@ -350,9 +351,9 @@ class Plan:
             )
         if self._of_second_batch and other is None:
             raise ValueError(
-                "other: the partners are rows of a second batch, as the pairing OtherBatch says, "
-                "so expected that batch, got none. Pass it as other=; layers, which mix one batch, "
-                "need another pairing."
+                "other: expected the second batch, from which the pairing OtherBatch takes the "
+                "partners, got none. Pass it as other=. To mix inside a network, choose another "
+                "pairing."
             )
         check_batch(name, x, other, len(self), self._rows)
         return self.to(x.device)

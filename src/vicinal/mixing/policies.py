@@ -69,8 +69,8 @@ class MixUp(DrawsPlans):
         alpha: strength, from 0 to infinity. If it is 0, nothing is mixed, which is empirical risk
             minimization. If it is near 0, lam is mostly near 0 or near 1, so a blend is almost one
             of its two examples. If it is 1, all shares are equally likely. If it is ``math.inf``,
-            lam is always one half. Two numbers, both above 0 and finite, draw from the asymmetric
-            ``Beta(first, second)``: (2, 1) keeps two thirds on average.
+            lam is always one half. A tuple of two numbers, both above 0 and finite, draws from the
+            asymmetric ``Beta(first, second)``: (2, 1) keeps two thirds on average.
         mix_rate: fraction of the batch that is mixed, in ``[0, 1]``: the first
             ``round(mix_rate * size)`` rows are blended with each other, and the others stay
             unchanged. Loaders shuffle, so the first rows are a random choice.
@@ -82,8 +82,8 @@ class MixUp(DrawsPlans):
             ``max(lam, 1 - lam)``, and is never below one half.
         targets: the targets of a blend. ``"weighted"``: those of its parents, weighted by their
             shares, as in the paper. ``"union"``: the sum of its parents' multi-label targets, at
-            most 1, so a blend keeps every label whatever lam is, except that of a row with lam 1
-            or 0, which is all of one parent. A row that is its own partner has lam 1 then.
+            most 1, so a blend has all labels of both, whatever lam is. A row with lam 1 or 0 is
+            one parent alone, and has its labels only; a row that is its own partner gets lam 1.
             ``"own"``: those of the example itself, so that only inputs are mixed, as in an
             ablation of the paper (section 3.8); ``keep_larger=True`` makes it the larger parent.
 
@@ -136,7 +136,7 @@ class DirichletMixUp(DrawsPlans):
             own.
         pairing: the rule that chooses the partners, applied once for each further parent.
         targets: as for ``MixUp``; ``"union"`` takes the labels of all parents. A parent that occurs
-            twice in a blend then has its whole share at its first place.
+            twice in such a blend has the sum of its shares at its first place, and 0 at the other.
 
     Example:
         >>> plan = DirichletMixUp(alpha=1.0, parents=3).draw(4)
@@ -205,7 +205,7 @@ class RegMixUp:
     def __post_init__(self) -> None:
         """Check the weight."""
         if not 0 <= self.weight < math.inf:
-            raise ValueError(f"RegMixUp: expected weight from 0, got {self.weight}.")
+            raise ValueError(f"RegMixUp: expected a finite weight of 0 or more, got {self.weight}.")
 
     def draw(
         self,

@@ -72,7 +72,7 @@ class DrawsRegions(DrawsPlans):
 
 @dataclass(frozen=True)
 class CutMix(DrawsRegions):
-    """Show a box of the partner's image; lam is the share of the pixels that are left.
+    """Show a box of the partner's image; lam is the share of the pixels that stay.
 
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
     Features" (https://arxiv.org/abs/1905.04899), section 3. A first lam is drawn from
@@ -119,7 +119,7 @@ class CutMix(DrawsRegions):
 
 @dataclass(frozen=True)
 class ResizeMix(DrawsRegions):
-    """Show the whole partner, made smaller, in a box; lam is the share of the pixels that are left.
+    """Show the whole partner, made smaller, in a box; lam is the share of the pixels that stay.
 
     Qin et al., "ResizeMix: Mixing Data with Preserved Object Information and True Labels"
     (https://arxiv.org/abs/2012.11101), section 3: the box takes ``tau`` of the height and of the
@@ -169,11 +169,12 @@ class ResizeMix(DrawsRegions):
 
 @dataclass(frozen=True)
 class FMix(DrawsRegions):
-    """Show the partner in random regions of low frequency; lam is the share of pixels left.
+    """Show the partner in random regions of low frequency; lam is the share of pixels that stay.
 
     Harris et al., "FMix: Enhancing Mixed Sample Data Augmentation"
-    (https://arxiv.org/abs/2002.12047), section 4: lam is drawn from ``Beta(alpha, alpha)``, and
-    of a gray noise, whose amplitude falls with frequency, the highest ``1 - lam`` are cut out.
+    (https://arxiv.org/abs/2002.12047), section 4: lam is drawn from ``Beta(alpha, alpha)``, and a
+    gray image from noise whose amplitude falls with frequency. The partner shows in its brightest
+    pixels, a share of ``1 - lam``.
 
     Args:
         alpha: as for ``MixUp``; the paper uses 1.

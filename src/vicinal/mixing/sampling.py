@@ -208,7 +208,7 @@ def check_settings(policy: Any) -> None:
     alpha = getattr(policy, "alpha", 1.0)  # ResizeMix has none
     numbers = alpha if isinstance(alpha, tuple) else (alpha,)
     if not all(isinstance(one, int | float) for one in numbers):
-        raise TypeError(f"{name}: expected alpha as a number or two, got {alpha!r}.")
+        raise TypeError(f"{name}: expected alpha as a number or a tuple of two, got {alpha!r}.")
     if isinstance(alpha, tuple) and not (len(alpha) == 2 and all(0 < a < math.inf for a in alpha)):
         raise ValueError(
             f"{name}: expected two finite numbers above 0 for an asymmetric alpha, got {alpha}."

@@ -38,6 +38,6 @@ def unavailable(name: str, error: Exception, *, tried: str, get: str) -> UserErr
     """
     return UserError(
         f"{name}: its pretrained weights are not available ({one_line(error).removesuffix('.')}). "
-        f"{tried}. On a machine with a network, run {get} and copy what it downloads, or pass a "
-        "local file of weights with ?weights=FILE."
+        f"{tried}. Run {get} on a machine with internet access and copy what it downloads, or "
+        "pass a local file of weights with ?weights=FILE."
     )

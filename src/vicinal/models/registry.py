@@ -94,8 +94,8 @@ def build(
 ) -> nn.Module:
     """Build a network with the initial weights that its name asks for.
 
-    If the name asks for none, initial weights come from torch's global generator. So does a head
-    that pretrained weights lack, or have for another number of classes.
+    If the name asks for none, initial weights come from torch's global generator. So do those of
+    the head, if the pretrained weights have none, or one for another number of classes.
 
     Args:
         name: one of ``NETWORKS``; ``timm:NAME``, ``torchvision:NAME`` or ``hf:PATH_OR_NAME``, a

@@ -123,8 +123,8 @@ shape (10, 4) there, (3, 4) here)
 
 def _compared(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
     if name not in weights:
-        return f"{name} is missing there"
+        return f"{name} is missing in the weights"
     shape = tuple(weights[name].shape)
     if name not in own:
-        return f"{name} of shape {shape} is only there"
-    return f"{name} of shape {shape} there, {tuple(own[name].shape)} here"
+        return f"{name} of shape {shape} is only in the weights"
+    return f"{name} of shape {shape} in the weights, {tuple(own[name].shape)} in the network"

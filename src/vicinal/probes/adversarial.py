@@ -78,9 +78,9 @@ def parse_attack(name: str) -> Attack:
 class Attacks(NamedTuple):
     """What ``attacks`` returns. All tensors are on the CPU.
 
-    A rank is the number of other classes whose logit is at least that of the true class, at the
-    worst input that counts (see ``attacks``), but at most ``top``: an example is correct in the
-    sense of top-k accuracy if its rank is below k.
+    The rank of an example is the number of other classes whose logit is at least that of the true
+    class, at the worst input that counts (see ``attacks``). It is cut off at ``top``. An example is
+    correct in the sense of top-k accuracy if its rank is below k.
 
     Args:
         epsilons: largest changes of a value.

@@ -127,14 +127,14 @@ def calibration_of_logits(
     held_out: tuple[Tensor | Array, Tensor | Array] | None = None,
     seed: int = 0,
 ) -> RawAndScaled:
-    """Measure how well the probabilities are calibrated that logits stand for.
+    """Measure how well the probabilities that logits stand for are calibrated.
 
     The calibration error has 15 bins of about equally many examples, of the largest probability.
     One temperature divides all logits so that the NLL is smallest (Guo et al.,
     https://arxiv.org/abs/1706.04599). It is never fitted on the examples that it is judged on: it
     comes from ``held_out``, or each of two random halves is judged with the temperature that was
-    fitted on the other one. If the NLL falls for any smaller temperature, as it does where all
-    predictions are correct, there is no best one, and the logits stay as they are.
+    fitted on the other one. If the NLL falls as long as the temperature does, as it does where all
+    predictions are correct, there is no best temperature, and the logits stay as they are.
 
     Args:
         logits: ``(n, classes)``, or ``(seeds, n, classes)`` for an ensemble, which predicts the

@@ -53,8 +53,8 @@ def memorization(model: nn.Module, data: Data) -> Memorization:
             augmentation. ``labels`` are those of the training, and ``corrupted`` is a bool mask:
             ``replaced`` of ``vicinal.data.corrupt_labels`` for all labels that were drawn at
             random, or ``labels != true_labels`` for those that are wrong. Of labels drawn from all
-            of ``k`` classes, one in ``k`` is correct by chance, so without memorization, the error
-            on the former is at most about ``1 - 1 / k``.
+            of ``k`` classes, one in ``k`` is correct by chance, so a network that memorizes
+            nothing has an error of about ``1 - 1 / k`` on the former.
 
     Returns:
         One value per example, in the order of the data.

@@ -51,9 +51,9 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
 
     Most of them are those of Athalye, Carlini and Wagner (https://arxiv.org/abs/1802.00420). FGSM
     is only compared with iterated attacks: its one step may be too long, so it may well be weaker
-    than noise, or at a larger epsilon. An attack is called weaker than another if it fails on
-    significantly more of the examples on which just one of the two fails (sign test, with
-    Bonferroni's correction).
+    than noise, and weaker at a larger epsilon than at a smaller one. An attack is called weaker
+    than another if it fails on significantly more of the examples on which just one of the two
+    fails (sign test, with Bonferroni's correction).
 
     Args:
         white: attacks with the gradients of the network itself. For all checks, they need noise,

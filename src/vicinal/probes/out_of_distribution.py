@@ -64,9 +64,10 @@ def ood(model: nn.Module, data: Data, other: Data) -> OutOfDistribution:
             same way.
 
     Returns:
-        AUROC and FPR95, with intervals over the examples of both. That of the AUROC is DeLong's, at
-        least three examples of the smaller data set wide to each side. That of the FPR95 combines
-        Wilson's interval with the one of the threshold (Zou and Donner, 2008).
+        AUROC and FPR95, with intervals over the examples of both. The interval of the AUROC is
+        DeLong's, with a half width of at least ``3 / n``, where ``n`` is the size of the smaller
+        data set. That of the FPR95 combines Wilson's interval with the one of the threshold (Zou
+        and Donner, 2008).
 
     Raises:
         UserError: if data or outputs are not as expected.

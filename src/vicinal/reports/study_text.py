@@ -74,8 +74,8 @@ def parts_caption(summary: Mapping[str, Any]) -> str:
     if summary["settings"]["splits"] > 1 or not any(one and one["seeds"] for one in found):
         return ""
     return (
-        "“Seeds, examples” are the half widths of intervals of the difference that cover only "
-        "other seeds, or only other test examples."
+        "“Seeds, examples” has the half widths that the interval of the difference would have if "
+        "only the seeds, or only the test examples, varied."
     )
 
 

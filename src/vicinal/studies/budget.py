@@ -130,9 +130,10 @@ def fitted(
     ]
     each = f"an epoch takes about {cost.epoch:.2g} s"
     if share < 0.8:
-        takes = f"the study takes about {minutes / share:,.0f} minutes, since {each}"
-        even = f", even with {' and '.join(cuts)}" if cuts else ""
-        return seeds, epochs, f"{takes}{even}. Fewer arms (--arms), --seeds or --epochs take less"
+        takes = f"the study takes about {minutes / share:,.0f} minutes"
+        even = f" even with {' and '.join(cuts)}" if cuts else ""
+        less = "To shorten it, choose fewer --arms, --seeds or --epochs"
+        return seeds, epochs, f"{takes}{even}, since {each}. {less}"
     if not cuts:
         return seeds, epochs, ""
     return seeds, epochs, f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"

@@ -63,8 +63,8 @@ def load_as_trained(
     named, same_data = source or recorded.source, source in (None, recorded.source)
     if same_data and folds > 1 and test_fraction is not None:
         raise UserError(
-            f"--test-fraction: {path} was trained on fold {info.split + 1} of {folds}, so expected "
-            "no fraction for testing. Leave it out; --seed draws other folds."
+            f"--test-fraction: expected none, since {path} was trained on fold {info.split + 1} "
+            f"of {folds}, got {test_fraction}. Leave it out; --seed draws other folds."
         )
     seed = own_split[0] if seed is None else seed
     if source is None and parse_spec(named).name in _RUN_CODE and not allow_import:

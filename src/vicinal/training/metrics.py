@@ -148,8 +148,8 @@ def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
         if name not in fitting:
             raise UserError(
                 f"metrics: expected a metric of {task} with {outputs} output{'s' * (outputs > 1)}, "
-                f"got {name}. Choose from {', '.join(fitting)}; or another label, if this is no "
-                f"{task} task."
+                f"got {name}. Choose one of {', '.join(fitting)}. If this should not be a {task} "
+                "task, choose another label."
             )
 
 

@@ -203,8 +203,8 @@ def checked(settings: Mapping[str, Any], origin: str) -> Recipe:
     """
     if is_gan_recipe(settings):
         raise UserError(
-            f"the recipe {origin} is about GANs, which have no labels and no test split: only "
-            "vicinal study trains them, and draws their report each time it is run."
+            f"the recipe {origin}: expected a task with labels, got GANs. Run vicinal study with "
+            "it, which trains them, and draws their report each time."
         )
     return validated(Recipe, settings, origin)
 

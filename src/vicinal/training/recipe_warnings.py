@@ -88,8 +88,8 @@ def unused_settings(
         milestones = training.schedule.milestones if isinstance(training.schedule, Step) else ()
         if late := [str(m) for m in milestones if m >= training.epochs]:
             found.append(
-                f"training.schedule.milestones: {', '.join(late)} is not reached in "
-                f"{training.epochs} epochs"
+                f"training.schedule.milestones: not reached in {training.epochs} epochs: "
+                f"{', '.join(late)}"
             )
         if why := _no_mixed_epoch(arm, training) or (
             isinstance(arm, MixingArm) and _mixes_nothing(arm, training)
@@ -106,7 +106,7 @@ def _mixes_nothing(table: Any, training: Training) -> str:
         return "alpha = 0"
     rate = getattr(table, "mix_rate", 1.0)
     if round(rate * training.batch_size) == 0:
-        return f"mix_rate = {rate:g} of a batch of {training.batch_size} examples is none"
+        return f"mix_rate = {rate:g} of a batch of {training.batch_size} examples rounds to 0"
     if getattr(table, "weight", 1) == 0:
         return "weight = 0"
     if hasattr(table, "inner"):
@@ -144,7 +144,7 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
     """
     found = _data_problems(facts) if facts else []
     if facts.get("grouped") and recipe.splits == 1:
-        text = "test examples belong to groups, which one split cannot allow for; set splits = 5"
+        text = "test examples belong to groups, for which one split cannot account (splits = 5 can)"
         found.append(VerdictProblem(text))
     for name, arm in recipe.arms.items():
         training = recipe.training_of(name)

@@ -37,8 +37,8 @@ class TrainedNetwork:
     """A trained network that predicts from raw examples, prepared as those of its training.
 
     ``vicinal.load`` returns it. Call it with examples: paths of images, recordings or tables, or of
-    folders of them; Pillow images; arrays; rows of a table as dictionaries or as a frame. Unlike
-    the columns of a table, the label is not needed.
+    folders of them; Pillow images; arrays; rows of a table as dictionaries or as a frame. Rows need
+    all input columns of the training table, but not the label.
 
     Args:
         path: of the checkpoint.

@@ -72,10 +72,13 @@ def load_emnist(where: str, options: Mapping[str, str], load_options: LoadOption
     folder = _folder("emnist", where, load_options)
     found = sorted({path.name.split("-")[1] for path in folder.glob("emnist-*-train-images*")})
     if "split" not in options and len(found) != 1:
+        got, advice = "none", "Extract them there, or name another folder as emnist:PATH"
+        if found:
+            got = f"those of {' and '.join(found)}"
+            advice = "Choose one of these splits with ?split=NAME"
         raise UserError(
             f"{folder}: expected files of one split of EMNIST, such as "
-            f"emnist-balanced-train-images-idx3-ubyte.gz, got {', '.join(found) or 'none'}. Name "
-            "the split as ?split=NAME."
+            f"emnist-balanced-train-images-idx3-ubyte.gz, got {got}. {advice}."
         )
     chosen = options.get("split", *found[:1])
     stem = f"emnist-{chosen}"
@@ -161,9 +164,12 @@ def _find(folder: Path, file: str, name: str) -> Path:
             for path in (base / word, base / f"{word}.gz"):
                 if path.is_file():
                     return path
+    advice = f"Download it with `vicinal data fetch {name}`, or"
+    if name == "emnist":  # its authors offer one large archive
+        advice = "Extract it there, choose another split with ?split=NAME, or"
     raise UserError(
-        f"{name} is not in {folder}: expected {file} or {file}.gz. Download it with `vicinal data "
-        f"fetch {name}`, or name another folder as {name}:PATH."
+        f"{name} is not in {folder}: expected {file} or {file}.gz. {advice} name another folder as "
+        f"{name}:PATH."
     )
 
 

@@ -168,8 +168,9 @@ def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(found[shown.index(name)] for name in only)
     if len(found) < 2:
         raise UserError(
-            f"{folder}: expected two or more folders, one per class, got {len(found)} "
-            f"({', '.join(found)})."
+            f"{folder}: expected two or more folders, one per class, got "
+            f"{f'one, {found[0]}' if found else 'none'}. Put the images of each class into a "
+            "folder with the name of the class."
         )
     return tuple(found)
 
@@ -199,7 +200,8 @@ def _check_layout(
 ) -> None:
     """Raise if the folders of the training split are not classes, unless options name them."""
     if not explicit:
-        chosen = f"classes={','.join(classes[:5])} reads them as classes"
+        shown = ",".join(classes) if len(classes) <= 5 else "NAME,NAME,... (all of them)"
+        chosen = f"To read them as classes all the same, pass classes={shown}"
         if {name.lower() for name in classes} <= _NOT_CLASSES:
             raise UserError(
                 f"{folder} has the folders {', '.join(classes)}, which look like images and their "
@@ -213,9 +215,9 @@ def _check_layout(
             ]
             raise UserError(
                 f"{folder}: expected one folder per class, got folders with only folders in them "
-                f"({'; '.join(nested[:5])}). If these are splits, name them as "
-                f"train=FOLDER&test=FOLDER. If this is one level too high, name a folder in it. "
-                f"{chosen}."
+                f"({'; '.join(nested[:5])}). If these are splits, pass train=FOLDER&test=FOLDER. "
+                "If the folders of the classes are one level deeper, pass the path of the folder "
+                f"that has them. {chosen}."
             )
     for label, names in zip(classes, listed.files, strict=True):
         if not names:

@@ -79,8 +79,9 @@ def _check_texts(table: Table, path: Path, label: str) -> None:
         spaces = pc.mean(pc.count_substring(column, " ")).as_py()
         if name != label and spaces is not None and spaces >= _SPACES:
             raise UserError(
-                f"{path}: column {name!r} has texts, if the label is {label!r} (a guess; write "
-                f"table:{path}?label=COLUMN for another one). To ignore the column, write table:"
+                f"{path}: expected numbers or categories in the columns besides the label, got "
+                f"texts in {name!r}. The label {label!r} was guessed: write table:{path}?"
+                f"label=COLUMN for another one. To ignore the column of texts, write table:"
                 f"{path}?label={label}&drop={name}. For a network of texts, write text:{path}?"
                 f"text={name}&label={label}&tokenizer=NAME."
             )

@@ -60,8 +60,9 @@ def read_tokenizer(where: str, root: Path) -> Tokenizer:
     except Exception as error:  # the library raises errors of every kind
         raise UserError(
             f"tokenizer={where} is not available ({one_line(error).removesuffix('.')}). "
-            "transformers looked for a folder of that name, in its cache and on the hub. On a "
-            f"machine with a network, run hf download {where}, or pass the folder of the network."
+            "transformers looked for a folder of that name, in its cache and on the hub. Run hf "
+            f"download {where} on a machine with internet access, or pass the path of a folder "
+            "with the tokenizer."
         ) from error
     fast = getattr(found, "backend_tokenizer", None)
     if fast is None or found.pad_token_id is None:
