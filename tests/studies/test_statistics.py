@@ -15,7 +15,7 @@ from vicinal.studies.statistics import (
     to_halve,
     verdict,
 )
-from vicinal.training.metrics import METRICS, metric_values
+from vicinal.training.metrics import METRICS, least_difference, metric_values
 
 
 def two_way_by_loops(table):
@@ -160,6 +160,31 @@ def test_the_detectable_difference_is_found_in_80_percent_of_studies():
     assert 0.7 < found < 0.9
 
 
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_the_detectable_difference_is_found_in_spite_of_the_number_of_comparisons(comparisons):
+    spread = {"by_seed": 0.2, "by_example": 1.0, "rest": 0.5}
+    tables = [table_of(5, 40, **spread, chance=k) for k in range(1000)]
+    still = np.zeros((5, 40))
+
+    def compared(table):
+        return difference_with_interval(table, still, comparisons=comparisons)
+
+    typical = float(np.median([compared(table).detectable for table in tables[:200]]))
+    found = np.mean([compared(table + typical).p * comparisons < 0.05 for table in tables])
+    assert 0.7 < found < 0.9
+
+
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_the_detectable_difference_is_found_where_the_floor_decides(comparisons):
+    chance, still, least = np.random.default_rng(0), np.zeros((3, 1000)), 3 / 1000
+    stated = difference_with_interval(still, still, least=least, comparisons=comparisons)
+    found = []
+    for _ in range(400):
+        differ = np.repeat(chance.random((1, 1000)) < stated.detectable, 3, axis=0) * 1.0
+        found.append(difference_with_interval(differ, still, least=least).p * comparisons < 0.05)
+    assert 0.72 < np.mean(found) < 0.88
+
+
 def test_one_seed_or_one_example_has_no_interval():
     for shape in ((1, 5), (5, 1)):
         assert mean_with_interval(np.full(shape, 3.0)) == Estimate(3.0)
@@ -278,4 +303,55 @@ def test_intervals_of_auroc_cover_the_truth_with_few_positives():
 
 def test_no_number_of_seeds_lowers_the_floor_of_a_proportion():
     equal = np.zeros((3, 100))
-    assert to_halve(equal, 3 / 100) == (None, 200)
+    assert to_halve(equal, least=3 / 100) == (None, 200)
+    assert to_halve(equal) == (None, None)
+
+
+def pair_of(arms, targets, metric, task="classification"):
+    """Values of two arms from their outputs ``(seeds, examples, classes)``."""
+    return [
+        {
+            (name, 0.0): {
+                seed: metric_values(metric, one, targets, task) for seed, one in enumerate(outputs)
+            }
+            for name, outputs in arms.items()
+        }
+    ]
+
+
+def test_a_class_without_errors_does_not_make_balanced_accuracy_certain():
+    chance, found = np.random.default_rng(0), []
+    classes = np.r_[np.zeros(30, int), np.ones(950, int)]
+    least = [least_difference("balanced-accuracy", classes, "classification")]
+    for _ in range(150):
+        arms = {}
+        for arm, recalls in (("a", [0.99, 0.93]), ("b", [0.96, 0.96])):
+            right = norm.cdf(chance.normal(size=(1, 980)) + 0.3 * chance.normal(size=(5, 980)))
+            right = right < norm.cdf(norm.ppf(recalls) * np.sqrt(1.09))[classes]
+            arms[arm] = np.eye(2)[np.where(right, classes, 1 - classes)]
+        row = estimated(
+            pair_of(arms, classes, "balanced-accuracy"),
+            ("b", 0.0),
+            ("a", 0.0),
+            METRICS["balanced-accuracy"],
+            ratio=0.25,
+            leasts=least,
+        )
+        found.append([row["low"] <= 96 <= row["high"], row["difference"]["p"] < 0.05])
+    covered, false = np.mean(found, axis=0)
+    assert covered > 0.92
+    assert false < 0.05
+
+
+def test_labels_that_are_partly_right_narrow_the_interval_of_their_accuracy():
+    chance, labels = np.random.default_rng(0), np.zeros((100, 20))
+    arms = {
+        arm: 0.5 - (chance.random((5, 100, 20)) < share) for arm, share in (("a", 0.9), ("b", 0.93))
+    }
+    values = pair_of(arms, labels, "accuracy", "multi-label")
+    row = estimated(
+        values, ("b", 0.0), ("a", 0.0), METRICS["accuracy"], ratio=0.25, leasts=[3 / 100]
+    )
+    own = row["high"] - row["low"]
+    assert 0.5 < own < 2  # the std of a mean of 10,000 labels is 0.26 points
+    assert row["difference"]["p"] < 0.05 < row["difference"]["value"] / 3

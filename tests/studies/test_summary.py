@@ -57,13 +57,39 @@ def test_the_rows_have_the_intervals_of_tables_of_seeds_and_examples(study, summ
     row = row_of(summary, "mixup")
     accuracy = row["metrics"]["accuracy"]
     ours, theirs = table_of("mixup", 0.4), table_of("erm", 0.4)
-    expected = difference_with_interval(ours, theirs, least=3 / EXAMPLES)
+    expected = difference_with_interval(ours, theirs, least=3 / EXAMPLES, comparisons=4)
     assert shown(accuracy) == as_shown(mean_with_interval(ours, counted=True))
     assert shown(accuracy["difference"]) == as_shown(expected)
     assert accuracy["difference"]["detectable"] == pytest.approx(
         100 * expected.detectable, abs=1e-3
     )
     assert (row["n"], row["verdict"], row["seconds"]) == (3, "better", 1)
+
+
+def test_p_values_are_adjusted_for_comparisons_that_are_not_finished(study, summary_of):
+    recipe, data, outputs_of = study
+    whole = row_of(summary_of(*study), "mixup")
+    part = summary_of(recipe, data, lambda one: outputs_of(one) if one.corrupted else None)
+    own = row_of(part, "mixup")["metrics"]["accuracy"]["difference"]
+    assert own == whole["metrics"]["accuracy"]["difference"]
+    assert row_of(part, "mixup")["p"] == pytest.approx(min(4 * own["p"], 1))
+
+
+def test_what_halves_a_difference_allows_for_the_floor_of_its_interval(summary_of):
+    chance, few = np.random.default_rng(0), torch.arange(400) % 20 == 0
+    split = Split(INPUTS, few.long())
+    data, recipe = DataSet(("no", "yes"), split, split), read_recipe("digits")
+    recipe = recipe.model_copy(update={"metrics": ("auroc",), "corrupted_labels": (0.0,)})
+    example = chance.normal(size=400)
+
+    def outputs_of(trial):
+        margins = 2 * few.numpy() + example + chance.normal(size=400)
+        return np.stack([-margins, margins], 1)
+
+    row = row_of(summary_of(recipe, data, outputs_of), "mixup", "true labels")
+    stated = row["metrics"]["auroc"]["difference"]["detectable"]
+    assert stated < 15  # what three positives can change
+    assert row["to_halve"]["examples"] > 1000  # not 800, as if that decided
 
 
 def test_p_values_are_adjusted_for_all_comparisons_of_the_study(study, summary_of):

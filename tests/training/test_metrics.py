@@ -264,6 +264,17 @@ def test_a_metric_is_shown_with_its_unit():
     assert metric_text("nll", 2.0) == "NLL 2"
 
 
+@pytest.mark.parametrize("name", ["auroc", "average-precision"])
+def test_the_scale_of_confident_logits_does_not_change_a_ranking(name):
+    chance = np.random.default_rng(0)
+    classes = np.arange(60) % 2
+    logits = chance.normal(size=(60, 2)) + 2 * np.eye(2)[classes]
+    expected = metric_values(name, logits, classes, "classification")
+    confident = metric_values(name, 100 * logits, classes, "classification")  # p rounds to 1
+    assert np.allclose(confident, expected)
+    assert 0.8 < expected.mean() < 1
+
+
 def test_three_test_examples_of_the_smallest_class_bound_what_is_known():
     classes = np.array([0] * 60 + [1] * 30 + [2] * 10)
     known = {
@@ -275,7 +286,10 @@ def test_three_test_examples_of_the_smallest_class_bound_what_is_known():
     )
     labels = np.zeros((50, 2))
     labels[:5, 0] = labels[:20, 1] = 1
-    assert least_difference("average-precision", labels, "multi-label") == pytest.approx(0.6)
+    assert least_difference("average-precision", labels, "multi-label") == pytest.approx(0.3)
+    assert least_difference("auroc", labels[:, 0].astype(int), "classification") == 0.6
+    alone = np.array([0] * 60 + [1])  # recall of a class is at most 1
+    assert least_difference("balanced-accuracy", alone, "classification") == 0.5
     assert least_difference("auroc", np.zeros(9, int), "classification") == 1
 
 

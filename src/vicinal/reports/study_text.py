@@ -143,7 +143,13 @@ def _without_evidence(
     if len(rows) <= _MOST:
         return [f"{arm}: {_detectable(summary, row)}" for arm, row in rows]
     name = summary["metric"]
-    found = sorted(row["metrics"][name]["difference"]["detectable"] for _, row in rows)
+    found = sorted(
+        row["metrics"][name]["difference"]["detectable"]
+        for _, row in rows
+        if not _too_few_seeds(summary, row)
+    )
+    if not found:
+        return ["Two seeds are too few to tell which differences such a study would find."]
     least, most = (value(summary, name, one) for one in (found[0], found[-1]))
     return [
         f"For the {len(rows)} comparisons without evidence, a study of this size finds differences "
@@ -151,12 +157,18 @@ def _without_evidence(
     ]
 
 
+def _too_few_seeds(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return row["n"] < LEAST_SEEDS and bool(summary["settings"]["splits"] == 1)
+
+
 def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return the smallest difference that a study would probably have found, and what halves it."""
     name = summary["metric"]
     found = row["metrics"][name]["difference"]["detectable"]
-    if row["n"] < LEAST_SEEDS and summary["settings"]["splits"] == 1:
+    if _too_few_seeds(summary, row):
         return "two seeds are too few to tell which difference such a study would find."
+    if not found:
+        return "all of its outputs for the test examples are those of the baseline."
     text = (
         f"a study of this size finds a difference of {value(summary, name, found)}"
         f"{unit(summary)} with a probability of 80%."

@@ -37,7 +37,14 @@ def pairs_of(values: Values, cell: Cell, base: Cell) -> list[tuple[NDArray[Any],
 
 
 def estimated(
-    values: Values, cell: Cell, base: Cell, metric: Metric, *, ratio: float, leasts: Sequence[float]
+    values: Values,
+    cell: Cell,
+    base: Cell,
+    metric: Metric,
+    *,
+    ratio: float,
+    leasts: Sequence[float],
+    comparisons: int = 1,
 ) -> dict[str, Any]:
     """Return a metric of one arm and its difference from the baseline, with intervals, for JSON.
 
@@ -49,25 +56,27 @@ def estimated(
         ratio: test examples per training example.
         leasts: the smallest half width of each split; see
             ``vicinal.training.metrics.least_difference``.
+        comparisons: the number of comparisons that p-values are adjusted for.
     """
     tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
     pairs = pairs_of(values, cell, base)
-    both = [[pair[k] for pair in pairs] for k in (0, 1)]
     mean, difference = Estimate(math.nan), None
+    # Several labels of an example can be partly right.
+    counted = metric.counted and all(np.isin(table, (0, 1)).all() for table in tables)
+    least = _floor(metric, leasts, 4, tables)
+    apart: dict[str, Any] = {"least": floor_of_difference(metric, leasts, pairs)}
+    apart["comparisons"] = comparisons
     if not tables:
         pass
     elif len(values) > 1:
-        mean = over_splits(tables, ratio=ratio, least=_floor(metric, leasts, 4, tables))
+        mean = over_splits(tables, ratio=ratio, least=least)
         if pairs:
-            apart = [own - other for own, other in pairs]
-            difference = over_splits(apart, ratio=ratio, least=_floor(metric, leasts, 3, *both))
+            difference = over_splits([own - other for own, other in pairs], ratio=ratio, **apart)
     else:
-        least = _floor(metric, leasts, 4, tables)
-        mean = mean_with_interval(tables[0], counted=metric.counted, least=least)
+        mean = mean_with_interval(tables[0], counted=counted, least=least)
         if pairs:
-            least = _floor(metric, leasts, 3, *both)
-            difference = difference_with_interval(*pairs[0], least=least)
-    if metric.percent and not metric.counted:
+            difference = difference_with_interval(*pairs[0], **apart)
+    if metric.percent and not counted:
         mean = _by_log_odds(mean)
     mean = _within(mean, metric.lowest, metric.highest)
     if difference is not None:
@@ -84,26 +93,37 @@ def estimated(
     }
 
 
+def floor_of_difference(
+    metric: Metric,
+    leasts: Sequence[float],
+    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+) -> float:
+    """Return the smallest half width of the interval of a difference.
+
+    Args:
+        metric: the metric.
+        leasts: by how much three examples can change it, for each split.
+        pairs: values of an arm and of the baseline, as ``pairs_of`` returns them.
+    """
+    return _floor(metric, leasts, 3, *([pair[k] for pair in pairs] for k in (0, 1)))
+
+
 def _floor(
     metric: Metric, leasts: Sequence[float], factor: float, *arms: Sequence[NDArray[Any]]
 ) -> float:
     """Return the smallest half width of an interval.
 
-    For a metric that counts, it is what three examples can change. Other fractions are measured by
-    values that show how much an example matters: it is what ``factor`` more examples like the most
-    extreme one would change, at most as much as three examples can.
-
-    Args:
-        metric: the metric.
-        leasts: by how much three examples can change it, for each split.
-        factor: number of examples.
-        arms: tables ``(seeds, examples)`` of each arm, one for each split.
+    For a share of examples that are right, it is what three examples can change. Other fractions
+    are measured by values that show how much an example matters: it is what ``factor`` more
+    examples like the most extreme one would change, at most as much as three examples can.
     """
     floors = []
     for least, *tables in zip(leasts, *arms, strict=False):
         deviations = [np.abs(one.mean(0) - one.mean()).max() / one.shape[1] for one in tables]
         extreme = factor * max(deviations, default=0.0)
-        use = metric.counted or not metric.percent or not 0 < extreme < least
+        partly = any(not np.isin(one, (0, 1)).all() for one in tables)
+        use = metric.shares or (metric.counted and not partly)
+        use = use or not metric.percent or not 0 < extreme < least
         floors.append(least if use else extreme)
     return float(np.mean(floors)) / len(floors) if floors else 0.0
 

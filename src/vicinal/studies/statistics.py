@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import gammaincinv, ndtri, stdtr, stdtrit
 
 Array = NDArray[Any]
 Verdict = Literal["better", "worse", "the same", "no evidence", "withheld"]
@@ -28,7 +28,8 @@ class Estimate(NamedTuple):
             splits, other splits only.
         examples: half the width of the interval that covers other test examples only.
         p: two-sided p-value of the mean being zero.
-        detectable: the smallest true value that such a study finds with a probability of 80%.
+        detectable: the smallest true value that such a study finds with a probability of 80%, in
+            spite of its number of comparisons.
     """
 
     mean: float
@@ -67,11 +68,15 @@ class _Components(NamedTuple):
         """Return the standard error of the mean over other seeds, with the same examples."""
         return math.sqrt(max(self.seeds + self.rest / examples, 0.0) / seeds)
 
-    def detectable(self, seeds: float, examples: float) -> float:
+    def detectable(self, seeds: float, examples: float, *, least: float, comparisons: int) -> float:
         """Return the smallest true mean that is found with enough power."""
         error, freedom = self.error(seeds, examples)
         by_seed = self.seed_error(seeds, examples)
-        return max(error * _enough(freedom), by_seed * _enough(seeds - 1))
+        return max(
+            error * _enough(freedom, comparisons),
+            by_seed * _enough(seeds - 1, comparisons),
+            least * _enough_of_three(comparisons),
+        )
 
 
 def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0.0) -> Estimate:
@@ -100,7 +105,9 @@ def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0
     return wide._replace(mean=mean, low=max(wide.low, 0.0), high=min(wide.high, 1.0))
 
 
-def difference_with_interval(values: Array, baseline: Array, *, least: float = 0.0) -> Estimate:
+def difference_with_interval(
+    values: Array, baseline: Array, *, least: float = 0.0, comparisons: int = 1
+) -> Estimate:
     """Return the mean difference of two arms, paired by seed and by example.
 
     Args:
@@ -108,6 +115,7 @@ def difference_with_interval(values: Array, baseline: Array, *, least: float = 0
         baseline: of the baseline, for the same seeds and examples.
         least: the smallest half width, which is what is known if no example differs; see
             ``vicinal.training.metrics.least_difference``.
+        comparisons: the number of comparisons that p-values are adjusted for.
 
     Example:
         >>> arm = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
@@ -115,7 +123,7 @@ def difference_with_interval(values: Array, baseline: Array, *, least: float = 0
         >>> found.mean, round(found.low, 2), round(found.high, 2)
         (0.375, -1.21, 1.96)
     """
-    return _two_way(values - baseline, least=least)
+    return _two_way(values - baseline, least=least, comparisons=comparisons)
 
 
 def _components(values: Array) -> _Components:
@@ -130,7 +138,7 @@ def _components(values: Array) -> _Components:
     return _Components((rows - rest) / examples, (columns - rest) / seeds, rest)
 
 
-def _two_way(values: Array, *, least: float = 0.0) -> Estimate:
+def _two_way(values: Array, *, least: float = 0.0, comparisons: int = 1) -> Estimate:
     """Return the mean of a table, with an interval over both of its dimensions.
 
     Seeds and examples are crossed random effects. The half width is the larger of two: Student's t
@@ -158,11 +166,13 @@ def _two_way(values: Array, *, least: float = 0.0) -> Estimate:
             _p_value(mean, by_seed, seeds - 1),
             _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
         ),
-        detectable=max(found.detectable(seeds, examples), least),
+        detectable=found.detectable(seeds, examples, least=least, comparisons=comparisons),
     )
 
 
-def over_splits(tables: Sequence[Array], *, ratio: float, least: float = 0.0) -> Estimate:
+def over_splits(
+    tables: Sequence[Array], *, ratio: float, least: float = 0.0, comparisons: int = 1
+) -> Estimate:
     """Return the mean over splits of the data, whose training sets overlap.
 
     Nadeau and Bengio, "Inference for the Generalization Error" (2003), section 3: the variance of
@@ -174,6 +184,7 @@ def over_splits(tables: Sequence[Array], *, ratio: float, least: float = 0.0) ->
         tables: ``(seeds, examples)`` of each split.
         ratio: test examples per training example.
         least: the smallest half width.
+        comparisons: the number of comparisons that p-values are adjusted for.
 
     Example:
         >>> found = over_splits([np.full((1, 9), mean) for mean in (0.1, 0.2, 0.3)], ratio=0.25)
@@ -201,17 +212,32 @@ def over_splits(tables: Sequence[Array], *, ratio: float, least: float = 0.0) ->
             _p_value(mean, by_example, examples - count),
             _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
         ),
-        detectable=max(_enough(count - 1) * error, _enough(examples - count) * by_example, least),
+        detectable=max(
+            _enough(count - 1, comparisons) * error,
+            _enough(examples - count, comparisons) * by_example,
+            _enough_of_three(comparisons) * least,
+        ),
     )
 
 
-def _quantile(freedom: float) -> float:
-    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+def _quantile(freedom: float, comparisons: int = 1) -> float:
+    return float(stdtrit(freedom, 1 - (1 - LEVEL) / 2 / comparisons))
 
 
-def _enough(freedom: float) -> float:
+def _enough(freedom: float, comparisons: int) -> float:
     """Return how many standard errors a true value needs to be found with enough power."""
-    return _quantile(freedom) + float(stdtrit(freedom, POWER))
+    return _quantile(freedom, comparisons) + float(stdtrit(freedom, POWER))
+
+
+def _enough_of_three(comparisons: int) -> float:
+    """Return how many times three examples have to differ on average, to be found as often.
+
+    The smallest half width is what three examples can change. If arms differ on ``k`` examples, all
+    in one direction, the standard error is that of ``sqrt(k)`` examples, so ``k`` has to be above
+    the square of the normal quantile. It has a Poisson distribution.
+    """
+    needed = math.floor(ndtri(1 - (1 - LEVEL) / 2 / comparisons) ** 2) + 1
+    return float(gammaincinv(needed, POWER)) / 3
 
 
 def _p_value(mean: float, error: float, freedom: float) -> float:
@@ -260,16 +286,20 @@ def verdict(
     return "no evidence"
 
 
-def to_halve(values: Array, least: float = 0.0) -> tuple[int | None, int | None]:
+def to_halve(
+    values: Array, *, least: float = 0.0, comparisons: int = 1
+) -> tuple[int | None, int | None]:
     """Return how many seeds, or how many test examples, halve the smallest detectable difference.
 
     Args:
         values: differences ``(seeds, examples)``, with two or more of each.
         least: the floor of the half width with this number of examples, as in
             ``difference_with_interval``. Seeds do not lower it.
+        comparisons: the number of comparisons that p-values are adjusted for.
 
     Returns:
-        Seeds and examples; None where even 64 times as many do not suffice.
+        Seeds and examples; None where even 64 times as many do not suffice, or if there is nothing
+        to halve.
 
     Example:
         >>> seeds, examples = np.array([[1.0], [0.9], [1.1]]), np.zeros((1, 500))
@@ -279,16 +309,20 @@ def to_halve(values: Array, least: float = 0.0) -> tuple[int | None, int | None]
     seeds, examples = values.shape
     found = _components(values)
     found = _Components(*(max(one, 0.0) for one in found))
-    goal = max(found.detectable(seeds, examples), least) / 2
 
-    def fewest(start: int, detectable: Callable[[int], float]) -> int | None:
+    def detectable(seeds: int, examples: int) -> float:
+        floor = least * values.shape[1] / examples
+        return found.detectable(seeds, examples, least=floor, comparisons=comparisons)
+
+    goal = detectable(seeds, examples) / 2
+    if not goal:
+        return None, None
+
+    def fewest(start: int, reached: Callable[[int], float]) -> int | None:
         counts = dict.fromkeys(math.ceil(start * 2 ** (k / 16)) for k in range(16 * 6 + 1))
-        return next((count for count in counts if detectable(count) <= goal), None)
+        return next((count for count in counts if reached(count) <= goal), None)
 
     return (
-        fewest(seeds, lambda count: max(found.detectable(count, examples), least)),
-        fewest(
-            examples,
-            lambda count: max(found.detectable(seeds, count), least * examples / count),
-        ),
+        fewest(seeds, lambda count: detectable(count, examples)),
+        fewest(examples, lambda count: detectable(seeds, count)),
     )

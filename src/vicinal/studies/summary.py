@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from vicinal.errors import UserError
 from vicinal.studies.advice import advice
-from vicinal.studies.estimates import Cell, Values, estimated, pairs_of, scaled
+from vicinal.studies.estimates import (
+    Cell,
+    Values,
+    estimated,
+    floor_of_difference,
+    pairs_of,
+    scaled,
+)
 from vicinal.studies.probe_measures import Probed
 from vicinal.studies.probing import ensemble_rows, failed_checks, probe_rows, read_probed
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
@@ -115,6 +122,7 @@ def summarize(
     def _leasts(name: str, label: int) -> list[float]:
         return [least_difference(name, one[:, label : label + 1], task) for one in targets]
 
+    comparisons = max((len(recipe.arms) - 1) * len(recipe.corrupted_labels), 1)
     rows = []
     for corrupted in recipe.corrupted_labels:
         for arm in recipe.arms:
@@ -122,11 +130,19 @@ def summarize(
             row = _row(cell, results, failures)
             row["metrics"] = {
                 name: estimated(
-                    values[name], cell, base, METRICS[name], ratio=ratio, leasts=leasts[name]
+                    values[name],
+                    cell,
+                    base,
+                    METRICS[name],
+                    ratio=ratio,
+                    leasts=leasts[name],
+                    comparisons=comparisons if name == deciding else 1,
                 )
                 for name in names
             }
-            row["to_halve"] = _to_halve(values[deciding], cell, base, leasts[deciding][0])
+            pairs = pairs_of(values[deciding], cell, base) if recipe.splits == 1 else []
+            least = floor_of_difference(METRICS[deciding], leasts[deciding], pairs)
+            row["to_halve"] = _to_halve(pairs, least, comparisons)
             row["best"] = _best(cell, read, deciding, task)
             row["recall"] = [
                 estimated(one, cell, base, METRICS["accuracy"], ratio=ratio, leasts=three)
@@ -147,7 +163,7 @@ def summarize(
             rows.append(row)
     constant = {name: _constant(name, results, targets, task) for name in names}
     found = verdict_problems(recipe, facts)
-    _judge(rows, deciding, _margin(recipe, deciding))
+    _judge(rows, deciding, _margin(recipe, deciding), comparisons)
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
     for row in rows:
         both = (row, baselines[row["condition"]])
@@ -243,14 +259,16 @@ def _row(
     }
 
 
-def _to_halve(values: Values, cell: Cell, base: Cell, least: float) -> dict[str, int | None] | None:
-    pairs = pairs_of(values, cell, base)
-    if len(values) > 1 or not pairs or min(pairs[0][0].shape) < 2:
+def _to_halve(
+    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], least: float, comparisons: int
+) -> dict[str, int | None] | None:
+    if not pairs or min(pairs[0][0].shape) < 2:
         return None
     difference = pairs[0][0] - pairs[0][1]
     if not np.isfinite(difference).all():
         return None
-    return dict(zip(("seeds", "examples"), to_halve(difference, least), strict=True))
+    seeds, examples = to_halve(difference, least=least, comparisons=comparisons)
+    return {"seeds": seeds, "examples": examples}
 
 
 def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> float | None:
@@ -312,13 +330,16 @@ def _about(name: str) -> dict[str, Any]:
     return {key: getattr(METRICS[name], key) for key in ("title", "percent", "higher")}
 
 
-def _judge(rows: Sequence[dict[str, Any]], deciding: str, margin: float | None) -> None:
-    """Add the adjusted p-values and the verdicts."""
+def _judge(
+    rows: Sequence[dict[str, Any]], deciding: str, margin: float | None, comparisons: int
+) -> None:
+    """Add the p-values and the verdicts, adjusted also for comparisons that are not finished."""
     found = [(row, row["metrics"][deciding]["difference"]) for row in rows]
     judged = [row for row, one in found if one is not None and one["p"] is not None]
     differences = [row["metrics"][deciding]["difference"] for row in judged]
-    adjusted = holm([one["p"] for one in differences])
-    for row, one, p in zip(judged, differences, adjusted, strict=True):
+    unfinished = [1.0] * (comparisons - len(judged))
+    adjusted = holm([one["p"] for one in differences] + unfinished)
+    for row, one, p in zip(judged, differences, adjusted, strict=False):
         row["p"] = p
         row["verdict"] = verdict(
             Estimate(one["value"], one["low"], one["high"]),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, logsumexp
 
 from vicinal import per_example
 from vicinal.errors import UserError, unknown
@@ -29,6 +29,7 @@ class Metric(NamedTuple):
         percent: whether it is shown in percent.
         higher: whether a higher value is better.
         counted: whether each example adds 0 or 1, or the share of its labels that are correct.
+        shares: whether it is a mean of shares, to which classes without errors add no variance.
         lowest: smallest value, as a fraction if it is shown in percent.
         highest: largest value.
     """
@@ -38,6 +39,7 @@ class Metric(NamedTuple):
     percent: bool = True
     higher: bool = True
     counted: bool = False
+    shares: bool = False
     lowest: float = 0.0
     highest: float = 1.0
 
@@ -128,8 +130,9 @@ def least_difference(name: str, targets: Array, task: str) -> float:
     if name == "auroc":
         smallest = min(smallest, float(len(targets) - counts.max()))
     # The two classes of a binary task always change together.
-    several = 1 if len(counts) <= 2 and name in ("auroc", "average-precision") else len(counts)
-    return min(3 / (several * smallest), 1.0)
+    together = task == "classification" and name in ("auroc", "average-precision")
+    several = 1 if len(counts) <= 2 and together else len(counts)
+    return min(3 / smallest, 1.0) / several
 
 
 def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
@@ -183,14 +186,24 @@ def _f1(predicted: Array, true: Array) -> Array:
     return f1.mean() + influence.mean(1)
 
 
+def _log_odds(logits: Array) -> Array:
+    """Return the log-odds of each class, which differ even where probabilities round to 1."""
+    first = logits.argmax(1)[:, None]
+    others = logits.astype(np.float64)
+    np.put_along_axis(others, first, -np.inf, 1)
+    logs = log_probabilities(logits)
+    odds = logs - np.log1p(-np.minimum(np.exp(logs), 0.5))
+    rest = logsumexp(others, axis=1, keepdims=True)
+    np.put_along_axis(odds, first, np.take_along_axis(logits, first, 1) - rest, 1)
+    return odds
+
+
 def _auroc(logits: Array, classes: Array) -> Array:
-    return _mean_over_columns(
-        per_example.auroc, log_probabilities(logits), one_hot(logits, classes)
-    )
+    return _mean_over_columns(per_example.auroc, _log_odds(logits), one_hot(logits, classes))
 
 
 def _average_precision(logits: Array, classes: Array) -> Array:
-    scores, true = log_probabilities(logits), one_hot(logits, classes)
+    scores, true = _log_odds(logits), one_hot(logits, classes)
     if logits.shape[1] == 2:  # of the rarer class
         # The second class if both are about as frequent, so that all splits measure the same one.
         rarer = [int(true[:, 1].mean() <= 0.55)]
@@ -274,7 +287,7 @@ _ONE, _BOTH, _REAL = ("classification",), ("classification", "multi-label"), ("r
 
 METRICS = {
     "accuracy": Metric("accuracy", _BOTH, counted=True),
-    "balanced-accuracy": Metric("balanced accuracy", _ONE),
+    "balanced-accuracy": Metric("balanced accuracy", _ONE, shares=True),
     "macro-f1": Metric("macro F1", _BOTH),
     "auroc": Metric("AUROC", _BOTH),
     "average-precision": Metric("average precision", _BOTH),
