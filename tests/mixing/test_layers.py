@@ -377,3 +377,22 @@ def test_a_layer_gives_its_input_to_pairings_of_neighbors():
     assert layer(x, torch.tensor([0, 1, 0, 1]))[0].flatten().tolist() == pytest.approx(
         [0.05, 10.05, 0.05, 10.05]
     )
+
+
+@pytest.mark.parametrize("at", [["input"], ["inp*"], ["*"]])
+def test_a_module_named_input_is_not_taken_for_the_input(at):
+    model = nn.ModuleDict({"input": nn.Linear(4, 4), "body": nn.Linear(4, 2)})
+    with pytest.raises(ValueError, match="the model has a module of that name too"):
+        MixedInside(model, MixUp(1.0), at=at)
+
+
+def test_a_policy_whose_weight_would_be_lost_is_refused_inside_another_one():
+    layer = MixUpLayer(OneOf([RegMixUp(MixUp(1.0), weight=0.1)]), 3)
+    with pytest.raises(TypeError, match="whose weight would be lost"):
+        layer(torch.rand(4, 2), torch.tensor([0, 1, 2, 0]))
+
+
+def test_a_layer_of_several_parents_compiles_without_graph_breaks():
+    layer = torch.compile(MixUpLayer(DirichletMixUp(1.0), 3), fullgraph=True, backend="eager")
+    x, y = layer(torch.rand(4, 2), torch.tensor([0, 1, 2, 0]))
+    assert (x.shape, y.shape) == ((4, 2), (4, 3))

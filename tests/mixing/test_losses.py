@@ -775,3 +775,32 @@ def test_a_traced_loss_holds_for_other_logits_and_ignored_classes():
     logits = torch.tensor([[0.0, 0.0, 90.0], [0.0, 50.0, 0.0]], dtype=torch.float32)
     for y in (torch.tensor([2, 1]), torch.tensor([-100, 1])):
         torch.testing.assert_close(traced(logits, y), loss(logits, y))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_impossible_class_of_ignored_positions_leaves_the_loss_finite(smoothing):
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, 5)
+    logits[:, 0, 3:] = -math.inf
+    logits.requires_grad_()
+    y = torch.randint(1, 3, (4, 5))
+    y[:, 3:] = 0  # padding, which is ignored
+    plan = MixUp(1.0).draw(4)
+    criterion = functools.partial(F.cross_entropy, ignore_index=0, label_smoothing=smoothing)
+    loss = plan.loss(criterion, logits, y)
+    lam = plan.lam[:, None]
+    own, other = (
+        F.cross_entropy(logits[..., :3], one[:, :3], label_smoothing=smoothing, reduction="none")
+        for one in (y, y[plan.partner])
+    )
+    assert torch.allclose(loss, (lam * own + (1 - lam) * other).mean(), atol=1e-6)
+    loss.backward()
+    assert bool(logits.grad.isfinite().all())
+
+
+def test_a_loss_in_float64_is_as_precise_as_its_criterion():
+    torch.manual_seed(0)
+    logits, y = torch.randn(10, 5, dtype=torch.float64), torch.arange(10) % 5
+    assert float(MixUp(0.0).draw(10).loss(F.cross_entropy, logits, y)) == pytest.approx(
+        float(F.cross_entropy(logits, y)), rel=1e-14
+    )

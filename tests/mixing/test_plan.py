@@ -313,3 +313,32 @@ def test_a_plan_survives_copying_and_pickling():
         f"Plan(partner=tensor([0]), lam={lam!r}, shares=None, region=None, shrunk=False, "
         "columns=False, target_mode='weighted')"
     )
+
+
+def test_equal_targets_are_blended_exactly():
+    times = torch.full((64,), 1.7e9, dtype=torch.float64)
+    assert torch.equal(MixUp(1.0, per="example").draw(64).targets(times), times)
+    lam = torch.tensor([0.0021, 0.003, 0.997], dtype=torch.bfloat16)
+    sums = Plan(torch.tensor([1, 0, 2]), lam).targets(torch.arange(3), 3).sum(1)
+    assert torch.allclose(sums.float(), torch.ones(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_mixing_in_place_has_the_gradients_of_shares_and_of_a_copy(several):
+    lam = torch.full((3,), 0.3, requires_grad=True)
+    shares = torch.full((2, 3), 0.35, requires_grad=True) if several else None
+    partner = torch.tensor([[1, 0, 2], [2, 1, 0]]) if several else torch.tensor([1, 0, 2])
+    plan, gradients = Plan(partner, lam, shares), []
+    for name in ("mix", "mix_"):
+        x = torch.arange(12.0).reshape(3, 4)
+        mixed = getattr(plan, name)(x)
+        leaves = (lam, shares) if several else (lam,)
+        gradients.append(torch.autograd.grad((mixed**2).sum(), leaves))
+    assert all(torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_view_with_the_negative_bit_is_mixed_in_place():
+    x = torch.complex(torch.randn(4, 3), torch.randn(4, 3)).conj().imag
+    plan = MixUp(1.0).draw(4)
+    expected = plan.mix(x.clone())
+    assert torch.allclose(plan.mix_(x), expected)

@@ -491,3 +491,21 @@ def test_partners_in_a_second_batch_are_never_taken_from_the_first():
         with pytest.raises(ValueError, match="other: expected the second batch"):
             call()
     assert plan.loss(F.cross_entropy, output, y, other=y).dim() == 0
+
+
+@pytest.mark.parametrize("odds", [np.array([0.0, 1.0]), torch.tensor([0.0, 1.0])])
+def test_probabilities_of_policies_may_be_an_array(odds):
+    assert (
+        not OneOf([MixUp(1.0), None], probabilities=odds)
+        .draw(4)
+        .mix(torch.eye(4))
+        .ne(torch.eye(4))
+        .any()
+    )
+
+
+@pytest.mark.parametrize(("decay", "size"), [(16.0, 224), (100.0, 64)])
+def test_regions_of_the_lowest_frequencies_are_still_random(decay, size):
+    policy = FMix(math.inf, decay=decay)
+    masks = {policy.draw(1, image_size=(size, size)).region.numpy().tobytes() for _ in range(6)}
+    assert len(masks) > 4

@@ -17,6 +17,7 @@ ARMS = [
     {"policy": "mixup", "alpha": 8.0, "per": "example"},
     {"policy": "mixup", "alpha": math.inf, "pairing": {"name": "nearest", "k": 3}},
     {"policy": "mixup", "alpha": 1.0, "pairing": {"name": "same-class"}, "at": ["stage1"]},
+    {"policy": "mixup", "alpha": [2.0, 1.0], "keep_larger": True},
     {"policy": "cutmix", "alpha": 0.5},
     {"policy": "resizemix"},
     {"policy": "fmix", "alpha": 1.0},

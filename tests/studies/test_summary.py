@@ -87,9 +87,7 @@ def test_what_halves_a_difference_allows_for_the_floor_of_its_interval(summary_o
         return np.stack([-margins, margins], 1)
 
     row = row_of(summary_of(recipe, data, outputs_of), "mixup", "true labels")
-    stated = row["metrics"]["auroc"]["difference"]["detectable"]
-    assert stated < 15  # what three positives can change
-    assert row["to_halve"]["examples"] > 1000  # not 800, as if that decided
+    assert row["to_halve"]["examples"] > 1000  # not 800, as if three positives decided
 
 
 def test_p_values_are_adjusted_for_all_comparisons_of_the_study(study, summary_of):

@@ -217,6 +217,12 @@ class _CompiledHook:
         return mixed_entry(module, now.plan.mix, output, now.entry)
 
 
+_REGMIXUP = (
+    "MixUpLayer: expected a policy other than RegMixUp, whose weight would be lost. Draw from it "
+    "in the training loop, and use the loss of its plan."
+)
+
+
 class MixUpLayer(nn.Module):
     """A layer that mixes its input and the labels.
 
@@ -240,10 +246,7 @@ class MixUpLayer(nn.Module):
         super().__init__()
         _check_policy("MixUpLayer", policy)
         if isinstance(policy, RegMixUp):
-            raise TypeError(
-                "MixUpLayer: expected a policy other than RegMixUp, whose weight would be lost. "
-                "Draw from it in the training loop, and use the loss of its plan."
-            )
+            raise TypeError(_REGMIXUP)
         self.policy = policy
         self.num_classes = num_classes
 
@@ -257,6 +260,8 @@ class MixUpLayer(nn.Module):
             return x, y
         size = x.shape[2:] or x.shape[1:]
         plan = self.policy.draw(len(x), y=y, features=x, image_size=size)
+        if isinstance(plan, CleanAndMixed):  # of a policy inside another
+            raise TypeError(_REGMIXUP)
         return plan.mix(x), plan.targets(y, self.num_classes)
 
     def extra_repr(self) -> str:
@@ -281,6 +286,11 @@ def matching_layers(model: nn.Module, at: Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in at:
         fitting = ["input"] if pattern == "input" else fnmatch.filter(names, pattern)
+        if "input" in names and "input" in fitting:
+            raise ValueError(
+                'at: "input" is the input of the model, but the model has a module of that name '
+                f"too (of {pattern!r}). Rename the module, or mix with plan.inside(module)."
+            )
         if not fitting:
             raise ValueError(unknown("layer", pattern, ["input", *names]))
         found += [name for name in fitting if name not in found]

@@ -185,11 +185,12 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
     counted: Tensor | int = first.numel()
+    ignored = None
     if _may_be_ignored(chosen, output, settings.ignore_index):
-        here = chosen != settings.ignore_index
-        chosen = torch.where(here, chosen, 0)
-        factors, counted = _without_ignored(factors, here, dim=1)
-    factors = (factors / (-counted if mean else -1)).to(wide)
+        ignored = chosen == settings.ignore_index
+        chosen = torch.where(ignored, 0, chosen)
+        factors, counted = _without_ignored(factors, ~ignored, dim=1)
+    factors = factors.to(wide) / (-counted if mean else -1)
     log_probabilities = F.log_softmax(output, 1, dtype=wide)
     weighted = factors if weight is None else factors * weight[chosen]
     loss = log_probabilities.gather(1, chosen) * weighted
@@ -199,6 +200,8 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
             log_probabilities = log_probabilities * every
         even = log_probabilities.sum(1, keepdim=True) / output.shape[1]
         loss = loss * (1 - smoothing) + smoothing * even * factors
+    if ignored is not None:  # an infinite loss times a share of zero is NaN
+        loss = loss.masked_fill(ignored, 0)
     return loss.sum(1) if each else loss.sum()
 
 
@@ -334,7 +337,8 @@ def _as_numbers(y: Tensor, output: Tensor) -> Tensor:
         return y.to(output.dtype)
     raise TypeError(
         f"y: expected a floating-point type or bool, got {y.dtype}. y has the shape of the output, "
-        f"{tuple(y.shape)}, so the two are compared element by element. Call y.float()."
+        f"{tuple(y.shape)}, so the two are compared element by element. Call y.float(), or pass "
+        "a criterion that takes floats."
     )
 
 

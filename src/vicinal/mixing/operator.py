@@ -85,8 +85,10 @@ def blend_(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> Ten
     """Mix into ``x``; otherwise as ``blend``."""
     graded = x.requires_grad or lam.requires_grad or (other is not None and other.requires_grad)
     graded = graded and torch.is_grad_enabled()
-    if torch.compiler.is_compiling() or graded or is_transformed(x, other, lam):
-        return x.copy_(blend(x, other, partner, lam))
+    if torch.compiler.is_compiling() or graded or x.is_neg() or is_transformed(x, other, lam):
+        # The gradient of lam needs the values before.
+        before = x.clone() if lam.requires_grad else x
+        return x.copy_(blend(before, other, partner, lam))
     _check_blendable(x)
     if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
         raise ValueError(
@@ -202,6 +204,11 @@ def check_dtype(x: Tensor, dtype: torch.dtype | None) -> None:
 def _check_blendable(x: Tensor) -> None:
     if x.layout is not torch.strided:
         raise TypeError(f"mix: expected a dense tensor, got {x.layout}. Call x.to_dense().")
+    if x.dtype.is_complex:
+        raise TypeError(
+            f"mix: expected real values, got {x.dtype} of shape {tuple(x.shape)}. Mix "
+            "torch.view_as_real(x)."
+        )
     if not (x.dtype.is_floating_point or x.dtype == torch.uint8):
         raise TypeError(
             f"mix: expected floating-point or uint8 values, got {x.dtype} of shape "

@@ -14,6 +14,7 @@ from vicinal.mixing.operator import (
     check_batch,
     check_dtype,
     check_shares,
+    wide_type,
 )
 from vicinal.mixing.passes import mixing_inside
 from vicinal.mixing.plain import is_plain
@@ -174,7 +175,9 @@ class Plan:
             [[2.0], [8.0]]
         """
         if self.region is not None or self.shares is not None:
-            return x.copy_(self.mix(x, other))
+            # The gradient of shares needs the values before.
+            graded = any(one is not None and one.requires_grad for one in (self.lam, self.shares))
+            return x.copy_(self.mix(x.clone() if graded else x, other))
         here = self._on_device_of("x", x, other)
         if self._unmixed:
             return x
@@ -368,7 +371,9 @@ class Plan:
             return [Side(y, torch.ones_like(self.lam, device=y.device))]
         here = self._on_device_of("y", y, other)
         source = y if other is None else other
-        lam, shares = here.lam, here.shares
+        # 1 - lam is rounded as mix does it.
+        wide = wide_type(y.dtype if y.dtype.is_floating_point else here.lam.dtype)
+        lam, shares = here.lam.to(torch.promote_types(here.lam.dtype, wide)), here.shares
         partners = [source.index_select(0, row) for row in torch.atleast_2d(here.partner)]
         if here.region is not None and not self.columns and is_mask(y, here.region):
             lam = (~here.region).to(lam.dtype).expand(len(y), *here.region.shape[1:])
@@ -406,4 +411,5 @@ def _checked_rows(partner: Tensor, lam: Tensor, shares: Tensor | None) -> int | 
         raise ValueError(
             f"shares: expected a sum of one with lam, got {(lam + shares.sum(0)).tolist()}."
         )
-    return max((one for one in rows if one is not None), default=None)
+    known = [one for one in rows if one is not None]
+    return max(known) if known else None

@@ -257,8 +257,10 @@ class OneOf(DrawsPlans):
             )
 
     def _plan(self, request: Request) -> Plan:
-        odds = self.probabilities or [1 / len(self.policies)] * len(self.policies)
-        weights = torch.tensor(odds, dtype=torch.float64, device=CPU)
+        odds = self.probabilities
+        if odds is None:
+            odds = [1 / len(self.policies)] * len(self.policies)
+        weights = torch.as_tensor(odds, dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=request.generator))]
         if chosen is None:
             own = torch.arange(request.size, device=CPU)

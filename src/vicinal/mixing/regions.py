@@ -138,7 +138,8 @@ def low_frequency_masks(
     # The noise is drawn in space, not as the half spectrum that rfft2 returns, in which some values
     # stand for one wave and the others for two.
     noise = torch.randn(count, height, width, dtype=torch.float32, device=CPU, **named(generator))
-    spectrum = torch.fft.rfft2(noise) / frequency**decay
+    # The factors are at most 1: a large power of the frequency itself would round to zero.
+    spectrum = torch.fft.rfft2(noise) * (frequency.min() / frequency) ** decay
     gray = torch.fft.irfft2(spectrum, s=(height, width)).flatten(1)
     rank = gray.argsort(dim=1, descending=True).argsort(dim=1)
     shown = ((1 - keep.double()) * area).round()

@@ -5,7 +5,13 @@ import math
 import re
 from typing import Any
 
-from vicinal.training.arms import BuiltTable, ImportedPolicy, NoPolicy, field_name
+from vicinal.training.arms import (
+    BuiltTable,
+    ImportedPolicy,
+    NoPolicy,
+    field_name,
+    imported_policies,
+)
 from vicinal.training.settings import Recipe
 
 _LOSSES = {
@@ -56,6 +62,9 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
             f"layer, plan = mixed.draw({arguments})",
             f"loss = plan.loss({loss}, mixed(x, plan, at=layer), y)",
         ]
+    for name in {path.partition(":")[2] for path in imported_policies(settings)}:
+        if f"{name}()" in policy:
+            lines.insert(0, f"# Leave out () if {name} is a policy, not a class or a function.")
     start, end = settings.unmixed_epochs_at_start, settings.unmixed_epochs_at_end
     if start or end:
         lines.append(f"# The first {start} and the last {end} epochs were not mixed.")
@@ -91,6 +100,8 @@ def code(value: Any) -> str:
     given = []
     for one in dataclasses.fields(kind):
         text = code(own[one.name])
+        if one.name == "alpha" and isinstance(own["alpha"], list | tuple):
+            text = f"({', '.join(map(code, own['alpha']))})"
         default: Any = one.default
         if one.default_factory is not dataclasses.MISSING:
             default = one.default_factory()
