@@ -87,6 +87,7 @@ def test_class_folders_of_recordings_are_commands(tmp_path):
         ("a,b,price", "price"),
         ("a,b,price & tax?", "price%20%26%20tax%3F"),
         ("a,c,c", "-1"),
+        ("a,c,", "c"),
     ],
 )
 def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):

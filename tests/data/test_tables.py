@@ -1322,3 +1322,15 @@ def test_decimals_of_three_digits_are_no_thousands(table):
         "columns of numbers with a decimal comma: 'b'" in note.text
         for note in table("b;y\n" + "\n".join(alone)).notes
     )
+
+
+def test_a_column_without_a_name_is_warned_of_with_advice_that_works(table):
+    rows = "".join(f"{k},{k % 7},{'uv'[k % 2]}\n" for k in range(40))
+    data = table(f",x,y\n{rows}")
+    warning = next(note.text for note in data.notes if "increase by 1" in note.text)
+    assert warning.endswith("after naming them in the header, if they are identifiers.")
+
+
+def test_a_label_that_is_no_number_is_not_told_to_become_a_category(table):
+    with pytest.raises(UserError, match=r"got 'rare'\. Correct it, or pass task=classification"):
+        table("x,y\n1,2\n2,rare\n3,4\n4,5\n", task="regression")

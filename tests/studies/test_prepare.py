@@ -56,6 +56,9 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     assert (len(found.data.train), len(found.data.test)) == (48, 12)
     one = Changes(seeds=2, epochs=2, settings=["splits=1"])
     assert prepare(str(cars), changes=one, out=tmp_path / "out").recipe.splits == 1
+    cut = prepare(str(cars), changes=Changes(seeds=2), minutes=0.01, out=tmp_path / "out").recipe
+    assert cut.training.epochs < 30
+    assert cut.training.checkpoint_every == max(1, cut.training.epochs // 4)
     hasty = Changes(seeds=2, epochs=10_000)
     assert prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out").recipe.splits == 1
 

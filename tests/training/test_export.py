@@ -28,7 +28,7 @@ def trained(folder, source, network, **data):
         "training": {
             "epochs": 1,
             "batch_size": 16,
-            "tta": True,
+            "tta": network != "mlp",
             "optimizer": {"name": "adamw", "lr": 0.01},
             "schedule": {"name": "cosine"},
             "accelerator": "cpu",

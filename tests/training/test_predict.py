@@ -192,6 +192,20 @@ def test_many_files_get_the_same_predictions_batch_by_batch(flowers, monkeypatch
     torch.testing.assert_close(network(folder / "test"), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("training.tta", "true"), ("data.augment", "[{name='random-horizontal-flip'}]")],
+)
+def test_recordings_are_not_played_backwards(words, vicinal, tmp_path, field, value):
+    out = tmp_path / "out"
+    setting = f"{field}={value}"
+    refused = vicinal(
+        "study", words[0], "--seeds", 1, "--epochs", 1, "--set", setting, "--out", out
+    )
+    assert refused.exit_code == 2
+    assert f"{field}: a horizontal flip expects images, got spectrograms" in refused.stderr
+
+
 def test_the_test_recordings_get_the_outputs_of_the_training_bit_for_bit(words):
     folder, listed, run = words
     found = vicinal.load(run)([folder / name for name in sorted(listed)])
@@ -362,11 +376,22 @@ def test_images_in_an_array_get_the_outputs_of_the_training_bit_for_bit(tmp_path
     for name, expected in (
         ("wide", r"wide\.npy: expected an array of shape \(n, \d, 8, 8\)"),
         ("floats", r"floats\.npy: expected images of type uint8"),
-        ("cut", r"cut\.npy: expected an array that numpy\.save wrote"),
+        ("cut", r"cut\.npy: expected an array of numbers that numpy\.save wrote"),
         ("gone", r"gone\.npy cannot be read \(No such file"),
     ):
         with pytest.raises(UserError, match=expected):
             vicinal.load(run)(tmp_path / f"{name}.npy")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (tmp_path / "cut.npy").rename(bad / "a.npy")
+    (bad / ".DS_Store").write_text("")
+    done = command("predict", run, bad, tmp_path / "new.npy", "--skip-bad")
+    assert len(rows_of(done.stdout)) == 16
+    assert "skipped 1 hidden" in done.stderr
+    assert "bad/a.npy: expected an array of numbers" in done.stderr
+    Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
+    with pytest.raises(UserError, match=r"new\.npy: expected \.npy files alone"):
+        vicinal.load(run)([tmp_path / "new.npy", tmp_path / "new.png"])
 
 
 def test_an_ensemble_averages_the_probabilities_of_the_seeds(finished_study, vicinal):

@@ -31,10 +31,23 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
             "arms.mixup never mixes: unmixed_epochs_at_start = 1 and unmixed_epochs_at_end = 1 "
             "leave none of the 2 epochs",
         ),
+        (
+            {"training.accumulation_steps": 64},
+            "arms.mixup never mixes: each forward pass has one example, which has no partner",
+        ),
+        (
+            {"arms.mixup.mix_rate": 0.1, "training.accumulation_steps": 16},
+            "arms.mixup never mixes: mix_rate = 0.1 of a batch of 4 examples rounds to 0",
+        ),
+        (
+            {"training.warmup_epochs": 1.0},
+            "warning: training.warmup_epochs precedes one-cycle, which has a warm-up of its own "
+            "(schedule.pct_start), so the learning rate rises, falls and rises again",
+        ),
     ],
 )
 def test_a_setting_that_changes_nothing_is_reported_once(small_recipe, changes, sentence):
-    recipe = read_recipe(str(small_recipe(changes)))
+    recipe = read_recipe(str(small_recipe({"arms.mixup-features": None} | changes)))
     assert unused_settings(recipe, recipe.arms) == [sentence]
 
 

@@ -145,9 +145,12 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
         if skips.sentences:
             yield RawExamples(torch.empty(0, *reading.input_shape), [], (), tuple(skips.sentences))
         return
-    if all(path.suffix == ".npy" for path in files):
-        yield from (_array(path, reading) for path in files)
+    arrays = [path for path in files if path.suffix.lower() == ".npy"]
+    if arrays and len(arrays) == len(files):
+        yield from _arrays(files, reading, notes)
         return
+    if arrays and reading.kind in ("image", "sound"):
+        raise UserError(f"{arrays[0]}: expected .npy files alone, got other files too.")
     names, shape = [str(path) for path in files], (len(files), *reading.input_shape)
     if reading.kind == "image":
         _check_white(reading)
@@ -169,18 +172,32 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
         every = len(files) <= TOGETHER
         changes = stored.counts.notes(sound.rate, sound.seconds, every=every)
     else:
+        other = next(path for path in files if path not in arrays)
         raise UserError(
-            f"{files[0]}: the network was trained on arrays of shape {reading.input_shape}, which "
+            f"{other}: the network was trained on arrays of shape {reading.input_shape}, which "
             "are only read from .npy files. Save them as one array, or choose the data with --data."
         )
     yield found._replace(notes=(*notes, *changes))
 
 
-def _array(path: Path, reading: Reading) -> RawExamples:
-    """Read the inputs in a ``.npy`` file."""
-    inputs = read_npy(path, images=reading.kind == "image", max_bytes=reading.max_bytes)
-    found = _inputs(inputs, reading, f"{path}: ")
-    return found._replace(places=[{"file": str(path), **place} for place in found.places])
+def _arrays(
+    files: Sequence[Path], reading: Reading, notes: Sequence[Note]
+) -> Iterator[RawExamples]:
+    """Read the inputs in ``.npy`` files."""
+    skips = SkippedExamples(reading.skip_bad)
+    for path in files:
+        try:
+            inputs = read_npy(path, images=reading.kind == "image", max_bytes=reading.max_bytes)
+            found = _inputs(inputs, reading, f"{path}: ")
+        except UserError as error:
+            skips(error)
+            continue
+        places = [{"file": str(path), **place} for place in found.places]
+        yield RawExamples(found.inputs, places, tuple(notes), tuple(skips.sentences))
+        skips.sentences, notes = [], ()
+    if skips.sentences:
+        nothing = torch.empty(0, *reading.input_shape)
+        yield RawExamples(nothing, [], tuple(notes), tuple(skips.sentences))
 
 
 def _sound(preparation: Mapping[str, Any]) -> Sound:

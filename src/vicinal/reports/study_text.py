@@ -130,7 +130,7 @@ def _failures(arm: str, row: Mapping[str, Any]) -> list[str]:
         split = f" of split {one['split']}" if one["split"] else ""
         reasons.setdefault(one["reason"], []).append(f"{one['seed']}{split}")
     return [
-        f"Failed: {arm}, seed{'s' * (len(seeds) > 1)} {_listed(seeds)}: {reason}."
+        f"Failed: {arm}, seed{'s' * (len(seeds) > 1)} {_listed(seeds)}: {reason.rstrip('.')}."
         for reason, seeds in reasons.items()
     ]
 

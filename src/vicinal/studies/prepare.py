@@ -135,7 +135,9 @@ def generated(
     )
     if sentence:
         log(sentence)
-    text = changed_text(text, Changes(seeds=seeds, epochs=epochs))
+    kept = any(_path(one) == ["training", "checkpoint_every"] for one in changes.settings)
+    every = () if kept else (f"training.checkpoint_every={max(1, epochs // 4)}",)
+    text = changed_text(text, Changes(seeds=seeds, epochs=epochs, settings=every))
     if sentence:
         text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
     return checked_text(text, source), text, data

@@ -78,8 +78,8 @@ def check_training(recipe: Recipe, data: DataSet, trials: Iterable[Trial]) -> No
     """
     task = task_of(data, recipe.task)
     for trial in {one.arm: one for one in trials if recipe.arms[one.arm].training}.values():
-        fabric = fabric_for(recipe.training_of(trial.arm))
         with own_settings_named(recipe, trial.arm):
+            fabric = fabric_for(recipe.training_of(trial.arm))
             loaders = make_loaders(recipe, trial, data, task, fabric)
             model = build_network(recipe, trial, data, task, loaders)
             learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)

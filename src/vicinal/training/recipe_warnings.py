@@ -91,7 +91,12 @@ def unused_settings(
                 f"training.schedule.milestones: not reached in {training.epochs} epochs: "
                 f"{', '.join(late)}"
             )
-        if why := _no_mixed_epoch(arm, training) or (
+        if training.warmup_epochs and training.schedule.name == "one-cycle":
+            found.append(
+                "warning: training.warmup_epochs precedes one-cycle, which has a warm-up of its own"
+                " (schedule.pct_start), so the learning rate rises, falls and rises again"
+            )
+        if why := _never_mixes(arm, training) or (
             isinstance(arm, MixingArm) and _mixes_nothing(arm, training)
         ):
             found.append(f"arms.{name} never mixes: {why}")
@@ -104,9 +109,9 @@ def _mixes_nothing(table: Any, training: Training) -> str:
         return 'policy = "none"'
     if getattr(table, "alpha", 1) == 0:
         return "alpha = 0"
-    rate = getattr(table, "mix_rate", 1.0)
-    if round(rate * training.batch_size) == 0:
-        return f"mix_rate = {rate:g} of a batch of {training.batch_size} examples rounds to 0"
+    rate, size = getattr(table, "mix_rate", 1.0), training.batch_size // training.accumulation_steps
+    if round(rate * size) == 0:
+        return f"mix_rate = {rate:g} of a batch of {size} examples rounds to 0"
     if getattr(table, "weight", 1) == 0:
         return "weight = 0"
     if hasattr(table, "inner"):
@@ -117,9 +122,12 @@ def _mixes_nothing(table: Any, training: Training) -> str:
     return " and ".join(dict.fromkeys(reasons)) if all(reasons) else ""
 
 
-def _no_mixed_epoch(arm: Arm, training: Training) -> str:
+def _never_mixes(arm: Arm, training: Training) -> str:
+    """Return why the settings of training leave nothing to mix, or ``""``."""
     if not isinstance(arm, MixingArm):
         return ""
+    if training.batch_size == training.accumulation_steps:
+        return "each forward pass has one example, which has no partner"
     if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < training.epochs:
         return ""
     return (
@@ -156,7 +164,7 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
                     name,
                 )
             )
-        if reason := _no_mixed_epoch(arm, training):
+        if reason := _never_mixes(arm, training):
             found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
     return found
 

@@ -231,11 +231,6 @@ class Training(Settings):
             problems.append(
                 '.precision: muon cannot undo the loss scaling of "float16". Choose "bfloat16".'
             )
-        if self.warmup_epochs and self.schedule.name == "one-cycle":
-            problems.append(
-                ".warmup_epochs: one-cycle starts with a warm-up of its own, which "
-                "schedule.pct_start sets. Leave warmup_epochs out, or choose another schedule."
-            )
         if self.cuda_graphs and not self.compile:
             problems.append(".cuda_graphs: expected training.compile = true. Set it too.")
         raise_all(problems)

@@ -278,6 +278,11 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         if len(rows) < result.epochs:
             return None
         wrong = _disagreement(result, rows, trial, recipe)
+        if not wrong and (changed := changed_settings(result.settings, recipe, trial)):
+            raise UserError(
+                f"{folder}: the recipe has changed since this trial finished ({changed}). Undo "
+                "the change, add an arm with the new settings, or choose another folder with --out."
+            )
     if wrong:
         raise UserError(
             f"{path} is invalid ({wrong}). Delete the folder {folder} to train this trial again."
@@ -293,9 +298,7 @@ def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Re
         expected[name] = getattr(rows[-1], name)
     counts = {"epochs in metrics.csv": len(rows)}
     found = {name: value for name, value in (dict(result) | counts).items() if name in expected}
-    return "; ".join(differences(found, expected)) or changed_settings(
-        result.settings, recipe, trial
-    )
+    return "; ".join(differences(found, expected))
 
 
 def read_metrics(folder: Path, metric: str) -> list[EpochRow]:

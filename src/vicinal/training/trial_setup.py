@@ -1,6 +1,7 @@
 """What a trial needs before training: data, labels, loaders and a network."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from vicinal.data import (
     load,
     normalization_of,
 )
-from vicinal.errors import UserError
+from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.models import FastCNN, build, input_format, parse_name, set_dropout
 from vicinal.training.metrics import METRICS, check_metrics, constant_value, deciding_metric
@@ -146,12 +147,14 @@ def own_settings_named(recipe: Recipe, arm: str) -> Iterator[None]:
     """Name the arm in an error about a setting of ``[training]`` that the arm changes."""
     try:
         yield
+    except TrialError:  # the report names its arm
+        raise
     except UserError as error:
-        section, _, rest = str(error).partition(".")
-        field = rest.partition(":")[0].partition(".")[0]
-        if section != "training" or field not in recipe.arms[arm].training:
+        named = re.findall(r"training\.(\w+)", str(error))
+        if not recipe.arms[arm].training.keys() & {*named}:
             raise
-        raise UserError(f"arms.{arm}.{error}") from error
+        own = str(error).startswith("training.") and named[0] in recipe.arms[arm].training
+        raise UserError(f"arms.{arm}{'.' if own else ': '}{error}") from error
 
 
 def center_crops(settings: Data) -> list[CenterCrop]:
@@ -200,9 +203,20 @@ def make_loaders(
         raise UserError(
             f"training.batch_size: expected a multiple of {steps * fabric.world_size} "
             f"(training.accumulation_steps = {steps} times {fabric.world_size} devices), "
-            f"got {batch}."
+            f"got {batch}. Change one of them."
         )
     augment = (*recipe.data.augment, *recipe.arms[trial.arm].augment)
+    flip = any(one.name == "random-horizontal-flip" for one in augment)
+    if data.preparation.get("kind") == "sound" and (flip or settings.tta):
+        raise UserError(
+            f"{'data.augment' if flip else 'training.tta'}: a horizontal flip expects images, got "
+            "spectrograms, whose recordings it would play backwards. Remove it."
+        )
+    if settings.tta and len(data.train.inputs.shape) != 4:
+        raise UserError(
+            "training.tta: a horizontal flip expects images, got inputs of shape "
+            f"{tuple(data.train.inputs.shape[1:])}. Remove it."
+        )
     if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
         raise UserError(
             f"data.augment: hls-jitter expects images with values up to 255, got "

@@ -136,8 +136,8 @@ def read_npy(path: Path, *, images: bool, max_bytes: int) -> Tensor:
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{path}: expected an array that numpy.save wrote, got something else ({error}). Save "
-            "it again."
+            f"{path}: expected an array of numbers that numpy.save wrote, got something else "
+            f"({error}). Convert it to numbers, and save it again."
         ) from error
     check_claim(path, array.nbytes, array.nbytes, max_bytes)
     if images:
@@ -220,7 +220,8 @@ def _arrays_of(
     if labels.ndim not in ({1} if integers else {1, 2}) or len(labels) != len(values):
         raise UserError(
             f"{path}: expected {name}_labels of shape ({len(values)},), got {labels.dtype} "
-            f"{labels.shape}. For several real values, use floats of shape (n, targets)."
+            f"{labels.shape}. For several labels of an example (0 or 1), or several real values, "
+            "use floats of shape (n, targets)."
         )
     if not integers:
         expected = f"{path}: expected classes from 0 or floats in {name}_labels"

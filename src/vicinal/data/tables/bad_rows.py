@@ -61,6 +61,8 @@ class BadRows:
                     expected = "a number up to 3.4e38"
                 expected += _marks(spelling)
                 options = ", or list the column in categories" if target else ""
+                if column is target:
+                    options = ", or pass task=classification if it is a class"
                 if target and re.search(r"\d[,.' ]\d", cell):
                     options += ", or add the option decimal=CHARACTER or thousands=CHARACTER"
                 elif target and counts[cell] > 1 and value is None:

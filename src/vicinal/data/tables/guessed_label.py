@@ -62,12 +62,15 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             f"{path}: expected one column that is named like a label, got {', '.join(named)}. "
             f"Write table:{path}?label={named[0]}, or name another one."
         )
-    label = named[0] if named else table.names[-1]
+    # A comma at the end of each line makes a last column without a name.
+    with_names = [name for name in table.names if name]
+    label = named[0] if named else (with_names or table.names)[-1]
     _check_texts(table, path, label)
     if named:
         text = f"label: guessed the column {named[0]!r} from its name; {another}"
         return named[0], Note(text)
-    text = f"label: guessed the last column, {label[:60]!r}; {another}"
+    last = "the last column" if label == table.names[-1] else "the last column with a name"
+    text = f"label: guessed {last}, {label[:60]!r}; {another}"
     return (label if table.names.count(label) == 1 else "-1"), Note(text, doubtful=True)
 
 

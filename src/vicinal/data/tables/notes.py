@@ -64,6 +64,8 @@ def column_notes(
         names = [column.name for column in doubted]
         text = f"columns {doubt}: {listed(names)}"
         drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
+        if "" in names[:5]:
+            drop = "drop= with their names, after naming them in the header,"
         count = max(_count(column, rows) for column in doubted)
         if doubt == _MARKED:
             marked = sorted({text for column in doubted for text in _markers(column)})
