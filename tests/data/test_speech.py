@@ -436,6 +436,15 @@ def test_a_list_that_is_not_text_raises_an_error(commands):
         load(commands)
 
 
+def test_a_name_of_a_word_that_is_no_text_is_escaped(commands):
+    os.rename(commands / "yes", os.fsencode(commands) + b"/caf\xe9")
+    for name in ("testing_list.txt", "validation_list.txt"):
+        (commands / name).unlink()
+    loaded = load(commands, test_fraction=0.5)
+    assert loaded.classes == ("caf\\xe9", "no")
+    "".join(loaded.classes).encode()
+
+
 def test_an_empty_folder_of_a_word_raises_an_error_or_is_skipped(commands):
     (commands / "maybe").mkdir()
     with pytest.raises(UserError, match=r"maybe: expected recordings, got none"):
@@ -458,7 +467,7 @@ def test_symbolic_links_are_followed(commands, tmp_path):
     ("make", "sentence"),
     [
         (os.mkfifo, "odd: expected a recording, got something that is not a file"),
-        (os.mkdir, "odd: expected a recording, got something that is not a file"),
+        (os.mkdir, "odd: expected recordings directly in the folder of each word, got a folder"),
         (lambda path: path.symlink_to("odd"), "odd cannot be read"),
         (lambda path: path.symlink_to("nowhere"), "odd cannot be read"),
     ],

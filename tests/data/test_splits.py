@@ -393,6 +393,8 @@ def test_copies_of_training_examples_in_the_test_split_are_counted():
     rows = torch.arange(64)[:, None].float()
     table = DataSet(("a", "b"), Split(rows, y), Split(rows[:40], y[:40]))
     assert doubtful_notes(table) == ()
+    waves = dataclasses.replace(table, preparation={"kind": "sound"})
+    assert doubtful_notes(waves)[0].text.startswith("40 of 40 test examples")
 
 
 def test_a_label_that_is_different_in_every_row_is_an_error(tmp_path):

@@ -114,7 +114,7 @@ def test_invalid_changes_are_errors_before_the_data_are_read(
 @pytest.mark.parametrize(
     ("arms", "settings", "found"),
     [
-        (["cutmix"], [], {"erm", "cutmix"}),
+        (["column-cutmix"], [], {"erm", "column-cutmix"}),
         (["mixup", "manifold"], ["baseline=mixup"], {"mixup", "manifold"}),
         (["manifold"], ["arms.manifold.alpha=0.5"], {"erm", "manifold"}),
         ([], ["arms.manifold.alpha=0.5", "baseline=manifold"], {"erm", "mixup", "manifold"}),
@@ -131,6 +131,14 @@ def test_arms_and_settings_that_depend_on_the_data_are_valid_and_the_same_line_r
     (tmp_path / "new/recipe.toml").write_text(first.text)
     again = prepare("iris", changes=changes, out=tmp_path / "new")
     assert again.recipe == first.recipe
+
+
+@pytest.mark.parametrize("arm", ["cutmix", "resizemix", "fmix"])
+def test_an_arm_that_does_not_fit_the_data_is_one_sentence_before_the_cost_is_measured(
+    arm, tmp_path
+):
+    with pytest.raises(UserError, match=rf"arms\.{arm}: \w+ shows the partner in a region"):
+        prepare("iris", changes=Changes(arms=["erm", arm]), out=tmp_path / "new")
 
 
 def test_the_share_of_training_examples_does_not_decide_about_folds(tmp_path):

@@ -192,6 +192,25 @@ def test_many_files_get_the_same_predictions_batch_by_batch(flowers, monkeypatch
     torch.testing.assert_close(network(folder / "test"), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_folder_of_the_training_by_its_path_is_split_as_it_was(tmp_path, vicinal):
+    time = np.arange(2000) / 8000
+    for k in range(60):
+        name, speaker = ("no", "yes")[k % 2], "abcdef"[k % 6]
+        path = tmp_path / "words" / name / f"{speaker}_nohash_{k}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.sin(2 * np.pi * (200 + 600 * (k % 2) + k) * time), 8000)
+    source = f"commands:{tmp_path / 'words'}?rate=8000&seconds=0.25&group=speaker"
+    run = trained(tmp_path, source, "mlp")
+    own = json.loads(vicinal("score", run, "--json").stdout)
+    again = vicinal("score", run, "--data", tmp_path / "words", "--json")
+    assert json.loads(again.stdout) == own
+    assert "is the data set of the training, and is split as it was" in again.stderr
+    soundfile.write(tmp_path / "words" / "no" / "g_nohash_99.wav", np.sin(time), 8000)
+    grown = vicinal("score", run, "--data", tmp_path / "words", "--json")
+    assert "has changed since" in grown.stderr
+    assert grown.exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("training.tta", "true"), ("data.augment", "[{name='random-horizontal-flip'}]")],

@@ -7,9 +7,12 @@ import sys
 import tomllib
 from types import ModuleType, SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import tomlkit
 import torch
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
 from safetensors.torch import load_file
 from torch import nn
 
@@ -436,3 +439,41 @@ def test_texts_are_described_but_not_converted(films, folder, tmp_path, vicinal)
     done = vicinal("data", "convert", source(films, folder), tmp_path / "films.npz")
     assert done.exit_code == 2
     assert "expected images or arrays, got texts" in done.stderr
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"pad_token_id": 3}, "expects padding 3, got a tokenizer that pads with 0"),
+        ({"vocab_size": 7}, "expects tokens below 7, got a tokenizer with token 9"),
+    ],
+)
+def test_a_tokenizer_that_is_not_that_of_the_network_is_refused(
+    text_recipe, folder, tmp_path, vicinal, case
+):
+    changes, words = case
+    write_config(folder, **changes)
+    recipe = text_recipe(name=f"hf:{folder}?pretrained=false")
+    done = vicinal("study", recipe, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert "Choose the tokenizer of the network" in done.stderr
+
+
+@pytest.mark.usefixtures("library")
+def test_columns_that_are_not_read_may_have_any_type(films, folder):
+    table = arrow_csv.read_csv(films)
+    tags = pa.array([["a"]] * len(table), pa.list_(pa.string()))
+    path = films.with_suffix(".parquet")
+    parquet.write_table(table.append_column("tags", tags), path)
+    assert len(load(source(path, folder)).train) == 32
+
+
+@pytest.mark.usefixtures("library")
+def test_new_texts_need_no_groups(films, folder, tmp_path):
+    trained = load(source(films, folder, "&group=number"))
+    new = tmp_path / "new.csv"
+    new.write_text("review,liked\ngood film,yes\nbad,no\n")
+    found = load(f"text:{new}", preparation=trained.preparation)
+    assert len(found.test) == 2

@@ -193,7 +193,7 @@ def _class_folders(path: Path, folders: list[str], kinds: Counter[str | None]) -
                 path,
                 f"recordings in {several}",
                 "Put a folder for each word into it, and list the test recordings in "
-                "testing_list.txt",
+                f"testing_list.txt. If {sorted(splits)[0]} is a word, write commands:{path}",
             )
         return "commands", f"recordings in {several}"
     both = kinds + inside

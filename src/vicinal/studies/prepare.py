@@ -104,6 +104,7 @@ def generated(
     """
     # Imported late, since Fabric takes long to import and a finished study does not need it.
     from vicinal.studies.budget import cost_of, fits, fitted
+    from vicinal.training.arm_checks import check_arms
     from vicinal.training.trial_setup import read_data
 
     draft = _draft(source, changes)
@@ -116,6 +117,7 @@ def generated(
     choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
+    check_arms(recipe, data, recipe.arms)
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
     if (

@@ -77,7 +77,10 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
     if name != "manifold":
         return {"policy": name, **copy.deepcopy(_PUBLISHED.get(name, {}))}
     if not layers:
-        raise UserError("manifold: expected a network with layers to mix after. Choose mixup.")
+        raise UserError(
+            "manifold: expected a network whose layers are known, got another one. Choose mixup, "
+            'or write an arm with at = ["LAYER", ...] into a recipe.'
+        )
     at = ["input", *layers]
     # Verma et al., arXiv 1806.05236, section 4.
     return {"title": "manifold mixup", "policy": "mixup", "alpha": 2.0, "at": at}

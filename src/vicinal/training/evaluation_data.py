@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vicinal.data import MAX_BYTES, DataSet, Split, load, parse_spec
+from vicinal.data import MAX_BYTES, DataSet, Split, data_root, load, parse_spec
 from vicinal.data.raw_examples import RawExamples
+from vicinal.data.recognize import recognized
+from vicinal.data.source_spec import existing
 from vicinal.errors import UserError
 from vicinal.training.checkpoints import CheckpointInfo
 from vicinal.training.origin import data_facts, origin_differences
@@ -60,7 +62,12 @@ def load_as_trained(
     recorded = info.recipe.data
     own_split = (info.recipe.seed, recorded.test_fraction)
     folds = info.recipe.splits
-    named, same_data = source or recorded.source, source in (None, recorded.source)
+    named = source or recorded.source
+    usual = test_fraction is None and seed in (None, own_split[0])
+    if source and usual and _is_same(source, recorded.source, root, recorded.root):
+        named = recorded.source
+        log(f"{source} is the data set of the training, and is split as it was")
+    same_data = named == recorded.source
     if same_data and folds > 1 and test_fraction is not None:
         raise UserError(
             f"--test-fraction: expected none, since {path} was trained on fold {info.split + 1} "
@@ -104,14 +111,37 @@ def load_as_trained(
         )
     if split not in data.splits:
         raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
-    if source is None and seed == own_split[0] and test_fraction in (None, own_split[1]):
+    if same_data and seed == own_split[0] and test_fraction in (None, own_split[1]):
         facts = info.origin["data"], data_facts(data, info.recipe.task)
-        if changed := origin_differences(*({"data": {split: one.get(split)}} for one in facts)):
+        changed = origin_differences(*({"data": {split: one.get(split)}} for one in facts))
+        if changed and source is not None:
+            log(
+                f"warning: {named} has changed since {path} was trained ({changed}), so that "
+                "examples of the training may be in other splits now"
+            )
+        elif changed:
             raise UserError(
                 f"{named} has changed since {path} was trained ({changed}). To use it anyway, "
                 f"pass --data {named}."
             )
     return data
+
+
+def _is_same(
+    source: str, recorded: str, root: str | Path | None, recorded_root: str | None
+) -> bool:
+    """Return whether a source names the data set of the training with fewer options."""
+    try:
+        own = parse_spec(recognized(source, root=data_root(root), guess=False).spec)
+        known = parse_spec(recorded)
+        paths = [
+            existing(spec.where, data_root(at), what="data set").resolve()
+            for spec, at in ((own, root), (known, root or recorded_root))
+        ]
+    except UserError:
+        return False
+    fewer = own.options.items() <= known.options.items()
+    return source != recorded and own.name == known.name and paths[0] == paths[1] and fewer
 
 
 def examples_as_trained(

@@ -25,7 +25,7 @@ from vicinal.data import (
 )
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
-from vicinal.models import FastCNN, build, input_format, parse_name, set_dropout
+from vicinal.models import FastCNN, HuggingFace, build, input_format, parse_name, set_dropout
 from vicinal.training.metrics import METRICS, check_metrics, constant_value, deciding_metric
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.task import Task, constant_outputs, task_of
@@ -274,15 +274,21 @@ def build_network(
         rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
         model.whiten_by(loaders.normalize.apply(inputs, torch.empty(len(inputs), 0)))
+    if isinstance(model, HuggingFace) and x.dtype == torch.int64:
+        _check_tokens(model, data, name)
     model.eval()
     try:
         with torch.inference_mode():
             outputs = model(x[:2].cpu())
     except Exception as error:  # the network may be anyone's
+        advice = (
+            "another size of the data (for images, the option size=224 of the source resizes them)"
+        )
+        if x.dtype == torch.int64:
+            advice = "fewer tokens: the option length=N of the source cuts texts"
         raise UserError(
             f"model.name: {name} failed on two examples of shape {tuple(x.shape[1:])} and type "
-            f"{x.dtype} ({one_line(error)}). Choose another network, or another size of the data "
-            "(for images, the option size=224 of the source resizes them)."
+            f"{x.dtype} ({one_line(error)}). Choose another network, or {advice}."
         ) from error
     model.train()
     expected = (len(x[:2]), task.outputs)
@@ -294,6 +300,24 @@ def build_network(
             f"each example and {each}, got {got}. Change its last layer."
         )
     return model
+
+
+def _check_tokens(model: HuggingFace, data: DataSet, name: str) -> None:
+    """Raise if the tokenizer is not that of the network."""
+    padding = data.preparation.get("padding", model.padding)
+    tokens = [split.inputs for split in data.splits.values() if isinstance(split.inputs, Tensor)]
+    largest = max(int(one.max()) for one in tokens if len(one))
+    known = len(next(model.tokens.parameters()))
+    if padding != model.padding:
+        wrong = f"padding {model.padding}, got a tokenizer that pads with {padding}"
+    elif largest >= known:
+        wrong = f"tokens below {known}, got a tokenizer with token {largest}"
+    else:
+        return
+    raise UserError(
+        f"model.name: {name} expects {wrong}. Choose the tokenizer of the network, or set "
+        "pad_token_id in its config.json."
+    )
 
 
 def normalization(recipe: Recipe, data: DataSet) -> Normalize:

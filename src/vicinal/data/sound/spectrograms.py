@@ -32,7 +32,8 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
 
     Returns:
         ``(b, 1, rate // 100, samples // hop + 1)``, natural logarithms, where ``hop`` is 10 ms;
-        it is rounded to whole samples.
+        it is rounded to whole samples. With a rate that is no multiple of 100, there can be one
+        frequency or frame less.
 
     Raises:
         ValueError: if ``waves`` has a different number of axes, or ``rate`` is below 1,000.

@@ -34,6 +34,7 @@ from vicinal.data.source_spec import existing
 from vicinal.data.threads import cpu_threads
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
+from vicinal.escaping import visible
 from vicinal.options import check_options, choice
 
 NOISE = "_background_noise_"
@@ -217,6 +218,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
             classes=classes,
         )
         rows |= {"train": np.sort(rest[train]), "test": np.sort(rest[test])}
+    classes = tuple(map(visible, classes))
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     notes = [Note(f"{len(classes)} classes, one for each folder: {shown}")]
     if not grouped:
@@ -345,6 +347,16 @@ def _recordings(folder: Path, skips: SkippedExamples, litter: Counter[str]) -> l
         found = [f"{word}/{file}" for file in _visible_names(folder / word, litter)]
         if not found:
             skips(UserError(f"{folder / word}: expected recordings, got none. Delete the folder."))
+        for name in found:
+            if (
+                "." not in name.rpartition("/")[2]
+                and (folder / name).is_dir()
+                and not skips.skip_bad
+            ):
+                raise UserError(
+                    f"{folder / name}: expected recordings directly in the folder of each word, "
+                    "got a folder. Move its recordings up."
+                )
         names += found
     if not names:
         raise UserError(f"{folder}: expected a folder of recordings for each word, got none.")

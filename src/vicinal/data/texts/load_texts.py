@@ -1,7 +1,8 @@
 """Load a data set from a table with a column of texts and a column of labels."""
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,11 +86,14 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     """
     check_options("text", options, OPTIONS)
     header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
-    first = read_existing(where, load_options, header)
     given = known_text_preparation(load_options.preparation, where)
     columns = {
         name: options.get(name, getattr(given, name, None)) for name in ("text", "label", "group")
     }
+    ignored = functools.partial(_is_unused, {word for word in columns.values() if word})
+    first = read_existing(where, load_options, header, ignored=ignored)
+    if given and "group" not in options and columns["group"] not in first.names:
+        columns["group"] = None  # of new rows
     for name in ("text", "label"):
         if columns[name] is None:
             raise UserError(
@@ -100,7 +104,10 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     if "test" in options:
         is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
         second = read_existing(
-            options["test"], load_options, header is not False if is_text else None
+            options["test"],
+            load_options,
+            header is not False if is_text else None,
+            ignored=ignored,
         )
         tables.append(select_columns(second, first.names, of=first.file))
     text, label, group = (
@@ -182,6 +189,11 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         preparation=load_options.preparation or preparation.model_dump(),
         fixed_test=len(tables) == 2,
     )
+
+
+def _is_unused(wanted: Collection[str], name: str) -> bool:
+    """Return whether a column is none of those that are named; numbers may be any column."""
+    return name not in wanted and not any(word.lstrip("-").isdigit() for word in wanted)
 
 
 def known_text_preparation(
