@@ -1,12 +1,20 @@
 """The page of made-up studies of every kind, without a browser."""
 
 import html
+import io
+import json
 import re
 
+import numpy as np
 import pytest
 from made_up import made_up_study
+from rich.console import Console
 
+from vicinal.errors import UserError
 from vicinal.reports.redraw import redraw
+from vicinal.reports.study_tables import print_study
+from vicinal.studies.predictions import fingerprint
+from vicinal.studies.summary import summarized
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,7 @@ def test_trials_that_are_not_finished_are_mentioned(tmp_path):
         (study.trial_folder(study.trials[-1]) / name).unlink()
     redraw([tmp_path])
     text = words((tmp_path / "report.html").read_text("utf-8"))
-    assert "Not finished: mixup 2: 1 trials have no result yet." in text
+    assert "Not finished: mixup 2: 1 trial has no result yet." in text
     assert "2 of 3" in text
     assert "1 of 3 trials is not finished" in text
 
@@ -143,3 +151,81 @@ def test_nothing_is_said_about_an_arm_whose_baseline_is_not_finished(tmp_path):
 def test_labels_have_no_recall_if_accuracy_decides(page_of):
     page = page_of(task="multi-label", metrics=("accuracy", "auroc"))
     assert "accuracy" in page
+
+
+def test_several_splits_are_pooled_where_examples_are_not_paired(tmp_path):
+    study = made_up_study(tmp_path, examples=60, splits=2, classes=3)
+    redraw([tmp_path])
+    page = (tmp_path / "report.html").read_text("utf-8")
+    summary = json.loads((tmp_path / "summary.json").read_bytes())
+    pooled = []
+    for trial in study.trials:
+        if trial.arm == "erm":
+            outputs = study.outputs(trial, study.results())
+            pooled.append(np.bincount(outputs.targets, outputs.last.argmax(1) == outputs.targets))
+    counts = np.array(summary["data"]["test"]["of_each_class"])
+    share = 100 * np.mean(np.sum(pooled, axis=0) / (len(pooled) * counts))
+    assert f"Confusion matrix of ERM: {share:.1f}% of a class" in page
+    assert summary["tested_of_each_class"] == (2 * counts).tolist()
+    assert "Numbers of examples are those of the first of 2 splits." in words(page)
+
+
+def test_examples_that_were_chosen_for_other_trials_are_not_shown(tmp_path):
+    study = made_up_study(tmp_path, examples=60, arms=2)
+    results = study.results()
+    outputs = {
+        arm: [study.outputs(t, results) for t in results if t.arm == arm] for arm in ("erm", "arm1")
+    }
+    stored = {
+        "rows better, true labels": np.array([3]),
+        "rows worse, true labels": np.array([7]),
+        "test_rows": np.array([3, 7]),
+        "compared true labels": np.array(fingerprint(*outputs.values())),
+    }
+    np.savez(tmp_path / "examples.npz", **stored)
+    redraw([tmp_path])
+    head = "Test examples on which the arms differ most"
+    assert head in (tmp_path / "report.html").read_text("utf-8")
+    stored["compared true labels"] = np.array(fingerprint(*(one[:2] for one in outputs.values())))
+    np.savez(tmp_path / "examples.npz", **stored)
+    redraw([tmp_path])
+    assert head not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_the_checklist_sums_the_time_of_all_trials(tmp_path):
+    study = made_up_study(tmp_path, examples=60, arms=2)
+    path = study.trial_folder(study.trials[0]) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 7160.0}))
+    redraw([tmp_path])
+    assert "2.0 hours of training and evaluation in all" in words(
+        (tmp_path / "report.html").read_text("utf-8")
+    )
+
+
+@pytest.mark.parametrize("rates", [(0.4,), (0.4, 0.0)])
+def test_accuracies_on_corrupted_and_on_true_labels_are_not_compared(page_of, rates):
+    page = words(page_of(corrupted_labels=rates, examples=60))
+    assert ("Does the baseline overfit?" in page) == (0.0 in rates)
+
+
+@pytest.mark.parametrize("baseline", ["ERM", "empirical risk minimization, our best"])
+def test_the_table_in_a_terminal_of_80_columns_is_whole(tmp_path, baseline):
+    titles = {"erm": baseline, "arm1": "mixup with a title of some length"}
+    study = made_up_study(tmp_path, examples=60, titles=titles, metrics=("nll",))
+    for trial in study.trials:
+        path = study.trial_folder(trial) / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 123.4}))
+    summary, file = summarized(study), io.StringIO()
+    print_study(summary, Console(file=file, width=80, color_system=None))
+    table = file.getvalue().partition("Means over")[0]
+    for row in summary["rows"]:
+        found = row["metrics"]["nll"]
+        assert f"{found['value']:.4g} [{found['low']:.4g}, {found['high']:.4g}]" in table
+    assert "123" in table or " s \n" not in table
+    assert "mixup with a" in table
+
+
+def test_a_study_is_not_compared_with_itself(tmp_path):
+    made_up_study(tmp_path / "one", examples=60)
+    with pytest.raises(UserError, match="expected different studies, got one twice"):
+        redraw([tmp_path / "one", tmp_path / "two" / ".." / "one"], tmp_path / "out")

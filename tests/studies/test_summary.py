@@ -231,12 +231,13 @@ def test_the_summary_lists_all_versions_of_a_package(study, summary_of):
 def test_the_summary_has_the_documented_names(study, summary_of):
     summary = summary_of(*study)
     assert " ".join(summary) == (
-        "study task metric metrics equivalence rows constant_class data constant probes "
-        "failed_checks advice verdict_problems settings versions"
+        "study task metric metrics equivalence rows constant_class data "
+        "tested_of_each_class constant probes failed_checks advice verdict_problems settings "
+        "versions"
     )
     assert " ".join(summary["rows"][0]) == (
-        "arm condition n verdict withheld p memorized seconds peak_memory failed metrics to_halve "
-        "best recall"
+        "arm condition n verdict withheld p memorized seconds all_seconds peak_memory failed "
+        "metrics to_halve best recall"
     )
     assert " ".join(summary["rows"][1]["metrics"]["accuracy"]["difference"]) == (
         "value low high seeds examples p detectable"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicinal.reports.study_cells import Cells
-from vicinal.reports.summary_values import epochs_of, names_conditions
+from vicinal.reports.summary_values import comparisons, epochs_of, names_conditions
 
 
 def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]]) -> Cells:
@@ -21,10 +21,11 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     total = len(rows) * seeds * splits
     several = f" × {len(settings['corrupted_labels'])} conditions" * names_conditions(summary)
     shares = f" × {splits} splits of the data" * (splits > 1)
-    compared = [row for row in rows if row["p"] is not None]
+    count, compared = comparisons(summary), any(row["p"] is not None for row in rows)
     decides = metrics[summary["metric"]]["title"]
     others = [one["title"] for name, one in metrics.items() if name != summary["metric"]]
-    hours = sum((row["seconds"] or 0) * row["n"] for row in rows) / 3600
+    seconds = (row.get("all_seconds", (row["seconds"] or 0) * row["n"]) for row in rows)
+    hours = sum(seconds) / 3600
     validation = data.get("validation")
     return [
         [
@@ -60,7 +61,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
         ["Intervals", _intervals(seeds, splits, data["test"]["examples"])],
         [
             "Correction for multiple comparisons",
-            f"Holm, over {len(compared)} comparison{'s' * (len(compared) != 1)} with the baseline "
+            f"Holm, over {count} comparison{'s' * (count != 1)} with the baseline "
             "in the metric that decides. Intervals, other metrics and single classes are not "
             "adjusted."
             if compared

@@ -217,7 +217,9 @@ def _studies(found: Sequence[Outcome]) -> list[str]:
 def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:
     """Plot the differences that are percentages, with their intervals; None without any."""
     drawn = [
-        one for one in found if one.percent and one.row and (one.row["difference"] or {}).get("low")
+        one
+        for one in found
+        if one.percent and one.row and (one.row["difference"] or {}).get("low") is not None
     ]
     if not drawn:
         return None

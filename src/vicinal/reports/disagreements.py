@@ -12,7 +12,7 @@ from vicinal.reports.output_figures import OutputsOf
 from vicinal.reports.study_cells import Table
 from vicinal.reports.summary_values import title
 from vicinal.reports.svg import SvgFigure, figure_style, to_svg
-from vicinal.studies.predictions import differing_name, probabilities
+from vicinal.studies.predictions import differing_name, fingerprint, probabilities
 
 _COLUMNS = 8
 """How many columns of a table are shown, the first ones."""
@@ -40,6 +40,8 @@ def disagreements(
         return None
     with np.load(path) as file:
         stored = {name: file[name] for name in file.files}
+    if str(stored.get(f"compared {condition}")) != fingerprint(*outputs.values()):
+        return None  # they were chosen for other trials
     groups = {
         better: [
             int(row)

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from vicinal.escaping import shortened
 from vicinal.reports.study_cells import MOST_CLASSES, Table
-from vicinal.reports.summary_values import conditions, title
+from vicinal.reports.summary_values import conditions, tested, title
 from vicinal.reports.svg import (
     ARM_COLORS,
     FAINT,
@@ -77,7 +77,7 @@ def confusion_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[Sv
 
 def confusion_table(summary: Mapping[str, Any], outputs: OutputsOf) -> Table:
     """Return the most frequent confusions of the arms, where there are too many for a matrix."""
-    classes, counts = summary["data"]["classes"], summary["data"]["test"]["of_each_class"]
+    classes, counts = summary["data"]["classes"], tested(summary)
     if len(classes) <= MOST_CLASSES:
         return [], []
     shares = [np.nan_to_num(100 * confusion(seeds)) for seeds in outputs.values()]

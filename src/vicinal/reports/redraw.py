@@ -27,6 +27,8 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
     Raises:
         UserError: if a folder is not that of a study, or has no results.
     """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("FOLDER: expected different studies, got one twice. Name each once.")
     summaries: list[Mapping[str, Any]] = []
     for folder in folders:
         path = folder / "recipe.toml"

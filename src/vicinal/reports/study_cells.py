@@ -14,6 +14,7 @@ from vicinal.reports.summary_values import (
     metric_title,
     names_conditions,
     rows_under,
+    tested,
     title,
     value,
 )
@@ -145,7 +146,7 @@ def class_table(summary: Mapping[str, Any], condition: str) -> Table:
     if not chosen:
         return [], []
     name, found = _of_each_class(summary, condition)
-    counts = summary["data"]["test"]["of_each_class"]
+    counts = tested(summary)
     rows = []
     for k in chosen:
         shown = [found[arm][k] or {"value": None, "difference": None} for arm in arms]

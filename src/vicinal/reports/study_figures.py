@@ -17,6 +17,7 @@ from vicinal.reports.summary_values import (
     names_conditions,
     row_title,
     rows_under,
+    tested,
     title,
     value,
 )
@@ -145,7 +146,7 @@ def classes_figure(summary: Mapping[str, Any], condition: str) -> SvgFigure | No
     name, found = differences_of_classes(summary, condition, chosen)
     if len(arms) < 2 or not found:
         return None
-    counts = summary["data"]["test"]["of_each_class"]
+    counts = tested(summary)
     color = arm_color(list(summary["settings"]["arms"]).index(arms[-1]))
     with figure_style():
         figure = Figure(figsize=(5.2, 0.8 + 0.2 * len(found)))

@@ -58,13 +58,13 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
         for rate in rates
     }
 
-    def outputs_of(rate: float, arms: list[str]) -> OutputsOf:
-        """Return the outputs of the first split."""
+    def outputs_of(rate: float, arms: list[str], splits: int = recipe.splits) -> OutputsOf:
+        """Return the outputs of the first splits."""
         read = {
             arm: [
                 study.outputs(trial, results)
                 for trial in results
-                if trial[:2] == (arm, rate) and trial.split == 0
+                if trial[:2] == (arm, rate) and trial.split < splits
             ]
             for arm in arms
         }
@@ -90,13 +90,15 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
             calibration.append(reliability_figure(summary, drawn, name))
     stored = study.folder / "examples.npz"
     blends = blends_figure(stored) if stored.exists() else None
-    differing = disagreements(stored, summary, compared, condition)
+    first = outputs_of(rate, compared_arms(summary, condition), splits=1)
+    differing = disagreements(stored, summary, first, condition)
     machines = [with_text(result.hardware, visible) for result in results.values()]
     machines = [one for k, one in enumerate(machines) if one not in machines[:k]]
     several = len(conditions(summary)) > 1
     few = len(recipe.arms) > MOST_LINES
     probes = probe_sections(summary)
     loop_note, loop_code = _own_loop(study, summary, condition)
+    in_first = ", in the first split" * (recipe.splits > 1)
     page = render(
         "report.html.j2",
         summary=summary,
@@ -115,7 +117,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
         differing=differing,
         differing_note=f"{_DIFFERING[task]}, the mean over seeds, for "
         f"{' and for '.join(title(summary, arm) for arm in compared)}. The examples are those with "
-        "the largest differences in both directions.",
+        f"the largest differences in both directions{in_first}.",
         memorization=memorization,
         curves=curves,
         blends=blends,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from vicinal.escaping import visible, with_text
@@ -26,30 +27,12 @@ _STYLES = {"better": "bold green", "worse": "bold red"}
 def print_study(summary: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a study, and its answer below them, within 80 columns."""
     summary = with_text(summary, visible)
-    head, rows = study_table(summary)
-    where = {name: k for k, name in enumerate(head)}
-    metric, difference = head[where["arm"] + 1], head[where["arm"] + 2]
-    table = plain_table(padding=0, caption=Text(caption(summary)))
-    longest = max(len(row["condition"]) for row in summary["rows"])
-    longest = max(longest, *(len(row[where["arm"]]) for row in rows))
-    table.add_column("arm", overflow="fold", min_width=min(longest, 16))
-    shown = ["arm", metric]
-    table.add_column(Text.assemble(metric, "\n", ("95% interval", "dim")), no_wrap=True)
-    if difference.startswith("difference"):
-        shown.append(difference)
-        table.add_column(Text.assemble(difference, "\n", ("95% interval", "dim")), no_wrap=True)
-    for name, short in _SHORT.items():
-        if name in where:
-            shown.append(name)
-            table.add_column(short, justify="left" if name == "verdict" else "right", no_wrap=True)
-    several = head[0] != "arm"
-    for condition, group in itertools.groupby(rows, lambda row: row[0] if several else ""):
-        table.add_section()
-        if several:
-            table.add_row(Text(condition, "bold"))
-        for row in group:
-            cells = [row[where[name]] for name in shown]
-            table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
+    table = _results(summary)
+    arm = table.columns[0]
+    arm.max_width = arm.min_width  # the only column whose cells may be folded
+    if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+        table = _results(summary, narrow=True)
+    table.columns[0].max_width = None
     console.print(table)
     head, rows = published_table(summary)
     if rows:
@@ -70,3 +53,33 @@ def print_study(summary: Mapping[str, Any], console: Console) -> None:
             console.print()
     for sentence in (*remarks(summary), answer(summary)):
         console.print(Text(sentence))
+
+
+def _results(summary: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """Return the table of the results; a narrow one does not name the baseline, and has no cost."""
+    head, rows = study_table(summary)
+    where = {name: k for k, name in enumerate(head)}
+    metric, difference = head[where["arm"] + 1], head[where["arm"] + 2]
+    table = plain_table(padding=0, caption=Text(caption(summary)))
+    longest = max(len(row["condition"]) for row in summary["rows"])
+    longest = max(longest, *(len(row[where["arm"]]) for row in rows))
+    table.add_column("arm", overflow="fold", min_width=min(longest, 16))
+    shown = ["arm", metric]
+    table.add_column(Text.assemble(metric, "\n", ("95% interval", "dim")), no_wrap=True)
+    if difference.startswith("difference"):
+        shown.append(difference)
+        short = "difference" if narrow else difference
+        table.add_column(Text.assemble(short, "\n", ("95% interval", "dim")), no_wrap=True)
+    for name, short in _SHORT.items():
+        if name in where and not (narrow and name == "seconds"):
+            shown.append(name)
+            table.add_column(short, justify="left" if name == "verdict" else "right", no_wrap=True)
+    several = head[0] != "arm"
+    for condition, group in itertools.groupby(rows, lambda row: row[0] if several else ""):
+        table.add_section()
+        if several:
+            table.add_row(Text(condition, "bold"))
+        for row in group:
+            cells = [row[where[name]] for name in shown]
+            table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
+    return table

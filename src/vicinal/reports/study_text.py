@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicinal.reports.summary_values import (
+    comparisons,
     conditions,
     names_conditions,
     percent_sign,
@@ -97,7 +98,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     for arm, row in rows:
         found += _failures(arm, row)
         if missing := settings["seeds"] * settings["splits"] - row["n"] - len(row["failed"]):
-            found.append(f"Not finished: {arm}: {missing} trials have no result yet.")
+            trials = "1 trial has" if missing == 1 else f"{missing} trials have"
+            found.append(f"Not finished: {arm}: {trials} no result yet.")
         never = [k for k, one in enumerate(row["recall"]) if one and one["value"] == 0]
         if never:
             classes = ", ".join(summary["data"]["classes"][k] for k in never[:5])
@@ -119,7 +121,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST])
+    shown = ("; " if any("," in name for name in names) else ", ").join(names[:_MOST])
     return f"{shown} and {len(names) - _MOST} more" if len(names) > _MOST else shown
 
 
@@ -193,8 +195,11 @@ def data_notes(summary: Mapping[str, Any]) -> list[str]:
     classes = data["classes"]
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
     what = "labels" if summary["task"] == "multi-label" else "classes"
+    splits = summary["settings"]["splits"]
+    first = [f"Numbers of examples are those of the first of {splits} splits."] * (splits > 1)
     return [
         *([f"{len(classes)} {what}: {', '.join(classes[:20])}{more}."] if classes else []),
+        *first,
         *(f"{'Warning: ' * doubtful}{text}" for text, doubtful in data["notes"]),
     ]
 
@@ -248,9 +253,9 @@ def _after_adjustment(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str
     found = row["metrics"][summary["metric"]]["difference"]
     if found["low"] is None or found["low"] <= 0 <= found["high"]:
         return ""
-    count = sum(one["p"] is not None for one in summary["rows"])
     return (
-        f" That interval excludes zero, which is not enough for a verdict with {count} comparisons "
+        " That interval excludes zero, which is not enough for a verdict with "
+        f"{comparisons(summary)} comparisons "
         f"(adjusted p-value {row['p']:.2g})."
     )
 

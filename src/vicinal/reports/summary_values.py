@@ -47,6 +47,18 @@ def best_first(summary: Summary, rows: Mapping[str, Mapping[str, Any]]) -> list[
     return sorted(rows, key=order)
 
 
+def tested(summary: Summary) -> list[int]:
+    """Return the number of test examples of each class, over all splits."""
+    found = summary.get("tested_of_each_class") or summary["data"]["test"]["of_each_class"]
+    return list(found)
+
+
+def comparisons(summary: Summary) -> int:
+    """Return the number of comparisons with the baseline, including those without a result."""
+    baseline = summary["settings"]["baseline"]
+    return sum(row["arm"] != baseline for row in summary["rows"])
+
+
 def title(summary: Summary, arm: str) -> str:
     """Return the recipe's title of an arm."""
     return str(summary["settings"]["arms"][arm]["title"])

@@ -38,14 +38,14 @@ def advice(
         results: of its finished trials.
         third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
     """
+    least = min(recipe.corrupted_labels)
     plain = [
-        one
-        for one in results.values()
-        if one.arm == recipe.baseline and one.corrupted == recipe.corrupted_labels[0]
+        one for one in results.values() if one.arm == recipe.baseline and one.corrupted == least
     ]
     found = []
-    if plain:
+    if plain and not least:  # otherwise, the metrics are those of different labels
         found.append(_overfitting(plain))
+    if plain:
         found.append(_length(plain))
     found += _label_noise(recipe, results)
     found.append(_capacity(next(iter(results.values()))))

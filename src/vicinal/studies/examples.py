@@ -14,7 +14,7 @@ from torch import Tensor
 from vicinal.data import DataSet
 from vicinal.files import write_whole
 from vicinal.mixing import CleanAndMixed, OneOf, Plan, RegMixUp, generator_at
-from vicinal.studies.predictions import differing_name, disagreements
+from vicinal.studies.predictions import differing_name, disagreements, fingerprint
 from vicinal.training.arms import MixingArm, policy_of
 from vicinal.training.loop import image_size_of
 from vicinal.training.metrics import METRICS
@@ -48,8 +48,9 @@ def write_examples(
         results: of the finished trials.
         outputs: returns the outputs of a finished trial.
     """
-    differing = _differing_rows(recipe, data, results, outputs)
+    differing, compared = _differing_rows(recipe, data, results, outputs)
     arrays = _blends(recipe, data) | _inputs_of(data, differing)
+    arrays |= {f"compared {condition}": np.array(one) for condition, one in compared.items()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     write_whole(path, content.getvalue())
@@ -167,12 +168,13 @@ def _differing_rows(
     data: DataSet,
     results: Mapping[Trial, Result],
     outputs: Callable[[Trial], Outputs],
-) -> dict[str, list[int]]:
+) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Return the rows of the test split on which the baseline and the best arm disagree.
 
-    The names are those that ``differing_name`` gives to conditions and directions.
+    The names are those that ``differing_name`` gives to conditions and directions. Also return the
+    ``fingerprint`` of what was compared under each condition.
     """
-    rows = {}
+    rows, compared = {}, {}
     true = data.test.targets.cpu().numpy().ravel()
     for corrupted in recipe.corrupted_labels:
         arms: dict[str, list[Trial]] = {}
@@ -192,6 +194,7 @@ def _differing_rows(
         if not np.array_equal(both[0][0].targets.ravel(), true):
             continue  # some examples were skipped, so the rows of the outputs are other ones
         found = disagreements(both[0], both[1], data_facts(data, recipe.task)["task"])
+        compared[condition_name(corrupted)] = fingerprint(*both)
         for better, some in zip((True, False), found, strict=True):
             rows[differing_name(condition_name(corrupted), better=better)] = some
-    return rows
+    return rows, compared

@@ -1,5 +1,6 @@
 """What the outputs of trials say beyond metrics: confusions, calibration, and disagreements."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,20 @@ def disagreements(
     order = np.argsort(change, kind="stable")
     better = [int(row) for row in order[::-1][:DIFFERING] if change[row] > 0]
     return better, [int(row) for row in order[:DIFFERING] if change[row] < 0]
+
+
+def fingerprint(baseline: Sequence[Outputs], arm: Sequence[Outputs]) -> str:
+    """Return a hash of the outputs that ``disagreements`` compares.
+
+    Example:
+        >>> one = Outputs(np.zeros((2, 2)), None, np.array([0, 1]))
+        >>> fingerprint([one], [one])[:8], fingerprint([one], [one, one])[:8]
+        ('f5a5fd42', '2ea9ab91')
+    """
+    digest = hashlib.sha256()
+    for one in (*baseline, *arm):
+        digest.update(np.ascontiguousarray(one.last).tobytes())
+    return digest.hexdigest()
 
 
 def differing_name(condition: str, *, better: bool) -> str:

@@ -188,6 +188,7 @@ def summarize(
         summary["constant_class"] = facts["classes"][most]
     return summary | {
         "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
+        "tested_of_each_class": _tested(targets, task, facts["classes"]),
         "constant": constant,
         "probes": probe_rows(recipe, probed or {}, ratio=ratio) + ensemble_rows(recipe, read),
         "failed_checks": failed_checks(probed or {}),
@@ -228,6 +229,18 @@ def _targets(recipe: Recipe, read: Mapping[Trial, Outputs]) -> list[NDArray[Any]
     return targets
 
 
+def _tested(targets: Sequence[NDArray[Any]], task: str, classes: Sequence[str]) -> list[int] | None:
+    """Return the number of test examples of each class or label over all splits."""
+    if task == "regression":
+        return None
+    counts = [
+        one.sum(0) if one.ndim > 1 else np.bincount(one.astype(int), minlength=len(classes))
+        for one in targets
+        if len(one)
+    ]
+    return [int(count) for count in np.sum(counts, axis=0)]
+
+
 def _values(recipe: Recipe, read: Mapping[Trial, Outputs], name: str, task: str) -> Values:
     values: Values = [{} for _ in range(recipe.splits)]
     for (arm, corrupted, seed, split), one in read.items():
@@ -251,6 +264,7 @@ def _row(
         "p": None,
         "memorized": round(float(np.mean(memorized)), 4) if memorized else None,
         "seconds": float(np.median([one.seconds for one in own])) if own else None,
+        "all_seconds": float(np.sum([one.seconds for one in own])),
         "peak_memory": max((one.peak_memory for one in own), default=None),
         "failed": [
             {"seed": trial.seed, "split": trial.split, "reason": reason}

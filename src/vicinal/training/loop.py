@@ -356,7 +356,8 @@ def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:
     """
     if math.isfinite(loss):
         return
-    rates = ", ".join(f"{g['initial_lr']:g}" for o in learner.optimizers for g in o.param_groups)
+    groups = (group for optimizer in learner.optimizers for group in optimizer.param_groups)
+    rates = ", ".join(dict.fromkeys(f"{group['initial_lr']:g}" for group in groups))
     one_cycle = learner.settings.schedule.name == "one-cycle"
     longer = "training.schedule.pct_start" if one_cycle else "training.warmup_epochs"
     raise TrialError(
