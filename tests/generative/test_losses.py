@@ -141,6 +141,9 @@ def test_what_does_not_fit_is_an_error_that_says_so():
         discriminator_loss(lambda x: x, REAL, GENERATED[:1])
     with pytest.raises(ValueError, match=r"paper_plan\(2\), got one with 3 rows"):
         discriminator_loss(lambda x: x, REAL, GENERATED, paper_plan(3))
+    for plan in (paper_plan(4), author_plan(1)):
+        with pytest.raises(ValueError, match=r"plan: expected a plan for 2 real rows"):
+            discriminator_loss(lambda x: x, REAL, GENERATED, plan)
     with pytest.raises(ValueError, match=r"expected logits of 2 rows, got shape \(\)"):
         generator_loss(lambda x: x.mean(), GENERATED)
     with pytest.raises(ValueError, match="expected share from 0 to 1, got 2"):
@@ -156,7 +159,19 @@ def test_a_discriminator_that_ends_in_a_sigmoid_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "shape", [lambda p: p.view(-1), lambda p: p.squeeze(1).unsqueeze(1), lambda p: p.flatten()]
+    "shape",
+    [
+        lambda p: p.view(-1),
+        lambda p: p.squeeze(1).unsqueeze(1),
+        lambda p: p.flatten(),
+        lambda p: p[:, 0],
+        lambda p: p[..., -1],
+        lambda p: p.mean(1),
+        lambda p: p.clamp(1e-6, 1 - 1e-6),
+        lambda p: p.clone(),
+        lambda p: p.T.T,
+        lambda p: torch.cat([p]),
+    ],
 )
 def test_a_sigmoid_is_noticed_behind_a_change_of_shape(shape):
     model = nn.Sequential(nn.Linear(2, 1), nn.Sigmoid())

@@ -24,6 +24,13 @@ def test_real_samples_find_all_modes_and_nearly_all_are_good(data, modes):
     assert found.good == pytest.approx(1 - math.exp(-8), abs=0.002)
 
 
+@pytest.mark.parametrize("data", ["grid", "ring"])
+def test_samples_of_a_small_std_are_good_too(data):
+    centers = mode_centers(data)
+    found = coverage(draw_real(centers, 1e-5, 5000, rng()), centers, 1e-5)
+    assert found.good == pytest.approx(1 - math.exp(-8), abs=0.005)
+
+
 def test_samples_of_one_mode_find_one_mode():
     centers = mode_centers("grid")
     found = coverage(draw_real(centers[3:4], STD, 1000, rng()), centers, STD)

@@ -100,6 +100,47 @@ def test_a_network_that_is_random_in_eval_mode_is_found(checks_of, trained):
     assert "random in eval mode" in checks["same outputs twice"].sentence
 
 
+class Masked(nn.Module):
+    """Makes the last class impossible, or so unlikely that its logit hides all others."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, logits):
+        last = torch.full_like(logits[:, :1], self.value)
+        return torch.cat([logits[:, :-1], last], 1)
+
+
+@pytest.mark.parametrize("value", [-torch.inf, -1e4])
+def test_impossible_classes_neither_hide_random_outputs_nor_look_like_them(
+    checks_of, trained, value
+):
+    honest = checks_of(nn.Sequential(trained(0), Masked(value)), names=("pgd-20",))
+    assert honest["same outputs twice"].ok
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(Random(), trained(0), Masked(value))
+        checks = checks_of(network, names=("pgd-20",))
+    assert "same outputs twice" in failed(checks)
+
+
+def test_the_whole_range_may_be_rounded():
+    x, y = torch.linspace(-2.4, 2.8, 20)[:, None], (torch.arange(20) >= 10).long()
+    model = nn.Linear(1, 2)
+    for bounds, whole in (((-2.4, 2.8), 5.2), ((-0.7, 0.1), 0.8), ((-1.8, 2.1), 3.9)):
+        inside = x.clamp(*bounds)
+        white = attacks(model, [(inside, y)], epsilons=[whole], bounds=bounds, names=("pgd-2",))
+        check = next(one for one in masking_checks(white) if one.name == "unbounded epsilon")
+        assert "it needs the epsilon" not in check.sentence
+
+
+def test_a_network_in_half_precision_is_not_attacked():
+    model = nn.Linear(4, 2).bfloat16()
+    with pytest.raises(UserError, match=r"expected a network in float32 or float64, got torch\.bf"):
+        attacks(model, [(torch.rand(3, 4), torch.tensor([0, 1, 0]))], epsilons=[0.1])
+
+
 def test_gradients_that_mislead_iterated_attacks_are_found(checks_of, trained):
     checks = checks_of(nn.Sequential(Misleading(), trained(0)))
     found = failed(checks)

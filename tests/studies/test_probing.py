@@ -5,14 +5,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from scipy.special import softmax
+from scipy.stats import norm
 
 from vicinal.api import study
-from vicinal.data import load
+from vicinal.data import DataSet, Split, load
+from vicinal.errors import UserError
 from vicinal.probes import calibration_of_logits
+from vicinal.probes.out_of_distribution import _fpr95
 from vicinal.reports.probe_sections import probe_sections
-from vicinal.studies.probe_measures import Probed, measures_of
-from vicinal.studies.probing import PROBES, failed_checks
-from vicinal.training.probe_settings import Probes
+from vicinal.studies.probe_measures import Probed, measures_of, smaller_of
+from vicinal.studies.probing import PROBES, failed_checks, probe_rows
+from vicinal.studies.trial_probes import check_probes
+from vicinal.training.probe_settings import Between, Probes
+from vicinal.training.recipe import read_recipe
 from vicinal.training.trained_network import load_network
 from vicinal.training.trial_result import Trial
 
@@ -60,10 +65,13 @@ def test_the_summary_has_every_measure_of_every_arm_with_the_mean_over_all_value
         )
 
 
-def test_accuracy_at_epsilon_zero_is_that_of_the_first_test_examples(probed):
+def test_accuracy_at_epsilon_zero_is_that_of_a_sample_of_the_test_examples(probed):
     trial = probed / "trials" / "mixup-40-corrupted-seed1"
     outputs = load_file(trial / "outputs.safetensors")
-    right = (outputs["last"].argmax(1) == outputs["targets"])[:40]
+    chance = torch.Generator().manual_seed(0)
+    rows = sorted(torch.randperm(len(outputs["targets"]), generator=chance)[:40].tolist())
+    assert len({int(outputs["targets"][row]) for row in rows}) > 5
+    right = (outputs["last"].argmax(1) == outputs["targets"])[rows]
     values = values_of(probed, trial.name)
     for series in ("accuracy under noise", "accuracy under I-FGSM, 10 steps of another network"):
         np.testing.assert_array_equal(values[f"{series} at 0"], right)
@@ -182,3 +190,76 @@ def test_a_probe_that_does_not_fit_is_refused_in_a_sentence(
     assert refused.exit_code == 2
     assert message in refused.stderr
     assert "[1/" not in refused.stderr  # nothing was trained
+
+
+def test_a_condition_without_real_labels_has_no_error_on_them(small_recipe, vicinal, tmp_path):
+    changes = {"corrupted_labels": [0.0, 1.0], "probes": {"memorization": True}}
+    changes |= {"seeds": 2, "arms.mixup-features": None, "training.epochs": 1}
+    done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text())
+    assert {one["series"] for one in summary["probes"]} == {"error on corrupted labels"}
+
+
+def test_a_probe_that_fails_says_that_trials_are_kept(small_recipe, vicinal, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise UserError("model: expected a network with gradients.")
+
+    monkeypatch.setattr("vicinal.studies.trial_probes.between", fail)
+    changes = {"probes": {"between": {"pairs": 20}}, "training.epochs": 1, "seeds": 1}
+    done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")
+    assert done.exit_code == 2
+    assert "probes of erm-true-labels-seed0: model: expected a network" in done.stderr
+    assert "Finished trials are kept: remove the probe" in done.stderr
+    assert vicinal("report", tmp_path / "study").exit_code == 0
+
+
+def test_tokens_are_not_blended_between_examples():
+    tokens = Split(torch.zeros(4, 3, dtype=torch.int64), torch.tensor([0, 1, 0, 1]))
+    data = DataSet(("a", "b"), tokens, tokens)
+    recipe = read_recipe("digits").model_copy(update={"probes": Probes(between=Between())})
+    with pytest.raises(UserError, match=r"probes\.between: .* got the tokens of digits"):
+        check_probes(recipe, data)
+
+
+def test_epsilons_are_sorted_so_that_lines_do_not_zigzag():
+    assert Probes.model_validate({"attacks": {"epsilons": [32, 8, 16, 8]}}).attacks.epsilons == (
+        8,
+        16,
+        32,
+    )
+
+
+@pytest.mark.parametrize("distance", [1.5, 3.0])
+def test_intervals_of_a_false_positive_rate_allow_for_the_threshold(distance):
+    chance, covered = np.random.default_rng(0), []
+    true = 100 * norm.cdf(norm.ppf(0.95) - distance)
+    (measure,) = (m for m in measures_of(Probes(ood={"source": "x"})) if "positives" in m.series)
+    recipe = read_recipe("digits")
+    for _ in range(120):
+        own, other = (0.8 * chance.normal(size=(1, n)) for n in (100, 1000))
+        probed = {}
+        for seed in range(3):
+            scores = own[0] + distance, other[0]
+            noisy = [one + 0.6 * chance.normal(size=len(one)) for one in scores]
+            values = {measure.key: _fpr95(*noisy)[0], smaller_of(measure.key): np.zeros(100)}
+            probed[Trial("erm", 0.0, seed, 0)] = Probed(values, [])
+        recipe = recipe.model_copy(
+            update={"probes": Probes(ood={"source": "x"}), "corrupted_labels": (0.0,)}
+        )
+        (found,) = probe_rows(recipe, probed, ratio=0.2)
+        covered.append(found["rows"][0]["low"] <= true <= found["rows"][0]["high"])
+    assert np.mean(covered) > 0.9
+
+
+def test_a_perfect_separation_in_a_study_is_not_certain():
+    recipe = read_recipe("digits").model_copy(
+        update={"probes": Probes(ood={"source": "x"}), "corrupted_labels": (0.0,)}
+    )
+    keys = [one.key for one in measures_of(recipe.probes)]
+    values = {key: np.full(120, float("AUROC" in key)) for key in keys}
+    values |= {smaller_of(key): np.zeros(60) for key in keys}
+    probed = {Trial("erm", 0.0, seed, 0): Probed(values, []) for seed in range(3)}
+    for one in probe_rows(recipe, probed, ratio=0.2):
+        (row,) = one["rows"]
+        assert row["high"] - row["low"] == pytest.approx(100 * 3 / 60)

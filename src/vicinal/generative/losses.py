@@ -15,8 +15,21 @@ from vicinal.mixing import MixUp, OtherBatch, Plan, Shuffle
 from vicinal.mixing.operator import wide_type
 from vicinal.mixing.randomness import CPU
 
-_SHAPES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Alias", "ToCopy")
-"""The names of autograd nodes that change the shape or the type of a result, and nothing else."""
+_SHAPES = (
+    *(
+        "View",
+        "UnsafeView",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Alias",
+        "ToCopy",
+        "Select",
+        "Slice",
+    ),
+    *("Permute", "Transpose", "TBackward", "Clone", "Unbind", "Expand", "Clamp", "Mean", "Cat"),
+)
+"""The names of autograd nodes that change the shape or the type of a result, or select from it."""
 
 Discriminator = Callable[[Tensor], Tensor]
 """A network or function from examples ``(rows, ...)`` to logits ``(rows, ...)``, such as
@@ -172,7 +185,12 @@ def _cross_entropy(
         )
     pool = torch.cat([real, generated])
     rows = len(pool) if plan is None else len(plan)
-    if plan is not None and rows not in (len(real), len(pool)):
+    fits = plan is None or rows in (len(real), len(pool))
+    if plan is not None and fits and len(real):
+        # Half of a plan for more rows, or all of one for fewer, would blend real rows alone.
+        low, high = (int(one) for one in torch.aminmax(plan.partner))
+        fits = high < len(pool) and (rows == len(pool) or low >= len(real))
+    if plan is not None and not fits:
         raise ValueError(
             f"plan: expected a plan for {len(real)} real rows, such as paper_plan({len(real)}), "
             f"got one with {rows} rows."

@@ -132,7 +132,11 @@ def _nonzero_gradients(white: Attacks) -> Check:
 def _unbounded(white: Attacks, iterated: list[str]) -> Check:
     name = "unbounded epsilon"
     whole = white.bounds[1] - white.bounds[0]
-    rows = [row for row, epsilon in enumerate(white.epsilons) if epsilon == whole < math.inf]
+    rows = [
+        row
+        for row, epsilon in enumerate(white.epsilons)
+        if whole < math.inf and math.isclose(epsilon, whole)
+    ]
     if not rows or not iterated:
         return _missing(name, f"the epsilon {whole:g} and an iterated attack, such as pgd-20")
     correct = white.clean < 1

@@ -22,6 +22,8 @@ class OutOfDistribution(NamedTuple):
             the AUROC: the AUROC plus the influence of the example.
         auroc_low: lower end of the 95% interval of the AUROC.
         auroc_high: its upper end.
+        fpr95_values: ``(n + m,)``, likewise of the share of ``accepted``. The influence of an own
+            example is that on the threshold.
         accepted: ``(m,)`` bool, the other examples with at least the confidence that 95% of the own
             examples have.
         fpr95_low: lower end of the 95% interval of the share of ``accepted``.
@@ -33,6 +35,7 @@ class OutOfDistribution(NamedTuple):
     auroc_values: Tensor
     auroc_low: float
     auroc_high: float
+    fpr95_values: Tensor
     accepted: Tensor
     fpr95_low: float
     fpr95_high: float
@@ -87,13 +90,14 @@ def ood(model: nn.Module, data: Data, other: Data) -> OutOfDistribution:
     half = max(
         per_example.Z * values.std(ddof=1) / math.sqrt(len(values)), 3 / min(len(own), len(others))
     )
-    accepted, low, high = _fpr95(own, others)
+    shares, accepted, low, high = _fpr95(own, others)
     return OutOfDistribution(
         torch.from_numpy(own),
         torch.from_numpy(others),
         torch.from_numpy(values),
         max(area - half, 0.0),
         min(area + half, 1.0),
+        torch.from_numpy(shares),
         torch.from_numpy(accepted),
         low,
         high,
@@ -114,8 +118,8 @@ def _scores(model: nn.Module, data: Data, where: str) -> Array:
     return -below.log1p().numpy()
 
 
-def _fpr95(own: Array, others: Array) -> tuple[Array, float, float]:
-    """Return which others are accepted, and the interval of their share."""
+def _fpr95(own: Array, others: Array) -> tuple[Array, Array, float, float]:
+    """Return which others are accepted, after values of their share, and before its interval."""
     n, ranked, sorted_others = len(own), np.sort(own), np.sort(others)
 
     def share(below: float) -> float:
@@ -129,9 +133,21 @@ def _fpr95(own: Array, others: Array) -> tuple[Array, float, float]:
     rate = share(rank)
     low, high = (float(one) for one in per_example.wilson(np.array(rate), len(others)))
     spread = per_example.Z * math.sqrt(0.05 * 0.95 * n)
-    least, most = share(math.ceil(0.05 * n + spread)), share(math.floor(0.05 * n - spread))
+    ends = math.ceil(0.05 * n + spread), math.floor(0.05 * n - spread)
+    least, most = map(share, ends)
+    accepted, rejected = others >= ranked[rank], own < ranked[rank]
+    # How much the share changes with the threshold: the ratio of the densities there.
+    slope = (most - least) * n / (ends[0] - ends[1])
+    total = n + len(others)
+    values = rate + np.concatenate(
+        [
+            total / n * slope * (rejected - rejected.mean()),
+            total / len(others) * (accepted - accepted.mean()),
+        ]
+    )
     return (
-        others >= ranked[rank],
+        values,
+        accepted,
         max(rate - math.hypot(rate - low, rate - least), 0.0),
         min(rate + math.hypot(high - rate, most - rate), 1.0),
     )

@@ -104,6 +104,12 @@ CORRUPTED = "error on corrupted labels"
 AUROC = "AUROC against the other data"
 FPR = "false positives at 95% true positives"
 
+
+def smaller_of(key: str) -> str:
+    """Return the name of an array that is as long as the smaller data set of a measure of two."""
+    return f"{key}, smaller data set"
+
+
 _TITLES = {
     "noise": "noise",
     "fgsm": "FGSM",

@@ -11,9 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vicinal.files import WEIGHTS, write_whole
-from vicinal.studies.estimates import Cell, Values, estimated
-from vicinal.studies.probe_measures import Array, Probed, measures_of
-from vicinal.training.metrics import Metric
+from vicinal.studies.estimates import Values, estimated
+from vicinal.studies.probe_measures import Measure, Probed, measures_of, smaller_of
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import Outputs, Trial, condition_name
 
@@ -129,10 +128,7 @@ def probe_rows(
             if one.key in found.values:
                 seeds = values[split].setdefault((arm, corrupted), {})
                 seeds[seed] = found.values[one.key].astype(np.float64)
-        counts = [
-            max((len(v) for s in split.values() for v in s.values()), default=1) for split in values
-        ]
-        leasts = [3 / count if one.metric.counted else 0.0 for count in counts]
+        leasts = [_least(one, probed, split) for split in range(recipe.splits)]
         rows = [
             {"arm": arm, "condition": condition_name(corrupted)}
             | estimated(
@@ -162,10 +158,14 @@ def probe_rows(
     return measures
 
 
-def _least(metric: Metric, seeds: Mapping[Cell, Mapping[int, Array]]) -> float:
-    """Return the smallest half width of an interval: by how much three examples change a share."""
-    counts = [len(one) for own in seeds.values() for one in own.values()]
-    return 3 / max(counts) if counts and metric.counted else 0.0
+def _least(measure: Measure, probed: Mapping[Trial, Probed], split: int) -> float:
+    """Return by how much three examples change a share: the smallest half width of an interval."""
+    counts = [
+        len(found.values.get(smaller_of(measure.key), found.values[measure.key]))
+        for trial, found in probed.items()
+        if trial.split == split and measure.key in found.values
+    ]
+    return min(3 / max(counts), 1.0) if counts and measure.metric.percent else 0.0
 
 
 def failed_checks(probed: Mapping[Trial, Probed]) -> list[dict[str, Any]]:

@@ -347,7 +347,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         results = study.results()
         probing = study.probing(results, data_of, callbacks.log)
         for trial in unprobed(probing, results):
-            probe(probing, results, trial)
+            _probe(study, probing, results, trial)
             stop_if_asked()
     write_examples(examples, recipe, data, results, lambda one: study.outputs(one, results))
     return bool(unfinished)
@@ -388,6 +388,17 @@ def _result_of(
         return None
     callbacks.finish(result)
     return result
+
+
+def _probe(study: Study, probing: Probing, results: Mapping[Trial, Result], trial: Trial) -> None:
+    """Measure the probes of a trial; an error says what is kept."""
+    try:
+        probe(probing, results, trial)
+    except UserError as error:
+        raise UserError(
+            f"probes of {trial.folder}: {error} Finished trials are kept: remove the probe from "
+            f"the recipe, or run vicinal report {study.folder}."
+        ) from error
 
 
 def _write_third_class(study: Study, data: DataSet) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from vicinal.studies.probe_measures import (
     Array,
     Probed,
     accuracy_under,
+    smaller_of,
 )
 from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.probe_settings import Probes
@@ -128,11 +130,17 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
         raise UserError(
             f"probes.attacks: expected images, got {recipe.data.source}. Remove that table."
         )
+    if probes.between is not None and data.train.inputs.dtype == torch.int64:
+        raise UserError(
+            f"probes.between: expected inputs that can be blended, got the tokens of "
+            f"{recipe.data.source}. Remove that table."
+        )
     if probes.ood is not None:
         try:
             load(
                 probes.ood.source,
                 root=recipe.data.root,
+                skip_bad=recipe.data.skip_bad,
                 seed=recipe.seed,
                 test_fraction=recipe.data.test_fraction,
                 preparation=data.preparation,
@@ -167,7 +175,8 @@ def _memorization(
     found = memorization(network.network, batches)
     errors = found.errors.double().numpy()
     corrupted = found.corrupted.numpy()
-    return {REAL: errors[~corrupted], CORRUPTED: errors[corrupted]}
+    both = {REAL: errors[~corrupted], CORRUPTED: errors[corrupted]}
+    return {name: values for name, values in both.items() if len(values)}
 
 
 def _out_of_distribution(
@@ -177,11 +186,14 @@ def _out_of_distribution(
         network.path,
         network.info,
         source=source,
+        skip_bad=recipe.data.skip_bad,
         root=None if recipe.data.root is None else Path(recipe.data.root),
     )
     both = (network.batches(one.test) for one in (data, other))
     found = ood(network.network, *both)
-    return {AUROC: found.auroc_values.numpy(), FPR: found.accepted.double().numpy()}
+    smaller = np.zeros(min(len(found.scores), len(found.other_scores)))
+    values = {AUROC: found.auroc_values.numpy(), FPR: found.fpr95_values.numpy()}
+    return values | {smaller_of(name): smaller for name in values}
 
 
 def _calibration(outputs: Outputs) -> dict[str, Array]:
@@ -196,15 +208,18 @@ def _calibration(outputs: Outputs) -> dict[str, Array]:
 def _attacks(
     recipe: Recipe, data: DataSet, network: TrainedNetwork, source: TrainedNetwork | None = None
 ) -> tuple[dict[str, Array], list[Check]]:
-    """Attack the first test examples, and check that gradients are not masked."""
+    """Attack a random sample of the test examples, and check that gradients are not masked."""
     settings, brightest = recipe.probes.attacks, data.brightest
     assert settings is not None
     assert brightest is not None  # check_probes has raised
-    read = data.test.read(range(min(settings.examples, len(data.test))))
+    chance = torch.Generator().manual_seed(recipe.seed)
+    chosen = torch.randperm(len(data.test), generator=chance)[: settings.examples]
+    rows = chosen.sort().values
+    read = data.test.read(rows.tolist())
     images = read.inputs
     for crop in network.crops:
         images = crop.apply(images, torch.empty(len(images), 0))
-    labels = data.test.targets[torch.from_numpy(read.kept)]
+    labels = data.test.targets[rows[torch.from_numpy(read.kept)]]
     pieces = ((images.float() / brightest).split(_BATCH), labels.split(_BATCH))
     batches = list(zip(*pieces, strict=True))
     # The whole range of pixels is for the checks alone.

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vicinal.training.recipe_table import Settings
 
@@ -13,11 +13,15 @@ class Attacks(Settings):
     """``vicinal.probes.attacks``, on images: white box, and transferred from another network."""
 
     epsilons: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=255)], ...], Field(strict=False, min_length=1)
+        tuple[Annotated[float, Field(gt=0, le=255)], ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(lambda values: tuple(sorted(set(values)))),
     ] = Field(
         (1.0, 2.0, 4.0, 8.0), description="largest changes of a pixel, in 255ths of its range"
     )
-    examples: Count = Field(1000, description="how many test examples are attacked, at most")
+    examples: Count = Field(
+        1000, description="how many test examples are attacked, at most: a random sample"
+    )
     restarts: Count = Field(1, description="random starts of PGD, the worst of which counts")
     top: Count = Field(1, description="largest k of top-k accuracies: also measured if above 1")
 
