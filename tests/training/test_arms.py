@@ -285,7 +285,7 @@ def test_the_alpha_of_shorthands_can_be_changed():
 def test_a_shorthand_that_is_unknown_or_lacks_layers_is_an_error():
     with pytest.raises(UserError, match=r"no arm 'cutmx'\. Did you mean 'cutmix'\? .*c-mixup\)\."):
         shorthand_arms(["erm", "cutmx"])
-    with pytest.raises(UserError, match="manifold: expected a network with layers to mix after"):
+    with pytest.raises(UserError, match="manifold: expected a network whose layers are known"):
         shorthand_arms(["manifold"])
 
 

@@ -93,7 +93,7 @@ def load_initial_weights(
         >>> trained = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 10)).state_dict()
         >>> load_initial_weights(network, trained, origin="a.pt", log=print)
         initial weights: 2 tensors from a.pt; the head starts from random weights (1.weight of \
-shape (10, 4) there, (3, 4) here)
+shape (10, 4) in the weights, (3, 4) in the network)
     """
     own, head = network.state_dict(), head_names(network)
     prefix = getattr(network, "prefix", "")  # of the network of a library inside of ours
