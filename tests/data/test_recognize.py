@@ -87,7 +87,6 @@ def test_class_folders_of_recordings_are_commands(tmp_path):
         ("a,b,price", "price"),
         ("a,b,price & tax?", "price%20%26%20tax%3F"),
         ("a,c,c", "-1"),
-        ("a,c,", "c"),
     ],
 )
 def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
@@ -107,10 +106,21 @@ def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
     assert "guessed" not in " ".join(note.text for note in again.notes)
 
 
+@pytest.mark.parametrize(("header", "label"), [("a,b,c,", "c"), ("a,c,c,", "2")])
+def test_commas_at_the_ends_of_lines_are_no_label(tmp_path, header, label):
+    rows = "".join(f"{k % 3},{k % 5},{k % 2},\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(f"{header}\n{rows}")
+    found = recognized("t.csv", root=tmp_path)
+    assert found.spec == f"table:t.csv?label={label}"
+    assert "guessed the last column with a name, 'c'" in found.notes[1].text
+    assert load("t.csv", root=tmp_path).classes == ("0", "1")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("1,2,3\n4,5,6\n", r"first row has numbers such as '1'.*\?header=no&label=-1"),
+        ("a,b,\n1,2,u\n3,4,v\n", r"the last column has no name. .*\?label=2 if it is the label"),
         ("class,target\n1,2\n", r"expected one column .* got class, target. Write table:"),
         (
             "review,label\nnot what I hoped for at all,0\nI like it a lot and more,1\n",

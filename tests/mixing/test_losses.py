@@ -804,3 +804,9 @@ def test_a_loss_in_float64_is_as_precise_as_its_criterion():
     assert float(MixUp(0.0).draw(10).loss(F.cross_entropy, logits, y)) == pytest.approx(
         float(F.cross_entropy(logits, y)), rel=1e-14
     )
+
+
+def test_a_loss_of_ignored_targets_alone_is_nan_as_in_pytorch():
+    logits, y = torch.randn(3, 4), torch.full((3,), -100)
+    assert F.cross_entropy(logits, y).isnan()
+    assert MixUp(1.0).draw(3).loss(F.cross_entropy, logits, y).isnan()

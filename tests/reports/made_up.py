@@ -50,7 +50,8 @@ def made_up_study(
     recipe = Recipe.model_validate(settings)
     write_whole(folder / "recipe.toml", resolved_text(recipe))
     study, random = Study(recipe, folder), np.random.default_rng(0)
-    targets, outputs = _outputs_of(task, classes, examples, random)
+    made = [_outputs_of(task, classes, examples - 2 * k, random) for k in range(recipe.splits)]
+    targets, outputs = made[0]
     metric = deciding_metric(recipe.metrics, task)
     names = names or [f"class {k}" for k in range(classes)]
     names = () if task == "regression" else names
@@ -81,6 +82,7 @@ def made_up_study(
         if trial.folder in failed:
             write_failure(own, "the loss became nan", recipe, trial)
             continue
+        targets, outputs = made[trial.split]
         level = list(recipe.arms).index(trial.arm)
         own_random = np.random.default_rng([trial.seed, level, round(100 * trial.corrupted)])
         last = outputs(gain * level, own_random).astype(np.float32)
@@ -98,7 +100,7 @@ def made_up_study(
             split=trial.split,
             epochs=4,
             metric=metric,
-            test_examples=examples,
+            test_examples=len(targets),
             test_metric=value,
             constant_metric=constant_value(metric, facts["predictor"], targets, task),
             test_loss=1.5,

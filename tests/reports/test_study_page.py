@@ -158,15 +158,13 @@ def test_several_splits_are_pooled_where_examples_are_not_paired(tmp_path):
     redraw([tmp_path])
     page = (tmp_path / "report.html").read_text("utf-8")
     summary = json.loads((tmp_path / "summary.json").read_bytes())
-    pooled = []
-    for trial in study.trials:
-        if trial.arm == "erm":
-            outputs = study.outputs(trial, study.results())
-            pooled.append(np.bincount(outputs.targets, outputs.last.argmax(1) == outputs.targets))
-    counts = np.array(summary["data"]["test"]["of_each_class"])
-    share = 100 * np.mean(np.sum(pooled, axis=0) / (len(pooled) * counts))
+    results = study.results()
+    outputs = [study.outputs(one, results) for one in study.trials if one.arm == "erm"]
+    right = [np.bincount(one.targets, one.last.argmax(1) == one.targets) for one in outputs]
+    counts = [np.bincount(one.targets) for one in outputs]
+    share = 100 * np.mean(np.sum(right, axis=0) / np.sum(counts, axis=0))
     assert f"Confusion matrix of ERM: {share:.1f}% of a class" in page
-    assert summary["tested_of_each_class"] == (2 * counts).tolist()
+    assert summary["tested_of_each_class"] == (np.sum(counts, axis=0) // 3).tolist()
     assert "Numbers of examples are those of the first of 2 splits." in words(page)
 
 
@@ -229,3 +227,15 @@ def test_a_study_is_not_compared_with_itself(tmp_path):
     made_up_study(tmp_path / "one", examples=60)
     with pytest.raises(UserError, match="expected different studies, got one twice"):
         redraw([tmp_path / "one", tmp_path / "two" / ".." / "one"], tmp_path / "out")
+
+
+def test_errors_of_real_values_are_those_of_all_splits(tmp_path):
+    study = made_up_study(tmp_path, task="regression", examples=60, splits=3, arms=2)
+    redraw([tmp_path])
+    results, errors = study.results(), []
+    for split in range(3):
+        own = [t for t in study.trials if (t.arm, t.split) == ("erm", split)]
+        outputs = [study.outputs(one, results) for one in own]
+        errors += (np.mean([one.last for one in outputs], 0) - outputs[0].targets).tolist()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert f"a standard deviation of {np.std(errors):.3g}" in page

@@ -169,6 +169,17 @@ def test_settings_of_an_arm_that_cannot_be_trained_are_reported_before_training(
     assert sentence.partition("training.")[2] in done.stderr
 
 
+def test_an_augmentation_of_an_arm_that_does_not_fit_is_reported_before_training(
+    small_recipe, tmp_path, vicinal
+):
+    jitter = {"name": "hls-jitter", "hue": 0.1, "lightness": 0.1, "saturation": 0.1}
+    recipe = small_recipe({"arms.mixup.augment": [jitter], "arms.mixup-features": None})
+    done = vicinal("study", recipe, "--out", tmp_path / "study")
+    assert done.exit_code == 2
+    assert "arms.mixup.augment: hls-jitter expects images with values up to 255" in done.stderr
+    assert not (tmp_path / "study" / "trials").exists()
+
+
 def test_the_check_does_not_change_the_random_numbers_of_the_caller(problem):
     torch.manual_seed(5)
     expected = torch.rand(3)

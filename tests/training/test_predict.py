@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import tomllib
 
 import numpy as np
 import pytest
@@ -205,6 +206,12 @@ def test_the_folder_of_the_training_by_its_path_is_split_as_it_was(tmp_path, vic
     again = vicinal("score", run, "--data", tmp_path / "words", "--json")
     assert json.loads(again.stdout) == own
     assert "is the data set of the training, and is split as it was" in again.stderr
+    recipe = tomllib.loads((tmp_path / "small.toml").read_text())
+    recipe["data"] |= {"source": source.replace(f"{tmp_path}/", ""), "root": str(tmp_path)}
+    (tmp_path / "root.toml").write_text(tomlkit.dumps(recipe))
+    command("train", tmp_path / "root.toml", "--arm", "erm", "--out", tmp_path / "root")
+    again = vicinal("score", tmp_path / "root", "--data", tmp_path / "words", "--json")
+    assert json.loads(again.stdout)["examples"] == own["examples"]
     soundfile.write(tmp_path / "words" / "no" / "g_nohash_99.wav", np.sin(time), 8000)
     grown = vicinal("score", run, "--data", tmp_path / "words", "--json")
     assert "has changed since" in grown.stderr
@@ -409,6 +416,10 @@ def test_images_in_an_array_get_the_outputs_of_the_training_bit_for_bit(tmp_path
     assert "skipped 1 hidden" in done.stderr
     assert "bad/a.npy: expected an array of numbers" in done.stderr
     Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
+    for header in (b"{'descr': '<f4', 'shape': (", b"{'descr': '|u1', 'shape': (True, 2), "):
+        (tmp_path / "odd.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(118))
+        with pytest.raises(UserError, match=r"odd\.npy: expected an array of numbers"):
+            vicinal.load(run)(tmp_path / "odd.npy")
     with pytest.raises(UserError, match=r"new\.npy: expected \.npy files alone"):
         vicinal.load(run)([tmp_path / "new.npy", tmp_path / "new.png"])
 

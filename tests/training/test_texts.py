@@ -468,6 +468,10 @@ def test_columns_that_are_not_read_may_have_any_type(films, folder):
     path = films.with_suffix(".parquet")
     parquet.write_table(table.append_column("tags", tags), path)
     assert len(load(source(path, folder)).train) == 32
+    names = ["number", "my review", "R&D", "tags"]
+    parquet.write_table(parquet.read_table(path).rename_columns(names), path)
+    spec = f"text:{path}?text=my%20review&label=R%26D&tokenizer={folder}"
+    assert len(load(spec).train) == 32
 
 
 @pytest.mark.usefixtures("library")

@@ -149,8 +149,10 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
     if arrays and len(arrays) == len(files):
         yield from _arrays(files, reading, notes)
         return
-    if arrays and reading.kind in ("image", "sound"):
-        raise UserError(f"{arrays[0]}: expected .npy files alone, got other files too.")
+    if arrays and reading.kind in ("image", "sound") and not reading.skip_bad:
+        raise UserError(
+            f"{arrays[0]}: expected .npy files alone, got other files too. Predict them apart."
+        )
     names, shape = [str(path) for path in files], (len(files), *reading.input_shape)
     if reading.kind == "image":
         _check_white(reading)

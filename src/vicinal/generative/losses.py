@@ -186,7 +186,7 @@ def _cross_entropy(
     pool = torch.cat([real, generated])
     rows = len(pool) if plan is None else len(plan)
     fits = plan is None or rows in (len(real), len(pool))
-    if plan is not None and fits and len(real):
+    if plan is not None and fits and len(real) and not torch.compiler.is_compiling():
         # Half of a plan for more rows, or all of one for fewer, would blend real rows alone.
         low, high = (int(one) for one in torch.aminmax(plan.partner))
         fits = high < len(pool) and (rows == len(pool) or low >= len(real))

@@ -190,7 +190,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         ignored = chosen == settings.ignore_index
         chosen = torch.where(ignored, 0, chosen)
         factors, counted = _without_ignored(factors, ~ignored, dim=1)
-    factors = factors.to(wide) / (-counted if mean else -1)
+    factors = -factors.to(wide)
     log_probabilities = F.log_softmax(output, 1, dtype=wide)
     weighted = factors if weight is None else factors * weight[chosen]
     loss = log_probabilities.gather(1, chosen) * weighted
@@ -202,7 +202,9 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
         loss = loss * (1 - smoothing) + smoothing * even * factors
     if ignored is not None:  # an infinite loss times a share of zero is NaN
         loss = loss.masked_fill(ignored, 0)
-    return loss.sum(1) if each else loss.sum()
+    if each:
+        return loss.sum(1)
+    return loss.sum() / counted if mean else loss.sum()
 
 
 def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:

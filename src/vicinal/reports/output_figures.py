@@ -136,12 +136,17 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
 
 
 def regression_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[SvgFigure]:
-    """Draw predicted against true values, and the errors, of each arm for one seed."""
+    """Draw predicted against true values, and the errors, of each arm, the mean over its seeds."""
     figures = []
     for arm, seeds in outputs.items():
-        true = seeds[0].targets.reshape(seeds[0].last.shape)[:, 0].astype(float)
-        # Predictions are means over seeds, as an ensemble would make them.
-        given = np.mean([one.last[:, 0] for one in seeds], axis=0, dtype=float)
+        # Predictions are means over the seeds of a split, as an ensemble would make them.
+        splits: dict[bytes, list[Outputs]] = {}
+        for one in seeds:
+            splits.setdefault(one.targets.tobytes(), []).append(one)
+        same = splits.values()
+        true = np.concatenate([one[0].targets.reshape(one[0].last.shape)[:, 0] for one in same])
+        given = np.concatenate([np.mean([s.last[:, 0] for s in one], 0, float) for one in same])
+        true = true.astype(float)
         chosen = np.linspace(0, len(true) - 1, min(len(true), _POINTS)).astype(int)
         color = arm_color(list(summary["settings"]["arms"]).index(arm))
         with figure_style():

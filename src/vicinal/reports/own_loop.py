@@ -62,8 +62,8 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
             f"layer, plan = mixed.draw({arguments})",
             f"loss = plan.loss({loss}, mixed(x, plan, at=layer), y)",
         ]
-    for name in {path.partition(":")[2] for path in imported_policies(settings)}:
-        if f"{name}()" in policy:
+    for name in sorted({path.partition(":")[2] for path in imported_policies(settings)}):
+        if re.search(rf"\b{name}\(\)", policy):
             lines.insert(0, f"# Leave out () if {name} is a policy, not a class or a function.")
     start, end = settings.unmixed_epochs_at_start, settings.unmixed_epochs_at_end
     if start or end:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vicinal.data import DataSet
 from vicinal.files import write_whole
 from vicinal.mixing import CleanAndMixed, OneOf, Plan, RegMixUp, generator_at
+from vicinal.studies.estimates import scaled
 from vicinal.studies.predictions import differing_name, disagreements, fingerprint
 from vicinal.training.arms import MixingArm, policy_of
 from vicinal.training.loop import image_size_of
@@ -188,7 +189,8 @@ def _differing_rows(
         if not base or not arms:
             continue
         metric = METRICS[results[base[0]].metric]
-        quality = {arm: np.mean(metrics[arm]) for arm in arms}  # over all splits, as in the report
+        # Over all splits and rounded, as in the report.
+        quality = {arm: scaled(metric, float(np.mean(metrics[arm]))) or 0.0 for arm in arms}
         best = (max if metric.higher else min)(quality, key=quality.__getitem__)
         both = [[outputs(trial) for trial in trials] for trials in (base, arms[best])]
         if not np.array_equal(both[0][0].targets.ravel(), true):

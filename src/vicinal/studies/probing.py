@@ -23,6 +23,10 @@ PROBES = "probes.safetensors"
 """File name in the folder of a trial: one value per example for each measure."""
 
 
+_VERSION = b"2"
+"""Of the values; another one makes stored values of other versions outdated."""
+
+
 class Probing(NamedTuple):
     """What the probes of a study need.
 
@@ -101,7 +105,7 @@ def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Any]) -> Tria
 
 def _fingerprint(probing: Probing, trial: Trial, source: Trial | None) -> str:
     """Return a hash of what the values of a trial depend on."""
-    digest = hashlib.sha256(probing.recipe.probes.model_dump_json().encode())
+    digest = hashlib.sha256(_VERSION + probing.recipe.probes.model_dump_json().encode())
     for one in (trial, source):
         if one is not None:
             digest.update((probing.folder_of(one) / WEIGHTS).read_bytes())

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vicinal.data import DataSet
-from vicinal.errors import UserError
+from vicinal.data import DataSet, Normalize
+from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.mixing import (
     CleanAndMixed,
@@ -23,6 +24,7 @@ from vicinal.mixing import (
 from vicinal.models import HuggingFace, build, input_format
 from vicinal.models.hugging_face import EMBEDDING
 from vicinal.training.arms import MixingArm, policy_of
+from vicinal.training.devices import hardware_errors_explained
 from vicinal.training.loop import image_size_of
 from vicinal.training.settings import Recipe
 from vicinal.training.task import Task, task_of
@@ -31,6 +33,7 @@ from vicinal.training.trial_result import Trial
 from vicinal.training.trial_setup import (
     build_network,
     make_loaders,
+    normalization,
     own_settings_named,
     tested_shape,
 )
@@ -69,20 +72,28 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
 
 
 def check_training(recipe: Recipe, data: DataSet, trials: Iterable[Trial]) -> None:
-    """Raise unless the arms that change ``[training]`` can be trained: prepare a trial of each.
+    """Raise unless the arms that change training or augmentation can be trained: prepare a trial.
 
     The other arms need no check, since the first of them would stop the study at its start.
 
     Raises:
         UserError: as ``run_trial`` does before training.
     """
-    task = task_of(data, recipe.task)
-    for trial in {one.arm: one for one in trials if recipe.arms[one.arm].training}.values():
-        with own_settings_named(recipe, trial.arm):
-            fabric = fabric_for(recipe.training_of(trial.arm))
-            loaders = make_loaders(recipe, trial, data, task, fabric)
-            model = build_network(recipe, trial, data, task, loaders)
-            learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
+    arms = {one.arm: one for one in trials}
+    own = [k for k in arms if recipe.arms[k].training or recipe.arms[k].augment]
+    normalize = normalization(recipe, data) if own else None
+    for name in own:
+        with suppress(TrialError):  # too little memory, say: the trial will report it
+            _prepare(recipe, arms[name], data, normalize)
+
+
+def _prepare(recipe: Recipe, trial: Trial, data: DataSet, normalize: Normalize | None) -> None:
+    settings, task = recipe.training_of(trial.arm), task_of(data, recipe.task)
+    with own_settings_named(recipe, trial.arm), hardware_errors_explained(settings.batch_size):
+        fabric = fabric_for(settings)
+        loaders = make_loaders(recipe, trial, data, task, fabric, normalize=normalize)
+        model = build_network(recipe, trial, data, task, loaders)
+        learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
 
 
 def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:

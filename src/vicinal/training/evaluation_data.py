@@ -64,9 +64,11 @@ def load_as_trained(
     folds = info.recipe.splits
     named = source or recorded.source
     usual = test_fraction is None and seed in (None, own_split[0])
-    if source and usual and _is_same(source, recorded.source, root, recorded.root):
+    known = bool(source) and usual and _is_same(source, recorded.source, root, recorded.root)
+    if known:
         named = recorded.source
         log(f"{source} is the data set of the training, and is split as it was")
+    known = known or source is None
     same_data = named == recorded.source
     if same_data and folds > 1 and test_fraction is not None:
         raise UserError(
@@ -80,9 +82,9 @@ def load_as_trained(
             "--data, or, if you trust the author of the checkpoint, pass --allow-import."
         )
     options: dict[str, Any] = {
-        "root": root or (recorded.root if source is None else None),
+        "root": root or (recorded.root if known else None),
         "seed": seed,
-        "skip_bad": skip_bad or (source is None and recorded.skip_bad),
+        "skip_bad": skip_bad or (known and recorded.skip_bad),
         "max_bytes": max_bytes,
         "preparation": info.preparation,
         "validation_fraction": recorded.validation_fraction if same_data else 0.0,
@@ -128,9 +130,11 @@ def load_as_trained(
 
 
 def _is_same(
-    source: str, recorded: str, root: str | Path | None, recorded_root: str | None
+    source: str | None, recorded: str, root: str | Path | None, recorded_root: str | None
 ) -> bool:
     """Return whether a source names the data set of the training with fewer options."""
+    if source is None:
+        return False
     try:
         own = parse_spec(recognized(source, root=data_root(root), guess=False).spec)
         known = parse_spec(recorded)
@@ -141,6 +145,8 @@ def _is_same(
     except UserError:
         return False
     fewer = own.options.items() <= known.options.items()
+    # Other files may be meant if these are missing.
+    fewer &= not {"train", "test", "classes"} & (known.options.keys() - own.options.keys())
     return source != recorded and own.name == known.name and paths[0] == paths[1] and fewer
 
 

@@ -183,9 +183,15 @@ def cropped(shape: Sequence[int], settings: Data) -> tuple[int, ...]:
 
 
 def make_loaders(
-    recipe: Recipe, trial: Trial, data: DataSet, task: Task, fabric: Fabric
+    recipe: Recipe,
+    trial: Trial,
+    data: DataSet,
+    task: Task,
+    fabric: Fabric,
+    *,
+    normalize: Normalize | None = None,
 ) -> Loaders:
-    """Return the loaders of this process.
+    """Return the loaders of this process; ``normalize`` saves computing it again.
 
     Raises:
         UserError: if the batch size, an augmentation or the fraction of corrupted labels does not
@@ -207,9 +213,10 @@ def make_loaders(
         )
     augment = (*recipe.data.augment, *recipe.arms[trial.arm].augment)
     flip = any(one.name == "random-horizontal-flip" for one in augment)
+    where = f"arms.{trial.arm}.augment" if recipe.arms[trial.arm].augment else "data.augment"
     if data.preparation.get("kind") == "sound" and (flip or settings.tta):
         raise UserError(
-            f"{'data.augment' if flip else 'training.tta'}: a horizontal flip expects images, got "
+            f"{where if flip else 'training.tta'}: a horizontal flip expects images, got "
             "spectrograms, whose recordings it would play backwards. Remove it."
         )
     if settings.tta and len(data.train.inputs.shape) != 4:
@@ -219,11 +226,11 @@ def make_loaders(
         )
     if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
         raise UserError(
-            f"data.augment: hls-jitter expects images with values up to 255, got "
+            f"{where}: hls-jitter expects images with values up to 255, got "
             f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
             f"{recipe.data.source}. Remove it."
         )
-    device, normalize = fabric.device, normalization(recipe, data)
+    device, normalize = fabric.device, normalize or normalization(recipe, data)
     train, test = data.train.to(device), data.test.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
@@ -310,13 +317,13 @@ def _check_tokens(model: HuggingFace, data: DataSet, name: str) -> None:
     known = len(next(model.tokens.parameters()))
     if padding != model.padding:
         wrong = f"padding {model.padding}, got a tokenizer that pads with {padding}"
+        advice = ", or set pad_token_id in its config.json"
     elif largest >= known:
-        wrong = f"tokens below {known}, got a tokenizer with token {largest}"
+        wrong, advice = f"tokens below {known}, got a tokenizer with token {largest}", ""
     else:
         return
     raise UserError(
-        f"model.name: {name} expects {wrong}. Choose the tokenizer of the network, or set "
-        "pad_token_id in its config.json."
+        f"model.name: {name} expects {wrong}. Choose the tokenizer of the network{advice}."
     )
 
 

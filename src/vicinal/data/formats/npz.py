@@ -134,7 +134,7 @@ def read_npy(path: Path, *, images: bool, max_bytes: int) -> Tensor:
         raise UserError(
             f"{path} cannot be read ({error.strerror}). Check its path and permissions."
         ) from error
-    except ValueError as error:
+    except Exception as error:  # NumPy raises errors of many kinds
         raise UserError(
             f"{path}: expected an array of numbers that numpy.save wrote, got something else "
             f"({error}). Convert it to numbers, and save it again."

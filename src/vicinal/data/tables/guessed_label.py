@@ -63,15 +63,24 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             f"Write table:{path}?label={named[0]}, or name another one."
         )
     # A comma at the end of each line makes a last column without a name.
-    with_names = [name for name in table.names if name]
-    label = named[0] if named else (with_names or table.names)[-1]
+    last = len(table.names) - 1
+    while last and not table.names[last] and not any(table.columns[last].to_pylist()):
+        last -= 1
+    label = named[0] if named else table.names[last]
+    if not label:
+        raise UserError(
+            f"{path}: the last column has no name. Name it in the header, or write "
+            f"table:{path}?label={last} if it is the label."
+        )
     _check_texts(table, path, label)
     if named:
         text = f"label: guessed the column {named[0]!r} from its name; {another}"
         return named[0], Note(text)
-    last = "the last column" if label == table.names[-1] else "the last column with a name"
-    text = f"label: guessed {last}, {label[:60]!r}; {another}"
-    return (label if table.names.count(label) == 1 else "-1"), Note(text, doubtful=True)
+    what = "the last column" if last == len(table.names) - 1 else "the last column with a name"
+    text = f"label: guessed {what}, {label[:60]!r}; {another}"
+    repeated = table.names.count(label) > 1
+    at = str(last) if last < len(table.names) - 1 else "-1"
+    return (at if repeated else label), Note(text, doubtful=True)
 
 
 def _check_texts(table: Table, path: Path, label: str) -> None:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import numpy as np
 import pydantic
@@ -193,7 +194,8 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
 
 def _is_unused(wanted: Collection[str], name: str) -> bool:
     """Return whether a column is none of those that are named; numbers may be any column."""
-    return name not in wanted and not any(word.lstrip("-").isdigit() for word in wanted)
+    named = {*wanted, *map(unquote, wanted)}
+    return name not in named and not any(word.lstrip("-").isdigit() for word in wanted)
 
 
 def known_text_preparation(
