@@ -64,18 +64,18 @@ def estimated(
     # Several labels of an example can be partly right.
     counted = metric.counted and all(np.isin(table, (0, 1)).all() for table in tables)
     least = _floor(metric, leasts, 4, tables)
-    apart: dict[str, Any] = {"least": floor_of_difference(metric, leasts, pairs)}
-    apart["comparisons"] = comparisons
+    floor = floor_of_difference(metric, leasts, pairs)
     if not tables:
         pass
     elif len(values) > 1:
         mean = over_splits(tables, ratio=ratio, least=least)
         if pairs:
-            difference = over_splits([own - other for own, other in pairs], ratio=ratio, **apart)
+            apart = [own - other for own, other in pairs]
+            difference = over_splits(apart, ratio=ratio, least=floor, comparisons=comparisons)
     else:
         mean = mean_with_interval(tables[0], counted=counted, least=least)
         if pairs:
-            difference = difference_with_interval(*pairs[0], **apart)
+            difference = difference_with_interval(*pairs[0], least=floor, comparisons=comparisons)
     if metric.percent and not counted:
         mean = _by_log_odds(mean)
     mean = _within(mean, metric.lowest, metric.highest)

@@ -337,9 +337,12 @@ def _split_rows(
             few = classes and int(targets[train].bincount().min()) < fewest_examples(fraction, fold)
             if rare != "refuse" or not few or groups is not None:
                 raise
+            hint = label_hint(classes, task)
+            if task is None and all(number(name) is not None for name in classes):
+                hint = "If the labels are quantities, add the option task=regression."
             raise UserError(
                 f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
-                f"them into the training split. {label_hint(classes, task)}".rstrip()
+                f"them into the training split. {hint}".rstrip()
             ) from error
     if load_options.train_fraction < 1 and len(train):
         own = None if groups is None else groups[train]
