@@ -1,11 +1,14 @@
 """The report, opened in a real browser."""
 
+import io
+import re
 import shutil
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from made_up import made_up_study
 from playwright.sync_api import sync_playwright
+from pypdf import PdfReader
 
 from vicinal.reports.redraw import redraw
 
@@ -278,3 +281,16 @@ def test_it_prints_on_white_paper(browser, finished_study):
     assert paper == "rgb(255, 255, 255)"
     assert len(page.pdf(format="A4")) > 10_000
     page.close()
+
+
+def test_a_printed_table_repeats_its_header_on_each_page(browser, tmp_path):
+    made_up_study(tmp_path, arms=8, examples=60, metrics=("accuracy", "nll"))
+    redraw([tmp_path])
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    printed = PdfReader(io.BytesIO(page.pdf(width="21cm", height="9cm"))).pages
+    page.close()
+    texts = [one.extract_text() for one in printed]
+    rows = [text for text in texts if re.search(r"^mixup \d .*\[", text, re.MULTILINE)]
+    assert len(rows) == 4  # two tables, each on two pages
+    assert all(re.search("^arm ", text, re.MULTILINE) for text in rows)
