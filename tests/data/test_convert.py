@@ -295,3 +295,19 @@ def test_files_are_synced_before_they_get_their_names_and_the_folder_after(
     convert(images(), tmp_path / out)
     before = "sync" if out == "set" else "fsync"
     assert calls == [before, "replace", "fsync"] * renames
+
+
+@pytest.mark.parametrize("option", ["exif=ignore", "alpha=black", "alpha=ignore"])
+@pytest.mark.parametrize("form", FORMS)
+def test_options_that_change_pixels_hold_after_conversion(tmp_path, option, form):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for k in range(8):
+        path = tmp_path / "src" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (6, 5, 4), np.uint8)
+        Image.fromarray(pixels).save(path, exif=exif)
+    data = load(f"folder:src?{option}", root=tmp_path, in_memory=0, test_fraction=0.5)
+    name, spec = FORMS[form]
+    convert(data, tmp_path / name)
+    assert same(data, load(spec, root=tmp_path))

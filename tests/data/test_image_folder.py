@@ -190,3 +190,38 @@ def test_images_outside_of_the_class_folders_are_counted(pets, place):
     doubts = [note.text for note in load("folder:pets", root=pets).notes if note.doubtful]
     text = f"2 images directly in {where} are in no class folder and are not read, such as a.png"
     assert text in doubts
+
+
+def test_a_folder_that_an_option_names_is_used_for_one_split_only(pets):
+    (pets / "pets" / "test").rename(pets / "pets" / "unlabeled")
+    data = load("folder:pets?test=val", root=pets)
+    assert numbers(data.test) == [100, 101, 111, 110]
+    assert data.validation is None
+    with pytest.raises(UserError, match=r"different folders .* got train=train, test=train"):
+        load("folder:pets?test=train&train=train", root=pets)
+    with pytest.raises(UserError, match=r"different folders .* train=val, test=val"):
+        load("folder:pets?train=val&test=val", root=pets)
+
+
+def test_names_of_folders_in_options_can_be_percent_encoded(tmp_path):
+    for split in ("tr & in", "a,b"):
+        for k, name in enumerate(("R&D", "x,y", "100%")):
+            put(tmp_path / split / name, ["1.png", "2.png"], 10 * k)
+    spec = f"folder:{tmp_path}?train=tr %26 in&test=a%2Cb&classes=R%26D,x%2Cy,100%25"
+    assert load(spec).classes == ("R&D", "x,y", "100%")
+
+
+def test_classes_that_differ_only_in_spelling_are_doubted(tmp_path):
+    for name in ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"):
+        put(tmp_path / "one" / name, ["1.png", "2.png"], 9)
+    (note,) = [
+        one
+        for one in load(f"folder:{tmp_path}/one", test_fraction=0.5).notes
+        if "one class" in one.text
+    ]
+    assert note.doubtful
+    put(tmp_path / "two" / "train" / "Dog", ["1.png"], 9)
+    put(tmp_path / "two" / "train" / "cat", ["1.png"], 19)
+    put(tmp_path / "two" / "test" / "dog", ["1.png"], 9)
+    with pytest.raises(UserError, match=r"class dog, which .* Dog differs from it only in upper"):
+        load(f"folder:{tmp_path}/two")

@@ -293,3 +293,49 @@ def test_the_first_of_several_frames_is_read_and_noted(form):
     first.save(content, form)
     decode_image(content.getvalue(), where="x", changes=(once := ImageChanges()))
     assert not once.counts
+
+
+def png_of_16_bits(colors):
+    """Encode ``(height, width, 3)`` by hand, since Pillow writes no color of 16 bits."""
+
+    def chunk(kind, content):
+        sum_ = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", sum_)
+
+    height, width, _ = colors.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in colors)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_colors_of_sixteen_bits_are_noted_and_doubted_too(highest):
+    colors = np.linspace(0, highest, 192).round().reshape(8, 8, 3)
+    found = decode_image(png_of_16_bits(colors), where="x", changes=(changes := ImageChanges()))
+    assert np.abs(found - colors * 255 / 65535).max() <= 1
+    (note,) = replace(changes, images=1).notes(all_read=True)
+    assert note.doubtful == (highest == 4095)
+    assert "have 16 bits per channel" in note.text
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["TIFF", "PNG"])
+def test_a_tiff_is_turned_only_if_that_is_wanted(orientation, form):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = io.BytesIO()
+    Image.fromarray(COLOR).save(content, form, exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content.getvalue()))))
+    for exif, expected in ((True, upright), (False, COLOR)):
+        found = decode_image(
+            content.getvalue(), ImageOptions(exif=exif), where="x", changes=(seen := ImageChanges())
+        )
+        assert np.array_equal(found, expected)
+        assert bool(seen.counts) == (exif and orientation > 1)
+
+
+def test_an_image_that_is_too_large_for_pillow_is_not_called_damaged(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"photo: the image has more pixels than Pillow decodes"):
+        decode(saved(COLOR), where="photo")

@@ -555,3 +555,35 @@ def test_missing_files_raise_with_the_folder(torchvision, tmp_path):
 def test_unknown_names_of_torchvision_raise(torchvision, name, options, wanted):
     with pytest.raises(UserError, match=wanted):
         torchvision(name, options)
+
+
+def test_splits_that_number_their_classes_differently_raise_an_error(imported):
+    train = images(COLORS, classes=["cat", "dog"])
+    for classes in (["cat", "eel"], ["dog", "cat"], ["dog"]):
+        test = images(COLORS, [0] * 10, classes=classes)
+        with pytest.raises(UserError, match=rf"test split: .* got {', '.join(classes)}\."):
+            imported((train, test))
+    assert imported((images(COLORS), train)).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e39])
+def test_inputs_that_are_not_finite_are_named_or_skipped(imported, bad):
+    rows = [(np.array([float(k), 1.0]), k % 2) for k in range(10)]
+    rows[5][0][0] = bad
+    with pytest.raises(UserError, match="row 5: expected finite numbers that float32 holds"):
+        imported(Items(rows))
+    data = imported(Items(rows), skip_bad=True)
+    assert len(data.train) + len(data.test) == 9
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (lambda k: float(k % 2), "floats with 2 different integers"),
+        (lambda k: np.eye(2, dtype="f")[k % 2], "one 1 in each row"),
+    ],
+)
+def test_targets_that_may_be_classes_are_doubted(imported, target, words):
+    rows = [(np.array([float(k), 1.0]), target(k)) for k in range(20)]
+    (note,) = [one for one in imported(Items(rows)).notes if one.doubtful]
+    assert words in note.text

@@ -275,3 +275,11 @@ def test_a_wrong_raw_shape_raises_an_error_before_memory_is_allocated(tmp_path):
     images(tmp_path, "raw.rec", [0, 1], contents=[bytes(48), bytes(48)])
     with pytest.raises(UserError, match=r"record 0 .* expected 2700000000 bytes, .* got 48"):
         load("rec:raw.rec,raw.rec?raw=30000x30000x3", root=tmp_path)
+
+
+def test_integer_labels_without_names_are_noted_as_classes(tmp_path):
+    images(tmp_path, "all.rec", [k % 2 for k in range(20)])
+    said = [note.text for note in load("rec:all.rec", root=tmp_path).notes]
+    assert sum("read as 2 classes; task=regression reads" in text for text in said) == 1
+    chosen = load("rec:all.rec?task=classification", root=tmp_path)
+    assert not any("task=regression" in note.text for note in chosen.notes)

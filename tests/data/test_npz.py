@@ -163,7 +163,7 @@ def test_more_values_than_the_header_claims_raise_an_error(tmp_path):
     ("labels", "words"),
     [
         (np.arange(60.0) % 3, "3 different integers, and are read as real values"),
-        (np.eye(3)[np.arange(60) % 3], "save labels.argmax(1)"),
+        (np.eye(3)[np.arange(60) % 3], "make them integers with argmax(1)"),
         (np.arange(60.0), None),
         (np.arange(60.0) % 3 + 0.5, None),
         ((CHANCE.random((60, 3)) > 0.4).astype(float), None),

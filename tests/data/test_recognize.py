@@ -236,3 +236,30 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "pets" / "cat" / "again").symlink_to(tmp_path / "pets", target_is_directory=True)
     assert spec_of("pets", tmp_path) == "folder:pets"
     assert suggested_size(Path(tmp_path / "pets"))[0] is None
+
+
+def test_sizes_are_those_of_images_that_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images(tmp_path / "pets", sizes=((60, 40),))
+    Image.new("RGB", (40, 60)).save(tmp_path / "pets" / "cat" / "turned.png", exif=exif)
+    assert spec_of("pets", tmp_path) == "folder:pets"
+    Image.new("RGB", (60, 40)).save(tmp_path / "pets" / "cat" / "turned.png", exif=exif)
+    assert spec_of("pets", tmp_path) == "folder:pets?size=32"
+    load("pets", root=tmp_path, test_fraction=0.4)
+
+
+def test_images_of_floats_with_the_channels_last_are_doubted(tmp_path):
+    x = np.random.default_rng(0).random((40, 8, 8, 3), np.float32)
+    np.savez(tmp_path / "last.npz", x=x, y=np.arange(40) % 2)
+    np.savez(tmp_path / "first.npz", x=x.transpose(0, 3, 1, 2), y=np.arange(40) % 2)
+    doubted = {
+        name: [
+            one.text
+            for one in load(f"{name}.npz", root=tmp_path).notes
+            if "channels are" in one.text
+        ]
+        for name in ("last", "first")
+    }
+    assert "(8, 8, 3) are read as (channels, height, width)" in doubted["last"][0]
+    assert not doubted["first"]

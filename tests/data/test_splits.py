@@ -402,3 +402,10 @@ def test_a_label_that_is_different_in_every_row_is_an_error(tmp_path):
     path.write_text("name,x\n" + "".join(f"n{i},{i % 3}\n" for i in range(30)))
     with pytest.raises(UserError, match=r"expected a label that several rows share, got 30 diff"):
         load(f"table:{path}?label=name")
+
+
+def test_an_empty_class_is_not_called_the_smallest_one(tmp_path):
+    labels = np.array([1] * 20 + [3] * 20 + [4])
+    np.savez(tmp_path / "gap.npz", x=np.random.default_rng(0).random((41, 2)), y=labels)
+    with pytest.raises(UserError, match="smallest class, 4, has 1"):
+        load(f"npz:{tmp_path}/gap.npz")

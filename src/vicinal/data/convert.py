@@ -47,8 +47,8 @@ def convert(
         data: the data set. Load it with ``in_memory=0`` to copy encoded images byte for byte.
         out: path of the output.
         encoding: the encoding of images in records and folders. ``"same"`` copies the bytes of
-            encoded color images that are not resized, and writes other images as PNG, which is
-            lossless. ``"raw"`` writes pixels, in records only.
+            encoded color images that are read without options, and writes other images as PNG,
+            which is lossless. ``"raw"`` writes pixels, in records only.
         quality: quality of JPEG, from 1 to 100. Colors have half the resolution, as in MXNet and
             OpenCV.
         progress: called with the split, the number of examples written, and their total.
@@ -201,6 +201,8 @@ class _Writer:
             and stored is not None
             and stored.options.size is None
             and stored.options.raw is None
+            and stored.options.exif
+            and stored.options.alpha == "white"
             and stored.shape[1] == 3
         )
         for rows, inputs in self._chunks(name, split):

@@ -104,6 +104,12 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
         notes.append(f"all training targets are the same, {train[0].tolist()}")
     if len(data.test) < _FEW:
         notes.append(f"the test split has only {_counted(len(data.test))}")
+    shape, floats = tuple(data.train.inputs.shape[1:]), data.train.inputs.dtype.is_floating_point
+    if floats and len(shape) == 3 and shape[2] in (1, 3) and shape[0] not in (1, 3):
+        notes.append(
+            f"inputs of shape {shape} are read as (channels, height, width). If the channels are "
+            "last, transpose them, or store the images as uint8"
+        )
     if is_constant(data.train):
         notes.append("all training inputs are the same")
     elif (copies := _copies(data)) > max(1, _COPIES * len(data.test)):

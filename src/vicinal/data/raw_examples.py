@@ -1,5 +1,6 @@
 """Examples without targets, such as files and images, prepared as those of a training."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -272,14 +273,18 @@ def _inputs(inputs: Tensor, reading: Reading, where: str = "") -> RawExamples:
             f"of the training data, got {tuple(inputs.shape)}. In Python, images of other sizes "
             "can be passed as a list."
         )
-    pixels = reading.kind == "image" and reading.preparation.get("white") == 255
-    if pixels and inputs.is_floating_point() and 0 < float(inputs.max()) <= 1:
-        raise UserError(
-            f"{where}expected pixels from 0 to 255, as in training, got floats up to "
-            f"{float(inputs.max()):.4g}. If they are from 0 to 1, multiply them by 255."
-        )
-    if not inputs.is_floating_point() and reading.kind not in ("image", "text"):
+    if inputs.dtype != torch.uint8 and reading.kind != "text":
         inputs = inputs.float()
+    if inputs.is_floating_point():
+        low, high = (float(one) for one in inputs.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(f"{where}expected finite numbers, got {low} to {high}.")
+        pixels = reading.kind == "image" and reading.preparation.get("white") == 255
+        if pixels and not (low >= 0 and (high == 0 or 1 < high <= 255)):
+            raise UserError(
+                f"{where}expected pixels from 0 to 255, as in training, got {low:.4g} to "
+                f"{high:.4g}. If they are from 0 to 1, multiply them by 255."
+            )
     return RawExamples(inputs, [{"row": k} for k in range(len(inputs))])
 
 

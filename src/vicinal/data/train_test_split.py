@@ -202,7 +202,7 @@ def _reason(
     if labels is None or not len(labels):
         return "both splits have examples.", "add examples"
     counts = np.bincount(labels)
-    k = int(counts.argmin())
+    k = int(np.where(counts > 0, counts, len(labels) + 1).argmin())
     smallest = f"The smallest class, {_named(k, classes)}, has {counts[k]}."
     return f"both splits have every class. {smallest}", "remove small classes"
 

@@ -3,11 +3,13 @@
 import hashlib
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -26,10 +28,12 @@ from vicinal.data.formats.file_listing import (
 )
 from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.source_spec import existing
+from vicinal.data.source_spec import existing, separated_words
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 from vicinal.options import check_options
+
+_ONLY_SPELLING = "only in upper and lower case or in the Unicode form of accents"
 
 _NOT_CLASSES = {"images", "image", "imgs", "img", "masks", "mask", "labels", "annotations"}
 
@@ -114,7 +118,7 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     root = existing(where, load_options.root, what="folder of images")
     if not root.is_dir():
         raise UserError(f"{root}: expected a folder with one folder per class, got a file.")
-    only = options["classes"].split(",") if "classes" in options else None
+    only = separated_words(options["classes"]) if "classes" in options else None
     splits = _splits(root, options)
     folders = splits or {"train": root}
     train = folders["train"]
@@ -122,7 +126,9 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     listed = {name: _list_files(folder, classes) for name, folder in folders.items()}
     for name, folder in folders.items():
         if more := sorted(set(folders_in(folder)) - set(classes)) if only is None else []:
-            raise UserError(f"{folder} has the class {more[0]}, which is not in {train}.")
+            alike = [name for name in classes if _folded(name) == _folded(more[0])]
+            hint = f" {alike[0]} differs from it {_ONLY_SPELLING}: rename one." if alike else ""
+            raise UserError(f"{folder} has the class {more[0]}, which is not in {train}.{hint}")
         if not any(listed[name].files):
             raise UserError(f"{folder} has no files in the folders {', '.join(classes[:20])}.")
     explicit = only is not None or bool(splits)
@@ -140,13 +146,18 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
 
 def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     """Return the folders of the splits; {} if PATH has the classes themselves."""
-    named = {name.lower(): root / name for name in folders_in(root)}
-    for split in SPLIT_NAMES:
-        if split in options:
-            named[split] = root / options[split]
-            if not named[split].is_dir():
-                raise UserError(unknown(f"folder in {root}", options[split], folders_in(root)))
-    found = splits_by_name(named)
+    chosen = {name: root / unquote(options[name]) for name in SPLIT_NAMES if name in options}
+    for split, path in chosen.items():
+        if not path.is_dir():
+            raise UserError(unknown(f"folder in {root}", options[split], folders_in(root)))
+    left = {name.lower(): root / name for name in folders_in(root)}
+    found = splits_by_name({k: p for k, p in left.items() if p not in chosen.values()} | chosen)
+    if len({path.resolve() for path in found.values()}) < len(found):
+        got = ", ".join(f"{split}={path.name}" for split, path in found.items())
+        raise UserError(
+            f"{root}: expected different folders for train, test and validation, got {got}. Name "
+            "another folder."
+        )
     if found and (missing := [name for name in ("train", "test") if name not in found]):
         there = ", ".join(path.name for path in found.values())
         raise UserError(
@@ -154,6 +165,10 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
             f"another name, pass {missing[0]}=FOLDER."
         )
     return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _classes(folder: Path, only: Sequence[str] | None) -> tuple[str, ...]:
@@ -238,6 +253,10 @@ def _layout_notes(
     more = ", ..." if len(classes) > 10 else ""
     several = f"{len(classes)} classes, one folder each: {', '.join(classes[:10])}{more}"
     notes.append(Note(several))
+    for k, name in enumerate(classes):
+        if alike := [one for one in classes[:k] if _folded(one) == _folded(name)]:
+            text = f"the names of the classes {alike[0]} and {name} differ {_ONLY_SPELLING}"
+            notes.append(Note(f"{text}; are they one class?", doubtful=True))
     if splits:
         there = {path.name for path in splits.values()}
         if unread := [name for name in folders_in(root) if name not in there]:

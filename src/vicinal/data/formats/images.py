@@ -37,6 +37,16 @@ _DARK = (
 _FRAMES = "have several frames or pages, of which the first was read"
 
 _ORIENTATION = 0x0112
+_TURNS_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+_PNG_BITS = 24  # the byte of a PNG that has the bits per channel
 _APP0 = 0xE0
 
 
@@ -153,6 +163,10 @@ def decode(
         return to_pixels(image, options, where, changes, stored_size=size)
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{where}: the image has more pixels than Pillow decodes ({error}). Make it smaller."
+        ) from error
     except Exception as error:  # decoders raise errors of every kind
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its text has an address in memory
@@ -224,7 +238,16 @@ def _open(
     check_claim(where, claimed, stored, options.max_bytes)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         changes.counts[_FRAMES] += 1
+    turned = _orientation(image) if image.format == "TIFF" else 1  # Pillow turns only these itself
     image.load()
+    if image.format == "PNG" and data[_PNG_BITS] == 16 and not image.mode.startswith("I"):
+        # Pillow has reduced it to 8 bits.
+        changes.counts[_DARK if np.asarray(image).max() < 32 else _ROUNDED] += 1
+    if turned > 1 and not options.exif:
+        back = image.transpose(_TURNS_BACK[turned])
+        return back, back.size
+    if turned > 1:
+        changes.counts[_TURNED] += 1
     return image, image.size
 
 

@@ -1,4 +1,4 @@
-"""Labels that are not among the classes of a data set."""
+"""Labels that are not among the classes of a data set, or that may be read as something else."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import SkippedExamples, Split
+from vicinal.data.dataset import Note, SkippedExamples, Split
 from vicinal.errors import UserError
 
 
@@ -55,3 +55,30 @@ def split_with_known_labels(
     targets = torch.tensor([class_of[label] for label in labels[rows].tolist()])
     kept = inputs if len(rows) == len(labels) else inputs[torch.from_numpy(rows)]
     return Split(kept, targets, tuple(skipped.sentences))
+
+
+def target_notes(targets: np.ndarray) -> list[Note]:
+    """Return a warning about real-valued training targets that may be classes.
+
+    Example:
+        >>> [note.text for note in target_notes(np.array([0.0, 1.0, 1.0, 0.0]))]
+        ['the training targets are floats with 2 different integers, and are read as real values. \
+If they are classes, make them integers']
+    """
+    if targets.dtype.kind != "f" or not targets.size:
+        return []
+    different = len(np.unique(targets))
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        if np.isin(targets, (0, 1)).all() and bool((targets.sum(1) == 1).all()):
+            text = (
+                "the training targets have one 1 in each row and are read as several labels per "
+                "example. If they are one-hot classes, make them integers with argmax(1)"
+            )
+            return [Note(text, doubtful=True)]
+    elif bool((targets == np.floor(targets)).all()) and different <= min(20, targets.size // 2):
+        text = (
+            f"the training targets are floats with {different} different integers, and are read as "
+            "real values. If they are classes, make them integers"
+        )
+        return [Note(text, doubtful=True)]
+    return []

@@ -12,6 +12,7 @@ import torch
 from vicinal.data.dataset import DataSet, LoadOptions, Split
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
+from vicinal.data.formats.labels import target_notes
 from vicinal.data.formats.map_style import (
     ColorError,
     RowFormat,
@@ -217,8 +218,7 @@ def _load(
 ) -> DataSet:
     """Read all splits, each a data set with its name for errors, in one format."""
     images = image_options(options, load_options.max_bytes)
-    names = getattr(sources["train"][1], "classes", None)
-    classes = None if names is None else tuple(map(_class_name, names))
+    classes = _common_classes(sources)
     forced = "channels" in options
 
     format = RowFormat(images if forced else images._replace(channels=1), forced, classes)
@@ -244,7 +244,7 @@ def _load(
         train, test = (whole.subset(torch.from_numpy(of_split)) for of_split in rows)
         splits = {"train": replace(train, skipped=whole.skipped), "test": test}
     white = 255 if format.dtype == np.uint8 else None
-    notes = format.changes.notes(all_read=True)
+    notes = (*format.changes.notes(all_read=True), *target_notes(splits["train"].targets.numpy()))
     return DataSet(
         classes,
         splits["train"],
@@ -260,6 +260,25 @@ def _read_splits(
     sources: Mapping[str, tuple[str, Any]], format: RowFormat, load_options: LoadOptions
 ) -> dict[str, Split]:
     return {split: read_split(*source, format, load_options) for split, source in sources.items()}
+
+
+def _common_classes(sources: Mapping[str, tuple[str, Any]]) -> tuple[str, ...] | None:
+    """Return the names of the classes, None if no split names them.
+
+    Raises:
+        UserError: if splits number their classes differently.
+    """
+    found: tuple[str, ...] | None = None
+    for name, source in sources.values():
+        names = getattr(source, "classes", None)
+        own = None if names is None else tuple(map(_class_name, names))
+        if found is not None and own is not None and own != found:
+            raise UserError(
+                f"{name}: expected the classes {', '.join(found[:20])}, as in the training split, "
+                f"got {', '.join(own[:20])}. Number the classes of all splits in the same way."
+            )
+        found = own if found is None else found
+    return found
 
 
 def _class_name(name: Any) -> str:

@@ -227,7 +227,12 @@ def _input(value: Any, format: RowFormat, where: str) -> np.ndarray:
             f"{where}: expected an image (uint8) or numbers that float32 holds, got {array.dtype} "
             f"of shape {array.shape}. Give floating-point numbers."
         )
-    return np.atleast_1d(array.astype(np.float32))
+    with np.errstate(over="ignore"):
+        numbers = np.atleast_1d(array.astype(np.float32))
+    if not np.isfinite(numbers).all():
+        wrong = array[~np.isfinite(numbers).reshape(array.shape)].flat[0]
+        raise UserError(f"{where}: expected finite numbers that float32 holds, got {wrong}.")
+    return numbers
 
 
 def _pixels(image: Image.Image, options: ImageOptions, format: RowFormat, where: str) -> np.ndarray:

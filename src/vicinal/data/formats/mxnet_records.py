@@ -14,7 +14,7 @@ from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
-from vicinal.data.formats.labels import rows_with_known_labels
+from vicinal.data.formats.labels import rows_with_known_labels, target_notes
 from vicinal.data.formats.recordio import HEADER, RecordFile, image_labels, read_index
 from vicinal.data.source_spec import existing, shape_option
 from vicinal.errors import UserError
@@ -114,6 +114,11 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
             elif not classes:
                 count = max(1, min(int(labels.max()) + 1, len(labels)))
                 classes = tuple(map(str, range(count)))
+                if "task" not in options:
+                    text = f"the labels are integers and are read as {count} classes"
+                    notes.append(Note(f"{text}; task=regression reads them as real values"))
+            if not classes and not regression:
+                notes += target_notes(labels)
         if labels.shape[1] != width:
             raise UserError(
                 f"{path}: expected {width} label{'s' if width > 1 else ''} for each record, as in "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.bounded_read import check_claim, read_rest
-from vicinal.data.formats.labels import split_with_known_labels
+from vicinal.data.formats.labels import split_with_known_labels, target_notes
 from vicinal.data.source_spec import existing
 from vicinal.data.train_test_split import train_test_rows
 from vicinal.errors import UserError
@@ -231,7 +231,7 @@ def _arrays_of(
             )
         values = _finite(expected, labels)
         if name == "train":
-            notes += _doubts(values)
+            notes += target_notes(values)
         return inputs, values
     if labels.max() > 2**31:
         raise UserError(
@@ -251,28 +251,6 @@ def _channels_first(expected: str, values: np.ndarray) -> Tensor:
             "Convert the array."
         )
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
-def _doubts(labels: np.ndarray) -> list[Note]:
-    """Warn about floats that may be classes."""
-    different = len(np.unique(labels))
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        if different == 2 and bool(
-            ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
-        ):
-            text = (
-                "train_labels have one 1 in each row and are read as several labels per example. "
-                "If they are one-hot classes, save labels.argmax(1)"
-            )
-            return [Note(text, doubtful=True)]
-        return []
-    if bool((labels == np.floor(labels)).all()) and different <= min(20, labels.size // 2):
-        text = (
-            f"train_labels are floats with {different} different integers, and are read as real "
-            "values. If they are classes, save labels.astype(int)"
-        )
-        return [Note(text, doubtful=True)]
-    return []
 
 
 def _finite(expected: str, values: np.ndarray) -> np.ndarray:

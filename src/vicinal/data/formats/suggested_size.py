@@ -37,7 +37,7 @@ def suggested_size(folder: Path, *, largest: int | None = None) -> tuple[int | N
         ((64, 'the shorter sides of the images have 70 to 480 pixels, and they are resized and \
 cropped to 64x64'), 224)
     """
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     largest = DEFAULT_LARGEST if largest is None else largest
     names = [name for one in folders_in(folder) for name in files_below(folder, one, Counter())]
@@ -45,7 +45,8 @@ cropped to 64x64'), 224)
     for name in names[:: -(-len(names) // _LOOKED_AT) or 1]:
         try:
             with Image.open(folder / name) as image:
-                sizes.append(image.size)
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+                sizes.append(image.size[::-1] if turned else image.size)
         except Exception:  # not an image, or a damaged one, which loading reports
             continue
     if not sizes:
