@@ -116,6 +116,16 @@ def test_commas_at_the_ends_of_lines_are_no_label(tmp_path, header, label):
     assert load("t.csv", root=tmp_path).classes == ("0", "1")
 
 
+def test_the_guessed_label_is_neither_empty_nor_dropped(tmp_path):
+    rows = "".join(f"{k % 3},{k % 5},{k % 2},\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(rows)
+    found = recognized("t.csv?header=no", root=tmp_path)
+    assert found.spec == "table:t.csv?header=no&label=2"
+    assert load("t.csv?header=no", root=tmp_path).classes == ("0", "1")
+    (tmp_path / "t.csv").write_text("a,b,c,z\n" + rows.replace(",\n", ",9\n"))
+    assert recognized("t.csv?drop=z", root=tmp_path).spec == "table:t.csv?drop=z&label=c"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -801,12 +801,31 @@ def test_an_impossible_class_of_ignored_positions_leaves_the_loss_finite(smoothi
 def test_a_loss_in_float64_is_as_precise_as_its_criterion():
     torch.manual_seed(0)
     logits, y = torch.randn(10, 5, dtype=torch.float64), torch.arange(10) % 5
-    assert float(MixUp(0.0).draw(10).loss(F.cross_entropy, logits, y)) == pytest.approx(
-        float(F.cross_entropy(logits, y)), rel=1e-14
-    )
+    for policy in (MixUp(0.0), MixUp(1.0, per="example")):
+        plan = policy.draw(10)
+        lam = plan.lam.double()
+        own, other = (F.cross_entropy(logits, z, reduction="none") for z in (y, y[plan.partner]))
+        expected = float((lam * own + (1 - lam) * other).mean())
+        found = float(plan.loss(F.cross_entropy, logits, y))
+        assert found == pytest.approx(expected, rel=1e-7 if policy.alpha else 1e-14)
 
 
 def test_a_loss_of_ignored_targets_alone_is_nan_as_in_pytorch():
     logits, y = torch.randn(3, 4), torch.full((3,), -100)
     assert F.cross_entropy(logits, y).isnan()
     assert MixUp(1.0).draw(3).loss(F.cross_entropy, logits, y).isnan()
+
+
+@pytest.mark.parametrize("criterion", [F.cross_entropy, F.nll_loss])
+def test_a_partner_without_a_share_may_have_an_impossible_class(criterion):
+    logits = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[0, 2] = -math.inf  # impossible for the first example, and the class of its partner
+    if criterion is F.nll_loss:
+        logits = logits.log_softmax(1)
+    logits.requires_grad_()
+    y, plan = torch.tensor([0, 2, 3]), Plan(torch.tensor([1, 2, 0]), torch.tensor([1.0, 0.5, 0.25]))
+    loss = plan.loss(functools.partial(criterion, reduction="none"), logits, y)
+    expected = criterion(logits[:1], y[:1])
+    assert loss[0].item() == pytest.approx(expected.item(), rel=1e-12)
+    loss.sum().backward()
+    assert bool(logits.grad.isfinite().all())

@@ -317,7 +317,8 @@ def test_a_plan_survives_copying_and_pickling():
 
 def test_equal_targets_are_blended_exactly():
     times = torch.full((64,), 1.7e9, dtype=torch.float64)
-    assert torch.equal(MixUp(1.0, per="example").draw(64).targets(times), times)
+    for policy in (MixUp(1.0, per="example"), DirichletMixUp(1.0)):
+        assert torch.equal(policy.draw(64).targets(times), times)
     lam = torch.tensor([0.0021, 0.003, 0.997], dtype=torch.bfloat16)
     sums = Plan(torch.tensor([1, 0, 2]), lam).targets(torch.arange(3), 3).sum(1)
     assert torch.allclose(sums.float(), torch.ones(3), atol=1e-6)

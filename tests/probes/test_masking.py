@@ -100,6 +100,21 @@ def test_a_network_that_is_random_in_eval_mode_is_found(checks_of, trained):
     assert "random in eval mode" in checks["same outputs twice"].sentence
 
 
+class Sharp(nn.Module):
+    def forward(self, logits):
+        return 1000 * logits
+
+
+def test_large_logits_do_not_hide_random_outputs(checks_of, trained):
+    assert checks_of(nn.Sequential(trained(0), Sharp()), names=("noise",))["same outputs twice"].ok
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(Random(), trained(0), Sharp())
+        check = checks_of(network, names=("noise",))["same outputs twice"]
+    assert not check.ok
+    assert "other logits for 150 of 150 examples" in check.sentence
+
+
 class Masked(nn.Module):
     """Makes the last class impossible, or so unlikely that its logit hides all others."""
 

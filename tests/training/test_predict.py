@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 import tomllib
 
 import numpy as np
@@ -212,9 +213,20 @@ def test_the_folder_of_the_training_by_its_path_is_split_as_it_was(tmp_path, vic
     command("train", tmp_path / "root.toml", "--arm", "erm", "--out", tmp_path / "root")
     again = vicinal("score", tmp_path / "root", "--data", tmp_path / "words", "--json")
     assert json.loads(again.stdout)["examples"] == own["examples"]
+    fraction = recipe["data"].get("test_fraction", 0.2)
+    words = "--data", tmp_path / "words", "--test-fraction", fraction
+    again = vicinal("score", run, *words, "--json")
+    assert json.loads(again.stdout)["examples"] == own["examples"]
+    shutil.copytree(tmp_path / "words", tmp_path / "moved")
+    again = vicinal("score", run, "--data", tmp_path / "moved", "--json")
+    assert json.loads(again.stdout)["examples"] == own["examples"]
+    soundfile.write(tmp_path / "moved" / "no" / "g_nohash_98.wav", np.sin(time / 2), 8000)
+    other = vicinal("score", run, "--data", tmp_path / "moved", "--json")
+    assert "is the data set of the training" not in other.stderr
     soundfile.write(tmp_path / "words" / "no" / "g_nohash_99.wav", np.sin(time), 8000)
     grown = vicinal("score", run, "--data", tmp_path / "words", "--json")
     assert "has changed since" in grown.stderr
+    assert "is the data set of the training" not in grown.stderr
     assert grown.exit_code == 0
 
 
@@ -229,6 +241,10 @@ def test_recordings_are_not_played_backwards(words, vicinal, tmp_path, field, va
         "study", words[0], "--seeds", 1, "--epochs", 1, "--set", setting, "--out", out
     )
     assert refused.exit_code == 2
+    assert f"{field}: a horizontal flip expects images, got spectrograms" in refused.stderr
+    noise = "arms.mixup.augment=[{name='gaussian-noise', std=0.1}]"
+    settings = "--set", setting, "--set", noise
+    refused = vicinal("study", words[0], "--seeds", 1, "--epochs", 1, *settings, "--out", out)
     assert f"{field}: a horizontal flip expects images, got spectrograms" in refused.stderr
 
 
@@ -420,8 +436,9 @@ def test_images_in_an_array_get_the_outputs_of_the_training_bit_for_bit(tmp_path
         (tmp_path / "odd.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(118))
         with pytest.raises(UserError, match=r"odd\.npy: expected an array of numbers"):
             vicinal.load(run)(tmp_path / "odd.npy")
-    with pytest.raises(UserError, match=r"new\.npy: expected \.npy files alone"):
-        vicinal.load(run)([tmp_path / "new.npy", tmp_path / "new.png"])
+    for skip_bad in (False, True):
+        with pytest.raises(UserError, match=r"new\.npy: expected \.npy files alone"):
+            vicinal.load(run)([tmp_path / "new.npy", tmp_path / "new.png"], skip_bad=skip_bad)
 
 
 def test_an_ensemble_averages_the_probabilities_of_the_seeds(finished_study, vicinal):

@@ -78,3 +78,21 @@ def test_every_setting_of_the_shipped_recipes_changes_something():
     for name in (one for one in shipped() if one != "paper-gan"):
         recipe = read_recipe(name)
         assert unused_settings(recipe, recipe.arms) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices", "sentence"),
+    [
+        ({"training.batch_size": 4}, 4, "each forward pass has one example"),
+        (
+            {"training.batch_size": 8, "arms.mixup.mix_rate": 0.1},
+            2,
+            "mix_rate = 0.1 of a batch of 4 examples rounds to 0",
+        ),
+    ],
+)
+def test_several_devices_share_the_batch(small_recipe, changes, devices, sentence):
+    recipe = read_recipe(str(small_recipe({"arms.mixup-features": None} | changes)))
+    (found,) = unused_settings(recipe, recipe.arms, devices=devices)
+    assert sentence in found
+    assert not unused_settings(recipe, recipe.arms, devices=1)

@@ -481,3 +481,9 @@ def test_new_texts_need_no_groups(films, folder, tmp_path):
     new.write_text("review,liked\ngood film,yes\nbad,no\n")
     found = load(f"text:{new}", preparation=trained.preparation)
     assert len(found.test) == 2
+    table = arrow_csv.read_csv(films)
+    arrow_csv.write_csv(table.drop_columns(["number"]), tmp_path / "bare.csv")
+    with pytest.raises(
+        UserError, match=r"bare\.csv: expected the column 'number', by whose groups"
+    ):
+        load(f"text:{tmp_path / 'bare.csv'}", preparation=trained.preparation)

@@ -150,7 +150,7 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
     if arrays and len(arrays) == len(files):
         yield from _arrays(files, reading, notes)
         return
-    if arrays and reading.kind in ("image", "sound") and not reading.skip_bad:
+    if arrays and reading.kind in ("image", "sound"):
         raise UserError(
             f"{arrays[0]}: expected .npy files alone, got other files too. Predict them apart."
         )

@@ -78,7 +78,9 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
         here = torch.stack([side.y.long() != ignored for side in sides])
         counting, counted = _without_ignored(torch.stack(shares), here, dim=0)
         shares = list(counting)
-    loss = functools.reduce(torch.add, map(torch.mul, shares, losses))
+    pairs = zip(shares, losses, strict=True)
+    parts = [(share * loss).masked_fill(share == 0, 0) for share, loss in pairs]
+    loss = functools.reduce(torch.add, parts)
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / counted
@@ -185,11 +187,10 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
     counted: Tensor | int = first.numel()
-    ignored = None
     if _may_be_ignored(chosen, output, settings.ignore_index):
-        ignored = chosen == settings.ignore_index
-        chosen = torch.where(ignored, 0, chosen)
-        factors, counted = _without_ignored(factors, ~ignored, dim=1)
+        here = chosen != settings.ignore_index
+        chosen = torch.where(here, chosen, 0)
+        factors, counted = _without_ignored(factors, here, dim=1)
     factors = -factors.to(wide)
     log_probabilities = F.log_softmax(output, 1, dtype=wide)
     weighted = factors if weight is None else factors * weight[chosen]
@@ -200,8 +201,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
             log_probabilities = log_probabilities * every
         even = log_probabilities.sum(1, keepdim=True) / output.shape[1]
         loss = loss * (1 - smoothing) + smoothing * even * factors
-    if ignored is not None:  # an infinite loss times a share of zero is NaN
-        loss = loss.masked_fill(ignored, 0)
+    loss = loss.masked_fill(factors == 0, 0)  # an infinite loss times a share of zero is NaN
     if each:
         return loss.sum(1)
     return loss.sum() / counted if mean else loss.sum()

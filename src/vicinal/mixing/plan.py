@@ -382,6 +382,9 @@ class Plan:
                 partners = [shrunk_into(partners[0], here.region, smooth=smooth)]
         if shares is None:
             shares = (1 - lam)[None]
+        else:
+            shares = shares.to(lam.dtype)
+            lam = 1 - shares.sum(0)
         sides = [Side(y, lam), *map(Side, partners, shares)]
         if self.target_mode == "union":
             return [Side(union_of_targets(sides), torch.ones_like(here.lam))]

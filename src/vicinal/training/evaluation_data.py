@@ -1,7 +1,7 @@
 """Data sets to evaluate a trained network on, prepared as those of its training."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,16 @@ def load_as_trained(
     own_split = (info.recipe.seed, recorded.test_fraction)
     folds = info.recipe.splits
     named = source or recorded.source
-    usual = test_fraction is None and seed in (None, own_split[0])
-    known = bool(source) and usual and _is_same(source, recorded.source, root, recorded.root)
+    usual = seed in (None, own_split[0]) and test_fraction in (None, own_split[1])
+    data, same_path = None, False
+    if source and usual and source != recorded.source:
+        spec, same_path = _as_recorded(source, recorded.source, root, recorded.root)
+        data = _training_data([spec, source], info, root=root, max_bytes=max_bytes)
+        if data is not None:
+            log(f"{source} is the data set of the training, and is split as it was")
+    known = source is None or data is not None or same_path
     if known:
         named = recorded.source
-        log(f"{source} is the data set of the training, and is split as it was")
-    known = known or source is None
     same_data = named == recorded.source
     if same_data and folds > 1 and test_fraction is not None:
         raise UserError(
@@ -90,17 +94,9 @@ def load_as_trained(
         "validation_fraction": recorded.validation_fraction if same_data else 0.0,
         "train_fraction": recorded.train_fraction if same_data else 1.0,
     }
-    fold = (info.split, folds)
-    data = None
-    if folds > 1 and not same_data and test_fraction is None and seed == own_split[0]:
-        # It may be the data set of the training by another name, such as its path.
-        with suppress(UserError):
-            found = load(named, **options, fold=fold)
-            known = data_facts(found, info.recipe.task)["test"]["sha256"]
-            data = found if known == info.origin["data"]["test"]["sha256"] else None
     if data is None:
         fraction = own_split[1] if test_fraction is None else test_fraction
-        options["fold"] = fold if same_data and folds > 1 else None
+        options["fold"] = (info.split, folds) if same_data and folds > 1 else None
         data = load(named, **options, test_fraction=fraction)
     for sentence in note_lines(data):
         log(sentence)
@@ -129,25 +125,54 @@ def load_as_trained(
     return data
 
 
-def _is_same(
-    source: str | None, recorded: str, root: str | Path | None, recorded_root: str | None
-) -> bool:
-    """Return whether a source names the data set of the training with fewer options."""
-    if source is None:
-        return False
+def _as_recorded(
+    source: str, recorded: str, root: str | Path | None, recorded_root: str | None
+) -> tuple[str, bool]:
+    """Return a source with the options of the training, and whether it is at the same path.
+
+    The source is returned as it is if it cannot name the data set of the training.
+    """
+    known = parse_spec(recorded)
     try:
         own = parse_spec(recognized(source, root=data_root(root), guess=False).spec)
-        known = parse_spec(recorded)
-        paths = [
-            existing(spec.where, data_root(at), what="data set").resolve()
-            for spec, at in ((own, root), (known, root or recorded_root))
-        ]
     except UserError:
-        return False
-    fewer = own.options.items() <= known.options.items()
+        return source, False
+    if own.name != known.name or not own.options.items() <= known.options.items():
+        return source, False
     # Other files may be meant if these are missing.
-    fewer &= not {"train", "test", "classes"} & (known.options.keys() - own.options.keys())
-    return source != recorded and own.name == known.name and paths[0] == paths[1] and fewer
+    if {"train", "test", "classes"} & (known.options.keys() - own.options.keys()):
+        return source, False
+    same_path = False
+    with suppress(UserError):  # the path of the training may be relative to another folder
+        there = existing(known.where, data_root(root or recorded_root), what="data set")
+        same_path = existing(own.where, data_root(root), what="data set").samefile(there)
+    options = "&".join(f"{name}={value}" for name, value in known.options.items())
+    return f"{own.name}:{own.where}{'?' * bool(options)}{options}", same_path
+
+
+def _training_data(
+    sources: Iterable[str], info: CheckpointInfo, *, root: Path | None, max_bytes: int
+) -> DataSet | None:
+    """Return the first data set that has the test split of the training; None if none has it."""
+    recorded, folds = info.recipe.data, info.recipe.splits
+    for source in dict.fromkeys(sources):
+        with suppress(UserError):
+            found = load(
+                source,
+                root=root,
+                seed=info.recipe.seed,
+                test_fraction=recorded.test_fraction,
+                skip_bad=recorded.skip_bad,
+                max_bytes=max_bytes,
+                preparation=info.preparation,
+                validation_fraction=recorded.validation_fraction,
+                train_fraction=recorded.train_fraction,
+                fold=(info.split, folds) if folds > 1 else None,
+            )
+            facts = data_facts(found, info.recipe.task)
+            if facts["test"]["sha256"] == info.origin["data"]["test"]["sha256"]:
+                return found
+    return None
 
 
 def examples_as_trained(

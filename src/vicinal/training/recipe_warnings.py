@@ -96,37 +96,38 @@ def unused_settings(
                 "warning: training.warmup_epochs precedes one-cycle, which has a warm-up of its own"
                 " (schedule.pct_start), so the learning rate rises, falls and rises again"
             )
-        if why := _never_mixes(arm, training) or (
-            isinstance(arm, MixingArm) and _mixes_nothing(arm, training)
+        size = training.batch_size // (training.accumulation_steps * devices)
+        if why := _never_mixes(arm, training, size) or (
+            isinstance(arm, MixingArm) and _mixes_nothing(arm, size)
         ):
             found.append(f"arms.{name} never mixes: {why}")
     return list(dict.fromkeys(found))
 
 
-def _mixes_nothing(table: Any, training: Training) -> str:
-    """Return why a policy mixes no example, or ``""``."""
+def _mixes_nothing(table: Any, size: int) -> str:
+    """Return why a policy mixes no example of a batch of some size, or ``""``."""
     if table.policy == "none":
         return 'policy = "none"'
     if getattr(table, "alpha", 1) == 0:
         return "alpha = 0"
-    rate, size = getattr(table, "mix_rate", 1.0), training.batch_size // training.accumulation_steps
+    rate = getattr(table, "mix_rate", 1.0)
     if round(rate * size) == 0:
         return f"mix_rate = {rate:g} of a batch of {size} examples rounds to 0"
     if getattr(table, "weight", 1) == 0:
         return "weight = 0"
     if hasattr(table, "inner"):
-        return _mixes_nothing(table.inner, training)
+        return _mixes_nothing(table.inner, size)
     odds = getattr(table, "probabilities", None) or repeat(1)
     chosen = [one for one, odd in zip(getattr(table, "policies", ()), odds, strict=False) if odd]
-    reasons = [_mixes_nothing(one, training) for one in chosen]
+    reasons = [_mixes_nothing(one, size) for one in chosen]
     return " and ".join(dict.fromkeys(reasons)) if all(reasons) else ""
 
 
-def _never_mixes(arm: Arm, training: Training) -> str:
+def _never_mixes(arm: Arm, training: Training, size: int) -> str:
     """Return why the settings of training leave nothing to mix, or ``""``."""
     if not isinstance(arm, MixingArm):
         return ""
-    if training.batch_size == training.accumulation_steps:
+    if size == 1:
         return "each forward pass has one example, which has no partner"
     if arm.unmixed_epochs_at_start + arm.unmixed_epochs_at_end < training.epochs:
         return ""
@@ -164,7 +165,9 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
                     name,
                 )
             )
-        if reason := _never_mixes(arm, training):
+        if reason := _never_mixes(
+            arm, training, training.batch_size // training.accumulation_steps
+        ):
             found.append(VerdictProblem(f"{arm.title} never mixes, since {reason}", name))
     return found
 

@@ -212,11 +212,12 @@ def make_loaders(
             f"got {batch}. Change one of them."
         )
     augment = (*recipe.data.augment, *recipe.arms[trial.arm].augment)
-    flip = any(one.name == "random-horizontal-flip" for one in augment)
-    where = f"arms.{trial.arm}.augment" if recipe.arms[trial.arm].augment else "data.augment"
+    where = {one.name: f"arms.{trial.arm}.augment" for one in recipe.arms[trial.arm].augment}
+    where |= {one.name: "data.augment" for one in recipe.data.augment}
+    flip = where.get("random-horizontal-flip")
     if data.preparation.get("kind") == "sound" and (flip or settings.tta):
         raise UserError(
-            f"{where if flip else 'training.tta'}: a horizontal flip expects images, got "
+            f"{flip or 'training.tta'}: a horizontal flip expects images, got "
             "spectrograms, whose recordings it would play backwards. Remove it."
         )
     if settings.tta and len(data.train.inputs.shape) != 4:
@@ -224,9 +225,9 @@ def make_loaders(
             "training.tta: a horizontal flip expects images, got inputs of shape "
             f"{tuple(data.train.inputs.shape[1:])}. Remove it."
         )
-    if data.brightest != 255 and any(one.name == "hls-jitter" for one in augment):
+    if data.brightest != 255 and "hls-jitter" in where:
         raise UserError(
-            f"{where}: hls-jitter expects images with values up to 255, got "
+            f"{where['hls-jitter']}: hls-jitter expects images with values up to 255, got "
             f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
             f"{recipe.data.source}. Remove it."
         )

@@ -41,13 +41,14 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
         'Species'
     """
     another = "?label=COLUMN names another one"
-    if options.get("header") == "no":
-        return "-1", Note(f"label: guessed the last column; {another}", doubtful=True)
+    headless = options.get("header") == "no"
+    dropped = {*map(unquote, options.get("drop", "").split(","))} - {""}
     table = read_table(
         path,
         file=str(path),
+        header=False if headless else None,
         decimal=unquote(options.get("decimal", ".")),
-        ignored=lambda name: name in map(unquote, options.get("drop", "").split(",")),
+        ignored=dropped.__contains__,
         max_bytes=MAX_BYTES,
     )
     doubts = [note for note in table.notes if note.doubtful and "header=no" in note.text]
@@ -64,8 +65,14 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
         )
     # A comma at the end of each line makes a last column without a name.
     last = len(table.names) - 1
-    while last and not table.names[last] and not any(table.columns[last].to_pylist()):
+    while last and (
+        table.names[last] in dropped
+        or ((headless or not table.names[last]) and not any(table.columns[last].to_pylist()))
+    ):
         last -= 1
+    if headless:
+        at = str(last) if last < len(table.names) - 1 else "-1"
+        return at, Note(f"label: guessed the last column; {another}", doubtful=True)
     label = named[0] if named else table.names[last]
     if not label:
         raise UserError(

@@ -142,6 +142,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         )
         usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
     elif len(usable) == 1:
+        _check_ungrouped(given, group, first.file)
         rows = train_test_rows(
             targets[usable[0]],
             fraction=load_options.test_fraction,
@@ -190,6 +191,15 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         preparation=load_options.preparation or preparation.model_dump(),
         fixed_test=len(tables) == 2,
     )
+
+
+def _check_ungrouped(given: TextPreparation | None, group: Column | None, file: str) -> None:
+    """Raise if the texts of the training were split by groups that are missing now."""
+    if given and given.group and group is None:
+        raise UserError(
+            f"{file}: expected the column {given.group!r}, by whose groups the texts were split "
+            "for the training, got the same texts without it. Add the column."
+        )
 
 
 def _is_unused(wanted: Collection[str], name: str) -> bool:
