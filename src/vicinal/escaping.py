@@ -8,6 +8,8 @@ _OBEYED = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?", re.ASCII)
+
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
     r"""Escape the characters that a terminal, browser or editor would obey instead of showing.
@@ -36,14 +38,15 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
 def spreadsheet_cell(text: str) -> str:
     """Return text for a cell of a CSV file; ``visible``, and no formula for a spreadsheet.
 
-    Text that a spreadsheet would take for a formula gets a leading apostrophe.
+    Text that a spreadsheet would take for a formula gets a leading apostrophe; numbers do not.
 
     Example:
-        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("cat")
-        ("'=1+1", 'cat')
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("cat"), spreadsheet_cell("-1")
+        ("'=1+1", 'cat', '-1')
     """
     text = visible(text)
-    return f"'{text}" if text.lstrip()[:1] in set("=+-@＝＋－＠") else text
+    formula = text.lstrip()[:1] in set("=+-@＝＋－＠") and not _NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
 
 
 def shortened(name: str, most: int = 16) -> str:

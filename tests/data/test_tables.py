@@ -1335,3 +1335,46 @@ def test_a_column_without_a_name_is_warned_of_with_advice_that_works(table):
 def test_a_label_that_is_no_number_is_not_told_to_become_a_category(table):
     with pytest.raises(UserError, match=r"got 'rare'\. Correct it, or pass task=classification"):
         table("x,y\n1,2\n2,rare\n3,4\n4,5\n", task="regression")
+
+
+@pytest.mark.parametrize("mark", ["", "0\n"])
+def test_integers_with_a_point_before_three_digits_are_doubted(table, mark):
+    prices = ["988", "1.025", "2.310", "870", "12", "1.999"]
+    rows = "".join(f"{price},{k % 2}\n" for k, price in enumerate(prices * 4))
+    as_input = [note for note in table(f"price,y\n{rows}").notes if "thousands=." in note.text]
+    label = table(f"price,y\n{rows}", label="price", task="regression")
+    as_label = [note for note in label.notes if "thousands=." in note.text]
+    assert len(as_input) == len(as_label) == 1
+    assert as_input[0].doubtful
+    assert as_label[0].doubtful
+    plain = rows.replace("988", "98.5") if not mark else rows.replace("1.025", "0.025")
+    fine = table(f"price,y\n{plain}")
+    assert not any("thousands=." in note.text for note in fine.notes)
+    german = table(f"price;y\n{rows.replace(',', ';')}", decimal=",", thousands=".")
+    assert not any("thousands=." in note.text for note in german.notes)
+
+
+def test_the_training_table_without_its_test_file_is_refused(table):
+    rows = "size,color,kind\n" + "".join(f"{k},red,{'ab'[k % 2]}\n" for k in range(12))
+    trained = table(rows, test=rows.replace("red", "blue"))
+    with pytest.raises(UserError, match=r"rows of the training, all of which were trained on"):
+        table(rows, preparation=trained.preparation)
+    assert len(table(rows.replace("1,", "9,"), preparation=trained.preparation).test) == 12
+    again = table(rows, test=rows.replace("red", "blue"), preparation=trained.preparation)
+    assert torch.equal(again.test.inputs, trained.test.inputs)
+
+
+def test_booleans_and_numbers_of_parquet_files_are_those_of_the_training(table, tmp_path):
+    rows = [(k % 2 == 0, (k % 3) * 10000 + 501, "yn"[k % 2]) for k in range(30)]
+    text = "".join(
+        f"{a},{'' if k == 4 else f'{b:05}'},{y},{k}\n" for k, (a, b, y) in enumerate(rows)
+    )
+    trained = table(f"on,zip,y,size\n{text}", label="y", categories="zip")
+    zips = [None if k == 4 else float(b) for k, (_, b, _) in enumerate(rows)]
+    columns = {"on": [a for a, _, _ in rows], "zip": zips, "y": [y for *_, y in rows]}
+    parquet.write_table(pa.table(columns | {"size": range(30)}), tmp_path / "t.parquet")
+    options = {"label": "y", "categories": "zip"}
+    found = load_table("t.parquet", options, LoadOptions(tmp_path, preparation=trained.preparation))
+    assert not any("not in the training split" in note.text for note in found.notes)
+    whole = torch.cat([trained.train.inputs, trained.test.inputs])
+    assert {*map(tuple, found.test.inputs.tolist())} <= {*map(tuple, whole.tolist())}

@@ -65,9 +65,7 @@ def test_an_arm_that_fits_is_not_an_error(problem, fields):
         ),
         (
             MIXUP | {"targets": "union"},
-            'arms.mixup: y: expected multi-label targets for targets="union", got torch.int64 of '
-            "shape (4,). Pass y.float() if these are zeros and ones (batch, classes). For integer "
-            'classes, use targets="weighted", or pass F.one_hot(y, num_classes).float().',
+            'arms.mixup: targets = "union" expects several labels for each example. Remove it.',
         ),
         (
             {"policy": "import", "object": "vicinal:MixUp", "options": {"alpha": "x"}},
@@ -190,3 +188,23 @@ def test_the_check_does_not_change_the_random_numbers_of_the_caller(problem):
     torch.manual_seed(5)
     problem({"policy": "regmixup", "inner": MIXUP, "at": ["stage1"]})
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_labels_are_united_only_if_there_are_several(problem):
+    x = torch.rand(40, 3)
+    values = Split(x, torch.linspace(0, 1, 40)[:, None])  # the first ones look like labels
+    data = DataSet((), values, values)
+    fields = MIXUP | {"targets": "union"}
+    assert 'targets = "union" expects several labels' in problem(fields, "iris", "mlp", data)
+    labels = Split(x, (torch.rand(40, 2) > 0.5).float())
+    assert problem(fields, "iris", "mlp", DataSet((), labels, labels)) == ""
+
+
+def test_labels_of_real_values_are_not_corrupted(small_recipe, tmp_path, vicinal):
+    rows = "".join(f"{k},{k % 7},{k / 3}\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}")
+    changes = {"data.source": f"table:{tmp_path / 't.csv'}?label=y", "model.name": "mlp"}
+    recipe = small_recipe(changes | {"corrupted_labels": [0.0], "arms.mixup-features": None})
+    done = vicinal("train", recipe, "--arm", "erm", "--corrupted", 0.3, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "corrupted_labels: expected a classification task, got regression" in done.stderr

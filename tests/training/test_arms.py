@@ -9,6 +9,7 @@ import pydantic
 import pytest
 
 import vicinal
+from vicinal.data import load
 from vicinal.errors import UserError
 from vicinal.mixing import (
     CutMix,
@@ -301,3 +302,31 @@ def test_the_recipe_of_the_page_about_policies_has_every_policy_and_pairing():
         kind.__name__: name for name, kind in (POLICIES | PAIRINGS).items() if name != "other-batch"
     }
     assert dict(re.findall(r'`(\w+)` \| `"([a-z-]+)"`', POLICIES_PAGE)) == named
+
+
+@pytest.fixture
+def cars(tmp_path):
+    """Return a table of two numbers and categories of three and two values."""
+    rows = "".join(f"{k},{k * k},{'abc'[k % 3]},{'xy'[k % 2]},{k % 2}\n" for k in range(30))
+    (tmp_path / "cars.csv").write_text(f"weight,power,color,origin,y\n{rows}")
+    return load(f"table:{tmp_path / 'cars.csv'}?label=y")
+
+
+def test_the_one_hot_columns_of_a_category_stay_together(cars):
+    alone = {"policy": "column-cutmix"}
+    several = {"policy": "one-of", "policies": [{"policy": "mixup", "alpha": 1.0}, alone]}
+    for settings in (alone, {"policy": "regmixup", "inner": alone}, several):
+        policy = policy_of(arm_of(**settings), cars)
+        policy = getattr(policy, "policy", policy)
+        policy = getattr(policy, "policies", (policy,))[-1]
+        assert policy.groups == (0, 1, 2, 2, 2, 3, 3)
+        x = cars.train.inputs
+        mixed = policy.draw(len(x), image_size=x.shape[1:]).mix(x)
+        assert bool((mixed[:, 2:5].sum(1) == 1).all())
+        assert bool((mixed[:, 5:].sum(1) == 1).all())
+    assert policy_of(arm_of(**alone), load("iris")).groups is None
+
+
+def test_groups_of_columns_that_are_grouped_already_are_refused(cars):
+    with pytest.raises(UserError, match=r"groups: expected none, since the columns of each categ"):
+        policy_of(arm_of(policy="column-cutmix", groups=[0, 1, 2, 2, 2, 3, 3]), cars)

@@ -607,3 +607,39 @@ def test_numbers_far_from_those_of_the_training_are_a_warning(pets):
     network = vicinal.load(pets[1])
     with pytest.warns(UserWarning, match=r"more than 100 standard deviations .*'size' in 1 of 2"):
         network([{"size": 3.5, "color": "red"}, {"size": 3500.0, "color": "red"}])
+
+
+def test_columns_that_are_named_by_numbers_are_found_by_name(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(80, 3))
+    rows = np.column_stack([x, 3 * x[:, 0] - x[:, 1]])
+    (tmp_path / "t.csv").write_text(
+        "0,1,2,3\n" + "".join(",".join(f"{v:.4f}" for v in row) + "\n" for row in rows)
+    )
+    run = trained(tmp_path, f"table:{tmp_path / 't.csv'}?label=3&header=yes", "mlp")
+    network, found = vicinal.load(run), {}
+    for name, order in (("same", [0, 1, 2]), ("other", [2, 0, 1]), ("more", [3, 2, 1, 0])):
+        path = tmp_path / f"{name}.csv"
+        lines = (",".join(f"{row[k]:.4f}" for k in order) for row in rows)
+        path.write_text("\n".join([",".join(map(str, order)), *lines]) + "\n")
+        found[name] = network(path)
+        assert len(found[name]) == 80
+        assert [row["row"] for row in rows_of(command("predict", run, path).stdout)][:1] == ["2"]
+    assert torch.equal(found["other"], found["same"])
+    assert torch.equal(found["more"], found["same"])
+
+
+def test_an_array_is_no_rows_of_a_table(pets):
+    for array in (np.zeros((3, 2)), torch.zeros(3, 2)):
+        with pytest.raises(
+            UserError, match=r"expected rows of a table with their columns, .* \(3, 2"
+        ):
+            vicinal.load(pets[1])(array)
+
+
+def test_negative_classes_are_written_as_they_are(tmp_path):
+    rows = "".join(f"{k % 2},{k % 7},{(-1, 1)[k % 2]}\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}")
+    run = trained(tmp_path, f"table:{tmp_path / 't.csv'}?label=y", "mlp", epochs=30)
+    found = rows_of(command("predict", run, tmp_path / "t.csv").stdout)
+    assert {row["prediction"] for row in found} == {"-1", "1"}

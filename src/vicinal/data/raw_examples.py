@@ -99,6 +99,12 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
     if isinstance(given, str | os.PathLike | Image.Image | Mapping):
         given = [given]
     if isinstance(given, Tensor | np.ndarray):
+        if reading.kind == "table":
+            raise UserError(
+                "expected rows of a table with their columns, such as a frame, got an array "
+                f"{tuple(given.shape)}. Name the columns. For inputs that are prepared already, "
+                "call the attribute network."
+            )
         yield _inputs(torch.as_tensor(given), reading)
     elif hasattr(given, "columns"):
         yield _rows(_in_memory(given, reading), {}, reading)
@@ -131,10 +137,8 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
         skips = SkippedExamples(reading.skip_bad)
         for path, place in zip(files, places, strict=True):
             try:
-                columns, label, decimal = _columns(reading)
-                table = read_new_rows(
-                    path, columns, label, decimal=decimal, max_bytes=reading.max_bytes
-                )
+                columns, label, options = _columns(reading)
+                table = read_new_rows(path, columns, label, **options, max_bytes=reading.max_bytes)
             except UserError as error:
                 skips(error)
             else:
@@ -237,20 +241,20 @@ def _listed(paths: Sequence[Path]) -> tuple[list[Path], list[Note]]:
     return files, litter_notes(litter)
 
 
-def _columns(reading: Reading) -> tuple[list[str], str, str]:
-    """Return the columns of the training table that become inputs, its label and decimal mark."""
+def _columns(reading: Reading) -> tuple[list[str], str, dict[str, Any]]:
+    """Return the columns of the training table that become inputs, its label, and its format."""
     if reading.kind == "text":
         text = TextPreparation.model_validate(reading.preparation)
-        return [text.text], text.label, "."
+        return [text.text], text.label, {"header": text.header}
     table = known_preparation(reading.preparation, "the examples")
     assert table is not None
     columns = [*table.numbers.columns, *table.categories.columns]
-    return columns, table.label, table.decimal
+    return columns, table.label, {"header": table.header, "decimal": table.decimal}
 
 
 def _in_memory(given: Any, reading: Reading) -> Table:
-    columns, _, decimal = _columns(reading)
-    return table_of_rows(given, columns, decimal=decimal)
+    columns, _, options = _columns(reading)
+    return table_of_rows(given, columns, decimal=options.get("decimal", "."))
 
 
 def _rows(table: Table, place: Mapping[str, Any], reading: Reading) -> RawExamples:

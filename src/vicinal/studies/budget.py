@@ -59,7 +59,9 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     with cpu_threads(settings.threads), memory_kept():
         loaders = make_loaders(recipe, trial, data, task, fabric)
         model = build_network(recipe, trial, data, task, loaders)
-        learner = learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
+        learner = learner_of(
+            model, recipe, trial, data, fabric=fabric, task=task, labels=loaders.labels
+        )
         times = [time.perf_counter()]
         for _ in train(learner, loaders.train, seed=0, should_stop=lambda: True):
             times.append(time.perf_counter())

@@ -68,7 +68,7 @@ def _blends(recipe: Recipe, data: DataSet) -> dict[str, Any]:
     read = data.train.read(range(min(COUNT, len(data.train))))
     own, targets = read.inputs, data.train.targets[torch.from_numpy(read.kept)]
     plans = (
-        _draw(policy_of(arm), own, targets, seed=recipe.seed)
+        _draw(policy_of(arm, data), own, targets, seed=recipe.seed)
         for arm in recipe.arms.values()
         if isinstance(arm, MixingArm) and "input" in arm.at
     )

@@ -410,7 +410,7 @@ def _write_third_class(study: Study, data: DataSet) -> None:
         (
             third_class_share(data, policy, seed=study.recipe.seed)
             for arm in study.recipe.arms.values()
-            if (policy := policy_of(arm)) is not None and "input" in getattr(arm, "at", ())
+            if (policy := policy_of(arm, data)) is not None and "input" in getattr(arm, "at", ())
         ),
         None,
     )

@@ -66,7 +66,8 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
         network = None
         if any(tokens or arm.at != ("input",) for arm in mixing.values()):
             network = build(name, shape=shape, classes=task.outputs, initial_weights=False).eval()
-        found = {name: _problem(arm, x, y, task, network) for name, arm in mixing.items()}
+        more: dict[str, Any] = {"task": task, "network": network}
+        found = {name: _problem(arm, data, x, y, **more) for name, arm in mixing.items()}
     if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
         raise UserError("\n".join(lines))
 
@@ -93,7 +94,7 @@ def _prepare(recipe: Recipe, trial: Trial, data: DataSet, normalize: Normalize |
         fabric = fabric_for(settings)
         loaders = make_loaders(recipe, trial, data, task, fabric, normalize=normalize)
         model = build_network(recipe, trial, data, task, loaders)
-        learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
+        learner_of(model, recipe, trial, data, fabric=fabric, task=task, labels=loaders.labels)
 
 
 def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:
@@ -103,10 +104,18 @@ def _shape(recipe: Recipe, data: DataSet) -> tuple[int, ...]:
     return shape if known is None else (max(len(known.mean), shape[0]), *shape[1:])
 
 
-def _problem(arm: MixingArm, x: Tensor, y: Tensor, task: Task, network: nn.Module | None) -> str:
+def _problem(
+    arm: MixingArm,
+    data: DataSet,
+    x: Tensor,
+    y: Tensor,
+    *,
+    task: Task,
+    network: nn.Module | None,
+) -> str:
     """Return the first problem of an arm, or ``""``."""
     try:
-        policies = list(_parts(policy_of(arm)))
+        policies = list(_parts(policy_of(arm, data)))
     except UserError as error:
         return f": {error}"
     if network is not None and not x.is_floating_point() and "input" in arm.at:
@@ -148,6 +157,8 @@ def _misfit(policy: Any, task: str) -> str:
     if isinstance(pairing, SimilarTargets) and task != "regression":
         got = "classes" if task == "classification" else "labels"
         return f"{name} expects real-valued targets, got {got}. Choose another pairing"
+    if getattr(policy, "targets", None) == "union" and task != "multi-label":
+        return 'targets = "union" expects several labels for each example. Remove it'
     if isinstance(pairing, SameClass | DifferentClass) and task != "classification":
         return f"{name} expects one class for each example. Choose another pairing"
     return ""

@@ -16,9 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 import pydantic
 from pydantic import Discriminator, Field, Tag
 
+from vicinal.data import DataSet
+from vicinal.data.tables.assemble import known_preparation
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
-from vicinal.mixing import MixUp, OtherBatch, Pairing, Policy
+from vicinal.mixing import ColumnCutMix, MixUp, OtherBatch, Pairing, Policy
 from vicinal.mixing.registry import PAIRINGS, POLICIES
 from vicinal.training.augmentation import Transform, keeps_size
 from vicinal.training.recipe_table import Settings
@@ -283,11 +285,16 @@ AnyArm = Annotated[
 """The type of an arm in a recipe: one of ``ARMS``, by the name of its policy."""
 
 
-def policy_of(arm: Arm) -> Policy | None:
+def policy_of(arm: Arm, data: DataSet | None = None) -> Policy | None:
     """Return the policy of an arm; None if it does not mix.
 
+    Args:
+        arm: the arm.
+        data: what it mixes. ``ColumnCutMix`` keeps the one-hot columns of a category together.
+
     Raises:
-        UserError: if a policy of the user's own cannot be imported.
+        UserError: if a policy of the user's own cannot be imported, or has groups for columns that
+            are grouped already.
 
     Example:
         >>> arm = {"policy": "cutmix", "pairing": {"name": "nearest", "k": 3}}
@@ -295,7 +302,36 @@ def policy_of(arm: Arm) -> Policy | None:
         Nearest(k=3)
     """
     policy: Policy | None = _built(arm, imports=True)
-    return policy
+    given = known_preparation(data.preparation, "") if data and _is_table(data) else None
+    if policy is None or given is None or not given.widths:
+        return policy
+    ones = [1] * len(given.numbers.columns)
+    groups = [k for k, n in enumerate([*ones, *given.widths]) for _ in range(n)]
+    grouped: Policy = _grouped(policy, groups)
+    return grouped
+
+
+def _is_table(data: DataSet) -> bool:
+    return data.preparation.get("kind") == "table"
+
+
+def _grouped(policy: Any, groups: Sequence[int]) -> Any:
+    """Return a policy with the groups of the columns, also in the policies that it consists of."""
+    if isinstance(policy, ColumnCutMix):
+        if policy.groups is not None:
+            raise UserError(
+                "groups: expected none, since the columns of each category of this table are one "
+                "group already. Remove it."
+            )
+        return dataclasses.replace(policy, groups=groups)
+    inner = {}
+    for field in dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ():
+        value = getattr(policy, field.name)
+        if hasattr(value, "draw"):
+            inner[field.name] = _grouped(value, groups)
+        elif isinstance(value, tuple) and any(hasattr(one, "draw") for one in value):
+            inner[field.name] = tuple(_grouped(one, groups) for one in value)
+    return dataclasses.replace(policy, **inner) if inner else policy
 
 
 def imported_policies(table: Settings) -> Iterator[str]:

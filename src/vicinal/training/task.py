@@ -104,6 +104,14 @@ def task_of(data: DataSet, wanted: str) -> Task:
             f"expected targets that differ, got {float(columns[0, int(std.argmin())]):g} for all "
             "training examples. Choose another column as the label."
         )
+    coarse = columns.abs().amax(0) * torch.finfo(torch.float32).eps > 1e-3 * std
+    if bool(coarse.any()):
+        worst = int(coarse.int().argmax())
+        raise UserError(
+            f"expected targets that differ by more than float32 rounds them, got values up to "
+            f"{float(columns[:, worst].max()):.9g} with a standard deviation of "
+            f"{float(std[worst]):.3g}. Subtract a constant, such as the smallest one."
+        )
     return Task(found, outputs, mean.float(), std.float())
 
 

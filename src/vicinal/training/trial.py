@@ -111,7 +111,9 @@ def run_trial(
         origin = origin_of(data, model, recipe.model.name, policies, recipe.task)
         if expected is not None:
             check_origin(expected, origin, folder.parent)
-        learner = learner_of(model, recipe, trial, fabric=fabric, task=task, labels=loaders.labels)
+        learner = learner_of(
+            model, recipe, trial, data, fabric=fabric, task=task, labels=loaders.labels
+        )
         checkpointer = TrialCheckpointer(
             recipe, trial, data, task, loaders.normalize, folder, learner, origin, metric
         )
@@ -162,6 +164,7 @@ def learner_of(
     model: nn.Module,
     recipe: Recipe,
     trial: Trial,
+    data: DataSet,
     *,
     fabric: Fabric,
     task: Task,
@@ -173,6 +176,7 @@ def learner_of(
         model: the network.
         recipe: of the study.
         trial: one of its trials.
+        data: its data set.
         fabric: device, precision and processes.
         task: what is predicted.
         labels: the training targets.
@@ -187,7 +191,7 @@ def learner_of(
         return make()
     mixed = range(arm.unmixed_epochs_at_start, settings.epochs - arm.unmixed_epochs_at_end)
     try:
-        return make(policy=policy_of(arm), at=arm.at, mixed_epochs=mixed)
+        return make(policy=policy_of(arm, data), at=arm.at, mixed_epochs=mixed)
     except UserError:
         raise
     except ValueError as error:  # a layer that an external network does not have

@@ -86,10 +86,8 @@ def load_data(
     task = task_of(data, recipe.task)
     check_metrics(recipe.metrics, task.name, task.outputs)
     _check_defined(deciding_metric(recipe.metrics, task.name), task, data)
-    if task.name != "classification" and any(recipe.corrupted_labels):
-        raise UserError(
-            f"corrupted_labels: expected a classification task, got {task.name}. Remove it."
-        )
+    if any(recipe.corrupted_labels):
+        _check_classes(task)
     return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
 
 
@@ -122,6 +120,13 @@ def _check_defined(metric: str, task: Task, data: DataSet) -> None:
             )
 
 
+def _check_classes(task: Task) -> None:
+    if task.name != "classification":
+        raise UserError(
+            f"corrupted_labels: expected a classification task, got {task.name}. Remove it."
+        )
+
+
 def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
     """Return the labels to train with, a fraction of which is corrupted.
 
@@ -131,6 +136,7 @@ def training_labels(recipe: Recipe, corrupted: float, data: DataSet) -> Tensor:
     true = data.train.targets
     if not corrupted:
         return true
+    _check_classes(task_of(data, recipe.task))
     given = corrupt_labels(
         true, rate=corrupted, num_classes=len(data.classes), seed=recipe.seed
     ).labels

@@ -17,7 +17,9 @@ from vicinal.data.tables.columns import (
     Spelling,
     TablePreparation,
     apply_columns,
+    as_known,
     fit_columns,
+    has_other_rows,
     parse_column,
 )
 from vicinal.data.tables.notes import (
@@ -97,7 +99,7 @@ def assemble(
     _check_several(classes, target, first)
     sha256 = _hash(features, targets, groups, len(first.rows))
     usable = [bad.good(k) for k in range(len(tables))]
-    other_rows = given is not None and given.sha256 != sha256 and len(tables) == 1
+    other_rows = len(tables) == 1 and has_other_rows(given, sha256, first.file)
     if other_rows:
         text = f"{first.file} is not the table that was used for training, so all of its"
         notes.append(Note(f"{text} {len(usable[0]):,} rows are the test split"))
@@ -121,6 +123,8 @@ def assemble(
             numbers=numbers,
             categories=others,
             group=None if together is None else together.name,
+            header=first.header,
+            own_test=len(tables) == 2,
         )
     _check_input_bytes(preparation, sum(map(len, rows.values())), load_options.max_bytes)
     splits = {}
@@ -226,7 +230,16 @@ def _columns_of_training(
     names = [*numbers, *others]
     kinds: dict[int, Kind | None] = dict.fromkeys(range(len(names)), "category")
     kinds |= dict.fromkeys(range(len(numbers)), "number")
-    return [select_columns(t, names, of="the training table", label=label) for t in tables], kinds
+    chosen = [select_columns(t, names, of="the training table", label=label) for t in tables]
+    values: list[Sequence[str | None]] = [*given.categories.values, given.classes]
+    known = [
+        [
+            *table.columns[: len(numbers)],
+            *map(as_known, table.columns[len(numbers) :], table.kinds[len(numbers) :], values),
+        ]
+        for table in chosen
+    ]
+    return [replace(t, columns=columns) for t, columns in zip(chosen, known, strict=True)], kinds
 
 
 def _parsed(
@@ -358,8 +371,12 @@ def _hash(features: Sequence[Column], targets: Tensor, groups: Tensor | None, ro
     """Return a hash of a table's content, whatever its spelling and the order of its columns."""
     digest = hashlib.sha256()
     for column in sorted(features, key=lambda column: column.kind, reverse=True):  # numbers first
-        digest.update(repr((column.name, column.levels)).encode())
-        digest.update(column.values[:rows].tobytes())
+        values, levels = column.values[:rows], []
+        if column.kind == "category":  # a test file may have others
+            present, values = np.unique(values, return_inverse=True)
+            levels = [(*column.levels, None)[int(k)] for k in present]
+        digest.update(repr((column.name, levels)).encode())
+        digest.update(values.astype(np.float64).tobytes())
     digest.update(targets[:rows].numpy().tobytes())
     if groups is not None:
         digest.update(groups[:rows].numpy().tobytes())

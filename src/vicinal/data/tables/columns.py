@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Self
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 
-from vicinal.data.tables.table import Kind
+from vicinal.data.tables.table import Kind, number
+from vicinal.errors import UserError
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -110,6 +112,33 @@ def _numbers(text: Any, spelling: Spelling) -> np.ndarray:
     return np.where(np.abs(values) <= _LARGEST, values, np.nan)
 
 
+def as_known(text: Any, kind: Kind | None, values: Sequence[str | None]) -> Any:
+    """Return a column of categories as the training table writes them.
+
+    Files have True or TRUE, frames and Parquet files have booleans. They also have numbers, which
+    become the category that is the same number, if there is one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind == "number":
+        equal: dict[Decimal | None, list[str]] = {}
+        for value in values:
+            if value is not None and (found := number(value)) is not None:
+                equal.setdefault(found, []).append(value)
+        cells = text.to_pylist()
+        same = {cell: equal.get(number(cell), []) for cell in {*cells} - {None, *values}}
+        ones = {cell: one[0] for cell, one in same.items() if len(one) == 1}
+        return pa.array([ones.get(cell, cell) for cell in cells], text.type)
+    known = {value for value in values if value is not None}
+    lower = pc.utf8_lower(text)
+    for true, false in (("True", "False"), ("TRUE", "FALSE"), ("true", "false")):
+        if known and known <= {true, false}:
+            text = pc.if_else(pc.fill_null(pc.equal(lower, "true"), False), true, text)
+            text = pc.if_else(pc.fill_null(pc.equal(lower, "false"), False), false, text)
+    return text
+
+
 class _Plain(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -141,6 +170,8 @@ class TablePreparation(_Plain):
         numbers: columns that are normalized.
         categories: columns that are one-hot encoded, behind the numbers.
         group: name of the column whose rows belong together, None if there is none.
+        header: whether the training table has names of its columns.
+        own_test: whether the test split is a file of its own.
     """
 
     kind: Literal["table"] = "table"
@@ -153,6 +184,8 @@ class TablePreparation(_Plain):
     numbers: NumberColumns
     categories: CategoryColumns
     group: str | None = None
+    header: bool = True
+    own_test: bool = False
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -167,6 +200,29 @@ class TablePreparation(_Plain):
     def widths(self) -> list[int]:
         """The number of inputs that each column of categories becomes."""
         return [len(values) for values in self.categories.values]
+
+
+class Trained(Protocol):
+    """What the preparation of a training says about its table."""
+
+    sha256: str
+    own_test: bool
+
+
+def has_other_rows(given: Trained | None, sha256: str, file: str) -> bool:
+    """Return whether a table without a test file has other rows than that of the training.
+
+    Raises:
+        UserError: if it has the same rows, all of which were trained on.
+    """
+    if given is None or given.sha256 != sha256:
+        return given is not None
+    if given.own_test:
+        raise UserError(
+            f"{file} has the rows of the training, all of which were trained on, since the test "
+            "split was a file of its own. Name that file instead, or add test=FILE."
+        )
+    return False
 
 
 def fit_columns(

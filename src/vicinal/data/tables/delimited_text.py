@@ -38,6 +38,7 @@ def read_delimited_text(
     check_size(text.count("\n"), len(first), len(text), file=file, max_bytes=max_bytes)
     names = tuple(str(i) for i in range(len(first)))
     table = read_rows(text, file, names, delimiter=delimiter)
+    table = replace(table, header=header is not False)
     guessed = []
     if header is not False and len(table.rows):
         names = tuple(column[0].as_py() for column in table.columns)

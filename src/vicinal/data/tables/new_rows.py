@@ -17,6 +17,7 @@ from vicinal.data.tables.columns import (
     Spelling,
     TablePreparation,
     apply_columns,
+    as_known,
     parse_column,
 )
 from vicinal.data.tables.notes import far_notes, unseen_notes
@@ -67,7 +68,12 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
     table = select_columns(_with_columns(table, keep), names, of="the training table")
     texts = [
         *table.columns[: len(numbers)],
-        *map(_booleans_as, table.columns[len(numbers) :], given.categories.values),
+        *map(
+            as_known,
+            table.columns[len(numbers) :],
+            table.kinds[len(numbers) :],
+            given.categories.values,
+        ),
     ]
     columns: list[Column] = [
         parse_column(name, text, "number" if k < len(numbers) else "category", spelling)
@@ -91,6 +97,7 @@ def read_new_rows(
     columns: Sequence[str],
     label: str,
     *,
+    header: bool = True,
     decimal: str = ".",
     max_bytes: int = MAX_BYTES,
 ) -> Table:
@@ -100,6 +107,7 @@ def read_new_rows(
         path: of the table.
         columns: names of the columns of the training table that become inputs.
         label: name of the label of the training table, which the new table may lack.
+        header: whether the training table has names of its columns.
         decimal: the decimal mark of the training table.
         max_bytes: the most bytes of memory that the table may take.
 
@@ -115,10 +123,11 @@ def read_new_rows(
         "ignored": lambda name: name not in columns,
         "max_bytes": max_bytes,
     }
-    table = read_table(path, **options)
-    # Names are numbers where a table has none; in a row of names they count from 0.
-    unnamed = path.suffix.lower() in TEXT_FORMATS and all(name.isdecimal() for name in known)
-    if unnamed and (len(table.names) < 3 or table.names != _numbers(len(table.names))):
+    is_text = path.suffix.lower() in TEXT_FORMATS
+    table = read_table(path, header=True if is_text and header else None, **options)
+    # Columns without names are numbered; in a row of names they count from 0.
+    named = header or (len(table.names) > 2 and table.names == _numbers(len(table.names)))
+    if is_text and not named:
         table = read_table(path, header=False, **options)
         count = 1 + max(map(int, known))
         if len(table.names) < count and int(label) < count - 1:
@@ -171,22 +180,6 @@ def table_of_rows(rows: Any, columns: Collection[str], *, decimal: str = ".") ->
     if not len(table.rows):
         raise UserError(f"{_EXAMPLES}: expected rows, got none.")
     return table
-
-
-def _booleans_as(text: Any, values: Sequence[str | None]) -> Any:
-    """Return a column with true and false in the case of the training table's values.
-
-    Files have True or TRUE, frames and Parquet files have booleans.
-    """
-    import pyarrow.compute as pc
-
-    known = {value for value in values if value is not None}
-    lower = pc.utf8_lower(text)
-    for true, false in (("True", "False"), ("TRUE", "FALSE"), ("true", "false")):
-        if known and known <= {true, false}:
-            text = pc.if_else(pc.fill_null(pc.equal(lower, "true"), False), true, text)
-            text = pc.if_else(pc.fill_null(pc.equal(lower, "false"), False), false, text)
-    return text
 
 
 def _with_columns(table: Table, keep: Sequence[int]) -> Table:

@@ -18,7 +18,7 @@ _FORMS = {
     "of dates or times": rf"(\d{{4}}|\d\d)([-/.]){_PART}\2{_PART}([T ]\d.*)?"
     rf"|{_PART}([-/.]){_PART}\4(\d{{4}}|\d\d)([T ]\d.*)?|\d{{1,2}}:\d\d(:\d\d.*)?",
     "of numbers with a decimal comma": r"[+-]?\d[\d.]*,\d{1,2}|[+-]?\d[\d.]*,\d{4,}",
-    "of numbers with separators of thousands": r"[+-]?\d{1,3}([, '_]\d{3})+(\.\d+)?",
+    "of numbers with separators of thousands": r"[+-]?\d{1,3}([, '_\u00a0\u202f]\d{3})+(\.\d+)?",
     "of percentages": r"[+-]?\d[\d.,]*\s?%",
     "of amounts of money": r"[-+(]?\s?[$€£¥]\s?[-+]?\d[\d.,]*\)?|[-+]?\d[\d.,]*\s?[$€£¥]",
 }
@@ -31,6 +31,7 @@ _FIXES = {
     _THOUSANDS: "Add the option 'thousands=,' (or with the character that separates the digits)",
 }
 _OTHER_FIX = "Write them as plain numbers"
+_POINTS = "of integers, some with a point before the last three digits"
 _MARKED = "of numbers and a few texts, which are read as categories"
 
 _MARKERS = 2
@@ -84,6 +85,9 @@ def column_notes(
                 f" (up to {count:,} categories in {len(rows):,} training rows). Pass {drop} if "
                 "they are identifiers, or list them in categories= to keep them"
             )
+        elif doubt == _POINTS:
+            text += ", which was read as a decimal point. If it separates thousands, pass "
+            text += "'thousands=.' and 'decimal=,'"
         elif doubt == "that increase by 1 from row to row":
             text += f". Pass {drop} if they are identifiers"
         notes.append(Note(f"{text}.", doubtful=True))
@@ -99,13 +103,26 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
         return "with only one value in the training split"
     if column.kind == "number":
         counts = len(column.values) >= FEW and (np.diff(column.values) == 1).all()
-        return "that increase by 1 from row to row" if counts else ""
+        counting = "that increase by 1 from row to row" if counts else ""
+        return _POINTS if _may_have_thousands(column) else counting
     if form := form_of(column.levels):
         return form
     if _markers(column):
         return _MARKED
     many = len(known) >= FEW and 2 * len(np.unique(known)) > len(known)
     return "with nearly one category per row" if many else ""
+
+
+def _may_have_thousands(column: Column) -> bool:
+    """Return whether all numbers are either below 1,000 or have points only as ``1.234`` has."""
+    import pyarrow.compute as pc
+
+    if not np.nanmax(np.abs(column.values)) < 1000:  # also if they were read as thousands
+        return False
+    grouped = pc.match_substring_regex(column.text, r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$")
+    small = pc.match_substring_regex(column.text, r"^[+-]?\d{1,3}$")
+    each = pc.all(pc.or_(grouped, small)).as_py()
+    return bool(each and pc.any(grouped).as_py() and pc.any(small).as_py())
 
 
 def form_of(values: Sequence[str]) -> str:
@@ -205,7 +222,17 @@ def label_notes(
         if guessed and (both == np.floor(both)).all() and 2 * different <= len(both):
             advice = "Pass task=classification if they are classes."
             return [Note(f"{text}, {different:,} different integers. {advice}", doubtful=True)]
-        return [Note(text)]
+        return (
+            [Note(text)]
+            if not _may_have_thousands(target)
+            else [
+                Note(
+                    f"{text}. They are {_POINTS.removeprefix('of ')}, which was read as a decimal "
+                    "point. If it separates thousands, pass 'thousands=.' and 'decimal=,'",
+                    doubtful=True,
+                )
+            ]
+        )
     notes = [Note(f"label {name}: {len(classes):,} classes, {listed(classes)}")]
     if guessed and (hint := label_hint(classes)):
         notes.append(Note(f"label {name}: {hint}", doubtful=True))

@@ -244,7 +244,8 @@ def table_of_arrow(
 def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    views = pa.types.is_string_view(kind)  # of Polars
+    return bool(views or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _decoded_bytes(column: Any) -> int:

@@ -32,6 +32,7 @@ class Table:
         rows: ``(n,)`` int64, the number of each row in the file, from 1. A header counts too.
         bad: an error message for each row of the file that cannot be used, by its number.
         notes: what was guessed.
+        header: whether the file has names of its columns.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Table:
     rows: np.ndarray
     bad: dict[int, str]
     notes: tuple[Note, ...] = ()
+    header: bool = True
 
 
 def check_size(rows: int, columns: int, content: int, *, file: str, max_bytes: int) -> None:

@@ -16,7 +16,7 @@ from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.source_spec import integer
 from vicinal.data.tables.assemble import class_indices, classes_of
 from vicinal.data.tables.bad_rows import BadRows
-from vicinal.data.tables.columns import Column, Spelling, parse_column
+from vicinal.data.tables.columns import Column, Spelling, has_other_rows, parse_column
 from vicinal.data.tables.load_table import column_index, read_existing
 from vicinal.data.tables.new_rows import NewRows
 from vicinal.data.tables.read_table import TEXT_FORMATS
@@ -42,6 +42,8 @@ class TextPreparation(pydantic.BaseModel):
         tokenizer: as in ``tokenizer.json``.
         padding: the token that fills up short texts.
         length: number of tokens of an input.
+        header: whether the training table has names of its columns.
+        own_test: whether the test split is a file of its own.
     """
 
     model_config = pydantic.ConfigDict(strict=True)
@@ -55,6 +57,8 @@ class TextPreparation(pydantic.BaseModel):
     tokenizer: str
     padding: int
     length: pydantic.PositiveInt
+    header: bool = True
+    own_test: bool = False
 
 
 def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -133,7 +137,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     content = text.text.to_pylist()
     sha256 = _hash(content, targets, usable[0])
     groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
-    if len(usable) == 1 and given is not None and given.sha256 != sha256:
+    if len(usable) == 1 and has_other_rows(given, sha256, first.file):
         notes.append(
             Note(
                 f"{first.file} is not the table that was used for training, so all of its "
@@ -182,6 +186,8 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         tokenizer=tokenizer.content,
         padding=tokenizer.padding,
         length=length,
+        header=first.header,
+        own_test=len(tables) == 2,
     )
     return DataSet(
         classes,
