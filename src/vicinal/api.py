@@ -185,7 +185,10 @@ def study(
             return _gan_study(str(what), variant, changes, folder, progress.log)
         if from_data:
             log = progress.log
-            prepared = prepare(str(what), changes=changes, minutes=minutes, out=folder, log=log)
+            from vicinal.training.devices import pytorch_defaults
+
+            with pytorch_defaults():
+                prepared = prepare(str(what), changes=changes, minutes=minutes, out=folder, log=log)
         else:
             if isinstance(what, str | Path):
                 recipe = read_recipe(str(what), variant=variant, changes=changes)
@@ -202,7 +205,9 @@ def study(
                     "are not read again"
                 )
             else:
-                with progress.bars:
+                from vicinal.training.devices import pytorch_defaults
+
+                with progress.bars, pytorch_defaults():
                     run_study(opened, progress, data=prepared.data)
                 from vicinal.studies.summary import summarized  # takes long to import
 
@@ -303,7 +308,9 @@ def load(
     """
     with extras_named():
         from vicinal.studies.trained_arm import chosen_checkpoints
+        from vicinal.training.devices import pytorch_defaults
         from vicinal.training.trained_network import load_network
 
         chosen = chosen_checkpoints(Path(path), arm=arm)
-        return load_network(chosen.paths[0], allow_import=allow_import, accelerator=accelerator)
+        with pytorch_defaults():
+            return load_network(chosen.paths[0], allow_import=allow_import, accelerator=accelerator)

@@ -138,3 +138,21 @@ def test_muon_keeps_the_size_of_filters():
 def test_muon_without_convolutions_raises():
     with pytest.raises(UserError, match=r"Linear has none to train\. Choose sgd or adamw"):
         optimizers(nn.Linear(2, 2), CHOSEN["muon"], weight_decay_on="all")
+
+
+def test_norms_of_several_dimensions_do_not_decay():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 6, 6]), nn.GroupNorm(2, 8))
+    (optimizer,) = optimizers(model, CHOSEN["sgd"], weight_decay_on="weights")
+    decaying, others = optimizer.param_groups
+    assert [id(p) for p in decaying["params"]] == [id(model[0].weight)]
+    assert (len(others["params"]), others["weight_decay"]) == (5, 0.0)
+
+
+def test_muon_trains_filters_of_2d_convolutions_only():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv1d(3, 8, 3), nn.Linear(2, 2))
+    model.register_parameter("positions", nn.Parameter(torch.zeros(1, 3, 8, 8)))
+    _, rest = optimizers(model, CHOSEN["muon"], weight_decay_on="weights")
+    found = {id(p) for group in rest.param_groups for p in group["params"]}
+    assert found == {id(p) for p in model.parameters()} - {id(model[0].weight)}
+    with pytest.raises(UserError, match="muon trains 2D convolutions, and Conv1d has none"):
+        optimizers(nn.Conv1d(3, 8, 3), CHOSEN["muon"], weight_decay_on="weights")

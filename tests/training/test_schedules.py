@@ -82,3 +82,9 @@ def test_milestones_count_from_the_start_under_warm_up():
 def test_a_training_of_one_step_has_a_learning_rate():
     for schedule in (OneCycle(name="one-cycle"), Cosine(name="cosine"), Linear(name="linear")):
         assert 0 < ours(schedule, epochs=1, steps_per_epoch=1)[0] <= 1
+
+
+@pytest.mark.parametrize(("pct_start", "steps"), [(0.9, 5), (0.95, 15), (0.99, 40)])
+def test_one_cycle_ends_near_zero_however_late_it_falls(pct_start, steps):
+    schedule = OneCycle(name="one-cycle", pct_start=pct_start)
+    assert ours(schedule, epochs=1, steps_per_epoch=steps)[-1] == pytest.approx(4e-6)

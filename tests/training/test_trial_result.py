@@ -95,13 +95,23 @@ def test_a_result_is_read_back_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv"])
-def test_a_truncated_file_is_not_a_result(tmp_path, name):
+def test_a_damaged_file_of_a_finished_trial_is_an_error(tmp_path, name):
     write_result(tmp_path, a_result(), ROWS)
     text = (tmp_path / name).read_text()
-    for part in (text[: len(text) // 2].rpartition(",")[0] + ",", ""):
+    whole_rows = "".join(text.splitlines(keepends=True)[:-1])
+    parts = (text[: len(text) // 2].rpartition(",")[0] + ",", "", whole_rows)
+    for part in (*parts, text.replace(",", ";")):
         (tmp_path / name).write_text(part)
-        assert read_result(tmp_path, TRIAL, RECIPE) is None
-    (tmp_path / name).unlink()
+        with pytest.raises(UserError, match=rf"{name}.* Delete .*folder"):
+            read_result(tmp_path, TRIAL, RECIPE)
+
+
+def test_a_trial_without_its_result_is_unfinished_and_needs_its_metrics(tmp_path):
+    write_result(tmp_path, a_result(), ROWS)
+    (tmp_path / "metrics.csv").unlink()
+    with pytest.raises(UserError, match=r"metrics\.csv is missing or damaged"):
+        read_result(tmp_path, TRIAL, RECIPE)
+    (tmp_path / "result.json").unlink()
     assert read_result(tmp_path, TRIAL, RECIPE) is None
 
 

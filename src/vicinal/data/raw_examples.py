@@ -102,8 +102,8 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
         if reading.kind == "table":
             raise UserError(
                 "expected rows of a table with their columns, such as a frame, got an array "
-                f"{tuple(given.shape)}. Name the columns. For inputs that are prepared already, "
-                "call the attribute network."
+                f"{tuple(given.shape)}. Name the columns. A split that was loaded with the "
+                "preparation of the training can be passed to predictions()."
             )
         yield _inputs(torch.as_tensor(given), reading)
     elif hasattr(given, "columns"):

@@ -3,7 +3,7 @@
 from vicinal.models.dropout import set_dropout
 from vicinal.models.external import imported_module
 from vicinal.models.fast_cnn import FastCNN
-from vicinal.models.heads import freeze_backbone, head_names
+from vicinal.models.heads import freeze_backbone, head_names, head_parameters
 from vicinal.models.hugging_face import HuggingFace, network_config
 from vicinal.models.input_format import InputFormat, input_format
 from vicinal.models.network_name import parse_name
@@ -19,6 +19,7 @@ __all__ = [
     "default_layers",
     "freeze_backbone",
     "head_names",
+    "head_parameters",
     "imported_module",
     "input_format",
     "mixing_layers",

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
@@ -62,7 +64,9 @@ pretrained=True).head
     """
     if name.library == "import":
         function = import_object(name.where)
-        return _built(name.where, lambda: function(shape, classes))
+        network = _built(name.where, lambda: function(shape, classes))
+        _materialize(network, name.where, shape)
+        return network
     if len(shape) != 3:
         raise UserError(
             f"{name.text} expects images of shape (channels, height, width), got examples of shape "
@@ -70,6 +74,22 @@ pretrained=True).head
         )
     make = _of_timm if name.library == "timm" else _of_torchvision
     return make(name, shape, classes, pretrained and name.pretrained, log)
+
+
+def _materialize(network: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Run a network with lazy modules once, which then have their parameters."""
+    state = (*network.parameters(), *network.buffers())
+    if not any(isinstance(one, UninitializedParameter | UninitializedBuffer) for one in state):
+        return
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, *shape))
+    except Exception as error:  # of the network
+        raise UserError(
+            f"model.name: {name} has lazy modules and failed on zeros of shape {(2, *shape)} "
+            f"({one_line(error)}). Give the modules their sizes."
+        ) from error
+    network.train()
 
 
 def _of_timm(

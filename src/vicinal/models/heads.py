@@ -53,6 +53,13 @@ def _heads(network: nn.Module) -> list[nn.Module]:
     return linear[-1:]
 
 
+def head_parameters(network: nn.Module) -> set[int]:
+    """Return the ``id`` of each parameter of the head, also of those that the backbone shares."""
+    names = head_names(network)
+    every = network.named_parameters(remove_duplicate=False)
+    return {id(parameter) for name, parameter in every if name in names}
+
+
 def freeze_backbone(network: nn.Module) -> None:
     """Let only the head of a network be trained, in place.
 
@@ -70,9 +77,9 @@ def freeze_backbone(network: nn.Module) -> None:
         >>> network.train()[1].training
         False
     """
-    head = head_names(network)
-    for name, parameter in network.named_parameters():
-        if name not in head:
+    head, trained = head_names(network), head_parameters(network)
+    for parameter in network.parameters():
+        if id(parameter) not in trained:
             parameter.requires_grad_(False)
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and f"{name}.num_batches_tracked" not in head:

@@ -23,6 +23,22 @@ PATIENCE = timedelta(seconds=50)
 _PRECISIONS = {"float32": "32-true", "float64": "64-true", "bfloat16": "bf16-mixed"}
 
 
+@contextlib.contextmanager
+def pytorch_defaults() -> Iterator[None]:
+    """Undo what a program has set for all of PyTorch: default type and device, no gradients."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device("cpu")
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)
+
+
 def make_fabric(
     *,
     accelerator: str = "auto",

@@ -86,7 +86,7 @@ def predict_batches(
     model.eval()
     try:
         for inputs, targets in batches:
-            with torch.inference_mode():
+            with torch.no_grad():  # networks may cache tensors that training needs later
                 x = inputs.to(dtype) if inputs.is_floating_point() else inputs
                 if channels_last and x.dim() == 4:
                     x = x.to(memory_format=torch.channels_last)

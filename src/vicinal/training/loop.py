@@ -133,11 +133,12 @@ def make_learner(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = None
     if settings.ema_decay is not None:
-        update = get_ema_multi_avg_fn(settings.ema_decay)
+        update = _averages_of_floats(settings.ema_decay)
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     mixed = model if policy is None else MixedInside(model, policy, at=at)
     if settings.compile:
-        mixed.compile(mode="reduce-overhead" if settings.cuda_graphs else None)
+        # Dynamic kernels would depend on which batch comes first after an interruption.
+        mixed.compile(dynamic=False, mode="reduce-overhead" if settings.cuda_graphs else None)
     made = make_optimizers(model, settings) if optimizers is None else optimizers(model)
     if settings.max_grad_norm is not None and len(made) > 1:
         raise UserError(
@@ -166,6 +167,20 @@ def make_learner(
             "got fsdp, which shards them. Choose ddp, or remove ema_decay."
         )
     return learner
+
+
+def _averages_of_floats(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return what updates moving averages; buffers of integers are copied."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(averages: Any, values: Any, count: Any) -> None:
+        if averages[0].is_floating_point():  # all are of one type
+            average(averages, values, count)
+            return
+        for own, value in zip(averages, values, strict=True):
+            own.copy_(value)
+
+    return update
 
 
 def train(
@@ -271,6 +286,11 @@ def _backward(
             "training.batch_size: batch norms expect at least two examples in each forward pass, "
             "got one. Raise it, or lower training.accumulation_steps or the number of devices."
         ) from error
+    if not isinstance(outputs, Tensor):
+        raise UserError(
+            f"model.name: expected one tensor of outputs in train mode, got {type(outputs)}. "
+            "Return the outputs of the head alone."
+        )
     criterion = learner.criterion
     loss = criterion(outputs, y) if plan is None else plan.loss(criterion, outputs, y)
     fabric.backward(loss * weight)

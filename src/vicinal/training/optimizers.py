@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from vicinal.errors import UserError
-from vicinal.models import head_names
+from vicinal.models import head_parameters
 from vicinal.training import settings
 from vicinal.training.settings import Training
 
@@ -16,7 +16,7 @@ from vicinal.training.settings import Training
 def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     """Return optimizers that together train all parameters of a network, each parameter once.
 
-    With ``"muon"``, Muon trains the filters of convolutions, and SGD all other parameters. The
+    With ``"muon"``, Muon trains the filters of ``nn.Conv2d``, and SGD all other parameters. The
     learning rate of the head is multiplied by ``training.head_lr_factor``.
 
     Args:
@@ -45,20 +45,20 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
     chosen, factor = training.optimizer, training.head_lr_factor
     rates: list[tuple[list[nn.Parameter], float]] = [(parameters, 1.0)]
     if factor != 1:
-        names = head_names(model)
-        head = {id(p) for name, p in model.named_parameters() if name in names}
+        head = head_parameters(model)
         rates = [
             ([p for p in parameters if id(p) not in head], 1.0),
             ([p for p in parameters if id(p) in head], factor),
         ]
     if not isinstance(chosen, settings.Muon):
-        return [_make(rates, chosen, training)]
-    filters = [([p for p in each if p.dim() == 4], factor) for each, factor in rates]
-    rest = [([p for p in each if p.dim() != 4], factor) for each, factor in rates]
+        return [_make(model, rates, chosen, training)]
+    filtering = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d)}
+    filters = [([p for p in each if id(p) in filtering], factor) for each, factor in rates]
+    rest = [([p for p in each if id(p) not in filtering], factor) for each, factor in rates]
     if not any(each for each, _ in filters):
         raise UserError(
-            f"training.optimizer: muon trains convolutions, and {type(model).__name__} has none to "
-            "train. Choose sgd or adamw."
+            f"training.optimizer: muon trains 2D convolutions, and {type(model).__name__} has none "
+            "to train. Choose sgd or adamw."
         )
     try:
         from vicinal.training.muon import FilterMuon
@@ -72,20 +72,27 @@ def make_optimizers(model: nn.Module, training: Training) -> list[Optimizer]:
         for each, factor in filters
         if each
     ]
-    return [*made, *([_make(rest, chosen.rest, training)] if any(e for e, _ in rest) else [])]
+    others = any(each for each, _ in rest)
+    return [*made, *([_make(model, rest, chosen.rest, training)] if others else [])]
+
+
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
 def _make(
+    model: nn.Module,
     rates: Sequence[tuple[Sequence[nn.Parameter], float]],
     chosen: settings.SGD | settings.AdamW,
     training: Training,
 ) -> Optimizer:
     """Return an optimizer of parameters, each sequence with a factor of its learning rate."""
     every = training.weight_decay_on == "all"
+    # Other norms and biases have one dimension.
+    exempt = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
     groups: list[dict[str, Any]] = []
     for parameters, factor in rates:
-        decaying = [p for p in parameters if every or p.dim() >= 2]
-        others = [p for p in parameters if not every and p.dim() < 2]
+        decaying = [p for p in parameters if every or (p.dim() >= 2 and id(p) not in exempt)]
+        others = [p for p in parameters if not every and (p.dim() < 2 or id(p) in exempt)]
         groups += [
             {"params": each, "weight_decay": decay, "lr": chosen.lr * factor}
             for each, decay in ((decaying, chosen.weight_decay), (others, 0.0))

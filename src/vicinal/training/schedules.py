@@ -44,7 +44,8 @@ def rate_factor(step: float, training: Training, steps_per_epoch: int) -> float:
     if here <= up:
         return 1 - (1 - 1 / schedule.div_factor) * _wave(here / up if up else 1)
     # The lowest rate is that of the last step, as in PyTorch.
-    return _FLOOR + (1 - _FLOOR) * _wave((here - up) / max(count - 1 - up, 1))
+    down = count - 1 - up
+    return _FLOOR + (1 - _FLOOR) * _wave((here - up) / down if down > 0 else 1)
 
 
 def _wave(fraction: float) -> float:

@@ -61,8 +61,7 @@ class TrainedNetwork:
         self.path = path
         self.info: CheckpointInfo = checkpoint.info
         self._fabric, self._settings = fabric, _settings(checkpoint.info)
-        wide = self._settings.precision == "float64"
-        self.network = network.to(fabric.device, torch.float64 if wide else torch.float32).eval()
+        self.network = network.to(fabric.device).eval()
         if self._settings.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize: Normalize = checkpoint.inputs
@@ -266,5 +265,6 @@ def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Modu
             f"{path} was trained with different source code of its network ({changed}), so its "
             "predictions would be meaningless. Restore the code, or train again."
         )
+    model.to(torch.float64 if _settings(info).precision == "float64" else torch.float32)
     load_weights(model, checkpoint.weights, str(path))
     return model

@@ -258,25 +258,22 @@ def named_metrics(row: EpochRow, metric: str) -> dict[str, float]:
 def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
     """Return the result of a finished trial; None for an unfinished one.
 
-    A trial is unfinished if its ``result.json`` or ``metrics.csv`` is missing or truncated.
+    A trial is unfinished if its ``result.json`` is missing, which is written last.
 
     Raises:
-        UserError: if the result is invalid, or disagrees with the recipe or the metrics.
+        UserError: if the result is invalid, or disagrees with the recipe or the metrics, or if the
+            metrics are missing or damaged.
     """
     path = folder / "result.json"
     try:
         result = Result.model_validate_json(path.read_bytes())
         rows = read_metrics(folder, result.metric)
-    except (FileNotFoundError, UserError):
+    except FileNotFoundError:
         return None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return None
         wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     else:
-        if len(rows) < result.epochs:
-            return None
         wrong = _disagreement(result, rows, trial, recipe)
         if not wrong and (changed := changed_settings(result.settings, recipe, trial)):
             raise UserError(

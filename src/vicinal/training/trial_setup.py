@@ -292,7 +292,7 @@ def build_network(
         _check_tokens(model, data, name)
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = model(x[:2].cpu())
     except Exception as error:  # the network may be anyone's
         advice = (
@@ -304,7 +304,6 @@ def build_network(
             f"model.name: {name} failed on two examples of shape {tuple(x.shape[1:])} and type "
             f"{x.dtype} ({one_line(error)}). Choose another network, or {advice}."
         ) from error
-    model.train()
     expected = (len(x[:2]), task.outputs)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
@@ -313,7 +312,46 @@ def build_network(
             f"model.name: expected outputs of shape {expected} from {name}, one for "
             f"each example and {each}, got {got}. Change its last layer."
         )
-    return model
+    if parse_name(name).library == "import":
+        _check_state(model, name, x[:2].cpu(), task.outputs)
+    return model.train()
+
+
+def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
+    """Raise if the ``state_dict`` of the user's network does not determine it, or has other types.
+
+    Args:
+        model: in eval mode.
+        name: of the recipe.
+        x: examples.
+        classes: number of outputs.
+    """
+    state = model.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value)
+            raise UserError(
+                f"model.name: expected real tensors as the state of {name}, got {kind} for {key}. "
+                "Store numbers as buffers, and complex ones as view_as_real returns them."
+            )
+    if any(getattr(one, "sparse", False) for one in model.modules()):
+        raise UserError(
+            f"model.name: {name} has an embedding with sparse gradients, which the optimizers do "
+            "not take. Pass sparse=False to it."
+        )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(torch.initial_seed() + 1)
+        again = build(name, shape=tuple(x.shape[1:]), classes=classes, initial_weights=False).eval()
+        again.load_state_dict(state)
+        outputs = []
+        for one in (model, again):
+            torch.manual_seed(0)
+            outputs.append(one(x))
+    if not outputs[0].isclose(outputs[1], rtol=0, atol=0, equal_nan=True).all():
+        raise UserError(
+            f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "
+            "checkpoint would give other outputs. Register them with register_buffer."
+        )
 
 
 def _check_tokens(model: HuggingFace, data: DataSet, name: str) -> None:
