@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from vicinal.api import load, study
 
+# ruff: noqa: F403, F405
+
 
 def _is_command() -> bool:
     """Return whether this process runs ``vicinal`` or ``python -m vicinal``."""
@@ -29,33 +31,7 @@ def _is_command() -> bool:
 
 
 if TYPE_CHECKING or not _is_command():
-    from vicinal.mixing import (
-        CleanAndMixed,
-        ColumnCutMix,
-        CutMix,
-        DifferentClass,
-        DirichletMixUp,
-        FMix,
-        Halves,
-        MixedInside,
-        MixUp,
-        MixUpLayer,
-        Nearest,
-        OneOf,
-        OtherBatch,
-        Pairing,
-        Plan,
-        Policy,
-        RegMixUp,
-        ResizeMix,
-        Reverse,
-        SameClass,
-        Shuffle,
-        SimilarTargets,
-        generator_at,
-        mix,
-        rows_of_another_rank,
-    )
+    from vicinal.mixing import *
 
 __version__ = "0.1.0.dev0"
 

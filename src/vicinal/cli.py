@@ -395,13 +395,18 @@ def score(
     with errors_reported(debug):
         from vicinal.reports.terminal import Terminal, print_scores
         from vicinal.studies.trained_arm import chosen_checkpoints
-        from vicinal.training.score import score_saved
+        from vicinal.training.evaluation_data import load_as_trained
+        from vicinal.training.score import score_network
+        from vicinal.training.trained_network import load_network
 
         chosen = chosen_checkpoints(trained, arm=arm)
         if chosen.reason:
             report(f"using {chosen.reason}")
-        scores = score_saved(
-            chosen.paths[0],
+        path = chosen.paths[0]
+        network = load_network(path, allow_import=allow_import, accelerator=accelerator)
+        loaded = load_as_trained(
+            path,
+            network.info,
             source=data,
             split=split,
             root=root,
@@ -409,11 +414,10 @@ def score(
             test_fraction=test_fraction,
             skip_bad=skip_bad,
             max_bytes=max_bytes,
-            accelerator=accelerator,
-            confusions=pairs,
             allow_import=allow_import,
             log=report,
         )
+        scores = score_network(network, loaded, split=split, confusions=pairs)
         if json:
             _print_json(scores._asdict() | {"worst": [pair._asdict() for pair in scores.worst]})
         else:

@@ -44,3 +44,23 @@ def one_line(error: BaseException) -> str:
         'ValueError: no such file'
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+
+
+def imported(library: str, name: str) -> Any:
+    """Return a library that a network or a data set comes from.
+
+    Args:
+        library: its name, such as ``"timm"``.
+        name: of the network or the source, for the error.
+
+    Raises:
+        UserError: if it is not installed, or its import fails.
+    """
+    try:
+        return import_module(library)
+    except Exception as error:  # such as an operator that another version of torch lacks
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            reason = f"not installed. Run pip install {library}."
+        else:
+            reason = f"broken ({one_line(error)}). Try pip install --upgrade {library}."
+        raise UserError(f"{name} requires the library {library}, which is {reason}") from error

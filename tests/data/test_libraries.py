@@ -482,7 +482,7 @@ def test_an_error_of_the_library_is_shown_in_one_line(hugging_face):
 )
 def test_a_missing_library_raises_an_error_with_the_command(monkeypatch, tmp_path, load, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UserError, match=f"requires the library {library} .*pip install {library}"):
+    with pytest.raises(UserError, match=f"requires the library {library}, .*pip install {library}"):
         load("CIFAR10", {}, LoadOptions(tmp_path))
 
 

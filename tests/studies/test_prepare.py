@@ -10,10 +10,17 @@ from PIL import Image
 import vicinal as package
 from vicinal.errors import UserError
 from vicinal.studies.prepare import prepare
+from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.recipe_changes import Changes
-from vicinal.training.score import score_saved
+from vicinal.training.score import score_network
 
 FEW = Changes(seeds=2, epochs=2)
+
+
+def scored(trial, split="test"):
+    network = package.load(trial)
+    data = load_as_trained(network.path, network.info, split=split)
+    return score_network(network, data, split=split)
 
 
 @pytest.fixture
@@ -190,7 +197,7 @@ def test_a_study_of_splits_gives_an_interval_over_them(tmp_path):
     assert accuracy["value"] - accuracy["low"] == pytest.approx(half, abs=1e-3)
     assert done.rows[1]["verdict"] != "withheld"
     for trial, value in zip(trials, values, strict=True):  # each on its own test examples
-        scores = score_saved(trial / "checkpoint.safetensors")
+        scores = scored(trial)
         assert 100 * scores.metrics["accuracy"] == pytest.approx(value)
 
 
@@ -217,7 +224,7 @@ def test_a_validation_split_chooses_the_best_epoch_and_both_are_reported(tmp_pat
     accuracies = [float(row.split(",")[where]) for row in rows[1:]]
     assert result["best_epoch"] == 1 + accuracies.index(max(accuracies))
     assert done.rows[0]["best"] is not None
-    scores = score_saved(folder / "checkpoint.safetensors", split="validation")
+    scores = scored(folder, split="validation")
     assert scores.metrics["accuracy"] == pytest.approx(accuracies[-1])
     assert done.summary["data"]["validation"]["examples"] == 36
 

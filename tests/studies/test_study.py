@@ -57,16 +57,23 @@ def test_a_finished_study_trains_nothing(copied_study):
     assert (record.total, record.done, record.started) == (12, 12, [])
 
 
-def test_a_trial_whose_result_is_gone_or_broken_is_trained_again_to_the_same_metrics(copied_study):
+def test_a_trial_whose_result_is_gone_is_trained_again_to_the_same_metrics(copied_study):
     gone = copied_study / "trials" / "mixup-true-labels-seed0" / "result.json"
-    broken = copied_study / "trials" / "erm-40-corrupted-seed1" / "metrics.csv"
-    metrics = [without_seconds(path) for path in (gone, broken)]
+    metrics = without_seconds(gone)
     gone.unlink()
-    broken.write_text(broken.read_text()[:40])
     record = run_again(copied_study)
-    assert record.started == [Trial("mixup", 0.0, 0), Trial("erm", 0.4, 1)]
-    assert (record.finished, record.epochs) == (record.started, 4)
-    assert [without_seconds(path) for path in (gone, broken)] == metrics
+    assert record.started == [Trial("mixup", 0.0, 0)]
+    assert (record.finished, record.epochs) == (record.started, 2)
+    assert without_seconds(gone) == metrics
+
+
+def test_a_finished_trial_whose_metrics_were_changed_is_not_trained_again(copied_study):
+    broken = copied_study / "trials" / "erm-40-corrupted-seed1" / "metrics.csv"
+    broken.write_text(broken.read_text().replace(",", ";"))
+    with pytest.raises(
+        UserError, match=r"erm-40-corrupted-seed1/metrics\.csv is missing or damaged"
+    ):
+        run_again(copied_study)
 
 
 def without_seconds(path):

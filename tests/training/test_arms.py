@@ -271,18 +271,6 @@ def test_every_shorthand_is_an_arm():
     assert len({arm.title for arm in arms.values()}) == len(arms)
 
 
-def test_the_alpha_of_shorthands_can_be_changed():
-    arms = shorthand_arms(["erm", "cutmix", "one-of", "regmixup", "resizemix"], alpha=0.5)
-    assert policy_of(arms["cutmix"]) == CutMix(0.5)
-    assert policy_of(arms["one-of"]) == OneOf((MixUp(0.5), CutMix(0.5)))
-    assert policy_of(arms["regmixup"]) == RegMixUp(MixUp(0.5))
-    assert policy_of(shorthand_arms(["one-of"])["one-of"]).policies[0] == MixUp(0.8)
-    with pytest.raises(UserError, match="alpha: none of the arms erm, resizemix has one"):
-        shorthand_arms(["erm", "resizemix"], alpha=0.5)
-    with pytest.raises(UserError, match=r"mixup\.alpha: expected alpha from 0 to infinity, got -1"):
-        shorthand_arms(["mixup"], alpha=-1)
-
-
 def test_a_shorthand_that_is_unknown_or_lacks_layers_is_an_error():
     with pytest.raises(UserError, match=r"no arm 'cutmx'\. Did you mean 'cutmix'\? .*c-mixup\)\."):
         shorthand_arms(["erm", "cutmx"])

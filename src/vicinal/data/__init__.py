@@ -63,17 +63,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    "catalog",
-    "load_data_set",
-    "dataset",
-    "loader",
-    "order",
-    "normalize",
-    "recognize",
-    "description",
-    "label_noise",
-    "source_spec",
-    "transforms",
+    *("catalog", "load_data_set", "dataset", "loader", "order", "normalize", "recognize"),
+    *("description", "label_noise", "source_spec", "transforms"),
 )
 """The modules that define these names; only the first imports nothing heavy."""
 

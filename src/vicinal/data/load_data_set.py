@@ -18,7 +18,7 @@ from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.recognize import recognized
 from vicinal.data.source_spec import parse_spec
 from vicinal.data.train_fraction import with_train_fraction
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError
 from vicinal.extras import extras_named
 from vicinal.options import check_options
@@ -113,16 +113,8 @@ def load(
         if not fits:
             raise UserError(f"{name}: expected {expected}, got {value!r}")
     load_options = LoadOptions(
-        data_root(root),
-        seed,
-        test_fraction,
-        skip_bad,
-        in_memory,
-        max_bytes,
-        preparation,
-        fold,
-        validation_fraction,
-        train_fraction,
+        *(data_root(root), seed, test_fraction, skip_bad, in_memory, max_bytes, preparation),
+        *(fold, validation_fraction, train_fraction),
     )
     found = recognized(spec, root=load_options.root, guess=preparation is None)
     source = with_preparation(parse_spec(found.spec), preparation)
@@ -175,12 +167,6 @@ def load_digits(where: str, options: Mapping[str, str], load_options: LoadOption
     classes = tuple(str(name) for name in digits.target_names)
     inputs = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
     targets = torch.from_numpy(digits.target.astype(np.int64))
-    rows = train_test_rows(
-        targets,
-        fraction=load_options.test_fraction,
-        seed=load_options.seed,
-        fold=load_options.fold,
-        classes=classes,
-    )
+    rows = rows_by_options(targets, load_options, classes)
     train, test = (Split(inputs[chosen], targets[chosen]) for chosen in rows)
     return DataSet(classes, train, test, brightest=16, fixed_test=False)

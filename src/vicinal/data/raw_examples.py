@@ -22,6 +22,7 @@ from vicinal.data.formats.npz import read_npy
 from vicinal.data.formats.stored_images import StoredImages
 from vicinal.data.sound.speech import Sound, StoredRecordings, check_sound, feature_shape
 from vicinal.data.tables.assemble import known_preparation
+from vicinal.data.tables.columns import TablePreparation
 from vicinal.data.tables.new_rows import prepare_rows, read_new_rows, table_of_rows
 from vicinal.data.tables.table import Table
 from vicinal.data.texts.load_texts import TextPreparation, prepare_text_rows, prepare_texts
@@ -246,7 +247,7 @@ def _columns(reading: Reading) -> tuple[list[str], str, dict[str, Any]]:
     if reading.kind == "text":
         text = TextPreparation.model_validate(reading.preparation)
         return [text.text], text.label, {"header": text.header}
-    table = known_preparation(reading.preparation, "the examples")
+    table = known_preparation(reading.preparation, "the examples", TablePreparation)
     assert table is not None
     columns = [*table.numbers.columns, *table.categories.columns]
     return columns, table.label, {"header": table.header, "decimal": table.decimal}
@@ -261,7 +262,7 @@ def _rows(table: Table, place: Mapping[str, Any], reading: Reading) -> RawExampl
     if reading.kind == "text":
         found = prepare_text_rows(table, reading.preparation, skip_bad=reading.skip_bad)
     else:
-        given = known_preparation(reading.preparation, table.file)
+        given = known_preparation(reading.preparation, table.file, TablePreparation)
         assert given is not None
         found = prepare_rows(table, given, skip_bad=reading.skip_bad)
     places = [{**place, "row": row} for row in found.rows.tolist()]

@@ -8,13 +8,7 @@ from urllib.parse import quote
 
 from vicinal.data.catalog import SOURCES
 from vicinal.data.dataset import Note
-from vicinal.data.formats.file_listing import (
-    KIND_OF,
-    SPLIT_NAMES,
-    files_below,
-    is_litter,
-    raise_unreadable,
-)
+from vicinal.data.formats.file_listing import KIND_OF, SPLIT_NAMES, entries_in, files_below
 from vicinal.data.source_spec import existing
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
@@ -145,11 +139,7 @@ def _file(path: Path) -> tuple[str, str]:
 
 def _folder(path: Path) -> tuple[str, str]:
     """Return the source that reads a folder, and what was seen."""
-    try:
-        with os.scandir(path) as entries:
-            names = {e.name: e.is_dir() for e in entries if not is_litter(e.name)}
-    except OSError as error:
-        raise_unreadable(error)
+    names = entries_in(path)
     found = [
         source
         for source, known in _CIFAR.items()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vicinal.data.dataset import LoadOptions
 from vicinal.errors import UserError
 
 _DRAWS = 100  # random splits of groups that are compared
@@ -100,6 +101,16 @@ def train_test_rows(
             f"{small_ones}."
         ) from error
     return train, test
+
+
+def rows_by_options(
+    targets: Tensor, options: LoadOptions, classes: Sequence[str], groups: Tensor | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split the rows of a data set that has no test split as the options of ``load`` say."""
+    fraction, seed, fold = options.test_fraction, options.seed, options.fold
+    return train_test_rows(
+        targets, fraction=fraction, seed=seed, classes=classes, groups=groups, fold=fold
+    )
 
 
 def fewest_examples(fraction: float, fold: tuple[int, int] | None = None) -> int:

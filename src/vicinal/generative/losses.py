@@ -16,18 +16,9 @@ from vicinal.mixing.operator import wide_type
 from vicinal.mixing.randomness import CPU
 
 _SHAPES = (
-    *(
-        "View",
-        "UnsafeView",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Alias",
-        "ToCopy",
-        "Select",
-        "Slice",
-    ),
-    *("Permute", "Transpose", "TBackward", "Clone", "Unbind", "Expand", "Clamp", "Mean", "Cat"),
+    *("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Alias", "ToCopy", "Select"),
+    *("Slice", "Permute", "Transpose", "TBackward", "Clone", "Unbind", "Expand", "Clamp", "Mean"),
+    "Cat",
 )
 """The names of autograd nodes that change the shape or the type of a result, or select from it."""
 

@@ -21,7 +21,6 @@ from vicinal.mixing.sampling import (
     draw_log_gamma,
     draw_partners,
     draw_shares,
-    raise_on_call,
     with_each_parent_once,
 )
 from vicinal.mixing.target_modes import TargetMode, check_target_mode
@@ -59,7 +58,7 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class MixUp(DrawsPlans):
+class MixUp(DrawsPlans[Plan]):
     """Blend whole examples, with lam drawn from ``Beta(alpha, alpha)``.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization" (https://arxiv.org/abs/1710.09412),
@@ -123,7 +122,7 @@ class MixUp(DrawsPlans):
 
 
 @dataclass(frozen=True)
-class DirichletMixUp(DrawsPlans):
+class DirichletMixUp(DrawsPlans[Plan]):
     """Blend more than two examples, with shares drawn from a symmetric Dirichlet distribution.
 
     With two parents this is ``MixUp``. Zhang et al. (https://arxiv.org/abs/1710.09412), end of
@@ -177,7 +176,7 @@ class DirichletMixUp(DrawsPlans):
 
 
 @dataclass(frozen=True)
-class RegMixUp:
+class RegMixUp(DrawsPlans[CleanAndMixed]):
     """Train on the clean batch and on its blends at the same time.
 
     Pinto et al., "RegMixup: Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out
@@ -200,31 +199,17 @@ class RegMixUp:
     policy: Policy
     weight: float = 1.0
 
-    __call__ = raise_on_call
-
     def __post_init__(self) -> None:
         """Check the weight."""
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"RegMixUp: expected a finite weight of 0 or more, got {self.weight}.")
 
-    def draw(
-        self,
-        size: int,
-        *,
-        generator: Generator | None = None,
-        y: Tensor | None = None,
-        features: Tensor | None = None,
-        image_size: Sequence[int] | None = None,
-    ) -> CleanAndMixed:
-        """Draw a plan for the blends; see ``Policy.draw``."""
-        plan = self.policy.draw(
-            size, generator=generator, y=y, features=features, image_size=image_size
-        )
-        return CleanAndMixed(plan, self.weight)
+    def _plan(self, request: Request) -> CleanAndMixed:
+        return CleanAndMixed(self.policy.draw(**request._asdict()), self.weight)
 
 
 @dataclass(frozen=True)
-class OneOf(DrawsPlans):
+class OneOf(DrawsPlans[Plan]):
     """Draw one of several policies for each batch, or none.
 
     Args:

@@ -24,7 +24,7 @@ from vicinal.mixing.sampling import (
 from vicinal.mixing.target_modes import TargetMode
 
 
-class DrawsRegions(DrawsPlans):
+class DrawsRegions(DrawsPlans[Plan]):
     """The base of policies that draw a region: they define ``_regions``."""
 
     mix_rate: float

@@ -3,17 +3,17 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from vicinal.mixing.pairing import OtherBatch, Pairing
-from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU, named
 from vicinal.mixing.target_modes import check_target_mode
 
 Per = Literal["batch", "pair", "example"]
+Drawn = TypeVar("Drawn")
 
 
 class Request(NamedTuple):
@@ -36,8 +36,8 @@ def raise_on_call(policy: object, *_args: Any, **_kwargs: Any) -> NoReturn:
     )
 
 
-class DrawsPlans:
-    """The base of policies that draw a ``Plan``: they define ``_plan`` only."""
+class DrawsPlans(Generic[Drawn]):
+    """The base of policies: they define ``_plan`` only."""
 
     __call__ = raise_on_call
 
@@ -49,15 +49,15 @@ class DrawsPlans:
         y: Tensor | None = None,
         features: Tensor | None = None,
         image_size: Sequence[int] | None = None,
-    ) -> Plan:
+    ) -> Drawn:
         """Draw a plan; see ``Policy.draw``."""
         with torch.inference_mode(False):  # a plan may outlive this mode and be trained with
             plan = self._plan(Request(size, generator, y, features, image_size))
             if isinstance(getattr(self, "pairing", None), OtherBatch):
-                plan = plan._changed(_of_second_batch=True)
+                plan.__dict__["_of_second_batch"] = True
             return plan
 
-    def _plan(self, request: Request) -> Plan:
+    def _plan(self, request: Request) -> Drawn:
         raise NotImplementedError
 
 

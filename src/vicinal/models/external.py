@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from vicinal.errors import UserError, unknown
-from vicinal.import_path import import_object, one_line
-from vicinal.models.libraries import imported, unavailable
+from vicinal.import_path import import_object, imported, one_line
+from vicinal.models.libraries import unavailable
 from vicinal.models.network_name import WEIGHTS_SUFFIXES, NetworkName, parse_name
 from vicinal.models.weights_file import load_initial_weights
 
@@ -44,23 +44,7 @@ def build_external(
 ) -> nn.Module:
     """Build a network of timm or torchvision, or of the user; only its library is imported.
 
-    Args:
-        name: its parsed name. The callable of a user is called with ``(shape, classes)`` and
-            returns a module.
-        shape: of one example; timm and torchvision need (channels, height, width), torchvision
-            with 3 channels.
-        classes: number of logits.
-        pretrained: whether the weights of the library are loaded, if the name asks for them.
-        log: is called with a sentence on what was loaded.
-
-    Raises:
-        UserError: if the library or module cannot be imported, has nothing of that name, or does
-            not return a module; or if pretrained weights are not available.
-
-    Example:
-        >>> build_external(parse_name("vicinal.models.mlp:MLP"), shape=(4,), classes=3, \
-pretrained=True).head
-        Linear(in_features=128, out_features=3, bias=True)
+    See ``vicinal.models.build``. Weights are loaded if ``pretrained`` and the name ask for them.
     """
     if name.library == "import":
         function = import_object(name.where)

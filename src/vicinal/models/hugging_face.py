@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.errors import UserError
-from vicinal.import_path import one_line
-from vicinal.models.libraries import imported, unavailable
+from vicinal.import_path import imported, one_line
+from vicinal.models.libraries import unavailable
 
 EMBEDDING = "embedding"
 """The layer of a text network at which tokens have become vectors, which can be mixed."""

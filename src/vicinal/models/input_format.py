@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError
+from vicinal.import_path import imported
 from vicinal.models.external import timm_config, torchvision_weights
-from vicinal.models.libraries import imported
 from vicinal.models.network_name import NetworkName, parse_name
 
 

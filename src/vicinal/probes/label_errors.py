@@ -1,6 +1,5 @@
 """Errors on real and on corrupted training labels: what a network has memorized."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -92,13 +91,7 @@ def memorization(model: nn.Module, data: Data) -> Memorization:
     return Memorization(errors, corrupted)
 
 
-def memorized_fraction(
-    predictions: Tensor,
-    *,
-    given: Tensor,
-    true: Tensor,
-    all_reduce_sum: Callable[[Tensor], Tensor] = lambda counts: counts,
-) -> float | None:
+def memorized_fraction(predictions: Tensor, *, given: Tensor, true: Tensor) -> float | None:
     """Return the fraction of the wrong training labels that a network predicts.
 
     Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4, measure the same as the training
@@ -108,7 +101,6 @@ def memorized_fraction(
         predictions: ``(n,)`` int64, the predicted classes of the training inputs.
         given: ``(n,)`` int64, the labels that the network was trained with.
         true: ``(n,)`` int64, the labels before corruption.
-        all_reduce_sum: sums counts over processes, if each has some of the examples.
 
     Returns:
         A fraction, or ``None`` if no label is wrong.
@@ -119,6 +111,4 @@ def memorized_fraction(
         0.3333333333333333
     """
     wrong = given != true
-    counts = torch.stack([((predictions == given) & wrong).sum(), wrong.sum()]).double()
-    memorized, total = all_reduce_sum(counts).tolist()
-    return memorized / total if total else None
+    return float((predictions == given)[wrong].double().mean()) if wrong.any() else None

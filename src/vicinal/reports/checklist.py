@@ -17,7 +17,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     settings, data, metrics = (summary[key] for key in ("settings", "data", "metrics"))
     rows, arms = summary["rows"], settings["arms"]
     seeds, splits = settings["seeds"], settings["splits"]
-    finished, failed = (sum(counts) for counts in zip(*_counts(rows), strict=True))
+    finished, failed = sum(row["n"] for row in rows), sum(len(row["failed"]) for row in rows)
     total = len(rows) * seeds * splits
     several = f" × {len(settings['corrupted_labels'])} conditions" * names_conditions(summary)
     shares = f" × {splits} splits of the data" * (splits > 1)
@@ -84,10 +84,6 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     ]
 
 
-def _counts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    return [(row["n"], len(row["failed"])) for row in rows]
-
-
 def _search(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     arms = settings["arms"]
     epochs = sorted({epochs_of(summary, arm) for arm in arms})
@@ -127,11 +123,8 @@ def _duration(hours: float) -> str:
 
 
 def _machine(machine: Mapping[str, str]) -> str:
-    first, *others = machine.values()
-    names = list(machine)[1:]
-    return ", ".join(
-        [first, *(f"{value} {name}" for name, value in zip(names, others, strict=True))]
-    )
+    first, *others = machine.items()
+    return ", ".join([first[1], *(f"{value} {name}" for name, value in others)])
 
 
 def _data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> str:

@@ -118,7 +118,7 @@ def write_claims(out: Path, found: Sequence[Outcome]) -> None:
         answer=answer(found),
         picture=differences_figure(found),
         reasons=reasons_withheld(found),
-        studies=_studies(found),
+        studies=list(dict.fromkeys(one.claim.study for one in found if one.row)),
     )
     for name, text in (
         ("claims.json", json.dumps(plain, indent=2, allow_nan=False) + "\n"),
@@ -149,9 +149,7 @@ def answer(found: Sequence[Outcome]) -> str:
         >>> answer([])
         'No claim was measured.'
     """
-    names = ("holds", "the opposite", "no evidence", "withheld", "not run")
-    counts = {name: sum(one.verdict == name for one in found) for name in names}
-    if not any(counts.values()):
+    if not found:
         return "No claim was measured."
     texts = {
         "holds": "{} hold",
@@ -160,7 +158,8 @@ def answer(found: Sequence[Outcome]) -> str:
         "withheld": "the verdict on {} is withheld",
         "not run": "{} were not measured",
     }
-    parts = [texts[name].format(count) for name, count in counts.items() if count]
+    counts = {text: sum(one.verdict == name for one in found) for name, text in texts.items()}
+    parts = [text.format(count) for text, count in counts.items() if count]
     return f"Of {len(found)} claims, {', '.join(parts)}."
 
 
@@ -207,11 +206,6 @@ def measure_title(claim: Claim) -> str:
 def _text(one: Outcome, row: Mapping[str, Any] | None, *, sign: bool = False) -> str:
     unit = "%" if one.percent and not sign else " points" if one.percent else ""
     return measure_text(row, percent=one.percent, unit=unit, sign=sign)
-
-
-def _studies(found: Sequence[Outcome]) -> list[str]:
-    """Return the studies that ran; each has a report in its folder."""
-    return list(dict.fromkeys(one.claim.study for one in found if one.row))
 
 
 def differences_figure(found: Sequence[Outcome]) -> SvgFigure | None:

@@ -13,10 +13,10 @@ from vicinal.generative.measures import EDGE
 from vicinal.generative.toy import mode_centers
 from vicinal.reports.svg import (
     FAINT,
-    LINE_STYLES,
     SvgFigure,
     add_legend,
     arm_color,
+    draw_line,
     figure_style,
     to_svg,
 )
@@ -32,16 +32,12 @@ Results = Mapping[str, Sequence[GanResult]]
 """The results on one mixture, by arm."""
 
 
-def gan_curves(summary: Mapping[str, Any], data: str, results: Results) -> list[SvgFigure]:
-    """Plot each measure over the iterations: the mean over seeds, from the lowest to the highest.
+def gan_curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -> SvgFigure:
+    """Plot a measure over the iterations: the mean over seeds, from the lowest to the highest.
 
     Of a logarithmic measure, the axis is logarithmic and the means are geometric. A seed whose
     samples are not finite has no measures from then on.
     """
-    return [_curve(summary, data, results, name) for name in MEASURES]
-
-
-def _curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -> SvgFigure:
     ends = []
     with figure_style():
         figure = Figure(figsize=(4.4, 2.9), layout="constrained")
@@ -60,8 +56,7 @@ def _curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -
             average = (lambda v: np.exp(np.log(v).mean())) if logarithmic else np.mean
             low, high = ([f(values) for values in lines.values()] for f in (min, max))
             mean = [float(average(values)) for values in lines.values()]
-            style = LINE_STYLES[k % len(LINE_STYLES)]
-            axes.plot(at, mean, style, color=arm_color(k), label=TITLES[arm])
+            draw_line(axes, k, at, mean, TITLES[arm])
             axes.fill_between(at, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
             ends.append(f"{TITLES[arm]} ends at {mean[-1]:.3g}")
         heading = f"{MEASURES[name].title}, {data}"
@@ -77,28 +72,27 @@ def _curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -
         return to_svg(f"{name}-{data}", text, figure)
 
 
-def samples_over_time(summary: Mapping[str, Any], data: str, results: Results) -> SvgFigure:
-    """Draw samples of the first seed: a row for each arm, a column for each iteration."""
-    columns = shown_iterations(summary["gan"]["iterations"])
-    panels = [
-        [(f"iteration {i:,}", seeds[0].samples.get(i)) for i in columns]
-        for seeds in results.values()
-        if seeds
-    ]
-    text = f"Samples of the generator over the iterations, {data}, seed 0, and the modes."
-    return _grid(f"samples-{data}", text, data, [arm for arm in results if results[arm]], panels)
+def gan_samples(summary: Mapping[str, Any], data: str, results: Results) -> list[SvgFigure]:
+    """Draw samples of the first seed by iteration, and of all seeds after the last one.
 
-
-def samples_of_seeds(summary: Mapping[str, Any], data: str, results: Results) -> SvgFigure:
-    """Draw samples after the last iteration: a row for each arm, a column for each seed."""
-    last = summary["gan"]["iterations"]
-    panels = [
-        [(f"seed {one.seed}", one.samples.get(last)) for one in seeds[:_MOST_SEEDS]]
-        for seeds in results.values()
-        if seeds
+    Both figures have a row for each arm.
+    """
+    times = shown_iterations(summary["gan"]["iterations"])
+    arms = {arm: seeds for arm, seeds in results.items() if seeds}
+    over_time = [
+        [(f"iteration {i:,}", seeds[0].samples.get(i)) for i in times] for seeds in arms.values()
     ]
-    text = f"Samples of the generator after the last iteration, {data}, by seed, and the modes."
-    return _grid(f"seeds-{data}", text, data, [arm for arm in results if results[arm]], panels)
+    at_end = [
+        [(f"seed {one.seed}", one.samples.get(times[-1])) for one in seeds[:_MOST_SEEDS]]
+        for seeds in arms.values()
+    ]
+    text = f"Samples of the generator {{}}, {data}, {{}}, and the modes."
+    first = text.format("over the iterations", "seed 0")
+    last = text.format("after the last iteration", "by seed")
+    return [
+        _grid(f"samples-{data}", first, data, list(arms), over_time),
+        _grid(f"seeds-{data}", last, data, list(arms), at_end),
+    ]
 
 
 def _grid(

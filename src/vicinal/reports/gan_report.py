@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -10,16 +11,11 @@ from rich.text import Text
 
 from vicinal.files import write_whole
 from vicinal.generative.measures import EDGE, FAIR, NEAR
-from vicinal.reports.gan_figures import (
-    TITLES,
-    Results,
-    gan_curves,
-    samples_of_seeds,
-    samples_over_time,
-)
+from vicinal.reports.gan_figures import TITLES, Results, gan_curve, gan_samples
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
 from vicinal.reports.study_report import PAGE
+from vicinal.reports.summary_values import bracketed
 from vicinal.reports.svg import SvgFigure, standalone_svg
 from vicinal.reports.table_files import markdown_table
 from vicinal.reports.terminal import plain_table
@@ -46,8 +42,8 @@ def write_gan_report(study: GanStudy, summary: Mapping[str, Any]) -> None:
             str(arm): [one for trial, one in results.items() if trial[:2] == (data, arm)]
             for arm in study.recipe.gan.arms
         }
-        curves = gan_curves(summary, data, arms)
-        samples = [make(summary, data, arms) for make in (samples_over_time, samples_of_seeds)]
+        curves = [gan_curve(summary, data, arms, name) for name in MEASURES]
+        samples = gan_samples(summary, data, arms)
         sections[data] = {"curves": curves, "samples": samples}
         figures += curves + samples
     page = render(
@@ -191,8 +187,4 @@ def _number(value: float | None, name: str, *, sign: bool = False) -> str:
 
 
 def _interval(found: Mapping[str, Any], name: str, *, sign: bool = False) -> str:
-    mean = _number(found["value"], name, sign=sign)
-    if found["low"] is None:
-        return mean
-    ends = (_number(found[end], name, sign=sign) for end in ("low", "high"))
-    return f"{mean} [{', '.join(ends)}]"
+    return bracketed(found, partial(_number, name=name, sign=sign))

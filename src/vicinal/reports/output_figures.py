@@ -13,10 +13,10 @@ from vicinal.reports.summary_values import conditions, tested, title
 from vicinal.reports.svg import (
     ARM_COLORS,
     FAINT,
-    LINE_STYLES,
     SvgFigure,
     add_legend,
     arm_color,
+    draw_line,
     figure_style,
     slug,
     to_svg,
@@ -112,14 +112,8 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
             given, right, count = reliability(seeds, task)
             # Bins of a few predictions show chance only, but with few test examples all have few.
             kept = count >= min(10, count.max())
-            axes.plot(
-                100 * given[kept],
-                100 * right[kept],
-                LINE_STYLES[k % len(LINE_STYLES)],
-                marker=".",
-                color=arm_color(k),
-                label=shortened(title(summary, arm), 32),
-            )
+            line = 100 * given[kept], 100 * right[kept]
+            draw_line(axes, k, *line, title(summary, arm), marker=".")
             gap = 100 * np.average(right - given, weights=count)
             gaps.append(f"{title(summary, arm)} {gap:+.1f} points")
         what = "right" if task == "classification" else "present"

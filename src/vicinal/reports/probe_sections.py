@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from vicinal.escaping import shortened
 from vicinal.reports.study_cells import CONDITION, Table
 from vicinal.reports.study_figures import drawn_arms
 from vicinal.reports.summary_values import conditions, measure_text, names_conditions, title
 from vicinal.reports.svg import (
-    LINE_STYLES,
     SvgFigure,
     arm_color,
+    draw_line,
     figure_style,
     slug,
     to_svg,
@@ -176,8 +175,8 @@ def _figure(
     named = f", {condition}" if len(conditions(summary)) > 1 else ""
     with figure_style():
         figure = Figure(figsize=(3.1 * columns, 2.5 * lines + 0.3), layout="constrained")
-        for k, (series, measures) in enumerate(curves.items()):
-            axes = figure.add_subplot(lines, columns, k + 1)
+        for at, (series, measures) in enumerate(curves.items(), 1):
+            axes = figure.add_subplot(lines, columns, at)
             for arm in drawn:
                 rows = [
                     (one["x"], row)
@@ -186,18 +185,11 @@ def _figure(
                     if (row["arm"], row["condition"]) == (arm, condition)
                     and row["value"] is not None
                 ]
-                color, j = arm_color(arms.index(arm)), arms.index(arm)
-                x = [at for at, _ in rows]
-                axes.plot(
-                    x,
-                    [row["value"] for _, row in rows],
-                    LINE_STYLES[j % len(LINE_STYLES)],
-                    color=color,
-                    label=shortened(title(summary, arm), 32),
-                )
+                k, x = arms.index(arm), [one for one, _ in rows]
+                draw_line(axes, k, x, [row["value"] for _, row in rows], title(summary, arm))
                 if rows and all(row["low"] is not None for _, row in rows):
                     low, high = ([row[end] for _, row in rows] for end in ("low", "high"))
-                    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+                    axes.fill_between(x, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
             axes.set(title=textwrap.fill(series, 32), xlabel=measures[0]["x_title"])
             axes.set_ylabel("%" if measures[0]["percent"] else "norm")
             axes.set_ylim(bottom=0)

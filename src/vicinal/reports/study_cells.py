@@ -8,6 +8,7 @@ from typing import Any
 
 from vicinal.escaping import shortened
 from vicinal.reports.summary_values import (
+    bracketed,
     compared_arms,
     epochs_of,
     interval,
@@ -112,7 +113,7 @@ def published_table(summary: Mapping[str, Any]) -> Table:
             row["title"],
             f"{row['epochs']:,}",
             "—" if row["accuracy"] is None else str(row["accuracy"]),
-            _bracketed(row["measured"], row["low"], row["high"], "{:.2f}")
+            bracketed(row | {"value": row["measured"]}, "{:.2f}".format)
             + ("" if row["n"] is None else f" (n = {row['n']}{', no interval' * (row['n'] < 2)})"),
             row["source"],
         ]
@@ -145,7 +146,7 @@ def class_table(summary: Mapping[str, Any], condition: str) -> Table:
     chosen = changed_classes(summary, condition)
     if not chosen:
         return [], []
-    name, found = _of_each_class(summary, condition)
+    name, found = of_each_class(summary, condition)
     counts = tested(summary)
     rows = []
     for k in chosen:
@@ -176,7 +177,7 @@ def changed_classes(summary: Mapping[str, Any], condition: str) -> list[int]:
     the classes with the lowest values.
     """
     arms = compared_arms(summary, condition)
-    _, found = _of_each_class(summary, condition)
+    _, found = of_each_class(summary, condition)
     shown = {}
     for k, one in enumerate(found[arms[-1]] if arms else ()):
         change = one["difference"] if one and len(arms) > 1 else one
@@ -194,17 +195,7 @@ def changed_classes(summary: Mapping[str, Any], condition: str) -> list[int]:
     return sorted(chosen, key=lambda k: shown[k]["value"])[:MOST_CLASSES]
 
 
-def differences_of_classes(
-    summary: Mapping[str, Any], condition: str, chosen: Sequence[int]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Return the metric of classes or labels, and the differences of the best arm; [] if none."""
-    name, found = _of_each_class(summary, condition)
-    arms = compared_arms(summary, condition)
-    best = [found[arms[-1]][k] for k in chosen] if arms else []
-    return name, [one["difference"] for one in best if one and one["difference"]]
-
-
-def _of_each_class(
+def of_each_class(
     summary: Mapping[str, Any], condition: str
 ) -> tuple[str, dict[str, list[dict[str, Any] | None]]]:
     """Return the metric that classes or labels have, and its values for each arm."""
@@ -240,13 +231,3 @@ def _parts(summary: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
     numbers = (found["seeds"], found["examples"])
     name = summary["metric"]
     return ", ".join(f"±{value(summary, name, one)}" for one in numbers if one is not None)
-
-
-def _bracketed(mean: float | None, low: float | None, high: float | None, form: str) -> str:
-    if mean is None:
-        return "—"
-    return (
-        form.format(mean)
-        if low is None
-        else f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]"
-    )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vicinal.escaping import shortened
-from vicinal.reports.study_cells import changed_classes, differences_of_classes
+from vicinal.reports.study_cells import changed_classes, of_each_class
 from vicinal.reports.summary_values import (
     best_first,
     compared_arms,
@@ -23,10 +23,10 @@ from vicinal.reports.summary_values import (
 )
 from vicinal.reports.svg import (
     FAINT,
-    LINE_STYLES,
     SvgFigure,
     add_legend,
     arm_color,
+    draw_line,
     figure_style,
     slug,
     to_svg,
@@ -117,14 +117,8 @@ def curve_figure(
             values = np.array([[getattr(row, field) for row in rows] for rows in seeds])
             values = 100 * values if percent else values
             mean, low, high = values.mean(0), values.min(0), values.max(0)
-            axes.plot(
-                epochs,
-                mean,
-                LINE_STYLES[k % len(LINE_STYLES)],
-                marker="o" if len(epochs) == 1 else None,
-                color=arm_color(k),
-                label=shortened(title(summary, arm), 32),
-            )
+            marker = "o" if len(epochs) == 1 else None
+            draw_line(axes, k, epochs, mean, title(summary, arm), marker=marker)
             axes.fill_between(epochs, low, high, color=arm_color(k), alpha=0.18, linewidth=0)
             ends.append(f"{title(summary, arm)} ends at {mean[-1]:.3g}")
         axes.set(title=heading, xlabel="epoch")
@@ -143,7 +137,9 @@ def classes_figure(summary: Mapping[str, Any], condition: str) -> SvgFigure | No
     None if there is nothing to compare.
     """
     arms, chosen = compared_arms(summary, condition), changed_classes(summary, condition)
-    name, found = differences_of_classes(summary, condition, chosen)
+    name, values = of_each_class(summary, condition)
+    best = [values[arms[-1]][k] for k in chosen]
+    found = [one["difference"] for one in best if one and one["difference"]]
     if len(arms) < 2 or not found:
         return None
     counts = tested(summary)
@@ -167,9 +163,9 @@ def classes_figure(summary: Mapping[str, Any], condition: str) -> SvgFigure | No
         axes.set_xlabel(f"{what.partition(',')[0]}, difference from {base}")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        values = "; ".join(
+        changes = "; ".join(
             f"{one} {value(summary, name, two['value'], sign=True)}"
             for one, two in zip(names, found, strict=True)
         )
-        text = f"Change of each class by {title(summary, arms[-1])}, in points: {values}."
+        text = f"Change of each class by {title(summary, arms[-1])}, in points: {changes}."
         return to_svg("classes", text, figure)

@@ -1,6 +1,7 @@
 """The values of a summary as text: titles, conditions, metrics with intervals, and units."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 Summary = Mapping[str, Any]
@@ -112,11 +113,7 @@ def interval(
     summary: Summary, name: str, found: Mapping[str, Any] | None, *, sign: bool = False
 ) -> str:
     """Return a value of a metric with its interval as text."""
-    if found is None or found["value"] is None:
-        return "—"
-    ends = (value(summary, name, found[end], sign=sign) for end in ("low", "high"))
-    mean = value(summary, name, found["value"], sign=sign)
-    return mean if found["low"] is None else f"{mean} [{', '.join(ends)}]"
+    return bracketed(found, partial(value, summary, name, sign=sign))
 
 
 def measure_text(
@@ -134,11 +131,14 @@ def measure_text(
         >>> measure_text({"value": 1.25, "low": 0.5, "high": 2.0}, percent=True, sign=True)
         '+1.2 [+0.5, +2.0]'
     """
+    form = f"{'+' * sign}{'.1f' if percent else '.3g'}"
+    return bracketed(found, lambda number: f"{number:{form}}".replace("-", "−"), unit)
+
+
+def bracketed(found: Mapping[str, Any] | None, text: Callable[[float], str], unit: str = "") -> str:
+    """Return a value with its interval, if it has one, as ``text`` writes each number."""
     if not found or found["value"] is None:
         return "—"
-    form = f"{'+' * sign}{'.1f' if percent else '.3g'}"
-    mean, *ends = (
-        "" if found.get(end) is None else f"{found[end]:{form}}".replace("-", "−")
-        for end in ("value", "low", "high")
-    )
-    return f"{mean}{unit} [{', '.join(ends)}]" if all(ends) else f"{mean}{unit}"
+    ends = [text(found[end]) for end in ("low", "high") if found.get(end) is not None]
+    mean = text(found["value"]) + unit
+    return f"{mean} [{', '.join(ends)}]" if ends else mean

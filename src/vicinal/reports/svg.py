@@ -95,6 +95,12 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def draw_line(axes: Axes, k: int, x: Any, y: Any, label: str, **settings: Any) -> None:
+    """Draw the line of the ``k``-th arm."""
+    style = LINE_STYLES[k % len(LINE_STYLES)]
+    axes.plot(x, y, style, color=arm_color(k), label=shortened(label, 32), **settings)
+
+
 def add_legend(figure: Figure, axes: Axes) -> None:
     """Add a legend of the lines: inside the axes, or below them if there are many."""
     handles, labels = axes.get_legend_handles_labels()

@@ -148,14 +148,8 @@ def _within(found: Estimate, lowest: float, highest: float) -> Estimate:
 
 
 def _as_json(found: Estimate, metric: Metric) -> dict[str, Any]:
-    names = {
-        "mean": "value",
-        "low": "low",
-        "high": "high",
-        "seeds": "seeds",
-        "examples": "examples",
-    }
-    return {shown: scaled(metric, getattr(found, field)) for field, shown in names.items()}
+    names = ("value", "low", "high", "seeds", "examples")
+    return {name: scaled(metric, one) for name, one in zip(names, found, strict=False)}
 
 
 def scaled(metric: Metric, value: float | None) -> float | None:

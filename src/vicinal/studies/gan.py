@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import joblib
 import pydantic
 import tomlkit
-import torch
 from torch import Tensor
 
+from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.files import write_whole
 from vicinal.generative.measures import coverage, divergence, energy_distance
@@ -21,7 +21,7 @@ from vicinal.generative.toy import Arm, Mixture, draw_real, mode_centers, train
 from vicinal.mixing import generator_at
 from vicinal.training.environment import versions
 from vicinal.training.gan_recipe import Gan, GanRecipe
-from vicinal.training.recipe import is_gan_recipe, load_settings
+from vicinal.training.recipe import is_gan_recipe, read_settings
 from vicinal.training.run_folder import LOCK, differences, locked
 
 SAMPLES = 1000
@@ -161,7 +161,7 @@ def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
     with locked(folder):
         path = folder / "recipe.toml"
         if path.exists():
-            if not is_gan_recipe(load_settings(path)):
+            if not is_gan_recipe(read_settings(str(path))):
                 raise UserError(f"{folder} holds another study. Choose another folder with --out.")
         elif any(entry.name != LOCK for entry in folder.iterdir()):
             raise UserError(
@@ -225,17 +225,9 @@ def shown_iterations(iterations: int) -> list[int]:
     return sorted({max(iterations // part, 1) for part in (2000, 200, 20, 2, 1)})
 
 
+@cpu_threads(1)
 def run_gan_trial(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
     """Train one GAN, on one core, so that its results do not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _run(trial, settings)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _run(trial: GanTrial, settings: dict[str, Any]) -> GanResult:
     began = time.perf_counter()
     iterations, std = settings["iterations"], settings["std"]
     centers, shown = mode_centers(trial.data), shown_iterations(iterations)

@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import tomlkit
 import torch
@@ -24,14 +23,6 @@ SMALL, FOLDS = 1000, 5
 
 BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
 """The comment on the number of epochs."""
-
-
-class _Network(NamedTuple):
-    """A network with the optimizer that suits it, and the reason for it."""
-
-    name: str
-    optimizer: str
-    why: str
 
 
 _ADAMW = '{{ name = "adamw", lr = {}, weight_decay = {} }}'
@@ -70,7 +61,7 @@ def generate(
     """
     shape = tuple(data.train.inputs.shape[1:])
     form = form_of(data)
-    network = _network(source, form, shape, model)
+    network, why = (model, "as chosen") if model else _network(source, form, shape)
     count = len(data.train)
     batch = next(
         (size for most, size in ((500, 16), (5000, 32), (20_000, 64)) if count < most), 128
@@ -104,13 +95,13 @@ def generate(
         *([f"augment = [{augment}]   # {why_augment}"] if augment else [f"# {why_augment}"]),
         "",
         "[model]",
-        f"name = {json.dumps(network.name)}   # {network.why}",
+        f"name = {json.dumps(network)}   # {why}",
         "",
         "[training]",
         BUDGET,
         f"epochs = {epochs}",
         f"batch_size = {batch}",
-        f"optimizer = {network.optimizer}",
+        f"optimizer = {_optimizer_of(network)}",
         'schedule = { name = "one-cycle" }   # up to the learning rate, and down to almost zero',
         *(["channels_last = true           # faster convolutions"] if conv else []),
         *(
@@ -120,7 +111,7 @@ def generate(
         ),
         f"checkpoint_every = {max(1, epochs // 4)}",
     ]
-    return "\n".join(lines) + "\n" + _arms(form, task, network.name, arms)
+    return "\n".join(lines) + "\n" + _arms(form, task, network, arms)
 
 
 def form_of(data: DataSet) -> str:
@@ -154,27 +145,22 @@ def study_name(source: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or spec.name
 
 
-def _network(source: str, form: str, shape: tuple[int, ...], chosen: str | None) -> _Network:
-    if chosen is not None:
-        return _Network(chosen, _optimizer_of(chosen), "as chosen")
+def _network(source: str, form: str, shape: tuple[int, ...]) -> tuple[str, str]:
+    """Return the name of the network that suits the inputs, and the reason."""
     if form in ("tables", "arrays"):
-        name, why = "mlp", "two hidden layers; categories are one-hot, which embeds them"
-    elif form == "spectrograms":
-        name, why = "lenet", "small and fast; vgg-11 is more accurate and takes longer"
-        if min(shape[1:]) < 16:
-            name, why = "small-cnn", "for small spectrograms"
-    elif form == "texts":
+        return "mlp", "two hidden layers; categories are one-hot, which embeds them"
+    if form == "texts":
         tokenizer = parse_spec(source).options["tokenizer"]
-        name, why = f"hf:{tokenizer}", "the network that the tokenizer belongs to"
-    elif min(shape[1:]) < 16:
-        name, why = "small-cnn", "for images below 16x16 pixels"
-    elif torch.cuda.is_available():
-        name, why = "preact-resnet-18", "for images up to 64x64 pixels on a GPU"
-        if min(shape[1:]) > 64:
-            name, why = "resnet-50", "for larger images on a GPU"
-    else:
-        name, why = "fast-cnn", "trains quickly without a GPU"
-    return _Network(name, _optimizer_of(name), why)
+        return f"hf:{tokenizer}", "the network that the tokenizer belongs to"
+    if min(shape[1:]) < 16:
+        what = "images below 16x16 pixels" if form == "images" else "small spectrograms"
+        return "small-cnn", f"for {what}"
+    if form == "spectrograms":
+        return "lenet", "small and fast; vgg-11 is more accurate and takes longer"
+    if not torch.cuda.is_available():
+        return "fast-cnn", "trains quickly without a GPU"
+    small = "preact-resnet-18", "for images up to 64x64 pixels on a GPU"
+    return ("resnet-50", "for larger images on a GPU") if min(shape[1:]) > 64 else small
 
 
 def _optimizer_of(network: str) -> str:

@@ -148,17 +148,8 @@ def probe_rows(
             if any((arm, corrupted) in split for split in values)
         ]
         if rows:
-            shown = {"percent": one.metric.percent, "higher": one.metric.higher}
-            measures.append(
-                {
-                    "probe": one.probe,
-                    "series": one.series,
-                    "x": one.x,
-                    "x_title": one.x_title,
-                    **shown,
-                    "rows": rows,
-                }
-            )
+            shown = {"percent": one.metric.percent, "higher": one.metric.higher, "rows": rows}
+            measures.append({k: v for k, v in one._asdict().items() if k != "metric"} | shown)
     return measures
 
 

@@ -10,7 +10,6 @@ from vicinal.errors import UserError, unknown
 from vicinal.mixing.registry import POLICIES
 from vicinal.training.arm_titles import titled
 from vicinal.training.arms import ARMS, AnyArm, Arm
-from vicinal.training.recipe_errors import error_lines
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
     # Zhang et al., arXiv 1710.09412, section 3.1: 0.1 to 0.4 for ImageNet.
@@ -28,9 +27,7 @@ SHORTHANDS = ("erm", *POLICIES, "manifold", "c-mixup")
 """The names that ``shorthand_arms`` knows."""
 
 
-def shorthand_arms(
-    names: Iterable[str], *, alpha: float | None = None, layers: Sequence[str] = ()
-) -> dict[str, Arm]:
+def shorthand_arms(names: Iterable[str], *, layers: Sequence[str] = ()) -> dict[str, Arm]:
     """Return arms by name, with titles.
 
     ``erm`` does not mix, ``manifold`` is mixup at the input and at layers, ``c-mixup`` pairs
@@ -40,12 +37,10 @@ def shorthand_arms(
 
     Args:
         names: some of ``SHORTHANDS``.
-        alpha: replaces the alpha of all arms that have one, and of the policies inside them.
         layers: of the network, for ``manifold``.
 
     Raises:
-        UserError: if a name is unknown, ``alpha`` is invalid or no arm has one, or ``manifold`` has
-            no layers.
+        UserError: if a name is unknown, or ``manifold`` has no layers.
 
     Example:
         >>> arms = shorthand_arms(["erm", "cutmix", "manifold"], layers=["stage1"])
@@ -53,15 +48,7 @@ def shorthand_arms(
         {'erm': 'ERM', 'cutmix': 'cutmix', 'manifold': 'manifold mixup'}
     """
     settings = {name: _settings(name, layers) for name in names}
-    changed = [set_alpha(table, alpha) for table in settings.values()]
-    if alpha is not None and not any(changed):
-        raise UserError(
-            f"alpha: none of the arms {', '.join(settings)} has one. Leave it out, or add mixup."
-        )
-    try:
-        arms = pydantic.TypeAdapter(dict[str, AnyArm]).validate_python(settings)
-    except pydantic.ValidationError as error:
-        raise UserError("\n".join(error_lines(error, settings))) from error
+    arms = pydantic.TypeAdapter(dict[str, AnyArm]).validate_python(settings)
     return titled(arms)
 
 
@@ -86,12 +73,12 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
     return {"title": "manifold mixup", "policy": "mixup", "alpha": 2.0, "at": at}
 
 
-def set_alpha(table: MutableMapping[str, Any], alpha: float | None) -> bool:
+def set_alpha(table: MutableMapping[str, Any], alpha: float) -> bool:
     """Set alpha in the table of a policy and in those of its inner policies.
 
     Args:
         table: of an arm or a policy, as in TOML.
-        alpha: the new value; None changes nothing.
+        alpha: the new value.
 
     Returns:
         Whether one of the policies has an alpha.
@@ -100,6 +87,5 @@ def set_alpha(table: MutableMapping[str, Any], alpha: float | None) -> bool:
     found = [set_alpha(one, alpha) for one in inner]
     if table.get("policy") not in ARMS or "alpha" not in ARMS[table["policy"]].model_fields:
         return any(found)
-    if alpha is not None:
-        table["alpha"] = float(alpha)
+    table["alpha"] = float(alpha)
     return True

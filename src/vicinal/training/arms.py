@@ -17,7 +17,7 @@ import pydantic
 from pydantic import Discriminator, Field, Tag
 
 from vicinal.data import DataSet
-from vicinal.data.tables.assemble import known_preparation
+from vicinal.data.tables.columns import TablePreparation
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, one_line
 from vicinal.mixing import ColumnCutMix, MixUp, OtherBatch, Pairing, Policy
@@ -302,17 +302,15 @@ def policy_of(arm: Arm, data: DataSet | None = None) -> Policy | None:
         Nearest(k=3)
     """
     policy: Policy | None = _built(arm, imports=True)
-    given = known_preparation(data.preparation, "") if data and _is_table(data) else None
-    if policy is None or given is None or not given.widths:
+    if policy is None or data is None or data.preparation.get("kind") != "table":
+        return policy
+    given = TablePreparation.model_validate(data.preparation)
+    if not given.widths:
         return policy
     ones = [1] * len(given.numbers.columns)
     groups = [k for k, n in enumerate([*ones, *given.widths]) for _ in range(n)]
     grouped: Policy = _grouped(policy, groups)
     return grouped
-
-
-def _is_table(data: DataSet) -> bool:
-    return data.preparation.get("kind") == "table"
 
 
 def _grouped(policy: Any, groups: Sequence[int]) -> Any:

@@ -13,7 +13,7 @@ from vicinal.errors import UserError
 from vicinal.training.loop import Learner, TrainingProgress
 from vicinal.training.origin import checked_origin
 from vicinal.training.settings import Recipe
-from vicinal.training.tensor_tree import read_tree, write_tree
+from vicinal.training.tensor_tree import read_tree
 
 
 class CheckpointInfo(pydantic.BaseModel):
@@ -97,15 +97,6 @@ class Checkpoint(pydantic.BaseModel):
     def network_shape(self) -> tuple[int, ...]:
         """The shape of one example as the network gets it, after normalization."""
         return tuple(torch.broadcast_shapes(self.info.shape, self.inputs.mean.shape))
-
-
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    write_tree(path, checkpoint.model_dump())
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

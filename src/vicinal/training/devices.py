@@ -5,14 +5,13 @@ import logging
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.launchers import subprocess_script
-from torch import Tensor
 
 from vicinal.data.loader import dead_workers_named
 from vicinal.errors import TrialError, UserError, out_of_memory, unknown
@@ -103,18 +102,6 @@ def make_fabric(
             'Try "cpu" or "auto", or lower --devices.'
         ) from error
     return fabric
-
-
-def all_reduce_sum(values: Tensor, *, fabric: Fabric) -> Tensor:
-    """Return the sum of a tensor over all processes.
-
-    Example:
-        >>> all_reduce_sum(torch.ones(2), fabric=make_fabric(accelerator="cpu"))
-        tensor([1., 1.])
-    """
-    if fabric.world_size == 1:
-        return values
-    return cast(Tensor, fabric.all_reduce(values.to(fabric.device), reduce_op="sum"))
 
 
 @contextlib.contextmanager

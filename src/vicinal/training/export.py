@@ -36,23 +36,16 @@ class Deployed(nn.Module):
 
     mean: Tensor
     std: Tensor
-    target_mean: Tensor
-    target_std: Tensor
 
     def __init__(self, trained: TrainedNetwork) -> None:
         """Copy the normalization into buffers."""
         super().__init__()
         self.network = trained.network.cpu().eval()
-        self.task, self.tta = trained.task, trained.tta
+        self.targets, self.tta = trained.targets, trained.tta
         self.crops = [crop.size for crop in trained.crops]
         self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        for name, tensor in (
-            ("mean", trained.normalize.mean),
-            ("std", trained.normalize.std),
-            ("target_mean", trained.targets.mean),
-            ("target_std", trained.targets.std),
-        ):
-            self.register_buffer(name, tensor.cpu().clone())
+        self.register_buffer("mean", trained.normalize.mean.cpu().clone())
+        self.register_buffer("std", trained.normalize.std.cpu().clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``(batch, ...)`` inputs to ``(batch, k)``."""
@@ -64,12 +57,8 @@ class Deployed(nn.Module):
             x = ((x.to(torch.float32) - self.mean) / self.std).to(self.dtype)
         outputs: Tensor = self.network(x)
         if self.tta and x.dim() == 4:
-            outputs = averaged(outputs, self.network(x.flip(3)), self.task)
-        if self.task == "classification":
-            return outputs.softmax(1)
-        if self.task == "multi-label":
-            return outputs.sigmoid()
-        return outputs * self.target_std.to(outputs) + self.target_mean.to(outputs)
+            outputs = averaged(outputs, self.network(x.flip(3)), self.targets.name)
+        return self.targets.predicted(self.targets.outputs_of(outputs))
 
 
 def export_network(trained: TrainedNetwork, out: Path, to: str) -> str:
@@ -171,7 +160,7 @@ def _onnx(module: Deployed, example: Tensor, about: dict[str, Any]) -> tuple[byt
         module,
         (example,),
         input_names=[INPUT],
-        output_names=[OUTPUTS.get(module.task, "probabilities")],
+        output_names=[OUTPUTS.get(module.targets.name, "probabilities")],
         dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
         dynamo=True,
         verbose=False,

@@ -19,7 +19,6 @@ from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.mixing import CleanAndMixed, MixedInside, Plan, Policy, generator_at
 from vicinal.models import freeze_backbone
-from vicinal.training.devices import all_reduce_sum
 from vicinal.training.optimizers import make_optimizers
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import Training
@@ -247,8 +246,8 @@ def train(
             if closes_step and progress.step < len(loader) and _agree(should_stop, step, fabric):
                 yield progress
         sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
-        loss_sum, seen = all_reduce_sum(sums, fabric=fabric).tolist()
-        progress.mean = loss_sum / seen
+        loss_sum, seen = fabric.all_reduce(sums, reduce_op="sum")
+        progress.mean = float(loss_sum / seen)
         progress.epoch, progress.step, progress.seen = progress.epoch + 1, 0, 0
         progress.loss = torch.zeros_like(progress.loss)
         check_finite("training", progress.mean, progress.epoch, learner)
@@ -359,7 +358,7 @@ def _agree(should_stop: Callable[[], bool], step: int, fabric: Fabric) -> bool:
     if step % AGREE_EVERY:
         return False
     asked = torch.tensor(float(should_stop()), device=fabric.device)
-    return bool(all_reduce_sum(asked, fabric=fabric) > 0)
+    return bool(fabric.all_reduce(asked, reduce_op="sum"))
 
 
 def check_finite(kind: str, loss: float, epoch: int, learner: Learner) -> None:

@@ -6,6 +6,7 @@ NumPy and SciPy only, since a finished study is shown without PyTorch.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,10 +173,6 @@ def _balanced_accuracy(logits: Array, classes: Array) -> Array:
     return recall[present].mean() + weight * (correct - recall[classes])
 
 
-def _macro_f1(logits: Array, classes: Array) -> Array:
-    return _f1(one_hot(logits, logits.argmax(1)), one_hot(logits, classes))
-
-
 def _f1(predicted: Array, true: Array) -> Array:
     """Return values of the mean over columns of F1; columns without positives are left out."""
     both, sums = predicted * true, predicted + true
@@ -196,10 +193,6 @@ def _log_odds(logits: Array) -> Array:
     rest = logsumexp(others, axis=1, keepdims=True)
     np.put_along_axis(odds, first, np.take_along_axis(logits, first, 1) - rest, 1)
     return odds
-
-
-def _auroc(logits: Array, classes: Array) -> Array:
-    return _mean_over_columns(per_example.auroc, _log_odds(logits), one_hot(logits, classes))
 
 
 def _average_precision(logits: Array, classes: Array) -> Array:
@@ -235,29 +228,9 @@ def _average_precision_of(score: Array, positive: Array) -> Array:
     return mean + change * len(score) / positives.sum()
 
 
-def _label_accuracy(logits: Array, labels: Array) -> Array:
-    return ((logits > 0) == (labels > 0)).mean(1)
-
-
 def _label_nll(logits: Array, labels: Array) -> Array:
     wide = logits.astype(np.float64)
     return -np.where(labels > 0, log_expit(wide), log_expit(-wide)).mean(1)
-
-
-def _label_brier(logits: Array, labels: Array) -> Array:
-    return np.square(expit(logits.astype(np.float64)) - labels).mean(1)
-
-
-def _label_f1(logits: Array, labels: Array) -> Array:
-    return _f1((logits > 0).astype(np.float64), labels.astype(np.float64))
-
-
-def _label_auroc(logits: Array, labels: Array) -> Array:
-    return _mean_over_columns(per_example.auroc, logits, labels)
-
-
-def _label_average_precision(logits: Array, labels: Array) -> Array:
-    return _mean_over_columns(_average_precision_of, logits, labels)
 
 
 def _errors(outputs: Array, targets: Array) -> Array:
@@ -268,10 +241,6 @@ def _rmse(outputs: Array, targets: Array) -> Array:
     squares = np.square(_errors(outputs, targets))
     root = np.sqrt(squares.mean(0))
     return (root + (squares - root**2) / np.where(root > 0, 2 * root, 1)).mean(1)
-
-
-def _mae(outputs: Array, targets: Array) -> Array:
-    return np.abs(_errors(outputs, targets)).mean(1)
 
 
 def _r2(outputs: Array, targets: Array) -> Array:
@@ -304,26 +273,27 @@ labels (macro averages); classes without test examples are left out. For two cla
 precision is that of the rarer one. The Brier score is the squared error of the probabilities,
 summed over classes or averaged over labels. Regression metrics are averaged over outputs."""
 
-_OF_LABELS = {
-    "accuracy": _label_accuracy,
-    "macro-f1": _label_f1,
-    "auroc": _label_auroc,
-    "average-precision": _label_average_precision,
+_Values = Callable[[Array, Array], Array]
+_OF_LABELS: dict[str, _Values] = {
+    "accuracy": lambda logits, labels: ((logits > 0) == (labels > 0)).mean(1),
+    "macro-f1": lambda logits, labels: _f1((logits > 0).astype(float), labels.astype(float)),
+    "auroc": partial(_mean_over_columns, per_example.auroc),
+    "average-precision": partial(_mean_over_columns, _average_precision_of),
     "nll": _label_nll,
-    "brier": _label_brier,
+    "brier": lambda logits, labels: np.square(expit(logits.astype(float)) - labels).mean(1),
 }
-_OF_OTHERS = {
+_OF_OTHERS: dict[str, _Values] = {
     "accuracy": per_example.correct,
     "balanced-accuracy": _balanced_accuracy,
-    "macro-f1": _macro_f1,
-    "auroc": _auroc,
+    "macro-f1": lambda logits, y: _f1(one_hot(logits, logits.argmax(1)), one_hot(logits, y)),
+    "auroc": lambda logits, y: _OF_LABELS["auroc"](_log_odds(logits), one_hot(logits, y)),
     "average-precision": _average_precision,
     "top-5": _top5,
     "nll": per_example.nll,
     "brier": per_example.brier,
     "ece": per_example.ece,
     "rmse": _rmse,
-    "mae": _mae,
+    "mae": lambda outputs, targets: np.abs(_errors(outputs, targets)).mean(1),
     "r2": _r2,
 }
 

@@ -29,21 +29,8 @@ def shipped() -> list[str]:
     """Return the names of the recipes that come with vicinal.
 
     Example:
-        >>> for name in shipped():
-        ...     print(name)
-        cifar10-fast
-        cifar10-resnet50
-        digits
-        manifold-cifar10
-        paper-ablation
-        paper-adversarial
-        paper-cifar10
-        paper-cifar100
-        paper-commands
-        paper-corrupt
-        paper-gan
-        paper-imagenet
-        paper-uci
+        >>> shipped()[:3]
+        ['cifar10-fast', 'cifar10-resnet50', 'digits']
     """
     files = (resources.files("vicinal") / "recipes").iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
@@ -139,11 +126,6 @@ def checked_text(text: str, origin: str) -> Recipe:
 def load_resolved(path: Path) -> Recipe:
     """Read the ``recipe.toml`` in a folder."""
     return checked_text(recipe_text(str(path)), str(path))
-
-
-def load_settings(path: Path) -> dict[str, Any]:
-    """Read the settings in a ``recipe.toml`` of any kind, without checking them."""
-    return tomllib.loads(recipe_text(str(path)))
 
 
 def resolved_text(recipe: Recipe) -> str:

@@ -1,18 +1,16 @@
 """Evaluation of a checkpoint on a data set: ``vicinal score``."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
 from vicinal.training.evaluation import Predictions
-from vicinal.training.evaluation_data import load_as_trained, targets_as_trained
+from vicinal.training.evaluation_data import targets_as_trained
 from vicinal.training.metrics import constant_value, metric_values, metrics_of
-from vicinal.training.trained_network import TrainedNetwork, load_network
+from vicinal.training.trained_network import TrainedNetwork
 
 
 class Confusion(NamedTuple):
@@ -42,44 +40,19 @@ class Scores(NamedTuple):
     worst: list[Confusion]
 
 
-def score_saved(
-    path: Path,
-    *,
-    split: str = "test",
-    accelerator: str = "auto",
-    confusions: int = 5,
-    allow_import: bool = False,
-    log: Callable[[str], None] = lambda _sentence: None,
-    **loading: Any,
-) -> Scores:
-    """Score a checkpoint on a data set, whose examples are prepared as during training.
-
-    Args:
-        path: the checkpoint.
-        split: ``"test"``, ``"train"`` or ``"validation"``.
-        accelerator: the device.
-        confusions: how many of the most frequent confusions to return.
-        allow_import: import what the checkpoint names, which runs its code.
-        log: reports to the user, such as notes on the data.
-        loading: the data set and how it is loaded; see ``load_as_trained``.
-
-    Raises:
-        UserError: as ``load_network``, ``load_as_trained`` and ``score_network`` do.
-    """
-    trained = load_network(path, allow_import=allow_import, accelerator=accelerator)
-    data = load_as_trained(
-        path, trained.info, split=split, allow_import=allow_import, log=log, **loading
-    )
-    return score_network(trained, data, split=split, confusions=confusions)
-
-
 def score_network(
     trained: TrainedNetwork, data: DataSet, *, split: str = "test", confusions: int = 5
 ) -> Scores:
     """Score a network on a data set that is prepared as during training.
 
-    The same examples give the same metrics as during training. The arguments are those of
-    ``score_saved``; the classes of the data may be in any order.
+    The same examples give the same metrics as during training. The classes of the data may be in
+    any order.
+
+    Args:
+        trained: the network.
+        data: see ``vicinal.training.evaluation_data.load_as_trained``.
+        split: ``"test"``, ``"train"`` or ``"validation"``.
+        confusions: how many of the most frequent confusions to return.
 
     Raises:
         UserError: if the data do not fit the network.

@@ -1,8 +1,8 @@
 """One trial alone, in its own folder: ``vicinal train``."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from vicinal.errors import TrialError, UserError, unknown
@@ -62,6 +62,7 @@ def train_one(
     settings = recipe.training_of(trial.arm)
     fabric = fabric_for(settings, devices=devices, nodes=nodes, strategy=strategy)
     first = fabric.is_global_zero
+    callbacks = callbacks if first else Callbacks()
     with ExitStack() as stack:
         stack.enter_context(hardware_errors_explained(settings.batch_size))
         if first:
@@ -72,8 +73,6 @@ def train_one(
                 *unused_settings(recipe, [trial.arm], devices=devices * nodes, strategy=strategy),
             ):
                 callbacks.log(sentence)
-        else:
-            callbacks = Callbacks()
         fabric.barrier()
         finished = read_result(folder, trial, recipe)
         if finished is not None:
@@ -98,27 +97,17 @@ def train_one(
             made = make_loggers(loggers, folder, run=trial.folder, settings=stated)
             callbacks = callbacks._replace(loggers=[*callbacks.loggers, *made])
         try:
-            with _kept_state_named(folder):
-                result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
-        except BaseException:
+            result = run_trial(recipe, trial, data, folder, fabric=fabric, callbacks=callbacks)
+        except BaseException as error:
             for logger in callbacks.loggers:
                 with suppress(Exception):  # the error that stopped training is more useful
                     logger.finalize("failed")
+            if isinstance(error, TrialError) and (folder / STATE).exists():
+                raise TrialError(f"{error} The state of the last good epoch is kept.") from error
             raise
         for logger in callbacks.loggers:
             logger.finalize("success")
         return result if first else None
-
-
-@contextmanager
-def _kept_state_named(folder: Path) -> Iterator[None]:
-    """Say that the state is kept if the trial in the block fails."""
-    try:
-        yield
-    except TrialError as error:
-        if not (folder / STATE).exists():
-            raise
-        raise TrialError(f"{error} The state of the last good epoch is kept.") from error
 
 
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:

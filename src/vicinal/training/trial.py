@@ -16,7 +16,7 @@ from vicinal.data.threads import cpu_threads
 from vicinal.errors import StoppedError, UserError
 from vicinal.probes import memorized_fraction
 from vicinal.training.arms import MixingArm, imported_policies, policy_of
-from vicinal.training.devices import all_reduce_sum, hardware_errors_explained, make_fabric
+from vicinal.training.devices import hardware_errors_explained, make_fabric
 from vicinal.training.evaluation import Predictions, gathered, mean_loss, predict
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
@@ -137,7 +137,7 @@ def run_trial(
                 progress.add(row, outputs, metric)
             # Not all processes may have received the signal.
             received = torch.tensor(float(bool(signals)), device=fabric.device)
-            stop = bool(all_reduce_sum(received, fabric=fabric) > 0)
+            stop = bool(fabric.all_reduce(received, reduce_op="sum"))
             last = training.epoch == settings.epochs
             due = epoch_ended and training.epoch % settings.checkpoint_every == 0
             progress.seconds = time.perf_counter() - start

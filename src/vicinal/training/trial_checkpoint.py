@@ -23,7 +23,6 @@ from vicinal.training.checkpoints import (
     read_checkpoint,
     restore,
     training_state,
-    write_checkpoint,
 )
 from vicinal.training.environment import hardware, versions
 from vicinal.training.evaluation import Predictions
@@ -241,7 +240,7 @@ class TrialCheckpointer:
         weights = self.learner.trained.state_dict()
         targets = Normalize(self.task.mean, self.task.std)
         checkpoint = Checkpoint(info=info, inputs=self.normalize, targets=targets, weights=weights)
-        write_checkpoint(self.folder / WEIGHTS, checkpoint)
+        write_tree(self.folder / WEIGHTS, checkpoint.model_dump())
 
 
 def saved_epoch(folder: Path) -> int | None:

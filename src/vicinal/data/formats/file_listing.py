@@ -85,17 +85,9 @@ def loose_notes(folder: Path, kind: str) -> list[Note]:
         >>> note.text.replace(folder, "pets")
         '1 image directly in pets is in no class folder and is not read, such as cat.jpg'
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(
-                entry.name
-                for entry in entries
-                if KIND_OF.get(Path(entry.name).suffix.lower()) == kind
-                and not is_litter(entry.name)
-                and entry.is_file()
-            )
-    except OSError as error:
-        raise_unreadable(error)
+    found = entries_in(folder).items()
+    kinds = {name: KIND_OF.get(Path(name).suffix.lower()) for name, is_dir in found if not is_dir}
+    names = [name for name, of_file in kinds.items() if of_file == kind]
     if not names:
         return []
     several, are = ("s", "are") if len(names) > 1 else ("", "is")
@@ -112,13 +104,18 @@ def file_identity(folder: Path, name: str) -> str:
     return f"{name} {size}"
 
 
-def folders_in(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, without those to skip."""
+def entries_in(folder: Path) -> dict[str, bool]:
+    """Return the sorted names in a folder, without those to skip, and whether each is a folder."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not is_litter(e.name))
+            return dict(sorted((e.name, e.is_dir()) for e in entries if not is_litter(e.name)))
     except OSError as error:
         raise_unreadable(error)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, without those to skip."""
+    return [name for name, is_dir in entries_in(folder).items() if is_dir]
 
 
 def raise_unreadable(error: OSError) -> NoReturn:

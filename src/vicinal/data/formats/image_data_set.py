@@ -21,7 +21,7 @@ from vicinal.data.formats.image_cache import DecodedImages, cached
 from vicinal.data.formats.images import ImageChanges, ImageOptions
 from vicinal.data.formats.stored_images import ImageFiles, StoredImages
 from vicinal.data.threads import available_cores
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError
 
 _PIECE = 1 << 26  # bytes of images that are read together
@@ -48,13 +48,7 @@ def image_data_set(
     # The files and the rows of each split.
     rows = {name: (name, np.arange(len(targets))) for name, (_, targets, _) in files.items()}
     if not fixed_test:
-        train, test = train_test_rows(
-            files["train"][1],
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            fold=load_options.fold,
-            classes=classes,
-        )
+        train, test = rows_by_options(files["train"][1], load_options, classes)
         rows |= {"train": ("train", train), "test": ("train", test)}
     first = files["train"][0].rows(rows["train"][1])
     stored = StoredImages.of(first, options, load_options.skip_bad)

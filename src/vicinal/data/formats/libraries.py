@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from vicinal.data.formats.map_style import (
     is_map_style,
     read_split,
 )
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError, unknown
-from vicinal.import_path import import_object, one_line
+from vicinal.import_path import import_object, imported, one_line
 from vicinal.options import check_options
 
 
@@ -58,7 +57,7 @@ def load_hugging_face(where: str, options: Mapping[str, str], load_options: Load
             missing, or a row differs from others; see ``load_imported``.
     """
     check_options("hf", options, ("config", "image", "label", *SPLIT_NAMES, *IMAGE_OPTIONS))
-    library = _library("datasets", "hf")
+    library = imported("datasets", "hf:")
     name = f"hf:{where}"
     try:
         tables = library.load_dataset(where, options.get("config"))
@@ -92,7 +91,7 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
             others; see ``load_imported``.
     """
     check_options("torchvision", options, (*SPLIT_NAMES, *IMAGE_OPTIONS))
-    library = _library("torchvision.datasets", "torchvision")
+    library = imported("torchvision", "torchvision:").datasets
     if where not in library.__all__:
         raise UserError(unknown("data set of torchvision", where, library.__all__))
     make = getattr(library, where)
@@ -159,17 +158,6 @@ def load_imported(where: str, options: Mapping[str, str], load_options: LoadOpti
     return _load(sources, options, load_options)
 
 
-def _library(name: str, source: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise UserError(
-            f"{source}: requires the library {package} ({error}). Install it with "
-            f"pip install {package}."
-        ) from error
-
-
 def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> dict[str, str]:
     """Return which split of the library each of our splits is."""
     chosen = {split: options[split] for split in SPLIT_NAMES if split in options}
@@ -234,13 +222,7 @@ def _load(
         classes = tuple(map(str, range(count)))
     if "test" not in splits:
         whole = splits["train"]
-        rows = train_test_rows(
-            whole.targets,
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            fold=load_options.fold,
-            classes=classes,
-        )
+        rows = rows_by_options(whole.targets, load_options, classes)
         train, test = (whole.subset(torch.from_numpy(of_split)) for of_split in rows)
         splits = {"train": replace(train, skipped=whole.skipped), "test": test}
     white = 255 if format.dtype == np.uint8 else None

@@ -16,7 +16,7 @@ from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.bounded_read import check_claim, read_rest
 from vicinal.data.formats.labels import split_with_known_labels, target_notes
 from vicinal.data.source_spec import existing
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError
 from vicinal.options import check_options
 
@@ -88,13 +88,7 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
             own, labels, known_labels, place, load_options.skip_bad
         )
     if whole:
-        rows = train_test_rows(
-            splits["train"].targets,
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            fold=load_options.fold,
-            classes=classes,
-        )
+        rows = rows_by_options(splits["train"].targets, load_options, classes)
         both = (torch.from_numpy(np.sort(some)) for some in rows)
         skipped = splits["train"].skipped
         splits["train"], splits["test"] = (splits["train"].subset(some) for some in both)

@@ -32,7 +32,7 @@ from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, RecordingCo
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
 from vicinal.data.source_spec import existing
 from vicinal.data.threads import cpu_threads
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.options import check_options, choice
@@ -209,14 +209,8 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     if fixed_test:
         rows["train"] = rest
     else:
-        train, test = train_test_rows(
-            targets[rest],
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            fold=load_options.fold,
-            groups=speakers[rest] if grouped else None,
-            classes=classes,
-        )
+        own = speakers[rest] if grouped else None
+        train, test = rows_by_options(targets[rest], load_options, classes, own)
         rows |= {"train": np.sort(rest[train]), "test": np.sort(rest[test])}
     classes = tuple(map(visible, classes))
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pydantic
@@ -35,6 +35,7 @@ from vicinal.data.train_test_split import fewest_examples, train_test_rows
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
+Known = TypeVar("Known", bound=pydantic.BaseModel)
 
 
 def assemble(
@@ -72,7 +73,7 @@ def assemble(
     kinds |= dict.fromkeys(categories, "category")
     together = None if group is None else _parsed_column(tables, group, "category", spelling)
     drop = {*drop} if group is None else {*drop, group}
-    preparation = given = known_preparation(load_options.preparation, first.file)
+    preparation = given = known_preparation(load_options.preparation, first.file, TablePreparation)
     if given is not None:
         _check_options(given, first, categories, drop, task)
         task = "classification" if given.classes else "regression"
@@ -96,22 +97,20 @@ def assemble(
         targets = class_indices(target, classes)
         notes += bad.exclude_unknown(target, targets.numpy(), rare, trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
-    _check_several(classes, target, first)
+    check_several(classes, target, first)
     sha256 = _hash(features, targets, groups, len(first.rows))
     usable = [bad.good(k) for k in range(len(tables))]
-    other_rows = len(tables) == 1 and has_other_rows(given, sha256, first.file)
-    if other_rows:
-        text = f"{first.file} is not the table that was used for training, so all of its"
-        notes.append(Note(f"{text} {len(usable[0]):,} rows are the test split"))
+    if len(tables) == 1 and has_other_rows(given, sha256, first.file):
+        notes.append(other_rows_note(first, len(usable[0])))
         usable = [usable[0][:0], usable[0]]
         skipped = [(), *skipped]
     rows = _split_rows(
         usable, targets, groups, classes=classes, load_options=load_options, rare=rare, task=task
     )
     if preparation is None:
-        train, test = rows["train"], rows["test"]
+        train, both = rows["train"], (targets[rows[name]] for name in ("train", "test"))
         notes += column_notes(features, train, {first.names[i] for i in categories})
-        notes += label_notes(target, classes, targets[train], targets[test], guessed=task is None)
+        notes += label_notes(target, classes, *both, guessed=task is None)
         numbers, others = fit_columns(features, train)
         preparation = TablePreparation(
             sha256=sha256,
@@ -127,20 +126,17 @@ def assemble(
             own_test=len(tables) == 2,
         )
     _check_input_bytes(preparation, sum(map(len, rows.values())), load_options.max_bytes)
-    splits = {}
+    messages, splits = dict(zip(("train", "test"), skipped, strict=False)), {}
     for name, chosen in rows.items():
-        splits[name], unseen = _prepared(
-            chosen,
-            features,
-            targets,
-            groups,
-            preparation=preparation,
-            bad=bad,
-            skip_bad=load_options.skip_bad,
+        inputs, unseen = apply_columns(features, preparation, chosen)
+        kept, too_far = bad.exclude_infinite(inputs, chosen, features, load_options.skip_bad)
+        splits[name] = Split(
+            torch.from_numpy(inputs[kept]),
+            targets[chosen[kept]],
+            (*messages.get(name, ()), *too_far),
+            None if groups is None else groups[chosen[kept]],
         )
-        notes += unseen
-    for name, messages in zip(("train", "test"), skipped, strict=False):
-        splits[name] = replace(splits[name], skipped=(*messages, *splits[name].skipped))
+        notes += unseen_notes(unseen, len(kept))
     return DataSet(
         classes,
         splits["train"],
@@ -152,44 +148,24 @@ def assemble(
     )
 
 
-def _prepared(
-    rows: np.ndarray,
-    features: Sequence[Column],
-    targets: Tensor,
-    groups: Tensor | None,
-    *,
-    preparation: TablePreparation,
-    bad: BadRows,
-    skip_bad: bool,
-) -> tuple[Split, list[Note]]:
-    """Return some rows as a split, and a note on categories that the training split lacks."""
-    inputs, unseen = apply_columns(features, preparation, rows)
-    kept, too_far = bad.exclude_infinite(inputs, rows, features, skip_bad)
-    of_kept = rows[kept]
-    split = Split(
-        torch.from_numpy(inputs[kept]),
-        targets[of_kept],
-        tuple(too_far),
-        None if groups is None else groups[of_kept],
-    )
-    return split, unseen_notes(unseen, len(kept))
-
-
-def known_preparation(preparation: Mapping[str, Any] | None, file: str) -> TablePreparation | None:
+def known_preparation(
+    preparation: Mapping[str, Any] | None, file: str, form: type[Known]
+) -> Known | None:
     """Return the preparation that was used for training, if there is one.
 
     Raises:
-        UserError: if it is not that of a table.
+        UserError: if it is not of this form.
     """
     if preparation is None:
         return None
-    if preparation.get("kind") != "table":
+    kind = form.model_fields["kind"].default
+    if preparation.get("kind") != kind:
         raise UserError(
-            f"{file} is a table, but the preparation of the training data is not that of a table. "
-            "Pass data of the same kind as in training."
+            f"{file} is a {kind}, but the preparation of the training data is not that of a "
+            f"{kind}. Pass data of the same kind as in training."
         )
     try:
-        return TablePreparation.model_validate(preparation)
+        return form.model_validate(preparation)
     except pydantic.ValidationError as error:
         raise UserError(
             f"{file}: the preparation of the training data, as stored in a checkpoint, is damaged. "
@@ -308,7 +284,14 @@ def classes_of(
     return tuple(classes)
 
 
-def _check_several(classes: Sequence[str], target: Column, table: Table) -> None:
+def other_rows_note(table: Table, rows: int) -> Note:
+    """Report that a table is not that of the training, so that no row of it is in that split."""
+    text = f"{table.file} is not the table that was used for training, so all of its"
+    return Note(f"{text} {rows:,} rows are the test split")
+
+
+def check_several(classes: Sequence[str], target: Column, table: Table) -> None:
+    """Raise if there is only one class."""
     if len(classes) == 1:
         raise UserError(
             f"{table.file} has only one class, {classes[0]!r} in column {target.name!r}. Expected "

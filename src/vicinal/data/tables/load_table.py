@@ -92,31 +92,21 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
         (('cat', 'dog'), torch.float32, [-1.0, 1.0])
     """
     check_options("table", options, OPTIONS)
-    header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
     task: Task | None = choice("task", options, ("classification", "regression"))  # type: ignore[assignment]
     rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
-    given = known_preparation(load_options.preparation, where)
+    given = known_preparation(load_options.preparation, where, TablePreparation)
     spelling = _spelling(options, given)
     words = [*_words(options, "drop"), *map(unquote, _words(options, "drop"))]
     grouped = {options.get("group"), unquote(options.get("group", "")), given and given.group}
-    dropped = {*words} - grouped
-
-    def read(file: str, header: bool | None) -> Table:
-        return read_existing(
-            file, load_options, header, decimal=spelling.decimal, ignored=dropped.__contains__
-        )
-
-    first = read(where, header)
+    how = {"decimal": spelling.decimal, "ignored": ({*words} - grouped).__contains__}
+    tables = read_tables(where, options, load_options, **how)
+    first = tables[0]
     label = options.get("label", given.label if given else None)
     if label is None:
         names = ", ".join(first.names[:20]) + (", ..." if len(first.names) > 20 else "")
         raise UserError(
             f"table:{where} needs the option label=COLUMN. {first.file} has the columns {names}."
         )
-    tables = [first]
-    if "test" in options:
-        is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
-        tables.append(read(options["test"], header is not False if is_text else None))
     index = column_index(label, first, "label")
     categories, drop = (_columns(options, name, first) for name in ("categories", "drop"))
     group = _group(options, given, first)
@@ -143,15 +133,25 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     )
 
 
-def read_existing(
-    where: str, load_options: LoadOptions, header: bool | None, **options: Any
-) -> Table:
-    """Read the table at a path, which has rows; ``read_table`` describes the options."""
-    path = existing(where, load_options.root, what="table")
-    table = read_table(path, file=where, header=header, max_bytes=load_options.max_bytes, **options)
-    if not len(table.rows) and not table.bad:
-        raise UserError(f"{where} has a header but no rows. Add rows, or pass header=no.")
-    return table
+def read_tables(
+    where: str, options: Mapping[str, str], load_options: LoadOptions, **how: Any
+) -> list[Table]:
+    """Read the table at a path, and that of the option ``test``; ``read_table`` describes ``how``.
+
+    Raises:
+        UserError: as ``read_table`` does, or if a table has no rows.
+    """
+    header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
+    tables: list[Table] = []
+    for file in (where, options["test"]) if "test" in options else (where,):
+        if tables:  # a header that the options do not confirm is confirmed by the first file
+            header = header is not False if Path(file).suffix.lower() in TEXT_FORMATS else None
+        path = existing(file, load_options.root, what="table")
+        table = read_table(path, file=file, header=header, max_bytes=load_options.max_bytes, **how)
+        if not len(table.rows) and not table.bad:
+            raise UserError(f"{file} has a header but no rows. Add rows, or pass header=no.")
+        tables.append(table)
+    return tables
 
 
 def _spelling(options: Mapping[str, str], given: TablePreparation | None) -> Spelling:

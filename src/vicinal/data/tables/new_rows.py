@@ -1,7 +1,6 @@
 """Rows of tables without their labels, as inputs of a trained network."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from vicinal.data.tables.columns import (
 )
 from vicinal.data.tables.notes import far_notes, unseen_notes
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table, table_of_arrow
-from vicinal.data.tables.table import Table, select_columns
+from vicinal.data.tables.table import Table, select_columns, with_columns
 from vicinal.errors import UserError
 
 _EXAMPLES = "the examples"
@@ -65,7 +64,7 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
             "the label. Give its columns different names, and train again."
         )
     keep = [k for k, name in enumerate(table.names) if name not in unused]
-    table = select_columns(_with_columns(table, keep), names, of="the training table")
+    table = select_columns(with_columns(table, keep), names, of="the training table")
     texts = [
         *table.columns[: len(numbers)],
         *map(
@@ -180,15 +179,6 @@ def table_of_rows(rows: Any, columns: Collection[str], *, decimal: str = ".") ->
     if not len(table.rows):
         raise UserError(f"{_EXAMPLES}: expected rows, got none.")
     return table
-
-
-def _with_columns(table: Table, keep: Sequence[int]) -> Table:
-    return replace(
-        table,
-        names=tuple(table.names[k] for k in keep),
-        columns=[table.columns[k] for k in keep],
-        kinds=tuple(table.kinds[k] for k in keep),
-    )
 
 
 def _numbers(count: int) -> tuple[str, ...]:

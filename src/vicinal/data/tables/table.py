@@ -133,12 +133,16 @@ def select_columns(
     if ignored:
         text = f"ignored columns that {of} does not have: {listed(ignored)}"
         notes = (*notes, Note(f"{table.file}: {text}"))
+    return replace(with_columns(table, chosen), notes=notes)
+
+
+def with_columns(table: Table, chosen: Sequence[int]) -> Table:
+    """Return some of the columns of a table, by their indices."""
     return replace(
         table,
         names=tuple(table.names[i] for i in chosen),
         columns=[table.columns[i] for i in chosen],
         kinds=tuple(table.kinds[i] for i in chosen),
-        notes=notes,
     )
 
 

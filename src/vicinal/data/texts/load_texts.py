@@ -3,7 +3,6 @@
 import functools
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -14,17 +13,22 @@ from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.source_spec import integer
-from vicinal.data.tables.assemble import class_indices, classes_of
+from vicinal.data.tables.assemble import (
+    check_several,
+    class_indices,
+    classes_of,
+    known_preparation,
+    other_rows_note,
+)
 from vicinal.data.tables.bad_rows import BadRows
 from vicinal.data.tables.columns import Column, Spelling, has_other_rows, parse_column
-from vicinal.data.tables.load_table import column_index, read_existing
+from vicinal.data.tables.load_table import column_index, read_tables
 from vicinal.data.tables.new_rows import NewRows
-from vicinal.data.tables.read_table import TEXT_FORMATS
 from vicinal.data.tables.table import Table, select_columns
 from vicinal.data.texts.tokens import LENGTH, Tokenizer, Tokens, encode, read_tokenizer
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import rows_by_options
 from vicinal.errors import UserError
-from vicinal.options import check_options, choice
+from vicinal.options import check_options
 
 OPTIONS = ("text", "label", "test", "group", "header", "tokenizer", "length")
 
@@ -90,13 +94,12 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
             tokenizer is not available, or the tokens would not fit into ``max_bytes``.
     """
     check_options("text", options, OPTIONS)
-    header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
-    given = known_text_preparation(load_options.preparation, where)
+    given = known_preparation(load_options.preparation, where, TextPreparation)
     columns = {
         name: options.get(name, getattr(given, name, None)) for name in ("text", "label", "group")
     }
     ignored = functools.partial(_is_unused, {word for word in columns.values() if word})
-    first = read_existing(where, load_options, header, ignored=ignored)
+    first, *more = read_tables(where, options, load_options, ignored=ignored)
     if given and "group" not in options and columns["group"] not in first.names:
         columns["group"] = None  # of new rows
     for name in ("text", "label"):
@@ -105,16 +108,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
                 f"text:{where} needs the option {name}=COLUMN. {first.file} has the columns "
                 f"{', '.join(first.names[:20])}."
             )
-    tables = [first]
-    if "test" in options:
-        is_text = Path(options["test"]).suffix.lower() in TEXT_FORMATS
-        second = read_existing(
-            options["test"],
-            load_options,
-            header is not False if is_text else None,
-            ignored=ignored,
-        )
-        tables.append(select_columns(second, first.names, of=first.file))
+    tables = [first, *(select_columns(table, first.names, of=first.file) for table in more)]
     text, label, group = (
         None if word is None else text_column(tables, column_index(word, first, name))
         for name, word in columns.items()
@@ -127,34 +121,19 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     targets = class_indices(label, classes)
     bad.exclude_unknown(label, targets.numpy(), "refuse", trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
-    if len(classes) == 1:
-        raise UserError(
-            f"{first.file} has only one class, {classes[0]!r} in column {label.name!r}. Expected "
-            "two or more."
-        )
+    check_several(classes, label, first)
     notes = [note for table in tables for note in table.notes]
     usable = [bad.good(k) for k in range(len(tables))]
     content = text.text.to_pylist()
     sha256 = _hash(content, targets, usable[0])
     groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
     if len(usable) == 1 and has_other_rows(given, sha256, first.file):
-        notes.append(
-            Note(
-                f"{first.file} is not the table that was used for training, so all of its "
-                f"{len(usable[0]):,} rows are the test split"
-            )
-        )
+        notes.append(other_rows_note(first, len(usable[0])))
         usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
     elif len(usable) == 1:
         _check_ungrouped(given, group, first.file)
-        rows = train_test_rows(
-            targets[usable[0]],
-            fraction=load_options.test_fraction,
-            seed=load_options.seed,
-            classes=classes,
-            groups=None if groups is None else groups[usable[0]],
-            fold=load_options.fold,
-        )
+        own = None if groups is None else groups[usable[0]]
+        rows = rows_by_options(targets[usable[0]], load_options, classes, own)
         usable, skipped = [usable[0][each] for each in rows], [*skipped, ()]
     tokenizer, length = _tokenizer(options, given, load_options)
     chosen = [content[i] for each in usable for i in each.tolist()]
@@ -212,30 +191,6 @@ def _is_unused(wanted: Collection[str], name: str) -> bool:
     """Return whether a column is none of those that are named; numbers may be any column."""
     named = {*wanted, *map(unquote, wanted)}
     return name not in named and not any(word.lstrip("-").isdigit() for word in wanted)
-
-
-def known_text_preparation(
-    preparation: Mapping[str, Any] | None, file: str
-) -> TextPreparation | None:
-    """Return the preparation that was used for training, if there is one.
-
-    Raises:
-        UserError: if it is not that of texts.
-    """
-    if preparation is None:
-        return None
-    if preparation.get("kind") != "text":
-        raise UserError(
-            f"{file} holds texts, but the preparation of the training data is not that of texts. "
-            "Pass data of the same kind as in training."
-        )
-    try:
-        return TextPreparation.model_validate(preparation)
-    except pydantic.ValidationError as error:
-        raise UserError(
-            f"{file}: the preparation of the training data, as stored in a checkpoint, is damaged. "
-            "Train the network again."
-        ) from error
 
 
 def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tensor:

@@ -1,14 +1,13 @@
 """Turn texts into tokens with the tokenizer of a network."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vicinal.errors import UserError
-from vicinal.import_path import one_line
+from vicinal.import_path import imported, one_line
 
 LENGTH = 128
 """The most tokens of a text if nothing else is said."""
@@ -53,7 +52,7 @@ def read_tokenizer(where: str, root: Path) -> Tokenizer:
         UserError: if transformers is not installed, the tokenizer is not available, or it has no
             ``tokenizer.json`` or no token of padding.
     """
-    library = _library("transformers")
+    library = imported("transformers", "text:")
     folders = [path for path in (root / where, Path(where).expanduser()) if path.is_dir()]
     try:
         found = library.AutoTokenizer.from_pretrained(str(folders[0]) if folders else where)
@@ -87,7 +86,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
     Raises:
         UserError: if the library tokenizers is not installed, or the tokenizer is damaged.
     """
-    library = _library("tokenizers")
+    library = imported("tokenizers", "text:")
     try:
         made = library.Tokenizer.from_str(tokenizer.content)
         made.enable_truncation(length)
@@ -104,12 +103,3 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
             ids[k, : counts[k]] = one.ids
             cut += bool(one.overflowing)
     return Tokens(ids, counts, cut)
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"text: requires the library {name} ({error}). Install it with pip install {name}."
-        ) from error
