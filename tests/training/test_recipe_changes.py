@@ -119,3 +119,11 @@ def test_a_number_of_epochs_is_that_of_all_arms():
     change(settings, Changes(epochs=2))
     assert settings["training"] == {"epochs": 2}
     assert settings["arms"]["slow"] == {"training": {"batch_size": 8}}
+
+
+@pytest.mark.parametrize("field", ["arms", "metrics"])
+@pytest.mark.parametrize("changes", [Changes(), Changes(arms=["cutmix"], metric="nll", alpha=0.5)])
+def test_fields_of_a_wrong_type_are_reported_with_and_without_changes(small_recipe, field, changes):
+    recipe = small_recipe({field: 5})
+    with pytest.raises(UserError, match=rf"{field}"):
+        read_recipe(str(recipe), changes=changes)

@@ -65,14 +65,16 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
         for arm in arms.values():  # one number for all
             if isinstance(arm, MutableMapping) and isinstance(arm.get("training"), MutableMapping):
                 arm["training"].pop("epochs", None)
-    added = {name for name in changes.arms if name in SHORTHANDS} - {*settings.get("arms", ())}
+    known = arms if isinstance(arms := settings.get("arms"), MutableMapping) else {}
+    added = {name for name in changes.arms if name in SHORTHANDS} - {*known}
     later = [text for text in changes.settings if _arm_of(text) in added]
     for text in changes.settings:
         if text not in later:
             _set(settings, text)
     if changes.metric is not None:
-        others = [name for name in settings.get("metrics", ()) if name != changes.metric]
-        settings["metrics"] = [changes.metric, *others]
+        others = settings.get("metrics", ())
+        if isinstance(others, list | tuple):  # else validation reports it
+            settings["metrics"] = [changes.metric, *(k for k in others if k != changes.metric)]
     if changes.arms or changes.alpha is not None:
         _change_arms(settings, changes)
     for text in later:  # these arms have just been added
