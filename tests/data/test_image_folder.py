@@ -225,3 +225,15 @@ def test_classes_that_differ_only_in_spelling_are_doubted(tmp_path):
     put(tmp_path / "two" / "test" / "dog", ["1.png"], 9)
     with pytest.raises(UserError, match=r"class dog, which .* Dog differs from it only in upper"):
         load(f"folder:{tmp_path}/two")
+
+
+def test_a_validation_folder_is_not_the_test_split(pets):
+    (pets / "pets" / "test").rename(pets / "away")
+    with pytest.raises(UserError, match=r"expected a test split beside validation=val, got none"):
+        load("folder:pets?validation=val", root=pets)
+
+
+def test_a_folder_whose_name_looks_encoded_is_found(pets):
+    (pets / "pets" / "train").rename(pets / "pets" / "tr%41in")
+    data = load("folder:pets?train=tr%41in", root=pets)
+    assert numbers(data.train) == [0, 1, 11, 10]

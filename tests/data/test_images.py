@@ -296,23 +296,26 @@ def test_the_first_of_several_frames_is_read_and_noted(form):
 
 
 def png_of_16_bits(colors):
-    """Encode ``(height, width, 3)`` by hand, since Pillow writes no color of 16 bits."""
+    """Encode ``(height, width, 3 or 4)`` by hand, since Pillow writes no color of 16 bits."""
 
     def chunk(kind, content):
         sum_ = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", sum_)
 
-    height, width, _ = colors.shape
+    height, width, channels = colors.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in colors)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
     parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("highest", [4095, 65535])
-def test_colors_of_sixteen_bits_are_noted_and_doubted_too(highest):
+def test_colors_of_sixteen_bits_are_noted_and_doubted_too(highest, alpha):
     colors = np.linspace(0, highest, 192).round().reshape(8, 8, 3)
-    found = decode_image(png_of_16_bits(colors), where="x", changes=(changes := ImageChanges()))
+    opaque = np.full((8, 8, 1), 65535)
+    whole = np.concatenate([colors, opaque], 2) if alpha else colors
+    found = decode_image(png_of_16_bits(whole), where="x", changes=(changes := ImageChanges()))
     assert np.abs(found - colors * 255 / 65535).max() <= 1
     (note,) = replace(changes, images=1).notes(all_read=True)
     assert note.doubtful == (highest == 4095)

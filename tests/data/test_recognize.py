@@ -123,7 +123,12 @@ def test_the_guessed_label_is_neither_empty_nor_dropped(tmp_path):
     assert found.spec == "table:t.csv?header=no&label=2"
     assert load("t.csv?header=no", root=tmp_path).classes == ("0", "1")
     (tmp_path / "t.csv").write_text("a,b,c,z\n" + rows.replace(",\n", ",9\n"))
-    assert recognized("t.csv?drop=z", root=tmp_path).spec == "table:t.csv?drop=z&label=c"
+    for word in ("z", "-1", "3"):
+        found = recognized(f"t.csv?drop={word}", root=tmp_path)
+        assert found.spec == f"table:t.csv?drop={word}&label=c"
+    (tmp_path / "t.csv").write_text("a,b,class,target\n" + rows.replace(",\n", ",9\n"))
+    found = recognized("t.csv?drop=target", root=tmp_path)
+    assert found.spec == "table:t.csv?drop=target&label=class"
 
 
 @pytest.mark.parametrize(
@@ -257,6 +262,13 @@ def test_sizes_are_those_of_images_that_are_turned_upright(tmp_path):
     Image.new("RGB", (60, 40)).save(tmp_path / "pets" / "cat" / "turned.png", exif=exif)
     assert spec_of("pets", tmp_path) == "folder:pets?size=32"
     load("pets", root=tmp_path, test_fraction=0.4)
+    for name in ("cat", "dog"):
+        (tmp_path / "tiffs" / name).mkdir(parents=True)
+        for k in range(4):
+            tag = exif if k % 2 else Image.Exif()
+            Image.new("RGB", (60, 40)).save(tmp_path / "tiffs" / name / f"{k}.tif", exif=tag)
+    assert spec_of("tiffs", tmp_path) == "folder:tiffs?size=32"
+    load("tiffs", root=tmp_path, test_fraction=0.5)
 
 
 def test_images_of_floats_with_the_channels_last_are_doubted(tmp_path):

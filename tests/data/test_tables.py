@@ -1378,3 +1378,67 @@ def test_booleans_and_numbers_of_parquet_files_are_those_of_the_training(table, 
     assert not any("not in the training split" in note.text for note in found.notes)
     whole = torch.cat([trained.train.inputs, trained.test.inputs])
     assert {*map(tuple, found.test.inputs.tolist())} <= {*map(tuple, whole.tolist())}
+
+
+@pytest.mark.parametrize("own_test", [False, True])
+def test_groups_of_the_training_are_needed_for_its_rows(table, own_test):
+    rows = [f"{k},{k % 3},p{k // 4},{'ab'[k % 2]}" for k in range(40)]
+    text = "\n".join(["size,width,who,kind", *rows, ""])
+    other = text.replace(",p", ",a") if own_test else None
+    trained = table(text, test=other, group="who")
+    bare = "\n".join(
+        ",".join(row.split(",")[k] for k in (0, 1, 3)) for row in text.split("\n")[:-1]
+    )
+    sentence = "all of which were trained on" if own_test else "expected the column 'who', by whose"
+    with pytest.raises(UserError, match=sentence):
+        table(bare + "\n", preparation=trained.preparation)
+    if own_test:
+        with pytest.raises(UserError, match=sentence):
+            table(text, group="who", preparation=trained.preparation)
+    else:
+        again = table(text, group="who", preparation=trained.preparation)
+        assert torch.equal(again.test.inputs, trained.test.inputs)
+
+
+def test_a_test_file_of_another_format_is_spelled_as_the_training_file(tmp_path):
+    flags, codes, labels = (
+        [k % 3 == 0 for k in range(40)],
+        [k % 4 for k in range(40)],
+        [0.0, 1.0] * 20,
+    )
+    rows = zip(flags, codes, labels, strict=True)
+    lines = [f"{flag},{code:02},{label},{k}" for k, (flag, code, label) in enumerate(rows)]
+    text = "\n".join(["flag,code,y,size", *lines, ""])
+    (tmp_path / "train.csv").write_text(text)
+    (tmp_path / "test.csv").write_text(text)
+    columns = {"flag": flags, "code": codes, "y": [int(y) for y in labels], "size": range(40)}
+    parquet.write_table(pa.table(columns), tmp_path / "test.parquet")
+    found = {}
+    for name in ("csv", "parquet"):
+        options = {"label": "y", "categories": "code", "test": f"test.{name}"}
+        found[name] = load_table("train.csv", options, LoadOptions(tmp_path))
+        assert not any("not in the training split" in note.text for note in found[name].notes)
+    assert torch.equal(found["csv"].test.inputs, found["parquet"].test.inputs)
+    assert torch.equal(found["csv"].test.targets, found["parquet"].test.targets)
+
+
+def test_an_odd_spelling_of_a_boolean_does_not_make_another_table(table):
+    rows = [f"{k % 2 == 0},{k},{'ab'[k % 2]}" for k in range(60)]
+    rows[7] = "true,7,b"
+    text = "\n".join(["flag,size,kind", *rows, ""])
+    trained = table(text)
+    again = table(text, preparation=trained.preparation)
+    assert torch.equal(again.test.inputs, trained.test.inputs)
+    labels = "\n".join(["size,flag", *(f"{r.split(',')[1]},{r.split(',')[0]}" for r in rows), ""])
+    trained = table(labels, rare="drop")
+    again = table(labels, rare="drop", preparation=trained.preparation, skip_bad=True)
+    assert torch.equal(again.test.inputs, trained.test.inputs)
+
+
+def test_numbers_of_typed_files_have_no_thousands(tmp_path):
+    columns = {"a": [1.0, 2.0, 1.125, 2.5] * 10, "y": [0, 1] * 20}
+    parquet.write_table(
+        pa.table(columns | {"a": [1.0, 2.0, 1.125, 2.375] * 10}), tmp_path / "t.parquet"
+    )
+    data = load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
+    assert not any("thousands" in note.text for note in data.notes)

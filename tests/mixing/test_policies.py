@@ -509,3 +509,19 @@ def test_regions_of_the_lowest_frequencies_are_still_random(decay, size):
     policy = FMix(math.inf, decay=decay)
     masks = {policy.draw(1, image_size=(size, size)).region.numpy().tobytes() for _ in range(6)}
     assert len(masks) > 4
+
+
+def test_shares_of_many_parents_are_never_negative():
+    generator = torch.Generator().manual_seed(0)
+    for parents in (6, 9, 12):
+        for _ in range(60):
+            plan = DirichletMixUp(0.05, parents=parents).draw(128, generator=generator)
+            assert plan.targets(torch.arange(128) % 10, 10).min() >= 0
+
+
+def test_an_own_policy_within_regmixup_may_name_its_size_as_it_likes():
+    class Own:
+        def draw(self, count, *, generator=None, y=None, features=None, image_size=None):
+            return MixUp(1.0).draw(count, generator=generator)
+
+    assert len(RegMixUp(Own()).draw(6).plan) == 6

@@ -318,3 +318,18 @@ def test_the_one_hot_columns_of_a_category_stay_together(cars):
 def test_groups_of_columns_that_are_grouped_already_are_refused(cars):
     with pytest.raises(UserError, match=r"groups: expected none, since the columns of each categ"):
         policy_of(arm_of(policy="column-cutmix", groups=[0, 1, 2, 2, 2, 3, 3]), cars)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrapped:
+    """A policy of a user, with one inside that is not an argument."""
+
+    inner: Policy = dataclasses.field(init=False, default=MixUp(1.0))
+
+    def draw(self, size, **settings):
+        return self.inner.draw(size, **settings)
+
+
+def test_policies_of_a_user_may_hold_others_that_are_no_arguments(cars):
+    own = {"policy": "import", "object": f"{__name__}:Wrapped"}
+    assert policy_of(arm_of(**own), cars).inner == MixUp(1.0)

@@ -12,6 +12,7 @@ from vicinal.training.loop import make_learner, train
 from vicinal.training.settings import SGD, Linear, Training
 
 NETWORKS = """
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,6 +74,39 @@ class Lazy(Body):
         super().__init__(shape, classes)
         self.body = nn.LazyLinear(16)
 
+class LazyInTraining(Lazy):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.more = nn.LazyLinear(16)
+    def changed(self, x):
+        return self.more(x) if self.training else x
+
+class HiddenByZero(Plain):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        nn.init.zeros_(self.head.weight)
+
+class RunningMean(Body):
+    mean = 0.0
+    def changed(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return x - self.mean
+
+class Counted(Body):
+    count = 0
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        Counted.count += 1
+        self.register_buffer(f"buffer{Counted.count}", torch.zeros(1))
+
+class NoisyByNumPy(Body):
+    def changed(self, x):
+        return x + float(np.random.default_rng().normal())
+
+class CalledSparse(Body):
+    sparse = True
+
 class Noisy(Body):
     def changed(self, x):
         return x + torch.randn_like(x)
@@ -107,6 +141,10 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
             "Extra",
             "expected real tensors as the state of networks_of_one:Extra, got <class 'dict'>",
         ),
+        ("LazyInTraining", "did not initialize (some of them did not run)"),
+        ("HiddenByZero", "computes with tensors that its state_dict lacks"),
+        ("RunningMean", "computes with tensors that its state_dict lacks"),
+        ("Counted", "a second networks_of_one:Counted does not take the state of the first one"),
         ("Sparse", "has an embedding with sparse gradients"),
         ("Auxiliary", "expected one tensor of outputs in train mode, got <class 'tuple'>"),
     ],
@@ -117,14 +155,16 @@ def test_networks_whose_training_or_checkpoint_would_be_wrong_are_refused(own, n
     assert sentence in done.stderr
 
 
-@pytest.mark.parametrize("name", ["Body", "Caching", "Lazy", "Noisy"])
+@pytest.mark.parametrize(
+    "name", ["Body", "CalledSparse", "Caching", "Lazy", "Noisy", "NoisyByNumPy"]
+)
 def test_other_networks_are_trained_and_their_checkpoints_give_the_same_metric(own, vicinal, name):
     done, out = own(name)
     assert done.exit_code == 0, done.stderr
     result = json.loads((out / "result.json").read_text())
     scored = vicinal("score", out, "--allow-import", "--json")
     assert scored.exit_code == 0, scored.stderr
-    if name != "Noisy":
+    if not name.startswith("Noisy"):
         found = json.loads(scored.stdout)["metrics"]["accuracy"]
         assert found == pytest.approx(result["test_metric"])
 
@@ -172,7 +212,7 @@ def test_a_head_that_shares_its_weight_with_the_backbone_is_trained():
     assert trained == ["body.weight", "head.bias"]
 
 
-@pytest.mark.parametrize("changed", ["dtype", "device", "gradients"])
+@pytest.mark.parametrize("changed", ["dtype", "device", "gradients", "autocast"])
 def test_global_settings_of_pytorch_do_not_change_a_study(changed, tmp_path):
     def study(name):
         out = tmp_path / name
@@ -186,7 +226,8 @@ def test_global_settings_of_pytorch_do_not_change_a_study(changed, tmp_path):
             torch.set_default_dtype(torch.float64)
         elif changed == "device":
             torch.set_default_device("meta")
-        with torch.set_grad_enabled(changed != "gradients"):
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=changed == "autocast")
+        with torch.set_grad_enabled(changed != "gradients"), autocast:
             found = study(changed)
     finally:
         torch.set_default_dtype(before)

@@ -223,6 +223,9 @@ def test_the_folder_of_the_training_by_its_path_is_split_as_it_was(tmp_path, vic
     soundfile.write(tmp_path / "moved" / "no" / "g_nohash_98.wav", np.sin(time / 2), 8000)
     other = vicinal("score", run, "--data", tmp_path / "moved", "--json")
     assert "is the data set of the training" not in other.stderr
+    for words in (("--data", tmp_path / "words", "--seed", 5), ("--test-fraction", 0.5)):
+        assert "this is another split of the data of the tr" in vicinal("score", run, *words).stderr
+    assert "another split" not in vicinal("score", run, "--seed", 0).stderr
     soundfile.write(tmp_path / "words" / "no" / "g_nohash_99.wav", np.sin(time), 8000)
     grown = vicinal("score", run, "--data", tmp_path / "words", "--json")
     assert "has changed since" in grown.stderr
@@ -599,8 +602,16 @@ def test_pixels_from_0_to_1_are_refused_where_training_had_0_to_255(flowers):
     pixels = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(network(pixels.float()), network(pixels))
     assert network(torch.zeros(4, 3, 8, 8)).shape == (4, 2)
-    with pytest.raises(UserError, match=r"pixels from 0 to 255, .* multiply them by 255"):
-        network(pixels / 255)
+    assert torch.equal(network(pixels.long()), network(pixels))
+    for wrong in (pixels / 255, pixels > 99):
+        with pytest.raises(UserError, match=r"pixels from 0 to 255, .* multiply them by 255"):
+            network(wrong)
+    for wrong in (pixels.long() * 3, -pixels.long(), pixels.float() - 1):
+        with pytest.raises(UserError, match=r"pixels from 0 to 255, .* Convert them"):
+            network(wrong)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="expected finite numbers, got"):
+            network(torch.full((4, 3, 8, 8), bad))
 
 
 def test_numbers_far_from_those_of_the_training_are_a_warning(pets):

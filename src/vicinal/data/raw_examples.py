@@ -278,6 +278,7 @@ def _inputs(inputs: Tensor, reading: Reading, where: str = "") -> RawExamples:
             f"of the training data, got {tuple(inputs.shape)}. In Python, images of other sizes "
             "can be passed as a list."
         )
+    shares = inputs.is_floating_point() or inputs.dtype == torch.bool
     if inputs.dtype != torch.uint8 and reading.kind != "text":
         inputs = inputs.float()
     if inputs.is_floating_point():
@@ -285,10 +286,12 @@ def _inputs(inputs: Tensor, reading: Reading, where: str = "") -> RawExamples:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(f"{where}expected finite numbers, got {low} to {high}.")
         pixels = reading.kind == "image" and reading.preparation.get("white") == 255
-        if pixels and not (low >= 0 and (high == 0 or 1 < high <= 255)):
+        shares &= low >= 0 and 0 < high <= 1
+        if pixels and (shares or low < 0 or high > 255):
+            hint = "If they are from 0 to 1, multiply them by 255." if shares else "Convert them."
             raise UserError(
                 f"{where}expected pixels from 0 to 255, as in training, got {low:.4g} to "
-                f"{high:.4g}. If they are from 0 to 1, multiply them by 255."
+                f"{high:.4g}. {hint}"
             )
     return RawExamples(inputs, [{"row": k} for k in range(len(inputs))])
 

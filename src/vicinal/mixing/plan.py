@@ -384,7 +384,7 @@ class Plan:
             shares = (1 - lam)[None]
         else:
             shares = shares.to(lam.dtype)
-            lam = 1 - shares.sum(0)
+            lam = (1 - shares.sum(0)).clamp(min=0)
         sides = [Side(y, lam), *map(Side, partners, shares)]
         if self.target_mode == "union":
             return [Side(union_of_targets(sides), torch.ones_like(here.lam))]

@@ -205,7 +205,8 @@ class RegMixUp(DrawsPlans[CleanAndMixed]):
             raise ValueError(f"RegMixUp: expected a finite weight of 0 or more, got {self.weight}.")
 
     def _plan(self, request: Request) -> CleanAndMixed:
-        return CleanAndMixed(self.policy.draw(**request._asdict()), self.weight)
+        named = request._asdict()
+        return CleanAndMixed(self.policy.draw(named.pop("size"), **named), self.weight)
 
 
 @dataclass(frozen=True)

@@ -62,18 +62,25 @@ def build_external(
 
 def _materialize(network: nn.Module, name: str, shape: tuple[int, ...]) -> None:
     """Run a network with lazy modules once, which then have their parameters."""
-    state = (*network.parameters(), *network.buffers())
-    if not any(isinstance(one, UninitializedParameter | UninitializedBuffer) for one in state):
+    if not _is_lazy(network):
         return
+    reason = "some of them did not run"
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *shape))
     except Exception as error:  # of the network
+        reason = one_line(error)
+    if _is_lazy(network):
         raise UserError(
-            f"model.name: {name} has lazy modules and failed on zeros of shape {(2, *shape)} "
-            f"({one_line(error)}). Give the modules their sizes."
-        ) from error
+            f"model.name: {name} has lazy modules, which a forward pass of zeros of shape "
+            f"{(2, *shape)} in eval mode did not initialize ({reason}). Give them their sizes."
+        )
     network.train()
+
+
+def _is_lazy(network: nn.Module) -> bool:
+    state = (*network.parameters(), *network.buffers())
+    return any(isinstance(one, UninitializedParameter | UninitializedBuffer) for one in state)
 
 
 def _of_timm(

@@ -319,11 +319,12 @@ def _grouped(policy: Any, groups: Sequence[int]) -> Any:
         if policy.groups is not None:
             raise UserError(
                 "groups: expected none, since the columns of each category of this table are one "
-                "group already. Remove it."
+                "group already. Remove it"
             )
         return dataclasses.replace(policy, groups=groups)
     inner = {}
-    for field in dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ():
+    fields = dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ()
+    for field in (one for one in fields if one.init):
         value = getattr(policy, field.name)
         if hasattr(value, "draw"):
             inner[field.name] = _grouped(value, groups)

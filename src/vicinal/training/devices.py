@@ -24,13 +24,18 @@ _PRECISIONS = {"float32": "32-true", "float64": "64-true", "bfloat16": "bf16-mix
 
 @contextlib.contextmanager
 def pytorch_defaults() -> Iterator[None]:
-    """Undo what a program has set for all of PyTorch: default type and device, no gradients."""
+    """Undo what a program has set for all of PyTorch: type, device, gradients, autocast."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     if device.type != "cpu":
         torch.set_default_device("cpu")
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda", "mps"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -21,6 +21,11 @@ from vicinal.training.recipe_warnings import note_lines
 _RUN_CODE = ("import", "hf", "torchvision")
 """Sources of other libraries, which can run code that lies next to the data."""
 
+_OTHER_SPLIT = (
+    "warning: this is another split of the data of the training, so some of its test examples were "
+    "trained on"
+)
+
 
 def load_as_trained(
     path: Path,
@@ -64,15 +69,14 @@ def load_as_trained(
     folds = info.recipe.splits
     named = source or recorded.source
     usual = seed in (None, own_split[0]) and test_fraction in (None, own_split[1])
-    data, same_path = None, False
-    if source and usual and source != recorded.source:
+    data, same_path = None, source == recorded.source
+    if source and not same_path:
         spec, same_path = _as_recorded(source, recorded.source, root, recorded.root)
-        data = _training_data([spec, source], info, root=root, max_bytes=max_bytes)
-        if data is not None:
-            log(f"{source} is the data set of the training, and is split as it was")
-    known = source is None or data is not None or same_path
-    if known:
-        named = recorded.source
+        data = _training_data([spec, source] if usual else [], info, root=root, max_bytes=max_bytes)
+    if data is not None:
+        log(f"{source} is the data set of the training, and is split as it was")
+    known = source is None or data is not None or (same_path and usual)
+    named = recorded.source if known else named
     same_data = named == recorded.source
     if same_data and folds > 1 and test_fraction is not None:
         raise UserError(
@@ -98,7 +102,8 @@ def load_as_trained(
         fraction = own_split[1] if test_fraction is None else test_fraction
         options["fold"] = (info.split, folds) if same_data and folds > 1 else None
         data = load(named, **options, test_fraction=fraction)
-    for sentence in note_lines(data):
+    other_split = not usual and (same_path or source is None) and not data.fixed_test
+    for sentence in (*note_lines(data), *[_OTHER_SPLIT] * other_split):
         log(sentence)
     both = data.preparation, info.preparation
     prepared, expected = (json.dumps(dict(one), sort_keys=True) for one in both)
@@ -107,8 +112,7 @@ def load_as_trained(
             f"{named}: expected data like those that {path} was trained on ({recorded.source}), "
             "got data that cannot be prepared in the same way. Choose other data."
         )
-    if split not in data.splits:
-        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
+    _check_split(data, split, named)
     if same_data and seed == own_split[0] and test_fraction in (None, own_split[1]):
         facts = info.origin["data"], data_facts(data, info.recipe.task)
         changed = origin_differences(*({"data": {split: one.get(split)}} for one in facts))
@@ -123,6 +127,16 @@ def load_as_trained(
                 f"pass --data {named}."
             )
     return data
+
+
+def _check_split(data: DataSet, split: str, named: str) -> None:
+    if split not in data.splits:
+        raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
+    if not len(data.splits[split]):
+        raise UserError(
+            f"--split: {named} has no examples in the {split} split, since it is not the data set "
+            "of the training. Leave --split out."
+        )
 
 
 def _as_recorded(

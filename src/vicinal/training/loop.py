@@ -136,8 +136,13 @@ def make_learner(
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     mixed = model if policy is None else MixedInside(model, policy, at=at)
     if settings.compile:
-        # Dynamic kernels would depend on which batch comes first after an interruption.
-        mixed.compile(dynamic=False, mode="reduce-overhead" if settings.cuda_graphs else None)
+        # Dynamic kernels would depend on which batch comes first after an interruption, but static
+        # ones are compiled for each layer and for two sizes of a batch, up to torch's limit of 8.
+        layers = len(mixed.layers) if isinstance(mixed, MixedInside) else 0
+        mixed.compile(
+            dynamic=False if layers <= 3 else None,
+            mode="reduce-overhead" if settings.cuda_graphs else None,
+        )
     made = make_optimizers(model, settings) if optimizers is None else optimizers(model)
     if settings.max_grad_norm is not None and len(made) > 1:
         raise UserError(

@@ -109,7 +109,7 @@ def task_of(data: DataSet, wanted: str) -> Task:
         worst = int(coarse.int().argmax())
         raise UserError(
             f"expected targets that differ by more than float32 rounds them, got values up to "
-            f"{float(columns[:, worst].max()):.9g} with a standard deviation of "
+            f"{float(columns[:, worst].abs().max()):.9g} with a standard deviation of "
             f"{float(std[worst]):.3g}. Subtract a constant, such as the smallest one."
         )
     return Task(found, outputs, mean.float(), std.float())

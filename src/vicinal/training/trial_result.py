@@ -272,7 +272,7 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         return None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        wrong = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     else:
         wrong = _disagreement(result, rows, trial, recipe)
         if not wrong and (changed := changed_settings(result.settings, recipe, trial)):

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -334,24 +334,51 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
                 f"model.name: expected real tensors as the state of {name}, got {kind} for {key}. "
                 "Store numbers as buffers, and complex ones as view_as_real returns them."
             )
-    if any(getattr(one, "sparse", False) for one in model.modules()):
+    if any(isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse for m in model.modules()):
         raise UserError(
             f"model.name: {name} has an embedding with sparse gradients, which the optimizers do "
             "not take. Pass sparse=False to it."
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(torch.initial_seed() + 1)
-        again = build(name, shape=tuple(x.shape[1:]), classes=classes, initial_weights=False).eval()
-        again.load_state_dict(state)
-        outputs = []
-        for one in (model, again):
-            torch.manual_seed(0)
-            outputs.append(one(x))
+        outputs = _of_two_builds(name, x, classes)
     if not outputs[0].isclose(outputs[1], rtol=0, atol=0, equal_nan=True).all():
         raise UserError(
             f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "
             "checkpoint would give other outputs. Register them with register_buffer."
         )
+
+
+def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor]:
+    """Return the outputs of a network after a pass in train mode, and of one with its state.
+
+    All parameters are changed before, since a zero may hide what follows it.
+    """
+    seed = torch.initial_seed()
+    networks = []
+    for k in (1, 2):
+        torch.manual_seed(seed + k)
+        one = build(name, shape=tuple(x.shape[1:]), classes=classes, initial_weights=False)
+        one.eval()(x)
+        networks.append(one)
+    first, second = networks
+    for parameter in first.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    with suppress(Exception):  # which training would report
+        first.train()(x)
+    try:
+        second.load_state_dict(first.state_dict())
+    except Exception as error:  # of torch or of the network
+        raise UserError(
+            f"model.name: a second {name} does not take the state of the first one "
+            f"({one_line(error)}). Create all layers and buffers in __init__, with fixed names and "
+            "sizes."
+        ) from error
+    outputs = []
+    for one in (first, first, second):
+        torch.manual_seed(seed)
+        outputs.append(one.eval()(x))
+    # Random numbers of other libraries are no state.
+    return outputs[1:] if torch.equal(outputs[0], outputs[1]) else [outputs[0]] * 2
 
 
 def _check_tokens(model: HuggingFace, data: DataSet, name: str) -> None:

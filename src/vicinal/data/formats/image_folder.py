@@ -146,7 +146,8 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
 
 def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
     """Return the folders of the splits; {} if PATH has the classes themselves."""
-    chosen = {name: root / unquote(options[name]) for name in SPLIT_NAMES if name in options}
+    chosen = {name: root / options[name] for name in SPLIT_NAMES if name in options}
+    chosen = {k: p if p.is_dir() else root / unquote(options[k]) for k, p in chosen.items()}
     for split, path in chosen.items():
         if not path.is_dir():
             raise UserError(unknown(f"folder in {root}", options[split], folders_in(root)))
@@ -157,6 +158,11 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
         raise UserError(
             f"{root}: expected different folders for train, test and validation, got {got}. Name "
             "another folder."
+        )
+    if "validation" in chosen and "validation" not in found:
+        raise UserError(
+            f"{root}: expected a test split beside validation={options['validation']}, got none. "
+            "test=FOLDER names it."
         )
     if found and (missing := [name for name in ("train", "test") if name not in found]):
         there = ", ".join(path.name for path in found.values())

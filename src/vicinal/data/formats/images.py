@@ -242,7 +242,8 @@ def _open(
     image.load()
     if image.format == "PNG" and data[_PNG_BITS] == 16 and not image.mode.startswith("I"):
         # Pillow has reduced it to 8 bits.
-        changes.counts[_DARK if np.asarray(image).max() < 32 else _ROUNDED] += 1
+        colors = np.asarray(image.convert(image.mode.removesuffix("A")))
+        changes.counts[_DARK if colors.max() < 32 else _ROUNDED] += 1
     if turned > 1 and not options.exif:
         back = image.transpose(_TURNS_BACK[turned])
         return back, back.size

@@ -178,6 +178,11 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
             f"{name}: expected different splits for train, test and validation, got {got}. Name "
             "another split."
         )
+    if "validation" in options and "validation" not in chosen:
+        raise UserError(
+            f"{name}: expected a test split beside validation={options['validation']}, got none. "
+            "test=NAME names it."
+        )
     return chosen
 
 
@@ -245,21 +250,22 @@ def _read_splits(
 
 
 def _common_classes(sources: Mapping[str, tuple[str, Any]]) -> tuple[str, ...] | None:
-    """Return the names of the classes, None if no split names them.
+    """Return the names of the classes of the training split, None if it has no names.
 
     Raises:
-        UserError: if splits number their classes differently.
+        UserError: if another split numbers its classes differently.
     """
     found: tuple[str, ...] | None = None
-    for name, source in sources.values():
+    for split, (name, source) in sources.items():
         names = getattr(source, "classes", None)
         own = None if names is None else tuple(map(_class_name, names))
-        if found is not None and own is not None and own != found:
+        if split == "train":
+            found = own
+        elif found and own and any(a != b for a, b in zip(found, own, strict=False)):
             raise UserError(
                 f"{name}: expected the classes {', '.join(found[:20])}, as in the training split, "
                 f"got {', '.join(own[:20])}. Number the classes of all splits in the same way."
             )
-        found = own if found is None else found
     return found
 
 

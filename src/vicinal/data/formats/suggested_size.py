@@ -46,6 +46,7 @@ cropped to 64x64'), 224)
         try:
             with Image.open(folder / name) as image:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+                turned &= image.format != "TIFF"  # Pillow turns the size of these itself
                 sizes.append(image.size[::-1] if turned else image.size)
         except Exception:  # not an image, or a damaged one, which loading reports
             continue

@@ -68,7 +68,7 @@ def assemble(
         UserError: as ``load_table`` does.
     """
     first = tables[0]
-    tables = [first, *(select_columns(t, first.names, of=first.file) for t in tables[1:])]
+    tables = [first, *(_spelled_like(first, table, spelling) for table in tables[1:])]
     kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
     kinds |= dict.fromkeys(categories, "category")
     together = None if group is None else _parsed_column(tables, group, "category", spelling)
@@ -98,9 +98,9 @@ def assemble(
         notes += bad.exclude_unknown(target, targets.numpy(), rare, trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
     check_several(classes, target, first)
-    sha256 = _hash(features, targets, groups, len(first.rows))
+    sha256 = _hash(features, targets, len(first.rows))
     usable = [bad.good(k) for k in range(len(tables))]
-    if len(tables) == 1 and has_other_rows(given, sha256, first.file):
+    if len(tables) == 1 and has_other_rows(given, sha256, first.file, grouped=groups is not None):
         notes.append(other_rows_note(first, len(usable[0])))
         usable = [usable[0][:0], usable[0]]
         skipped = [(), *skipped]
@@ -109,7 +109,7 @@ def assemble(
     )
     if preparation is None:
         train, both = rows["train"], (targets[rows[name]] for name in ("train", "test"))
-        notes += column_notes(features, train, {first.names[i] for i in categories})
+        notes += column_notes(features, train, {first.names[i] for i in categories}, _typed(first))
         notes += label_notes(target, classes, *both, guessed=task is None)
         numbers, others = fit_columns(features, train)
         preparation = TablePreparation(
@@ -198,6 +198,23 @@ def _check_options(
         raise UserError(f"task: expected {other}, as in training, got {task}. Remove the option.")
 
 
+def _spelled_like(first: Table, table: Table, spelling: Spelling) -> Table:
+    """Return a test table with the columns of the first one, and with its spelling.
+
+    Booleans and numbers of typed files, such as Parquet, may be written otherwise.
+    """
+    table, columns = select_columns(table, first.names, of=first.file), []
+    for column, kind, own, declared in zip(
+        table.columns, table.kinds, first.columns, first.kinds, strict=True
+    ):
+        as_first = column
+        if kind is not None and kind != declared:
+            known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
+            as_first = as_known(column, kind, [*known])
+        columns.append(as_first)
+    return replace(table, columns=columns)
+
+
 def _columns_of_training(
     tables: Sequence[Table], label: int, given: TablePreparation
 ) -> tuple[list[Table], dict[int, Kind | None]]:
@@ -211,7 +228,12 @@ def _columns_of_training(
     known = [
         [
             *table.columns[: len(numbers)],
-            *map(as_known, table.columns[len(numbers) :], table.kinds[len(numbers) :], values),
+            *(
+                as_known(column, kind, one) if kind else column
+                for column, kind, one in zip(
+                    table.columns[len(numbers) :], table.kinds[len(numbers) :], values, strict=True
+                )
+            ),
         ]
         for table in chosen
     ]
@@ -350,19 +372,21 @@ def _split_rows(
     return {"train": train, "validation": validation, "test": test}
 
 
-def _hash(features: Sequence[Column], targets: Tensor, groups: Tensor | None, rows: int) -> str:
+def _typed(table: Table) -> set[str]:
+    return {name for name, kind in zip(table.names, table.kinds, strict=True) if kind is not None}
+
+
+def _hash(features: Sequence[Column], targets: Tensor, rows: int) -> str:
     """Return a hash of a table's content, whatever its spelling and the order of its columns."""
     digest = hashlib.sha256()
     for column in sorted(features, key=lambda column: column.kind, reverse=True):  # numbers first
-        values, levels = column.values[:rows], []
+        values, levels = column.values[:rows], column.levels
         if column.kind == "category":  # a test file may have others
             present, values = np.unique(values, return_inverse=True)
-            levels = [(*column.levels, None)[int(k)] for k in present]
+            levels = tuple((*column.levels, "")[int(k)] for k in present)
         digest.update(repr((column.name, levels)).encode())
         digest.update(values.astype(np.float64).tobytes())
     digest.update(targets[:rows].numpy().tobytes())
-    if groups is not None:
-        digest.update(groups[:rows].numpy().tobytes())
     return digest.hexdigest()
 
 

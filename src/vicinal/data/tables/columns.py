@@ -207,13 +207,15 @@ class Trained(Protocol):
 
     sha256: str
     own_test: bool
+    group: str | None
 
 
-def has_other_rows(given: Trained | None, sha256: str, file: str) -> bool:
+def has_other_rows(given: Trained | None, sha256: str, file: str, *, grouped: bool) -> bool:
     """Return whether a table without a test file has other rows than that of the training.
 
     Raises:
-        UserError: if it has the same rows, all of which were trained on.
+        UserError: if it has the same rows, but all of them were trained on, or they were split by
+            groups that it lacks.
     """
     if given is None or given.sha256 != sha256:
         return given is not None
@@ -221,6 +223,11 @@ def has_other_rows(given: Trained | None, sha256: str, file: str) -> bool:
         raise UserError(
             f"{file} has the rows of the training, all of which were trained on, since the test "
             "split was a file of its own. Name that file instead, or add test=FILE."
+        )
+    if given.group and not grouped:
+        raise UserError(
+            f"{file}: expected the column {given.group!r}, by whose groups the rows were split for "
+            "the training, got the same rows without it. Add the column."
         )
     return False
 

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
+from vicinal.data.tables.load_table import column_index
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.data.tables.table import Table
 from vicinal.errors import UserError
@@ -42,13 +43,14 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     """
     another = "?label=COLUMN names another one"
     headless = options.get("header") == "no"
-    dropped = {*map(unquote, options.get("drop", "").split(","))} - {""}
+    words = [word.strip() for word in options.get("drop", "").split(",") if word.strip()]
+    names = {*words, *map(unquote, words)}
     table = read_table(
         path,
         file=str(path),
         header=False if headless else None,
         decimal=unquote(options.get("decimal", ".")),
-        ignored=dropped.__contains__,
+        ignored=names.__contains__,
         max_bytes=MAX_BYTES,
     )
     doubts = [note for note in table.notes if note.doubtful and "header=no" in note.text]
@@ -57,7 +59,9 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             f"{doubts[0].text} Also name the label, such as table:{path}?header=no&label=-1 for "
             "the last column."
         )
-    named = [name for name in table.names if name.lower() in _NAMES]
+    dropped = {column_index(word, table, "drop") for word in words}
+    left = [name for k, name in enumerate(table.names) if k not in dropped]
+    named = [name for name in left if name.lower() in _NAMES]
     if len(named) > 1:
         raise UserError(
             f"{path}: expected one column that is named like a label, got {', '.join(named)}. "
@@ -66,7 +70,7 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     # A comma at the end of each line makes a last column without a name.
     last = len(table.names) - 1
     while last and (
-        table.names[last] in dropped
+        last in dropped
         or ((headless or not table.names[last]) and not any(table.columns[last].to_pylist()))
     ):
         last -= 1

@@ -45,7 +45,10 @@ FEW = 10
 
 
 def column_notes(
-    columns: Sequence[Column], rows: np.ndarray, declared: Collection[str] = ()
+    columns: Sequence[Column],
+    rows: np.ndarray,
+    declared: Collection[str] = (),
+    typed: Collection[str] = (),
 ) -> list[Note]:
     """Report the kinds of the columns, and warn about what is doubtful in them.
 
@@ -53,11 +56,14 @@ def column_notes(
         columns: the inputs.
         rows: ``(k,)`` int64, the rows of the training split.
         declared: names of columns that the user declared as categories, without a warning.
+        typed: names of columns whose type the file declares.
     """
     notes = [_summary(columns, rows)]
     found: dict[str, list[Column]] = {}
     for column in columns:
-        if (doubt := _doubt(column, rows)) and column.name not in declared:
+        doubt = _doubt(column, rows)
+        known = column.name in declared or (doubt == _POINTS and column.name in typed)
+        if doubt and not known:
             found.setdefault(doubt, []).append(column)
     if _DECIMAL in found and any("," in c.levels[0] for c in found.get(_THOUSANDS, ())):
         found[_DECIMAL] += found.pop(_THOUSANDS)  # numbers with three decimals

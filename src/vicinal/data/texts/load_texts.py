@@ -127,11 +127,11 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     content = text.text.to_pylist()
     sha256 = _hash(content, targets, usable[0])
     groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
-    if len(usable) == 1 and has_other_rows(given, sha256, first.file):
+    grouped = group is not None
+    if len(usable) == 1 and has_other_rows(given, sha256, first.file, grouped=grouped):
         notes.append(other_rows_note(first, len(usable[0])))
         usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
     elif len(usable) == 1:
-        _check_ungrouped(given, group, first.file)
         own = None if groups is None else groups[usable[0]]
         rows = rows_by_options(targets[usable[0]], load_options, classes, own)
         usable, skipped = [usable[0][each] for each in rows], [*skipped, ()]
@@ -176,15 +176,6 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         preparation=load_options.preparation or preparation.model_dump(),
         fixed_test=len(tables) == 2,
     )
-
-
-def _check_ungrouped(given: TextPreparation | None, group: Column | None, file: str) -> None:
-    """Raise if the texts of the training were split by groups that are missing now."""
-    if given and given.group and group is None:
-        raise UserError(
-            f"{file}: expected the column {given.group!r}, by whose groups the texts were split "
-            "for the training, got the same texts without it. Add the column."
-        )
 
 
 def _is_unused(wanted: Collection[str], name: str) -> bool:
