@@ -147,7 +147,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
 
 
 def test_the_documented_table_has_every_size_within_the_limits():
-    rows = re.findall(r"^\| (\D[^|]*?)(?: \|) ([\d,]+) \| (.*) \|$", PAGE.read_text("utf-8"), re.M)
+    simulated = PAGE.read_text("utf-8").partition("### On real tables")[0]
+    rows = re.findall(r"^\| (\D[^|]*?)(?: \|) ([\d,]+) \| (.*) \|$", simulated, re.M)
     found = {
         (name, seeds, int(examples.replace(",", ""))): float(cell)
         for name, examples, cells in rows
