@@ -1442,3 +1442,44 @@ def test_numbers_of_typed_files_have_no_thousands(tmp_path):
     )
     data = load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
     assert not any("thousands" in note.text for note in data.notes)
+
+
+def test_rows_of_the_training_with_other_groups_are_refused(table):
+    rows = [f"{k},p{k // 4},{'ab'[k % 2]}" for k in range(40)]
+    text = "\n".join(["size,who,kind", *rows, ""])
+    trained = table(text, group="who")
+    renamed = table(text.replace(",p", ",q"), group="who", preparation=trained.preparation)
+    assert torch.equal(renamed.test.inputs, trained.test.inputs)
+    other = "\n".join(["size,who,kind", *(f"{k},p{k % 10},{'ab'[k % 2]}" for k in range(40)), ""])
+    with pytest.raises(UserError, match="the same rows without it or with other groups"):
+        table(other, group="who", preparation=trained.preparation)
+
+
+def test_booleans_of_a_csv_are_those_of_a_typed_training_file(tmp_path):
+    rows = range(60)
+    columns = {"flag": [k % 2 == 0 for k in rows], "size": rows, "y": [k % 3 for k in rows]}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    text = "".join(f"{k % 2 == 0},{k},{k % 3}\n" for k in rows)
+    (tmp_path / "same.csv").write_text(f"flag,size,y\n{text}")
+    (tmp_path / "other.csv").write_text(f"flag,size,y\n{text.replace(',59,', ',60,')}")
+    trained = load_table("t.parquet", {"label": "y"}, LoadOptions(tmp_path))
+    known = LoadOptions(tmp_path, preparation=trained.preparation)
+    same = load_table("same.csv", {"label": "y"}, known)
+    assert torch.equal(same.test.inputs, trained.test.inputs)
+    assert bool(
+        (load_table("other.csv", {"label": "y"}, known).test.inputs[:, 1:].sum(1) == 1).all()
+    )
+    apart = load_table("t.parquet", {"label": "y", "test": "other.csv"}, LoadOptions(tmp_path))
+    assert bool((apart.test.inputs[:, 1:].sum(1) == 1).all())
+
+
+def test_numbers_of_a_typed_test_file_are_not_those_that_thousands_spell(tmp_path):
+    rows = "".join(f"{1 + k % 6}.000;{'ab'[k % 2]}\n" for k in range(40))
+    (tmp_path / "t.csv").write_text(f"size;y\n{rows}")
+    parquet.write_table(
+        pa.table({"size": range(1, 9), "y": list("abababab")}), tmp_path / "t.parquet"
+    )
+    options = {"label": "y", "decimal": ",", "thousands": ".", "test": "t.parquet"}
+    data = load_table("t.csv", options, LoadOptions(tmp_path))
+    steps = data.test.inputs[1:, 0] - data.test.inputs[:-1, 0]
+    assert torch.allclose(steps, steps[:1].expand(7), atol=1e-6)

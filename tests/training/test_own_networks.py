@@ -1,6 +1,7 @@
 """Networks of the user's own code: what their checkpoints hold, and what is refused."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -100,6 +101,43 @@ class Counted(Body):
         Counted.count += 1
         self.register_buffer(f"buffer{Counted.count}", torch.zeros(1))
 
+SHARED = nn.Linear(4, 16)
+
+class Sharing(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.body = SHARED.requires_grad_(False)
+
+class Integers(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.order = nn.Parameter(torch.arange(16), requires_grad=False)
+    def changed(self, x):
+        return x[:, self.order]
+
+class Positive(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.spread = nn.Parameter(torch.full((16,), 0.05))
+    def changed(self, x):
+        return x * torch.distributions.Normal(0.0, self.spread).variance.sqrt()
+
+class ClearedByTrain(Body):
+    cache = None
+    def train(self, mode=True):
+        self.cache = None
+        return super().train(mode)
+    def changed(self, x):
+        self.cache = x.mean(0) if self.cache is None else self.cache
+        return x - self.cache.detach() * 0
+
+class HiddenByRoot(Plain):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.small = nn.Parameter(torch.full((16,), 0.01))
+    def changed(self, x):
+        return x * self.scale * self.small.sqrt()
+
 class NoisyByNumPy(Body):
     def changed(self, x):
         return x + float(np.random.default_rng().normal())
@@ -143,6 +181,7 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
         ),
         ("LazyInTraining", "did not initialize (some of them did not run)"),
         ("HiddenByZero", "computes with tensors that its state_dict lacks"),
+        ("HiddenByRoot", "computes with tensors that its state_dict lacks"),
         ("RunningMean", "computes with tensors that its state_dict lacks"),
         ("Counted", "a second networks_of_one:Counted does not take the state of the first one"),
         ("Sparse", "has an embedding with sparse gradients"),
@@ -155,9 +194,13 @@ def test_networks_whose_training_or_checkpoint_would_be_wrong_are_refused(own, n
     assert sentence in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["Body", "CalledSparse", "Caching", "Lazy", "Noisy", "NoisyByNumPy"]
-)
+GOOD = [
+    *("Body", "CalledSparse", "Caching", "ClearedByTrain", "Integers", "Lazy", "Noisy"),
+    *("NoisyByNumPy", "Positive", "Sharing"),
+]
+
+
+@pytest.mark.parametrize("name", GOOD)
 def test_other_networks_are_trained_and_their_checkpoints_give_the_same_metric(own, vicinal, name):
     done, out = own(name)
     assert done.exit_code == 0, done.stderr
@@ -233,3 +276,11 @@ def test_global_settings_of_pytorch_do_not_change_a_study(changed, tmp_path):
         torch.set_default_dtype(before)
         torch.set_default_device(None)
     assert found == expected
+
+
+def test_modules_that_builds_share_keep_their_weights(own):
+    assert own("Body")[0].exit_code == 0  # which imports the module
+    shared = sys.modules["networks_of_one"].SHARED
+    before = shared.weight.detach().clone()
+    assert own("Sharing")[0].exit_code == 0
+    assert torch.equal(shared.weight, before)

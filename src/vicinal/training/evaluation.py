@@ -76,7 +76,8 @@ def predict_batches(
     """
     training = model.training
     tta, channels_last = (settings.tta, settings.channels_last) if settings else (False, False)
-    dtype = next((p.dtype for p in model.parameters()), torch.get_default_dtype())
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    dtype = next(floats, torch.get_default_dtype())
 
     def forward(x: Tensor) -> Tensor:
         with fabric.autocast() if fabric else contextlib.nullcontext():

@@ -69,10 +69,11 @@ def load_as_trained(
     folds = info.recipe.splits
     named = source or recorded.source
     usual = seed in (None, own_split[0]) and test_fraction in (None, own_split[1])
-    data, same_path = None, source == recorded.source
-    if source and not same_path:
+    data, same_path = None, False
+    if source:
         spec, same_path = _as_recorded(source, recorded.source, root, recorded.root)
-        data = _training_data([spec, source] if usual else [], info, root=root, max_bytes=max_bytes)
+        others = [spec, source] if usual and source != recorded.source else []
+        data = _training_data(others, info, root=root, max_bytes=max_bytes)
     if data is not None:
         log(f"{source} is the data set of the training, and is split as it was")
     known = source is None or data is not None or (same_path and usual)
@@ -102,7 +103,9 @@ def load_as_trained(
         fraction = own_split[1] if test_fraction is None else test_fraction
         options["fold"] = (info.split, folds) if same_data and folds > 1 else None
         data = load(named, **options, test_fraction=fraction)
-    other_split = not usual and (same_path or source is None) and not data.fixed_test
+    same_name = source in (None, recorded.source) and root is None
+    other_split = not usual and (same_path or same_name) and not data.fixed_test
+    other_split &= len(data.train) > 0
     for sentence in (*note_lines(data), *[_OTHER_SPLIT] * other_split):
         log(sentence)
     both = data.preparation, info.preparation

@@ -43,7 +43,8 @@ class Deployed(nn.Module):
         self.network = trained.network.cpu().eval()
         self.targets, self.tta = trained.targets, trained.tta
         self.crops = [crop.size for crop in trained.crops]
-        self.dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        floats = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        self.dtype = next(floats, torch.float32)
         self.register_buffer("mean", trained.normalize.mean.cpu().clone())
         self.register_buffer("std", trained.normalize.std.cpu().clone())
 

@@ -256,14 +256,16 @@ def _common_classes(sources: Mapping[str, tuple[str, Any]]) -> tuple[str, ...] |
         UserError: if another split numbers its classes differently.
     """
     found: tuple[str, ...] | None = None
+    known: tuple[str, ...] | None = None
     for split, (name, source) in sources.items():
         names = getattr(source, "classes", None)
         own = None if names is None else tuple(map(_class_name, names))
         if split == "train":
             found = own
-        elif found and own and any(a != b for a, b in zip(found, own, strict=False)):
+        known = known or own
+        if known and own and any(a != b for a, b in zip(known, own, strict=False)):
             raise UserError(
-                f"{name}: expected the classes {', '.join(found[:20])}, as in the training split, "
+                f"{name}: expected the classes {', '.join(known[:20])}, as in another split, "
                 f"got {', '.join(own[:20])}. Number the classes of all splits in the same way."
             )
     return found

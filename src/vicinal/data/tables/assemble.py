@@ -20,6 +20,7 @@ from vicinal.data.tables.columns import (
     as_known,
     fit_columns,
     has_other_rows,
+    hash_of_groups,
     parse_column,
 )
 from vicinal.data.tables.notes import (
@@ -68,7 +69,10 @@ def assemble(
         UserError: as ``load_table`` does.
     """
     first = tables[0]
-    tables = [first, *(_spelled_like(first, table, spelling) for table in tables[1:])]
+    tables = [
+        first,
+        *(_spelled_like(first, t, spelling, {label, group, *categories}) for t in tables[1:]),
+    ]
     kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
     kinds |= dict.fromkeys(categories, "category")
     together = None if group is None else _parsed_column(tables, group, "category", spelling)
@@ -100,7 +104,8 @@ def assemble(
     check_several(classes, target, first)
     sha256 = _hash(features, targets, len(first.rows))
     usable = [bad.good(k) for k in range(len(tables))]
-    if len(tables) == 1 and has_other_rows(given, sha256, first.file, grouped=groups is not None):
+    of_groups = hash_of_groups(groups, len(first.rows))
+    if len(tables) == 1 and has_other_rows(given, sha256, of_groups, first.file):
         notes.append(other_rows_note(first, len(usable[0])))
         usable = [usable[0][:0], usable[0]]
         skipped = [(), *skipped]
@@ -124,6 +129,7 @@ def assemble(
             group=None if together is None else together.name,
             header=first.header,
             own_test=len(tables) == 2,
+            group_sha256=of_groups,
         )
     _check_input_bytes(preparation, sum(map(len, rows.values())), load_options.max_bytes)
     messages, splits = dict(zip(("train", "test"), skipped, strict=False)), {}
@@ -198,19 +204,25 @@ def _check_options(
         raise UserError(f"task: expected {other}, as in training, got {task}. Remove the option.")
 
 
-def _spelled_like(first: Table, table: Table, spelling: Spelling) -> Table:
-    """Return a test table with the columns of the first one, and with its spelling.
+def _spelled_like(
+    first: Table, table: Table, spelling: Spelling, coded: Collection[int | None]
+) -> Table:
+    """Return a test table with the columns of the first one, and with its spelling of categories.
 
-    Booleans and numbers of typed files, such as Parquet, may be written otherwise.
+    Booleans and numbers of files of another type may be written otherwise. ``coded`` has the
+    indices of columns whose numbers may be categories.
     """
     table, columns = select_columns(table, first.names, of=first.file), []
-    for column, kind, own, declared in zip(
-        table.columns, table.kinds, first.columns, first.kinds, strict=True
+    plain = spelling.decimal == "." and not spelling.thousands
+    for k, (column, kind, own) in enumerate(
+        zip(table.columns, table.kinds, first.columns, strict=True)
     ):
         as_first = column
-        if kind is not None and kind != declared:
-            known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
-            as_first = as_known(column, kind, [*known])
+        if kind != first.kinds[k]:
+            text = parse_column("", own, None, spelling)
+            if text.kind == "category" or (k in coded and plain):
+                known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
+                as_first = as_known(column, kind, [*known])
         columns.append(as_first)
     return replace(table, columns=columns)
 
@@ -228,12 +240,7 @@ def _columns_of_training(
     known = [
         [
             *table.columns[: len(numbers)],
-            *(
-                as_known(column, kind, one) if kind else column
-                for column, kind, one in zip(
-                    table.columns[len(numbers) :], table.kinds[len(numbers) :], values, strict=True
-                )
-            ),
+            *map(as_known, table.columns[len(numbers) :], table.kinds[len(numbers) :], values),
         ]
         for table in chosen
     ]

@@ -1,5 +1,6 @@
 """Parse the columns of a table, and turn them into inputs as the training split decides."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -7,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
+from torch import Tensor
 
 from vicinal.data.tables.table import Kind, number
 from vicinal.errors import UserError
@@ -115,8 +117,9 @@ def _numbers(text: Any, spelling: Spelling) -> np.ndarray:
 def as_known(text: Any, kind: Kind | None, values: Sequence[str | None]) -> Any:
     """Return a column of categories as the training table writes them.
 
-    Files have True or TRUE, frames and Parquet files have booleans. They also have numbers, which
-    become the category that is the same number, if there is one.
+    Files have True or TRUE, frames and Parquet files have booleans; a column that has some of the
+    values is not changed. Numbers of frames and Parquet files become the category that is the same
+    number, if there is one.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -131,9 +134,10 @@ def as_known(text: Any, kind: Kind | None, values: Sequence[str | None]) -> Any:
         ones = {cell: one[0] for cell, one in same.items() if len(one) == 1}
         return pa.array([ones.get(cell, cell) for cell in cells], text.type)
     known = {value for value in values if value is not None}
+    own = pa.array([*known], text.type)
     lower = pc.utf8_lower(text)
     for true, false in (("True", "False"), ("TRUE", "FALSE"), ("true", "false")):
-        if known and known <= {true, false}:
+        if known and known <= {true, false} and not pc.any(pc.is_in(text, own)).as_py():
             text = pc.if_else(pc.fill_null(pc.equal(lower, "true"), False), true, text)
             text = pc.if_else(pc.fill_null(pc.equal(lower, "false"), False), false, text)
     return text
@@ -172,6 +176,7 @@ class TablePreparation(_Plain):
         group: name of the column whose rows belong together, None if there is none.
         header: whether the training table has names of its columns.
         own_test: whether the test split is a file of its own.
+        group_sha256: hash of the groups of the rows, empty without groups.
     """
 
     kind: Literal["table"] = "table"
@@ -186,6 +191,7 @@ class TablePreparation(_Plain):
     group: str | None = None
     header: bool = True
     own_test: bool = False
+    group_sha256: str = ""
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -208,14 +214,15 @@ class Trained(Protocol):
     sha256: str
     own_test: bool
     group: str | None
+    group_sha256: str
 
 
-def has_other_rows(given: Trained | None, sha256: str, file: str, *, grouped: bool) -> bool:
+def has_other_rows(given: Trained | None, sha256: str, group_sha256: str, file: str) -> bool:
     """Return whether a table without a test file has other rows than that of the training.
 
     Raises:
         UserError: if it has the same rows, but all of them were trained on, or they were split by
-            groups that it lacks.
+            other groups.
     """
     if given is None or given.sha256 != sha256:
         return given is not None
@@ -224,12 +231,21 @@ def has_other_rows(given: Trained | None, sha256: str, file: str, *, grouped: bo
             f"{file} has the rows of the training, all of which were trained on, since the test "
             "split was a file of its own. Name that file instead, or add test=FILE."
         )
-    if given.group and not grouped:
+    if given.group_sha256 != group_sha256:
         raise UserError(
             f"{file}: expected the column {given.group!r}, by whose groups the rows were split for "
-            "the training, got the same rows without it. Add the column."
+            "the training, got the same rows without it or with other groups. Add the column."
         )
     return False
+
+
+def hash_of_groups(groups: Tensor | None, rows: int) -> str:
+    """Return a hash of the groups of the first rows, whatever their names; empty without groups."""
+    if groups is None:
+        return ""
+    _, first, codes = np.unique(groups[:rows].numpy(), return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))  # groups are numbered as they occur
+    return hashlib.sha256(order[codes].astype(np.int64).tobytes()).hexdigest()
 
 
 def fit_columns(

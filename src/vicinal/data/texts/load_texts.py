@@ -21,7 +21,13 @@ from vicinal.data.tables.assemble import (
     other_rows_note,
 )
 from vicinal.data.tables.bad_rows import BadRows
-from vicinal.data.tables.columns import Column, Spelling, has_other_rows, parse_column
+from vicinal.data.tables.columns import (
+    Column,
+    Spelling,
+    has_other_rows,
+    hash_of_groups,
+    parse_column,
+)
 from vicinal.data.tables.load_table import column_index, read_tables
 from vicinal.data.tables.new_rows import NewRows
 from vicinal.data.tables.table import Table, select_columns
@@ -48,6 +54,7 @@ class TextPreparation(pydantic.BaseModel):
         length: number of tokens of an input.
         header: whether the training table has names of its columns.
         own_test: whether the test split is a file of its own.
+        group_sha256: hash of the groups of the rows, empty without groups.
     """
 
     model_config = pydantic.ConfigDict(strict=True)
@@ -63,6 +70,7 @@ class TextPreparation(pydantic.BaseModel):
     length: pydantic.PositiveInt
     header: bool = True
     own_test: bool = False
+    group_sha256: str = ""
 
 
 def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -127,8 +135,8 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     content = text.text.to_pylist()
     sha256 = _hash(content, targets, usable[0])
     groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
-    grouped = group is not None
-    if len(usable) == 1 and has_other_rows(given, sha256, first.file, grouped=grouped):
+    of_groups = hash_of_groups(groups, len(first.rows))
+    if len(usable) == 1 and has_other_rows(given, sha256, of_groups, first.file):
         notes.append(other_rows_note(first, len(usable[0])))
         usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
     elif len(usable) == 1:
@@ -167,6 +175,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
         length=length,
         header=first.header,
         own_test=len(tables) == 2,
+        group_sha256=of_groups,
     )
     return DataSet(
         classes,
