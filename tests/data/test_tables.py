@@ -1451,8 +1451,12 @@ def test_rows_of_the_training_with_other_groups_are_refused(table):
     renamed = table(text.replace(",p", ",q"), group="who", preparation=trained.preparation)
     assert torch.equal(renamed.test.inputs, trained.test.inputs)
     other = "\n".join(["size,who,kind", *(f"{k},p{k % 10},{'ab'[k % 2]}" for k in range(40)), ""])
-    with pytest.raises(UserError, match="the same rows without it or with other groups"):
-        table(other, group="who", preparation=trained.preparation)
+    sorted_otherwise = "\n".join(
+        ["size,who,kind", *(f"{k},{9 - k // 4},{'ab'[k % 2]}" for k in range(40)), ""]
+    )
+    for changed in (other, sorted_otherwise):  # by which the split would be another one
+        with pytest.raises(UserError, match="the same rows without it or with other groups"):
+            table(changed, group="who", preparation=trained.preparation)
 
 
 def test_booleans_of_a_csv_are_those_of_a_typed_training_file(tmp_path):
@@ -1483,3 +1487,13 @@ def test_numbers_of_a_typed_test_file_are_not_those_that_thousands_spell(tmp_pat
     data = load_table("t.csv", options, LoadOptions(tmp_path))
     steps = data.test.inputs[1:, 0] - data.test.inputs[:-1, 0]
     assert torch.allclose(steps, steps[:1].expand(7), atol=1e-6)
+
+
+def test_texts_of_digits_in_a_typed_file_match_numbers_of_a_test_file(tmp_path):
+    codes, rest = [k % 3 for k in range(60)], {"size": range(60), "y": [0, 1] * 30}
+    texts = {"zip": [f"{code:02}" for code in codes]}
+    parquet.write_table(pa.table(texts | rest), tmp_path / "train.parquet")
+    parquet.write_table(pa.table({"zip": codes} | rest), tmp_path / "test.parquet")
+    options = {"label": "y", "test": "test.parquet"}
+    data = load_table("train.parquet", options, LoadOptions(tmp_path))
+    assert torch.equal(data.test.inputs, data.train.inputs)

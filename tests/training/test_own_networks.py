@@ -138,6 +138,21 @@ class HiddenByRoot(Plain):
     def changed(self, x):
         return x * self.scale * self.small.sqrt()
 
+class FirstBatch(Body):
+    mean = None
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("ready", torch.tensor(False))
+    def changed(self, x):
+        if self.training and not self.ready:
+            self.mean, self.ready[...] = x.detach().mean(0), True
+        return x - self.mean if self.ready else x
+
+class Dropped(Body):
+    def state_dict(self, *args, **kept):
+        state = super().state_dict(*args, **kept)
+        return {key: value for key, value in state.items() if "body" not in key}
+
 class NoisyByNumPy(Body):
     def changed(self, x):
         return x + float(np.random.default_rng().normal())
@@ -181,6 +196,8 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
         ),
         ("LazyInTraining", "did not initialize (some of them did not run)"),
         ("HiddenByZero", "computes with tensors that its state_dict lacks"),
+        ("FirstBatch", "computes with tensors that its state_dict lacks"),
+        ("Dropped", "a second networks_of_one:Dropped does not take the state of the first one"),
         ("HiddenByRoot", "computes with tensors that its state_dict lacks"),
         ("RunningMean", "computes with tensors that its state_dict lacks"),
         ("Counted", "a second networks_of_one:Counted does not take the state of the first one"),

@@ -93,7 +93,7 @@ def load_as_trained(
     options: dict[str, Any] = {
         "root": root or (recorded.root if known else None),
         "seed": seed,
-        "skip_bad": skip_bad or (known and recorded.skip_bad),
+        "skip_bad": skip_bad or (same_data and recorded.skip_bad),
         "max_bytes": max_bytes,
         "preparation": info.preparation,
         "validation_fraction": recorded.validation_fraction if same_data else 0.0,
@@ -127,7 +127,7 @@ def load_as_trained(
         elif changed:
             raise UserError(
                 f"{named} has changed since {path} was trained ({changed}). To use it anyway, "
-                f"pass --data {named}."
+                f"pass --data {named}{f' --root {recorded.root}' * bool(recorded.root)}."
             )
     return data
 

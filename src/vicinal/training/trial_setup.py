@@ -340,20 +340,24 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
             "not take. Pass sparse=False to it."
         )
     saved = {key: value.clone() for key, value in state.items()}
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
             outputs = _of_two_builds(name, x, classes)
-    finally:
-        model.load_state_dict(saved)  # builds may share modules
-    if not torch.equal(*outputs):
+        finally:  # builds may share modules
+            for key, value in saved.items():
+                if not torch.equal(state[key], value):
+                    state[key].copy_(value)
+    if outputs is None or not torch.equal(*outputs):
         raise UserError(
             f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "
             "checkpoint would give other outputs. Register them with register_buffer."
         )
 
 
-def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor]:
+def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor] | None:
     """Return the outputs of a network after a pass in train mode, and of one with its state.
+
+    None if only the second one fails.
 
     Its parameters are changed before, since a zero may hide what follows it.
     """
@@ -380,12 +384,14 @@ def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor]:
             "sizes."
         ) from error
     outputs = []
-    with suppress(Exception):  # of parameters that cannot have such values
+    with suppress(Exception):
         for one in (first, first, second):
             torch.manual_seed(seed)
             outputs.append(one.eval()(x).nan_to_num())
-    if len(outputs) < 3:
+    if len(outputs) < 2:  # parameters that cannot have such values
         return [x, x]
+    if len(outputs) < 3:
+        return None
     # Random numbers of other libraries are no state.
     return outputs[1:] if torch.equal(outputs[0], outputs[1]) else [outputs[0]] * 2
 

@@ -219,7 +219,7 @@ def _spelled_like(
     ):
         as_first = column
         if kind != first.kinds[k]:
-            text = parse_column("", own, None, spelling)
+            text = parse_column("", own, first.kinds[k], spelling)
             if text.kind == "category" or (k in coded and plain):
                 known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
                 as_first = as_known(column, kind, [*known])

@@ -240,12 +240,11 @@ def has_other_rows(given: Trained | None, sha256: str, group_sha256: str, file: 
 
 
 def hash_of_groups(groups: Tensor | None, rows: int) -> str:
-    """Return a hash of the groups of the first rows, whatever their names; empty without groups."""
+    """Return a hash of the groups of the first rows, as they are split; empty without groups."""
     if groups is None:
         return ""
-    _, first, codes = np.unique(groups[:rows].numpy(), return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first))  # groups are numbered as they occur
-    return hashlib.sha256(order[codes].astype(np.int64).tobytes()).hexdigest()
+    codes = np.unique(groups[:rows].numpy(), return_inverse=True)[1]
+    return hashlib.sha256(codes.astype(np.int64).tobytes()).hexdigest()
 
 
 def fit_columns(

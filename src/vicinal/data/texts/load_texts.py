@@ -135,7 +135,8 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     content = text.text.to_pylist()
     sha256 = _hash(content, targets, usable[0])
     groups = None if group is None else torch.from_numpy(group.values.astype(np.int64))
-    of_groups = hash_of_groups(groups, len(first.rows))
+    split_by = None if groups is None else groups[usable[0]]
+    of_groups = hash_of_groups(split_by, len(usable[0]))
     if len(usable) == 1 and has_other_rows(given, sha256, of_groups, first.file):
         notes.append(other_rows_note(first, len(usable[0])))
         usable, skipped = [usable[0][:0], usable[0]], [(), *skipped]
