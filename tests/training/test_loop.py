@@ -405,3 +405,25 @@ def test_a_batch_norm_with_batches_of_one_raises():
         UserError, match=r"training\.batch_size: batch norms expect at least two examples"
     ):
         run(WithNorm(), batch_size=1, epochs=1)
+
+
+class TwoLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+def test_what_earlier_trials_compiled_does_not_count_for_later_ones(monkeypatch):
+    # Batches of two sizes: one training reaches this limit, and a second one would exceed it.
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    policy, said = MixUp(1.0, per="example"), []
+    for mixing, layer in [(None, "input"), (policy, "first"), (policy, "first")]:
+        compiled, plain = TwoLayers(), TwoLayers()
+        run(compiled, mixing, at=(layer,), compile=True, log=said.append)
+        run(plain, mixing, at=(layer,))
+        torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
+    assert not said

@@ -82,7 +82,7 @@ def predict_batches(
     def forward(x: Tensor) -> Tensor:
         with fabric.autocast() if fabric else contextlib.nullcontext():
             outputs: Tensor = model(x)
-        return outputs.to(dtype)
+        return outputs.to(dtype, copy=True)  # a replayed CUDA graph overwrites its outputs
 
     model.eval()
     try:

@@ -139,6 +139,7 @@ def make_learner(
         # Dynamic kernels would depend on which batch comes first after an interruption, but static
         # ones are compiled for each layer and for two sizes of a batch, up to torch's limit of 8.
         layers = len(mixed.layers) if isinstance(mixed, MixedInside) else 0
+        torch.compiler.reset()  # what earlier trials of a study compiled counts too
         mixed.compile(
             dynamic=False if layers <= 3 else None,
             mode="reduce-overhead" if settings.cuda_graphs else None,
