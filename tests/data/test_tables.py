@@ -21,6 +21,7 @@ from vicinal.data import load
 from vicinal.data.dataset import LoadOptions
 from vicinal.data.tables import uci
 from vicinal.data.tables.load_table import load_table
+from vicinal.data.tables.read_table import read_table
 from vicinal.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -143,6 +144,14 @@ def test_rows_of_other_lengths_leave_the_delimiter_that_the_first_row_has_most(t
     data = table(text, skip_bad=True)
     assert data.classes == ("u", "v")
     assert len(data.train.skipped) == 2
+
+
+def test_a_single_column_may_have_a_name_of_several_words(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("body mass\n0.5\n2.5\n")
+    assert read_table(path, file="t.csv").names == ("body mass",)
+    path.write_text("body mass\n0.5 3\n2.5 4\n")
+    assert read_table(path, file="t.csv").names == ("body", "mass")
 
 
 @pytest.mark.parametrize("mark", [";", ",", "\t", "|"])

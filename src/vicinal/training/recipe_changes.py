@@ -117,8 +117,9 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
         names.insert(0, baseline)
     new = [name for name in names if name not in arms]
     if new:
-        model = settings.get("model", {}).get("name", "")
-        layers = [name for name in mixing_layers(model) or () if name != "input"]
+        model = settings.get("model", {})
+        known_layers = mixing_layers(str(model.get("name", ""))) if isinstance(model, dict) else ()
+        layers = [name for name in known_layers or () if name != "input"]
         known = sorted({*arms, *SHORTHANDS})
         if missing := [name for name in new if name not in SHORTHANDS]:
             raise UserError(f"--arms: {unknown('arm', missing[0], known)}.")

@@ -98,8 +98,10 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
     delimiter = max(possible, key=bare.count)
     if delimiter in bare:
         return delimiter, []
-    # One column, perhaps of texts with spaces and commas in them, or white space.
-    return ("\t" if len(line.split()) == 1 else " "), []
+    # White space, or one column, perhaps of texts with spaces in them or below such a name.
+    words = len(line.split())
+    spaces = words > 1 and any(len(other.split()) == words for other in below)
+    return (" " if spaces else "\t"), []
 
 
 def first_row(

@@ -36,9 +36,10 @@ def read_table(
     occurs equally often in each of them. If semicolons and commas both do, it is the semicolon if
     there are more of them, or if all commas are between digits. A warning is noted if another one
     fits as well. If none fits, it is the most frequent one in the first line. If that line has
-    none, cells are separated by white space, or, if it is one word, the file has one column. A
-    first line such as ``sep=;``, which Excel reads, states the delimiter. Cells may be quoted with
-    ``"``. Empty rows and white space around cells are ignored.
+    none, cells are separated by white space; or the file has one column, if that line is one word,
+    or no other line has as many words. A first line such as ``sep=;``, which Excel reads, states
+    the delimiter. Cells may be quoted with ``"``. Empty rows and white space around cells are
+    ignored.
 
     Args:
         path: path of the file.
