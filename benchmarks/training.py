@@ -158,7 +158,11 @@ def epochs_of(name: str, mode: str, spent: dict[str, float] | None = None) -> It
         part,
         batch_size=BATCH // ranks,
         seed=0,
-        augment=(RandomCrop(4), RandomHorizontalFlip(), normalization_of(part)),
+        augment=(
+            RandomCrop(4),
+            RandomHorizontalFlip(),
+            normalization_of(part).to(fabric.device),
+        ),
         device=fabric.device,
         rank=fabric.global_rank,
         ranks=ranks,
@@ -331,6 +335,7 @@ def main() -> None:
         with cpu_threads(None):
             one(options.one)
         return
+    options.out.mkdir(parents=True, exist_ok=True)  # fail before measuring, not after
     rows, reached = [], []
     for name in NETWORKS:
         modes = (*MODES, "two-ranks") if name == "preact-resnet-50-small" else MODES
@@ -360,7 +365,6 @@ def main() -> None:
         "checks": reached,
         "shares": {name: measure_in_process([name, "shares"]) for name in parts},
     }
-    options.out.mkdir(exist_ok=True)
     (options.out / f"training-{DEVICE}.json").write_text(json.dumps(result, indent=2) + "\n")
     (options.out / f"training-{DEVICE}.md").write_text(as_markdown(result))
     print(as_markdown(result))

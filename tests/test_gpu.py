@@ -27,7 +27,14 @@ from vicinal import (
     load,
     mix,
 )
-from vicinal.data import HLSJitter, Loader, RandomCrop, RandomHorizontalFlip, Split
+from vicinal.data import (
+    HLSJitter,
+    Loader,
+    RandomCrop,
+    RandomHorizontalFlip,
+    Split,
+    normalization_of,
+)
 from vicinal.data import load as load_data
 from vicinal.models import build
 from vicinal.probes import attacks, between, calibration, memorization, ood
@@ -202,6 +209,14 @@ AUGMENT = (RandomCrop(padding=2), RandomHorizontalFlip(), HLSJitter())
 def test_loaded_batches_are_those_of_the_cpu():
     x = torch.randint(256, (50, 3, 12, 10), generator=seeded(), dtype=torch.uint8)
     split = Split(x, torch.arange(50) % 4)
+    normalize = normalization_of(split)
+    standardized, moved = (*AUGMENT, normalize), (*AUGMENT, normalize.to(DEVICE))
+    for (a, _), (b, _) in zip(
+        Loader(split, batch_size=16, seed=3, augment=standardized).epoch(0),
+        Loader(split, batch_size=16, seed=3, augment=moved, device=DEVICE).epoch(0),
+        strict=True,
+    ):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-5, atol=0.02)
     here = Loader(split, batch_size=16, seed=3, augment=AUGMENT)
     there = Loader(split, batch_size=16, seed=3, augment=AUGMENT, device=DEVICE)
     for (a, labels), (b, others) in zip(here.epoch(1), there.epoch(1), strict=True):

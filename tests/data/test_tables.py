@@ -1506,3 +1506,30 @@ def test_texts_of_digits_in_a_typed_file_match_numbers_of_a_test_file(tmp_path):
     options = {"label": "y", "test": "test.parquet"}
     data = load_table("train.parquet", options, LoadOptions(tmp_path))
     assert torch.equal(data.test.inputs, data.train.inputs)
+
+
+@pytest.mark.parametrize("task", ["regression", None])
+def test_targets_of_a_typed_test_file_are_not_those_that_thousands_spell(tmp_path, task):
+    texts = [f"{1 + k % 6}.000" for k in range(40)]
+    parquet.write_table(pa.table({"size": range(40), "price": texts}), tmp_path / "train.parquet")
+    parquet.write_table(pa.table({"size": [3, 4], "price": [1, 8]}), tmp_path / "test.parquet")
+    options = {"label": "price", "decimal": ",", "thousands": ".", "test": "test.parquet"}
+    options |= {"task": "regression"} if task else {}
+    if task is None:  # texts are classes
+        with pytest.raises(UserError, match="class '8'"):
+            load_table("train.parquet", options, LoadOptions(tmp_path))
+        return
+    data = load_table("train.parquet", options, LoadOptions(tmp_path))
+    assert data.test.targets.tolist() == [1, 8]
+    assert data.train.targets[:3].tolist() == [1000, 2000, 3000]
+    again = LoadOptions(tmp_path, preparation=data.preparation)
+    assert load_table("train.parquet", options, again).test.targets.tolist() == [1, 8]
+
+
+def test_groups_of_skipped_rows_may_differ_from_those_of_the_training(table):
+    rows = [f"{k},p{k // 4},{'ab'[k % 2]}" for k in range(40)]
+    text = "\n".join(["size,who,kind", *rows, "?!,p1,a", ""])
+    trained = table(text, group="who", skip_bad=True)
+    other = text.replace("?!,p1", "?!,a0")
+    again = table(other, group="who", skip_bad=True, preparation=trained.preparation)
+    assert torch.equal(again.test.inputs, trained.test.inputs)

@@ -12,7 +12,7 @@ from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
 from vicinal.training.devices import make_fabric
-from vicinal.training.evaluation import evaluate
+from vicinal.training.evaluation import evaluate, predict
 from vicinal.training.loop import TrainingProgress, make_learner, train
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import SGD, AdamW, Linear, OneCycle, Training
@@ -323,7 +323,7 @@ def test_the_memory_format_does_not_change_the_weights():
     torch.testing.assert_close(last[0].weight, plain[0].weight, rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_training_agrees_and_a_broken_compiler_is_reported(monkeypatch):
+def test_compiled_training_agrees_and_a_broken_compiler_is_reported():
     x, y = pictures()
     plain, compiled, broken = small_convolution(), small_convolution(), small_convolution()
     said = []
@@ -332,8 +332,8 @@ def test_compiled_training_agrees_and_a_broken_compiler_is_reported(monkeypatch)
     torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
     assert said == []
     torch.compiler.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    run(broken, MixUp(1.0), x=x, y=y, at=("input", "0"), compile=True, log=said.append)
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        run(broken, MixUp(1.0), x=x, y=y, at=("input", "0"), compile=True, log=said.append)
     assert len(said) == 1
     assert said[0].startswith("torch.compile does not work here")
     assert torch.equal(weights(broken), weights(plain))
@@ -427,3 +427,20 @@ def test_what_earlier_trials_compiled_does_not_count_for_later_ones(monkeypatch)
         run(plain, mixing, at=(layer,))
         torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-4, atol=1e-5)
     assert not said
+
+
+class OneBuffer(nn.Module):
+    """Returns its outputs in the same memory each time, as a replayed CUDA graph does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.outputs = nn.Linear(3, 2), torch.empty(10, 2)
+
+    def forward(self, x):
+        return self.outputs.copy_(self.layer(x))
+
+
+def test_predictions_are_kept_although_the_network_overwrites_its_outputs():
+    model, (x, y) = OneBuffer(), problem()
+    found = predict(model, [(x[:10], y[:10]), (x[10:], y[10:])])
+    assert torch.equal(found.outputs, model.layer(x))

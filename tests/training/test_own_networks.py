@@ -11,6 +11,7 @@ import vicinal as package
 from vicinal.training.devices import make_fabric
 from vicinal.training.loop import make_learner, train
 from vicinal.training.settings import SGD, Linear, Training
+from vicinal.training.trial_setup import _check_state
 
 NETWORKS = """
 import numpy as np
@@ -108,6 +109,29 @@ class Sharing(Body):
         super().__init__(shape, classes)
         self.body = SHARED.requires_grad_(False)
 
+class Centered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(16))
+    def forward(self, x):
+        if self.training:
+            self.mean = (self.mean + x.detach().mean(0)) / 2
+        return x - self.mean
+
+CENTERED = Centered()
+
+class SharingBuffers(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.center = CENTERED
+    def changed(self, x):
+        return self.center(x)
+
+class SparseBuffer(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("graph", torch.eye(16).to_sparse())
+
 class Integers(Body):
     def __init__(self, shape, classes):
         super().__init__(shape, classes)
@@ -194,6 +218,7 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
             "Extra",
             "expected real tensors as the state of networks_of_one:Extra, got <class 'dict'>",
         ),
+        ("SparseBuffer", "expected dense tensors as the state of networks_of_one:SparseBuffer"),
         ("LazyInTraining", "did not initialize (some of them did not run)"),
         ("HiddenByZero", "computes with tensors that its state_dict lacks"),
         ("FirstBatch", "computes with tensors that its state_dict lacks"),
@@ -293,6 +318,18 @@ def test_global_settings_of_pytorch_do_not_change_a_study(changed, tmp_path):
         torch.set_default_dtype(before)
         torch.set_default_device(None)
     assert found == expected
+
+
+def test_the_check_of_a_network_restores_buffers_that_builds_share(tmp_path, monkeypatch):
+    (tmp_path / "networks_of_two.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import networks_of_two
+
+    model = networks_of_two.SharingBuffers((4,), 3).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    _check_state(model, "networks_of_two:SharingBuffers", torch.randn(2, 4), 3)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 def test_modules_that_builds_share_keep_their_weights(own):

@@ -1,6 +1,7 @@
 """Networks trained on one table and scored on another: the columns are those of the training."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,15 @@ def test_columns_in_another_order_are_found_by_name(trained, vicinal):
 
     swapped = told("--data", "table:n_swapped.csv?label=y", "--root", CASES)
     assert swapped == told("--data", "table:n.csv?label=y", "--root", CASES) == told()
+
+
+def test_the_advice_for_changed_data_names_those_that_were_asked_for(trained, vicinal, tmp_path):
+    root = tmp_path / "other data"
+    root.mkdir()
+    lines = (CASES / "n.csv").read_text().splitlines()
+    (root / "n.csv").write_text("\n".join([*lines[:-9], ""]))
+    done = vicinal("score", trained("n"), "--root", root)
+    assert done.exit_code == 2
+    command = done.stderr.split("To use it anyway, pass ")[1].replace("\n", " ").strip()[:-1]
+    assert shlex.split(command) == ["--data", "table:n.csv?label=y", "--root", str(root)]
+    assert vicinal("score", trained("n"), *shlex.split(command)).exit_code == 0

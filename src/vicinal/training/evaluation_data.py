@@ -1,6 +1,7 @@
 """Data sets to evaluate a trained network on, prepared as those of its training."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -125,9 +126,10 @@ def load_as_trained(
                 "examples of the training may be in other splits now"
             )
         elif changed:
+            words = ["--data", named, *(["--root", str(at)] if (at := options["root"]) else [])]
             raise UserError(
                 f"{named} has changed since {path} was trained ({changed}). To use it anyway, "
-                f"pass --data {named}{f' --root {recorded.root}' * bool(recorded.root)}."
+                f"pass {shlex.join(words)}."
             )
     return data
 

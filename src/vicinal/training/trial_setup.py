@@ -334,6 +334,11 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
                 f"model.name: expected real tensors as the state of {name}, got {kind} for {key}. "
                 "Store numbers as buffers, and complex ones as view_as_real returns them."
             )
+        if value.layout != torch.strided:
+            raise UserError(
+                f"model.name: expected dense tensors as the state of {name}, got {value.layout} "
+                f"for {key}. Store its indices and values as buffers."
+            )
     if any(isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse for m in model.modules()):
         raise UserError(
             f"model.name: {name} has an embedding with sparse gradients, which the optimizers do "
@@ -344,9 +349,10 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
         try:
             outputs = _of_two_builds(name, x, classes)
         finally:  # builds may share modules
+            now = model.state_dict()
             for key, value in saved.items():
-                if not torch.equal(state[key], value):
-                    state[key].copy_(value)
+                if not torch.equal(now[key], value):
+                    now[key].copy_(value)
     if outputs is None or not torch.equal(*outputs):
         raise UserError(
             f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "

@@ -69,22 +69,25 @@ def assemble(
         UserError: as ``load_table`` does.
     """
     first = tables[0]
-    tables = [
-        first,
-        *(_spelled_like(first, t, spelling, {label, group, *categories}) for t in tables[1:]),
-    ]
-    kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
-    kinds |= dict.fromkeys(categories, "category")
-    together = None if group is None else _parsed_column(tables, group, "category", spelling)
     drop = {*drop} if group is None else {*drop, group}
     preparation = given = known_preparation(load_options.preparation, first.file, TablePreparation)
     if given is not None:
-        _check_options(given, first, categories, drop, task)
-        task = "classification" if given.classes else "regression"
-        tables, kinds = _columns_of_training(tables, label, given)
-        label, drop = len(kinds), ()
+        task = _task_of_training(given, first, categories, drop, task)
+    kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
     if task is not None:
         kinds[label] = "number" if task == "regression" else "category"
+    tables = [
+        first,
+        *(
+            _spelled_like(first, t, spelling, kinds, {label, group, *categories})
+            for t in tables[1:]
+        ),
+    ]
+    kinds |= dict.fromkeys({*categories} - ({label} if task else set()), "category")
+    together = None if group is None else _parsed_column(tables, group, "category", spelling)
+    if given is not None:
+        tables, kinds = _columns_of_training(tables, label, given, kinds[label])
+        label, drop = len(kinds) - 1, ()
     target, features = _parsed(tables, kinds, spelling, label=label, drop=drop)
     notes = [note for table in tables for note in table.notes]
     bad = BadRows(tables, target, features, together, spelling)
@@ -104,7 +107,7 @@ def assemble(
     check_several(classes, target, first)
     sha256 = _hash(features, targets, len(first.rows))
     usable = [bad.good(k) for k in range(len(tables))]
-    of_groups = hash_of_groups(groups, len(first.rows))
+    of_groups = hash_of_groups(None if groups is None else groups[usable[0]], len(usable[0]))
     if len(tables) == 1 and has_other_rows(given, sha256, of_groups, first.file):
         notes.append(other_rows_note(first, len(usable[0])))
         usable = [usable[0][:0], usable[0]]
@@ -179,14 +182,14 @@ def known_preparation(
         ) from error
 
 
-def _check_options(
+def _task_of_training(
     given: TablePreparation,
     table: Table,
     categories: Collection[int],
     drop: Collection[int],
     task: Task | None,
-) -> None:
-    """Raise if options contradict those that were used for training."""
+) -> Task:
+    """Return the task of the training; raise if options contradict those that were used for it."""
     numbers = given.numbers.columns
     used = {*numbers, *given.categories.columns}
     if dropped := [table.names[i] for i in drop if table.names[i] in used]:
@@ -199,18 +202,24 @@ def _check_options(
             f"categories: expected columns that were not numbers in training, got {listed(wrong)}. "
             "Remove them from categories."
         )
-    if task is not None and (task == "classification") != bool(given.classes):
-        other = "classification" if given.classes else "regression"
-        raise UserError(f"task: expected {other}, as in training, got {task}. Remove the option.")
+    trained: Task = "classification" if given.classes else "regression"
+    if task not in (None, trained):
+        raise UserError(f"task: expected {trained}, as in training, got {task}. Remove the option.")
+    return trained
 
 
 def _spelled_like(
-    first: Table, table: Table, spelling: Spelling, coded: Collection[int | None]
+    first: Table,
+    table: Table,
+    spelling: Spelling,
+    kinds: Mapping[int, Kind | None],
+    coded: Collection[int | None],
 ) -> Table:
     """Return a test table with the columns of the first one, and with its spelling of categories.
 
-    Booleans and numbers of files of another type may be written otherwise. ``coded`` has the
-    indices of columns whose numbers may be categories.
+    Booleans and numbers of files of another type may be written otherwise. ``kinds`` has the kinds
+    of the columns of the first table, and ``coded`` the indices of those whose numbers may be
+    categories.
     """
     table, columns = select_columns(table, first.names, of=first.file), []
     plain = spelling.decimal == "." and not spelling.thousands
@@ -219,7 +228,7 @@ def _spelled_like(
     ):
         as_first = column
         if kind != first.kinds[k]:
-            text = parse_column("", own, first.kinds[k], spelling)
+            text = parse_column("", own, kinds[k], spelling)
             if text.kind == "category" or (k in coded and plain):
                 known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
                 as_first = as_known(column, kind, [*known])
@@ -228,13 +237,17 @@ def _spelled_like(
 
 
 def _columns_of_training(
-    tables: Sequence[Table], label: int, given: TablePreparation
+    tables: Sequence[Table], label: int, given: TablePreparation, kind: Kind | None
 ) -> tuple[list[Table], dict[int, Kind | None]]:
-    """Return tables with the columns of the training table and then the label, and their kinds."""
+    """Return tables with the columns of the training table and then the label, and their kinds.
+
+    ``kind`` is that of the label.
+    """
     numbers, others = given.numbers.columns, given.categories.columns
     names = [*numbers, *others]
     kinds: dict[int, Kind | None] = dict.fromkeys(range(len(names)), "category")
     kinds |= dict.fromkeys(range(len(numbers)), "number")
+    kinds[len(names)] = kind
     chosen = [select_columns(t, names, of="the training table", label=label) for t in tables]
     values: list[Sequence[str | None]] = [*given.categories.values, given.classes]
     known = [
