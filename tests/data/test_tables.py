@@ -154,6 +154,27 @@ def test_a_single_column_may_have_a_name_of_several_words(tmp_path):
     assert read_table(path, file="t.csv").names == ("body", "mass")
 
 
+WIDE = " ".join(f"gene{k}" for k in range(20_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ('"size" "kind"\n' + "".join(f'{k} "a"\n' for k in range(20)), 2),
+        ('size city kind\n3 "New York" a\n', 3),
+        ('"body mass" kind\n3 a\n4 b\n', 2),
+        ('"size" "kind"\n"1" "a"\n', 2),
+        (f"{WIDE}\n{' '.join(['1'] * 20_000)}\n", 20_000),
+        ("a b y\n" + "1 2\n" * 20 + "1 2 3\n" * 50, 3),
+    ],
+    ids=["quoted texts", "two words", "quoted name", "all quoted", "wide", "ragged at first"],
+)
+def test_white_space_divides_quoted_wide_and_ragged_rows(tmp_path, text, columns):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    assert len(read_table(path, file="t.csv").names) == columns
+
+
 @pytest.mark.parametrize("mark", [";", ",", "\t", "|"])
 @pytest.mark.parametrize("line", ["sep={}\r\n", '"sep={}"\n', "SEP={}\n"])
 def test_the_delimiter_that_the_first_line_states_divides_the_cells(table, mark, line):
@@ -1533,3 +1554,31 @@ def test_groups_of_skipped_rows_may_differ_from_those_of_the_training(table):
     other = text.replace("?!,p1", "?!,a0")
     again = table(other, group="who", skip_bad=True, preparation=trained.preparation)
     assert torch.equal(again.test.inputs, trained.test.inputs)
+
+
+def test_a_chosen_task_does_not_change_which_class_a_typed_test_label_is(tmp_path):
+    rows = "".join(f"{k}\t{1 + k % 4}.000\n" for k in range(40))
+    (tmp_path / "t.csv").write_text(f"x\ty\n{rows}")
+    parquet.write_table(pa.table({"x": [1, 2, 3], "y": [1, 2, 3]}), tmp_path / "test.parquet")
+    options = {"label": "y", "decimal": ",", "thousands": ".", "test": "test.parquet"}
+    for more in ({}, {"task": "classification"}):
+        with pytest.raises(UserError, match=r"class '1' of column 'y' is not in t\.csv"):
+            load_table("t.csv", options | more, LoadOptions(tmp_path))
+
+
+def test_inputs_of_a_typed_test_file_are_not_spelled_like_texts_of_a_scored_table(tmp_path):
+    size, y = [f"{1 + k % 6}.000" for k in range(40)], ["uv"[k % 2] for k in range(40)]
+    rows = "".join(f"{a}\t{b}\n" for a, b in zip(size, y, strict=True))
+    (tmp_path / "train.csv").write_text(f"size\ty\n{rows}")
+    parquet.write_table(pa.table({"size": size, "y": y}), tmp_path / "again.parquet")
+    test = {"size": [1, 1000, 2, 2000], "y": ["u", "v", "u", "v"]}
+    parquet.write_table(pa.table(test), tmp_path / "test.parquet")
+    options = {"label": "y", "decimal": ",", "thousands": "."}
+    trained = load_table("train.csv", options, LoadOptions(tmp_path))
+    given = LoadOptions(tmp_path, preparation=trained.preparation)
+    found = [
+        load_table(name, options | {"test": "test.parquet"}, given).test.inputs
+        for name in ("train.csv", "again.parquet")
+    ]
+    assert torch.equal(*found)
+    assert len(found[0].unique()) == 4

@@ -107,6 +107,26 @@ def test_the_answer_names_an_arm_that_is_worse(summary):
     assert "With true labels, input mixup is worse than ERM: test accuracy 95.0%" in answer(summary)
 
 
+def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
+    shown = only_true_labels(summary)
+    verdicts = {"mixup": "no evidence", "cutmix": "worse", "fmix": "better", "own": "the same"}
+    verdicts["third"] = "better"
+    for name, verdict in verdicts.items():
+        shown["settings"]["arms"][name] = {"title": f"{name}!", "training": {}}
+        difference = {"fmix": 2.0, "third": 4.0}.get(name, 0.1)
+        shown["rows"].append(row(name, "true labels", 98.1, difference, verdict=verdict))
+    del shown["rows"][1]
+    assert answer(shown).endswith(
+        "(95% interval +3.0 to +5.0). Better too: fmix!. Worse: cutmix!. The same within ±0.5 "
+        "points: own!. No evidence of a difference: mixup!."
+    )
+    shown["rows"] = [one for one in shown["rows"] if one["verdict"] in (None, "worse", "better")]
+    for one in shown["rows"][1:]:
+        one["verdict"] = "worse"
+    assert "Worse too: " in answer(shown)
+    assert "Better" not in answer(shown)
+
+
 def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no_evidence(summary):
     arms = [row("mixup", "true labels", 95.0, -3.0, verdict="no evidence") | {"p": 0.0584}]
     arms += [row("cutmix", "true labels", 98.1, 0.1, verdict="no evidence") | {"p": 1.0}]
@@ -150,15 +170,18 @@ def test_the_caption_of_several_splits_names_the_correction(summary):
 
 def test_no_evidence_comes_with_the_detectable_difference_and_what_would_halve_it(summary):
     assert (
-        "input mixup, true labels: a study of this size finds a difference of 1.5 points with a "
-        "probability of 80%. It would take 2,160 test examples to halve that."
+        "input mixup, true labels: a study of this size detects a true difference of 1.5 points "
+        "with a probability of 80%. To detect half of that would take 2,160 test examples instead "
+        "of 5."
     ) in remarks(summary)
     summary["rows"][1]["to_halve"] = {"seeds": 12, "examples": 2160}
-    assert "It would take 12 seeds or 2,160 test examples to halve that." in " ".join(
+    assert "would take 12 seeds instead of 3, or 2,160 test examples instead of 5." in " ".join(
         remarks(summary)
     )
     summary["rows"][1]["to_halve"] = {"seeds": None, "examples": None}
-    assert "To halve that, raise seeds and test examples together." in " ".join(remarks(summary))
+    assert "To detect half of that, raise seeds and test examples together." in " ".join(
+        remarks(summary)
+    )
 
 
 def test_the_constant_prediction_is_named(summary):

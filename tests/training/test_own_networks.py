@@ -127,6 +127,24 @@ class SharingBuffers(Body):
     def changed(self, x):
         return self.center(x)
 
+class Bank(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("bank", torch.zeros(0, 16))
+    def forward(self, x):
+        if self.training:
+            self.bank = torch.cat([self.bank, x.detach()])
+        return x
+
+BANK = Bank()
+
+class SharingBanks(Body):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.bank = BANK
+    def changed(self, x):
+        return self.bank(x)
+
 class SparseBuffer(Body):
     def __init__(self, shape, classes):
         super().__init__(shape, classes)
@@ -219,6 +237,7 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
             "expected real tensors as the state of networks_of_one:Extra, got <class 'dict'>",
         ),
         ("SparseBuffer", "expected dense tensors as the state of networks_of_one:SparseBuffer"),
+        ("SharingBanks", "SharingBanks has other tensors after a step than before"),
         ("LazyInTraining", "did not initialize (some of them did not run)"),
         ("HiddenByZero", "computes with tensors that its state_dict lacks"),
         ("FirstBatch", "computes with tensors that its state_dict lacks"),

@@ -132,4 +132,4 @@ def test_fields_of_a_wrong_type_are_reported_with_and_without_changes(small_reci
 def test_a_model_that_is_not_a_table_is_an_error_of_the_recipe_with_new_arms_too(small_recipe):
     path = small_recipe({"model": 5})
     with pytest.raises(UserError, match=r"model: expected a table, got 5"):
-        read_recipe(str(path), changes=Changes(arms=["erm", "cutmix"]))
+        read_recipe(str(path), changes=Changes(arms=["erm", "cutmix", "manifold"]))

@@ -151,11 +151,12 @@ def _without_evidence(
         if not _too_few_seeds(summary, row)
     )
     if not found:
-        return ["Two seeds are too few to tell which differences such a study would find."]
+        return ["Two seeds are too few to tell which differences such a study would detect."]
     least, most = (value(summary, name, one) for one in (found[0], found[-1]))
     return [
-        f"For the {len(rows)} comparisons without evidence, a study of this size finds differences "
-        f"of {least} to {most}{unit(summary)}, depending on the arm, with a probability of 80%."
+        f"For the {len(rows)} comparisons without evidence, a study of this size detects true "
+        f"differences of {least} to {most}{unit(summary)}, depending on the arm, with a "
+        "probability of 80%."
     ]
 
 
@@ -168,23 +169,25 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     name = summary["metric"]
     found = row["metrics"][name]["difference"]["detectable"]
     if _too_few_seeds(summary, row):
-        return "two seeds are too few to tell which difference such a study would find."
+        return "two seeds are too few to tell which difference such a study would detect."
     if not found:
         return "all of its outputs for the test examples are those of the baseline."
     text = (
-        f"a study of this size finds a difference of {value(summary, name, found)}"
+        f"a study of this size detects a true difference of {value(summary, name, found)}"
         f"{unit(summary)} with a probability of 80%."
     )
     halve = row["to_halve"] or {"seeds": None, "examples": None}
     ways = []
     if halve["seeds"] is not None:
-        ways.append(f"{halve['seeds']:,} seeds")
+        ways.append(f"{halve['seeds']:,} seeds instead of {row['n']:,}")
     if halve["examples"] is not None:
-        ways.append(f"{halve['examples']:,} test examples")
+        now = summary["data"]["test"]["examples"]
+        ways.append(f"{halve['examples']:,} test examples instead of {now:,}")
     if ways:
-        return f"{text} It would take {' or '.join(ways)} to halve that."
+        return f"{text} To detect half of that would take {', or '.join(ways)}."
     return (
-        f"{text} To halve that, raise seeds and test examples together." * bool(row["to_halve"])
+        f"{text} To detect half of that, raise seeds and test examples together."
+        * bool(row["to_halve"])
         or text
     )
 
@@ -222,7 +225,7 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
             return order, _capital(
                 f"{start}{title(summary, row['arm'])} is {verdict} than {baseline}: test "
                 f"{summary['metrics'][name]['title']} {ours} versus {theirs}, a difference of "
-                f"{_difference(summary, row)}.{_direction(summary)}"
+                f"{_difference(summary, row)}.{_direction(summary)}{_others(summary, rows, row)}"
             )
     if row := largest(summary, condition, "no evidence"):
         return 3, _capital(
@@ -240,6 +243,27 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
     return 4, _capital(
         f"{start}there is no verdict on {title(summary, row['arm'])}: {row['withheld']}."
     )
+
+
+def _others(
+    summary: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], named: Mapping[str, Any]
+) -> str:
+    """Return sentences with the verdicts on all arms but the one that is named."""
+    arms: dict[str, list[str]] = {}
+    for row in rows.values():
+        if row is not named:
+            arms.setdefault(row["verdict"], []).append(title(summary, row["arm"]))
+    texts = {
+        "better": "Better too: {}.",
+        "worse": "Worse: {}.",
+        "the same": f"The same within ±{summary['equivalence']:g}{unit(summary)}: {{}}.",
+        "no evidence": "No evidence of a difference: {}.",
+        "withheld": "No verdict: {}.",
+    }
+    if named["verdict"] == "worse":
+        texts["worse"] = "Worse too: {}."
+    found = [text.format(_listed(arms[key])) for key, text in texts.items() if key in arms]
+    return "".join(f" {sentence}" for sentence in found)
 
 
 def _direction(summary: Mapping[str, Any]) -> str:

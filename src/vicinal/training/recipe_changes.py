@@ -108,21 +108,20 @@ def _set(settings: MutableMapping[str, Any], text: str) -> None:
 
 
 def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
-    arms = settings.get("arms")
-    if not isinstance(arms, MutableMapping):
-        return
+    arms, model = settings.get("arms"), settings.get("model", {})
+    if not isinstance(arms, MutableMapping) or not isinstance(model, MutableMapping):
+        return  # which is an error of the recipe
     names = list(changes.arms or arms)
     baseline = settings.get("baseline")
     if baseline in arms and baseline not in names:
         names.insert(0, baseline)
     new = [name for name in names if name not in arms]
     if new:
-        model = settings.get("model", {})
-        known_layers = mixing_layers(str(model.get("name", ""))) if isinstance(model, dict) else ()
-        layers = [name for name in known_layers or () if name != "input"]
         known = sorted({*arms, *SHORTHANDS})
         if missing := [name for name in new if name not in SHORTHANDS]:
             raise UserError(f"--arms: {unknown('arm', missing[0], known)}.")
+        known_layers = mixing_layers(str(model.get("name", ""))) or ()
+        layers = [name for name in known_layers if name != "input"]
         for name, arm in shorthand_arms(new, layers=layers).items():
             arms[name] = dumped(name, arm)
     for name in [name for name in arms if name not in names]:

@@ -350,14 +350,25 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
             outputs = _of_two_builds(name, x, classes)
         finally:  # builds may share modules
             now = model.state_dict()
-            for key, value in saved.items():
-                if not torch.equal(now[key], value):
+            same = now.keys() == saved.keys()
+            same = same and all(now[key].shape == value.shape for key, value in saved.items())
+            for key, value in saved.items() if same else ():
+                if not _equal(now[key], value):
                     now[key].copy_(value)
+    if not same:
+        raise UserError(
+            f"model.name: {name} has other tensors after a step than before. Create all layers and "
+            "buffers in __init__, with fixed names and sizes."
+        )
     if outputs is None or not torch.equal(*outputs):
         raise UserError(
             f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "
             "checkpoint would give other outputs. Register them with register_buffer."
         )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor] | None:

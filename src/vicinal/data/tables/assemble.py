@@ -73,9 +73,7 @@ def assemble(
     preparation = given = known_preparation(load_options.preparation, first.file, TablePreparation)
     if given is not None:
         task = _task_of_training(given, first, categories, drop, task)
-    kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
-    if task is not None:
-        kinds[label] = "number" if task == "regression" else "category"
+    kinds = _kinds(first, label, task, given)
     tables = [
         first,
         *(
@@ -182,6 +180,18 @@ def known_preparation(
         ) from error
 
 
+def _kinds(
+    first: Table, label: int, task: Task | None, given: TablePreparation | None
+) -> dict[int, Kind | None]:
+    """Return the kinds of the columns of the first table; None where the cells decide."""
+    kinds: dict[int, Kind | None] = dict(enumerate(first.kinds))
+    trained = set() if given is None else set(given.numbers.columns)
+    kinds |= {k: "number" for k, name in enumerate(first.names) if name in trained}
+    if task is not None:
+        kinds[label] = "number" if task == "regression" else "category"
+    return kinds
+
+
 def _task_of_training(
     given: TablePreparation,
     table: Table,
@@ -228,7 +238,8 @@ def _spelled_like(
     ):
         as_first = column
         if kind != first.kinds[k]:
-            text = parse_column("", own, kinds[k], spelling)
+            as_number = kinds[k] == "number"
+            text = parse_column("", own, "number" if as_number else first.kinds[k], spelling)
             if text.kind == "category" or (k in coded and plain):
                 known = {*own.unique().to_pylist()} - {None, "", *spelling.missing}
                 as_first = as_known(column, kind, [*known])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,8 @@ _DELIMITERS = {
 }
 _LINES, _CHARACTERS = 20, 100_000
 """The most lines and characters from which the delimiter is guessed."""
+_MOST_ROWS = 1000
+"""The most rows in which words are counted, to tell white space from one column."""
 
 
 def read_delimited_text(
@@ -99,8 +102,9 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
     if delimiter in bare:
         return delimiter, []
     # White space, or one column, perhaps of texts with spaces in them or below such a name.
-    words = len(line.split())
-    spaces = words > 1 and any(len(other.split()) == words for other in below)
+    rows = (re.sub('"[^"]*"', "x", row) for row in io.StringIO(text) if row.strip())
+    words = [len(row.split()) for row in itertools.islice(rows, _MOST_ROWS)]
+    spaces = words[0] > 1 and (len(words) == 1 or words[0] in words[1:])
     return (" " if spaces else "\t"), []
 
 
