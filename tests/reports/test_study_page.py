@@ -72,7 +72,7 @@ def test_a_study_of_real_values_has_errors_and_no_percent_sign_after_its_metric(
     answer = re.search(r'class="answer">(.*?)</p>', page)[1]
     assert re.fullmatch(
         r"Mixup 2 is better than ERM: test RMSE [\d.]+ versus [\d.]+, a difference of −[\d.]+ "
-        r"\(95% interval −[\d.]+ to −[\d.]+\)\. A smaller RMSE is better\.",
+        r"\(95% interval −[\d.]+ to −[\d.]+\)\. A smaller RMSE is better\. Better too: mixup 1\.",
         answer,
     )
 

@@ -117,8 +117,8 @@ def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
         shown["rows"].append(row(name, "true labels", 98.1, difference, verdict=verdict))
     del shown["rows"][1]
     assert answer(shown).endswith(
-        "(95% interval +3.0 to +5.0). Better too: fmix!. Worse: cutmix!. The same within ±0.5 "
-        "points: own!. No evidence of a difference: mixup!."
+        "(95% interval +3.0 to +5.0). Better too: fmix!. Worse: cutmix!. The same as "
+        "the baseline: own!. No evidence of a difference: mixup!."
     )
     shown["rows"] = [one for one in shown["rows"] if one["verdict"] in (None, "worse", "better")]
     for one in shown["rows"][1:]:

@@ -256,7 +256,7 @@ def _others(
     texts = {
         "better": "Better too: {}.",
         "worse": "Worse: {}.",
-        "the same": f"The same within ±{summary['equivalence']:g}{unit(summary)}: {{}}.",
+        "the same": "The same as the baseline: {}.",
         "no evidence": "No evidence of a difference: {}.",
         "withheld": "No verdict: {}.",
     }
