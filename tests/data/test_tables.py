@@ -166,8 +166,13 @@ WIDE = " ".join(f"gene{k}" for k in range(20_000))
         ('"size" "kind"\n"1" "a"\n', 2),
         (f"{WIDE}\n{' '.join(['1'] * 20_000)}\n", 20_000),
         ("a b y\n" + "1 2\n" * 20 + "1 2 3\n" * 50, 3),
+        ("id text label\n" + "".join(f'{k} "a\nb" x\n' for k in range(9)), 3),
+        ("id height kind\n" + "".join(f'{k} {60 + k}" x\n' for k in range(9)), 3),
     ],
-    ids=["quoted texts", "two words", "quoted name", "all quoted", "wide", "ragged at first"],
+    ids=[
+        *("quoted texts", "two words", "quoted name", "all quoted", "wide", "ragged at first"),
+        *("newlines in cells", "inches"),
+    ],
 )
 def test_white_space_divides_quoted_wide_and_ragged_rows(tmp_path, text, columns):
     path = tmp_path / "t.csv"

@@ -125,6 +125,11 @@ def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
         one["verdict"] = "worse"
     assert "Worse too: " in answer(shown)
     assert "Better" not in answer(shown)
+    verdicts = ["no evidence", "the same", "no evidence"]
+    for one, verdict in zip(shown["rows"][1:], verdicts, strict=True):
+        one |= {"verdict": verdict, "p": 1.0}
+    assert "There is no evidence of a difference: the largest, of third!" in answer(shown)
+    assert answer(shown).endswith("The same as the baseline: fmix!.")
 
 
 def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no_evidence(summary):

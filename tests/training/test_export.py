@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vicinal
 from vicinal.cli import app
 from vicinal.errors import UserError
-from vicinal.training.export import Deployed, export_network
+from vicinal.training.export import Deployed, _inputs, export_network
 
 
 def trained(folder, source, network, **data):
@@ -98,6 +98,18 @@ def test_an_exported_program_needs_only_torch_and_takes_batches_of_any_size(imag
     network = vicinal.load(images)
     for path, batch in batches.items():
         np.testing.assert_allclose(np.load(path), network(batch).numpy(), atol=1e-5)
+
+
+def test_generated_images_have_one_channel_where_a_pretrained_network_repeats_it(images):
+    network = vicinal.load(images)
+    one_channel = network.info.preparation | {"channels": 1, "shape": [1, 12, 12]}
+    network.info = network.info.model_copy(
+        update={"shape": (1, 12, 12), "preparation": one_channel}
+    )
+    found = _inputs(network, 4)
+    assert found.shape == (4, 1, 12, 12)
+    assert found.dtype == torch.uint8
+    assert len(found.unique()) > 20
 
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's exporter

@@ -417,9 +417,9 @@ class TwoLayers(nn.Module):
         return self.second(self.first(x).relu())
 
 
-def test_what_earlier_trials_compiled_does_not_count_for_later_ones(monkeypatch):
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_what_earlier_trials_compiled_does_not_count_for_later_ones():
     # Batches of two sizes: one training reaches this limit, and a second one would exceed it.
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     policy, said = MixUp(1.0, per="example"), []
     for mixing, layer in [(None, "input"), (policy, "first"), (policy, "first")]:
         compiled, plain = TwoLayers(), TwoLayers()

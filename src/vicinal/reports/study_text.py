@@ -146,9 +146,10 @@ def _without_evidence(
         return [f"{arm}: {_detectable(summary, row)}" for arm, row in rows]
     name = summary["metric"]
     found = sorted(
-        row["metrics"][name]["difference"]["detectable"]
+        detectable
         for _, row in rows
         if not _too_few_seeds(summary, row)
+        and (detectable := row["metrics"][name]["difference"]["detectable"])
     )
     if not found:
         return ["Two seeds are too few to tell which differences such a study would detect."]
@@ -231,13 +232,13 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
         return 3, _capital(
             f"{start}there is no evidence of a difference: the largest, of "
             f"{title(summary, row['arm'])}, is {_difference(summary, row)}."
-            f"{_direction(summary)}{_after_adjustment(summary, row)}"
+            f"{_direction(summary)}{_after_adjustment(summary, row)}{_others(summary, rows, row)}"
         )
     if row := largest(summary, condition, "the same"):
         return 2, _capital(
             f"{start}{title(summary, row['arm'])} and {baseline} are the same within "
             f"±{summary['equivalence']:g}{unit(summary)}: the difference is "
-            f"{_difference(summary, row)}."
+            f"{_difference(summary, row)}.{_others(summary, rows, row)}"
         )
     row = next(iter(rows.values()))
     return 4, _capital(
@@ -262,6 +263,8 @@ def _others(
     }
     if named["verdict"] == "worse":
         texts["worse"] = "Worse too: {}."
+    if named["verdict"] == "no evidence":
+        del texts["no evidence"]  # the arm that is named has the largest difference of them
     found = [text.format(_listed(arms[key])) for key, text in texts.items() if key in arms]
     return "".join(f" {sentence}" for sentence in found)
 

@@ -143,6 +143,8 @@ def _inputs(trained: TrainedNetwork, size: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     shape = (size, *reading.input_shape)
     mean, std = trained.normalize.mean.cpu(), trained.normalize.std.cpu()
+    if shape[1] == 1 and mean.dim() == 3:  # a pretrained network repeats the channel
+        mean, std = mean[:1], std[:1]
     if reading.kind == "image":
         # Smooth ones: for noise, most networks are so certain that all probabilities are 0 or 1.
         coarse = torch.randn(*shape[:2], 4, 4, generator=generator)

@@ -350,10 +350,10 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
             outputs = _of_two_builds(name, x, classes)
         finally:  # builds may share modules
             now = model.state_dict()
-            same = now.keys() == saved.keys()
-            same = same and all(now[key].shape == value.shape for key, value in saved.items())
+            kinds = [{k: (v.shape, v.dtype) for k, v in one.items()} for one in (now, saved)]
+            same = kinds[0] == kinds[1]
             for key, value in saved.items() if same else ():
-                if not _equal(now[key], value):
+                if not torch.equal(now[key], value):
                     now[key].copy_(value)
     if not same:
         raise UserError(
@@ -365,10 +365,6 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
             f"model.name: {name} computes with tensors that its state_dict lacks, so that a loaded "
             "checkpoint would give other outputs. Register them with register_buffer."
         )
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor] | None:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -101,11 +102,20 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
     delimiter = max(possible, key=bare.count)
     if delimiter in bare:
         return delimiter, []
-    # White space, or one column, perhaps of texts with spaces in them or below such a name.
-    rows = (re.sub('"[^"]*"', "x", row) for row in io.StringIO(text) if row.strip())
-    words = [len(row.split()) for row in itertools.islice(rows, _MOST_ROWS)]
-    spaces = words[0] > 1 and (len(words) == 1 or words[0] in words[1:])
-    return (" " if spaces else "\t"), []
+    return (" " if _divided_by_spaces(text) else "\t"), []
+
+
+def _divided_by_spaces(text: str) -> bool:
+    """Return whether another row has as many words as the first one, or whether it is the only one.
+
+    Otherwise there is one column, perhaps of texts with spaces in them, or below such a name.
+    """
+    lines = (" ".join(line.split()) + "\n" for line in io.StringIO(text))
+    rows = (row for row in csv.reader(lines, delimiter=" ") if any(row))
+    words = []
+    with suppress(csv.Error):  # such as a quoted cell that does not end
+        words += [len(row) for row in itertools.islice(rows, _MOST_ROWS)]
+    return not words or (words[0] > 1 and (len(words) == 1 or words[0] in words[1:]))
 
 
 def first_row(
