@@ -133,7 +133,7 @@ def study(
         bool, Option("--list", help="List the recipes that come with vicinal.")
     ] = False,
     show: Annotated[
-        bool, Option("--show", help="Show the recipe and what it costs on this machine.")
+        bool, Option("--show", help="Show a recipe, and what it costs on this machine.")
     ] = False,
     json: _Json = False,
     debug: _Debug = False,

@@ -450,7 +450,7 @@ def test_options_name_config_splits_and_columns(hugging_face):
     ("options", "wanted"),
     [
         ({}, r"column of type ClassLabel, got 2 among id \(Value\), img \(Image.*label=COLUMN"),
-        ({"label": "fime"}, "no column of hf:me/flowers 'fime'. Did you mean 'fine'"),
+        ({"label": "fime"}, "hf:me/flowers: there is no column 'fime'. Did you mean 'fine'"),
         ({"label": "id"}, "split train, row 0, target: .* got the text '0'"),
         ({"train": "tran"}, "no split of hf:me/flowers 'tran'. Did you mean 'train'"),
         (

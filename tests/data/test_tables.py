@@ -655,15 +655,15 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
-        (PETS, {"label": "kin"}, "no column of t.csv 'kin'. Did you mean 'kind'"),
-        (PETS, {"label": "3"}, "no column of t.csv '3'"),
-        (PETS, {"label": "-4"}, "no column of t.csv '-4'"),
+        (PETS, {"label": "kin"}, "t.csv: there is no column 'kin'. Did you mean 'kind'"),
+        (PETS, {"label": "3"}, "t.csv: there is no column '3'"),
+        (PETS, {"label": "-4"}, "t.csv: there is no column '-4'"),
         (PETS, {"labell": "kind"}, "no table option 'labell'. Did you mean 'label'"),
         (PETS, {"header": "maybe"}, "no value of the option header 'maybe'"),
         (PETS, {"task": "classify"}, "Did you mean 'classification'"),
         (PETS, {"drop": "kind"}, "drop: expected columns other than the label, got 'kind'"),
         (PETS, {"drop": "0,1"}, "no column except the label 'kind'"),
-        (PETS, {"drop": "size,"}, "no column of t.csv ''"),
+        (PETS, {"drop": "size,"}, "t.csv: there is no column ''"),
         (
             PETS,
             {"categories": "kind", "task": "regression"},
@@ -866,7 +866,7 @@ def test_two_columns_of_one_name_are_told_apart_by_their_order(tmp_path):
     ("other", "options", "sentence"),
     [
         ("a,y\n1,u\n", {}, "other.csv has no column 'c', which the training table has"),
-        ("a,c\n1,r\n", {}, "no column of other.csv 'y'"),
+        ("a,c\n1,r\n", {}, "other.csv: there is no column 'y'"),
         ("1,r,u\n2,g,v\n", {"header": "no", "label": "2"}, "no column 'a', 'c'"),
         ("a,c,y\nten,r,u\n", {}, "row 2: expected a number in column 'a', got 'ten'"),
         ("a,c,y\n1,r,w\n", {}, "row 2: class 'w' of column 'y' is not in the training table"),

@@ -67,7 +67,10 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     assert cut.training.epochs < 30
     assert cut.training.checkpoint_every == max(1, cut.training.epochs // 4)
     hasty = Changes(seeds=2, epochs=10_000)
-    assert prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out").recipe.splits == 1
+    told.clear()
+    short = prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
+    assert short.recipe.splits == 1
+    assert any("0.05 minutes do not allow 5 folds, so there are only 12" in one for one in told)
 
 
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):
@@ -87,6 +90,8 @@ def test_a_folder_of_other_data_is_refused(cars, tmp_path):
         ),
         ("iris", {"changes": Changes(settings=["task=regression"])}, "task: expected"),
         ("nothing-here", {}, "there is no recipe, data set or path 'nothing-here'"),
+        ("folder:nothing", {}, "there is no folder of images nothing, nor under"),
+        ("table:nothing.csv", {}, "there is no .*nothing.csv, nor under"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(what, options, message, tmp_path):
@@ -101,7 +106,7 @@ def test_what_does_not_fit_is_one_sentence(what, options, message, tmp_path):
         (Changes(arms=["manifold", "mixpu"]), "there is no arm 'mixpu'. Did you mean 'mixup'"),
         (
             Changes(metric="acuracy"),
-            "metrics.0: there is no metric 'acuracy'. Did you mean 'accuracy'",
+            "--metric: there is no metric 'acuracy'. Did you mean 'accuracy'",
         ),
         (Changes(settings=["training.epochs=few"]), "training.epochs: expected"),
         (Changes(settings=["data.tets_fraction=0.1"]), "data.tets_fraction: there is no field"),
@@ -234,7 +239,7 @@ def test_images_of_mixed_sizes_and_formats_are_studied_from_a_folder(tmp_path):
     for name, shade in (("cat", 60), ("dog", 190)):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for k in range(12):
-            size = (9 + k, 30 - k, 3)
+            size = (17 + k, 40 - k, 3)
             pixels = generator.integers(0, 60, size, dtype=np.uint8) + np.uint8(shade)
             ending = ("png", "jpg", "bmp")[k % 3]
             Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{k}.{ending}")
@@ -244,6 +249,9 @@ def test_images_of_mixed_sizes_and_formats_are_studied_from_a_folder(tmp_path):
     )  # fmt: skip
     text = (tmp_path / "out" / "recipe.toml").read_text()
     assert tomllib.loads(text)["data"]["source"].startswith("folder:")
+    told = []
+    prepare(str(tmp_path / "pets"), changes=FEW, out=tmp_path / "more", log=told.append)
+    assert any("augmented: random-crop, random-horizontal-flip. If left" in one for one in told)
     assert "size=" in tomllib.loads(text)["data"]["source"]
     assert done.summary["data"]["classes"] == ["cat", "dog"]
 

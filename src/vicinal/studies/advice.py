@@ -140,7 +140,8 @@ def _pretraining(recipe: Recipe) -> Advice:
     return Advice(
         "Is the network pretrained?",
         f"no: {name} starts from random weights",
-        "Published recipes from scratch mix, for example mixup 0.8 and CutMix 1.0 in turn.",
+        "Published recipes that train image networks from scratch mix, for example mixup 0.8 and "
+        "CutMix 1.0 in turn.",
         "DeiT (arXiv 2012.12877), ConvNeXt (arXiv 2201.03545)",
     )
 

@@ -138,4 +138,7 @@ def fitted(
         return seeds, epochs, f"{takes}{even}, since {each}. {less}"
     if not cuts:
         return seeds, epochs, ""
-    return seeds, epochs, f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"
+    whole = recipe.training.epochs
+    more = f". All {whole} epochs would take --minutes {math.ceil(minutes * whole / epochs)}"
+    cut = f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"
+    return seeds, epochs, f"{cut}{more * (epochs < whole)}"

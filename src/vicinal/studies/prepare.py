@@ -118,13 +118,18 @@ def generated(
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
     check_arms(recipe, data, recipe.arms)
+    if sentence := _augmented(recipe):
+        log(sentence)
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
-    if (
-        not with_splits
-        and _is_small(data, draft)
-        and fits(recipe, in_folds, minutes, changes.seeds)
-    ):
+    small = not with_splits and _is_small(data, draft)
+    if small and not fits(recipe, in_folds, minutes, changes.seeds):
+        log(
+            f"fewer than {SMALL:,} examples: {minutes:g} minutes do not allow {FOLDS} folds, so "
+            f"there are only {len(data.test):,} test examples. Raise --minutes, or choose folds "
+            f"with --set splits={FOLDS}"
+        )
+    elif small:
         data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
@@ -173,6 +178,16 @@ def _draft(source: str, changes: Changes) -> Recipe:
     return checked(draft, source)
 
 
+def _augmented(recipe: Recipe) -> str:
+    """Return what the generated recipe does to training images, or ``""``."""
+    names = [one.name for one in recipe.data.augment]
+    if not names:
+        return ""
+    flip = ". If left and right matter, leave out the flip: --set data.augment=[]"
+    last = flip if "random-horizontal-flip" in names else ""
+    return f"training images are augmented: {', '.join(names)}{last}"
+
+
 def _path(setting: str) -> list[str]:
     return setting.partition("=")[0].strip().split(".")
 
@@ -201,11 +216,13 @@ def source_of(what: str, log: Callable[[str], None]) -> str:
     try:
         found = recognized(path, root=data_root(), largest=largest)
     except UserError:
-        exists = any(path.exists() for path in (data_root() / what, Path(what)))
+        exists = any(one.exists() for one in (data_root() / path, Path(path)))
+        if path != what and not exists:
+            return what  # whose reader says what is missing
         if what.replace("-", "").isalnum() and not exists:
             known = dict.fromkeys([*shipped(), *SOURCES])
             raise UserError(unknown("recipe, data set or path", what, known)) from None
         raise
     for note in found.notes:
-        log(note.text)
+        log(f"{'warning: ' * note.doubtful}{note.text}")
     return found.spec

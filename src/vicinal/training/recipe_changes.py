@@ -8,6 +8,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.models import mixing_layers
 from vicinal.training.arm_shorthands import SHORTHANDS, set_alpha, shorthand_arms
 from vicinal.training.arm_titles import dumped
+from vicinal.training.metrics import METRICS
 from vicinal.training.settings import Training
 
 
@@ -72,9 +73,7 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
         if text not in later:
             _set(settings, text)
     if changes.metric is not None:
-        others = settings.get("metrics", ())
-        if isinstance(others, list | tuple):  # else validation reports it
-            settings["metrics"] = [changes.metric, *(k for k in others if k != changes.metric)]
+        _set_metric(settings, changes.metric)
     if changes.arms or changes.alpha is not None:
         _change_arms(settings, changes)
     for text in later:  # these arms have just been added
@@ -105,6 +104,14 @@ def _set(settings: MutableMapping[str, Any], text: str) -> None:
         table[field] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         table[field] = value.strip()  # text needs no quotes
+
+
+def _set_metric(settings: MutableMapping[str, Any], metric: str) -> None:
+    if metric not in METRICS:
+        raise UserError(f"--metric: {unknown('metric', metric, METRICS)}.")
+    others = settings.get("metrics", ())
+    if isinstance(others, list | tuple):  # else validation reports it
+        settings["metrics"] = [metric, *(name for name in others if name != metric)]
 
 
 def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:

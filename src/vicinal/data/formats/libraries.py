@@ -192,7 +192,7 @@ def _column(
     """Return the column that an option names, or the only one of a type."""
     if what in options:
         if options[what] not in features:
-            raise UserError(unknown(f"column of {name}", options[what], features))
+            raise UserError(f"{name}: {unknown('column', options[what], features)}")
         return options[what]
     fitting = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(fitting) == 1:

@@ -190,7 +190,7 @@ def column_index(word: str, table: Table, option: str) -> int:
         return int(word) % len(table.names)
     # The nearest names first, since there may be thousands.
     known = [*difflib.get_close_matches(word, table.names), *table.names[:20]]
-    raise UserError(unknown(f"column of {table.file}", word, dict.fromkeys(known)))
+    raise UserError(f"{table.file}: {unknown('column', word, dict.fromkeys(known))}")
 
 
 def _group(options: Mapping[str, str], given: TablePreparation | None, table: Table) -> int | None:
