@@ -183,7 +183,7 @@ def _augmented(recipe: Recipe) -> str:
     names = [one.name for one in recipe.data.augment]
     if not names:
         return ""
-    flip = ". If left and right matter, leave out the flip: --set data.augment=[]"
+    flip = ". If left and right matter, delete the flip from the recipe"
     last = flip if "random-horizontal-flip" in names else ""
     return f"training images are augmented: {', '.join(names)}{last}"
 
