@@ -70,7 +70,9 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     told.clear()
     short = prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
     assert short.recipe.splits == 1
-    assert any("0.05 minutes do not allow 5 folds, so there are only 12" in one for one in told)
+    assert any(
+        "--minutes 0.05 is too short for 5 folds, so there are only 12" in one for one in told
+    )
 
 
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):

@@ -182,6 +182,11 @@ def test_an_arm_without_a_title_gets_one_that_no_other_has():
         "half": arm_of(policy="mixup", alpha=[1, 0.5], pairing={"name": "nearest", "k": 3}),
         "both": arm_of(policy="regmixup", inner=MIXUP | {"keep_larger": True}, at=["stage1"]),
         "some": arm_of(policy="one-of", policies=["cutmix", "none"]),
+        "similar": arm_of(
+            policy="mixup", alpha=2, pairing={"name": "similar-targets", "bandwidth": 0.5}
+        ),
+        "near": arm_of(**MIXUP, at=["input", "stage1"]),
+        "anywhere": arm_of(**MIXUP, at=["input", "stage1", "stage2"]),
         "own": arm_of(policy="import", object="a:B", options={"k": 2.0}),
         "named": arm_of(policy="cutmix", title="boxes"),
     }
@@ -190,8 +195,11 @@ def test_an_arm_without_a_title_gets_one_that_no_other_has():
         "one": "mixup (alpha 1), one",
         "two": "mixup (alpha 1), two",
         "half": "mixup (alpha [1, 0.5], nearest (k 3))",
-        "both": "regmixup (mixup (alpha 1, keep_larger true)) at stage1",
-        "some": "one-of (cutmix, none)",
+        "both": "RegMixUp (mixup (alpha 1, keep_larger true)) at stage1",
+        "some": "OneOf (CutMix, none)",
+        "similar": "C-Mixup (alpha 2, bandwidth 0.5)",
+        "near": "mixup (alpha 1) at input, stage1",
+        "anywhere": "manifold mixup (alpha 1)",
         "own": "a:B (k 2)",
         "named": "boxes",
     }

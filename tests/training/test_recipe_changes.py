@@ -51,9 +51,9 @@ def test_alpha_reaches_arms_that_only_have_its_default_and_policies_inside_other
 def test_titles_that_state_settings_follow_them():
     text = resolved_text(changed(arms=["erm", "mixup", "fmix"], alpha=0.2))
     added = tomllib.loads(text)["arms"]["fmix"]["title"]
-    assert added == "fmix (alpha 0.2)"
+    assert added == "FMix (alpha 0.2)"
     recipe = changed_recipe(changed(arms=["erm", "fmix"]), Changes(alpha=2.0))
-    assert recipe.arms["fmix"].title == "fmix (alpha 2)"
+    assert recipe.arms["fmix"].title == "FMix (alpha 2)"
     assert changed_recipe(changed(), Changes(alpha=2.0)).arms["mixup"].title == "input mixup"
 
 

@@ -56,7 +56,9 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
             "Metrics",
             f"{decides[:1].upper()}{decides[1:]} decides. "
             + f"Also reported: {', '.join(others)}. " * bool(others)
-            + "Each is shown next to that of a constant prediction.",
+            + "Each is shown next to that of a constant prediction."
+            + " The ECE of a constant prediction is small, although it tells nothing."
+            * ("ece" in summary["metrics"]),
         ],
         ["Intervals", _intervals(seeds, splits, data["test"]["examples"])],
         [

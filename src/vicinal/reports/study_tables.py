@@ -20,7 +20,11 @@ from vicinal.reports.study_text import (
 )
 from vicinal.reports.terminal import plain_table
 
-_SHORT = {"verdict": "verdict", "wrong labels learned, %": "wrong\nlearned", "seconds": "s"}
+_SHORT = {
+    "verdict": "verdict",
+    "wrong labels learned, %": "wrong\nlearned",
+    "seconds": "s per\ntrial",
+}
 _STYLES = {"better": "bold green", "worse": "bold red"}
 
 

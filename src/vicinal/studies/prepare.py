@@ -125,9 +125,9 @@ def generated(
     small = not with_splits and _is_small(data, draft)
     if small and not fits(recipe, in_folds, minutes, changes.seeds):
         log(
-            f"fewer than {SMALL:,} examples: {minutes:g} minutes do not allow {FOLDS} folds, so "
-            f"there are only {len(data.test):,} test examples. Raise --minutes, or choose folds "
-            f"with --set splits={FOLDS}"
+            f"fewer than {SMALL:,} examples: --minutes {minutes:g} is too short for {FOLDS} folds, "
+            f"so there are only {len(data.test):,} test examples. Raise it, or choose folds with "
+            f"--set splits={FOLDS}"
         )
     elif small:
         data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds

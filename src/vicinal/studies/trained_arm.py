@@ -77,8 +77,8 @@ def _winner(folder: Path, condition: str) -> tuple[str, str]:
         return winner(summary, condition)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: expected the summary of a finished study, got none. Run vicinal study again "
-            "to finish it, or choose an arm with --arm."
+            f"{folder}: expected a finished study, got one without a valid {path.name}. Run "
+            "vicinal study again to finish it, or choose an arm with --arm."
         ) from error
 
 

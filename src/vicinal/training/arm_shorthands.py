@@ -43,9 +43,9 @@ def shorthand_arms(names: Iterable[str], *, layers: Sequence[str] = ()) -> dict[
         UserError: if a name is unknown, or ``manifold`` has no layers.
 
     Example:
-        >>> arms = shorthand_arms(["erm", "cutmix", "manifold"], layers=["stage1"])
+        >>> arms = shorthand_arms(["erm", "cutmix", "manifold"], layers=["stage1", "stage2"])
         >>> {name: arm.title for name, arm in arms.items()}
-        {'erm': 'ERM', 'cutmix': 'cutmix', 'manifold': 'manifold mixup'}
+        {'erm': 'ERM', 'cutmix': 'CutMix', 'manifold': 'manifold mixup (alpha 2)'}
     """
     settings = {name: _settings(name, layers) for name in names}
     arms = pydantic.TypeAdapter(dict[str, AnyArm]).validate_python(settings)
@@ -60,7 +60,7 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
     if name == "c-mixup":
         # Yao et al., arXiv 2210.05775, tune both; networks learn targets with a std of 1.
         pairing = {"name": "similar-targets", "bandwidth": 0.5}
-        return {"title": "C-Mixup", "policy": "mixup", "alpha": 2.0, "pairing": pairing}
+        return {"policy": "mixup", "alpha": 2.0, "pairing": pairing}
     if name != "manifold":
         return {"policy": name, **copy.deepcopy(_PUBLISHED.get(name, {}))}
     if not layers:
@@ -70,7 +70,7 @@ def _settings(name: str, layers: Sequence[str]) -> dict[str, Any]:
         )
     at = ["input", *layers]
     # Verma et al., arXiv 1806.05236, section 4.
-    return {"title": "manifold mixup", "policy": "mixup", "alpha": 2.0, "at": at}
+    return {"policy": "mixup", "alpha": 2.0, "at": at}
 
 
 def set_alpha(table: MutableMapping[str, Any], alpha: float) -> bool:

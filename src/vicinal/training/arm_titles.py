@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from vicinal.mixing.registry import POLICIES
 from vicinal.training.arms import Arm, ImportedPolicy, MixingArm
 from vicinal.training.recipe_table import Settings
 
@@ -20,14 +21,18 @@ _UNTITLED = {
 def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
     """Return arms with a title each: its own, or one that states its policy and layers.
 
-    Only settings that differ from their defaults are stated. The name of the arm is added where the
-    titles of two arms would be the same.
+    Only settings that differ from their defaults are stated. Mixing at the input and at several
+    layers is called manifold (arXiv 1806.05236), and mixup of examples with similar targets C-Mixup
+    (2210.05775). The name of the arm is added where the titles of two arms would be the same.
 
     Example:
         >>> from vicinal.training.arms import ARMS
         >>> fields = {"policy": "mixup", "alpha": 0.2, "at": ["input", "stem"]}
         >>> titled({"a": ARMS["mixup"](**fields, pairing="halves")})["a"].title
         'mixup (alpha 0.2, halves) at input, stem'
+        >>> layers = ["input", "stage1", "stage2"]
+        >>> titled({"a": ARMS["cutmix"](policy="cutmix", at=layers)})["a"].title
+        'manifold CutMix'
         >>> noise = {"name": "gaussian-noise", "std": 3}
         >>> titled({"a": ARMS["none"](policy="none", augment=[noise])})["a"].title
         'ERM + gaussian-noise (std 3)'
@@ -60,6 +65,8 @@ def _title(arm: Arm) -> str:
     added = "".join(f" + {_stated(one)}" for one in arm.augment)
     if not isinstance(arm, MixingArm):
         return f"ERM{added}"
+    if "input" in arm.at and len(arm.at) > 2:
+        return f"manifold {_stated(arm)}{added}"
     layers = "" if arm.at == ("input",) else f" at {', '.join(arm.at)}"
     return f"{_stated(arm)}{layers}{added}"
 
@@ -76,19 +83,31 @@ def _stated(value: Any) -> str:
         return str(value)
     if isinstance(value, ImportedPolicy):
         return _with(value.object, [f"{k} {_stated(v)}" for k, v in value.options.items()])
-    tag = "policy" if "policy" in type(value).model_fields else "name"
-    stated = []
-    for name, field in type(value).model_fields.items():
-        part = getattr(value, name)
-        if name in _UNTITLED | {tag} or part == field.default:
+    name, stated = _parts(value)
+    return _with(name, stated)
+
+
+def _parts(table: Settings) -> tuple[str, list[str]]:
+    """Return the name of a table of a recipe, and what is not the default, in words."""
+    tag = "policy" if "policy" in type(table).model_fields else "name"
+    name, stated = getattr(table, tag), []
+    if tag == "policy" and name in POLICIES and name != "mixup":
+        name = POLICIES[name].__name__
+    for key, field in type(table).model_fields.items():
+        part = getattr(table, key)
+        if key in _UNTITLED | {tag} or part == field.default:
             continue
         tables = [
             one
             for one in (part if isinstance(part, tuple) else [part])
             if isinstance(one, Settings)
         ]
-        stated += [_stated(one) for one in tables] or [f"{name} {_stated(part)}"]
-    return _with(getattr(value, tag), stated)
+        if name == "mixup" and key == "pairing" and part.name == "similar-targets":
+            name = "C-Mixup"
+            stated += _parts(part)[1]
+        else:
+            stated += [_stated(one) for one in tables] or [f"{key} {_stated(part)}"]
+    return name, stated
 
 
 def _with(name: str, stated: list[str]) -> str:

@@ -98,7 +98,11 @@ class StoredRows:
         if format.shape is None:
             format.shape, format.dtype, format.target = value.shape, value.dtype, kind
         if value.shape != format.shape or value.dtype != format.dtype:
-            hint = " size=N resizes all images to N x N." if format.dtype == np.uint8 else ""
+            hint = (
+                " Append ?size=N to the source to resize all images to N x N."
+                if format.dtype == np.uint8
+                else ""
+            )
             raise UserError(
                 f"{where}: expected shape {format.shape} {format.dtype} like the first row, got "
                 f"{value.shape} {value.dtype}.{hint}"

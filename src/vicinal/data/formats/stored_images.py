@@ -110,7 +110,10 @@ class StoredImages:
             return
         image = _image(self.files, row, data, self.options, self.changes)
         if image.shape != out.shape:
-            like, fix = "like the first one", "size=N resizes all images to N x N"
+            like, fix = (
+                "like the first one",
+                "Append ?size=N to the source to resize all images to N x N",
+            )
             if self.trained:
                 like, fix = "as in training", "Resize it"
             raise UserError(
