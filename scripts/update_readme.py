@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vicinal.reports.claims_page import measure_title
+from vicinal.reports.summary_values import measure_text
 from vicinal.reports.table_files import markdown_table
 from vicinal.studies.claims import Claim
 
@@ -112,11 +113,9 @@ def _claims() -> str:
         difference, verdict = (one["row"] or {}).get("difference"), one["verdict"]
         measured = "—"
         if difference:
-            form = "+.1f" if one["percent"] else "+.3g"
-            ends = (f"{difference[end]:{form}}".replace("-", "−") for end in ("low", "high"))
-            value = f"{difference['value']:{form}}".replace("-", "−")
-            title = measure_title(Claim.model_validate(one["claim"])).removesuffix(", %")
-            measured = f"{title}: {value}{' points' * one['percent']} [{', '.join(ends)}]"
+            percent, title = one["percent"], measure_title(Claim.model_validate(one["claim"]))
+            text = measure_text(difference, percent=percent, unit=" points" * percent, sign=True)
+            measured = f"{title.removesuffix(', %')}: {text}"
         rows.append([one["claim"]["claim"], one["claim"]["published"], measured, verdict])
     return markdown_table(["claim", "published", "difference here", "verdict"], "----", rows)
 

@@ -218,7 +218,8 @@ def test_the_table_in_a_terminal_of_80_columns_is_whole(tmp_path, baseline):
     table = file.getvalue().partition("Means over")[0]
     for row in summary["rows"]:
         found = row["metrics"]["nll"]
-        assert f"{found['value']:.4g} [{found['low']:.4g}, {found['high']:.4g}]" in table
+        assert 0.1 < (found["high"] - found["low"]) / 2 < 1  # so there are two decimals
+        assert f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in table
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "mixup with a" in table
 

@@ -200,7 +200,7 @@ def test_the_other_metrics_have_a_table_with_the_constant_prediction_last(summar
     assert head == ["arm", "NLL", "difference"]
     assert rows == [
         ["ERM", "0.5 [−0.5, 1.5]", "—"],
-        ["input mixup", "0.5 [−0.5, 1.5]", "+0.25 [−0.75, +1.25]"],
+        ["input mixup", "0.5 [−0.5, 1.5]", "+0.2 [−0.8, +1.2]"],
         ["constant prediction", "2.3", "—"],
     ]
 

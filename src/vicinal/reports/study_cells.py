@@ -230,4 +230,6 @@ def _parts(summary: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
         return "—"
     numbers = (found["seeds"], found["examples"])
     name = summary["metric"]
-    return ", ".join(f"±{value(summary, name, one)}" for one in numbers if one is not None)
+    return ", ".join(
+        f"±{value(summary, name, one, half=one)}" for one in numbers if one is not None
+    )

@@ -1,11 +1,13 @@
 """The sentences of a study's report: its answer, captions and remarks."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from vicinal.reports.summary_values import (
     comparisons,
     conditions,
+    half_width,
     names_conditions,
     percent_sign,
     row_title,
@@ -303,6 +305,6 @@ def largest(summary: Mapping[str, Any], condition: str, verdict: str) -> Mapping
 def _difference(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     name = summary["metric"]
     found = row["metrics"][name]["difference"]
-    low, high = (value(summary, name, found[end], sign=True) for end in ("low", "high"))
-    mean = value(summary, name, found["value"], sign=True)
+    text = partial(value, summary, name, sign=True, half=half_width(found))
+    mean, low, high = (text(found[one]) for one in ("value", "low", "high"))
     return f"{mean}{unit(summary)} (95% interval {low} to {high})"

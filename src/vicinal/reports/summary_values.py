@@ -1,5 +1,6 @@
 """The values of a summary as text: titles, conditions, metrics with intervals, and units."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -100,20 +101,25 @@ def unit(summary: Summary) -> str:
     return " points" if summary["metrics"][summary["metric"]]["percent"] else ""
 
 
-def value(summary: Summary, name: str, number: float | None, *, sign: bool = False) -> str:
-    """Return a value of a metric as text, without its unit."""
+def value(
+    summary: Summary,
+    name: str,
+    number: float | None,
+    *,
+    sign: bool = False,
+    half: float | None = None,
+) -> str:
+    """Return a value of a metric as text, without its unit; the rest is as in ``number_text``."""
     if number is None:
         return "—"
-    large = abs(number) >= 1000
-    form = ".1f" if _about(summary, name)["percent"] else ",.0f" if large else ".4g"
-    return f"{number:{'+' * sign}{form}}".replace("-", "−")
+    return number_text(number, percent=_about(summary, name)["percent"], sign=sign, half=half)
 
 
 def interval(
     summary: Summary, name: str, found: Mapping[str, Any] | None, *, sign: bool = False
 ) -> str:
     """Return a value of a metric with its interval as text."""
-    return bracketed(found, partial(value, summary, name, sign=sign))
+    return bracketed(found, partial(value, summary, name, sign=sign, half=half_width(found)))
 
 
 def measure_text(
@@ -130,9 +136,49 @@ def measure_text(
     Example:
         >>> measure_text({"value": 1.25, "low": 0.5, "high": 2.0}, percent=True, sign=True)
         '+1.2 [+0.5, +2.0]'
+        >>> measure_text({"value": 110.8, "low": 1.705, "high": 220.1}, percent=False)
+        '111 [2, 220]'
     """
-    form = f"{'+' * sign}{'.1f' if percent else '.3g'}"
-    return bracketed(found, lambda number: f"{number:{form}}".replace("-", "−"), unit)
+    text = partial(number_text, percent=percent, sign=sign, half=half_width(found), digits=3)
+    return bracketed(found, text, unit)
+
+
+def number_text(
+    number: float,
+    *,
+    percent: bool,
+    sign: bool = False,
+    half: float | None = None,
+    digits: int = 4,
+) -> str:
+    """Return a number as text.
+
+    Args:
+        number: in percent, or in its own unit.
+        percent: whether it is in percent, which has one decimal.
+        sign: whether positive values get a sign.
+        half: half the width of its interval. The number is rounded to the second digit of ``half``,
+            and so are the ends of the interval.
+        digits: of a number without an interval.
+
+    Example:
+        >>> number_text(0.07104, percent=False, half=0.0146), number_text(2285.4, percent=False)
+        ('0.071', '2,285')
+    """
+    decimals = 1 - math.floor(math.log10(half)) if half and math.isfinite(half) else 7
+    if percent:
+        form = ".1f"
+    elif decimals < 7:
+        form = f",.{max(0, decimals)}f"
+    else:
+        form = ",.0f" if abs(number) >= 1000 else f".{digits}g"
+    return f"{number:{'+' * sign}{form}}".replace("-", "−")
+
+
+def half_width(found: Mapping[str, Any] | None) -> float | None:
+    """Return half the width of an interval, or None without one."""
+    low, high = ((found or {}).get(end) for end in ("low", "high"))
+    return None if low is None or high is None else (high - low) / 2
 
 
 def bracketed(found: Mapping[str, Any] | None, text: Callable[[float], str], unit: str = "") -> str:
