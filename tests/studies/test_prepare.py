@@ -56,9 +56,7 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     told = []
     found = prepare(str(cars), changes=FEW, out=tmp_path / "out", log=told.append)
     assert found.recipe.splits == 5
-    assert (
-        "splits = 5                      # folds: a single test split would be small" in found.text
-    )
+    assert "splits = 5                      # folds: one test split would be small" in found.text
     assert "fewer than 1,000 examples: 5 folds, each of which is the test split once" in told
     assert (len(found.data.train), len(found.data.test)) == (48, 12)
     one = Changes(seeds=2, epochs=2, settings=["splits=1"])
@@ -73,6 +71,29 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     assert any(
         "--minutes 0.05 is too short for 5 folds, so there are only 12" in one for one in told
     )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_rare_class_or_label_is_tested_in_folds(several, tmp_path):
+    rows = np.arange(1200)
+    seldom, often = rows % 15 == 0, rows % 2 == 0  # 80 of them are rare
+    targets = np.stack([often, seldom], 1).astype(np.float32) if several else seldom.astype(int)
+    path, name = tmp_path / "rare.npz", "label 1" if several else "'1'"
+    np.savez(path, x=np.random.default_rng(0).random((1200, 3), np.float32), y=targets)
+    told = []
+    found = prepare(str(path), changes=FEW, out=tmp_path / "out", log=told.append)
+    assert found.recipe.splits == 5
+    assert (
+        f"fewer than 100 examples of {name}: 5 folds, each of which is the test split once" in told
+    )
+    told.clear()
+    hasty = Changes(seeds=2, epochs=10_000)
+    short = prepare(str(path), changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
+    assert short.recipe.splits == 1
+    (sentence,) = (one for one in told if "5 folds" in one)
+    tested = short.data.test.targets.numpy()
+    number = int((tested[:, 1] if several else tested).sum())
+    assert f"so there are only 240 test examples, {number} of them of {name}. Raise" in sentence
 
 
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):

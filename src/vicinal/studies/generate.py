@@ -18,8 +18,8 @@ from vicinal.training.task import Task
 STEPS, LEAST_EPOCHS, MOST_EPOCHS, SEEDS = 3000, 10, 60, 5
 """A training of the generated recipe takes about so many optimizer steps; and seeds of each arm."""
 
-SMALL, FOLDS = 1000, 5
-"""Data sets with fewer examples are tested in so many folds, if the time allows."""
+SMALL, RARE, FOLDS = 1000, 100, 5
+"""Data sets with fewer examples, in all or of a class, get so many folds, if the time allows."""
 
 BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
 """The comment on the number of epochs."""
@@ -84,7 +84,7 @@ def generate(
         'baseline = "erm"                # the arm that the others are compared with',
         f"seeds = {SEEDS}                       # trials of each arm",
         *(
-            [f"splits = {splits}                      # folds: a single test split would be small"]
+            [f"splits = {splits}                      # folds: one test split would be small"]
             if splits > 1
             else []
         ),

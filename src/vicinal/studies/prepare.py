@@ -9,7 +9,8 @@ import torch
 from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
-from vicinal.studies.generate import BUDGET, FOLDS, SMALL, generate, study_name
+from vicinal.escaping import visible
+from vicinal.studies.generate import BUDGET, FOLDS, RARE, SMALL, generate, study_name
 from vicinal.training.arm_shorthands import SHORTHANDS
 from vicinal.training.recipe import (
     changed_text,
@@ -21,7 +22,7 @@ from vicinal.training.recipe import (
 from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_warnings import note_lines
 from vicinal.training.settings import Recipe, Training
-from vicinal.training.task import task_of
+from vicinal.training.task import Task, task_of
 
 MINUTES = 10.0
 """Default of the budget of a generated recipe."""
@@ -122,18 +123,17 @@ def generated(
         log(sentence)
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
-    small = not with_splits and _is_small(data, draft)
-    if small and not fits(recipe, in_folds, minutes, changes.seeds):
+    few, tested = ("", "") if with_splits else _few_examples(data, draft, task)
+    if few and not fits(recipe, in_folds, minutes, changes.seeds):
         log(
-            f"fewer than {SMALL:,} examples: --minutes {minutes:g} is too short for {FOLDS} folds, "
-            f"so there are only {len(data.test):,} test examples. Raise it, or choose folds with "
-            f"--set splits={FOLDS}"
+            f"{few}: --minutes {minutes:g} is too short for {FOLDS} folds, so there are only "
+            f"{tested}. Raise it, or choose folds with --set splits={FOLDS}"
         )
-    elif small:
+    elif few:
         data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
-        log(f"fewer than {SMALL:,} examples: {FOLDS} folds, each of which is the test split once")
+        log(f"{few}: {FOLDS} folds, each of which is the test split once")
     seeds, epochs, sentence = fitted(
         recipe,
         cost,
@@ -200,10 +200,22 @@ def _is_early(path: list[str]) -> bool:
     return path[0] not in ("arms", "baseline", "published")
 
 
-def _is_small(data: DataSet, draft: Recipe) -> bool:
-    """Return whether folds are worth their time: a single test split would be small."""
-    examples = len(data.test) / draft.data.test_fraction
-    return not data.fixed_test and examples < SMALL
+def _few_examples(data: DataSet, draft: Recipe, task: Task) -> tuple[str, str]:
+    """Return why folds are worth their time, or ``""``; and what a single test split has."""
+    if data.fixed_test:
+        return "", ""
+    tested = f"{len(data.test):,} test examples"
+    if len(data.test) / draft.data.test_fraction < SMALL:
+        return f"fewer than {SMALL:,} examples", tested
+    if task.name == "regression":
+        return "", ""
+    targets, several = data.test.targets, task.name == "multi-label"
+    counts = targets.sum(0) if several else targets.bincount(minlength=task.outputs)
+    least, rarest = int(counts.min()), int(counts.argmin())
+    if least / draft.data.test_fraction >= RARE:
+        return "", ""
+    name = f"'{visible(data.classes[rarest])}'" if data.classes else f"label {rarest}"
+    return f"fewer than {RARE} examples of {name}", f"{tested}, {least} of them of {name}"
 
 
 def source_of(what: str, log: Callable[[str], None]) -> str:
