@@ -29,7 +29,7 @@ CLASSES = {1: "automobile", 4: "deer", 6: "frog", 9: "truck"}
 
 
 def images(folder: Path) -> list[str]:
-    """Write 4 x 60 images of CIFAR-10 in six formats, each resized to 28 to 160 pixels a side."""
+    """Write 4 x 60 images of CIFAR-10 in six formats, each resized to 28 to 159 pixels a side."""
     unpack(folder, "cifar10", "--as", "npz")
     with np.load(folder / "cifar10.npz") as arrays:
         pixels, labels = arrays["train_images"], arrays["train_labels"]
@@ -105,11 +105,10 @@ def run(name: str) -> dict[str, Any]:
         print(done.stdout, f"{minutes:.1f} minutes", flush=True)
     settings, answer = summary["settings"], done.stdout.rpartition("A constant prediction")[2]
     answer = " ".join(answer.split()).partition(". ")[2].partition(" report: ")[0]
-    trials = sum(row["n"] for row in summary["rows"]) * settings["splits"]
     return {
         "minutes": round(minutes, 2),
         "network": settings["model"]["name"],
-        "trials": trials,
+        "trials": sum(row["n"] for row in summary["rows"]),
         "epochs": settings["training"]["epochs"],
         "answer": answer,
         "hardware": hardware(),
@@ -140,6 +139,8 @@ def main() -> None:
     """Run the studies, and write the results."""
     path = RESULTS / "one-line-cpu.json"
     found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if unknown := set(sys.argv[1:]) - STUDIES.keys():
+        sys.exit(f"one_line.py: there is no study {unknown.pop()!r}. Choose from: {[*STUDIES]}.")
     for name in sys.argv[1:] or STUDIES:
         found[name] = run(name)
         found = {name: found[name] for name in STUDIES if name in found}

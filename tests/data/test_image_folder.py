@@ -114,7 +114,9 @@ def test_images_that_cannot_be_read_are_named_or_skipped(pets):
 def test_images_of_many_sizes_need_a_size(tmp_path):
     put(tmp_path / "a", [f"{k}.png" for k in range(5)], 0, size=(6, 4))
     put(tmp_path / "b", [f"{k}.png" for k in range(5)], 0, size=(4, 9))
-    with pytest.raises(UserError, match=r"b/.\.png: expected an image of 6x4x3 .* Append \?size=N"):
+    with pytest.raises(
+        UserError, match=r"b/.\.png: expected an image of 6x4x3 .* Add the option size=N"
+    ):
         load(f"folder:{tmp_path}")
     data = load(f"folder:{tmp_path}?size=3&channels=1")
     assert data.train.inputs.shape == (8, 1, 3, 3)

@@ -214,7 +214,7 @@ def test_an_image_of_another_size_raises_an_error_with_both_sizes(form):
     good = saved(np.zeros((4, 3, 3), np.uint8), form)
     for other, size in ((larger, "5x3"), (smaller, "2x3")):
         with pytest.raises(
-            UserError, match=rf"image 1: expected .* 4x3x.* got {size}x.\. Append \?size=N"
+            UserError, match=rf"image 1: expected .* 4x3x.* got {size}x.\. Add the option size=N"
         ):
             stored(good, other).read([0, 1])
 

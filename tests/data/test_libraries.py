@@ -220,7 +220,7 @@ BAD = {
     "expected numbers, got list": ([[1, 2], [3]], 0),
     "1 or 3 channels, got ndarray of shape (4, 6, 2)": (COLORS[0, :, :, :2], 0),
     "int64 of shape (4, 6, 3)": (COLORS[0].astype(np.int64), 0),
-    "(3, 4, 6) uint8 like the first row, got (3, 3, 6) uint8. Append ?size=N": (
+    "(3, 4, 6) uint8 like the first row, got (3, 3, 6) uint8. Add the option size=N": (
         Image.fromarray(COLORS[0, :3]),
         0,
     ),

@@ -1,11 +1,13 @@
 import csv
 import io
+import math
 import re
 
 import pytest
 
 from vicinal.reports.study_cells import metrics_table, study_table
 from vicinal.reports.study_text import answer, caption, remarks
+from vicinal.reports.summary_values import number_text
 from vicinal.reports.table_files import csv_rows, csv_text, markdown
 
 
@@ -231,3 +233,23 @@ def test_csv_has_a_column_for_each_number_of_the_summary(summary):
                     cell = read[f"{prefix}_{key}".removesuffix("_value")]
                     assert (float(cell) if cell else None) == one.get(key)
         assert (read["arm"], read["verdict"]) == (expected["arm"], expected["verdict"] or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [
+        (2285.4, 340.2, "2,285"),
+        (-1.705, 109.0, "−2"),
+        (-0.3, 50.0, "−0.3"),
+        (0.004, 0.95, "0.004"),
+        (0.0, 0.95, "0.00"),
+        (0.0123456, 5e-6, "0.0123456"),
+        (3.21e-10, 1e-11, "3.21e−10"),
+        (1e300, 1e299, "1e+300"),
+        (math.nan, 1.0, "nan"),
+        (12.3456, math.inf, "12.35"),
+        (12.3456, 0.0, "12.35"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_interval_supports(value, half, text):
+    assert number_text(value, percent=False, half=half) == text

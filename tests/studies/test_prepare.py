@@ -73,27 +73,47 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     )
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_a_rare_class_or_label_is_tested_in_folds(several, tmp_path):
-    rows = np.arange(1200)
-    seldom, often = rows % 15 == 0, rows % 2 == 0  # 80 of them are rare
-    targets = np.stack([often, seldom], 1).astype(np.float32) if several else seldom.astype(int)
-    path, name = tmp_path / "rare.npz", "label 1" if several else "'1'"
-    np.savez(path, x=np.random.default_rng(0).random((1200, 3), np.float32), y=targets)
+def array_file(path, targets):
+    x = np.random.default_rng(0).random((len(targets), 3), np.float32)
+    np.savez(path, x=x, y=np.asarray(targets))
+    return str(path)
+
+
+def test_a_rare_class_is_tested_in_folds_if_the_time_allows(tmp_path):
+    path = array_file(tmp_path / "rare.npz", np.arange(1200) % 15 // 14)  # 80 are 1
     told = []
-    found = prepare(str(path), changes=FEW, out=tmp_path / "out", log=told.append)
+    found = prepare(path, changes=FEW, out=tmp_path / "out", log=told.append)
     assert found.recipe.splits == 5
-    assert (
-        f"fewer than 100 examples of {name}: 5 folds, each of which is the test split once" in told
-    )
+    assert "fewer than 100 examples of '1': 5 folds, each of which is the test split once" in told
     told.clear()
     hasty = Changes(seeds=2, epochs=10_000)
-    short = prepare(str(path), changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
+    short = prepare(path, changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
     assert short.recipe.splits == 1
     (sentence,) = (one for one in told if "5 folds" in one)
-    tested = short.data.test.targets.numpy()
-    number = int((tested[:, 1] if several else tested).sum())
-    assert f"so there are only 240 test examples, {number} of them of {name}. Raise" in sentence
+    assert "so there are only 240 test examples, 16 of them of '1'. Raise it, or" in sentence
+
+
+def test_classes_that_folds_cannot_help_leave_one_split(tmp_path):
+    rows = np.arange(1200)
+    few = np.where(rows < 4, 2, rows % 2)
+    told = []
+    path = array_file(tmp_path / "four.npz", few)
+    assert prepare(path, changes=FEW, out=tmp_path / "a", log=told.append).recipe.splits == 1
+    begin = "fewer than 100 examples of '2', but there is one test split: 5 folds cannot split"
+    assert any(one.startswith(begin) for one in told), told
+    none = array_file(tmp_path / "none.npz", rows % 2 * 2)  # no example of class 1
+    assert prepare(none, changes=FEW, out=tmp_path / "b").recipe.splits == 1
+    table = tmp_path / "groups.csv"  # class c is in one of 60 groups
+    lines = [f"{k % 7},{k // 20},{'c' if k < 20 else 'ab'[k % 2]}" for k in rows]
+    table.write_text("\n".join(["x,who,y", *lines]))
+    grouped = f"{table}?label=y&group=who"
+    assert prepare(grouped, changes=FEW, out=tmp_path / "c").recipe.splits == 1
+    told.clear()
+    small = tmp_path / "small.csv"
+    small.write_text("\n".join(["x,who,y", *lines[:600]]))
+    grouped = f"{small}?label=y&group=who"
+    assert prepare(grouped, changes=FEW, out=tmp_path / "d", log=told.append).recipe.splits == 1
+    assert any("1,000 examples, but there is one test split: 5 folds" in one for one in told)
 
 
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):

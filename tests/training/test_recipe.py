@@ -82,7 +82,10 @@ BAD_FIELDS = [
         "arms.mixup.policy: there is no policy 'mixpu'. Did you mean 'mixup'?",
     ),
     ({"arms.mixup.policy": None}, "arms.mixup.policy is missing"),
-    ({"arms.mixup.title": "ERM"}, "arms: expected a different title for each arm"),
+    (
+        {"arms.mixup.title": "x", "arms.erm.title": "x"},
+        "arms: expected a different title for each arm",
+    ),
     ({"baseline": "ermm"}, "baseline: there is no arm 'ermm'. Did you mean 'erm'?"),
     (
         {"training.epochs": 0},
@@ -161,7 +164,8 @@ INVALID_FIELDS = {
 INCONSISTENT_FIELDS = {
     "baseline": "ermm",
     "corrupted_labels": [0.4, 0.4],
-    "arms.mixup.title": "ERM",
+    "arms.mixup.title": "x",
+    "arms.erm.title": "x",
     "arms.mixup-features.at": ["stage9"],
     "arms.erm.training": {"batch_size": 0, "optimizer": {"lr": -1.0}},
     "published": [ROW],

@@ -48,10 +48,15 @@ def test_alpha_reaches_arms_that_only_have_its_default_and_policies_inside_other
     assert [one.alpha for one in recipe.arms["one-of"].policies] == [0.4, 0.4]
 
 
-def test_titles_that_state_settings_follow_them():
-    text = resolved_text(changed(arms=["erm", "mixup", "fmix"], alpha=0.2))
-    added = tomllib.loads(text)["arms"]["fmix"]["title"]
-    assert added == "FMix (alpha 0.2)"
+def test_titles_that_state_settings_follow_them(tmp_path):
+    path = tmp_path / "resolved.toml"
+    path.write_text(resolved_text(changed(arms=["erm", "mixup", "fmix", "manifold"], alpha=0.2)))
+    titles = {name: arm.title for name, arm in read_recipe(str(path)).arms.items()}
+    expected = ["ERM", "input mixup", "FMix (alpha 0.2)", "manifold mixup (alpha 0.2)"]
+    assert [*titles.values()] == expected
+    again = read_recipe(str(path), changes=Changes(alpha=0.5)).arms
+    assert again["fmix"].title == "FMix (alpha 0.5)"
+    assert again["manifold"].title == "manifold mixup (alpha 0.5)"
     recipe = changed_recipe(changed(arms=["erm", "fmix"]), Changes(alpha=2.0))
     assert recipe.arms["fmix"].title == "FMix (alpha 2)"
     assert changed_recipe(changed(), Changes(alpha=2.0)).arms["mixup"].title == "input mixup"

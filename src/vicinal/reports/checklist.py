@@ -57,7 +57,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
             f"{decides[:1].upper()}{decides[1:]} decides. "
             + f"Also reported: {', '.join(others)}. " * bool(others)
             + "Each is shown next to that of a constant prediction."
-            + " The ECE of a constant prediction is small, although it tells nothing."
+            + " A constant prediction can have a small ECE, although it tells nothing."
             * ("ece" in summary["metrics"]),
         ],
         ["Intervals", _intervals(seeds, splits, data["test"]["examples"])],

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+_LARGE, _MOST_DECIMALS = 1e9, 10
+"""Numbers beyond them have an exponent."""
+
 Summary = Mapping[str, Any]
 """A summary of ``vicinal.studies.summary.summarize``."""
 
@@ -157,22 +160,32 @@ def number_text(
         number: in percent, or in its own unit.
         percent: whether it is in percent, which has one decimal.
         sign: whether positive values get a sign.
-        half: half the width of its interval. The number is rounded to the second digit of ``half``,
-            and so are the ends of the interval.
-        digits: of a number without an interval.
+        half: half the width of its interval. The number is rounded to the second digit of ``half``
+            or to an integer, but a small number keeps one digit, so that it is not taken for zero.
+        digits: of a number without an interval, or with a very narrow one.
 
     Example:
         >>> number_text(0.07104, percent=False, half=0.0146), number_text(2285.4, percent=False)
         ('0.071', '2,285')
+        >>> number_text(0.004, percent=False, half=0.95)
+        '0.004'
     """
-    decimals = 1 - math.floor(math.log10(half)) if half and math.isfinite(half) else 7
+    size = abs(number)
     if percent:
         form = ".1f"
-    elif decimals < 7:
-        form = f",.{max(0, decimals)}f"
+    elif not math.isfinite(number) or size >= _LARGE:
+        form = f".{digits}g"
+    elif half and math.isfinite(half) and (places := _decimals(half, size)) < _MOST_DECIMALS:
+        form = f",.{places}f"
     else:
-        form = ",.0f" if abs(number) >= 1000 else f".{digits}g"
+        form = ",.0f" if size >= 1000 else f".{digits}g"
     return f"{number:{'+' * sign}{form}}".replace("-", "−")
+
+
+def _decimals(half: float, size: float) -> int:
+    """Return how many decimals show two digits of ``half``, and one of ``size``."""
+    least = -math.floor(math.log10(size)) if size else 0
+    return max(0, 1 - math.floor(math.log10(half)), least)
 
 
 def half_width(found: Mapping[str, Any] | None) -> float | None:

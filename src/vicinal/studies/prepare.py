@@ -129,8 +129,8 @@ def generated(
             f"{few}: --minutes {minutes:g} is too short for {FOLDS} folds, so there are only "
             f"{tested}. Raise it, or choose folds with --set splits={FOLDS}"
         )
-    elif few:
-        data, cost = read_data(draft.data, seed=draft.seed, fold=(0, FOLDS)), in_folds
+    elif few and (first := _first_fold(draft, few, log)):
+        data, cost = first, in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
         log(f"{few}: {FOLDS} folds, each of which is the test split once")
@@ -204,18 +204,31 @@ def _few_examples(data: DataSet, draft: Recipe, task: Task) -> tuple[str, str]:
     """Return why folds are worth their time, or ``""``; and what a single test split has."""
     if data.fixed_test:
         return "", ""
-    tested = f"{len(data.test):,} test examples"
-    if len(data.test) / draft.data.test_fraction < SMALL:
+    share, tested = draft.data.test_fraction, f"{len(data.test):,} test examples"
+    if len(data.test) / share < SMALL:
         return f"fewer than {SMALL:,} examples", tested
-    if task.name == "regression":
+    if task.name != "classification" or data.test.groups is not None:
+        return "", ""  # without the same share of each class in all splits
+    counts = data.test.targets.bincount()
+    counts[counts == 0] = len(data.test)  # no split tests these classes
+    rarest, least = int(counts.argmin()), int(counts.min())
+    if least / share >= RARE:
         return "", ""
-    targets, several = data.test.targets, task.name == "multi-label"
-    counts = targets.sum(0) if several else targets.bincount(minlength=task.outputs)
-    least, rarest = int(counts.min()), int(counts.argmin())
-    if least / draft.data.test_fraction >= RARE:
-        return "", ""
-    name = f"'{visible(data.classes[rarest])}'" if data.classes else f"label {rarest}"
+    name = f"'{visible(data.classes[rarest])}'" if data.classes else f"class {rarest}"
     return f"fewer than {RARE} examples of {name}", f"{tested}, {least} of them of {name}"
+
+
+def _first_fold(draft: Recipe, few: str, log: Callable[[str], None]) -> DataSet | None:
+    """Return the data in the first fold, or None if there are no such folds."""
+    from vicinal.training.trial_setup import read_data
+
+    try:
+        for k in reversed(range(FOLDS)):
+            data = read_data(draft.data, seed=draft.seed, fold=(k, FOLDS))
+    except UserError as error:
+        log(f"{few}, but there is one test split: {error}")
+        return None
+    return data
 
 
 def source_of(what: str, log: Callable[[str], None]) -> str:

@@ -19,11 +19,12 @@ _UNTITLED = {
 
 
 def titled(arms: Mapping[str, Arm]) -> dict[str, Arm]:
-    """Return arms with a title each: its own, or one that states its policy and layers.
+    """Return arms with a title each: its own, or one that states its policy.
 
     Only settings that differ from their defaults are stated. Mixing at the input and at several
-    layers is called manifold (arXiv 1806.05236), and mixup of examples with similar targets C-Mixup
-    (2210.05775). The name of the arm is added where the titles of two arms would be the same.
+    layers is called manifold (arXiv 1806.05236) without their names, and mixup of examples with
+    similar targets C-Mixup (2210.05775). The name of the arm is added where the titles of two arms
+    would be the same.
 
     Example:
         >>> from vicinal.training.arms import ARMS
@@ -56,16 +57,21 @@ def dumped(name: str, arm: Arm) -> dict[str, Any]:
         ('mixup (alpha 0.2)', {'policy': 'mixup', 'alpha': 0.2})
     """
     written = arm.model_dump(exclude_defaults=True, exclude_none=True)
-    if written.get("title") in (_title(arm), f"{_title(arm)}, {name}"):
-        del written["title"]
+    if has_derived_title(name, arm):
+        written.pop("title", None)
     return written
+
+
+def has_derived_title(name: str, arm: Arm) -> bool:
+    """Return whether an arm has the title that ``titled`` gives it."""
+    return arm.title in (_title(arm), f"{_title(arm)}, {name}")
 
 
 def _title(arm: Arm) -> str:
     added = "".join(f" + {_stated(one)}" for one in arm.augment)
     if not isinstance(arm, MixingArm):
         return f"ERM{added}"
-    if "input" in arm.at and len(arm.at) > 2:
+    if "input" in arm.at and len(set(arm.at)) > 2:
         return f"manifold {_stated(arm)}{added}"
     layers = "" if arm.at == ("input",) else f" at {', '.join(arm.at)}"
     return f"{_stated(arm)}{layers}{added}"

@@ -11,7 +11,7 @@ import pydantic
 import tomlkit
 
 from vicinal.errors import UserError, unknown
-from vicinal.training.arm_titles import dumped
+from vicinal.training.arm_titles import dumped, has_derived_title
 from vicinal.training.recipe_changes import Changes, change
 from vicinal.training.recipe_errors import error_lines
 from vicinal.training.settings import Recipe, merged
@@ -129,13 +129,17 @@ def load_resolved(path: Path) -> Recipe:
 
 
 def resolved_text(recipe: Recipe) -> str:
-    """Return a recipe as TOML, with all defaults.
+    """Return a recipe as TOML, with all defaults but the titles that follow from the settings.
 
     Example:
         >>> "mix_rate = 1.0" in resolved_text(read_recipe("digits"))
         True
     """
-    return tomlkit.dumps(recipe.model_dump(exclude_none=True))
+    settings = recipe.model_dump(exclude_none=True)
+    for name, arm in recipe.arms.items():
+        if has_derived_title(name, arm):
+            del settings["arms"][name]["title"]
+    return tomlkit.dumps(settings)
 
 
 def recipe_text(name_or_path: str) -> str:

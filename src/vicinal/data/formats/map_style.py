@@ -99,7 +99,7 @@ class StoredRows:
             format.shape, format.dtype, format.target = value.shape, value.dtype, kind
         if value.shape != format.shape or value.dtype != format.dtype:
             hint = (
-                " Append ?size=N to the source to resize all images to N x N."
+                " Add the option size=N to the source to resize all images to N x N."
                 if format.dtype == np.uint8
                 else ""
             )

@@ -112,7 +112,7 @@ class StoredImages:
         if image.shape != out.shape:
             like, fix = (
                 "like the first one",
-                "Append ?size=N to the source to resize all images to N x N",
+                "Add the option size=N to the source to resize all images to N x N",
             )
             if self.trained:
                 like, fix = "as in training", "Resize it"
