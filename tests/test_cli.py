@@ -184,7 +184,7 @@ def test_a_disk_too_small_for_the_state_of_a_trial_is_named(finished_study, tmp_
         done = vicinal("study", finished_study / "recipe.toml", "--out", tmp_path / "o")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 2
-    assert "12 trials to train, the first for 2 epochs" in done.stderr
+    assert "12 trials to train, each for 2 epochs" in done.stderr
     assert "state.safetensors cannot be written: File too large" in done.stderr
 
 

@@ -229,7 +229,7 @@ def test_an_index_with_an_offset_within_a_record_is_named(tmp_path):
     ("spec", "message"),
     [
         ("rec:", "expected the path of a record file after the colon"),
-        ("rec:no.rec", r"there is no record file no\.rec, nor under"),
+        ("rec:no.rec", r"there is no record file no\.rec in the working directory or in"),
         ("rec:a.rec,b.rec,c.rec,d.rec", r"expected one file, TRAIN.rec,TEST.rec or .*, got 4"),
         ("rec:all.rec?sise=3", "no rec option 'sise'. Did you mean 'size'"),
         ("rec:all.rec?size=0", "size=0: expected an integer from 1"),

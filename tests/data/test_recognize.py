@@ -234,9 +234,13 @@ def test_sources_and_modules_are_returned_as_they_are_and_typing_errors_are_name
     (tmp_path / "digits").mkdir()
     for text in ("digits", "table:a.csv?label=b", "my.module:data", "my.module"):
         assert recognized(text, root=tmp_path) == (text, ())
-    for text in ("digit", "cars.csv", "flowers/", "a/b.c"):
-        with pytest.raises(UserError, match=rf"^there is no data source, file or folder '{text}'"):
+    with pytest.raises(UserError, match=r"^there is no data source, file or folder 'digit'. Did y"):
+        spec_of("digit", tmp_path)
+    (tmp_path / "cats.csv").touch()
+    for text in ("digit.npz", "flowers/", "a/b.c", str(tmp_path / "cars.csv")):
+        with pytest.raises(UserError, match=rf"^there is no file or folder {text}") as caught:
             spec_of(text, tmp_path)
+    assert f"Did you mean '{tmp_path / 'cats.csv'}'?" in str(caught.value)
 
 
 def test_data_info_reads_a_plain_path(vicinal, tmp_path):

@@ -91,14 +91,14 @@ def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summa
     assert answer(summary) == (
         "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0% versus "
         "70.0%, a difference of +22.0 points (95% interval +21.0 to +23.0). With true labels, "
-        "there is no evidence of a difference: the largest, of input mixup, is +0.5 points "
+        "there is no evidence of a difference: that of input mixup is +0.5 points "
         "(95% interval −0.5 to +1.5)."
     )
 
 
 def test_without_corrupted_labels_nothing_mentions_true_labels(summary):
     shown = only_true_labels(summary)
-    assert answer(shown).startswith("There is no evidence of a difference: the largest")
+    assert answer(shown).startswith("There is no evidence of a difference: that of input")
     assert "true labels" not in markdown(shown)
     assert study_table(shown)[0][0] == "arm"
     assert "wrong labels learned, %" not in study_table(shown)[0]
@@ -130,7 +130,10 @@ def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
     verdicts = ["no evidence", "the same", "no evidence"]
     for one, verdict in zip(shown["rows"][1:], verdicts, strict=True):
         one |= {"verdict": verdict, "p": 1.0}
-    assert "There is no evidence of a difference: the largest, of third!" in answer(shown)
+    assert (
+        "There is no evidence of a difference: that of cutmix!, the best of 2 arms, is +0.1"
+        in answer(shown)
+    )
     assert answer(shown).endswith("The same as the baseline: fmix!.")
 
 
@@ -141,8 +144,9 @@ def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no
     shown["rows"] = [shown["rows"][0], *arms]
     shown["settings"]["arms"]["cutmix"] = {"title": "cutmix", "training": {}}
     assert answer(shown).endswith(
-        "(95% interval −4.0 to −2.0). That interval excludes zero, which is not enough for a "
-        "verdict with 2 comparisons (adjusted p-value 0.058)."
+        "that of cutmix, the best of 2 arms, is +0.1 points (95% interval −0.9 to +1.1). The "
+        "interval of input mixup excludes zero, which is not enough for a verdict with 2 "
+        "comparisons (adjusted p-value 0.058)."
     )
 
 

@@ -113,7 +113,7 @@ def test_the_budget_cuts_seeds_to_three_and_then_epochs_and_says_so():
     assert (seeds, epochs) == (3, 20)
     assert sentence == (
         "6 minutes allow 3 seeds instead of 5 and 20 epochs instead of 30: an epoch "
-        "takes about 0.85 s. All 30 epochs would take --minutes 9"
+        "takes about 0.85 s. 3 seeds and 30 epochs would take --minutes 9"
     )
 
 

@@ -85,6 +85,8 @@ def recognized(
     if path is None:
         if "." in name and Path(head).suffix.lower() not in KIND_OF and os.sep not in name:
             return Recognized(text)  # MODULE.NAME
+        if os.sep in head or "." in head:
+            existing(head, root, what="file or folder")  # which raises
         raise UserError(unknown("data source, file or folder", visible(head), SOURCES))
     source, seen = _folder(path) if path.is_dir() else _file(path)
     where = quote(head) if split_options(head)[1] or (source == "rec" and "," in head) else head

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from vicinal.data.catalog import SOURCES
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError, did_you_mean, unknown
 from vicinal.options import split_options
 
 
@@ -64,8 +64,16 @@ def existing(where: str, root: Path, *, what: str) -> Path:
         raise UserError(
             f"{where!r} cannot be the path of a {what} ({error}). Check the path."
         ) from error
-    also = "" if path.is_absolute() else f", nor under {root}"
-    raise UserError(f"there is no {what} {where}{also}. Check the path.")
+    also = "" if path.is_absolute() else f" in the working directory or in {root}"
+    raise UserError(f"there is no {what} {where}{also}{similar_path(path)}. Check the path.")
+
+
+def similar_path(path: Path) -> str:
+    """Return a question with the most similar name next to a path that is missing, or ``""``."""
+    try:
+        return did_you_mean(str(path), map(str, path.parent.iterdir()))
+    except OSError:
+        return ""
 
 
 def separated_words(value: str) -> list[str]:

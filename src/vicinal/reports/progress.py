@@ -81,7 +81,9 @@ class StudyProgress(TrainProgress):
         """Show the trial that starts."""
         self._of = self._recipe.training_of(trial.arm).epochs
         if self._announce:
-            self.log(f"{self._total} trials to train, the first for {self._of} epochs")
+            lengths = {self._recipe.training_of(arm).epochs for arm in self._recipe.arms}
+            which = "each" if len(lengths) == 1 else "the first"
+            self.log(f"{self._total} trials to train, {which} for {self._of} epochs")
         self._announce = False
         self.bars.reset(self._epochs, description=self._name(trial), total=self._of)
 

@@ -122,7 +122,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
         curves=curves,
         blends=blends,
         machines=machines,
-        recipe=visible(resolved_text(recipe), keep_lines=True),
+        recipe=visible(_recipe_of(study), keep_lines=True),
         loop_note=loop_note,
         loop_code=loop_code,
         checklist=checklist(summary, machines),
@@ -132,6 +132,12 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
     shown += [figure for section in probes for figure in section.figures]
     shown += [differing.figure if differing else None, blends]
     return [figure for figure in shown if figure is not None], page
+
+
+def _recipe_of(study: Study) -> str:
+    """Return the recipe in the folder, whose comments say what a budget has cut."""
+    path = study.folder / "recipe.toml"
+    return path.read_text("utf-8") if path.exists() else resolved_text(study.recipe)
 
 
 def _own_loop(study: Study, summary: Mapping[str, Any], condition: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from vicinal.reports.summary_values import (
+    best_first,
     comparisons,
     conditions,
     half_width,
@@ -22,6 +23,8 @@ DIFFERENCES = "Known differences from the published runs:"
 
 LEAST_SEEDS = 3
 """With fewer, what a study could have found is not stated: it varies too much."""
+
+_ADJUSTED = "Verdicts are adjusted for the number of comparisons (Holm)."
 
 _MOST = 5
 """How many names, or sentences of one kind, are listed."""
@@ -62,11 +65,12 @@ def caption(summary: Mapping[str, Any]) -> str:
     if splits > 1:
         return (
             f"Means over {splits} splits of the data{f' with {seeds} seeds each' * (seeds > 1)}, "
-            "with 95% intervals that allow for overlapping training sets (Nadeau and Bengio)."
+            "with 95% intervals that allow for overlapping training sets (Nadeau and Bengio). "
+            f"{_ADJUSTED}"
         )
     return (
         f"Means over {seeds} seeds with 95% intervals, which cover other seeds and other test "
-        "examples. Verdicts are adjusted for the number of comparisons (Holm)."
+        f"examples. {_ADJUSTED}"
     )
 
 
@@ -74,11 +78,17 @@ def parts_caption(summary: Mapping[str, Any]) -> str:
     """Return how to read the column with the parts of the intervals, or ``""``."""
     name = summary["metric"]
     found = [row["metrics"][name]["difference"] for row in summary["rows"]]
-    if summary["settings"]["splits"] > 1 or not any(one and one["seeds"] for one in found):
+    if not any(one and one["seeds"] is not None for one in found):
         return ""
+    if summary["settings"]["splits"] > 1:
+        return (
+            "“Splits, examples” has the half widths of an interval of the difference over the "
+            "splits, and of one over all test examples; the wider one is shown."
+        )
     return (
         "“Seeds, examples” has the half widths that the interval of the difference would have if "
-        "only the seeds, or only the test examples, varied."
+        "only the seeds, or only the test examples, varied; for the seeds, ±0.0 means that they "
+        "differ no more than chance explains."
     )
 
 
@@ -179,6 +189,13 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         f"a study of this size detects a true difference of {value(summary, name, found)}"
         f"{unit(summary)} with a probability of 80%."
     )
+    metric = summary["metrics"][name]
+    base = rows_under(summary, row["condition"])[summary["settings"]["baseline"]]
+    room = 100 - base["metrics"][name]["value"] if metric["percent"] and metric["higher"] else found
+    if room < found:
+        text += f" At most {value(summary, name, room)} points can be gained."
+    if summary["settings"]["splits"] > 1:
+        return f"{text} To detect half of that would take about four times as many examples."
     halve = row["to_halve"] or {"seeds": None, "examples": None}
     ways = []
     if halve["seeds"] is not None:
@@ -223,18 +240,22 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
     for order, verdict in enumerate(("better", "worse")):
         if row := largest(summary, condition, verdict):
             ours, theirs = (
-                value(summary, name, one["metrics"][name]["value"]) + percent for one in (row, base)
+                value(summary, name, cell["value"], half=half_width(cell)) + percent
+                for cell in (row["metrics"][name], base["metrics"][name])
             )
             return order, _capital(
                 f"{start}{title(summary, row['arm'])} is {verdict} than {baseline}: test "
                 f"{summary['metrics'][name]['title']} {ours} versus {theirs}, a difference of "
                 f"{_difference(summary, row)}.{_direction(summary)}{_others(summary, rows, row)}"
             )
-    if row := largest(summary, condition, "no evidence"):
+    if row := best(summary, condition, "no evidence"):
+        undecided = [one for one in rows.values() if one["verdict"] == "no evidence"]
+        of = f", the best of {len(undecided)} arms," * (len(undecided) > 1)
         return 3, _capital(
-            f"{start}there is no evidence of a difference: the largest, of "
-            f"{title(summary, row['arm'])}, is {_difference(summary, row)}."
-            f"{_direction(summary)}{_after_adjustment(summary, row)}{_others(summary, rows, row)}"
+            f"{start}there is no evidence of a difference: that of {title(summary, row['arm'])}"
+            f"{of} is {_difference(summary, row)}.{_direction(summary)}"
+            f"{''.join(_after_adjustment(summary, one, row) for one in undecided)}"
+            f"{_others(summary, rows, row)}"
         )
     if row := largest(summary, condition, "the same"):
         return 2, _capital(
@@ -266,7 +287,7 @@ def _others(
     if named["verdict"] == "worse":
         texts["worse"] = "Worse too: {}."
     if named["verdict"] == "no evidence":
-        del texts["no evidence"]  # the arm that is named has the largest difference of them
+        del texts["no evidence"]  # the arm that is named is the best of them
     found = [text.format(_listed(arms[key])) for key, text in texts.items() if key in arms]
     return "".join(f" {sentence}" for sentence in found)
 
@@ -277,15 +298,17 @@ def _direction(summary: Mapping[str, Any]) -> str:
     return "" if metric["higher"] else f" A smaller {metric['title']} is better."
 
 
-def _after_adjustment(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _after_adjustment(
+    summary: Mapping[str, Any], row: Mapping[str, Any], named: Mapping[str, Any]
+) -> str:
     """Return why there is no evidence although an interval excludes zero, or ``""``."""
     found = row["metrics"][summary["metric"]]["difference"]
     if found["low"] is None or found["low"] <= 0 <= found["high"]:
         return ""
+    which = "That interval" if row is named else f"The interval of {title(summary, row['arm'])}"
     return (
-        " That interval excludes zero, which is not enough for a verdict with "
-        f"{comparisons(summary)} comparisons "
-        f"(adjusted p-value {row['p']:.2g})."
+        f" {which} excludes zero, which is not enough for a verdict with {comparisons(summary)} "
+        f"comparisons (adjusted p-value {row['p']:.2g})."
     )
 
 
@@ -300,6 +323,13 @@ def largest(summary: Mapping[str, Any], condition: str, verdict: str) -> Mapping
     return max(
         judged, key=lambda row: abs(row["metrics"][name]["difference"]["value"]), default=None
     )
+
+
+def best(summary: Mapping[str, Any], condition: str, verdict: str) -> Mapping[str, Any] | None:
+    """Return the row with a verdict and the best metric under a condition, if any."""
+    rows = rows_under(summary, condition)
+    judged = {arm: row for arm, row in rows.items() if row["verdict"] == verdict}
+    return judged[best_first(summary, judged)[0]] if judged else None
 
 
 def _difference(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -63,13 +63,19 @@ def _overfitting(plain: Sequence[Result]) -> Advice:
     )
     gap = (train - test) * (1 if metric.higher else -1)
     wide = gap > 0.05 if metric.percent else gap > 0.2 * abs(test)
+    most = metric.percent and gap > max(0.005, 0.5 * abs((1 if metric.higher else 0) - test))
+    reading = "Hardly. Mixing regularizes, which a network that does not overfit may not need."
+    if wide:
+        reading = "Yes. Mixing tends to help networks that overfit."
+    elif most:
+        reading = (
+            "A little: little is left to gain, but most of it lies in the gap between the two."
+        )
     return Advice(
         "Does the baseline overfit?",
         f"{metric_text(plain[0].metric, train)} on training examples, "
         f"{metric_text(plain[0].metric, test)} on test examples",
-        "Yes. Mixing tends to help networks that overfit."
-        if wide
-        else "Hardly. Mixing regularizes, which a network that does not overfit may not need.",
+        reading,
         RULE_OF_THUMB,
     )
 
@@ -83,7 +89,7 @@ def _length(plain: Sequence[Result]) -> Advice:
         "Perhaps: it got worse later. Mixing or fewer epochs may help; but mixing for too long can "
         "hurt too."
         if early
-        else "No: it kept improving. Mixing often needs longer training to pay off.",
+        else "No: its best epoch was late. Mixing often needs longer training to pay off.",
         "Over-Training with Mixup May Hurt Generalization (ICLR 2023)",
     )
 
@@ -140,8 +146,8 @@ def _pretraining(recipe: Recipe) -> Advice:
     return Advice(
         "Is the network pretrained?",
         f"no: {name} starts from random weights",
-        "Published recipes that train image networks from scratch mix, for example mixup 0.8 and "
-        "CutMix 1.0 in turn.",
+        "For images: published recipes that train networks from scratch mix, for example mixup "
+        "0.8 and CutMix 1.0 in turn.",
         "DeiT (arXiv 2012.12877), ConvNeXt (arXiv 2201.03545)",
     )
 

@@ -82,17 +82,16 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     return Cost(epoch, epochs * epoch)
 
 
-def fits(recipe: Recipe, cost: Cost, minutes: float, seeds: int | None) -> bool:
-    """Return whether a study fits into a number of minutes with its epochs.
+def minutes_of(recipe: Recipe, cost: Cost, seeds: int | None) -> float:
+    """Return the minutes of a study with all of its epochs.
 
     Args:
         recipe: of the study.
         cost: of the study.
-        minutes: the budget.
         seeds: the number of seeds, if the user chose it; else they can be cut to the fewest.
     """
     fewest = seeds or min(recipe.seeds, LEAST_SEEDS)
-    return cost.total * fewest / recipe.seeds <= _TRAINING_SHARE * minutes * 60
+    return cost.total * fewest / recipe.seeds / _TRAINING_SHARE / 60
 
 
 def fitted(
@@ -139,6 +138,7 @@ def fitted(
     if not cuts:
         return seeds, epochs, ""
     whole = recipe.training.epochs
-    more = f". All {whole} epochs would take --minutes {math.ceil(minutes * whole / epochs)}"
+    longer = math.ceil(minutes * whole / epochs)
+    more = f". {seeds} seeds and {whole} epochs would take --minutes {longer}"
     cut = f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"
     return seeds, epochs, f"{cut}{more * (epochs < whole)}"

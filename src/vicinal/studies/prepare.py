@@ -1,5 +1,6 @@
 """A study of a data set, for which a recipe is generated."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,8 +84,8 @@ def prepare(
         recipe = checked_text(text, str(path))
         if recipe.data.source != source:
             raise UserError(
-                f"{folder} holds a study of {recipe.data.source}, not of {source}. Choose another "
-                "folder with --out."
+                f"{folder} holds a study of {recipe.data.source}, not of {source}. Correct the "
+                "source, or choose another folder with --out."
             )
         return Prepared(recipe, text, folder)
     recipe, text, data = generated(source, changes, minutes or MINUTES, log)
@@ -104,7 +105,7 @@ def generated(
     ``with_notes`` reports the notes on the data too, which a study reports when it begins.
     """
     # Imported late, since Fabric takes long to import and a finished study does not need it.
-    from vicinal.studies.budget import cost_of, fits, fitted
+    from vicinal.studies.budget import cost_of, fitted, minutes_of
     from vicinal.training.arm_checks import check_arms
     from vicinal.training.trial_setup import read_data
 
@@ -124,11 +125,13 @@ def generated(
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
     few, tested = ("", "") if with_splits else _few_examples(data, draft, task)
-    if few and not fits(recipe, in_folds, minutes, changes.seeds):
-        log(
-            f"{few}: --minutes {minutes:g} is too short for {FOLDS} folds, so there are only "
-            f"{tested}. Raise it, or choose folds with --set splits={FOLDS}"
+    short, needed = "", minutes_of(recipe, in_folds, changes.seeds)
+    if few and needed > minutes:
+        short = (
+            f"{few}: {FOLDS} folds would take --minutes {math.ceil(needed)}, so there are only "
+            f"{tested}"
         )
+        log(short)
     elif few and (first := _first_fold(draft, few, log)):
         data, cost = first, in_folds
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
@@ -145,8 +148,9 @@ def generated(
     kept = any(_path(one) == ["training", "checkpoint_every"] for one in changes.settings)
     every = () if kept else (f"training.checkpoint_every={max(1, epochs // 4)}",)
     text = changed_text(text, Changes(seeds=seeds, epochs=epochs, settings=every))
-    if sentence:
-        text = text.replace(BUDGET, f"{BUDGET}\n# Here: {sentence}.")
+    for cut in (sentence, short):
+        if cut:
+            text = text.replace(BUDGET, f"{BUDGET}\n# Here: {cut}.")
     return checked_text(text, source), text, data
 
 

@@ -47,7 +47,9 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
                 "got something else. Leave out --arm and --ensemble, or name a study."
             )
         return Chosen([path / WEIGHTS if path.is_dir() else path])
-    trials = [one for one in finished_trials(path) if one.split == 0]
+    finished = finished_trials(path)
+    folds = len({one.split for one in finished})
+    trials = [one for one in finished if one.split == 0]
     if not trials:
         raise UserError(f"{path}: expected a study with finished trials, got none. Run it first.")
     corrupted = min(one.corrupted for one in trials)
@@ -65,6 +67,8 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
     reason += f": the mean of seeds {seeds}" if ensemble else f": seed {found[0].seed}"
     if not ensemble and len(found) > 1:
         reason += f" of {len(found)}"
+    if folds > 1:
+        reason += f", trained on the first of {folds} splits of the data"
     chosen = found if ensemble else found[:1]
     return Chosen([path / "trials" / one.folder / WEIGHTS for one in chosen], reason)
 

@@ -59,12 +59,12 @@ def read_tree(path: Path) -> dict[str, Any]:
         return dict(_restore(skeleton, tensors))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: there is no such checkpoint. vicinal train writes {WEIGHTS} into its folder."
+            f"{path}: there is no such checkpoint or folder of a study. Check the path."
         ) from error
     except Exception as error:  # a damaged file raises errors of many types
         raise UserError(
             f"{path}: expected an undamaged checkpoint of vicinal, got something else ({error}). "
-            "Pickles (.pt, .pth), which can hold code, are not read."
+            "Pickles (.pt, .pth), which can hold code, and exported networks are not read."
         ) from error
 
 

@@ -205,7 +205,10 @@ def _summary(columns: Sequence[Column], rows: np.ndarray) -> Note:
         numbers = sum(column.kind == "number" for column in rest)
         counts = f"{numbers:,} of numbers, {len(rest) - numbers:,} of categories"
         described.append(f"and {len(rest):,} more ({counts})")
-    return Note(f"inputs: {', '.join(described)}")
+    filled = ""
+    if any(column.missing[rows].any() for column in columns):
+        filled = ". A missing number becomes the training mean, a missing category one of its own"
+    return Note(f"inputs: {', '.join(described)}{filled}")
 
 
 def label_notes(
