@@ -363,6 +363,8 @@ def test_the_lists_determine_the_splits(commands):
         [0, 1],
         [0, 1],
     ]
+    by = "4 train, 2 validation, 2 test recordings, by testing_list.txt and validation_list.txt"
+    assert by in [note.text for note in loaded.notes]
 
 
 def test_without_lists_the_seed_determines_the_test_split(commands):
@@ -372,6 +374,7 @@ def test_without_lists_the_seed_determines_the_test_split(commands):
         load(commands, {"features": "wave"}, seed=seed, test_fraction=0.5) for seed in (0, 0, 1, 2)
     )
     assert one.validation is None
+    assert not any("_list.txt" in note.text for note in one.notes)
     assert one.test.targets.tolist() == one.train.targets.tolist() == [0, 0, 1, 1]
     assert torch.equal(one.test.inputs, again.test.inputs)
     assert not all(torch.equal(one.test.inputs, other.test.inputs) for other in others)

@@ -199,6 +199,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     numbers = {word: number for number, word in enumerate(classes)}
     targets = torch.tensor([numbers[name.split("/")[0]] for name in names])
     rows = _listed_rows(folder, names, skips)
+    lists = [name for split, name in LISTS.items() if split in rows]
     grouped = "group" in options
     speakers = _speakers(folder, names, required=grouped)
     unlisted = np.ones(len(names), bool)
@@ -215,6 +216,10 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     classes = tuple(map(visible, classes))
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     notes = [Note(f"{len(classes)} classes, one for each folder: {shown}")]
+    if lists:
+        order = [split for split in ("train", "validation", "test") if split in rows]
+        sizes = ", ".join(f"{len(rows[split]):,} {split}" for split in order)
+        notes.append(Note(f"{sizes} recordings, by {' and '.join(lists)}"))
     if not grouped:
         notes += _speaker_notes(speakers[rows["train"]], speakers[rows["test"]], fixed_test)
 
@@ -283,7 +288,9 @@ def _speaker_notes(train: Tensor, test: Tensor, fixed_test: bool) -> list[Note]:
     if not len(both := both[both >= 0]):
         return []
     text = f"{len(both)} speakers are in both the training and the test split"
-    hint = "" if fixed_test else "; ?group=speaker keeps each in one split"
+    hint = "; results for other speakers may be worse"
+    if not fixed_test:
+        hint = "; ?group=speaker keeps each in one split"
     return [Note(text + hint, doubtful=not fixed_test)]
 
 
