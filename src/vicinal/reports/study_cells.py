@@ -11,6 +11,7 @@ from vicinal.reports.summary_values import (
     bracketed,
     compared_arms,
     epochs_of,
+    half_width,
     interval,
     metric_title,
     names_conditions,
@@ -90,7 +91,11 @@ def metrics_table(summary: Mapping[str, Any]) -> Table:
                 cells.append(interval(summary, name, found["difference"], sign=True))
         rows.append(cells)
     if rows:
-        constant = [value(summary, name, summary["constant"][name]) for name in names]
+        halves = [half_width(summary["rows"][0]["metrics"][name]) for name in names]
+        constant = [
+            value(summary, name, summary["constant"][name], half=half)
+            for name, half in zip(names, halves, strict=True)
+        ]
         padded = [cell for one in constant for cell in (one, *["—"] * differs)]
         rows.append([*["for comparison"] * several, "constant prediction", *padded])
     heads = [

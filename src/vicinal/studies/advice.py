@@ -69,7 +69,7 @@ def _overfitting(plain: Sequence[Result]) -> Advice:
         reading = "Yes. Mixing tends to help networks that overfit."
     elif most:
         reading = (
-            "A little: little is left to gain, but most of it lies in the gap between the two."
+            "A little. Not much is left to gain, but most of that lies in the gap between the two."
         )
     return Advice(
         "Does the baseline overfit?",
