@@ -65,10 +65,10 @@ def existing(where: str, root: Path, *, what: str) -> Path:
             f"{where!r} cannot be the path of a {what} ({error}). Check the path."
         ) from error
     also = "" if path.is_absolute() else f" in the working directory or in {root}"
-    raise UserError(f"there is no {what} {where}{also}{similar_path(path)}. Check the path.")
+    raise UserError(f"there is no {what} {where}{also}{_similar_path(path)}. Check the path.")
 
 
-def similar_path(path: Path) -> str:
+def _similar_path(path: Path) -> str:
     """Return a question with the most similar name next to a path that is missing, or ``""``."""
     try:
         return did_you_mean(str(path), map(str, path.parent.iterdir()))
