@@ -49,6 +49,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Example:
         >>> did_you_mean("adamww", ["sgd", "adamw"]), did_you_mean("nothing", ["sgd"])
         (". Did you mean 'adamw'?", '')
+        >>> did_you_mean("f1", ["accuracy", "macro-f1"])
+        ". Did you mean 'macro-f1'?"
     """
-    near = difflib.get_close_matches(name, list(known), n=1)
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    near += [one for one in names if len(name) > 1 and name in one]
     return f". Did you mean {near[0]!r}?" if near else ""

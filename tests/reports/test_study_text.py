@@ -247,6 +247,7 @@ def test_csv_has_a_column_for_each_number_of_the_summary(summary):
         (-0.3, 50.0, "−0.3"),
         (0.004, 0.95, "0.004"),
         (0.0, 0.95, "0.00"),
+        (-0.0, 0.95, "0.00"),
         (0.0123456, 5e-6, "0.0123456"),
         (3.21e-10, 1e-11, "3.21e−10"),
         (1e300, 1e299, "1e+300"),
@@ -257,3 +258,20 @@ def test_csv_has_a_column_for_each_number_of_the_summary(summary):
 )
 def test_a_number_has_the_digits_that_its_interval_supports(value, half, text):
     assert number_text(value, percent=False, half=half) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-12.34, "−12.3"),
+        (0.06, "+0.1"),
+        (0.04, "+0.04"),
+        (-0.0042, "−0.004"),
+        (0.0006, "+0.001"),
+        (-0.0004, "0.0"),
+        (-0.0, "0.0"),
+        (math.nan, "+nan"),
+    ],
+)
+def test_a_difference_in_percent_is_only_zero_without_a_sign(value, text):
+    assert number_text(value, percent=True, sign=True, half=1.0) == text

@@ -195,12 +195,25 @@ def test_arms_and_settings_that_depend_on_the_data_are_valid_and_the_same_line_r
     assert again.recipe == first.recipe
 
 
-@pytest.mark.parametrize("arm", ["cutmix", "resizemix", "fmix"])
-def test_an_arm_that_does_not_fit_the_data_is_one_sentence_before_the_cost_is_measured(
-    arm, tmp_path
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (Changes(arms=["erm", "cutmix"]), r"arms\.cutmix: \w+ shows the partner in a region"),
+        (Changes(arms=["erm", "resizemix"]), r"arms\.resizemix: \w+ shows the partner in a region"),
+        (Changes(arms=["erm", "fmix"]), r"arms\.fmix: \w+ shows the partner in a region"),
+        (Changes(metric="rmse"), "metrics: expected a metric of classification"),
+    ],
+)
+def test_arms_and_metrics_that_do_not_fit_the_data_are_errors_before_the_cost_is_measured(
+    changes, message, tmp_path, monkeypatch
 ):
-    with pytest.raises(UserError, match=rf"arms\.{arm}: \w+ shows the partner in a region"):
-        prepare("iris", changes=Changes(arms=["erm", arm]), out=tmp_path / "new")
+    def cost_of(*_):
+        raise AssertionError("the cost is measured")
+
+    monkeypatch.setattr("vicinal.studies.budget.cost_of", cost_of)
+    with pytest.raises(UserError, match=message):
+        prepare("iris", changes=changes, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_share_of_training_examples_does_not_decide_about_folds(tmp_path):

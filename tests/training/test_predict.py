@@ -541,8 +541,22 @@ def test_examples_that_do_not_fit_the_training_are_refused(flowers, pets):
         UserError, match=r"like those of the training \(table\), got a list of images"
     ):
         table([Image.new("L", (8, 8))])
-    with pytest.raises(UserError, match="expected one of the extensions"):
-        table(next((flowers[0] / "test" / "rose").iterdir()))
+
+
+def test_files_of_another_kind_than_those_of_the_training_are_refused_whatever_is_skipped(
+    flowers, pets, words, vicinal
+):
+    pictures, shells, sounds = flowers[0] / "test", pets[0], words[0]
+    for run, files, trained_on, got in (
+        (pets[1], pictures, "tables", "an image"),
+        (pets[1], sounds / "no", "tables", "a recording"),
+        (flowers[1], shells / "test.csv", "images", "a table"),
+        (words[2], pictures, "recordings", "an image"),
+    ):
+        done = vicinal("predict", run, files, "--skip-bad")
+        assert done.exit_code == 2
+        assert f"the network was trained on {trained_on}, got {got}. Check the paths" in done.stderr
+        assert "To skip" not in done.stderr and not done.stdout
 
 
 def test_the_better_arm_with_the_best_metric_is_chosen_and_else_the_baseline(copied_study, vicinal):

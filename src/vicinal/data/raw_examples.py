@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note, SkippedExamples, StoredInputs
-from vicinal.data.formats.file_listing import files_below, litter_notes
+from vicinal.data.formats.file_listing import KIND_OF, files_below, litter_notes
 from vicinal.data.formats.image_folder import FilesBelow
 from vicinal.data.formats.images import ImageChanges, ImageOptions, image_options, to_pixels
 from vicinal.data.formats.npz import read_npy
@@ -32,6 +32,9 @@ TOGETHER = 1024
 """Up to this number, files are read into memory at once, and otherwise when they are needed."""
 
 _FIRST = 100  # files that are read for notes if they stay in files
+
+_FILES_OF = {"image": "image", "sound": "recording", "table": "table", "text": "table"}
+"""The kind of the files that a network reads, by the kind of its examples."""
 
 
 class RawExamples(NamedTuple):
@@ -133,6 +136,7 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
 
 def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
     files, notes = _listed(paths)
+    _check_kind(files, reading.kind)
     places = [{"file": str(path)} for path in files]
     if reading.kind in ("table", "text"):
         skips = SkippedExamples(reading.skip_bad)
@@ -186,6 +190,18 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
             "are only read from .npy files. Save them as one array, or choose the data with --data."
         )
     yield found._replace(notes=(*notes, *changes))
+
+
+def _check_kind(files: Sequence[Path], kind: str) -> None:
+    """Refuse files that all are of another kind than those of the training."""
+    wanted = _FILES_OF.get(kind)
+    found = {KIND_OF.get(path.suffix.lower()) for path in files}
+    if wanted and found <= {*_FILES_OF.values()} - {wanted}:
+        got = KIND_OF[files[0].suffix.lower()]
+        raise UserError(
+            f"{files[0]}: the network was trained on {wanted}s, got {'an' * (got == 'image') or 'a'} "
+            f"{got}. Check the paths of the network and of the files."
+        )
 
 
 def _arrays(

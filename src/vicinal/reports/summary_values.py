@@ -160,32 +160,41 @@ def number_text(
         number: in percent, or in its own unit.
         percent: whether it is in percent, which has one decimal.
         sign: whether positive values get a sign.
-        half: half the width of its interval. The number is rounded to the second digit of ``half``
-            or to an integer, but a small number keeps one digit, so that it is not taken for zero.
+        half: half the width of its interval. A number that is not in percent is rounded to the
+            second digit of ``half`` or to an integer.
         digits: of a number without an interval, or with a very narrow one.
+
+    A number that would be rounded to zero keeps one digit; in percent, up to three decimals.
 
     Example:
         >>> number_text(0.07104, percent=False, half=0.0146), number_text(2285.4, percent=False)
         ('0.071', '2,285')
         >>> number_text(0.004, percent=False, half=0.95)
         '0.004'
+        >>> [number_text(x, percent=True, sign=True) for x in (0.32, -0.04, -0.0001)]
+        ['+0.3', '−0.04', '0.0']
     """
+    number = (round(number, 3) if percent else number) + 0.0  # -0.0 + 0.0 is 0.0
     size = abs(number)
     if percent:
-        form = ".1f"
+        form = f".{_first_digit(size) if 0 < size < 0.05 else 1}f"
     elif not math.isfinite(number) or size >= _LARGE:
         form = f".{digits}g"
     elif half and math.isfinite(half) and (places := _decimals(half, size)) < _MOST_DECIMALS:
         form = f",.{places}f"
     else:
         form = ",.0f" if size >= 1000 else f".{digits}g"
-    return f"{number:{'+' * sign}{form}}".replace("-", "−")
+    return f"{number:{'+' * (sign and number != 0)}{form}}".replace("-", "−")
 
 
 def _decimals(half: float, size: float) -> int:
     """Return how many decimals show two digits of ``half``, and one of ``size``."""
-    least = -math.floor(math.log10(size)) if size else 0
-    return max(0, 1 - math.floor(math.log10(half)), least)
+    return max(0, 1 - math.floor(math.log10(half)), _first_digit(size))
+
+
+def _first_digit(size: float) -> int:
+    """Return the decimal place of the first digit that is not zero."""
+    return -math.floor(math.log10(size)) if size else 0
 
 
 def half_width(found: Mapping[str, Any] | None) -> float | None:

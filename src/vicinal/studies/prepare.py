@@ -107,7 +107,7 @@ def generated(
     # Imported late, since Fabric takes long to import and a finished study does not need it.
     from vicinal.studies.budget import cost_of, fitted, minutes_of
     from vicinal.training.arm_checks import check_arms
-    from vicinal.training.trial_setup import read_data
+    from vicinal.training.trial_setup import check_task, read_data
 
     draft = _draft(source, changes)
     splits, with_splits = draft.splits, "splits" in draft.model_fields_set
@@ -119,6 +119,7 @@ def generated(
     choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
+    check_task(recipe, data)
     check_arms(recipe, data, recipe.arms)
     if sentence := _augmented(recipe):
         log(sentence)

@@ -83,12 +83,17 @@ def load_data(
     for name, rows in data.splits.items():
         if rows.skipped:
             on_skipped(name, rows.skipped)
+    check_task(recipe, data)
+    return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
+
+
+def check_task(recipe: Recipe, data: DataSet) -> None:
+    """Raise ``UserError`` unless a data set fits the task, the metrics and the corrupted labels."""
     task = task_of(data, recipe.task)
     check_metrics(recipe.metrics, task.name, task.outputs)
     _check_defined(deciding_metric(recipe.metrics, task.name), task, data)
     if any(recipe.corrupted_labels):
         _check_classes(task)
-    return replace(data, notes=(*data.notes, *network_notes(recipe, data)))
 
 
 def read_data(settings: Data, *, seed: int, fold: tuple[int, int] | None = None) -> DataSet:
