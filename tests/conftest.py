@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from vicinal.cli import app
 from vicinal.studies.summary import summarize
-from vicinal.training.metrics import deciding_metric, metric_values
+from vicinal.training.metrics import metric_values, primary_metric
 from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe, resolved_text
 from vicinal.training.task import task_of
@@ -139,7 +139,7 @@ def summary_of():
 
     def summarized(recipe, data, outputs_of, **changes):
         task, facts = task_of(data, recipe.task), data_facts(data, recipe.task)
-        metric, targets = deciding_metric(recipe.metrics, task.name), data.test.targets.numpy()
+        metric, targets = primary_metric(recipe.metrics, task.name), data.test.targets.numpy()
         outputs = {trial: outputs_of(trial) for trial in trials_of(recipe)}
         results = {}
         for trial, found in outputs.items():

@@ -21,7 +21,7 @@ class StudyResult(NamedTuple):
 
     Args:
         summary: as in ``summary.json``; see ``vicinal.studies.summary.summarize``.
-        folder: of the study, with the report and the trials.
+        folder: folder of the study, with the report and the trials.
         failures: why trials failed, by the names of their folders.
     """
 
@@ -128,7 +128,7 @@ def study(
         arms: names of the arms, such as ``["erm", "mixup", "cutmix", "manifold"]``.
         alpha: the alpha of all arms that have one.
         model: name of the network.
-        metric: the metric that decides.
+        metric: the primary metric.
         seeds: number of seeds for each arm.
         epochs: number of epochs.
         minutes: about how long a study of a data set may take, to which its seeds and epochs are

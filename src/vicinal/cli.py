@@ -95,15 +95,17 @@ _What = Annotated[
     Argument(
         metavar="WHAT",
         help=f"A data set, such as folder:PATH or table.csv; a recipe ({_RECIPES}); or claims, "
-        "which measures the claims of the mixup paper.",
+        "which tests the claims of the mixup paper.",
     ),
 ]
 _ARMS = "Arms, such as erm,mixup,cutmix,manifold; see docs/study.md."
 _Arms = Annotated[str | None, Option(help=_ARMS, show_default=_OWN)]
 _Alpha = Annotated[float | None, Option(help="Alpha of all arms that have one.", min=0)]
-_Model = Annotated[str | None, Option(help="Network.", show_default=_OWN)]
+_Model = Annotated[
+    str | None, Option(help="Network, such as small-cnn; see docs/training.md.", show_default=_OWN)
+]
 _Metric = Annotated[
-    str | None, Option(help="Metric that the verdicts are about, such as accuracy or auroc.")
+    str | None, Option(help="Metric by which arms are compared, such as accuracy or auroc.")
 ]
 _Minutes = Annotated[
     float | None,
@@ -144,8 +146,8 @@ def study(
     train, such as with mixup or without mixing. A trial trains one arm with one seed, and with one
     fraction of corrupted labels if the recipe corrupts any.
 
-    For a data set, a recipe for a study of about ten minutes is generated, and written to the
-    folder of the study, where it can be edited.
+    If WHAT is a data set, a recipe is generated that takes about as long as --minutes says. It is
+    written to the folder of the study, where it can be edited.
 
     Finished trials are kept. Run the same command again to resume a study or to show a finished
     one. Run it with a larger number of --seeds, or with more --arms, to add trials to the study.
@@ -272,7 +274,7 @@ def report_command(
     folders: Annotated[list[Path], Argument(metavar="FOLDER...", help="Folders of studies.")],
     out: Annotated[
         Path | None,
-        Option(help="Folder to write to.", show_default="the study's, or comparison for several"),
+        Option(help="Folder to write to.", show_default="the study; comparison for several"),
     ] = None,
     json: _Json = False,
     debug: _Debug = False,
@@ -388,7 +390,7 @@ def score(
 ) -> None:
     """Evaluate a trained network on a data set.
 
-    Prints the metrics of its task, each next to that of a constant prediction, and the most
+    Prints the metrics of the task, each next to its value for a constant prediction, and the most
     confused pairs of classes. Inputs are prepared in the same way as in training. Without --data,
     the data set that was used for training is used again.
     """
@@ -510,8 +512,9 @@ def export(
 ) -> None:
     """Export a trained network, so that it runs without vicinal.
 
-    The file maps a batch of prepared inputs, such as images, to probabilities or real values, and
-    includes the normalization. Its outputs are compared with those of the network.
+    The exported network maps a batch of inputs to probabilities or real values. Inputs are images
+    with uint8 pixels, which it normalizes, or preprocessed rows or spectrograms. Its outputs are
+    compared with those of the network; those of an ONNX file if onnxruntime is installed.
     """
     with errors_reported(debug):
         from vicinal.studies.trained_arm import chosen_checkpoints
@@ -541,7 +544,7 @@ def show(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Draw digits, and their blends by mixing policies."""
+    """Draw handwritten digits before and after mixing by each policy."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 
@@ -572,7 +575,7 @@ def data_info(
     spec: _Spec,
     root: _Root = None,
     figure: Annotated[
-        Path | None, Option(help="Draw examples too, into this .svg file: images or spectrograms.")
+        Path | None, Option(help="Also draw example images or spectrograms into this .svg file.")
     ] = None,
     seed: _Seed = 0,
     test_fraction: _Fraction = TEST_FRACTION,
@@ -583,7 +586,8 @@ def data_info(
 ) -> None:
     """Read a data set, and describe it.
 
-    Prints counts, shapes, classes and values, and reports what was guessed or skipped.
+    Prints numbers of examples, shapes, classes and ranges of values, and reports what was guessed
+    or skipped.
     """
     with errors_reported(debug):
         from vicinal.data import describe, load
@@ -642,8 +646,8 @@ def data_convert(
     encoding: Annotated[
         str,
         Option(
-            help="Image encoding: png, jpeg, raw, or same: images that are stored encoded are "
-            "copied, and others become PNG."
+            help="Image encoding: png, jpeg, raw, or same, which copies encoded images and "
+            "converts others to PNG."
         ),
     ] = "same",
     quality: Annotated[int, Option(help="JPEG quality, from 1 to 100.")] = 95,

@@ -51,7 +51,7 @@ def imported(library: str, name: str) -> Any:
 
     Args:
         library: its name, such as ``"timm"``.
-        name: of the network or the source, for the error.
+        name: name of the network or the source, for the error.
 
     Raises:
         UserError: if it is not installed, or its import fails.

@@ -695,8 +695,8 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
         ("a,y\n1,u\n2,v\n4e38,u\n", {}, "row 4: expected a number up to 3.4e38 in column 'a'"),
         ("a,y\n1,u\n2,\n3,v\n", {"label": "y"}, "t.csv row 3: the label 'y' is missing"),
         ("a,y\n1,1\n2,2\n3,x\n4,1\n", {}, "row 4: expected a number in column 'y', got 'x'"),
-        ("a,y\n1,u\n2,u\n3,u\n", {}, "only one class, 'u' in column 'y'"),
-        ("a,y\n1,1\n2,1\n3,1\n", {}, "only one class, '1' in column 'y'"),
+        ("a,y\n1,u\n2,u\n3,u\n", {}, "expected two or more classes in column 'y', got 'u' only"),
+        ("a,y\n1,1\n2,1\n3,1\n", {}, "expected two or more classes in column 'y', got '1' only"),
         ("a,y\n1,u\n2,v\n3,v\n", {}, r"class, u, has 1\..*into the training split\.$"),
         ("a,y\n1,3\n2,4\n3,4\n4,4\n", {}, r"class, 3, has 1\..*quantities, .* task=regression\."),
         (b"a,y\n1,\xff\n", {}, "t.csv is not UTF-8 text: byte 0xff at offset 6"),
@@ -1392,7 +1392,7 @@ def test_integers_with_a_point_before_three_digits_are_doubted(table, mark):
 def test_the_training_table_without_its_test_file_is_refused(table):
     rows = "size,color,kind\n" + "".join(f"{k},red,{'ab'[k % 2]}\n" for k in range(12))
     trained = table(rows, test=rows.replace("red", "blue"))
-    with pytest.raises(UserError, match=r"rows of the training, all of which were trained on"):
+    with pytest.raises(UserError, match=r"whose rows were all used for training"):
         table(rows, preparation=trained.preparation)
     assert len(table(rows.replace("1,", "9,"), preparation=trained.preparation).test) == 12
     again = table(rows, test=rows.replace("red", "blue"), preparation=trained.preparation)
@@ -1424,7 +1424,11 @@ def test_groups_of_the_training_are_needed_for_its_rows(table, own_test):
     bare = "\n".join(
         ",".join(row.split(",")[k] for k in (0, 1, 3)) for row in text.split("\n")[:-1]
     )
-    sentence = "all of which were trained on" if own_test else "expected the column 'who', by whose"
+    sentence = (
+        "whose rows were all used for training"
+        if own_test
+        else "expected the column 'who', by whose"
+    )
     with pytest.raises(UserError, match=sentence):
         table(bare + "\n", preparation=trained.preparation)
     if own_test:
@@ -1490,7 +1494,7 @@ def test_rows_of_the_training_with_other_groups_are_refused(table):
         ["size,who,kind", *(f"{k},{9 - k // 4},{'ab'[k % 2]}" for k in range(40)), ""]
     )
     for changed in (other, sorted_otherwise):  # by which the split would be another one
-        with pytest.raises(UserError, match="the same rows without it or with other groups"):
+        with pytest.raises(UserError, match="the same rows without it or with other values"):
             table(changed, group="who", preparation=trained.preparation)
 
 

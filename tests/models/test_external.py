@@ -171,9 +171,9 @@ def test_networks_of_vicinal_can_be_built_by_their_import_path():
         ("networks_of_mine:Family.wide", "no name in networks_of_mine 'wide' (available: narrow)"),
         (
             "networks_of_mine:depth",
-            "failed to build a network for these examples and classes (TypeError: 'int' object is",
+            "number of classes of the data set (TypeError: 'int' object is",
         ),
-        ("networks_of_mine:failing", "(RuntimeError: no such kernel). Call it directly"),
+        ("networks_of_mine:failing", "(RuntimeError: no such kernel). Call it in Python"),
         (
             "networks_of_mine:name_of_one",
             "expected a torch.nn.Module from the call with (shape, classes)",

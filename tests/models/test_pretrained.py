@@ -47,7 +47,9 @@ def test_pretrained_weights_of_timm_that_are_not_available_are_one_sentence(tiny
     assert "?weights=FILE" in message
     # It is not the weights that are missing if the network cannot be built without them.
     message = refused("timm:tiny?pretrained=true", classes=4)
-    assert "failed to build a network for these examples and classes" in message
+    assert (
+        "failed to build a network for the shape and number of classes of the data set" in message
+    )
 
 
 def test_weights_of_timm_that_do_not_exist_are_an_error(tiny_timm):

@@ -4,7 +4,7 @@ import numpy as np
 
 from vicinal.files import write_whole
 from vicinal.studies import Study
-from vicinal.training.metrics import constant_value, deciding_metric, metric_values
+from vicinal.training.metrics import constant_value, metric_values, primary_metric
 from vicinal.training.recipe import read_recipe, resolved_text
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import (
@@ -52,7 +52,7 @@ def made_up_study(
     study, random = Study(recipe, folder), np.random.default_rng(0)
     made = [_outputs_of(task, classes, examples - 2 * k, random) for k in range(recipe.splits)]
     targets, outputs = made[0]
-    metric = deciding_metric(recipe.metrics, task)
+    metric = primary_metric(recipe.metrics, task)
     names = names or [f"class {k}" for k in range(classes)]
     names = () if task == "regression" else names
     counts = np.bincount(targets, minlength=classes) if task == "classification" else targets.sum(0)

@@ -73,7 +73,7 @@ def test_accuracy_at_epsilon_zero_is_that_of_a_sample_of_the_test_examples(probe
     assert len({int(outputs["targets"][row]) for row in rows}) > 5
     right = (outputs["last"].argmax(1) == outputs["targets"])[rows]
     values = values_of(probed, trial.name)
-    for series in ("accuracy under noise", "accuracy under I-FGSM, 10 steps of another network"):
+    for series in ("accuracy under noise", "accuracy under I-FGSM, 10 steps, transferred"):
         np.testing.assert_array_equal(values[f"{series} at 0"], right)
     strong, weak = (values[f"accuracy under PGD, 20 steps at {eps}"].mean() for eps in (32, 8))
     assert strong < weak <= right.mean()

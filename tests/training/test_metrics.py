@@ -13,10 +13,10 @@ from vicinal.training.metrics import (
     TASKS,
     check_metrics,
     constant_value,
-    deciding_metric,
     least_difference,
     metric_text,
     metric_values,
+    primary_metric,
 )
 
 N = 240
@@ -255,8 +255,8 @@ def test_a_metric_that_does_not_fit_the_task_is_an_error_with_those_that_do(name
 def test_every_task_has_default_metrics_that_fit_it():
     for task in TASKS:
         check_metrics(DEFAULT_METRICS[task], task, 3)
-        assert deciding_metric((), task) == DEFAULT_METRICS[task][0]
-    assert deciding_metric(("nll", "accuracy"), "classification") == "nll"
+        assert primary_metric((), task) == DEFAULT_METRICS[task][0]
+    assert primary_metric(("nll", "accuracy"), "classification") == "nll"
 
 
 def test_a_metric_is_shown_with_its_unit():

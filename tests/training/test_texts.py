@@ -251,7 +251,7 @@ def test_options_of_texts_that_are_missing_or_wrong_are_errors(films, folder):
         (f"text:{films}?text=review", "needs the option label=COLUMN"),
         (f"text:{films}?text=review&label=liked", "needs the option tokenizer=PATH_OR_NAME"),
         (source(films, "nowhere"), "tokenizer=nowhere is not available.*hf download nowhere"),
-        (source(films, folder, "&length=1"), "smaller than its number of special tokens"),
+        (source(films, folder, "&length=1"), "more special tokens than that"),
         (source(films, folder).replace("review", "reviews"), "Did you mean 'review'"),
     ):
         with pytest.raises(UserError, match=words):
@@ -343,7 +343,7 @@ def test_a_network_is_rebuilt_from_its_configuration_without_code_of_others(fold
     ("changes", "words"),
     [
         ({"pooling": "last"}, "vectors of tokens and on their mask alone.*Choose an encoder"),
-        ({"pad_token_id": None}, "expected a network with a token of padding"),
+        ({"pad_token_id": None}, "expected a network with a padding token"),
     ],
 )
 def test_networks_that_cannot_be_mixed_correctly_are_refused(folder, changes, words):

@@ -66,7 +66,7 @@ def test_there_is_no_verdict_if_every_network_predicts_one_class(summarized):
         ["negative", "341", "100.0", "100.0"],
         ["positive", "19", "0.0", "0.0"],
     ]
-    assert table[0][4].startswith("+0.0 [")
+    assert table[0][4].startswith("0.0 [")
 
 
 SPARSE = data_of([950, 50], [341, 19])

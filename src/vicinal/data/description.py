@@ -140,7 +140,7 @@ def _counted(count: int) -> str:
 
 
 def is_constant(split: Split) -> bool:
-    """Return whether all inputs are equal; of inputs in files, a sample is compared."""
+    """Return whether all inputs are equal; if they are in files, a sample of them is compared."""
     inputs = split.inputs
     if not isinstance(inputs, Tensor):
         try:

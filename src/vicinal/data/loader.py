@@ -50,7 +50,7 @@ class Loader:
         balanced: whether each epoch draws every class equally often, see ``balanced_order``. An
             epoch has as many examples as without it.
         drop_last: whether a smaller last batch is skipped.
-        rank: of this process, from 0.
+        rank: rank of this process, from 0.
         ranks: number of processes.
         workers: number of processes that read a split in files. None for the number of processor
             cores, at most 8; 0 to read in this process.

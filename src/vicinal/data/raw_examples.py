@@ -31,7 +31,7 @@ from vicinal.errors import UserError
 TOGETHER = 1024
 """Up to this number, files are read into memory at once, and otherwise when they are needed."""
 
-_FIRST = 100  # files that are read for notes if they stay in files
+_FIRST = 100  # of many files, which are read when they are needed, this many are read for notes
 
 _FILES_OF = {"image": "image", "sound": "recording", "table": "table", "text": "table"}
 """The kind of the files that a network reads, by the kind of its examples."""
@@ -58,7 +58,7 @@ class Reading(NamedTuple):
 
     Args:
         preparation: that of the training; see ``vicinal.data.DataSet``.
-        shape: of one input, where the preparation does not determine it.
+        shape: shape of one input, where the preparation does not determine it.
         skip_bad: whether examples that cannot be read are skipped instead of raising an error.
         max_bytes: the most bytes that one file may take once it is decoded.
     """
@@ -105,9 +105,9 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
     if isinstance(given, Tensor | np.ndarray):
         if reading.kind == "table":
             raise UserError(
-                "expected rows of a table with their columns, such as a frame, got an array "
-                f"{tuple(given.shape)}. Name the columns. A split that was loaded with the "
-                "preparation of the training can be passed to predictions()."
+                "expected a frame, or a list of dictionaries with names of columns, got an array "
+                f"of shape {tuple(given.shape)}. Pass a frame, such as pandas.DataFrame(array, "
+                "columns=[...])."
             )
         yield _inputs(torch.as_tensor(given), reading)
     elif hasattr(given, "columns"):
@@ -197,10 +197,10 @@ def _check_kind(files: Sequence[Path], kind: str) -> None:
     wanted = _FILES_OF.get(kind)
     found = {KIND_OF.get(path.suffix.lower()) for path in files}
     if wanted and found <= {*_FILES_OF.values()} - {wanted}:
-        got = KIND_OF[files[0].suffix.lower()]
+        got = {"image": "an image", "recording": "a recording", "table": "a table"}
         raise UserError(
-            f"{files[0]}: the network was trained on {wanted}s, got {'an' * (got == 'image') or 'a'} "
-            f"{got}. Check the paths of the network and of the files."
+            f"{files[0]}: the network was trained on {wanted}s, got "
+            f"{got[KIND_OF[files[0].suffix.lower()]]}. Check the paths of network and files."
         )
 
 

@@ -95,8 +95,8 @@ def discriminator_loss(
     Args:
         discriminator: see ``Discriminator``. It runs once, on all rows.
         real: ``(batch, ...)``.
-        generated: of the same shape and type, from the generator.
-        plan: of ``paper_plan`` or ``author_plan``; without one, the rows are not mixed.
+        generated: rows of the same shape and type, from the generator.
+        plan: plan of ``paper_plan`` or ``author_plan``; without one, the rows are not mixed.
 
     Returns:
         A scalar: the mean over all rows. Without a plan, half of the rows are real.

@@ -39,7 +39,7 @@ def coverage(samples: Tensor, centers: Tensor, std: float) -> Coverage:
     Args:
         samples: ``(samples, 2)``; those that are not finite are not good.
         centers: ``(modes, 2)``.
-        std: of each mode.
+        std: std of each mode.
 
     Example:
         >>> centers = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
@@ -89,7 +89,7 @@ def divergence(samples: Tensor, std: float) -> str:
 
     Args:
         samples: ``(samples, 2)``.
-        std: of each mode.
+        std: std of each mode.
 
     Example:
         >>> divergence(torch.ones(5, 2), std=0.01), divergence(torch.eye(2), std=0.01)

@@ -75,18 +75,18 @@ def train(
         data: the mixture.
         arm: how the discriminator is trained: ``"plain"`` without mixing, or on blends of
             ``paper_plan`` or ``author_plan``.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         yield_at: the iterations to yield after.
         iterations: steps of the generator, each after ``discriminator_steps``.
         batch_size: real rows of a step, and generated rows.
         discriminator_steps: before each step of the generator, on new rows.
         latent: dimensions of the noise.
-        width: of each hidden layer.
-        std: of each Gaussian.
-        alpha: of ``paper_plan``.
-        share: of ``author_plan``.
-        loss: of the generator: ``"minimax"`` is minus that of the discriminator, on blends for the
-            arm ``"paper"``, as it is written there, and without mixing for the others.
+        width: width of each hidden layer.
+        std: std of each Gaussian.
+        alpha: alpha of ``paper_plan``.
+        share: share of ``author_plan``.
+        loss: loss of the generator: ``"minimax"`` is minus that of the discriminator, on blends for
+            the arm ``"paper"``, as it is written there, and without mixing for the others.
         samples: number of samples to yield.
 
     Yields:

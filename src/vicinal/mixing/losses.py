@@ -93,8 +93,8 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
         if y.dtype.is_floating_point or y.dtype == torch.bool:
             if num_classes is not None:
                 raise ValueError(
-                    f"num_classes: expected integer classes, got y of type {y.dtype} and shape "
-                    f"{tuple(y.shape)}, which is blended without it. Omit num_classes."
+                    f"y: expected integer classes, since num_classes is given, got type {y.dtype} "
+                    f"and shape {tuple(y.shape)}. Omit num_classes to blend y as it is."
                 )
             soft = y.float() if y.dtype == torch.bool else y
         else:
@@ -389,6 +389,6 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
     if is_plain(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
             f"y: expected classes from 0 to {num_classes - 1}, got {int(y.min())} to "
-            f"{int(y.max())}."
+            f"{int(y.max())}. Correct y or num_classes."
         )
     return F.one_hot(y, num_classes).movedim(-1, 1).float()

@@ -25,7 +25,7 @@ from vicinal.mixing.target_modes import TargetMode, check_target_mode, union_of_
 class Plan:
     """A read-only plan for one batch, as the ``draw`` of a policy returns it.
 
-    Its methods use no random numbers: row ``i`` becomes
+    Its methods are deterministic: row ``i`` becomes
     ``lam[i] * own + (1 - lam[i]) * partner``. They work on the device of their arguments.
 
     If a policy shows the partner in a region of the image (``CutMix`` and others), ``mix`` takes
@@ -37,13 +37,14 @@ class Plan:
     the whole batch to each method as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
 
     Args:
-        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the partner of each row.
+        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row of the
+            batch that each row is blended with.
         lam: ``(batch,)`` floating point in ``[0, 1]``, the share that each row keeps.
         shares: ``(parents - 1, batch)``, the share of each partner; ``1 - lam`` if not given.
         region: ``(batch, height, width)`` bool, True where the partner shows; ``(batch, length)``
             for signals, ``(batch, depth, height, width)`` for volumes and so on. The first
             dimension may be 1, for one region that all rows share.
-        shrunk: whether the region is a box that shows the whole partner, made smaller.
+        shrunk: whether the region is a box into which the whole partner is resized (``ResizeMix``).
         columns: whether the region, ``(batch, features)``, is columns of a table: inputs then have
             that shape, and targets are those of whole rows, never masks.
         target_mode: the targets of a blend, as the policy's ``targets``: ``"weighted"`` by the
@@ -51,7 +52,8 @@ class Plan:
             of the row itself.
 
     Raises:
-        TypeError, ValueError: if these do not fit together.
+        TypeError: if a tensor has another dtype.
+        ValueError: if shapes do not fit together, or a value is out of range.
 
     Example:
         >>> plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 1.0]))

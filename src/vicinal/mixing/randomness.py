@@ -19,9 +19,9 @@ def generator_at(seed: int, step: int, rank: int = 0, stream: int = 0) -> torch.
     ``n`` steps about ``n**2 / 2**33`` pairs share a generator: one pair in 100,000 steps.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: counted over the whole run, from 0.
-        rank: of the process, from 0.
+        rank: rank of the process, from 0.
         stream: a different number for each independent use at the same step, such as mixing (0)
             and the order of the data (1).
 

@@ -126,7 +126,8 @@ def low_frequency_masks(
 
     They are True at the largest values of white noise after a filter, which divides its amplitude
     by the frequency to the power of ``decay``, equally in all directions. ``keep``, ``(count,)``,
-    is the share of the pixels that are False, rounded to whole pixels. Harris et al., "FMix:
+    is the share of the pixels that an example keeps, where the mask is False, rounded to whole
+    pixels. Harris et al., "FMix:
     Enhancing Mixed Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
     """
     count, area = len(keep), height * width

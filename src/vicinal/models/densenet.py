@@ -16,7 +16,7 @@ class DenseNet(nn.Module):
     output is concatenated to its input. Transitions between blocks halve channels and size.
 
     Args:
-        shape: of one example, (channels, height, width).
+        shape: shape of one example, (channels, height, width).
         classes: number of logits.
         depth: number of layers with weights, a multiple of 6 plus 4.
         growth: number of channels that each layer adds.

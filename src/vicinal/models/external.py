@@ -197,8 +197,8 @@ def _built(name: str, make: Callable[[], Any]) -> nn.Module:
         network = make()
     except Exception as error:  # other people's code may raise anything
         raise UserError(
-            f"{name} failed to build a network for these examples and classes "
-            f"({one_line(error)}). Call it directly to see where."
+            f"{name} failed to build a network for the shape and number of classes of the data set "
+            f"({one_line(error)}). Call it in Python to see where."
         ) from error
     if not isinstance(network, nn.Module):
         raise UserError(

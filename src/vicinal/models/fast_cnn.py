@@ -24,7 +24,7 @@ class FastCNN(nn.Module):
     norms learn only a bias and use a momentum of 0.4.
 
     Args:
-        shape: of one example, (channels, height, width), at least 9x9 pixels.
+        shape: shape of one example, (channels, height, width), at least 9x9 pixels.
         classes: number of logits.
         widths: channels of each block.
 

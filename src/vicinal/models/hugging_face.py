@@ -31,7 +31,7 @@ class HuggingFace(nn.Module):
 
     Args:
         model: the classifier.
-        padding: the token of padding, for texts; None for images.
+        padding: the padding token, for texts; None for images.
         new: names of the parameters of ``model`` that its pretrained weights lack.
     """
 
@@ -177,7 +177,7 @@ def build_hugging_face(
     padding = getattr(model.config, "pad_token_id", None) if text else None
     if text and padding is None:
         raise UserError(
-            f"{name}: expected a network with a token of padding, got none in its configuration. "
+            f"{name}: expected a network with a padding token, got none in its configuration. "
             "Set pad_token_id in its config.json, or choose a network such as DistilBERT."
         )
     network = HuggingFace(model.float(), padding, new=new)

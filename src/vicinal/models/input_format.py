@@ -12,7 +12,7 @@ class InputFormat(NamedTuple):
     """The images that the weights of a network were trained with.
 
     Args:
-        mean: of each channel, for pixels from 0 to 1.
+        mean: mean of each channel, for pixels from 0 to 1.
         std: likewise.
         size: height and width, if they are known.
         origin: who says so.

@@ -9,7 +9,7 @@ def unavailable(name: str, error: Exception, *, tried: str, get: str) -> UserErr
 
     Args:
         name: the name of the network in the recipe.
-        error: of the library.
+        error: error of the library.
         tried: where the library looked, as a sentence without a full stop.
         get: the command that downloads them.
     """

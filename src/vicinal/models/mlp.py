@@ -11,7 +11,7 @@ class MLP(nn.Module):
     See section 3.6 of their paper (https://arxiv.org/abs/1710.09412).
 
     Args:
-        shape: of one example; all of its values are features.
+        shape: shape of one example; all of its values are features.
         classes: number of logits.
 
     Example:

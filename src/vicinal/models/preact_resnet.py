@@ -19,7 +19,7 @@ class PreActResNet(nn.Module):
     (https://arxiv.org/abs/1710.09412), with probability 0 unless ``training.dropout`` sets it.
 
     Args:
-        shape: of one example, (channels, height, width).
+        shape: shape of one example, (channels, height, width).
         classes: number of logits.
         units: number of units in each stage.
         widths: number of channels within the units of each stage.

@@ -103,7 +103,7 @@ def build(
             ``(shape, classes)``. Options follow a question mark, such as
             ``timm:resnet18?pretrained=true``, ``torchvision:resnet18?weights=DEFAULT``, or
             ``small-cnn?weights=FILE`` for any network.
-        shape: of one example, such as (channels, height, width).
+        shape: shape of one example, such as (channels, height, width).
         classes: number of logits.
         initial_weights: whether pretrained weights are loaded. Without them nothing is downloaded
             and no file of weights is read, as for the network of a checkpoint.

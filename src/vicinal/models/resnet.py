@@ -18,7 +18,7 @@ class ResNet(nn.Module):
     with weight zero (Goyal et al., https://arxiv.org/abs/1706.02677).
 
     Args:
-        shape: of one example, (channels, height, width).
+        shape: shape of one example, (channels, height, width).
         classes: number of logits.
         units: number of units in each stage.
         groups: number of groups of the 3x3 convolutions.

@@ -11,7 +11,7 @@ class SmallCNN(nn.Module):
     probability 0, which ``training.dropout`` sets, precedes the head.
 
     Args:
-        shape: of one example, (channels, height, width).
+        shape: shape of one example, (channels, height, width).
         classes: number of logits.
     """
 

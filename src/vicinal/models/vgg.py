@@ -13,7 +13,7 @@ class VGG(nn.Module):
     spectrograms of any size.
 
     Args:
-        shape: of one example, (channels, height, width), at least 32x32 pixels.
+        shape: shape of one example, (channels, height, width), at least 32x32 pixels.
         classes: number of logits.
 
     Example:
@@ -48,7 +48,7 @@ class LeNet(nn.Module):
     Two 5x5 convolutions to 20 and 50 channels, each with pooling, and a hidden layer of 500 units.
 
     Args:
-        shape: of one example, (channels, height, width), at least 16x16 pixels.
+        shape: shape of one example, (channels, height, width), at least 16x16 pixels.
         classes: number of logits.
 
     Example:

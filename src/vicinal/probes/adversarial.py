@@ -35,7 +35,7 @@ class Attack(NamedTuple):
     Args:
         kind: the name without the number of steps.
         steps: how many gradients are computed for each restart.
-        size: of one step, as a multiple of ``epsilon / steps``.
+        size: size of one step, as a multiple of ``epsilon / steps``.
         start: maps random numbers between -1 and 1 to a start, in multiples of epsilon.
         loss: maps logits and labels to the sum that a step increases.
     """
@@ -85,7 +85,7 @@ class Attacks(NamedTuple):
 
     Args:
         epsilons: largest changes of a value.
-        bounds: of the values of inputs.
+        bounds: bounds of the values of inputs.
         top: the largest rank that is distinguished.
         targets: ``(n,)`` int64, the true classes.
         clean: ``(n,)`` int32, ranks for the unchanged inputs.
@@ -108,7 +108,7 @@ class Attacks(NamedTuple):
         """Return ``(epsilons, n)`` bool: whether the true class stays among the first ``top``.
 
         Args:
-            names: of attacks. With several of them, an example has to withstand each.
+            names: names of attacks. With several of them, an example has to withstand each.
             top: how many classes may be predicted; 1 for accuracy.
 
         Raises:
@@ -159,14 +159,14 @@ def attacks(
         model: maps ``(batch, ...)`` to logits ``(batch, classes)``. It is run in eval mode.
         data: batches of floating-point inputs ``(batch, ...)`` and integer labels ``(batch,)``.
         epsilons: largest changes of a value, in the units of the inputs.
-        names: of the attacks.
+        names: names of the attacks.
         bounds: lowest and highest value of an input. For a network that takes normalized images,
             pass ``nn.Sequential(normalization, network)`` and images in ``[0, 1]``.
         source: a network to attack instead, on the same device (black box). The attacks take all
             their steps by its gradients, and the model is run on the last inputs only.
         restarts: how often attacks with a random start, and noise, are repeated.
         top: the largest k for which top-k accuracy is wanted; larger values need more time.
-        seed: of the random starts. These do not depend on the batch size.
+        seed: seed of the random starts. These do not depend on the batch size.
 
     Raises:
         UserError: if an attack is unknown, an epsilon is negative or exceeds the bounds, inputs are
@@ -265,9 +265,9 @@ def attacked_inputs(
         inputs: ``(batch, ...)``, floating point. Not modified.
         targets: ``(batch,)`` integer labels.
         epsilon: largest change of a value, in the units of the inputs.
-        name: of the attack, as for ``attacks``.
+        name: name of the attack, as for ``attacks``.
         bounds: lowest and highest value of an input.
-        seed: of the random start.
+        seed: seed of the random start.
 
     Returns:
         ``(batch, ...)`` on the device and in the dtype of the model.

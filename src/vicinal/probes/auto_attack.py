@@ -27,8 +27,8 @@ def auto_attack(
         x: ``(n, channels, height, width)``, from 0 to 1.
         y: ``(n,)`` int64 labels.
         epsilon: largest change of a value.
-        bounds: of the values, which have to be 0 and 1.
-        seed: of its random numbers.
+        bounds: bounds of the values, which have to be 0 and 1.
+        seed: seed of its random numbers.
 
     Raises:
         UserError: if the package is not installed, for other inputs, or with fewer than 4 classes.

@@ -67,8 +67,8 @@ def between(
             At most ``2 * pairs`` (or 1,000) of them, chosen at random, are kept in memory.
         pairs: how many pairs are drawn, each of two different classes.
         lams: how many equally spaced values of ``lam`` there are from 0 to 1.
-        seed: of the pairs. The same seed and order of the data give the same pairs for any network
-            and batch size.
+        seed: seed of the pairs. The same seed and order of the data give the same pairs for any
+            network and batch size.
 
     Raises:
         UserError: if data or outputs are not as expected, if all examples are of one class, or if

@@ -76,8 +76,8 @@ class RawAndScaled(NamedTuple):
     """Calibration before and after temperature scaling.
 
     Args:
-        raw: of the logits as they are.
-        scaled: of the logits divided by a temperature.
+        raw: calibration of the logits as they are.
+        scaled: calibration of the logits divided by a temperature.
         temperatures: the one fitted on held-out examples, or those fitted on the two halves. Above
             1, the network is overconfident. Infinity means that equal probabilities are better
             than the network; 1 is also used if there is no best temperature.
@@ -99,7 +99,7 @@ def calibration(
         data: batches ``(inputs, labels)`` of examples that it was not trained with.
         held_out: other such batches, on which the temperature is fitted; see
             ``calibration_of_logits``.
-        seed: of the random division into halves, if ``held_out`` is not given.
+        seed: seed of the random division into halves, if ``held_out`` is not given.
 
     Returns:
         The measures before and after temperature scaling, with values in the order of the data.
@@ -141,7 +141,7 @@ def calibration_of_logits(
             mean of the probabilities. Its temperature divides the logarithm of that mean.
         targets: ``(n,)`` integer labels.
         held_out: logits and targets of other examples, from the same networks.
-        seed: of the two halves.
+        seed: seed of the two halves.
 
     Raises:
         UserError: if the logits are probabilities, NaN or plus infinity; a label does not fit them;
@@ -244,7 +244,7 @@ def _measured(z: Array, y: Array) -> Calibration:
     confidence = np.exp(per_example.log_probabilities(z)).max(1)
     given, share, count = per_example.reliability(confidence, per_example.correct(z, y))
     low, high = per_example.wilson(share, count)
-    # The deviations of a bin sum to about a normal x; the mean of |x| is sqrt(2 / pi) of its std.
+    # The sum x of the deviations in a bin is about normal, so |x| is sqrt(2 / pi) * std on average.
     bins = per_example.equal_mass_bins(confidence)
     std = np.sqrt(np.bincount(bins, confidence * (1 - confidence)))
     values = (per_example.nll(z, y), per_example.brier(z, y), per_example.ece(z, y))

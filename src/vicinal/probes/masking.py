@@ -21,7 +21,7 @@ class Check(NamedTuple):
     """One check for masked gradients.
 
     Args:
-        name: of the check.
+        name: name of the check.
         ok: whether it passed; None if the attacks that it needs were not run.
         sentence: what was found, or which attack is missing.
         numbers: the counts in the sentence.

@@ -40,15 +40,16 @@ def batches(
 
     Args:
         model: a network; without parameters, inputs stay as they are.
-        data: batches of at least as many tensors as there are names.
+        data: batches: tuples or lists of tensors.
         where: the argument that holds the data, for errors.
-        names: of the tensors of a batch that are used; the first one is ``"inputs"``.
+        names: names of the first tensors of a batch, which are used; that of the first one is
+            ``"inputs"``.
 
     Yields:
         The tensors of each batch that are used, all on the device of the network.
 
     Raises:
-        UserError: if a batch is something else, or there are no examples.
+        UserError: if a batch has fewer tensors than there are names, or there are no examples.
     """
     found = False
     for batch in data:
@@ -61,7 +62,7 @@ def batches(
         used = tuple(batch[: len(names)])
         if len(used) < len(names) or not all(isinstance(one, Tensor) for one in used):
             got = ", ".join(type(one).__name__ for one in batch)
-            raise UserError(f"{needed}, got ({got}).")
+            raise UserError(f"{needed}, got ({got}). Change the collate_fn of the DataLoader.")
         sizes = [len(one) if one.dim() else None for one in used]
         if len(set(sizes)) > 1 or None in sizes:
             shapes = ", ".join(str(tuple(one.shape)) for one in used)

@@ -11,7 +11,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     """Return questions and answers.
 
     Args:
-        summary: of the study.
+        summary: summary of the study.
         machines: the hardware that the trials ran on.
     """
     settings, data, metrics = (summary[key] for key in ("settings", "data", "metrics"))
@@ -64,7 +64,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
         [
             "Correction for multiple comparisons",
             f"Holm, over {count} comparison{'s' * (count != 1)} with the baseline "
-            "in the metric that decides. Intervals, other metrics and single classes are not "
+            "in the primary metric. Intervals, other metrics and single classes are not "
             "adjusted."
             if compared
             else "None was needed: no arm was compared.",

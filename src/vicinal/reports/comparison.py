@@ -26,7 +26,7 @@ def write_comparison(summaries: Summaries, out: Path) -> Path:
     """Write ``comparison.html``, ``comparison.md`` and ``comparison.csv``; return the page.
 
     Args:
-        summaries: of two or more studies.
+        summaries: summaries of two or more studies.
         out: folder to write to.
 
     Raises:
@@ -57,11 +57,14 @@ def arms_table(summaries: Summaries) -> Table:
         UserError: if they share no arm or no metric.
     """
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
-    for what, found in (("arm under the same condition", arms), ("metric", metrics)):
+    for what, found, advice in (
+        ("arm with the same corrupted labels", arms, "Give arms the same name"),
+        ("metric", metrics, "Add the same metric to each recipe"),
+    ):
         if not found:
             raise UserError(
                 f"expected studies with a common {what}, got none in {', '.join(summaries)}. "
-                "Compare other studies, or give arms the same name."
+                f"{advice}, or compare other studies."
             )
     first, (leading, *others) = next(iter(summaries.values())), metrics
     heads = {
@@ -108,9 +111,9 @@ def comparison_notes(summaries: Summaries) -> list[str]:
     else:
         parts = ", ".join(f"{one} in {name}" for name, one in baselines.items())
         notes.append(f"Warning: differences are from different baselines: {parts}.")
-    deciding = {name: one["metric"] for name, one in summaries.items()}
-    if len(set(deciding.values())) > 1:
-        parts = ", ".join(f"{one} in {name}" for name, one in deciding.items())
+    primary = {name: one["metric"] for name, one in summaries.items()}
+    if len(set(primary.values())) > 1:
+        parts = ", ".join(f"{one} in {name}" for name, one in primary.items())
         notes.append(f"Warning: verdicts are about different metrics: {parts}.")
     notes.append(
         "Intervals are 95% intervals within a study. Seeds are not paired between studies, so only "

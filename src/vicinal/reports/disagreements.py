@@ -31,10 +31,10 @@ def disagreements(
     """Return the stored test examples, with what both arms predict for them.
 
     Args:
-        path: of ``examples.npz``.
-        summary: of the study.
-        outputs: of the baseline and of the best other arm, in this order, for the first split.
-        condition: that the outputs are of.
+        path: path of ``examples.npz``.
+        summary: summary of the study.
+        outputs: those of the baseline and of the best other arm, in this order, on the first split.
+        condition: condition of the outputs.
     """
     if len(outputs) != 2 or not path.exists():
         return None

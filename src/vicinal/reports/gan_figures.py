@@ -63,7 +63,7 @@ def gan_curve(summary: Mapping[str, Any], data: str, results: Results, name: str
         axes.set(title=heading, xlabel="iteration of the generator", ylabel=MEASURES[name].title)
         if MEASURES[name].logarithmic:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")  # others write mathematics
+            axes.yaxis.set_major_formatter("{x:g}")  # the default writes powers of 10
             axes.yaxis.set_minor_formatter("")
         else:
             axes.set_ylim(bottom=0)

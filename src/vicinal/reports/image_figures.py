@@ -53,8 +53,8 @@ def image_rows(
     Args:
         rows: from top to bottom; a row may have fewer images than others.
         brightest: the value of white.
-        size: of the figure, in inches.
-        fontsize: of the captions, in points.
+        size: size of the figure, in inches.
+        fontsize: font size of the captions, in points.
     """
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(len(row.images) for row in rows), squeeze=False)

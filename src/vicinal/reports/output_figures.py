@@ -130,7 +130,7 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
 
 
 def regression_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[SvgFigure]:
-    """Draw predicted against true values, and the errors, of each arm, the mean over its seeds."""
+    """Draw each arm's predictions, averaged over seeds, against true values, and the errors."""
     figures = []
     for arm, seeds in outputs.items():
         # Predictions are means over the seeds of a split, as an ensemble would make them.

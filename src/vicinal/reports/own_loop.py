@@ -34,7 +34,7 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
     No code of the user is imported.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         arm: one that mixes.
         task: what is predicted.
 

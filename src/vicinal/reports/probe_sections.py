@@ -23,10 +23,10 @@ class Section(NamedTuple):
     """A section on one probe.
 
     Args:
-        title: of the section.
+        title: title of the section.
         note: what is measured.
-        tables: of the measures.
-        figures: of those that depend on a number, such as epsilon.
+        tables: tables of the measures.
+        figures: figures of those that depend on a number, such as epsilon.
         remarks: sentences on what else was found.
     """
 

@@ -18,7 +18,7 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
     out, and the page says so.
 
     Args:
-        folders: of studies.
+        folders: folders of studies.
         out: folder to write to; by default that of the study, or ``comparison`` for several.
 
     Returns:

@@ -32,7 +32,7 @@ MOST_CLASSES = 20
 
 
 def study_table(summary: Mapping[str, Any]) -> Table:
-    """Return the table of the metric that decides; intervals are 95% intervals.
+    """Return the table of the primary metric; intervals are 95% intervals.
 
     Columns that would be empty are left out.
     """

@@ -57,7 +57,7 @@ def drawn_arms(summary: Mapping[str, Any], condition: str) -> list[str]:
 
 
 def metric_figure(summary: Mapping[str, Any]) -> SvgFigure:
-    """Plot the metric that decides of every arm under every condition, with its interval."""
+    """Plot the primary metric of every arm under every condition, with its interval."""
     arms, name = list(summary["settings"]["arms"]), summary["metric"]
     shown = conditions(summary)
     with figure_style():

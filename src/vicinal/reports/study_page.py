@@ -44,7 +44,7 @@ def figures_and_page(study: Study, summary: Mapping[str, Any]) -> tuple[list[Svg
 
     Args:
         study: with its results.
-        summary: of its results, without characters that a browser would obey.
+        summary: summary of its results, without characters that a browser would obey.
     """
     recipe, results = study.recipe, study.results()
     rates = recipe.corrupted_labels

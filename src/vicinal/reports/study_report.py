@@ -72,7 +72,7 @@ def write_report(study: Study, summary: Mapping[str, Any], out: Path | None = No
 
     Args:
         study: with its results.
-        summary: of its results.
+        summary: summary of its results.
         out: folder to write to; by default that of the study.
 
     Raises:

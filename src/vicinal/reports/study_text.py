@@ -317,7 +317,7 @@ def _capital(sentence: str) -> str:
 
 
 def largest(summary: Mapping[str, Any], condition: str, verdict: str) -> Mapping[str, Any] | None:
-    """Return the row with a verdict and the largest difference under a condition, if any."""
+    """Return the row with the largest difference among those of a verdict, or None."""
     name, rows = summary["metric"], rows_under(summary, condition).values()
     judged = [row for row in rows if row["verdict"] == verdict]
     return max(

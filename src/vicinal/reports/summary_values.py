@@ -100,7 +100,7 @@ def percent_sign(summary: Summary, name: str) -> str:
 
 
 def unit(summary: Summary) -> str:
-    """Return the unit of a difference in the metric that decides, after a space."""
+    """Return ``" points"`` if the primary metric is in percent, else ``""``."""
     return " points" if summary["metrics"][summary["metric"]]["percent"] else ""
 
 
@@ -162,7 +162,7 @@ def number_text(
         sign: whether positive values get a sign.
         half: half the width of its interval. A number that is not in percent is rounded to the
             second digit of ``half`` or to an integer.
-        digits: of a number without an interval, or with a very narrow one.
+        digits: digits of a number without an interval, or with a very narrow one.
 
     A number that would be rounded to zero keeps one digit; in percent, up to three decimals.
 
@@ -171,8 +171,8 @@ def number_text(
         ('0.071', '2,285')
         >>> number_text(0.004, percent=False, half=0.95)
         '0.004'
-        >>> [number_text(x, percent=True, sign=True) for x in (0.32, -0.04, -0.0001)]
-        ['+0.3', '−0.04', '0.0']
+        >>> [number_text(x, percent=True, sign=True) for x in (0.32, 0.04, -0.0001)]
+        ['+0.3', '+0.04', '0.0']
     """
     number = (round(number, 3) if percent else number) + 0.0  # -0.0 + 0.0 is 0.0
     size = abs(number)

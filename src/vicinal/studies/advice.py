@@ -34,8 +34,8 @@ def advice(
     """Return what a study says about whether mixing suits its data and network.
 
     Args:
-        recipe: of the study.
-        results: of its finished trials.
+        recipe: recipe of the study.
+        results: results of its finished trials.
         third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
     """
     least = min(recipe.corrupted_labels)

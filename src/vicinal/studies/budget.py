@@ -43,7 +43,7 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     """Estimate the cost of a study by timing the first steps of its last arm.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         data: its data set.
 
     Raises:
@@ -86,8 +86,8 @@ def minutes_of(recipe: Recipe, cost: Cost, seeds: int | None) -> float:
     """Return the minutes of a study with all of its epochs.
 
     Args:
-        recipe: of the study.
-        cost: of the study.
+        recipe: recipe of the study.
+        cost: cost of the study.
         seeds: the number of seeds, if the user chose it; else they can be cut to the fewest.
     """
     fewest = seeds or min(recipe.seeds, LEAST_SEEDS)
@@ -102,8 +102,8 @@ def fitted(
     Seeds are cut first, to three; then epochs.
 
     Args:
-        recipe: of the study.
-        cost: of the study.
+        recipe: recipe of the study.
+        cost: cost of the study.
         minutes: the budget.
         fixed: ``"seeds"`` or ``"epochs"`` if the user chose them, so that they stay.
 

@@ -79,7 +79,7 @@ def outcomes(
 
     Args:
         claims: the claims.
-        summaries: of the studies that ran, by name.
+        summaries: summaries of the studies that ran, by name.
         reasons: why the others did not run, by name.
     """
     found = [_outcome(one, summaries.get(one.study), reasons.get(one.study, "")) for one in claims]

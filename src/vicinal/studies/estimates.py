@@ -61,7 +61,7 @@ def estimated(
     tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
     pairs = pairs_of(values, cell, base)
     mean, difference = Estimate(math.nan), None
-    # Several labels of an example can be partly right.
+    # With several labels, an example can be partly right, so the binomial interval does not apply.
     counted = metric.counted and all(np.isin(table, (0, 1)).all() for table in tables)
     least = _floor(metric, leasts, 4, tables)
     floor = floor_of_difference(metric, leasts, pairs)

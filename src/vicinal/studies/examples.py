@@ -43,10 +43,10 @@ def write_examples(
     Inputs of other kinds than images, spectrograms and rows of tables are not stored.
 
     Args:
-        path: of the ``.npz`` file.
-        recipe: of the study.
+        path: path of the ``.npz`` file.
+        recipe: recipe of the study.
         data: its first split.
-        results: of the finished trials.
+        results: results of the finished trials.
         outputs: returns the outputs of a finished trial.
     """
     differing, compared = _differing_rows(recipe, data, results, outputs)

@@ -75,8 +75,8 @@ class GanResult(pydantic.BaseModel, frozen=True):
 
     Args:
         data, arm, seed: the trial.
-        settings: of the recipe, those that affect it.
-        versions: of Python and the packages.
+        settings: settings of the recipe, those that affect it.
+        versions: versions of Python and the packages.
         points: the measures; none after samples that are not finite.
         samples: some samples of the generator, by iteration.
         diverged: what the last samples show, as ``divergence`` returns it.

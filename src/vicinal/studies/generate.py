@@ -88,7 +88,7 @@ def generate(
             if splits > 1
             else []
         ),
-        f"metrics = {json.dumps(list(DEFAULT_METRICS[task.name]))}   # the first one decides",
+        f"metrics = {json.dumps(list(DEFAULT_METRICS[task.name]))}   # primary metric first",
         "",
         "[data]",
         f"source = {json.dumps(source)}",

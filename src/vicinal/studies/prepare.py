@@ -36,9 +36,9 @@ class Prepared(NamedTuple):
     """A study that can begin.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         text: the recipe as TOML, for the folder of the study.
-        folder: of the study.
+        folder: folder of the study.
         data: its data set, if it was loaded already.
     """
 

@@ -47,7 +47,7 @@ class Probed(NamedTuple):
 
     Args:
         values: one value per example by the key of the measure; the mean is the measure.
-        checks: of attacks, for masked gradients; ``(name, whether it passed, sentence)``.
+        checks: checks of attacks, for masked gradients; ``(name, whether it passed, sentence)``.
     """
 
     values: dict[str, Array]
@@ -73,7 +73,7 @@ def measures_of(probes: Probes) -> list[Measure]:
         tops = {1, probes.attacks.top}
         found += [
             Measure("attacks", accuracy_under(name, of, top), epsilon, "epsilon, 255ths", _COUNT)
-            for of, names in (("", ATTACKS), (" of another network", TRANSFERRED))
+            for of, names in (("", ATTACKS), (", transferred", TRANSFERRED))
             for name in names
             for top in sorted(tops)
             for epsilon in (0.0, *probes.attacks.epsilons)

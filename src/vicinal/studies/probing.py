@@ -31,7 +31,7 @@ class Probing(NamedTuple):
     """What the probes of a study need.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         folder_of: returns the folder of a trial.
         outputs_of: returns the outputs of a finished trial.
         data_of: loads a split of the data.
@@ -121,7 +121,7 @@ def probe_rows(
     the baseline; these are not adjusted for the number of measures.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         probed: by trial.
         ratio: test examples per training example.
     """

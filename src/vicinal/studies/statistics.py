@@ -112,7 +112,7 @@ def difference_with_interval(
 
     Args:
         values: ``(seeds, examples)`` of an arm.
-        baseline: of the baseline, for the same seeds and examples.
+        baseline: those of the baseline, for the same seeds and examples.
         least: the smallest half width, which is what is known if no example differs; see
             ``vicinal.training.metrics.least_difference``.
         comparisons: the number of comparisons that p-values are adjusted for.

@@ -43,8 +43,8 @@ class Study:
     """A recipe with its folder, and the results in it.
 
     Args:
-        recipe: of the study.
-        folder: of the study.
+        recipe: recipe of the study.
+        folder: folder of the study.
         commented: the recipe as TOML, perhaps with comments, for the folder; by default with all
             fields.
     """
@@ -168,10 +168,10 @@ class StudyCallbacks(Protocol):
         """A trial starts."""
 
     def log(self, sentence: str) -> None:
-        """There is something to report to the user."""
+        """Report a sentence to the user."""
 
     def epoch(self, row: EpochRow, metric: str) -> None:
-        """An epoch of the current trial has ended; ``metric`` is the one that decides."""
+        """An epoch of the current trial has ended; ``metric`` is the primary one."""
 
     def finish(self, result: Result) -> None:
         """The current trial is finished, and its result is written."""
@@ -188,8 +188,8 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
     recipe later, and anything that does not affect a finished trial can be changed.
 
     Args:
-        recipe: of the study.
-        folder: of the study.
+        recipe: recipe of the study.
+        folder: folder of the study.
         text: the recipe as TOML, perhaps with comments, for the folder; by default with all fields.
 
     Raises:

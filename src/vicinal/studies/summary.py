@@ -25,9 +25,9 @@ from vicinal.training.metrics import (
     DEFAULT_METRICS,
     METRICS,
     constant_value,
-    deciding_metric,
     least_difference,
     metric_values,
+    primary_metric,
 )
 from vicinal.training.recipe_warnings import VerdictProblem, verdict_problems
 from vicinal.training.settings import Recipe
@@ -61,9 +61,9 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the summary of a study as plain values for JSON.
 
-    Metrics that are fractions, recalls and ``memorized`` are in percent, and their differences in
-    points. A repeated run on the same machine changes only ``seconds``, the median duration of a
-    trial, and ``peak_memory``.
+    Recalls, ``memorized`` and all metrics that are fractions are in percent, and their differences
+    in percentage points. A repeated run on the same machine changes only ``seconds``, the median
+    duration of a trial, and ``peak_memory``.
 
     A row covers the ``n`` trials that finished; its differences cover the seeds that also finished
     in the baseline, and ``failed`` lists the others. ``metrics`` has an interval for each metric,
@@ -71,24 +71,24 @@ def summarize(
     metric that decides, adjusted for all rows of the study (Holm). ``withheld`` is the reason for
     the verdict ``"withheld"``. ``detectable`` is the smallest difference that such a study would
     find with a probability of 80%, and ``to_halve`` the numbers of seeds and of test examples that
-    would halve it. ``best`` is the metric after the best epoch on the validation split, if there is
-    one. ``recall`` has the accuracy on each class, with the same intervals as ``metrics``; in
-    multi-label tasks, ``labels`` has the average precision and the AUROC of each label, which
-    ``label_metrics`` describes.
+    would halve it. ``best`` is the metric on the test split after the epoch that was the best on
+    the validation split, or None without such a split. ``recall`` has the accuracy on each class,
+    with the same intervals as ``metrics``; in multi-label tasks, ``labels`` has the average
+    precision and the AUROC of each label, which ``label_metrics`` describes.
 
     ``probes`` has the measures of the recipe's probes, with a row for each arm under each
     condition, and ``failed_checks`` the checks of attacks that failed.
     ``constant`` has the metrics of the predictor that ignores its inputs, and ``advice`` says
     whether mixing suits the data and the network; see ``vicinal.studies.advice``.
 
-    ``published`` is present if the recipe has published rows: each with the accuracy that was
-    measured with true labels and the same number of epochs, its interval and its number of trials,
-    or None. Arms without a published row for their number of epochs come first, with None as the
-    published accuracy.
+    ``published`` is present if the recipe has published rows: each with the accuracy that this
+    study measured with true labels and the same number of epochs, its interval and its number of
+    trials, or None if it measured none. Arms without a published row for their number of epochs
+    come first, with None as the published accuracy.
 
     Args:
-        recipe: of the study.
-        results: of the finished trials.
+        recipe: recipe of the study.
+        results: results of the finished trials.
         outputs: returns the outputs of a finished trial.
         failures: why others failed.
         third_class: as ``vicinal.studies.third_class.third_class_share`` returns it.
@@ -105,8 +105,8 @@ def summarize(
         )
     facts = next(iter(results.values())).origin["data"]
     task, train = facts["task"], facts["train"]
-    deciding = deciding_metric(recipe.metrics, task)
-    names = list(dict.fromkeys((deciding, *(recipe.metrics or DEFAULT_METRICS[task]))))
+    primary = primary_metric(recipe.metrics, task)
+    names = list(dict.fromkeys((primary, *(recipe.metrics or DEFAULT_METRICS[task]))))
     ratio = facts["test"]["examples"] / train["examples"]
     read = {trial: outputs(trial) for trial in results}
     values = {name: _values(recipe, read, name, task) for name in names}
@@ -136,14 +136,14 @@ def summarize(
                     METRICS[name],
                     ratio=ratio,
                     leasts=leasts[name],
-                    comparisons=comparisons if name == deciding else 1,
+                    comparisons=comparisons if name == primary else 1,
                 )
                 for name in names
             }
-            pairs = pairs_of(values[deciding], cell, base) if recipe.splits == 1 else []
-            least = floor_of_difference(METRICS[deciding], leasts[deciding], pairs)
+            pairs = pairs_of(values[primary], cell, base) if recipe.splits == 1 else []
+            least = floor_of_difference(METRICS[primary], leasts[primary], pairs)
             row["to_halve"] = _to_halve(pairs, least, comparisons)
-            row["best"] = _best(cell, read, deciding, task)
+            row["best"] = _best(cell, read, primary, task)
             row["recall"] = [
                 estimated(one, cell, base, METRICS["accuracy"], ratio=ratio, leasts=three)
                 if one
@@ -163,19 +163,19 @@ def summarize(
             rows.append(row)
     constant = {name: _constant(name, results, targets, task) for name in names}
     found = verdict_problems(recipe, facts)
-    _judge(rows, deciding, _margin(recipe, deciding), comparisons)
+    _judge(rows, primary, _margin(recipe, primary), comparisons)
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
     for row in rows:
         both = (row, baselines[row["condition"]])
-        reasons = _reasons_to_withhold(recipe, both, found, constant[deciding], deciding)
+        reasons = _reasons_to_withhold(recipe, both, found, constant[primary], primary)
         if row["arm"] != recipe.baseline and reasons:
             row |= {"verdict": "withheld", "withheld": "; ".join(reasons)}
     summary: dict[str, Any] = {
         "study": recipe.name,
         "task": task,
-        "metric": deciding,
+        "metric": primary,
         "metrics": {name: _about(name) for name in names},
-        "equivalence": _margin(recipe, deciding),
+        "equivalence": _margin(recipe, primary),
         "rows": rows,
     }
     if recipe.published and "accuracy" in names:
@@ -204,10 +204,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return json.dumps(summary, indent=2, allow_nan=False) + "\n"
 
 
-def _margin(recipe: Recipe, deciding: str) -> float | None:
+def _margin(recipe: Recipe, primary: str) -> float | None:
     if recipe.equivalence is not None:
         return recipe.equivalence
-    return EQUIVALENCE if METRICS[deciding].percent else None
+    return EQUIVALENCE if METRICS[primary].percent else None
 
 
 def _targets(recipe: Recipe, read: Mapping[Trial, Outputs]) -> list[NDArray[Any]]:
@@ -345,12 +345,12 @@ def _about(name: str) -> dict[str, Any]:
 
 
 def _judge(
-    rows: Sequence[dict[str, Any]], deciding: str, margin: float | None, comparisons: int
+    rows: Sequence[dict[str, Any]], primary: str, margin: float | None, comparisons: int
 ) -> None:
     """Add the p-values and the verdicts, adjusted also for comparisons that are not finished."""
-    found = [(row, row["metrics"][deciding]["difference"]) for row in rows]
+    found = [(row, row["metrics"][primary]["difference"]) for row in rows]
     judged = [row for row, one in found if one is not None and one["p"] is not None]
-    differences = [row["metrics"][deciding]["difference"] for row in judged]
+    differences = [row["metrics"][primary]["difference"] for row in judged]
     unfinished = [1.0] * (comparisons - len(judged))
     adjusted = holm([one["p"] for one in differences] + unfinished)
     for row, one, p in zip(judged, differences, adjusted, strict=False):
@@ -359,7 +359,7 @@ def _judge(
             Estimate(one["value"], one["low"], one["high"]),
             p=p,
             margin=margin,
-            higher=METRICS[deciding].higher,
+            higher=METRICS[primary].higher,
         )
 
 
@@ -368,10 +368,10 @@ def _reasons_to_withhold(
     rows: tuple[Mapping[str, Any], Mapping[str, Any]],
     found: Sequence[VerdictProblem],
     constant: float | None,
-    deciding: str,
+    primary: str,
 ) -> list[str]:
     """Return why the results do not support a verdict on the first of two rows."""
-    arms, metric = [row["arm"] for row in rows], METRICS[deciding]
+    arms, metric = [row["arm"] for row in rows], METRICS[primary]
     reasons = [problem.text for problem in found if problem.arm in (None, *arms)]
     trials = recipe.seeds * recipe.splits
     for k, row in enumerate(rows):
@@ -385,11 +385,11 @@ def _reasons_to_withhold(
             )
     if trials == 1:
         reasons.append("one seed gives no interval")
-    values = {row["arm"]: row["metrics"][deciding]["value"] for row in rows if row["n"]}
+    values = {row["arm"]: row["metrics"][primary]["value"] for row in rows if row["n"]}
     if constant is None or None in values.values():
         reasons.append(f"{metric.title} is undefined for these test examples")
         return reasons
-    if deciding == "ece":  # a constant prediction of the class frequencies is calibrated
+    if primary == "ece":  # a constant prediction of the class frequencies is calibrated
         return reasons
     sign = 1 if metric.higher else -1
     below = [

@@ -19,7 +19,7 @@ def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | No
     Args:
         data: the data set; a sample of its training split is read.
         policy: draws the blends.
-        seed: of the sample and of the blends.
+        seed: seed of the sample and of the blends.
 
     Returns:
         A fraction, or None with fewer than three classes, or if inputs are not numbers or the

@@ -16,7 +16,7 @@ class Chosen(NamedTuple):
     """The checkpoints that were chosen.
 
     Args:
-        paths: of the checkpoints; several are averaged.
+        paths: paths of the checkpoints; several are averaged.
         reason: a sentence without a full stop on the choice; empty if there was none.
     """
 
@@ -90,7 +90,7 @@ def winner(summary: Mapping[str, Any], condition: str) -> tuple[str, str]:
     """Return the arm to use after a study, and the reason.
 
     Args:
-        summary: of the study.
+        summary: summary of the study.
         condition: name of the condition.
 
     Returns:

@@ -82,12 +82,12 @@ def probe_trial(
     """Measure all probes of a recipe on one trial.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         trial: the trial, which is finished.
-        outputs: of the trial for the test split.
+        outputs: outputs of the trial for the test split.
         data: the data set that it was trained on.
-        checkpoints: of the trial, and of the network that transferred attacks are made with, if
-            there is one.
+        checkpoints: those of the trial, and of the network that transferred attacks are made with,
+            if there is one.
 
     Raises:
         UserError: if a probe does not fit the data or the network, or a checkpoint is missing.
@@ -222,7 +222,7 @@ def _attacks(
     labels = data.test.targets[rows[torch.from_numpy(read.kept)]]
     pieces = ((images.float() / brightest).split(_BATCH), labels.split(_BATCH))
     batches = list(zip(*pieces, strict=True))
-    # The whole range of pixels is for the checks alone.
+    # Epsilon 1, the whole range of pixels, is used by the checks only, and not reported.
     epsilons = [0.0, *(one / 255 for one in settings.epsilons), 1.0]
     options: dict[str, Any] = {"restarts": settings.restarts, "top": settings.top}
     model = OnPixels(network, brightest)
@@ -238,7 +238,7 @@ def _attacks(
             source=OnPixels(source, brightest),
             **options,
         )
-        found.append((" of another network", TRANSFERRED, black))
+        found.append((", transferred", TRANSFERRED, black))
     values = {
         f"{accuracy_under(name, of, top)} at {epsilon:g}": right.double().numpy()
         for of, names, result in found

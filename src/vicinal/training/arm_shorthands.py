@@ -37,7 +37,7 @@ def shorthand_arms(names: Iterable[str], *, layers: Sequence[str] = ()) -> dict[
 
     Args:
         names: some of ``SHORTHANDS``.
-        layers: of the network, for ``manifold``.
+        layers: layers of the network, for ``manifold``.
 
     Raises:
         UserError: if a name is unknown, or ``manifold`` has no layers.
@@ -77,7 +77,7 @@ def set_alpha(table: MutableMapping[str, Any], alpha: float) -> bool:
     """Set alpha in the table of a policy and in those of its inner policies.
 
     Args:
-        table: of an arm or a policy, as in TOML.
+        table: table of an arm or a policy, as in TOML.
         alpha: the new value.
 
     Returns:

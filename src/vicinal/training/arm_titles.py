@@ -63,7 +63,7 @@ def dumped(name: str, arm: Arm) -> dict[str, Any]:
 
 
 def has_derived_title(name: str, arm: Arm) -> bool:
-    """Return whether an arm has the title that ``titled`` gives it."""
+    """Return whether the title of an arm was derived from its settings, as by ``titled``."""
     return arm.title in (_title(arm), f"{_title(arm)}, {name}")
 
 

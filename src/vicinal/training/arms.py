@@ -187,7 +187,7 @@ def _recipe_type(hint: Any, inner: Mapping[str, type[Settings]]) -> Any:
     """Return the type of a field of a recipe for the type of an argument.
 
     Args:
-        hint: of the argument.
+        hint: type hint of the argument.
         inner: tables of the policies that it may be or contain.
     """
     if hint is Pairing:

@@ -20,20 +20,20 @@ class CheckpointInfo(pydantic.BaseModel):
     """What a checkpoint records about its network and its training.
 
     Args:
-        recipe: of the study.
-        arm: of the trial.
+        recipe: recipe of the study.
+        arm: arm of the trial.
         corrupted: fraction of corrupted training labels.
-        seed: of the trial.
-        shape: of one example, after cropping.
+        seed: seed of the trial.
+        shape: shape of one example, after cropping.
         network: see ``vicinal.models.network_config``.
-        split: of the trial.
+        split: split of the trial.
         task: ``"classification"``, ``"multi-label"`` or ``"regression"``.
         classes: their names, in the order of the logits; empty for other tasks.
         preparation: how raw examples became inputs; see ``vicinal.data.DataSet``.
         origin: see ``vicinal.training.origin``.
-        epoch: after which it was saved.
-        test_metric: after that epoch, the metric that decides.
-        versions: of Python and packages.
+        epoch: the epoch after which it was saved.
+        test_metric: the primary metric, on the test split after that epoch.
+        versions: versions of Python and packages.
     """
 
     model_config = pydantic.ConfigDict(frozen=True)

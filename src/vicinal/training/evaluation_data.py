@@ -54,7 +54,7 @@ def load_as_trained(
         source: the data set.
         split: the split that has to be the same as in training, if the data set is the same.
         root: folder of the data sets.
-        seed: of the train/test split.
+        seed: seed of the train/test split.
         test_fraction: fraction held out for testing.
         skip_bad: skip examples that cannot be read.
         max_bytes: largest size of a decoded file, in bytes.

@@ -28,8 +28,8 @@ def make_loggers(
 
     Args:
         names: any of ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``.
-        folder: of the trial. TensorBoard writes into ``tensorboard`` in it, Weights & Biases into
-            it, and MLflow too, unless its environment variables name another place.
+        folder: folder of the trial. TensorBoard writes into ``tensorboard`` in it, Weights & Biases
+            into it, and MLflow too, unless its environment variables name another place.
         run: the name of the run.
         settings: the settings of the run.
 

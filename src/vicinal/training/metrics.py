@@ -71,7 +71,7 @@ def constant_value(
     Args:
         name: one of ``METRICS``.
         constant: as ``vicinal.training.task.constant_outputs`` returns it.
-        targets: of the test split.
+        targets: targets of the test split.
         task: one of ``TASKS``.
 
     Example:
@@ -108,7 +108,7 @@ def least_difference(name: str, targets: Array, task: str) -> float:
 
     Args:
         name: one of ``METRICS``.
-        targets: of the test split.
+        targets: targets of the test split.
         task: one of ``TASKS``.
 
     Returns:
@@ -140,7 +140,7 @@ def check_metrics(names: Iterable[str], task: str, outputs: int) -> None:
     """Raise unless all metrics are defined for a task and its number of outputs.
 
     Args:
-        names: of metrics.
+        names: names of metrics.
         task: one of ``TASKS``.
         outputs: number of outputs of the network, such as classes.
 
@@ -302,14 +302,14 @@ DEFAULT_METRICS = {
     "multi-label": ("average-precision", "auroc", "macro-f1"),
     "regression": ("rmse", "mae", "r2"),
 }
-"""The metrics of a study that names none; the first one decides."""
+"""The metrics of a study that names none; the first one is the primary metric."""
 
 
-def deciding_metric(chosen: Sequence[str], task: str) -> str:
-    """Return the metric that decides: the first of a recipe, or that of the task.
+def primary_metric(chosen: Sequence[str], task: str) -> str:
+    """Return the primary metric: the first of a recipe, or that of the task.
 
     Example:
-        >>> deciding_metric((), "regression")
+        >>> primary_metric((), "regression")
         'rmse'
     """
     return (*chosen, *DEFAULT_METRICS[task])[0]

@@ -15,10 +15,10 @@ class FilterMuon(Muon):
     Each row is a filter. The order of its entries does not matter for orthogonalization, so the
     matrices are views in both memory formats.
 
-    There is no weight decay: before each step the filters of a layer are scaled to a root mean
-    square norm of 1, as in Jordan's program for CIFAR-10
-    (github.com/KellerJordan/cifar10-airbench). A norm after the layer undoes the scale of its
-    filters; it only decides how far a step turns them.
+    There is no weight decay: before each step the filters of a layer are divided by the root mean
+    square of their L2 norms, as in Jordan's program for CIFAR-10
+    (github.com/KellerJordan/cifar10-airbench). A normalization layer after the convolution cancels
+    this scale, which only decides how far a step turns the filters.
 
     Args:
         filters: parameters ``(out, in, height, width)``.

@@ -238,8 +238,8 @@ def origin_differences(old: Origin, new: Origin) -> str:
     """Return the differences between two origins as one clause, or ``""``.
 
     Args:
-        old: of a trained trial; {} if it recorded none.
-        new: of a trial to compare with it, or of one that is about to start.
+        old: the origin of a trained trial; {} if it recorded none.
+        new: the origin of a trial to compare with it, or of one that is about to start.
 
     Example:
         >>> origin_differences({"versions": {"torch": "2.6"}}, {"versions": {"torch": "2.7"}})

@@ -20,7 +20,7 @@ class Prediction(NamedTuple):
         place: where the example comes from: its ``file``, its ``row``, or both.
         prediction: the name of the most probable class; the numbers of the labels with a
             probability above one half; a real value, or a list of several.
-        probabilities: of the classes by name, or of all labels; None for real values.
+        probabilities: probabilities of the classes by name, or of all labels; None for real values.
     """
 
     place: Mapping[str, Any]

@@ -182,7 +182,7 @@ def checked(settings: Mapping[str, Any], origin: str) -> Recipe:
 
     Args:
         settings: as in TOML.
-        origin: of the settings, for errors.
+        origin: origin of the settings, for errors.
 
     Raises:
         UserError: with all errors, or if it is a recipe of GANs.

@@ -21,9 +21,9 @@ class Changes(NamedTuple):
         data: the data set.
         arms: names of arms to keep, in this order; those that the recipe lacks are added as
             ``vicinal.training.arm_shorthands.shorthand_arms`` defines them. The baseline stays.
-        alpha: of all arms that have one.
+        alpha: alpha of all arms that have one.
         model: name of the network.
-        metric: the metric that decides.
+        metric: the primary metric.
         settings: fields by their path, and values as in TOML: ``"training.ema_decay=0.99"``.
     """
 

@@ -141,8 +141,8 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
     """Return why verdicts would be meaningless, as far as that is known before training.
 
     Args:
-        recipe: of the study.
-        facts: of its data, as in ``vicinal.training.origin.data_facts``; {} if unknown.
+        recipe: recipe of the study.
+        facts: facts about its data, as in ``vicinal.training.origin.data_facts``; {} if unknown.
 
     Example:
         >>> from vicinal.training.recipe import read_recipe

@@ -264,7 +264,8 @@ class Recipe(Settings):
         "auto", description="what is predicted; by default inferred from the targets"
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False)] = Field(
-        (), description="metrics to report, of which the first one decides; default: by task"
+        (),
+        description="metrics to report; the first one is the primary metric; default: by task",
     )
     equivalence: Positive | None = Field(
         None,

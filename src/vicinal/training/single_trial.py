@@ -37,7 +37,7 @@ def train_one(
     """Train one arm with one seed in its own folder.
 
     Args:
-        recipe: of a study.
+        recipe: recipe of a study.
         trial: one of its trials.
         folder: for recipe, metrics, checkpoint and result. Without ``resume`` it has to be empty
             or missing.

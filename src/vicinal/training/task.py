@@ -124,7 +124,7 @@ def criterion_of(
         task: cross-entropy for classes, binary cross-entropy for labels, and the squared error for
             real values.
         settings: for ``label_smoothing`` and ``class_weights``.
-        targets: of the training split, ``(n,)`` classes or ``(n, labels)``.
+        targets: targets of the training split, ``(n,)`` classes or ``(n, labels)``.
 
     Raises:
         UserError: if a setting is not defined for the task.
@@ -175,7 +175,7 @@ def constant_outputs(task: Task, targets: Tensor) -> dict[str, list[float]]:
 
     Args:
         task: the task.
-        targets: of the training split.
+        targets: targets of the training split.
 
     Returns:
         ``mean``: log-probabilities of the classes, logits of the labels, or the mean of real

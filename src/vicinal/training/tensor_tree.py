@@ -1,4 +1,4 @@
-"""Trees of tensors and plain values as safetensors files, loading which runs no code."""
+"""Trees of tensors and plain values in safetensors files, which run no code when loaded."""
 
 import json
 import zlib

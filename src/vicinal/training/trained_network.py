@@ -41,7 +41,7 @@ class TrainedNetwork:
     all input columns of the training table, but not the label.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         checkpoint: its content.
         network: with the weights of the checkpoint.
         fabric: its device and precision.
@@ -263,7 +263,7 @@ def _build(path: Path, checkpoint: Checkpoint, *, allow_import: bool) -> nn.Modu
     if changed := origin_differences(*({"network": {"source": one}} for one in (old, new))):
         raise UserError(
             f"{path} was trained with different source code of its network ({changed}), so its "
-            "predictions would be meaningless. Restore the code, or train again."
+            "predictions could be wrong. Restore the code, or train again."
         )
     model.to(torch.float64 if _settings(info).precision == "float64" else torch.float32)
     load_weights(model, checkpoint.weights, str(path))

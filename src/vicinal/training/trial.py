@@ -21,7 +21,7 @@ from vicinal.training.evaluation import Predictions, gathered, mean_loss, predic
 from vicinal.training.loggers import Logger
 from vicinal.training.loop import Learner, TrainingProgress, check_finite, make_learner, train
 from vicinal.training.memory import memory_kept, reset_peak_memory
-from vicinal.training.metrics import deciding_metric
+from vicinal.training.metrics import primary_metric
 from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import Recipe, Training
 from vicinal.training.stop_signals import stop_signals
@@ -40,7 +40,7 @@ class Callbacks(NamedTuple):
     """What is called while a trial runs.
 
     Args:
-        epoch: with the metrics of each epoch, and the name of the metric that decides.
+        epoch: with the metrics of each epoch, and the name of the primary metric.
         log: with a sentence for the user.
         loggers: with the metrics of each epoch.
     """
@@ -104,7 +104,7 @@ def run_trial(
         start = time.perf_counter()
         reset_peak_memory(fabric.device)
         task = task_of(data, recipe.task)
-        metric = deciding_metric(recipe.metrics, task.name)
+        metric = primary_metric(recipe.metrics, task.name)
         loaders = make_loaders(recipe, trial, data, task, fabric)
         model = build_network(recipe, trial, data, task, loaders)
         policies = [path for arm in recipe.arms.values() for path in imported_policies(arm)]
@@ -174,7 +174,7 @@ def learner_of(
 
     Args:
         model: the network.
-        recipe: of the study.
+        recipe: recipe of the study.
         trial: one of its trials.
         data: its data set.
         fabric: device, precision and processes.

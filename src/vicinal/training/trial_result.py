@@ -97,7 +97,7 @@ _EPOCH_ROW = pydantic.TypeAdapter(EpochRow)
 class Result(pydantic.BaseModel):
     """The result of a trial; ``memorized`` is a fraction.
 
-    ``metric`` is the one that decides. ``test_metric`` is measured after the last epoch, and
+    ``metric`` is the primary one. ``test_metric`` is measured after the last epoch, and
     ``constant_metric`` is that of a constant prediction, and ``train_metric`` that of the training
     examples without augmentation, with the labels that were learned. ``peak_epoch`` is the epoch
     with the best metric on the test split, which is reported and chooses nothing. ``best_epoch`` is
@@ -302,8 +302,8 @@ def read_metrics(folder: Path, metric: str) -> list[EpochRow]:
     """Read the ``metrics.csv`` of a trial.
 
     Args:
-        folder: of the trial.
-        metric: the one that decides, which the file has to have.
+        folder: folder of the trial.
+        metric: the primary one, which the file has to have.
 
     Raises:
         UserError: if it is missing or damaged.

@@ -26,7 +26,7 @@ from vicinal.data import (
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.models import FastCNN, HuggingFace, build, input_format, parse_name, set_dropout
-from vicinal.training.metrics import METRICS, check_metrics, constant_value, deciding_metric
+from vicinal.training.metrics import METRICS, check_metrics, constant_value, primary_metric
 from vicinal.training.settings import Data, Recipe
 from vicinal.training.task import Task, constant_outputs, task_of
 from vicinal.training.trial_result import Trial, condition_name
@@ -42,10 +42,10 @@ class Loaders(NamedTuple):
     """The loaders of a trial.
 
     Args:
-        train: of random batches for training.
-        memorized: of the training inputs without augmentation; targets are row numbers.
-        test: of the test split.
-        validation: of the validation split, if there is one.
+        train: loader of random batches for training.
+        memorized: batches of the training inputs without augmentation; targets are row numbers.
+        test: those of the test split.
+        validation: those of the validation split, if there is one.
         labels: to train with, a fraction of which is corrupted.
         normalize: the last transform of all loaders.
     """
@@ -91,7 +91,7 @@ def check_task(recipe: Recipe, data: DataSet) -> None:
     """Raise ``UserError`` unless a data set fits the task, the metrics and the corrupted labels."""
     task = task_of(data, recipe.task)
     check_metrics(recipe.metrics, task.name, task.outputs)
-    _check_defined(deciding_metric(recipe.metrics, task.name), task, data)
+    _check_defined(primary_metric(recipe.metrics, task.name), task, data)
     if any(recipe.corrupted_labels):
         _check_classes(task)
 
@@ -112,7 +112,7 @@ def read_data(settings: Data, *, seed: int, fold: tuple[int, int] | None = None)
 
 
 def _check_defined(metric: str, task: Task, data: DataSet) -> None:
-    """Raise if the metric that decides is undefined, such as AUROC with one class only."""
+    """Raise if the primary metric is undefined, such as AUROC with one class only."""
     for name, rows in data.splits.items():
         targets = rows.targets.cpu()
         if name == "train" or bool((targets != targets[:1]).any(0).all()):
@@ -327,7 +327,7 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
 
     Args:
         model: in eval mode.
-        name: of the recipe.
+        name: name of the recipe.
         x: examples.
         classes: number of outputs.
     """
@@ -410,7 +410,7 @@ def _of_two_builds(name: str, x: Tensor, classes: int) -> list[Tensor] | None:
         return [x, x]
     if len(outputs) < 3:
         return None
-    # Random numbers of other libraries are no state.
+    # If the same network gives two outputs, it draws random numbers from another library.
     return outputs[1:] if torch.equal(outputs[0], outputs[1]) else [outputs[0]] * 2
 
 

@@ -202,7 +202,7 @@ class _FileList(NamedTuple):
     skipped: Counter[str]  # hidden and system files and folders, by name
 
     def has_own(self, k: int) -> bool:
-        """Return whether a class has files that are not in folders in it."""
+        """Return whether a class has files directly in its folder."""
         return any(name.count(os.sep) == 1 for name in self.files[k])
 
 

@@ -46,7 +46,7 @@ class StoredRows:
     """Inputs that are read from a map-style data set when they are needed.
 
     Args:
-        name: of the data set, for errors.
+        name: name of the data set, for errors.
         source: gives ``(input, target)`` by number; has to be picklable.
         rows: ``(n,)`` which of its rows these are.
         format: their shape, dtype and kind of target, which all rows have to share.

@@ -2,6 +2,7 @@
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -122,7 +123,7 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
         if labels.shape[1] != width:
             raise UserError(
                 f"{path}: expected {width} label{'s' if width > 1 else ''} for each record, as in "
-                f"{paths[0]}, got {labels.shape[1]}."
+                f"{paths[0]}, got {labels.shape[1]}. Read the files one by one."
             )
         if classes:
             hint = " classes=FILE lists the classes, and task=regression reads real values."
@@ -219,8 +220,9 @@ def _class_names(file: str | None, first: Path, load_options: LoadOptions) -> tu
         names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected class names, one per line ({error}).") from error
-    if not all(names) or len(set(names)) < len(names):
+    if wrong := [name for name, count in Counter(names).items() if not name or count > 1]:
         raise UserError(
-            f"{path}: expected distinct, non-empty class names, got an empty or repeated one."
+            f"{path}: expected distinct, non-empty class names, got {wrong[0]!r} in line "
+            f"{names.index(wrong[0]) + 1}{' and others' * (names.count(wrong[0]) > 1)}. Correct it."
         )
     return names

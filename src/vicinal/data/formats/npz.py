@@ -108,10 +108,10 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
 
 
 def read_npy(path: Path, *, images: bool, max_bytes: int) -> Tensor:
-    """Read a ``.npy`` file of inputs, as those in an ``.npz`` file.
+    """Read a ``.npy`` file of inputs like those in an ``.npz`` file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         images: whether these are images: ``(n, height, width, channels)`` or ``(n, height, width)``
             uint8.
         max_bytes: the most bytes that the array may take.

@@ -211,8 +211,8 @@ def _decode(
             frames = len(wave) if len(wave) < needed else 0
         elif len(wave) < needed:
             raise UserError(
-                f"{path}: expected {frames} samples as its header claims, got fewer. It is "
-                "incomplete, or its header is damaged."
+                f"{path}: expected {frames} samples as its header claims, got {len(wave)}. Copy "
+                "the file again; it is incomplete, or its header is damaged."
             )
         elif needed < frames and file.seekable():
             file.seek(frames - 1)  # fails in truncated files, which may be damaged elsewhere too

@@ -240,7 +240,7 @@ class AddNoise:
             )
         if not 0 <= self.most < math.inf or not 0 <= self.rate <= 1:
             raise ValueError(
-                "AddNoise expects most of 0 or more, and rate from 0 to 1, got "
+                "AddNoise expects most >= 0 and 0 <= rate <= 1, got "
                 f"most={self.most}, rate={self.rate}."
             )
 

@@ -347,8 +347,8 @@ def check_several(classes: Sequence[str], target: Column, table: Table) -> None:
     """Raise if there is only one class."""
     if len(classes) == 1:
         raise UserError(
-            f"{table.file} has only one class, {classes[0]!r} in column {target.name!r}. Expected "
-            "two or more."
+            f"{table.file}: expected two or more classes in column {target.name!r}, got "
+            f"{classes[0]!r} only. Choose another column with label=COLUMN."
         )
 
 

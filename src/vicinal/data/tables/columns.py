@@ -228,13 +228,13 @@ def has_other_rows(given: Trained | None, sha256: str, group_sha256: str, file: 
         return given is not None
     if given.own_test:
         raise UserError(
-            f"{file} has the rows of the training, all of which were trained on, since the test "
-            "split was a file of its own. Name that file instead, or add test=FILE."
+            f"{file}: expected a table with test rows, got the one whose rows were all used for "
+            "training, since the test split was another file. Name that file, or add test=FILE."
         )
     if given.group_sha256 != group_sha256:
         raise UserError(
             f"{file}: expected the column {given.group!r}, by whose groups the rows were split for "
-            "the training, got the same rows without it or with other groups. Add the column."
+            "training, got the same rows without it or with other values in it. Restore it."
         )
     return False
 

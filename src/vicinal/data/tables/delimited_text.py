@@ -80,7 +80,7 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
         re.search(r"(?<!\d),|,(?!\d)", line) for line in below
     )
     counts = {one: [line.count(one) for line in lines] for one in "\t;,"}
-    if len(lines) > 1 and min(counts[","]) > 0:  # tabs may fill up the cells of such rows
+    if len(lines) > 1 and min(counts[","]) > 0:  # cells may be padded with tabs
         filled = [re.sub(r"[ \t]*,[ \t]*", ",", line).strip() for line in lines]
         counts["\t"] = [line.count("\t") for line in filled]
     regular = [

@@ -23,8 +23,8 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     r"""Guess the label: a column that is named like one, else the last column.
 
     Args:
-        path: of the table.
-        options: of the source, such as ``header=no``.
+        path: path of the table.
+        options: options of the source, such as ``header=no``.
 
     Returns:
         The name or number of the column, and a note for the user, a warning if the last column

@@ -144,7 +144,7 @@ def read_tables(
     header = {None: None, "yes": True, "no": False}[choice("header", options, ("yes", "no"))]
     tables: list[Table] = []
     for file in (where, options["test"]) if "test" in options else (where,):
-        if tables:  # a header that the options do not confirm is confirmed by the first file
+        if tables:  # without header=, the test file has a header too
             header = header is not False if Path(file).suffix.lower() in TEXT_FORMATS else None
         path = existing(file, load_options.root, what="table")
         table = read_table(path, file=file, header=header, max_bytes=load_options.max_bytes, **how)

@@ -103,7 +103,7 @@ def read_new_rows(
     """Read a table of new rows; it has no header if the training table had none.
 
     Args:
-        path: of the table.
+        path: path of the table.
         columns: names of the columns of the training table that become inputs.
         label: name of the label of the training table, which the new table may lack.
         header: whether the training table has names of its columns.
@@ -173,7 +173,7 @@ def table_of_rows(rows: Any, columns: Collection[str], *, decimal: str = ".") ->
         raise
     except Exception as error:  # values of several types, columns of several lengths, other objects
         raise UserError(
-            f"{_EXAMPLES}: expected rows of numbers and text, each column of one type, got others "
+            f"{_EXAMPLES}: expected columns of the same length, each of numbers or of text "
             f"({error}). Convert them, or pass the path of a CSV file."
         ) from error
     if not len(table.rows):

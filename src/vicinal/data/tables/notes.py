@@ -278,7 +278,7 @@ def far_notes(inputs: np.ndarray, names: Sequence[str]) -> list[Note]:
 
     Args:
         inputs: ``(n, features)``, normalized, the columns of numbers first.
-        names: of the columns of numbers.
+        names: names of the columns of numbers.
 
     Example:
         >>> far_notes(np.array([[0.5], [1000.0]]), ["area"])[0].text

@@ -50,7 +50,7 @@ def read_tokenizer(where: str, root: Path) -> Tokenizer:
 
     Raises:
         UserError: if transformers is not installed, the tokenizer is not available, or it has no
-            ``tokenizer.json`` or no token of padding.
+            ``tokenizer.json`` or no padding token.
     """
     library = imported("transformers", "text:")
     folders = [path for path in (root / where, Path(where).expanduser()) if path.is_dir()]
@@ -65,7 +65,7 @@ def read_tokenizer(where: str, root: Path) -> Tokenizer:
         ) from error
     fast = getattr(found, "backend_tokenizer", None)
     if fast is None or found.pad_token_id is None:
-        lacking = "a tokenizer.json" if fast is None else "a token of padding"
+        lacking = "a tokenizer.json" if fast is None else "a padding token"
         raise UserError(
             f"tokenizer={where}: expected {lacking}, but this tokenizer has none. Choose the "
             "tokenizer of an encoder such as BERT, RoBERTa or DistilBERT."
@@ -80,7 +80,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
 
     Args:
         texts: any number.
-        tokenizer: of the network.
+        tokenizer: tokenizer of the network.
         length: the most tokens of a text, special ones included; longer texts are cut at the end.
 
     Raises:
@@ -93,7 +93,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
     except Exception as error:  # the library raises errors of every kind
         raise UserError(
             f"length={length}: the tokenizer cannot be used ({one_line(error)}). It may be "
-            "damaged, or the length smaller than its number of special tokens."
+            "damaged, or have more special tokens than that. Raise length, or copy it again."
         ) from error
     ids = np.full((len(texts), length), tokenizer.padding, dtype=np.int64)
     counts, cut = np.zeros(len(texts), dtype=np.int64), 0

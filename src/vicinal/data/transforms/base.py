@@ -21,7 +21,7 @@ class Transform(Protocol):
 
         Args:
             size: number of examples, from 0.
-            shape: of one example: (channels, height, width).
+            shape: shape of one example: (channels, height, width).
             generator: on the CPU, such as ``generator_at(seed, step)``.
 
         Returns:

@@ -77,7 +77,7 @@ def _mix_long_rows(
 
 def transposed(out: Tensor, g: Tensor, partner: Tensor, lam: Tensor) -> None:
     """Apply the transposed map as ``vicinal.mixing.kernels.transposed`` does."""
-    # The values of partner are not read on other devices, since a GPU would have to be waited for.
+    # The values of partner are read on a CPU only, since reading them would synchronize a GPU.
     reader = _inverse(partner) if partner.is_cpu else None
     keep, give = lam[:, None], 1 - lam[:, None]
     if reader is None:
