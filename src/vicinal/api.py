@@ -83,7 +83,7 @@ class GanStudyResult(StudyResult):
 
     @property
     def winner(self) -> str | None:
-        """None: a study of GANs has several measures, and none of them decides."""
+        """None: a study of GANs has several measures, and none is the primary one."""
         return None
 
     def to_frame(self) -> Any:

@@ -512,9 +512,10 @@ def export(
 ) -> None:
     """Export a trained network, so that it runs without vicinal.
 
-    The exported network maps a batch of inputs to probabilities or real values. Inputs are images
-    with uint8 pixels, which it normalizes, or preprocessed rows or spectrograms. Its outputs are
-    compared with those of the network; those of an ONNX file if onnxruntime is installed.
+    The exported network maps a batch of inputs to probabilities or real values. Inputs are uint8
+    images, prepared rows of tables, spectrograms, waveforms or tokens, and it normalizes them. Its
+    outputs are compared with those of the network; those of an ONNX file only if onnxruntime is
+    installed.
     """
     with errors_reported(debug):
         from vicinal.studies.trained_arm import chosen_checkpoints

@@ -1,6 +1,7 @@
 """Errors that the user can fix: invalid settings, unreadable files, a full disk."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -46,6 +47,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question with the most similar known name, to append to a message; or "".
 
+    Without a similar one, it is the first name with ``name`` as a word, as ``f1`` in ``macro-f1``.
+
     Example:
         >>> did_you_mean("adamww", ["sgd", "adamw"]), did_you_mean("nothing", ["sgd"])
         (". Did you mean 'adamw'?", '')
@@ -54,5 +57,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    near += [one for one in names if len(name) > 1 and name in one]
+    near += [one for one in names if name in re.split(r"\W", one)]
     return f". Did you mean {near[0]!r}?" if near else ""

@@ -91,6 +91,12 @@ def test_a_study_that_did_not_run_is_shown_with_the_reason():
     assert answer([found]) == "Of 1 claims, 1 were not measured."
 
 
+def test_a_study_whose_summary_lacks_the_measure_is_shown_with_the_reason():
+    (found,) = outcomes([claim(measure="of old")], {"digits": summary(1.0, 0.001)}, {})
+    assert found.verdict == "not run"
+    assert "that of another version of vicinal: delete the folder" in found.reason
+
+
 def test_a_verdict_that_its_study_withholds_is_withheld():
     (found,) = outcomes([claim()], {"digits": summary(1.0, 0.001, withheld="too few")}, {})
     assert (found.verdict, found.reason) == ("withheld", "too few")

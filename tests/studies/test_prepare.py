@@ -216,6 +216,16 @@ def test_arms_and_metrics_that_do_not_fit_the_data_are_errors_before_the_cost_is
     assert not (tmp_path / "new").exists()
 
 
+def test_a_metric_is_checked_on_the_folds_and_not_on_the_split_before_them(tmp_path):
+    lines = ["a,y", *(f"{row},{row if row % 8 == 0 else 0}" for row in range(1, 61))]
+    (tmp_path / "rain.csv").write_text("\n".join(lines) + "\n")
+    path = f"{tmp_path / 'rain.csv'}?label=y&task=regression"
+    few = Changes(seeds=1, epochs=1, metric="r2")
+    with pytest.raises(UserError, match="R² is undefined, since all targets of the test split are"):
+        prepare(path, changes=few._replace(settings=["splits=1"]), out=tmp_path / "out")
+    assert prepare(path, changes=few, minutes=60, out=tmp_path / "out").recipe.splits == 5
+
+
 def test_the_share_of_training_examples_does_not_decide_about_folds(tmp_path):
     for share in (1.0, 0.1):
         changes = Changes(seeds=1, epochs=1, settings=[f"data.train_fraction={share}"])

@@ -19,13 +19,13 @@ def changed(**changes):
     return read_recipe("digits", changes=Changes(**changes))
 
 
-def test_numbers_names_and_the_metric_that_decides_are_replaced():
+def test_numbers_names_and_the_primary_metric_are_replaced():
     recipe = changed(seeds=7, epochs=3, data="iris", model="mlp", metric="nll", arms=["erm"])
     assert (recipe.seeds, recipe.training.epochs) == (7, 3)
     assert (recipe.data.source, recipe.model.name, recipe.metrics) == ("iris", "mlp", ("nll",))
 
 
-def test_the_metric_that_decides_moves_to_the_front():
+def test_the_primary_metric_moves_to_the_front():
     assert changed(settings=['metrics=["nll", "ece"]'], metric="ece").metrics == ("ece", "nll")
 
 

@@ -181,7 +181,7 @@ def test_outputs_that_are_missing_or_changed_are_named(tmp_path):
         assert f"Delete the folder {tmp_path} to train this trial again" in str(refused.value)
 
 
-def test_the_metric_that_decides_belongs_to_the_settings_of_a_result_but_the_others_do_not():
+def test_the_primary_metric_belongs_to_the_settings_of_a_result_but_the_others_do_not():
     there = settings_of(RECIPE, TRIAL)
     more = RECIPE.model_copy(update={"equivalence": 1.0})
     assert changed_settings(there, more, TRIAL) == ""

@@ -196,7 +196,7 @@ def _check_kind(files: Sequence[Path], kind: str) -> None:
     """Refuse files that all are of another kind than those of the training."""
     wanted = _FILES_OF.get(kind)
     found = {KIND_OF.get(path.suffix.lower()) for path in files}
-    if wanted and found <= {*_FILES_OF.values()} - {wanted}:
+    if wanted and found <= {*_FILES_OF.values()} - {wanted} and files[0].exists():
         got = {"image": "an image", "recording": "a recording", "table": "a table"}
         raise UserError(
             f"{files[0]}: the network was trained on {wanted}s, got "

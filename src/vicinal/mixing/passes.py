@@ -17,7 +17,7 @@ Entry = int | str | None
 _MARKS = "vicinal.passes"
 """Key in the metadata of an autograd node: the mixed passes that the node belongs to."""
 
-_Node = Any  # the type hints of torch.autograd.graph.Node lack methods that its instances have
+_Node = Any  # torch.autograd.graph.Node, whose hints declare the dict metadata as a method
 
 _REGISTERING = threading.Lock()
 """PyTorch numbers hooks without a lock, so two threads could give theirs the same number."""

@@ -25,8 +25,8 @@ from vicinal.mixing.target_modes import TargetMode, check_target_mode, union_of_
 class Plan:
     """A read-only plan for one batch, as the ``draw`` of a policy returns it.
 
-    Its methods are deterministic: row ``i`` becomes
-    ``lam[i] * own + (1 - lam[i]) * partner``. They work on the device of their arguments.
+    Its methods draw no random numbers. Row ``i`` becomes
+    ``lam[i] * own + (1 - lam[i]) * partner``, on the device of the arguments.
 
     If a policy shows the partner in a region of the image (``CutMix`` and others), ``mix`` takes
     the region from the partner and the other pixels from the example, and ``lam`` is the share of
@@ -37,8 +37,8 @@ class Plan:
     the whole batch to each method as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
 
     Args:
-        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row of the
-            batch that each row is blended with.
+        partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row of the batch that each row
+            is blended with.
         lam: ``(batch,)`` floating point in ``[0, 1]``, the share that each row keeps.
         shares: ``(parents - 1, batch)``, the share of each partner; ``1 - lam`` if not given.
         region: ``(batch, height, width)`` bool, True where the partner shows; ``(batch, length)``
@@ -52,8 +52,8 @@ class Plan:
             of the row itself.
 
     Raises:
-        TypeError: if a tensor has another dtype.
-        ValueError: if shapes do not fit together, or a value is out of range.
+        TypeError: if ``partner`` is not int64, or ``lam`` or ``shares`` is not floating point.
+        ValueError: if shapes do not fit together, a region is not bool, or a value is out of range.
 
     Example:
         >>> plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 1.0]))

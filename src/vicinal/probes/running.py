@@ -49,7 +49,8 @@ def batches(
         The tensors of each batch that are used, all on the device of the network.
 
     Raises:
-        UserError: if a batch has fewer tensors than there are names, or there are no examples.
+        UserError: if a batch does not begin with as many tensors of the same length as there are
+            names, or there are no examples.
     """
     found = False
     for batch in data:

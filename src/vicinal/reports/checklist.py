@@ -22,7 +22,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     several = f" × {len(settings['corrupted_labels'])} conditions" * names_conditions(summary)
     shares = f" × {splits} splits of the data" * (splits > 1)
     count, compared = comparisons(summary), any(row["p"] is not None for row in rows)
-    decides = metrics[summary["metric"]]["title"]
+    primary = metrics[summary["metric"]]["title"]
     others = [one["title"] for name, one in metrics.items() if name != summary["metric"]]
     seconds = (row.get("all_seconds", (row["seconds"] or 0) * row["n"]) for row in rows)
     hours = sum(seconds) / 3600
@@ -54,7 +54,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
         ],
         [
             "Metrics",
-            f"{decides[:1].upper()}{decides[1:]} decides. "
+            f"{primary[:1].upper()}{primary[1:]} is the primary metric. "
             + f"Also reported: {', '.join(others)}. " * bool(others)
             + "Each is shown next to that of a constant prediction."
             + " A constant prediction can have a small ECE, although it tells nothing."

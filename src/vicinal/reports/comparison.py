@@ -58,13 +58,13 @@ def arms_table(summaries: Summaries) -> Table:
     """
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
     for what, found, advice in (
-        ("arm with the same corrupted labels", arms, "Give arms the same name"),
-        ("metric", metrics, "Add the same metric to each recipe"),
+        ("arm under the same condition", arms, "Add the same arms and corrupted_labels"),
+        ("metric", metrics, "Add the same metrics"),
     ):
         if not found:
             raise UserError(
                 f"expected studies with a common {what}, got none in {', '.join(summaries)}. "
-                f"{advice}, or compare other studies."
+                f"{advice} to each recipe, or compare other studies."
             )
     first, (leading, *others) = next(iter(summaries.values())), metrics
     heads = {

@@ -15,7 +15,7 @@ from vicinal.reports.gan_figures import TITLES, Results, gan_curve, gan_samples
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
 from vicinal.reports.study_report import PAGE
-from vicinal.reports.summary_values import bracketed
+from vicinal.reports.summary_values import bracketed, number_text
 from vicinal.reports.svg import SvgFigure, standalone_svg
 from vicinal.reports.table_files import markdown_table
 from vicinal.reports.terminal import plain_table
@@ -182,8 +182,9 @@ def _markdown(summary: Mapping[str, Any]) -> str:
 def _number(value: float | None, name: str, *, sign: bool = False) -> str:
     if value is None:
         return "—"
-    form = ".3f" if name == "energy" else ".1f"
-    return f"{value:{'+' * sign}{form}}".replace("-", "−")
+    if name == "energy":
+        return f"{value:.3f}"
+    return number_text(value, percent=True, sign=sign)
 
 
 def _interval(found: Mapping[str, Any], name: str, *, sign: bool = False) -> str:

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from vicinal.escaping import shortened
 from vicinal.reports.study_cells import MOST_CLASSES, Table
-from vicinal.reports.summary_values import conditions, tested, title
+from vicinal.reports.summary_values import conditions, number_text, tested, title
 from vicinal.reports.svg import (
     ARM_COLORS,
     FAINT,
@@ -115,7 +115,7 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
             line = 100 * given[kept], 100 * right[kept]
             draw_line(axes, k, *line, title(summary, arm), marker=".")
             gap = 100 * np.average(right - given, weights=count)
-            gaps.append(f"{title(summary, arm)} {gap:+.1f} points")
+            gaps.append(f"{title(summary, arm)} {number_text(gap, percent=True, sign=True)} points")
         what = "right" if task == "classification" else "present"
         xlabel = "probability of the prediction, %" if what == "right" else "probability, %"
         axes.set(

@@ -174,17 +174,18 @@ def number_text(
         >>> [number_text(x, percent=True, sign=True) for x in (0.32, 0.04, -0.0001)]
         ['+0.3', '+0.04', '0.0']
     """
-    number = (round(number, 3) if percent else number) + 0.0  # -0.0 + 0.0 is 0.0
+    small = percent and abs(number) < 0.05
+    number = (round(number, 3) if small else number) + 0.0  # -0.0 + 0.0 is 0.0
     size = abs(number)
     if percent:
-        form = f".{_first_digit(size) if 0 < size < 0.05 else 1}f"
+        form = f".{max(2, _first_digit(size)) if small and size else 1}f"
     elif not math.isfinite(number) or size >= _LARGE:
         form = f".{digits}g"
     elif half and math.isfinite(half) and (places := _decimals(half, size)) < _MOST_DECIMALS:
         form = f",.{places}f"
     else:
         form = ",.0f" if size >= 1000 else f".{digits}g"
-    return f"{number:{'+' * (sign and number != 0)}{form}}".replace("-", "−")
+    return f"{number:{'+' if sign and number else ''}{form}}".replace("-", "−")
 
 
 def _decimals(half: float, size: float) -> int:

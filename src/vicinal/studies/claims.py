@@ -110,11 +110,11 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
         percent = summary["metrics"][claim.measure]["percent"]
         pair = [rows[arm]["metrics"][claim.measure] for arm in arms]
     else:
-        measure = next(
-            one
-            for one in summary["probes"]
-            if (one["series"], one["x"]) == (claim.measure, claim.at)
-        )
+        wanted = (claim.measure, claim.at)
+        measure = next((m for m in summary["probes"] if (m["series"], m["x"]) == wanted), None)
+        if measure is None:
+            reason = "its summary is that of another version of vicinal: delete the folder"
+            return Outcome(claim, {}, {}, False, None, "not run", reason)
         percent = measure["percent"]
         own = {one["arm"]: one for one in measure["rows"] if one["condition"] == condition}
         pair = [own[arm] for arm in arms]

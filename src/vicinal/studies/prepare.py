@@ -13,6 +13,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 from vicinal.studies.generate import BUDGET, FOLDS, RARE, SMALL, generate, study_name
 from vicinal.training.arm_shorthands import SHORTHANDS
+from vicinal.training.metrics import check_metrics
 from vicinal.training.recipe import (
     changed_text,
     checked,
@@ -119,7 +120,7 @@ def generated(
     choices: dict[str, Any] = {"arms": changes.arms, "model": changes.model}
     text = changed_text(generate(source, data, task, **choices), changes)
     recipe = checked_text(text, source)
-    check_task(recipe, data)
+    check_metrics(recipe.metrics, task.name, task.outputs)
     check_arms(recipe, data, recipe.arms)
     if sentence := _augmented(recipe):
         log(sentence)
@@ -138,6 +139,7 @@ def generated(
         text = changed_text(generate(source, data, task, splits=FOLDS, **choices), changes)
         recipe = checked_text(text, source)
         log(f"{few}: {FOLDS} folds, each of which is the test split once")
+    check_task(recipe, data)
     seeds, epochs, sentence = fitted(
         recipe,
         cost,

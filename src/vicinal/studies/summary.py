@@ -68,7 +68,7 @@ def summarize(
     A row covers the ``n`` trials that finished; its differences cover the seeds that also finished
     in the baseline, and ``failed`` lists the others. ``metrics`` has an interval for each metric,
     and one for the difference from the baseline. ``p`` is the p-value of the difference in the
-    metric that decides, adjusted for all rows of the study (Holm). ``withheld`` is the reason for
+    primary metric, adjusted for all rows of the study (Holm). ``withheld`` is the reason for
     the verdict ``"withheld"``. ``detectable`` is the smallest difference that such a study would
     find with a probability of 80%, and ``to_halve`` the numbers of seeds and of test examples that
     would halve it. ``best`` is the metric on the test split after the epoch that was the best on

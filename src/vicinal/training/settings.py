@@ -174,7 +174,7 @@ class Training(Settings):
         0.0, description="fraction of the peak at which that rise starts"
     )
     weight_decay_on: Literal["weights", "all"] = Field(
-        "weights", description='"weights" exempts norms and biases from weight decay'
+        "weights", description='"weights" exempts biases and normalization layers from weight decay'
     )
     freeze: Literal["nothing", "backbone"] = Field(
         "nothing", description='"backbone" trains the head of the network alone'

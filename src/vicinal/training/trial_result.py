@@ -74,8 +74,8 @@ class EpochRow(NamedTuple):
     """The metrics of an epoch. Losses are in nats; ``memorized`` and accuracies are fractions.
 
     ``lr`` is the largest learning rate of the last step. ``train_loss`` is the loss that is
-    minimized: the loss of blended batches, if the arm mixes. ``test_metric`` is the metric that
-    decides, and ``metrics.csv`` names it; the loss and the metric of the validation split are None
+    minimized: the loss of blended batches, if the arm mixes. ``test_metric`` is the primary
+    metric, and ``metrics.csv`` names it; the loss and the metric of the validation split are None
     if there is none. ``memorized`` is None if no label is wrong. ``seconds`` is the time since the
     trial began, including evaluation.
     """
