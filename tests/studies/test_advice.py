@@ -80,6 +80,8 @@ def test_pretrained_networks_are_told_from_others():
     assert "from scratch" in readings([result()])[question].reading
     tuned = readings([result()], model="timm:resnet18?pretrained=true")[question]
     assert "fine-tune" in tuned.reading
+    for name in ("timm:resnet18?pretrained=false", "hf:bert-base-uncased?pretrained=false"):
+        assert "from scratch" in readings([result()], model=name)[question].reading
 
 
 def line(count=60):

@@ -82,6 +82,13 @@ def test_p_values_are_adjusted_for_all_claims():
     assert [one.verdict for one in found] == ["holds", "holds", "no evidence"]
 
 
+def test_claims_that_were_not_measured_count_in_the_adjustment():
+    claims = [claim(recipe=name) for name in ("a", "b", "c")]
+    first, *_ = outcomes(claims, {"a": summary(1.0, 0.02)}, {"b": "no data", "c": "no data"})
+    assert first.p == pytest.approx(0.06)
+    assert first.verdict == "no evidence"
+
+
 def test_a_study_that_did_not_run_is_shown_with_the_reason():
     (found,) = outcomes([claim()], {}, {"digits": "no such file"})
     assert (found.verdict, found.reason) == ("not run", "no such file")

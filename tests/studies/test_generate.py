@@ -46,6 +46,16 @@ def test_the_form_of_the_data_chooses_the_network(shape, brightest, dtype, form,
     assert recipe.baseline == "erm"
 
 
+def test_only_networks_with_trained_weights_are_fine_tuned():
+    def optimizer(model):
+        recipe, _ = recipe_for(data_of((3, 32, 32), brightest=255), model=model)
+        return recipe.training.optimizer.name, recipe.training.optimizer.lr
+
+    assert optimizer("timm:resnet18?pretrained=true") == ("adamw", 0.0003)
+    assert optimizer("timm:resnet18?pretrained=false") == optimizer("timm:resnet18")
+    assert optimizer("timm:resnet18")[0] == "sgd"
+
+
 def test_only_color_images_of_some_size_are_flipped():
     def names(shape):
         recipe, _ = recipe_for(data_of(shape, brightest=255, dtype=torch.uint8))

@@ -1,11 +1,13 @@
 import json
 import math
 import re
+import shutil
 import tomllib
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import vicinal as package
 from vicinal.errors import UserError
@@ -224,6 +226,84 @@ def test_a_metric_is_checked_on_the_folds_and_not_on_the_split_before_them(tmp_p
     with pytest.raises(UserError, match="R² is undefined, since all targets of the test split are"):
         prepare(path, changes=few._replace(settings=["splits=1"]), out=tmp_path / "out")
     assert prepare(path, changes=few, minutes=60, out=tmp_path / "out").recipe.splits == 5
+
+
+def test_what_settings_choose_is_not_cut_and_an_arm_keeps_its_own_epochs(cars, tmp_path):
+    chosen = ["seeds=4", "training.epochs=40", "arms.mixup.training.epochs=7"]
+    changes = Changes(settings=chosen)
+    first = prepare(str(cars), changes=changes, minutes=0.01, out=tmp_path / "out")
+    assert (first.recipe.seeds, first.recipe.training.epochs) == (4, 40)
+    assert first.recipe.training_of("mixup").epochs == 7
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/recipe.toml").write_text(first.text)
+    assert prepare(str(cars), changes=changes, out=tmp_path / "out").recipe == first.recipe
+
+
+def test_a_class_that_groups_keep_out_of_some_folds_is_judged_over_all_folds(tmp_path):
+    generator = np.random.default_rng(0)
+    lines = ["u,patient,y"]
+    for row in range(100):
+        patient = row // 10
+        label = "abc"[row % (3 if patient in (3, 7) else 2)]
+        lines.append(f"{generator.normal() + 3 * 'abc'.index(label):.3f},p{patient},{label}")
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    done = package.study(
+        f"{tmp_path / 'rows.csv'}?label=y&group=patient",
+        arms=["erm", "mixup"],
+        seeds=1,
+        epochs=2,
+        settings=["splits=5", "training.threads=1"],
+        out=tmp_path / "out",
+        quiet=True,
+    )
+    assert done.summary["verdict_problems"] == []
+    assert done.summary["tested_of_each_class"][2] == 6
+    assert min(done.summary["data"]["test"]["of_each_class"]) == 0
+    outputs = [
+        load_file(path / "outputs.safetensors")["last"].argmax(1)
+        for path in sorted((tmp_path / "out/trials").glob("mixup*"))
+    ]
+    targets = [
+        load_file(path / "outputs.safetensors")["targets"]
+        for path in sorted((tmp_path / "out/trials").glob("mixup*"))
+    ]
+    shares = [
+        float((found == 2)[true == 2].mean())
+        for found, true in zip(outputs, targets, strict=True)
+        if (true == 2).any()
+    ]
+    assert done.rows[1]["recall"][2]["value"] == pytest.approx(100 * np.mean(shares), abs=1e-3)
+
+
+def test_a_multi_label_study_whose_last_fold_is_not_finished_has_a_report(tmp_path, vicinal):
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(60, 5)).astype("float32")
+    tags = (inputs[:, :3] > 0).astype("float32")
+    np.savez(tmp_path / "tags.npz", train_inputs=inputs, train_labels=tags)
+    package.study(
+        f"npz:{tmp_path / 'tags.npz'}",
+        arms=["erm", "mixup"],
+        seeds=1,
+        epochs=1,
+        settings=["splits=3", "training.threads=1"],
+        out=tmp_path / "out",
+        quiet=True,
+    )
+    for path in (tmp_path / "out/trials").glob("*split2"):
+        shutil.rmtree(path)
+    done = vicinal("report", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "out/summary.json").read_text())["rows"]
+    assert "1 of 3 trials is not finished" in rows[1]["withheld"]
+    assert len(rows[1]["labels"]["auroc"]) == 3
+
+
+def test_folds_of_one_example_give_no_verdict_and_say_why(cars, tmp_path):
+    done = package.study(
+        str(cars), seeds=1, epochs=1, settings=["splits=40"], out=tmp_path / "out", quiet=True
+    )
+    withheld = {row["withheld"] for row in done.rows if row["arm"] != "erm"}
+    assert all("a split has fewer than two test examples" in one for one in withheld)
 
 
 def test_the_share_of_training_examples_does_not_decide_about_folds(tmp_path):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vicinal.models.registry import check_name
 from vicinal.training.metrics import METRICS, metric_text
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import Result, Trial
@@ -136,7 +137,8 @@ def _capacity(result: Result) -> Advice:
 
 def _pretraining(recipe: Recipe) -> Advice:
     name = recipe.model.name
-    if "pretrained=" in name or "weights=" in name or name.startswith("hf:"):
+    parsed = check_name(name)
+    if parsed.pretrained or parsed.weights_file is not None:
         return Advice(
             "Is the network pretrained?",
             f"yes: {name}",

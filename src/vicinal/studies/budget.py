@@ -82,15 +82,15 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
     return Cost(epoch, epochs * epoch)
 
 
-def minutes_of(recipe: Recipe, cost: Cost, seeds: int | None) -> float:
+def minutes_of(recipe: Recipe, cost: Cost, *, fixed: bool) -> float:
     """Return the minutes of a study with all of its epochs.
 
     Args:
         recipe: recipe of the study.
         cost: cost of the study.
-        seeds: the number of seeds, if the user chose it; else they can be cut to the fewest.
+        fixed: whether the user chose the number of seeds; else it can be cut to the fewest.
     """
-    fewest = seeds or min(recipe.seeds, LEAST_SEEDS)
+    fewest = recipe.seeds if fixed else min(recipe.seeds, LEAST_SEEDS)
     return cost.total * fewest / recipe.seeds / _TRAINING_SHARE / 60
 
 

@@ -84,8 +84,9 @@ def outcomes(
     """
     found = [_outcome(one, summaries.get(one.study), reasons.get(one.study, "")) for one in claims]
     tested = [k for k, one in enumerate(found) if one.p is not None]
-    adjusted = holm([found[k].p or 0.0 for k in tested])
-    for k, p in zip(tested, adjusted, strict=True):
+    others = [1.0] * (len(found) - len(tested))
+    adjusted = holm([found[k].p or 0.0 for k in tested] + others)
+    for k, p in zip(tested, adjusted, strict=False):
         found[k] = found[k]._replace(p=p, verdict=_verdict(found[k], p))
     return found
 

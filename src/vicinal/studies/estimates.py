@@ -123,7 +123,7 @@ def _floor(
         extreme = factor * max(deviations, default=0.0)
         partly = any(not np.isin(one, (0, 1)).all() for one in tables)
         use = metric.shares or (metric.counted and not partly)
-        use = use or not metric.percent or not 0 < extreme < least
+        use = use or not metric.percent or not 1e-12 < extreme < least
         floors.append(least if use else extreme)
     return float(np.mean(floors)) / len(floors) if floors else 0.0
 

@@ -10,6 +10,7 @@ import torch
 
 from vicinal.data import DataSet, parse_spec
 from vicinal.models import mixing_layers
+from vicinal.models.registry import check_name
 from vicinal.training.arm_shorthands import shorthand_arms
 from vicinal.training.arm_titles import dumped
 from vicinal.training.metrics import DEFAULT_METRICS
@@ -164,10 +165,11 @@ def _network(source: str, form: str, shape: tuple[int, ...]) -> tuple[str, str]:
 
 
 def _optimizer_of(network: str) -> str:
-    if "pretrained=" in network or "weights=" in network:
-        return _ADAMW.format(0.0003, 0.05)
-    if network.startswith("hf:"):
+    name = check_name(network)
+    if name.library == "hf":
         return _ADAMW.format(5e-05, 0.01)
+    if name.pretrained or name.weights_file is not None:
+        return _ADAMW.format(0.0003, 0.05)
     known = {"small-cnn": 0.01, "mlp": 0.003, "lenet": 0.002, "fast-cnn": 0.003, "vgg-11": 0.002}
     return _ADAMW.format(known[network], 0.01) if network in known else _SGD
 

@@ -124,10 +124,16 @@ def generated(
     check_arms(recipe, data, recipe.arms)
     if sentence := _augmented(recipe):
         log(sentence)
+    settings = [_path(one) for one in changes.settings]
+    fixed = [
+        name
+        for name, path in (("seeds", ["seeds"]), ("epochs", ["training", "epochs"]))
+        if getattr(changes, name) is not None or path in settings
+    ]
     cost = cost_of(recipe, data)
     in_folds = cost._replace(total=FOLDS * cost.total)
     few, tested = ("", "") if with_splits else _few_examples(data, draft, task)
-    short, needed = "", minutes_of(recipe, in_folds, changes.seeds)
+    short, needed = "", minutes_of(recipe, in_folds, fixed="seeds" in fixed)
     if few and needed > minutes:
         short = (
             f"{few}: {FOLDS} folds would take --minutes {math.ceil(needed)}, so there are only "
@@ -140,17 +146,13 @@ def generated(
         recipe = checked_text(text, source)
         log(f"{few}: {FOLDS} folds, each of which is the test split once")
     check_task(recipe, data)
-    seeds, epochs, sentence = fitted(
-        recipe,
-        cost,
-        minutes,
-        fixed=[name for name in ("seeds", "epochs") if getattr(changes, name) is not None],
-    )
+    seeds, epochs, sentence = fitted(recipe, cost, minutes, fixed=fixed)
     if sentence:
         log(sentence)
-    kept = any(_path(one) == ["training", "checkpoint_every"] for one in changes.settings)
-    every = () if kept else (f"training.checkpoint_every={max(1, epochs // 4)}",)
-    text = changed_text(text, Changes(seeds=seeds, epochs=epochs, settings=every))
+    fit = [f"training.epochs={epochs}"]  # which leaves epochs of single arms as they are
+    if ["training", "checkpoint_every"] not in settings:
+        fit.append(f"training.checkpoint_every={max(1, epochs // 4)}")
+    text = changed_text(text, Changes(seeds=seeds, settings=fit))
     for cut in (sentence, short):
         if cut:
             text = text.replace(BUDGET, f"{BUDGET}\n# Here: {cut}.")

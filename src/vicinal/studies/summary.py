@@ -116,11 +116,13 @@ def summarize(
     by_label = _by_label(recipe, read, facts) if task == "multi-label" else {}
     leasts = {name: [least_difference(name, one, task) for one in targets] for name in names}
     leasts_by_class = [
-        [3 / max(int((one == k).sum()), 1) for one in targets] for k in range(len(by_class))
+        [3 / int((one == k).sum()) for one in targets if (one == k).any()]
+        for k in range(len(by_class))
     ]
 
     def _leasts(name: str, label: int) -> list[float]:
-        return [least_difference(name, one[:, label : label + 1], task) for one in targets]
+        columns = [one[:, label : label + 1] if len(one) else one for one in targets]
+        return [least_difference(name, one, task) for one in columns]
 
     comparisons = max((len(recipe.arms) - 1) * len(recipe.corrupted_labels), 1)
     rows = []
@@ -162,7 +164,8 @@ def summarize(
                 }
             rows.append(row)
     constant = {name: _constant(name, results, targets, task) for name in names}
-    found = verdict_problems(recipe, facts)
+    tested = _tested(targets, task, facts["classes"])
+    found = verdict_problems(recipe, _with_all_splits(facts, tested))
     _judge(rows, primary, _margin(recipe, primary), comparisons)
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
     for row in rows:
@@ -188,7 +191,7 @@ def summarize(
         summary["constant_class"] = facts["classes"][most]
     return summary | {
         "data": {k: v for k, v in facts.items() if k not in ("preparation", "predictor")},
-        "tested_of_each_class": _tested(targets, task, facts["classes"]),
+        "tested_of_each_class": tested,
         "constant": constant,
         "probes": probe_rows(recipe, probed or {}, ratio=ratio) + ensemble_rows(recipe, read),
         "failed_checks": failed_checks(probed or {}),
@@ -239,6 +242,13 @@ def _tested(targets: Sequence[NDArray[Any]], task: str, classes: Sequence[str]) 
         if len(one)
     ]
     return [int(count) for count in np.sum(counts, axis=0)]
+
+
+def _with_all_splits(facts: Mapping[str, Any], tested: Sequence[int] | None) -> dict[str, Any]:
+    """Return facts about the data of one split, with the test examples of all splits."""
+    if facts["task"] != "classification":
+        return dict(facts)
+    return {**facts, "test": facts["test"] | {"of_each_class": tested}}
 
 
 def _values(recipe: Recipe, read: Mapping[Trial, Outputs], name: str, task: str) -> Values:
@@ -297,16 +307,18 @@ def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> fl
 def _by_class(
     values: Values, targets: Sequence[NDArray[Any]], facts: Mapping[str, Any]
 ) -> list[Values | None]:
-    """Return the values of the examples of each class; None for classes without test examples."""
+    """Return the values of the examples of each class in the splits that test it, or None."""
     found: list[Values | None] = []
     for k in range(len(facts["classes"])):
         rows = [true == k for true in targets]
         found.append(
             [
                 {cell: {s: v[chosen] for s, v in seeds.items()} for cell, seeds in split.items()}
+                if chosen.any()
+                else {}
                 for split, chosen in zip(values, rows, strict=True)
             ]
-            if all(chosen.any() for chosen in rows)
+            if any(chosen.any() for chosen in rows)
             else None
         )
     return found
@@ -389,6 +401,8 @@ def _reasons_to_withhold(
     if constant is None or None in values.values():
         reasons.append(f"{metric.title} is undefined for these test examples")
         return reasons
+    if rows[0]["p"] is None and not reasons:
+        reasons.append("there is no interval, since a split has fewer than two test examples")
     if primary == "ece":  # a constant prediction of the class frequencies is calibrated
         return reasons
     sign = 1 if metric.higher else -1
