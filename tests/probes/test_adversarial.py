@@ -324,3 +324,14 @@ def test_autoattack_without_its_package_is_an_error_with_the_command(monkeypatch
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError, match="pip install pyautoattack"):
         attacks(trained(0), small, epsilons=[0.1], names=["autoattack"])
+
+
+def test_inputs_that_were_made_in_inference_mode_are_attacked_like_others():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    with torch.inference_mode():
+        x = torch.rand(9, 3, 2, 2)
+    y = torch.arange(9) % 3
+    found = attacks(model, [(x, y)], epsilons=[0.1])
+    again = attacks(model, [(x.clone(), y)], epsilons=[0.1])
+    assert torch.equal(found.correct("fgsm"), again.correct("fgsm"))

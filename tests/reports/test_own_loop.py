@@ -61,8 +61,16 @@ def test_the_lines_run_and_make_the_policy_of_the_arm(arm):
 def test_a_policy_of_the_users_own_is_named_and_not_imported():
     arm = {"policy": "import", "object": "nowhere.policies:Mine", "options": {"alpha": 2.0}}
     lines = own_loop(recipe_of(arm), "mixed", "regression")
-    assert lines.startswith("policy = Mine(alpha=2.0)\n")
+    assert lines.partition("\n")[2].startswith("policy = Mine(alpha=2.0)\n")
     assert "plan.loss(F.mse_loss, " in lines
+
+
+def test_targets_of_a_regression_are_standardized_as_the_bandwidth_expects():
+    arm = {"policy": "mixup", "alpha": 2.0, "pairing": {"name": "similar-targets"}}
+    arm["pairing"]["bandwidth"] = 0.5
+    lines = own_loop(recipe_of(arm), "mixed", "regression").splitlines()
+    assert lines[0].startswith("y = (y - mean) / std")
+    assert any("y=y" in line for line in lines)
 
 
 def test_epochs_that_are_not_mixed_are_mentioned():

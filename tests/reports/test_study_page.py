@@ -93,6 +93,11 @@ def test_the_winning_settings_are_shown_or_that_there_are_none(page_of):
     assert "No arm is better than ERM in this study, so there is nothing to copy." in lost
 
 
+def test_a_winner_that_does_not_mix_has_no_loop_to_copy(page_of):
+    page = words(page_of(baseline="arm2", gain=-0.1))
+    assert "ERM is better than mixup 2, and does not mix." in page
+
+
 def test_the_checklist_counts_trials_comparisons_and_names_hashes(page_of):
     text = words(page_of(failed=["arm1-true-labels-seed1"]))
     assert "9: 3 arms × 3 seeds. 8 finished, 1 failed; all that finished are counted." in text

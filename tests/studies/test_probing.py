@@ -132,6 +132,24 @@ def test_the_page_has_a_section_for_each_probe_and_the_checks_of_the_attacks(pro
     assert "check for masked gradients" in page or "failed:" in page
 
 
+def test_a_measure_without_rows_of_a_condition_leaves_its_own_cells_empty(probed):
+    summary = json.loads((probed / "summary.json").read_text())
+    summary["probes"] = [one for one in summary["probes"] if one["probe"] == "memorization"]
+    real, corrupted = summary["probes"]
+    missing = real["rows"].pop(0)
+    (section,) = [one for one in probe_sections(summary) if one.tables]
+    (head, rows), *_ = section.tables
+    title = summary["settings"]["arms"][missing["arm"]]["title"]
+    line = next(line for line in rows if missing["condition"] in line and title in line)
+    kept = next(
+        row
+        for row in corrupted["rows"]
+        if (row["arm"], row["condition"]) == (missing["arm"], missing["condition"])
+    )
+    assert line[head.index(f"{real['series']}, %")] == "—"
+    assert line[head.index(f"{corrupted['series']}, %")].startswith(f"{kept['value']:.1f}")
+
+
 def test_a_check_that_failed_is_named_with_its_trial(probed):
     summary = json.loads((probed / "summary.json").read_text())
     trial = Trial("mixup", 0.4, 1)

@@ -4,6 +4,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vicinal.errors import UserError
+from vicinal.models.weights_file import load_initial_weights
 from vicinal.training.checkpoints import load_weights
 from vicinal.training.tensor_tree import read_tree, write_tree
 
@@ -114,3 +115,24 @@ def test_every_bit_of_a_file_that_flips_is_noticed(tmp_path):
             continue
         # What is left are the names that safetensors gives types, and blanks in its header.
         assert str(back) == str(before), (place, whole[max(0, place - 20) : place + 20])
+
+
+class Versioned(torch.nn.Linear):
+    """A layer that needs the version of its state, as batch norm and torchvision's MNASNet do."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        assert local_metadata["version"] == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def test_layers_that_ask_for_the_version_of_their_state_get_it():
+    trained = {name: value + 1 for name, value in Versioned(2, 3).state_dict().items()}
+    for load in (
+        lambda network: load_weights(network, trained, "a.safetensors"),
+        lambda network: load_initial_weights(network, trained, origin="a.pt", log=print),
+    ):
+        network = Versioned(2, 3)
+        load(network)
+        assert torch.equal(network.weight, trained["weight"])

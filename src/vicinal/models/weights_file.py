@@ -114,7 +114,8 @@ shape (10, 4) in the weights, (3, 4) in the network)
         )
     left = {name.rpartition(".")[0] for name in of_head}  # modules, with all of their tensors
     chosen = {k: v for k, v in weights.items() if k in own and k.rpartition(".")[0] not in left}
-    network.load_state_dict(own | chosen)
+    own.update(chosen)  # keeps the versions that some layers ask for
+    network.load_state_dict(own)
     text = f"initial weights: {len(chosen)} tensors from {origin}"
     if of_head:
         text += f"; the head starts from random weights ({_compared(of_head[-1], own, weights)})"

@@ -79,7 +79,9 @@ def batches(
 
 def _placed(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     device = next((one.device for one in model.parameters()), batch[0].device)
-    inputs, *others = (one.detach().to(device) for one in batch)
+    # Gradients with respect to tensors of inference mode are an error.
+    normal = (one.clone() if one.is_inference() else one for one in batch)
+    inputs, *others = (one.detach().to(device) for one in normal)
     if inputs.is_floating_point():
         floating = (one.dtype for one in model.parameters() if one.is_floating_point())
         inputs = inputs.to(next(floating, inputs.dtype))

@@ -135,9 +135,11 @@ def write_examples(spec: str, data: DataSet, out: Path) -> None:
     for k, name in enumerate(data.classes[:_CLASSES] or [""]):
         of_class = data.train.targets == k if data.classes else torch.ones(len(data.train))
         images = data.train.read(of_class.nonzero()[:_EXAMPLES, 0].tolist()).inputs.double()
-        if data.brightest is None and len(images):  # spectrograms, low frequencies at the bottom
-            images = images.flip(2) - images.min()
+        if data.brightest is None and len(images):
+            images -= images.min()
             images /= images.max().clamp(min=1e-9)
+        if data.preparation.get("kind") == "sound":  # spectrograms, low frequencies at the bottom
+            images = images.flip(2)
         rows.append(ImageRow(visible(name)[:16], images))
     with figure_style():
         size = (0.62 * _EXAMPLES + 1.2, 0.62 * len(rows) + 0.1)

@@ -62,6 +62,8 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
             f"layer, plan = mixed.draw({arguments})",
             f"loss = plan.loss({loss}, mixed(x, plan, at=layer), y)",
         ]
+    if task == "regression":
+        lines.insert(0, "y = (y - mean) / std  # of the training targets, as in the study")
     for name in sorted({path.partition(":")[2] for path in imported_policies(settings)}):
         if re.search(rf"\b{name}\(\)", policy):
             lines.insert(0, f"# Leave out () if {name} is a policy, not a class or a function.")

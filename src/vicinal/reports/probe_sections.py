@@ -126,15 +126,17 @@ def _text(
 def _table_of_numbers(summary: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table with a row for each arm, and the difference from the baseline."""
     several = names_conditions(summary)
-    cells: dict[tuple[str, str], list[str]] = {}
+    keys = dict.fromkeys((row["condition"], row["arm"]) for m in measures for row in m["rows"])
+    cells = {key: [*[key[0]] * several, title(summary, key[1])] for key in keys}
     head = [*[CONDITION] * several, "arm"]
     for one in measures:
         compared = any(row["difference"] for row in one["rows"])
         head += [one["series"] + ", %" * one["percent"], *["difference"] * compared]
-        for row in one["rows"]:
-            first = [*[row["condition"]] * several, title(summary, row["arm"])]
-            line = cells.setdefault((row["condition"], row["arm"]), first)
-            line += [_text(one, row), *[_text(one, row["difference"], sign=True)] * compared]
+        rows = {(row["condition"], row["arm"]): row for row in one["rows"]}
+        for key, line in cells.items():
+            row = rows.get(key)
+            difference = row["difference"] if row else None
+            line += [_text(one, row), *[_text(one, difference, sign=True)] * compared]
     return head, list(cells.values())
 
 

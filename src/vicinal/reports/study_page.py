@@ -28,6 +28,7 @@ from vicinal.reports.study_figures import (
 from vicinal.reports.summary_values import compared_arms, conditions, names_conditions, title
 from vicinal.reports.svg import SvgFigure
 from vicinal.studies import Study, condition_name
+from vicinal.training.arms import MixingArm
 from vicinal.training.recipe import resolved_text
 from vicinal.training.trial_result import read_metrics
 
@@ -149,6 +150,8 @@ def _own_loop(study: Study, summary: Mapping[str, Any], condition: str) -> tuple
     labels = condition if condition.endswith("labels") else f"{condition} labels"
     labels = f" with {labels}" if names_conditions(summary) else ""
     arm = title(summary, row["arm"])
+    if not isinstance(study.recipe.arms[row["arm"]], MixingArm):
+        return f"{arm} is better than {baseline}{labels}, and does not mix.", ""
     lines = own_loop(study.recipe, row["arm"], summary["task"])
     sentence = f"{arm} is better than {baseline}{labels}. Its settings, for each batch x, y:"
     return sentence[:1].upper() + sentence[1:], visible(lines, keep_lines=True)

@@ -128,9 +128,11 @@ def _inputs_of(data: DataSet, differing: Mapping[str, Sequence[int]]) -> dict[st
     inputs = read.inputs
     arrays["test_rows"] = np.array(rows)[read.kept]
     if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
-        if data.brightest is None:  # spectrograms, low frequencies at the bottom
+        if data.brightest is None:
             lowest, highest = inputs.amin((1, 2, 3), True), inputs.amax((1, 2, 3), True)
-            inputs = ((inputs - lowest) / (highest - lowest).clamp(min=1e-9)).flip(2)
+            inputs = (inputs - lowest) / (highest - lowest).clamp(min=1e-9)
+        if data.preparation.get("kind") == "sound":  # spectrograms, low frequencies at the bottom
+            inputs = inputs.flip(2)
         arrays |= {"test_inputs": _small(inputs), "test_brightest": data.brightest or 1}
     elif inputs.dim() == 2 and data.preparation.get("kind") == "table":
         cells = [_cells(data.preparation, row) for row in inputs.numpy()]

@@ -131,7 +131,9 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) ->
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
     """Load weights into a network, after ``check_weights``."""
     check_weights(model, weights, path)
-    model.load_state_dict(dict(weights))
+    state = model.state_dict()  # has the versions that some layers ask for
+    state.update(weights)
+    model.load_state_dict(state)
 
 
 def training_state(learner: Learner, progress: TrainingProgress) -> dict[str, Any]:
