@@ -298,6 +298,25 @@ def test_a_multi_label_study_whose_last_fold_is_not_finished_has_a_report(tmp_pa
     assert len(rows[1]["labels"]["auroc"]) == 3
 
 
+def test_images_of_floating_point_pixels_are_kept_the_right_way_up(tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.uniform(0, 0.2, (60, 1, 8, 8)).astype("float32")
+    images[:, :, 0] += 1.0  # a bright first row
+    np.savez(tmp_path / "lines.npz", train_inputs=images, train_labels=np.arange(60) % 2)
+    package.study(
+        f"npz:{tmp_path / 'lines.npz'}",
+        arms=["erm", "mixup"],
+        seeds=1,
+        epochs=1,
+        settings=["splits=1", "training.threads=1"],
+        out=tmp_path / "out",
+        quiet=True,
+    )
+    with np.load(tmp_path / "out/examples.npz") as kept:
+        rows = kept["test_inputs"].mean((0, 1, 3))
+    assert rows.argmax() == 0
+
+
 def test_folds_of_one_example_give_no_verdict_and_say_why(cars, tmp_path):
     done = package.study(
         str(cars), seeds=1, epochs=1, settings=["splits=40"], out=tmp_path / "out", quiet=True

@@ -136,7 +136,7 @@ def write_examples(spec: str, data: DataSet, out: Path) -> None:
         of_class = data.train.targets == k if data.classes else torch.ones(len(data.train))
         images = data.train.read(of_class.nonzero()[:_EXAMPLES, 0].tolist()).inputs.double()
         if data.brightest is None and len(images):
-            images -= images.min()
+            images = images - images.min()
             images /= images.max().clamp(min=1e-9)
         if data.preparation.get("kind") == "sound":  # spectrograms, low frequencies at the bottom
             images = images.flip(2)
