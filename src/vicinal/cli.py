@@ -114,7 +114,9 @@ _Minutes = Annotated[
 _Set = Annotated[
     list[str], Option(help="FIELD=VALUE of the recipe, such as training.lr=0.1; can be repeated.")
 ]
-_Variant = Annotated[str | None, Option(help="Name of one of the recipe's variants.")]
+_Variant = Annotated[
+    str | None, Option(help="A variant of the recipe; vicinal study RECIPE --show lists them.")
+]
 
 
 @app.command(epilog="Example: vicinal study folder:flowers --arms erm,mixup,cutmix")

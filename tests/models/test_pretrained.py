@@ -147,6 +147,27 @@ def test_weights_of_another_backbone_are_an_error_that_names_a_tensor(tmp_path):
     assert "layer1.1.bias is missing in the weights" in refused(f"mlp?weights={path}", shape=(4,))
 
 
+class Wrapped(nn.Module):
+    """A network whose layers are all in one module, as in other programs."""
+
+    def __init__(self, layers, classes=3, *, deep_head=False):
+        super().__init__()
+        self.net = nn.ModuleDict()
+        self.net["body"] = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers)))
+        last = nn.Linear(4, classes)
+        self.net["fc"] = nn.Sequential(nn.Linear(4, 4), last) if deep_head else last
+
+
+def test_layers_that_a_network_lacks_are_not_taken_for_its_head():
+    with pytest.raises(
+        UserError, match=r"net\.body\.3\.bias of shape \(4,\) is only in the weights"
+    ):
+        load_initial_weights(Wrapped(3), Wrapped(6).state_dict(), origin="a.pt")
+    network, deeper = Wrapped(3), Wrapped(3, 10, deep_head=True)
+    load_initial_weights(network, deeper.state_dict(), origin="a.pt")
+    assert torch.equal(network.net["body"][2].weight, deeper.net["body"][2].weight)
+
+
 def test_a_file_that_could_run_code_is_never_loaded(tmp_path):
     path, ran = tmp_path / "weights.pt", tmp_path / "ran"
 

@@ -274,3 +274,51 @@ def test_a_name_of_hugging_face_without_cache_is_one_sentence():
     with pytest.raises(UserError, match=r"not available.*hf download nobody/nothing") as caught:
         build("hf:nobody/nothing", shape=(6,), classes=3)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert"])
+def test_weights_of_another_task_are_read_from_a_file_but_not_those_of_more_layers(tmp_path, kind):
+    save_text_network(tmp_path, kind, **KINDS[kind])
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    trained = transformers.AutoModelForMaskedLM.from_config(config)
+    file = tmp_path / "masked.safetensors"
+    trained.save_pretrained(tmp_path / "masked")
+    shutil.copy(tmp_path / "masked" / "model.safetensors", file)
+    log = []
+    network = build(f"hf:{tmp_path}?weights={file}", shape=(6,), classes=3, log=log.append)
+    before = trained.base_model.state_dict()
+    after = network.model.base_model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "the head starts from random weights" in log[-1]
+
+    config.num_hidden_layers = 3
+    if getattr(config, "layer_types", None):
+        config.layer_types = [*config.layer_types, config.layer_types[-1]]
+    deeper = transformers.AutoModelForSequenceClassification.from_config(config)
+    deeper.save_pretrained(tmp_path / "deeper")
+    deeper_file = tmp_path / "deeper" / "model.safetensors"
+    with pytest.raises(UserError, match="more tensors"):
+        build(f"hf:{tmp_path}?weights={deeper_file}", shape=(6,), classes=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "stages"),
+    [
+        ("swin", {"embed_dim": 8, "depths": [1, 3], "num_heads": [1, 2], "window_size": 2}, 2),
+        ("convnext", {"hidden_sizes": [8, 16], "depths": [1, 3], "num_stages": 2}, 2),
+    ],
+)
+def test_image_networks_of_several_stages_are_mixed_after_each(tmp_path, kind, settings, stages):
+    config = transformers.AutoConfig.for_model(
+        kind, image_size=32, patch_size=4, num_channels=3, **settings
+    )
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    network = build(f"hf:{tmp_path}", shape=(3, 32, 32), classes=3).eval()
+    x = torch.rand(2, 3, 32, 32)
+    mixed = MixedInside(network, MixUp(1.0), at=["layers.?"])
+    assert mixed.layers == [f"layers.{k}" for k in range(stages)]
+    for layer in mixed.layers:
+        whole = MixUp(1.0).draw(2)
+        assert torch.isfinite(mixed(x, whole, at=layer)).all()
+    torch.testing.assert_close(network(x), network.model(pixel_values=x).logits)

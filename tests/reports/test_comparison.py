@@ -38,6 +38,16 @@ def test_shared_arms_and_metrics_are_side_by_side(two, vicinal, tmp_path):
     assert "brier" not in read[0]
 
 
+def test_each_study_is_shown_with_its_own_title_of_an_arm(two, vicinal, tmp_path):
+    path = two[1] / "recipe.toml"
+    path.write_text(path.read_text().replace('title = "mixup 1"', 'title = "mixup, 9 epochs"'))
+    done = vicinal("report", *two, "--out", tmp_path / "both")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "both/comparison.md").read_text()
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| mixup")]
+    assert rows == ["| mixup 1", "| mixup, 9 epochs"]
+
+
 def test_different_data_and_settings_are_said_so(two, vicinal, tmp_path):
     for path in (two[1] / "trials").glob("*/result.json"):
         path.write_text(path.read_text().replace("0" * 64, "1" * 64))

@@ -231,7 +231,7 @@ def test_the_table_in_a_terminal_of_80_columns_is_whole(tmp_path, baseline):
 
 def test_a_study_is_not_compared_with_itself(tmp_path):
     made_up_study(tmp_path / "one", examples=60)
-    with pytest.raises(UserError, match="expected different studies, got one twice"):
+    with pytest.raises(UserError, match=r"expected different studies, got .* twice"):
         redraw([tmp_path / "one", tmp_path / "two" / ".." / "one"], tmp_path / "out")
 
 

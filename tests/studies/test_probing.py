@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -174,6 +175,19 @@ def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
     again = vicinal("study", small_recipe(fewer), "--out", probed)
     assert again.stderr.count("probes of") == 4
     assert "[1/" not in again.stderr
+
+
+def test_stored_probes_are_still_shown_after_the_checkpoints_were_deleted(
+    probed, small_recipe, vicinal, tmp_path
+):
+    shutil.copytree(probed, tmp_path / "study")
+    assert vicinal("study", small_recipe(CHANGES), "--out", tmp_path / "study").exit_code == 0
+    before = json.loads((tmp_path / "study" / "summary.json").read_text())["probes"]
+    for path in (tmp_path / "study").glob("trials/*/checkpoint.safetensors"):
+        path.unlink()
+    assert vicinal("report", tmp_path / "study").exit_code == 0
+    assert json.loads((tmp_path / "study" / "summary.json").read_text())["probes"] == before
+    assert before
 
 
 def test_calibration_of_real_values_is_refused_before_training(small_recipe, vicinal, tmp_path):

@@ -355,3 +355,19 @@ def test_labels_that_are_partly_right_narrow_the_interval_of_their_accuracy():
     own = row["high"] - row["low"]
     assert 0.5 < own < 2  # the std of a mean of 10,000 labels is 0.26 points
     assert row["difference"]["p"] < 0.05 < row["difference"]["value"] / 3
+
+
+def test_rounding_does_not_make_the_interval_of_a_perfect_metric_vanish():
+    classes = np.repeat(np.arange(7), [3, 5, 7, 11, 13, 17, 19])
+    perfect = np.eye(7)[classes]
+    values = pair_of(
+        {"a": np.stack([perfect] * 3), "b": np.stack([perfect] * 3)}, classes, "macro-f1"
+    )
+    for arm in "ab":  # as they differ on other processors
+        for seed, one in values[0][arm, 0.0].items():
+            one += 1e-16 * np.arange(len(one)) * seed
+    assert values[0]["a", 0.0][2].std() > 0
+    least = least_difference("macro-f1", classes, "classification")
+    row = estimated(values, ("b", 0.0), ("a", 0.0), METRICS["macro-f1"], ratio=0.25, leasts=[least])
+    assert row["high"] - row["low"] > 100 * least / 2
+    assert row["difference"]["high"] - row["difference"]["low"] > 100 * least

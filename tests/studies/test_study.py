@@ -125,6 +125,14 @@ def test_the_fields_of_a_different_study_are_named(copied_study):
         pass
 
 
+def test_metrics_are_added_to_a_finished_study_if_the_primary_one_stays(copied_study):
+    assert not load_resolved(copied_study / "recipe.toml").metrics
+    with pytest.raises(UserError, match="metric was 'accuracy' and is 'brier'"):
+        run_again(copied_study, metrics=("brier", "accuracy"))
+    for metrics in (("accuracy", "brier"), (), ("accuracy",)):
+        assert run_again(copied_study, metrics=metrics).started == []
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(finished_study, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     recipe = load_resolved(finished_study / "recipe.toml")

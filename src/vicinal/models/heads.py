@@ -42,6 +42,25 @@ def head_names(network: nn.Module) -> set[str]:
     return found
 
 
+def head_modules(network: nn.Module) -> set[str]:
+    """Return the names of the outermost modules that have no parameters but those of the head.
+
+    Example:
+        >>> sorted(head_modules(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))))
+        ['2']
+    """
+    head = head_names(network)
+    shared = {one for name in network.state_dict().keys() - head for one in _modules_around(name)}
+    own = ([one for one in _modules_around(name) if one not in shared] for name in head)
+    return {modules[0] for modules in own if modules}
+
+
+def _modules_around(name: str) -> list[str]:
+    """Return the modules that a parameter is in, from the outermost one."""
+    parts = name.split(".")
+    return [".".join(parts[:k]) for k in range(1, len(parts))]
+
+
 def _heads(network: nn.Module) -> list[nn.Module]:
     if callable(classifier := getattr(network, "get_classifier", None)):
         found = classifier()

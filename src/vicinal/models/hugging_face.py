@@ -23,11 +23,11 @@ _UNSAFE = ("auto_map", "attn_implementation", "_attn_implementation", "quantizat
 class HuggingFace(nn.Module):
     """A classifier of transformers that maps inputs to logits.
 
-    It can be mixed at ``layers.0``, ``layers.1`` and so on, the outputs of its encoder layers, and
-    a text network at ``embedding``: the vectors of the tokens, which are zero at padding. The
-    attention mask is where these vectors are not zero. So a blend at ``embedding`` attends to each
-    position at which one of its parents has a token, and other blends to the tokens of their own
-    text.
+    It can be mixed at ``layers.0``, ``layers.1`` and so on, the outputs of its encoder layers (or
+    of its stages, if it has stages of several layers), and a text network at ``embedding``: the
+    vectors of the tokens, which are zero at padding. The attention mask is where these vectors are
+    not zero. So a blend at ``embedding`` attends to each position at which one of its parents has a
+    token, and other blends to the tokens of their own text.
 
     Args:
         model: the classifier.
@@ -46,10 +46,9 @@ class HuggingFace(nn.Module):
         self.model, self.padding, self.new = model, padding, new
         if padding is not None:
             self.embedding = _MaskedEmbedding()
-        stages = [m for m in _backbone(model).modules() if isinstance(m, nn.ModuleList)]
-        longest: nn.ModuleList | list[nn.Module] = max(stages, key=len, default=[])
-        self.layers = nn.ModuleList(nn.Identity() for _ in longest)
-        for layer, after in zip(longest, self.layers, strict=True):
+        layers = _encoder_layers(_backbone(model))
+        self.layers = nn.ModuleList(nn.Identity() for _ in layers)
+        for layer, after in zip(layers, self.layers, strict=True):
             # A partial, and not a closure, so that a deep copy of the network runs its own modules.
             layer.register_forward_hook(partial(_through, after))
 
@@ -75,6 +74,12 @@ class HuggingFace(nn.Module):
         found: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
         return found
 
+    @property
+    def backbone_prefix(self) -> str:
+        """What the names of the backbone have in front in ``state_dict()``."""
+        inner = getattr(self.model, "base_model_prefix", "")
+        return f"{self.prefix}{inner}." if hasattr(self.model, inner) else self.prefix
+
     def head_names(self) -> set[str]:
         """Return the names of the head in ``state_dict()``; see ``vicinal.models.head_names``."""
         return {f"{self.prefix}{name}" for name in _outside_of_backbone(self.model) | self.new}
@@ -89,6 +94,13 @@ class _MaskedEmbedding(nn.Module):
 def _backbone(model: nn.Module) -> nn.Module:
     found = getattr(model, "base_model", model)
     return found if isinstance(found, nn.Module) else model
+
+
+def _encoder_layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return the modules of the longest list of modules that is in no other list."""
+    lists = [m for m in backbone.modules() if isinstance(m, nn.ModuleList)]
+    inner = {m for one in lists for m in one.modules() if m is not one}
+    return list(max((one for one in lists if one not in inner), key=len, default=[]))
 
 
 def _outside_of_backbone(model: nn.Module) -> set[str]:

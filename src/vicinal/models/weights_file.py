@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vicinal.errors import UserError
 from vicinal.import_path import one_line
-from vicinal.models.heads import head_names
+from vicinal.models.heads import head_modules, head_names
+from vicinal.models.hugging_face import HuggingFace
 
 _NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema", "weights")
 """The entries in which training programs store weights next to other things."""
@@ -96,15 +97,14 @@ def load_initial_weights(
 shape (10, 4) in the weights, (3, 4) in the network)
     """
     own, head = network.state_dict(), head_names(network)
-    prefix = getattr(network, "prefix", "")  # of the network of a library inside of ours
-    if prefix and not any(name.startswith(prefix) for name in weights):
+    prefix = network.prefix if isinstance(network, HuggingFace) else ""
+    if prefix and not weights.keys() & own.keys():
         weights = {f"{prefix}{name}": value for name, value in weights.items()}
     # Files of old versions of PyTorch lack these counters.
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
     wrong = sorted((needed - weights.keys()) | (weights.keys() - own.keys()))
     wrong += sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
-    tops = {name.split(".")[0] for name in head}
-    of_head = [k for k in wrong if k in head or (k not in own and k.split(".")[0] in tops)]
+    of_head = [k for k in wrong if k in head or (k not in own and _is_in_head(k, network))]
     if others := [name for name in wrong if name not in of_head]:
         raise UserError(
             f"{origin}: expected the weights of {type(network).__name__}, got others: "
@@ -120,6 +120,13 @@ shape (10, 4) in the weights, (3, 4) in the network)
     if of_head:
         text += f"; the head starts from random weights ({_compared(of_head[-1], own, weights)})"
     log(text)
+
+
+def _is_in_head(name: str, network: nn.Module) -> bool:
+    """Return whether a tensor that the network lacks belongs to a head, such as a deeper one."""
+    if isinstance(network, HuggingFace):  # weights may have the head of another task
+        return not name.startswith(network.backbone_prefix)
+    return any(name.startswith(f"{module}.") for module in head_modules(network))
 
 
 def _compared(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

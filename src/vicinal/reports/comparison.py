@@ -86,7 +86,7 @@ def arms_table(summaries: Summaries) -> Table:
             }
             judged = [row["verdict"] or "—", str(row["n"])]
             more = [one for name in others for one in cells[name]]
-            rows.append([_group(first, arm), study, *cells[leading], *judged, *more])
+            rows.append([_group(summary, arm), study, *cells[leading], *judged, *more])
     return head, rows
 
 

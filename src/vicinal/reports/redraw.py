@@ -27,8 +27,12 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
     Raises:
         UserError: if a folder is not that of a study, or has no results.
     """
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("FOLDER: expected different studies, got one twice. Name each once.")
+    resolved = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise UserError(
+                f"FOLDER: expected different studies, got {folder} twice. Name each once."
+            )
     summaries: list[Mapping[str, Any]] = []
     for folder in folders:
         path = folder / "recipe.toml"

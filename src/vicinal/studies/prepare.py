@@ -253,6 +253,11 @@ def source_of(what: str, log: Callable[[str], None]) -> str:
         exists = any(one.exists() for one in (data_root() / path, Path(path)))
         if path != what and not exists:
             return what  # whose reader says what is missing
+        if what in shipped():
+            raise UserError(
+                f"{what}: expected a data set, got a recipe. Print it with vicinal study {what} "
+                "--show."
+            ) from None
         if what.replace("-", "").isalnum() and not exists:
             known = dict.fromkeys([*shipped(), *SOURCES])
             raise UserError(unknown("recipe, data set or path", what, known)) from None

@@ -14,7 +14,7 @@ from vicinal.files import WEIGHTS, write_whole
 from vicinal.studies.estimates import Values, estimated
 from vicinal.studies.probe_measures import Measure, Probed, measures_of, smaller_of
 from vicinal.training.settings import Recipe
-from vicinal.training.trial_result import Outputs, Trial, condition_name
+from vicinal.training.trial_result import Outputs, Result, Trial, condition_name
 
 if TYPE_CHECKING:
     from vicinal.data import DataSet
@@ -23,7 +23,7 @@ PROBES = "probes.safetensors"
 """File name in the folder of a trial: one value per example for each measure."""
 
 
-_VERSION = b"3"
+_VERSION = b"4"
 """Of the values; another one makes stored values of other versions outdated."""
 
 
@@ -45,14 +45,14 @@ class Probing(NamedTuple):
     log: Callable[[str], None]
 
 
-def unprobed(probing: Probing, finished: Mapping[Trial, Any]) -> list[Trial]:
+def unprobed(probing: Probing, finished: Mapping[Trial, Result]) -> list[Trial]:
     """Return the finished trials without current values of all probes, split by split."""
     if not measures_of(probing.recipe.probes):
         return []
     return [one for one in finished if _read(probing, finished, one) is None]
 
 
-def probe(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> None:
+def probe(probing: Probing, finished: Mapping[Trial, Result], trial: Trial) -> None:
     """Measure the probes of a finished trial, and write them into its folder.
 
     Raises:
@@ -65,11 +65,14 @@ def probe(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> None
     paths = [probing.folder_of(one) / WEIGHTS for one in (trial, source) if one is not None]
     outputs, data = probing.outputs_of(trial), probing.data_of(trial.split)
     probed = probe_trial(probing.recipe, trial, outputs, data, paths)
-    facts = {"of": _fingerprint(probing, trial, source), "checks": json.dumps(probed.checks)}
+    facts = {
+        "of": _fingerprint(probing, finished, trial, source),
+        "checks": json.dumps(probed.checks),
+    }
     write_whole(probing.folder_of(trial) / PROBES, save(probed.values, metadata=facts))
 
 
-def read_probed(probing: Probing, finished: Mapping[Trial, Any]) -> dict[Trial, Probed]:
+def read_probed(probing: Probing, finished: Mapping[Trial, Result]) -> dict[Trial, Probed]:
     """Return the current values of the probes by trial; trials without them are left out."""
     if not measures_of(probing.recipe.probes):
         return {}
@@ -77,12 +80,12 @@ def read_probed(probing: Probing, finished: Mapping[Trial, Any]) -> dict[Trial, 
     return {trial: one for trial, one in read.items() if one is not None}
 
 
-def _read(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> Probed | None:
+def _read(probing: Probing, finished: Mapping[Trial, Result], trial: Trial) -> Probed | None:
     try:
         with safe_open(probing.folder_of(trial) / PROBES, "numpy") as file:
             facts = file.metadata() or {}
             source = _source(probing.recipe, trial, finished)
-            if facts.get("of") != _fingerprint(probing, trial, source):
+            if facts.get("of") != _fingerprint(probing, finished, trial, source):
                 return None
             values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         checks = [(str(name), ok, str(text)) for name, ok, text in json.loads(facts["checks"])]
@@ -91,7 +94,7 @@ def _read(probing: Probing, finished: Mapping[Trial, Any], trial: Trial) -> Prob
     return Probed(values, checks)
 
 
-def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Any]) -> Trial | None:
+def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Result]) -> Trial | None:
     """Return the trial that transferred attacks are made with: the next seed of the baseline."""
     if recipe.probes.attacks is None:
         return None
@@ -103,12 +106,17 @@ def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Any]) -> Tria
     return trial._replace(arm=recipe.baseline, seed=seed)
 
 
-def _fingerprint(probing: Probing, trial: Trial, source: Trial | None) -> str:
-    """Return a hash of what the values of a trial depend on."""
+def _fingerprint(
+    probing: Probing, finished: Mapping[Trial, Result], trial: Trial, source: Trial | None
+) -> str:
+    """Return a hash of what the values of a trial depend on.
+
+    The outputs stand for the weights, which may have been deleted to save space.
+    """
     digest = hashlib.sha256(_VERSION + probing.recipe.probes.model_dump_json().encode())
     for one in (trial, source):
         if one is not None:
-            digest.update((probing.folder_of(one) / WEIGHTS).read_bytes())
+            digest.update(finished[one].outputs.encode())
     return digest.hexdigest()
 
 

@@ -31,6 +31,7 @@ from vicinal.training.trial_result import (
     read_result,
     settings_of,
     trials_of,
+    with_metric,
     write_failure,
 )
 
@@ -207,12 +208,12 @@ def _check_finished(study: Study) -> None:
     recipe, folder = study.recipe, study.folder
     path = folder / "recipe.toml"
     if path.exists():
-        finished = finished_trials(folder)
+        finished = finished_results(folder)
         # The user may have edited the file since trials finished, so it isn't enough to compare it.
-        if study.recipe_is_written and not any(_removed(t, recipe) for t in finished):
+        if study.recipe_is_written and not any(_removed(one.trial, recipe) for one in finished):
             return
         old = load_resolved(path)
-        changed = [change for trial in finished for change in _changes(trial, old, recipe)]
+        changed = [change for one in finished for change in _changes(one, old, recipe)]
         if finished:
             fields = (
                 {"name": one.name, "baseline": one.baseline, "splits": one.splits}
@@ -235,18 +236,18 @@ def _check_finished(study: Study) -> None:
         )
 
 
-def finished_trials(folder: Path) -> list[Trial]:
-    """Return the finished trials in the folder of a study, including those of earlier recipes."""
+def finished_results(folder: Path) -> list[Result]:
+    """Return the results in the folder of a study, including those of earlier recipes."""
     found = []
     for path in sorted(folder.glob("trials/*/result.json")):
         with suppress(OSError, pydantic.ValidationError):
-            result = Result.model_validate_json(path.read_bytes())
-            found.append(result.trial)
+            found.append(Result.model_validate_json(path.read_bytes()))
     return found
 
 
-def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
-    """Return a clause for each change of a recipe that affects a trial."""
+def _changes(result: Result, old: Recipe, new: Recipe) -> list[str]:
+    """Return a clause for each change of a recipe that affects a finished trial."""
+    trial, task = result.trial, result.origin["data"]["task"]
     if removed := _removed(trial, new):
         return [removed]
     if trial.arm not in old.arms:  # of an earlier recipe: its result has its settings
@@ -254,7 +255,9 @@ def _changes(trial: Trial, old: Recipe, new: Recipe) -> list[str]:
     own = f"{trial.arm}."
     return [
         f"arms.{one}" if one.startswith(own) else one.removeprefix("recipe.")
-        for one in differences(settings_of(old, trial), settings_of(new, trial))
+        for one in differences(
+            *(with_metric(settings_of(recipe, trial), task) for recipe in (old, new))
+        )
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
 from vicinal.files import WEIGHTS
-from vicinal.studies.study import finished_trials
+from vicinal.studies.study import finished_results
 from vicinal.training.metrics import METRICS
 from vicinal.training.trial_result import condition_name
 
@@ -47,7 +47,7 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
                 "got something else. Leave out --arm and --ensemble, or name a study."
             )
         return Chosen([path / WEIGHTS if path.is_dir() else path])
-    finished = finished_trials(path)
+    finished = [one.trial for one in finished_results(path)]
     folds = len({one.split for one in finished})
     trials = [one for one in finished if one.split == 0]
     if not trials:

@@ -1,5 +1,6 @@
 """The settings of a study: every field of a recipe, checked by pydantic."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -312,17 +313,25 @@ class Recipe(Settings):
             if arms and isinstance(arm, str) and arm not in arms
         ]
         fractions = values.get("corrupted_labels")
-        if isinstance(fractions, list | tuple) and len(set(map(repr, fractions))) < len(fractions):
-            problems.append(".corrupted_labels: expected different fractions, got one twice.")
+        if isinstance(fractions, list | tuple):
+            counts = Counter(map(repr, fractions))
+            problems += [
+                f".corrupted_labels: expected different fractions, got {one} twice."
+                for one, count in counts.items()
+                if count > 1
+            ]
         # A result records the settings of its arm under the name of the arm, next to these names.
         problems += [
             f".arms.{name}: expected a name other than {name}, which has a meaning in results."
             for name in arms
             if name in {"arm", "corrupted", "recipe", "seed", "split", "training"}
         ]
-        titles = [arm["title"] for arm in arms.values() if arm.get("title")]
-        if len(set(map(repr, titles))) < len(titles):
-            problems.append(".arms: expected a different title for each arm, got one twice.")
+        titles = Counter(repr(arm["title"]) for arm in arms.values() if arm.get("title"))
+        problems += [
+            f".arms: expected a different title for each arm, got {title} twice."
+            for title, count in titles.items()
+            if count > 1
+        ]
         network = _tables({0: values.get("model")}).get(0, {}).get("name")
         with suppress(UserError):  # the name of the network is invalid
             layers = mixing_layers(network) if isinstance(network, str) else None

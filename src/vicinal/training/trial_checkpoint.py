@@ -116,7 +116,8 @@ class TrialCheckpointer:
             return TrialProgress()
         try:
             state = read_tree(path)
-            if changed := changed_settings(state["settings"], self.recipe, self.trial):
+            old, task = state["settings"], state["origin"]["data"]["task"]
+            if changed := changed_settings(old, self.recipe, self.trial, task=task):
                 if start_over is not None:
                     start_over(changed)
                     path.unlink()

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from vicinal.errors import UserError
 from vicinal.files import write_whole
+from vicinal.training.metrics import primary_metric
 from vicinal.training.origin import checked_origin
 from vicinal.training.run_folder import differences, flat
 from vicinal.training.settings import Recipe
@@ -222,12 +223,30 @@ def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     return {**trial._asdict(), "recipe": plain, "training": training, trial.arm: arm}
 
 
-def changed_settings(before: Mapping[str, Any], recipe: Recipe, trial: Trial) -> str:
+def with_metric(settings: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return the settings of a trial with the primary metric of the task if they name none."""
+    recipe = dict(settings["recipe"])
+    recipe["metric"] = recipe.get("metric") or primary_metric((), task)
+    return {**settings, "recipe": recipe}
+
+
+def changed_settings(
+    before: Mapping[str, Any], recipe: Recipe, trial: Trial, *, task: str | None = None
+) -> str:
     """Return the settings of a trial that have changed as one clause, or ``""``.
 
     Settings that only one version of vicinal has are not compared.
+
+    Args:
+        before: the settings that the trial was trained with.
+        recipe: recipe of the study.
+        trial: the trial.
+        task: the task of its data, if it is known; a recipe that names the primary metric of the
+            task then equals one that names none.
     """
     new = settings_of(recipe, trial)
+    if task is not None:
+        before, new = with_metric(before, task), with_metric(new, task)
     return "; ".join(differences(before, new, flat(before).keys() ^ flat(new).keys()))
 
 
@@ -275,7 +294,9 @@ def read_result(folder: Path, trial: Trial, recipe: Recipe) -> Result | None:
         wrong = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     else:
         wrong = _disagreement(result, rows, trial, recipe)
-        if not wrong and (changed := changed_settings(result.settings, recipe, trial)):
+        task = result.origin["data"]["task"]
+        changed = changed_settings(result.settings, recipe, trial, task=task)
+        if not wrong and changed:
             raise UserError(
                 f"{folder}: the recipe has changed since this trial finished ({changed}). Undo "
                 "the change, add an arm with the new settings, or choose another folder with --out."
