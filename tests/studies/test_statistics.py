@@ -364,8 +364,8 @@ def test_rounding_does_not_make_the_interval_of_a_perfect_metric_vanish():
         {"a": np.stack([perfect] * 3), "b": np.stack([perfect] * 3)}, classes, "macro-f1"
     )
     for arm in "ab":  # as they differ on other processors
-        for seed, one in values[0][arm, 0.0].items():
-            one += 1e-16 * np.arange(len(one)) * seed
+        for seed in range(3):
+            values[0][arm, 0.0][seed] += 1e-16 * np.arange(len(classes)) * seed
     assert values[0]["a", 0.0][2].std() > 0
     least = least_difference("macro-f1", classes, "classification")
     row = estimated(values, ("b", 0.0), ("a", 0.0), METRICS["macro-f1"], ratio=0.25, leasts=[least])
