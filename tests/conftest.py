@@ -31,12 +31,13 @@ os.environ["VICINAL_CACHE"] = ""  # no test writes into the cache of the user
 SLOW_FILES = (
     "training/test_ranks.py",
     "studies/test_faults.py",
+    "studies/test_prepare.py",
+    "studies/test_probing.py",
+    "reports/test_report_in_a_browser.py",
     "training/test_single_trial.py",
-    "training/test_fine_tuning.py",
-    "training/test_loop.py",
-    "data/test_fuzz.py",
     "test_cli.py",
-    "test_help.py",
+    "training/test_own_networks.py",
+    "models/test_networks.py",
 )
 """Files that take longest; they run first, so that no process waits for another one at the end."""
 

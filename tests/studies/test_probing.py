@@ -181,7 +181,7 @@ def test_stored_probes_are_still_shown_after_the_checkpoints_were_deleted(
     probed, small_recipe, vicinal, tmp_path
 ):
     shutil.copytree(probed, tmp_path / "study")
-    assert vicinal("study", small_recipe(CHANGES), "--out", tmp_path / "study").exit_code == 0
+    assert vicinal("report", tmp_path / "study").exit_code == 0
     before = json.loads((tmp_path / "study" / "summary.json").read_text())["probes"]
     for path in (tmp_path / "study").glob("trials/*/checkpoint.safetensors"):
         path.unlink()
