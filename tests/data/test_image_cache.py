@@ -57,6 +57,21 @@ def content(data):
     return data.classes, splits, notes, data.preparation
 
 
+def test_other_files_in_the_folder_of_the_cache_are_never_deleted(cache, pets, monkeypatch):
+    monkeypatch.setattr("vicinal.data.formats.image_cache.CACHE_BYTES", 1)
+    cache.mkdir(exist_ok=True)
+    own = [cache / "thesis.tar", cache / f"{'a' * 32}.txt", cache / "notes.npy"]
+    for path in own:
+        path.write_bytes(bytes(100))
+        os.utime(path, (0, 0))
+    old = cache / f"{'0' * 32}.npy"
+    old.write_bytes(bytes(100))
+    os.utime(old, (0, 0))
+    load(pets)
+    assert all(path.exists() for path in own)
+    assert not old.exists()
+
+
 def uncached(monkeypatch, *arguments, **options):
     with monkeypatch.context() as patch:
         patch.setenv("VICINAL_CACHE", "")

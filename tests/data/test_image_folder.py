@@ -239,3 +239,15 @@ def test_a_folder_whose_name_looks_encoded_is_found(pets):
     (pets / "pets" / "train").rename(pets / "pets" / "tr%41in")
     data = load("folder:pets?train=tr%41in", root=pets)
     assert numbers(data.train) == [0, 1, 11, 10]
+
+
+def test_classes_that_are_named_like_splits_are_read_if_all_are_named(tmp_path):
+    for k, name in enumerate(("valid", "invalid")):
+        (tmp_path / name).mkdir()
+        for n in range(4):
+            Image.new("RGB", (8, 8), (90 * k, n, 0)).save(tmp_path / name / f"{n}.png")
+    with pytest.raises(UserError, match=r"If valid is a class, name all classes: classes=A,B"):
+        load(f"folder:{tmp_path}")
+    data = load(f"folder:{tmp_path}?classes=valid,invalid")
+    assert data.classes == ("valid", "invalid")
+    assert len(data.train) + len(data.test) == 8

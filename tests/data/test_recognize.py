@@ -94,7 +94,8 @@ def test_the_label_of_a_table_is_guessed_and_shown(tmp_path, header, label):
     (tmp_path / "t.csv").write_text(f"{header}\n{rows}")
     found = recognized("t.csv", root=tmp_path)
     assert found.spec.replace(" ", "%20") == f"table:t.csv?label={label}"
-    assert found.notes[1].doubtful == (label not in {"Species", "target"})
+    # A name is no sure sign if the column is neither the first nor the last one.
+    assert found.notes[1].doubtful == (label not in {"target"})
     data = load("t.csv", root=tmp_path)
     assert data.notes[:2] == found.notes
     assert len(data.classes) == (3 if label == "target" else 2)
@@ -289,3 +290,19 @@ def test_images_of_floats_with_the_channels_last_are_doubted(tmp_path):
     }
     assert "(8, 8, 3) are read as (channels, height, width)" in doubted["last"][0]
     assert not doubted["first"]
+
+
+def test_the_first_columns_of_coordinates_are_no_label(tmp_path):
+    rows = "".join(f"{k % 3},{k % 5},{k % 4},{'ab'[k % 2]}\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(f"x,y,z,activity\n{rows}")
+    assert spec_of("t.csv", tmp_path) == "table:t.csv?label=activity"
+
+
+def test_columns_that_the_source_drops_or_groups_by_are_not_in_the_way_of_the_label(tmp_path):
+    text = "it is a very good film"
+    rows = "".join(f"{k % 3},{text} {k},{'ab'[k % 2]},{k % 9}\n" for k in range(60))
+    (tmp_path / "t.csv").write_text(f"a,review,label,patient\n{rows}")
+    for options in ("drop=review", "drop=review,label"):
+        found = recognized(f"t.csv?{options}&group=patient", root=tmp_path).spec
+        label = "a" if "label" in options else "label"
+        assert found == f"table:t.csv?{options}&group=patient&label={label}"

@@ -618,13 +618,33 @@ def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
     assert any("and 1,995 more" in note.text for note in wide.notes)
 
 
-def test_a_column_that_counts_the_rows_is_warned_of(table):
-    text = "n,a,y\n" + "".join(f"{k},{k * k},{'uv'[k % 2]}\n" for k in range(12))
+@pytest.mark.parametrize("order", ["counting", "with gaps", "shuffled"])
+def test_a_column_that_numbers_the_rows_is_warned_of(table, order):
+    numbers = list(range(12))
+    if order == "with gaps":
+        numbers = [k for k in range(16) if k % 4]
+    elif order == "shuffled":
+        numbers = [7 * k % 12 for k in range(12)]
+    text = "n,a,y\n" + "".join(f"{n},{k * k},{'uv'[k % 2]}\n" for k, n in enumerate(numbers))
     (warning,) = warnings_of(table(text))
-    assert (
-        warning
-        == "columns that increase by 1 from row to row: 'n'. Pass drop=n if they are identifiers."
+    assert warning == (
+        "columns of different integers almost without gaps, as if rows were numbered: 'n'. Pass "
+        "drop=n if they are identifiers."
     )
+
+
+def test_a_column_that_numbers_the_rows_of_each_file_is_warned_of(table):
+    rows = "".join(f"{k},{k * k % 7},{'uv'[k % 2]}\n" for k in range(12))
+    data = table(f"n,a,y\n{rows}", test=f"n,a,y\n{rows}", label="y")
+    assert any("as if rows were numbered: 'n'" in text for text in warnings_of(data))
+
+
+def test_a_marker_of_missing_values_stands_for_the_number_however_it_is_written(table):
+    rows = "".join(f"{k},{k * k % 7},{'uv'[k % 2]}\n" for k in range(1, 11))
+    text = f"a,b,y\n{rows}-999.0,-999,u\n-9.99e2,1,v\n"
+    data = table(text, test=text, label="y", missing="-999")
+    assert any("'a' (numbers from 1 to 10" in note.text for note in data.notes)
+    assert float(data.train.inputs.abs().max()) < 20
 
 
 def test_whole_numbers_taken_for_real_values_are_warned_of_where_they_repeat(table):
@@ -1363,7 +1383,7 @@ def test_decimals_of_three_digits_are_no_thousands(table):
 def test_a_column_without_a_name_is_warned_of_with_advice_that_works(table):
     rows = "".join(f"{k},{k % 7},{'uv'[k % 2]}\n" for k in range(40))
     data = table(f",x,y\n{rows}")
-    warning = next(note.text for note in data.notes if "increase by 1" in note.text)
+    warning = next(note.text for note in data.notes if "rows were numbered" in note.text)
     assert warning.endswith("after naming them in the header, if they are identifiers.")
 
 

@@ -18,6 +18,7 @@ from vicinal import (
     MixUpLayer,
     Nearest,
     OneOf,
+    Plan,
     RegMixUp,
     SameClass,
     generator_at,
@@ -396,3 +397,39 @@ def test_a_layer_of_several_parents_compiles_without_graph_breaks():
     layer = torch.compile(MixUpLayer(DirichletMixUp(1.0), 3), fullgraph=True, backend="eager")
     x, y = layer(torch.rand(4, 2), torch.tensor([0, 1, 2, 0]))
     assert (x.shape, y.shape) == ((4, 2), (4, 3))
+
+
+def test_an_entry_of_a_dictionary_that_can_be_indexed_by_number_is_mixed():
+    class Output(dict):  # as ModelOutput of transformers
+        def __getitem__(self, key):
+            return list(self.values())[key] if isinstance(key, int) else dict.__getitem__(self, key)
+
+        def copy(self):
+            return Output(self)
+
+    class Encoder(nn.Module):
+        def forward(self, x):
+            return Output(last=x, other=x + 1)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = Encoder()
+
+        def forward(self, x):
+            output = self.encoder(x)
+            return output["last"], output["other"]
+
+    model, x, plan = (
+        Model(),
+        torch.tensor([[0.0], [8.0]]),
+        Plan(torch.tensor([1, 0]), torch.ones(2) / 4),
+    )
+    for entry, expected in (
+        (0, ([6, 2], [1, 9])),
+        (-1, ([0, 8], [7, 3])),
+        ("last", ([6, 2], [1, 9])),
+    ):
+        mixed = MixedInside(model, MixUp(1.0), at=["encoder"], entry=entry)
+        first, second = mixed(x, plan, at="encoder")
+        assert (first.flatten().tolist(), second.flatten().tolist()) == expected

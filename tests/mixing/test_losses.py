@@ -829,3 +829,30 @@ def test_a_partner_without_a_share_may_have_an_impossible_class(criterion):
     assert loss[0].item() == pytest.approx(expected.item(), rel=1e-12)
     loss.sum().backward()
     assert bool(logits.grad.isfinite().all())
+
+
+def test_a_reduction_that_cross_entropy_does_not_have_is_refused():
+    plan, y = MixUp(1.0).draw(4), torch.tensor([0, 1, 2, 0])
+    for criterion in (nn.CrossEntropyLoss(reduction="batchmean"), nn.MSELoss(reduction="average")):
+        with pytest.raises(ValueError, match='expected reduction="mean", "sum" or "none"'):
+            plan.loss(criterion, torch.randn(4, 3), y)
+
+
+def test_missing_targets_of_a_parent_without_a_share_leave_no_trace():
+    nan = math.nan
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([1.0, 0.5]))
+    y = torch.tensor([[2.0], [nan]])
+    assert plan.targets(y)[0].item() == 2
+    output = torch.tensor([[5.0], [1.0]], requires_grad=True)
+    loss = plan.loss(functools.partial(F.mse_loss, reduction="none"), output, y)
+    loss[0].sum().backward()
+    assert (loss[0].item(), output.grad[0].item()) == (9, 6)
+    region = torch.tensor([[[False, True]]])
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), region=region)
+    y = torch.tensor([[[1.0, nan]], [[5.0, 4.0]]])
+    assert plan.targets(y)[0].tolist() == [[1, 4]]
+    output = torch.zeros(2, 1, 2, requires_grad=True)
+    loss = plan.loss(functools.partial(F.mse_loss, reduction="none"), output, y)
+    loss[0].sum().backward()
+    assert loss[0].tolist() == [[1, 16]]
+    assert output.grad[0].tolist() == [[-2, -8]]

@@ -525,3 +525,19 @@ def test_an_own_policy_within_regmixup_may_name_its_size_as_it_likes():
             return MixUp(1.0).draw(count, generator=generator)
 
     assert len(RegMixUp(Own()).draw(6).plan) == 6
+
+
+def test_a_shrunk_image_of_bytes_is_not_rounded_if_a_floating_point_type_is_asked_for():
+    plan = ResizeMix((0.5, 0.5), pairing=Reverse()).draw(2, image_size=(2, 2))
+    x = torch.tensor([[[[9, 9], [9, 9]]], [[[0, 1], [0, 1]]]], dtype=torch.uint8)
+    assert sorted(plan.mix(x, dtype=torch.float32)[0].flatten().tolist()) == [0.5, 9, 9, 9]
+    assert torch.equal(plan.mix(x, dtype=torch.float32), plan.mix(x.float()))
+
+
+@pytest.mark.parametrize("policy", [CutMix(1.0), FMix(), ResizeMix(), MixUp(1.0)], ids=str)
+def test_blends_keep_the_memory_format(policy):
+    plan = policy.draw(4, image_size=(8, 8))
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        x = torch.rand(4, 3, 8, 8).to(memory_format=memory_format)
+        assert plan.mix(x).is_contiguous(memory_format=memory_format)
+        assert plan.mix(x, x.contiguous()).is_contiguous(memory_format=memory_format)

@@ -5,6 +5,7 @@ No hub is reached: pretrained weights are random ones that lie where the librari
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from vicinal.data import load
 from vicinal.errors import UserError
 from vicinal.mixing import MixedInside, MixUp
 from vicinal.models import build, head_names, input_format
+from vicinal.training.arm_checks import _has_no_effect
 
 REASON = "scripts/test-networks installs it"
 timm = pytest.importorskip("timm", reason=REASON)
@@ -139,7 +141,7 @@ def test_torchvision_from_its_cache_frozen_and_unfrozen(
 
 
 @pytest.mark.parametrize(
-    "name", ["googlenet", "inception_v3", "vgg11", "squeezenet1_0", "vit_b_32"]
+    "name", ["googlenet", "inception_v3", "vgg11", "squeezenet1_0", "vit_b_32", "densenet121"]
 )
 def test_every_kind_of_network_of_torchvision_takes_weights_of_another_head(name, monkeypatch):
     weights = torchvision.models.get_model_weights(name).DEFAULT
@@ -147,6 +149,9 @@ def test_every_kind_of_network_of_torchvision_takes_weights_of_another_head(name
     with torch.device("meta"):  # as large as they are, only names and shapes matter
         state = torchvision.models.get_model(name, weights=None, **auxiliary).state_dict()
     state = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items()}
+    if name == "densenet121":  # whose file has the names of an older version
+        older = r"(denselayer\d+\.(?:norm|conv))([12])\."
+        state = {re.sub(older, r"\1.\2.", k): v for k, v in state.items()}
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **how: state)
     shape = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
     network = build(f"torchvision:{name}?weights=DEFAULT", shape=shape, classes=5)
@@ -307,6 +312,7 @@ def test_weights_of_another_task_are_read_from_a_file_but_not_those_of_more_laye
     [
         ("swin", {"embed_dim": 8, "depths": [1, 3], "num_heads": [1, 2], "window_size": 2}, 2),
         ("convnext", {"hidden_sizes": [8, 16], "depths": [1, 3], "num_stages": 2}, 2),
+        ("poolformer", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 3, 1, 1]}, 4),
     ],
 )
 def test_image_networks_of_several_stages_are_mixed_after_each(tmp_path, kind, settings, stages):
@@ -322,3 +328,25 @@ def test_image_networks_of_several_stages_are_mixed_after_each(tmp_path, kind, s
         whole = MixUp(1.0).draw(2)
         assert torch.isfinite(mixed(x, whole, at=layer)).all()
     torch.testing.assert_close(network(x), network.model(pixel_values=x).logits)
+
+
+def test_a_stage_whose_output_the_classifier_does_not_use_cannot_be_mixed(tmp_path):
+    config = transformers.CvtConfig(
+        embed_dim=[8, 8, 8], num_heads=[1, 1, 1], depth=[1, 2, 3], num_labels=3
+    )
+    transformers.CvtForImageClassification(config).save_pretrained(tmp_path)
+    network = build(f"hf:{tmp_path}", shape=(3, 32, 32), classes=3).eval()
+    x = torch.rand(4, 3, 32, 32)
+    dead = [_has_no_effect(network, f"layers.{k}", x, network(x)) for k in range(3)]
+    assert dead == [False, False, True]
+
+
+def test_the_classifier_of_clip_is_a_head(tmp_path):
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+    config = transformers.CLIPConfig(vision_config=vision)
+    trained = transformers.CLIPForImageClassification(config)
+    trained.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    network = build(f"hf:{tmp_path}?weights={file}", shape=(3, 32, 32), classes=5)
+    assert head_names(network) == {"model.classifier.weight", "model.classifier.bias"}

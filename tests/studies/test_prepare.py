@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import vicinal as package
 from vicinal.errors import UserError
-from vicinal.studies.prepare import prepare
+from vicinal.studies.prepare import prepare, source_of
 from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.recipe_changes import Changes
 from vicinal.training.score import score_network
@@ -462,3 +462,48 @@ def test_a_category_that_one_fold_alone_has_does_not_prevent_the_comparison(tmp_
     refused = vicinal("score", checkpoint, "--test-fraction", 0.5)
     assert refused.exit_code == 2
     assert "was trained on fold 2 of 2, got 0.5" in refused.stderr
+
+
+def test_a_folder_named_like_a_data_set_is_the_folder_that_was_named(tmp_path, monkeypatch):
+    for k, name in enumerate("ab"):
+        (tmp_path / "digits" / name).mkdir(parents=True)
+        for n in range(6):
+            Image.new("RGB", (16, 16), (90 * k, n, 0)).save(tmp_path / "digits" / name / f"{n}.png")
+    monkeypatch.chdir(tmp_path)
+    assert source_of("folder:digits", print) == "folder:digits"
+    (tmp_path / "digits" / "a" / "0.wav").write_bytes(b"")
+    (tmp_path / "digits" / "more.rec").write_bytes(b"")
+    assert source_of("folder:digits", print) == "folder:digits"
+    assert source_of("folder:iris", print) == "folder:iris"  # whose reader says what is missing
+
+
+def test_gray_images_of_three_channels_are_not_flipped(tmp_path):
+    for mode, color in (("L", 90), ("RGB", (9, 90, 0))):
+        for k, name in enumerate("ab"):
+            (tmp_path / mode / name).mkdir(parents=True)
+            for n in range(6):
+                Image.new(mode, (16, 17 + k), color).save(tmp_path / mode / name / f"{n}.png")
+        text = prepare(str(tmp_path / mode), changes=FEW, out=tmp_path / f"{mode} out").text
+        assert ("random-horizontal-flip" in text) == (mode == "RGB")
+
+
+def test_a_source_that_was_edited_in_the_recipe_is_used_and_shown(cars, tmp_path):
+    told, out = [], tmp_path / "out"
+    first = prepare(str(cars), changes=FEW, out=out)
+    source = first.recipe.data.source
+    out.mkdir()
+    (out / "recipe.toml").write_text(first.text.replace(source, f"{source}&drop=make"))
+    second = prepare(str(cars), changes=FEW, out=out, log=told.append)
+    assert second.recipe.data.source == f"{source}&drop=make"
+    assert any(f"recipe.toml reads {source}&drop=make" in one for one in told)
+    for other in (f"{cars}?drop=age", f"{cars}?label=age"):
+        with pytest.raises(UserError, match="holds a study of"):
+            prepare(other, changes=FEW, out=out)
+
+
+def test_any_character_of_a_path_can_be_in_a_recipe(cars, tmp_path):
+    for name in ("🌸.csv", "a\\b\x7f.csv", "two\nlines'\".csv"):
+        path = tmp_path / name
+        path.write_text(cars.read_text())
+        found = prepare(f"table:{path}?label=price", changes=FEW, out=tmp_path / "new")
+        assert tomllib.loads(found.text)["data"]["source"] == f"table:{path}?label=price"

@@ -133,6 +133,15 @@ def test_metrics_are_added_to_a_finished_study_if_the_primary_one_stays(copied_s
         assert run_again(copied_study, metrics=metrics).started == []
 
 
+@pytest.mark.parametrize("metric", ["rmse"])
+def test_metrics_that_the_task_does_not_have_are_not_added(copied_study, metric):
+    path = copied_study / "recipe.toml"
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=metric):
+        run_again(copied_study, metrics=("accuracy", metric))
+    assert path.read_bytes() == before
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(finished_study, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     recipe = load_resolved(finished_study / "recipe.toml")

@@ -208,3 +208,31 @@ def test_labels_of_real_values_are_not_corrupted(small_recipe, tmp_path, vicinal
     done = vicinal("train", recipe, "--arm", "erm", "--corrupted", 0.3, "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "corrupted_labels: expected a classification task, got regression" in done.stderr
+
+
+def test_a_layer_whose_output_decides_nothing_is_named(problem, tmp_path, monkeypatch):
+    (tmp_path / "networks_with_a_dead_end.py").write_text(
+        """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.unused, self.head = nn.Flatten(), nn.ReLU(), nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.body(x)
+        self.unused(x)
+        return self.head(x)
+
+def build(shape, classes):
+    return Network()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = "networks_with_a_dead_end:build"
+    assert problem(MIXUP | {"at": ["body"]}, network=network) == ""
+    assert problem(MIXUP | {"at": ["body", "unused"]}, network=network) == (
+        "arms.mixup.at: mixing the output of unused does not change what the network returns. "
+        "Choose other layers."
+    )

@@ -16,11 +16,13 @@ from vicinal.training.trial_result import (
     Trial,
     changed_settings,
     condition_name,
+    read_failure,
     read_metrics,
     read_outputs,
     read_result,
     settings_of,
     trials_of,
+    write_failure,
     write_outputs,
     write_result,
 )
@@ -240,3 +242,11 @@ def test_options_of_a_policy_that_were_added_are_a_change():
     before = settings_of(recipe(), trial)
     assert changed_settings(before, recipe(), trial) == ""
     assert "options was" in changed_settings(before, recipe(mix_rate=0.5), trial)
+
+
+def test_a_failure_is_remembered_if_the_primary_metric_is_spelled_out(tmp_path):
+    write_failure(tmp_path, "the loss is not finite", RECIPE, TRIAL)
+    named = RECIPE.model_copy(update={"metrics": ("accuracy", "brier")})
+    assert read_failure(tmp_path, TRIAL, named).reason == "the loss is not finite"
+    seeded = RECIPE.model_copy(update={"seed": 3})
+    assert read_failure(tmp_path, TRIAL, seeded) is None

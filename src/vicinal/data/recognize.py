@@ -43,6 +43,7 @@ def recognized(
     root: Path,
     largest: int | None = None,
     guess: bool = True,
+    source: str | None = None,
 ) -> Recognized:
     r"""Return the source for a plain path; a source is returned as it is.
 
@@ -62,6 +63,7 @@ def recognized(
             directory.
         largest: as for ``suggested_size``.
         guess: whether ``label`` and ``size`` are guessed.
+        source: ``"folder"`` or ``"table"`` if the user named it, so that only options are guessed.
 
     Raises:
         UserError: if there is no such path, or what is there is not a data set or several ones. The
@@ -79,7 +81,7 @@ def recognized(
     """
     head, options = split_options(text) if _find(text, root) is None else (text, {})
     name = head.partition(":")[0]
-    if name in SOURCES:
+    if source is None and name in SOURCES:
         return Recognized(text)
     path = _find(head, root)
     if path is None:
@@ -88,10 +90,12 @@ def recognized(
         if os.sep in head or "." in head:
             existing(head, root, what="file or folder")  # which raises
         raise UserError(unknown("data source, file or folder", visible(head), SOURCES))
-    source, seen = _folder(path) if path.is_dir() else _file(path)
+    notes = []
+    if source is None:
+        source, seen = _folder(path) if path.is_dir() else _file(path)
+        notes.append(Note(visible(f"{head} was recognized as {source}: {seen}")))
     where = quote(head) if split_options(head)[1] or (source == "rec" and "," in head) else head
     written = [f"{key}={value}" for key, value in options.items()]
-    notes = [Note(visible(f"{head} was recognized as {source}: {seen}"))]
     if guess and source == "table" and "label" not in options:
         from vicinal.data.tables.guessed_label import guessed_label
 

@@ -43,7 +43,9 @@ class MixedInside(nn.Module):
         model: any model. It is not changed; its parameters get the prefix ``model.``.
         policy: draws the plans.
         at: where to mix: names of modules as in ``model.named_modules()``, patterns such as
-            ``"layer?"`` or ``"blocks.*"`` (``*`` and ``?`` match dots too), and ``"input"``.
+            ``"layer?"`` or ``"blocks.?"`` (``*`` and ``?`` match dots too), and ``"input"``. All
+            of an example has to pass through the module: if a branch goes past it, as in a residual
+            block, the example is mixed only in part.
         entry: the entry of the output to mix, if the output is a tuple, a list or a dict.
 
     Raises:

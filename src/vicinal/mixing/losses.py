@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from vicinal.mixing.operator import wide_type
 from vicinal.mixing.plain import is_plain
-from vicinal.mixing.regions import has_region_size
 
 Criterion = Callable[..., Tensor] | nn.Module
 """A function ``criterion(output, y, reduction=...)`` or a module with ``reduction``."""
@@ -43,8 +42,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
       default. It cannot be read from a ``lambda`` that passes ``ignore_index`` on: the zeros for
       ignored elements then count in the mean.
-    * If masks are mixed by a region, and the criterion returns one loss per example instead of one
-      per pixel, such as a Dice loss, it is called with the pasted masks.
+    * If masks are mixed by a region, a criterion other than cross-entropy is called with the pasted
+      masks.
     * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
       reductions raise an error.
     * The loss of float16 and bfloat16 outputs is float32.
@@ -62,22 +61,20 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
     each, reduction = _per_element(criterion)
-    losses = [_evaluate(each, output, _as_numbers(first, output))]
-    if sides[0].share.dim() > 1 and not has_region_size(sides[0].share, losses[0]):
-        # A loss of whole examples, such as Dice: a pasted mask has parts of both, pixel by pixel.
+    if sides[0].share.dim() > 1:  # of each pixel, 0 or 1
         own, partner = sides
         pasted = torch.where(spread(partner.share, first) > 0, partner.y, first)
-        losses = [_evaluate(each, output, _as_numbers(pasted, output))]
         sides = [Side(pasted, torch.ones_like(own.share.flatten(1)[:, 0]))]
-    else:
-        losses += [_evaluate(each, output, _as_numbers(side.y, output)) for side in sides[1:]]
+    # The gradient of a loss against a missing value is NaN, even if the share of the loss is zero.
+    counting = [torch.where(spread(side.share, side.y) == 0, first, side.y) for side in sides[1:]]
+    losses = [_evaluate(each, output, _as_numbers(y, output)) for y in (sides[0].y, *counting)]
     shares = [spread(side.share, losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
     ignored = _ignore_index(criterion)
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
         here = torch.stack([side.y.long() != ignored for side in sides])
-        counting, counted = _without_ignored(torch.stack(shares), here, dim=0)
-        shares = list(counting)
+        left, counted = _without_ignored(torch.stack(shares), here, dim=0)
+        shares = list(left)
     pairs = zip(shares, losses, strict=True)
     parts = [(share * loss).masked_fill(share == 0, 0) for share, loss in pairs]
     loss = functools.reduce(torch.add, parts)
@@ -99,7 +96,8 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
             soft = y.float() if y.dtype == torch.bool else y
         else:
             soft = _one_hot(y, num_classes)
-        parts.append(spread(share.to(soft.dtype), soft) * soft)
+        wide = spread(share.to(soft.dtype), soft)
+        parts.append((wide * soft).masked_fill(wide == 0, 0))  # a share of zero of NaN is NaN
     return functools.reduce(torch.add, parts)
 
 
@@ -148,6 +146,7 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     if criterion is F.cross_entropy:
         return _CrossEntropy()
     if type(criterion) is nn.CrossEntropyLoss:
+        _check_reduction(criterion.reduction)
         return _CrossEntropy(
             criterion.weight,
             criterion.ignore_index,

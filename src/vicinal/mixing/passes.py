@@ -4,7 +4,7 @@ import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -222,6 +222,8 @@ def mixed_entry(module: nn.Module, mix: Mix, output: Any, entry: Entry) -> Any:
         parts = [mix(part) if k == entry % len(output) else one for k, one in enumerate(output)]
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     changed = output.copy()
+    if isinstance(output, Mapping) and isinstance(entry, int) and entry not in output:
+        entry = list(output)[entry]  # outputs of transformers can be indexed by number, too
     changed[entry] = mix(part)
     return changed
 

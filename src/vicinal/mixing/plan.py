@@ -141,7 +141,8 @@ class Plan:
             x: ``(batch, ...)`` floating point or uint8. If the plan has a region, ``x`` may have
                 any type, and its last dimensions are the ``image_size`` that the plan was drawn
                 for, such as ``(batch, ..., height, width)`` or ``(batch, ..., length)``; if the
-                region is columns of a table, ``x`` is ``(batch, features)``.
+                region is columns of a table, ``x`` is ``(batch, features)``. ``ResizeMix``
+                interpolates floating-point and uint8 values, and takes the nearest of other types.
             other: ``(rows, ...)``, the batch that the partners come from, if it is not ``x``.
             dtype: floating-point type of the result, for uint8 input only. Without it, the blend
                 of uint8 input is rounded back to uint8.
@@ -161,6 +162,8 @@ class Plan:
                     f"takes columns from the partner, got {tuple(x.shape)}. Use CutMix for images "
                     "and signals, and mix features only after layers with outputs of that shape."
                 )
+            if self.shrunk and dtype is not None:  # so that what is interpolated is not rounded
+                x, other = x.to(dtype), None if other is None else other.to(dtype)
             shown = show_region(x, other, here.partner, here.region, shrunk=self.shrunk)
             return shown if dtype is None else shown.to(dtype)
         if here.shares is not None:

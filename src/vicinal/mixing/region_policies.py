@@ -54,12 +54,15 @@ class DrawsRegions(DrawsPlans[Plan]):
         region = self._regions(count, sizes, request.generator)
         whole = torch.ones(size - mixed, dtype=torch.float32, device=CPU)
         lam = torch.cat([self._kept_share(region)[group], whole])
-        if self.targets == "union":
+        union = self.targets == "union"
+        if union:
             shares = torch.stack([lam, 1 - lam])
             lam = with_each_parent_once(partner[None], shares, self.pairing)[0]
-        if mixed < size or count != 1:  # otherwise all rows share one region
+        if union or mixed < size or count != 1:  # otherwise all rows share one region
             nothing = torch.zeros(size - mixed, *sizes, dtype=torch.bool, device=CPU)
             region = torch.cat([region[group], nothing])
+        if union:  # with a second batch, a row whose lam is 1 would show another example
+            region &= (lam < 1).reshape(-1, *[1] * len(sizes))
         return Plan(
             partner,
             lam,

@@ -31,7 +31,7 @@ def show_region(
         smooth = x.dtype.is_floating_point or x.dtype == torch.uint8
         shown = shrunk_into(shown, region, smooth=smooth)
     where = region.reshape(len(region), *[1] * (x.dim() - region.dim()), *region.shape[1:])
-    return torch.where(where, shown, x)
+    return torch.where(~where, x, shown)  # the first one decides about the memory format
 
 
 def has_region_size(region: Tensor, values: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Build networks of timm, of torchvision, and of the user's own modules."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,9 @@ from vicinal.models.weights_file import load_initial_weights
 
 _AUXILIARY = ("googlenet", "inception_v3")
 """Networks of torchvision that return auxiliary logits in training mode by default."""
+
+_OLD_NAME = r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)"
+"""In the files of DenseNets: norm.1 stands for norm1."""
 
 
 def imported_module(name: str) -> str | None:
@@ -166,7 +170,11 @@ def _of_torchvision(
             "download it",
             get=f"python -c 'import torch; torch.hub.load_state_dict_from_url(\"{weights.url}\")'",
         ) from error
-    kept = {k: v for k, v in tensors.items() if not k.lower().startswith("aux")}
+    kept = {
+        re.sub(_OLD_NAME, r"\1\2", k): v
+        for k, v in tensors.items()
+        if not k.lower().startswith("aux")
+    }
     load_initial_weights(network, kept, origin=str(weights), log=log)
     return network
 

@@ -97,16 +97,21 @@ def _backbone(model: nn.Module) -> nn.Module:
 
 
 def _encoder_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Return the modules of the longest list of modules that is in no other list."""
+    """Return the modules of the largest list; of a list in it the last module, which ends it."""
     lists = [m for m in backbone.modules() if isinstance(m, nn.ModuleList)]
     inner = {m for one in lists for m in one.modules() if m is not one}
-    return list(max((one for one in lists if one not in inner), key=len, default=[]))
+    outer = [one for one in lists if one not in inner]
+    sizes = [sum(p.numel() for p in one.parameters()) for one in outer]
+    largest = outer[sizes.index(max(sizes))] if outer else ()
+    return [one[-1] if isinstance(one, nn.ModuleList) else one for one in largest]
 
 
 def _outside_of_backbone(model: nn.Module) -> set[str]:
     backbone = _backbone(model)
     inside = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
     own = model.state_dict(keep_vars=True)
+    if backbone is model:  # as CLIP, whose classifier has no module for the rest
+        return {name for name in own if name.startswith("classifier.")}
     return {name for name, tensor in own.items() if id(tensor) not in inside}
 
 

@@ -117,8 +117,10 @@ shape (10, 4) in the weights, (3, 4) in the network)
     own.update(chosen)  # keeps the versions that some layers ask for
     network.load_state_dict(own)
     text = f"initial weights: {len(chosen)} tensors from {origin}"
-    if of_head:
-        text += f"; the head starts from random weights ({_compared(of_head[-1], own, weights)})"
+    if random := [name for name in of_head if name in own]:
+        text += f"; the head starts from random weights ({_compared(random[-1], own, weights)})"
+    elif of_head:
+        text += f"; {of_head[-1]} is not used"
     log(text)
 
 

@@ -9,6 +9,7 @@ import tomlkit
 import torch
 
 from vicinal.data import DataSet, parse_spec
+from vicinal.escaping import visible
 from vicinal.models import mixing_layers
 from vicinal.models.registry import check_name
 from vicinal.training.arm_shorthands import shorthand_arms
@@ -28,6 +29,9 @@ BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if
 
 _ADAMW = '{{ name = "adamw", lr = {}, weight_decay = {} }}'
 _SGD = '{ name = "sgd", lr = 0.1, weight_decay = 0.0005 }'
+
+_SOME = 100
+"""The number of images that tell whether all of them are gray."""
 
 
 def generate(
@@ -70,18 +74,18 @@ def generate(
     batch = min(batch, max(2, count // 4))
     steps = math.ceil(count / batch)
     epochs = min(max(round(STEPS / steps), LEAST_EPOCHS), MOST_EPOCHS)
-    augment, why_augment = _augmentation(form, shape)
+    augment, why_augment = _augmentation(data, form, shape)
     conv = form in ("images", "spectrograms")
     what = f"{len(data.classes)} classes" if data.classes else f"{task.outputs} real values"
     if task.name == "multi-label":
         what = f"{task.outputs} labels"
     validation = f", {len(data.validation):,} validation" if data.validation else ""
     lines = [
-        f"# A study of {source}: {count:,} training{validation} and {len(data.test):,} test "
-        "examples of shape "
+        f"# A study of {visible(source)}: {count:,} training{validation} and {len(data.test):,} "
+        "test examples of shape "
         f"{'x'.join(map(str, shape))}, {what}.",
         "",
-        f"name = {json.dumps(study_name(source))}",
+        f"name = {tomlkit.string(study_name(source)).as_string()}",
         'baseline = "erm"                # the arm that the others are compared with',
         f"seeds = {SEEDS}                       # trials of each arm",
         *(
@@ -92,7 +96,7 @@ def generate(
         f"metrics = {json.dumps(list(DEFAULT_METRICS[task.name]))}   # primary metric first",
         "",
         "[data]",
-        f"source = {json.dumps(source)}",
+        f"source = {tomlkit.string(source).as_string()}",
         *([f"augment = [{augment}]   # {why_augment}"] if augment else [f"# {why_augment}"]),
         "",
         "[model]",
@@ -174,14 +178,15 @@ def _optimizer_of(network: str) -> str:
     return _ADAMW.format(known[network], 0.01) if network in known else _SGD
 
 
-def _augmentation(form: str, shape: tuple[int, ...]) -> tuple[str, str]:
+def _augmentation(data: DataSet, form: str, shape: tuple[int, ...]) -> tuple[str, str]:
     """Return the transforms of training inputs as TOML, and the reason."""
     if form != "images":
         return "", f"no augmentation: none suits all {form}"
     if min(shape[1:]) < 16:
         return "", "no augmentation: every pixel counts in small images"
     crop = f'{{ name = "random-crop", padding = {max(1, min(shape[1:]) // 8)} }}'
-    if shape[0] == 1:
+    some = data.train.read(range(0, len(data.train), -(-len(data.train) // _SOME))).inputs
+    if (some == some[:, :1]).all():
         return crop, "no flips: gray images are often letters or digits, which flips would change"
     flip = '{ name = "random-horizontal-flip" }'
     return f"{crop}, {flip}", "leave out the flip if left and right matter"

@@ -83,7 +83,9 @@ def prepare(
             )
         text = changed_text(recipe_text(str(path)), changes)
         recipe = checked_text(text, str(path))
-        if recipe.data.source != source:
+        if _is_edited(recipe.data.source, source, what):
+            log(f"{path} reads {recipe.data.source}")
+        elif recipe.data.source != source:
             raise UserError(
                 f"{folder} holds a study of {recipe.data.source}, not of {source}. Correct the "
                 "source, or choose another folder with --out."
@@ -240,15 +242,23 @@ def _first_fold(draft: Recipe, few: str, log: Callable[[str], None]) -> DataSet 
     return data
 
 
+def _is_edited(stored: str, source: str, what: str) -> bool:
+    """Return whether a recipe's source has other options than those that were guessed."""
+    old, new = parse_spec(stored), parse_spec(source)
+    typed = {k: v for k, v in new.options.items() if f"{k}=" in what}
+    same = old[:2] == new[:2] and typed.items() <= old.options.items()
+    return same and old.options != new.options
+
+
 def source_of(what: str, log: Callable[[str], None]) -> str:
     """Return the source for a path or a source; options that are missing are guessed and logged."""
-    path = what
+    path, given = what, None
     for name, guessed in (("folder", "size"), ("table", "label")):
         if what.startswith(f"{name}:") and guessed not in parse_spec(what).options:
-            path = what.removeprefix(f"{name}:")
+            path, given = what.removeprefix(f"{name}:"), name
     largest = LARGEST_IMAGE["cuda" if torch.cuda.is_available() else "cpu"]
     try:
-        found = recognized(path, root=data_root(), largest=largest)
+        found = recognized(path, root=data_root(), largest=largest, source=given)
     except UserError:
         exists = any(one.exists() for one in (data_root() / path, Path(path)))
         if path != what and not exists:

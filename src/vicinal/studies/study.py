@@ -15,6 +15,7 @@ from vicinal.data import DataSet
 from vicinal.errors import StoppedError, TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.probing import Probing, probe, unprobed
+from vicinal.training.metrics import check_metrics
 from vicinal.training.origin import check_origin, data_facts, origin_differences
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
@@ -103,6 +104,9 @@ class Study:
                     f"data, code or versions, so they cannot be compared ({changed}). "
                     "Delete the folders in trials/ that do not belong to the study."
                 )
+        if results:  # the recipe may have more metrics than when they were written
+            data = next(iter(results.values())).origin["data"]
+            check_metrics(self.recipe.metrics, data["task"], data["outputs"])
         return results
 
     def outputs(self, trial: Trial, results: Mapping[Trial, Result]) -> Outputs:

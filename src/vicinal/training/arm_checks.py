@@ -16,6 +16,7 @@ from vicinal.mixing import (
     CleanAndMixed,
     DifferentClass,
     MixedInside,
+    MixUp,
     OtherBatch,
     Plan,
     SameClass,
@@ -198,10 +199,15 @@ def _failure_at_layers(
     except ValueError as error:
         return str(error)
     try:
-        network(x)
+        logits = network(x)
     except Exception:  # is reported as that of the network when a trial builds it
         return ""
     for layer in layers:
+        if _has_no_effect(network, layer, x, logits):
+            return (
+                f"mixing the output of {layer} does not change what the network returns. Choose "
+                "other layers"
+            )
         for policy in policies:
             plan = _drawn(policy, x, y)
             try:
@@ -215,6 +221,16 @@ def _failure_at_layers(
                     )
                 return f"the output of {layer} cannot be mixed ({one_line(error)})"
     return ""
+
+
+def _has_no_effect(network: nn.Module, layer: str, x: Tensor, logits: Tensor) -> bool:
+    """Return whether a blend at a layer leaves logits the same that differ between examples."""
+    half = Plan(torch.arange(len(x)).roll(1), torch.full((len(x),), 0.5))
+    try:
+        mixed = MixedInside(network, MixUp(1.0), at=[layer])(x, half, at=layer)
+        return torch.equal(mixed, logits) and not torch.equal(logits, logits.roll(1, 0))
+    except Exception:  # is reported as that of the policy
+        return False
 
 
 def _drawn(policy: Any, x: Tensor, y: Tensor) -> Any:

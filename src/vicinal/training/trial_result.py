@@ -209,7 +209,10 @@ def read_failure(folder: Path, trial: Trial, recipe: Recipe) -> Failure | None:
         failure = Failure.model_validate_json((folder / FAILURE).read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    return None if changed_settings(failure.settings, recipe, trial) else failure
+    before = dict(failure.settings)
+    # A trial fails whatever its primary metric is.
+    before["recipe"] = {k: v for k, v in before.get("recipe", {}).items() if k != "metric"}
+    return None if changed_settings(before, recipe, trial) else failure
 
 
 def settings_of(recipe: Recipe, trial: Trial) -> dict[str, Any]:

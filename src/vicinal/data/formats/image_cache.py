@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ CACHE_BYTES = 20_000_000_000
 """The most bytes of the cache folder; the images that were not used for the longest go first."""
 
 _PIECE = 1 << 24  # bytes that are written at once
+_ENTRY = re.compile(r"\.?[0-9a-f]{32}\..*(npy|json|part)")
 
 
 class DecodedImages(NamedTuple):
@@ -135,9 +137,13 @@ def _checksum(pixels: np.ndarray, about: Mapping[str, Any]) -> int:
 
 
 def _trim(folder: Path, keep: str) -> None:
-    """Delete the entries that were not used for the longest, until the rest fits."""
+    """Delete the entries that were not used for the longest, until the rest fits.
+
+    Other files in the folder, which the user may have chosen, are left alone.
+    """
     with contextlib.suppress(OSError):  # another process may delete them too
-        files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        own = [path for path in folder.iterdir() if _ENTRY.fullmatch(path.name)]
+        files = sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)
         size = 0
         for path in files:
             size += path.stat().st_size

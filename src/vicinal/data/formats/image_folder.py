@@ -119,7 +119,9 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     if not root.is_dir():
         raise UserError(f"{root}: expected a folder with one folder per class, got a file.")
     only = separated_words(options["classes"]) if "classes" in options else None
-    splits = _splits(root, options)
+    named = {*map(visible, folders_in(root))}
+    are_classes = only is not None and {*only} <= named  # even if one is named like a split
+    splits = {} if are_classes and not options.keys() & {*SPLIT_NAMES} else _splits(root, options)
     folders = splits or {"train": root}
     train = folders["train"]
     classes = _classes(train, only)
@@ -168,7 +170,8 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
         there = ", ".join(path.name for path in found.values())
         raise UserError(
             f"{root}: expected folders train and test (or val), got {there}. To use a folder of "
-            f"another name, pass {missing[0]}=FOLDER."
+            f"another name, pass {missing[0]}=FOLDER. If {there} is a class, name all classes: "
+            "classes=A,B."
         )
     return found
 

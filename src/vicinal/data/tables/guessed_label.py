@@ -1,6 +1,6 @@
 """Guess the column of a table that is to be predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -60,8 +60,12 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             "the last column."
         )
     dropped = {column_index(word, table, "drop") for word in words}
+    if "group" in options:
+        dropped.add(column_index(options["group"], table, "group"))
     left = [name for k, name in enumerate(table.names) if k not in dropped]
-    named = [name for name in left if name.lower() in _NAMES]
+    lower = {name.lower() for name in left}
+    known = _NAMES - {"y"} if "x" in lower else _NAMES  # coordinates
+    named = [name for name in left if name.lower() in known]
     if len(named) > 1:
         raise UserError(
             f"{path}: expected one column that is named like a label, got {', '.join(named)}. "
@@ -83,10 +87,10 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
             f"{path}: the last column has no name. Name it in the header, or write "
             f"table:{path}?label={last} if it is the label."
         )
-    _check_texts(table, path, label)
+    _check_texts(table, path, label, dropped)
     if named:
         text = f"label: guessed the column {named[0]!r} from its name; {another}"
-        return named[0], Note(text)
+        return named[0], Note(text, doubtful=label not in (table.names[0], table.names[last]))
     what = "the last column" if last == len(table.names) - 1 else "the last column with a name"
     text = f"label: guessed {what}, {label[:60]!r}; {another}"
     repeated = table.names.count(label) > 1
@@ -94,13 +98,13 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     return (at if repeated else label), Note(text, doubtful=True)
 
 
-def _check_texts(table: Table, path: Path, label: str) -> None:
+def _check_texts(table: Table, path: Path, label: str, dropped: Collection[int]) -> None:
     """Raise an error if a column other than the label holds texts, not categories."""
     import pyarrow.compute as pc
 
-    for name, column in zip(table.names, table.columns, strict=True):
+    for k, (name, column) in enumerate(zip(table.names, table.columns, strict=True)):
         spaces = pc.mean(pc.count_substring(column, " ")).as_py()
-        if name != label and spaces is not None and spaces >= _SPACES:
+        if k not in dropped and name != label and spaces is not None and spaces >= _SPACES:
             raise UserError(
                 f"{path}: expected numbers or categories in the columns besides the label, got "
                 f"texts in {name!r}. The label {label!r} was guessed: write table:{path}?"

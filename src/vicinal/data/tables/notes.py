@@ -32,6 +32,7 @@ _FIXES = {
 }
 _OTHER_FIX = "Write them as plain numbers"
 _POINTS = "of integers, some with a point before the last three digits"
+_NUMBERED = "of different integers almost without gaps, as if rows were numbered"
 _MARKED = "of numbers and a few texts, which are read as categories"
 
 _MARKERS = 2
@@ -94,7 +95,7 @@ def column_notes(
         elif doubt == _POINTS:
             text += ", which was read as a decimal point. If it separates thousands, pass "
             text += "'thousands=.' and 'decimal=,'"
-        elif doubt == "that increase by 1 from row to row":
+        elif doubt == _NUMBERED:
             text += f". Pass {drop} if they are identifiers"
         notes.append(Note(f"{text}.", doubtful=True))
     return notes
@@ -108,15 +109,21 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     if (known == known[0]).all() and (column.kind == "number" or not missing.any()):
         return "with only one value in the training split"
     if column.kind == "number":
-        counts = len(column.values) >= FEW and (np.diff(column.values) == 1).all()
-        counting = "that increase by 1 from row to row" if counts else ""
-        return _POINTS if _may_have_thousands(column) else counting
+        many = len(column.values) >= FEW
+        numbered = _NUMBERED if many and _may_number_rows(known) else ""
+        return _POINTS if _may_have_thousands(column) else numbered
     if form := form_of(column.levels):
         return form
     if _markers(column):
         return _MARKED
     many = len(known) >= FEW and 2 * len(np.unique(known)) > len(known)
     return "with nearly one category per row" if many else ""
+
+
+def _may_number_rows(values: np.ndarray) -> bool:
+    """Return whether numbers are different integers, at least a third of those in their range."""
+    dense = np.ptp(values) < 3 * len(values) and (values == np.round(values)).all()
+    return bool(dense and len(np.unique(values)) == len(values))
 
 
 def _may_have_thousands(column: Column) -> bool:
