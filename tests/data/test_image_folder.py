@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -251,3 +252,12 @@ def test_classes_that_are_named_like_splits_are_read_if_all_are_named(tmp_path):
     data = load(f"folder:{tmp_path}?classes=valid,invalid")
     assert data.classes == ("valid", "invalid")
     assert len(data.train) + len(data.test) == 8
+
+
+def test_classes_next_to_splits_that_have_them_do_not_replace_the_splits(pets):
+    expected = load("folder:pets", root=pets)
+    for name in ("cat", "dog"):
+        shutil.copytree(pets / "pets" / "train" / name, pets / "pets" / name)
+    data = load("folder:pets?classes=cat,dog", root=pets)
+    assert torch.equal(data.test.inputs, expected.test.inputs)
+    assert len(data.validation) == len(expected.validation)

@@ -620,11 +620,11 @@ def test_the_columns_are_summed_up_in_one_note_however_many_there_are(table):
 
 @pytest.mark.parametrize("order", ["counting", "with gaps", "shuffled"])
 def test_a_column_that_numbers_the_rows_is_warned_of(table, order):
-    numbers = list(range(12))
+    numbers = list(range(24))
     if order == "with gaps":
-        numbers = [k for k in range(16) if k % 4]
+        numbers = [k for k in range(32) if k % 4]
     elif order == "shuffled":
-        numbers = [7 * k % 12 for k in range(12)]
+        numbers = [7 * k % 24 for k in range(24)]
     text = "n,a,y\n" + "".join(f"{n},{k * k},{'uv'[k % 2]}\n" for k, n in enumerate(numbers))
     (warning,) = warnings_of(table(text))
     assert warning == (
@@ -637,6 +637,19 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_warned_of(table):
     rows = "".join(f"{k},{k * k % 7},{'uv'[k % 2]}\n" for k in range(12))
     data = table(f"n,a,y\n{rows}", test=f"n,a,y\n{rows}", label="y")
     assert any("as if rows were numbered: 'n'" in text for text in warnings_of(data))
+
+
+def test_a_few_known_numbers_are_not_taken_for_numbers_of_rows(table):
+    cells = {2: "3", 5: "7", 9: "5"}
+    rows = "".join(f"{cells.get(k, '')},{k * k % 7},{'uv'[k % 2]}\n" for k in range(24))
+    assert not [text for text in warnings_of(table(f"n,a,y\n{rows}")) if "numbered" in text]
+
+
+def test_a_category_is_missing_only_as_it_is_written(table):
+    rows = "".join(f"{c},{k},{'uv'[k % 2]}\n" for k, c in enumerate(["a", "b", "c", "-999.0"] * 6))
+    data = table(f"c,b,y\n{rows}", test=f"c,b,y\n{rows}", label="y", missing="-999")
+    assert any("'c' (4 categories)" in note.text for note in data.notes)
+    assert data.train.inputs.shape[1] == 5
 
 
 def test_a_marker_of_missing_values_stands_for_the_number_however_it_is_written(table):

@@ -856,3 +856,21 @@ def test_missing_targets_of_a_parent_without_a_share_leave_no_trace():
     loss[0].sum().backward()
     assert loss[0].tolist() == [[1, 16]]
     assert output.grad[0].tolist() == [[-2, -8]]
+
+
+@pytest.mark.parametrize("start", [0.0, 0.25, 1.0])
+def test_the_derivative_of_targets_by_lam_is_there_at_its_ends_too(start):
+    lam = torch.tensor([start, 0.5], dtype=torch.float64, requires_grad=True)
+    plan = Plan(torch.tensor([1, 0]), lam)
+    soft = plan.targets(torch.tensor([[3.0, 0.0], [0.0, 5.0]], dtype=torch.float64))
+    assert torch.autograd.grad(soft[0].sum(), lam)[0][0].item() == -2
+    hard = plan.targets(torch.tensor([0, 1]), num_classes=2)
+    assert torch.autograd.grad(hard[0, 1], lam)[0][0].item() == -1
+
+
+def test_a_missing_target_of_a_row_that_keeps_nothing_leaves_no_trace():
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.0, 1.0]))
+    y = torch.tensor([[math.nan, 0.0], [0.0, 5.0]])
+    output = torch.zeros(2, 2, requires_grad=True)
+    plan.loss(F.mse_loss, output, y).backward()
+    assert output.grad.tolist() == [[0, -2.5], [0, -2.5]]

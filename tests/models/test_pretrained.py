@@ -276,3 +276,12 @@ def test_a_frozen_backbone_does_not_learn_and_its_batch_norms_stay_in_eval_mode(
     again = torch.load(io.BytesIO(buffer.getvalue()), weights_only=False).train()
     assert again.training
     assert not again.norm.training
+
+
+def test_a_head_with_another_set_of_tensors_is_said_to_start_from_random_weights():
+    log = []
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3, bias=False))
+    trained = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    load_initial_weights(network, trained.state_dict(), origin="a.pt", log=log.append)
+    assert not torch.equal(network[1].weight, trained[1].weight)
+    assert "the head starts from random weights (1.bias of shape (3,) is only in the" in log[0]

@@ -492,11 +492,12 @@ def test_a_source_that_was_edited_in_the_recipe_is_used_and_shown(cars, tmp_path
     first = prepare(str(cars), changes=FEW, out=out)
     source = first.recipe.data.source
     out.mkdir()
-    (out / "recipe.toml").write_text(first.text.replace(source, f"{source}&drop=make"))
+    other = source.replace("label=price", "label=age")
+    (out / "recipe.toml").write_text(first.text.replace(source, other))
     second = prepare(str(cars), changes=FEW, out=out, log=told.append)
-    assert second.recipe.data.source == f"{source}&drop=make"
-    assert any(f"recipe.toml reads {source}&drop=make" in one for one in told)
-    for other in (f"{cars}?drop=age", f"{cars}?label=age"):
+    assert second.recipe.data.source == other
+    assert any(f"recipe.toml reads {other}" in one for one in told)
+    for other in (f"{cars}?drop=age", f"{cars}?label=price"):
         with pytest.raises(UserError, match="holds a study of"):
             prepare(other, changes=FEW, out=out)
 
@@ -507,3 +508,13 @@ def test_any_character_of_a_path_can_be_in_a_recipe(cars, tmp_path):
         path.write_text(cars.read_text())
         found = prepare(f"table:{path}?label=price", changes=FEW, out=tmp_path / "new")
         assert tomllib.loads(found.text)["data"]["source"] == f"table:{path}?label=price"
+
+
+def test_the_error_of_a_source_names_the_option_or_the_path_that_is_wrong(cars, tmp_path):
+    for what, words in (
+        (f"table:{cars}?group=typo", "there is no column 'typo'"),
+        (f"table:{tmp_path}/nope.dat", "nope.dat"),
+        (f"folder:{tmp_path}/v1.0", "there is no folder of images"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            prepare(what, changes=FEW, out=tmp_path / "new")

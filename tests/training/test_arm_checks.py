@@ -3,7 +3,8 @@ import torch
 
 from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
-from vicinal.training.arm_checks import check_arms
+from vicinal.models import build
+from vicinal.training.arm_checks import _fill_zeros, _has_no_effect, check_arms
 from vicinal.training.recipe import read_recipe
 
 MIXUP = {"policy": "mixup", "alpha": 1.0}
@@ -236,3 +237,11 @@ def build(shape, classes):
         "arms.mixup.at: mixing the output of unused does not change what the network returns. "
         "Choose other layers."
     )
+
+
+def test_layers_in_residual_branches_that_begin_at_zero_are_no_dead_ends(problem):
+    network = build("resnet-50", shape=(3, 32, 32), classes=10).eval()
+    x = torch.rand(4, 3, 32, 32)
+    assert _has_no_effect(network, "stages.stage1.0.conv2", x, network(x))
+    _fill_zeros(network)
+    assert not _has_no_effect(network, "stages.stage1.0.conv2", x, network(x))

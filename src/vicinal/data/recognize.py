@@ -85,7 +85,12 @@ def recognized(
         return Recognized(text)
     path = _find(head, root)
     if path is None:
-        if "." in name and Path(head).suffix.lower() not in KIND_OF and os.sep not in name:
+        if (
+            source is None
+            and "." in name
+            and Path(head).suffix.lower() not in KIND_OF
+            and os.sep not in name
+        ):
             return Recognized(text)  # MODULE.NAME
         if os.sep in head or "." in head:
             existing(head, root, what="file or folder")  # which raises

@@ -65,9 +65,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
         own, partner = sides
         pasted = torch.where(spread(partner.share, first) > 0, partner.y, first)
         sides = [Side(pasted, torch.ones_like(own.share.flatten(1)[:, 0]))]
-    # The gradient of a loss against a missing value is NaN, even if the share of the loss is zero.
-    counting = [torch.where(spread(side.share, side.y) == 0, first, side.y) for side in sides[1:]]
-    losses = [_evaluate(each, output, _as_numbers(y, output)) for y in (sides[0].y, *counting)]
+    losses = [_evaluate(each, output, _as_numbers(y, output)) for y in _with_shares(sides)]
     shares = [spread(side.share, losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
     ignored = _ignore_index(criterion)
@@ -81,6 +79,21 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / counted
+
+
+def _with_shares(sides: Sequence[Side]) -> list[Tensor]:
+    """Return the targets of all sides, those without a share replaced by some that have one.
+
+    The gradient of a loss against a missing value is NaN, even if the share of the loss is zero.
+    """
+    targets = [side.y for side in sides]
+    if len(sides) > 1:
+        none = [spread(side.share, side.y) == 0 for side in sides]
+        some = targets[-1]
+        for y, without in zip(reversed(targets[:-1]), reversed(none[:-1]), strict=True):
+            some = torch.where(without, some, y)
+        targets = [torch.where(w, some, y) for w, y in zip(none, targets, strict=True)]
+    return targets
 
 
 def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
@@ -97,7 +110,8 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
         else:
             soft = _one_hot(y, num_classes)
         wide = spread(share.to(soft.dtype), soft)
-        parts.append((wide * soft).masked_fill(wide == 0, 0))  # a share of zero of NaN is NaN
+        # Zero times NaN is NaN. What is finite stays, for the derivative by the share.
+        parts.append(wide * soft.masked_fill((wide == 0) & ~soft.isfinite(), 0))
     return functools.reduce(torch.add, parts)
 
 

@@ -111,7 +111,7 @@ def _outside_of_backbone(model: nn.Module) -> set[str]:
     inside = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
     own = model.state_dict(keep_vars=True)
     if backbone is model:  # as CLIP, whose classifier has no module for the rest
-        return {name for name in own if name.startswith("classifier.")}
+        return {name for name in own if name.startswith(("classifier.", "fc.", "head."))}
     return {name for name, tensor in own.items() if id(tensor) not in inside}
 
 

@@ -117,8 +117,9 @@ shape (10, 4) in the weights, (3, 4) in the network)
     own.update(chosen)  # keeps the versions that some layers ask for
     network.load_state_dict(own)
     text = f"initial weights: {len(chosen)} tensors from {origin}"
-    if random := [name for name in of_head if name in own]:
-        text += f"; the head starts from random weights ({_compared(random[-1], own, weights)})"
+    if head - chosen.keys() and of_head:
+        why = ([name for name in of_head if name in own] or of_head)[-1]
+        text += f"; the head starts from random weights ({_compared(why, own, weights)})"
     elif of_head:
         text += f"; {of_head[-1]} is not used"
     log(text)

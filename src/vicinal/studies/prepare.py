@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import torch
 
@@ -243,11 +244,11 @@ def _first_fold(draft: Recipe, few: str, log: Callable[[str], None]) -> DataSet 
 
 
 def _is_edited(stored: str, source: str, what: str) -> bool:
-    """Return whether a recipe's source has other options than those that were guessed."""
+    """Return whether the source of a recipe differs from another only in what was guessed."""
     old, new = parse_spec(stored), parse_spec(source)
-    typed = {k: v for k, v in new.options.items() if f"{k}=" in what}
-    same = old[:2] == new[:2] and typed.items() <= old.options.items()
-    return same and old.options != new.options
+    guessed = {name for name in ("label", "size") if f"{name}=" not in what}
+    left = [{k: v for k, v in one.options.items() if k not in guessed} for one in (old, new)]
+    return stored != source and old[:2] == new[:2] and left[0] == left[1]
 
 
 def source_of(what: str, log: Callable[[str], None]) -> str:
@@ -260,8 +261,12 @@ def source_of(what: str, log: Callable[[str], None]) -> str:
     try:
         found = recognized(path, root=data_root(), largest=largest, source=given)
     except UserError:
-        exists = any(one.exists() for one in (data_root() / path, Path(path)))
-        if path != what and not exists:
+        where = parse_spec(what).where if given else path
+        places = [
+            folder / name for folder in (data_root(), Path()) for name in (where, unquote(where))
+        ]
+        exists = any(one.exists() for one in places)
+        if given and not exists:
             return what  # whose reader says what is missing
         if what in shipped():
             raise UserError(

@@ -67,6 +67,7 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
         network = None
         if any(tokens or arm.at != ("input",) for arm in mixing.values()):
             network = build(name, shape=shape, classes=task.outputs, initial_weights=False).eval()
+            _fill_zeros(network)
         more: dict[str, Any] = {"task": task, "network": network}
         found = {name: _problem(arm, data, x, y, **more) for name, arm in mixing.items()}
     if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
@@ -221,6 +222,13 @@ def _failure_at_layers(
                     )
                 return f"the output of {layer} cannot be mixed ({one_line(error)})"
     return ""
+
+
+def _fill_zeros(network: nn.Module) -> None:
+    """Fill parameters of zeros, as at the end of residual branches, which hide what is mixed."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
 
 
 def _has_no_effect(network: nn.Module, layer: str, x: Tensor, logits: Tensor) -> bool:

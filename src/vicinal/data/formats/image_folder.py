@@ -119,9 +119,14 @@ def load_folder(where: str, options: Mapping[str, str], load_options: LoadOption
     if not root.is_dir():
         raise UserError(f"{root}: expected a folder with one folder per class, got a file.")
     only = separated_words(options["classes"]) if "classes" in options else None
-    named = {*map(visible, folders_in(root))}
-    are_classes = only is not None and {*only} <= named  # even if one is named like a split
-    splits = {} if are_classes and not options.keys() & {*SPLIT_NAMES} else _splits(root, options)
+    like_splits = {name for names in SPLIT_NAMES.values() for name in names}
+    are_classes = (  # one of which is named like a split
+        only is not None
+        and any(name.lower() in like_splits for name in only)
+        and {*only} <= {*map(visible, folders_in(root))}
+        and not options.keys() & {*SPLIT_NAMES}
+    )
+    splits = {} if are_classes else _splits(root, options)
     folders = splits or {"train": root}
     train = folders["train"]
     classes = _classes(train, only)

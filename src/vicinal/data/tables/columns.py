@@ -88,13 +88,14 @@ def parse_column(
     absent = pc.is_in(text, value_set=pa.array(["", *spelling.missing], pa.large_string()))
     text = pc.if_else(absent, pa.scalar(None, text.type), text)
     if kind != "category":
-        values = _numbers(text, spelling)
+        values, known_text = _numbers(text, spelling), text
         # A marker such as -999 stands for -999.0, too, as programs write columns of numbers.
         marks = _numbers(pa.array(spelling.missing, text.type), spelling)
         if len(marks := marks[~np.isnan(marks)]):
             marked = np.isin(values, marks)
-            values[marked], text = np.nan, pc.if_else(marked, pa.scalar(None, text.type), text)
-        column = Column(name, "number", values, text)
+            values[marked] = np.nan
+            known_text = pc.if_else(marked, pa.scalar(None, text.type), text)
+        column = Column(name, "number", values, known_text)
         known = ~column.missing[:deciding]
         if kind == "number" or not known.any() or column.bad[:deciding].sum() < known.sum() / 2:
             return column

@@ -109,8 +109,7 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     if (known == known[0]).all() and (column.kind == "number" or not missing.any()):
         return "with only one value in the training split"
     if column.kind == "number":
-        many = len(column.values) >= FEW
-        numbered = _NUMBERED if many and _may_number_rows(known) else ""
+        numbered = _NUMBERED if len(known) >= FEW and _may_number_rows(known) else ""
         return _POINTS if _may_have_thousands(column) else numbered
     if form := form_of(column.levels):
         return form
