@@ -639,6 +639,26 @@ def test_a_column_that_numbers_the_rows_of_each_file_is_warned_of(table):
     assert any("as if rows were numbered: 'n'" in text for text in warnings_of(data))
 
 
+def test_a_far_value_that_repeats_is_warned_of_as_a_marker(table):
+    cells = [("-999" if k % 5 == 0 else f"{k % 7 + 0.5}", f"{k * k}") for k in range(40)]
+    rows = "".join(f"{a},{b},{'uv'[k % 2]}\n" for k, (a, b) in enumerate(cells))
+    (warning,) = warnings_of(table(f"a,b,y\n{rows}"))
+    assert warning.startswith("columns of numbers with a far value that repeats")
+    assert "'a'. If '-999' means that a value is missing, pass missing=" in warning
+    advice = warning.rpartition("missing=")[2].removesuffix(".")
+    assert warnings_of(table(f"a,b,y\n{rows}", missing=advice)) == []
+    near = "".join(f"{99 - k % 3},{k * k},{'uv'[k % 2]}\n" for k in range(40))
+    assert warnings_of(table(f"a,b,y\n{near}")) == []
+
+
+@pytest.mark.parametrize("name", ["id", "patient_id", "rowID", "Index"])
+def test_different_integers_with_the_name_of_an_identifier_are_warned_of(table, name):
+    rows = "".join(f"{k * k * 31},{k * 1.5},{'uv'[k % 2]}\n" for k in range(40))
+    (warning,) = warnings_of(table(f"{name},a,y\n{rows}"))
+    assert f"name of an identifier: '{name}'. Pass drop={name} if they" in warning
+    assert warnings_of(table(f"paid,a,y\n{rows}")) == []
+
+
 def test_a_few_known_numbers_are_not_taken_for_numbers_of_rows(table):
     cells = {2: "3", 5: "7", 9: "5"}
     rows = "".join(f"{cells.get(k, '')},{k * k % 7},{'uv'[k % 2]}\n" for k in range(24))

@@ -182,23 +182,21 @@ def test_the_caption_of_several_splits_names_the_correction(summary):
 def test_no_evidence_comes_with_the_detectable_difference_and_what_would_halve_it(summary):
     assert (
         "input mixup, true labels: a study of this size detects a true difference of 1.5 points "
-        "with a probability of 80%. To detect half of that would take 2,160 test examples instead "
-        "of 5."
+        "with a probability of 80%. To detect half of that difference would take 2,160 test "
+        "examples instead of 5."
     ) in remarks(summary)
     summary["rows"][1]["to_halve"] = {"seeds": 12, "examples": 2160}
     assert "would take 12 seeds instead of 3, or 2,160 test examples instead of 5." in " ".join(
         remarks(summary)
     )
     summary["rows"][1]["to_halve"] = {"seeds": None, "examples": None}
-    assert "To detect half of that, raise seeds and test examples together." in " ".join(
+    assert "To detect half of that difference, raise seeds and test examples together." in " ".join(
         remarks(summary)
     )
 
 
 def test_the_constant_prediction_is_named(summary):
-    assert (
-        "A constant prediction (“7”, the most frequent training class) has accuracy 10.0%."
-    ) in remarks(summary)
+    assert ("A constant prediction (always “7”) has accuracy 10.0%.") in remarks(summary)
 
 
 def test_the_other_metrics_have_a_table_with_the_constant_prediction_last(summary):

@@ -126,7 +126,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     name, what = summary["metric"], summary.get("constant_class")
     constant = value(summary, name, summary["constant"][name])
     found.append(
-        f"A constant prediction{f' (“{what}”, the most frequent training class)' * bool(what)} has "
+        f"A constant prediction{f' (always “{what}”)' * bool(what)} has "
         f"{summary['metrics'][name]['title']} {constant}{percent_sign(summary, name)}."
     )
     return found
@@ -187,15 +187,17 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         return "all of its outputs for the test examples are those of the baseline."
     text = (
         f"a study of this size detects a true difference of {value(summary, name, found)}"
-        f"{unit(summary)} with a probability of 80%."
+        f"{unit(summary)} with a probability of 80%"
     )
     metric = summary["metrics"][name]
     base = rows_under(summary, row["condition"])[summary["settings"]["baseline"]]
     room = 100 - base["metrics"][name]["value"] if metric["percent"] and metric["higher"] else found
     if room < found:
-        text += f" At most {value(summary, name, room)} points can be gained."
+        text += f", but at most {value(summary, name, room)} points can be gained"
+    text += "."
     if summary["settings"]["splits"] > 1:
-        return f"{text} To detect half of that would take about four times as many examples."
+        more = "about four times as many examples"
+        return f"{text} To detect half of that difference would take {more}."
     halve = row["to_halve"] or {"seeds": None, "examples": None}
     ways = []
     if halve["seeds"] is not None:
@@ -204,9 +206,9 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         now = summary["data"]["test"]["examples"]
         ways.append(f"{halve['examples']:,} test examples instead of {now:,}")
     if ways:
-        return f"{text} To detect half of that would take {', or '.join(ways)}."
+        return f"{text} To detect half of that difference would take {', or '.join(ways)}."
     return (
-        f"{text} To detect half of that, raise seeds and test examples together."
+        f"{text} To detect half of that difference, raise seeds and test examples together."
         * bool(row["to_halve"])
         or text
     )

@@ -33,6 +33,8 @@ _FIXES = {
 _OTHER_FIX = "Write them as plain numbers"
 _POINTS = "of integers, some with a point before the last three digits"
 _NUMBERED = "of different integers almost without gaps, as if rows were numbered"
+_NAMED = "of different integers with the name of an identifier"
+_NINES = "of numbers with a far value that repeats, which may mark missing values"
 _MARKED = "of numbers and a few texts, which are read as categories"
 
 _MARKERS = 2
@@ -95,7 +97,11 @@ def column_notes(
         elif doubt == _POINTS:
             text += ", which was read as a decimal point. If it separates thousands, pass "
             text += "'thousands=.' and 'decimal=,'"
-        elif doubt == _NUMBERED:
+        elif doubt == _NINES:
+            nines = sorted({str(_nines(one.values[rows][~one.missing[rows]])) for one in doubted})
+            text += f". If {listed(nines)} means that a value is missing, pass "
+            text += missing_option(nines)
+        elif doubt in (_NUMBERED, _NAMED):
             text += f". Pass {drop} if they are identifiers"
         notes.append(Note(f"{text}.", doubtful=True))
     return notes
@@ -109,8 +115,7 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     if (known == known[0]).all() and (column.kind == "number" or not missing.any()):
         return "with only one value in the training split"
     if column.kind == "number":
-        numbered = _NUMBERED if len(known) >= FEW and _may_number_rows(known) else ""
-        return _POINTS if _may_have_thousands(column) else numbered
+        return _doubt_about_numbers(column, known)
     if form := form_of(column.levels):
         return form
     if _markers(column):
@@ -119,10 +124,29 @@ def _doubt(column: Column, rows: np.ndarray) -> str:
     return "with nearly one category per row" if many else ""
 
 
-def _may_number_rows(values: np.ndarray) -> bool:
-    """Return whether numbers are different integers, at least a third of those in their range."""
-    dense = np.ptp(values) < 3 * len(values) and (values == np.round(values)).all()
-    return bool(dense and len(np.unique(values)) == len(values))
+def _doubt_about_numbers(column: Column, known: np.ndarray) -> str:
+    if _may_have_thousands(column):
+        return _POINTS
+    if _nines(known) is not None:
+        return _NINES
+    if len(known) >= FEW and (known == np.round(known)).all():
+        dense = np.ptp(known) < 3 * len(known)
+        named = re.search(r"(^|[\W_])(id|ID|Id|[Ii]ndex|INDEX)$|[a-z]I[Dd]$", column.name)
+        if (dense or named) and len(np.unique(known)) == len(known):
+            return _NUMBERED if dense else _NAMED
+    return ""
+
+
+def _nines(values: np.ndarray) -> str | None:
+    """Return a value such as -999 that repeats, farther from the others than they are apart."""
+    for extreme in (values.min(), values.max()):
+        others = values[values != extreme]
+        text = f"{extreme:.0f}"
+        repeats = 0 < len(others) < len(values) - 1
+        nines = re.fullmatch(r"-?9{2,}", text) and float(text) == extreme
+        if repeats and nines and np.abs(others - extreme).min() > np.ptp(others):
+            return text
+    return None
 
 
 def _may_have_thousands(column: Column) -> bool:
