@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vicinal.reports.study_cells import metrics_table, study_table
-from vicinal.reports.study_text import answer, caption, remarks
+from vicinal.reports.study_text import answer, caption, parts_caption, remarks
 from vicinal.reports.summary_values import number_text
 from vicinal.reports.table_files import csv_rows, csv_text, markdown
 
@@ -131,7 +131,7 @@ def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
     for one, verdict in zip(shown["rows"][1:], verdicts, strict=True):
         one |= {"verdict": verdict, "p": 1.0}
     assert (
-        "There is no evidence of a difference: that of cutmix!, the best of 2 arms, is +0.1"
+        "There is no evidence of a difference: that of cutmix!, the best of 2 such arms, is +0.1"
         in answer(shown)
     )
     assert answer(shown).endswith("The same as the baseline: fmix!.")
@@ -144,8 +144,8 @@ def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no
     shown["rows"] = [shown["rows"][0], *arms]
     shown["settings"]["arms"]["cutmix"] = {"title": "cutmix", "training": {}}
     assert answer(shown).endswith(
-        "that of cutmix, the best of 2 arms, is +0.1 points (95% interval −0.9 to +1.1). The "
-        "interval of input mixup excludes zero, which is not enough for a verdict with 2 "
+        "that of cutmix, the best of the 2 other arms, is +0.1 points (95% interval −0.9 to +1.1). "
+        "The interval of input mixup excludes zero, which is not enough for a verdict with 2 "
         "comparisons (adjusted p-value 0.058)."
     )
 
@@ -197,6 +197,27 @@ def test_no_evidence_comes_with_the_detectable_difference_and_what_would_halve_i
 
 def test_the_constant_prediction_is_named(summary):
     assert ("A constant prediction (always “7”) has accuracy 10.0%.") in remarks(summary)
+
+
+def test_other_metrics_are_proposed_if_most_examples_are_of_one_class(summary):
+    assert "--metric" not in " ".join(remarks(summary))
+    summary["constant"]["accuracy"] = 90.0
+    assert "--metric auroc" in remarks(summary)[-1]
+    shares = {"title": "balanced accuracy", "percent": True, "higher": True}
+    summary["metrics"]["balanced-accuracy"] = shares
+    for one in summary["rows"]:
+        one["metrics"]["balanced-accuracy"] = one["metrics"]["accuracy"]
+    summary |= {"metric": "balanced-accuracy", "constant": {"balanced-accuracy": 100.0}}
+    assert "--metric" not in " ".join(remarks(summary))
+
+
+def test_the_least_width_of_intervals_is_mentioned_where_they_have_one(summary):
+    assert "three more test examples" in parts_caption(summary)
+    summary["settings"]["splits"] = 5
+    assert "three more test examples" in parts_caption(summary)
+    summary["metric"] = "nll"
+    assert "examples" in parts_caption(summary)
+    assert "three more" not in parts_caption(summary)
 
 
 def test_the_other_metrics_have_a_table_with_the_constant_prediction_last(summary):

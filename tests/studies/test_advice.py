@@ -48,10 +48,29 @@ def test_a_gap_between_training_and_test_is_called_overfitting():
 
 
 def test_an_error_that_is_larger_on_test_examples_is_overfitting_too():
-    worse = result(metric="rmse", train_metric=1.0, test_metric=2.0)
+    worse = result(metric="rmse", train_metric=1.0, test_metric=2.0, constant_metric=5.0)
     assert readings([worse])["Does the baseline overfit?"].reading.startswith("Yes")
-    better = result(metric="rmse", train_metric=2.0, test_metric=1.9)
+    better = result(metric="rmse", train_metric=2.0, test_metric=1.9, constant_metric=5.0)
     assert readings([better])["Does the baseline overfit?"].reading.startswith("Hardly")
+
+
+def test_a_gap_that_takes_most_of_what_was_learned_is_overfitting():
+    question = "Does the baseline overfit?"
+    lost = {"metric": "rmse", "train_metric": 24.8, "test_metric": 30.6}
+    assert readings([result(constant_metric=30.5, **lost)])[question].reading.startswith("Yes")
+    assert readings([result(constant_metric=90.0, **lost)])[question].reading.startswith("Hardly")
+    most = {"train_metric": 0.94, "test_metric": 0.91}
+    assert readings([result(constant_metric=0.9, **most)])[question].reading.startswith("Yes")
+    assert readings([result(constant_metric=0.5, **most)])[question].reading.startswith("Hardly")
+
+
+def test_a_baseline_that_learned_nothing_is_said_to_have():
+    questions = ("Does the baseline overfit?", "Is training too long?")
+    nothing = readings([result(train_metric=0.5, test_metric=0.5, peak_epoch=1)])
+    assert [nothing[one].reading[:7] for one in questions] == ["No: eve", "Unclear"]
+    errors = {"metric": "rmse", "train_metric": 1.1, "test_metric": 1.0, "constant_metric": 1.0}
+    nothing = readings([result(**errors)])
+    assert [nothing[one].reading[:7] for one in questions] == ["No: eve", "Unclear"]
 
 
 def test_training_is_too_long_if_the_best_epoch_is_long_past():
@@ -78,6 +97,9 @@ def test_capacity_compares_parameters_with_examples():
 def test_pretrained_networks_are_told_from_others():
     question = "Is the network pretrained?"
     assert "from scratch" in readings([result()])[question].reading
+    of_tables = advice(read_recipe("paper-uci"), {Trial("erm", 0.0, 0): result()}, None)
+    assert of_tables
+    assert question not in {one.question for one in of_tables}
     tuned = readings([result()], model="timm:resnet18?pretrained=true")[question]
     assert "fine-tune" in tuned.reading
     for name in ("timm:resnet18?pretrained=false", "hf:bert-base-uncased?pretrained=false"):

@@ -342,6 +342,10 @@ def test_missing_columns_and_bad_cells_are_named_and_unknown_categories_are_repo
     assert [row["row"] for row in rows_of(done.stdout)] == ["2", "4"]
     assert "skipped: " in done.stderr
     assert "warning: categories that are not in the training split" in done.stderr
+    assert "missing numbers" not in done.stderr
+    path.write_text("size,color\n,red\n2,red\n")
+    filled = vicinal("predict", run, path).stderr
+    assert "missing numbers become the mean of the training split: 'size' in 1 of 2 rows" in filled
     path.write_text("size\n1\n2\n")
     assert "has no column 'color'" in vicinal("predict", run, path).stderr
 

@@ -24,6 +24,9 @@ DIFFERENCES = "Known differences from the published runs:"
 LEAST_SEEDS = 3
 """With fewer, what a study could have found is not stated: it varies too much."""
 
+_MOSTLY_ONE_CLASS = 80.0
+"""The accuracy of a constant prediction, in percent, from which other metrics are proposed."""
+
 _ADJUSTED = "Verdicts are adjusted for the number of comparisons (Holm)."
 
 _MOST = 5
@@ -80,15 +83,18 @@ def parts_caption(summary: Mapping[str, Any]) -> str:
     found = [row["metrics"][name]["difference"] for row in summary["rows"]]
     if not any(one and one["seeds"] is not None for one in found):
         return ""
+    least = ""
+    if summary["metrics"][name]["percent"]:
+        least = " No interval is narrower than what about three more test examples could change."
     if summary["settings"]["splits"] > 1:
         return (
             "“Splits, examples” has the half widths of an interval of the difference over the "
-            "splits, and of one over all test examples; the wider one is shown."
+            f"splits, and of one over all test examples; the wider one is shown.{least}"
         )
     return (
         "“Seeds, examples” has the half widths that the interval of the difference would have if "
         "only the seeds, or only the test examples, varied; for the seeds, ±0.0 means that they "
-        "differ no more than chance explains."
+        f"differ no more than chance explains.{least}"
     )
 
 
@@ -129,6 +135,11 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         f"A constant prediction{f' (always “{what}”)' * bool(what)} has "
         f"{summary['metrics'][name]['title']} {constant}{percent_sign(summary, name)}."
     )
+    if name == "accuracy" and summary["constant"][name] >= _MOSTLY_ONE_CLASS:
+        found.append(
+            "With so many examples of one class, other metrics tell more: compare arms by "
+            "--metric auroc or --metric balanced-accuracy, in another folder."
+        )
     return found
 
 
@@ -252,7 +263,10 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
             )
     if row := best(summary, condition, "no evidence"):
         undecided = [one for one in rows.values() if one["verdict"] == "no evidence"]
-        of = f", the best of {len(undecided)} arms," * (len(undecided) > 1)
+        among = f"{len(undecided)} such arms"
+        if len(undecided) == len(rows):
+            among = f"the {len(undecided)} other arms"
+        of = f", the best of {among}," * (len(undecided) > 1)
         return 3, _capital(
             f"{start}there is no evidence of a difference: that of {title(summary, row['arm'])}"
             f"{of} is {_difference(summary, row)}.{_direction(summary)}"

@@ -50,7 +50,8 @@ def advice(
         found.append(_length(plain))
     found += _label_noise(recipe, results)
     found.append(_capacity(next(iter(results.values()))))
-    found.append(_pretraining(recipe))
+    if recipe.model.name != "mlp":  # what is known is about networks for images
+        found.append(_pretraining(recipe))
     if third_class is not None:
         found.append(_third_class(third_class))
     return found
@@ -62,11 +63,20 @@ def _overfitting(plain: Sequence[Result]) -> Advice:
         float(np.mean([getattr(one, name) for one in plain]))
         for name in ("train_metric", "test_metric")
     )
-    gap = (train - test) * (1 if metric.higher else -1)
+    sign = 1 if metric.higher else -1
+    gap, constant = sign * (train - test), float(np.mean([one.constant_metric for one in plain]))
+    learned = sign * (train - constant)
     wide = gap > 0.05 if metric.percent else gap > 0.2 * abs(test)
+    # Most of what was learned does not hold for other examples.
+    wide |= gap > max(learned / 2, 0.005 if metric.percent else 0.05 * abs(constant))
     most = metric.percent and gap > max(0.005, 0.5 * abs((1 if metric.higher else 0) - test))
     reading = "Hardly. Mixing regularizes, which a network that does not overfit may not need."
-    if wide:
+    if learned <= 0:
+        reading = (
+            "No: even on training examples, it is not better than a constant prediction. First "
+            "find settings with which it learns them, such as more epochs or another learning rate."
+        )
+    elif wide:
         reading = "Yes. Mixing tends to help networks that overfit."
     elif most:
         reading = (
@@ -83,14 +93,19 @@ def _overfitting(plain: Sequence[Result]) -> Advice:
 
 def _length(plain: Sequence[Result]) -> Advice:
     peak, epochs = float(np.mean([one.peak_epoch for one in plain])), plain[0].epochs
-    early = peak < 2 / 3 * epochs
+    sign = 1 if METRICS[plain[0].metric].higher else -1
+    reading = "No: its best epoch was late. Mixing often needs longer training to pay off."
+    if np.mean([sign * (one.test_metric - one.constant_metric) for one in plain]) <= 0:
+        reading = "Unclear: in the end, it is not better than a constant prediction."
+    elif peak < 2 / 3 * epochs:
+        reading = (
+            "Perhaps: it got worse later. Mixing or fewer epochs may help; but mixing for too long "
+            "can hurt too."
+        )
     return Advice(
         "Is training too long?",
         f"the baseline was best on test examples after epoch {peak:.0f} of {epochs}",
-        "Perhaps: it got worse later. Mixing or fewer epochs may help; but mixing for too long can "
-        "hurt too."
-        if early
-        else "No: its best epoch was late. Mixing often needs longer training to pay off.",
+        reading,
         "Over-Training with Mixup May Hurt Generalization (ICLR 2023)",
     )
 

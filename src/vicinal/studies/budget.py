@@ -23,8 +23,11 @@ LEAST_SEEDS, LEAST_EPOCHS = 3, 5
 _TRAINING_SHARE = 0.85
 """The share of the minutes for training; the rest is for starting, saving and the report."""
 
-_STEPS, _WARMUP, _SECONDS = 20, 4, 8.0
-"""How many steps are taken, how many of them are not timed, and for how long at most."""
+_WARMUP, _STEPS = 4, 20
+"""How many steps are not timed, and how many are taken at least, if ``_MOST_SECONDS`` allow."""
+
+_LEAST_SECONDS, _MOST_SECONDS = 1.5, 8.0
+"""For how long steps are taken."""
 
 
 class Cost(NamedTuple):
@@ -65,7 +68,8 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
         times = [time.perf_counter()]
         for _ in train(learner, loaders.train, seed=0, should_stop=lambda: True):
             times.append(time.perf_counter())
-            if len(times) > _STEPS or times[-1] - times[0] > _SECONDS:
+            seconds = times[-1] - times[0]
+            if (len(times) > _STEPS and seconds > _LEAST_SECONDS) or seconds > _MOST_SECONDS:
                 break
         steps = [after - before for before, after in itertools.pairwise(times)]
         # The first steps are slower, since kernels are chosen and memory is allocated in them.

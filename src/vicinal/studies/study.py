@@ -228,10 +228,11 @@ def _check_finished(study: Study) -> None:
             # The user wrote this file, so only the same recipe may replace it.
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
+            add = ", or leave these arms as they were and add the changed ones under other names"
             raise UserError(
                 f"{folder} holds a study with different settings: "
                 f"{'; '.join(dict.fromkeys(changed))}. Choose another folder with --out, or delete "
-                "this one."
+                f"this one{add * all(one.startswith('arms.') for one in changed)}."
             )
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(

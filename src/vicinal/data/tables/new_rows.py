@@ -19,7 +19,7 @@ from vicinal.data.tables.columns import (
     as_known,
     parse_column,
 )
-from vicinal.data.tables.notes import far_notes, unseen_notes
+from vicinal.data.tables.notes import far_notes, missing_notes, unseen_notes
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table, table_of_arrow
 from vicinal.data.tables.table import Table, select_columns, with_columns
 from vicinal.errors import UserError
@@ -34,7 +34,8 @@ class NewRows(NamedTuple):
     Args:
         inputs: ``(k, features)`` float32.
         rows: ``(k,)`` int64, the number of each row in its file, as in error messages.
-        notes: what was guessed, and categories that the training split lacks.
+        notes: what was guessed, numbers that are missing or far from those of the training split,
+            and categories that the training split lacks.
         skipped: a sentence for each row that was skipped.
     """
 
@@ -83,11 +84,14 @@ def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> Ne
     good = bad.good(0)
     inputs, unseen = apply_columns(columns, given, good)
     kept, too_far = bad.exclude_infinite(inputs, good, columns, skip_bad)
+    notes = (
+        *table.notes,
+        *missing_notes(columns[: len(numbers)], good[kept]),
+        *far_notes(inputs[kept], numbers),
+        *unseen_notes(unseen, len(kept)),
+    )
     return NewRows(
-        torch.from_numpy(inputs[kept]),
-        table.rows[good[kept]],
-        (*table.notes, *far_notes(inputs[kept], numbers), *unseen_notes(unseen, len(kept))),
-        (*skipped, *too_far),
+        torch.from_numpy(inputs[kept]), table.rows[good[kept]], notes, (*skipped, *too_far)
     )
 
 

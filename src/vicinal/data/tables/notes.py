@@ -286,6 +286,15 @@ def label_notes(
     return notes
 
 
+def missing_notes(columns: Sequence[Column], rows: np.ndarray) -> list[Note]:
+    """Report columns of numbers in which some of the rows have no value, if there are any."""
+    counts = {column.name: int(column.missing[rows].sum()) for column in columns}
+    if not any(counts.values()):
+        return []
+    text = "missing numbers become the mean of the training split"
+    return [Note(f"{text}: {_worst(counts, len(rows))}")]
+
+
 def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
     """Warn about categories that the training split lacks, if there are any.
 
@@ -296,11 +305,8 @@ def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
     """
     if not unseen:
         return []
-    worst = sorted(unseen, key=lambda name: -unseen[name])
-    shown = ", ".join(f"{name[:60]!r} in {unseen[name]:,} of {rows:,} rows" for name in worst[:5])
-    more = f", and {len(worst) - 5:,} more columns" if len(worst) > 5 else ""
-    text = f"categories that are not in the training split are encoded as zeros: {shown}{more}"
-    return [Note(text, doubtful=True)]
+    text = "categories that are not in the training split are encoded as zeros"
+    return [Note(f"{text}: {_worst(unseen, rows)}", doubtful=True)]
 
 
 def far_notes(inputs: np.ndarray, names: Sequence[str]) -> list[Note]:
@@ -315,12 +321,17 @@ def far_notes(inputs: np.ndarray, names: Sequence[str]) -> list[Note]:
         "numbers more than 100 standard deviations from the mean of the training split: 'area' in \
 1 of 2 rows. Check how they are written"
     """
-    counts = (np.abs(inputs[:, : len(names)]) > _FAR).sum(0)
-    found = [(name, count) for name, count in zip(names, counts, strict=True) if count]
-    if not found:
+    far = (np.abs(inputs[:, : len(names)]) > _FAR).sum(0)
+    counts = dict(zip(names, far.tolist(), strict=True))
+    if not any(counts.values()):
         return []
-    shown = ", ".join(
-        f"{name[:60]!r} in {count:,} of {len(inputs):,} rows" for name, count in found[:5]
-    )
+    shown = _worst(counts, len(inputs))
     text = f"numbers more than {_FAR} standard deviations from the mean of the training split"
     return [Note(f"{text}: {shown}. Check how they are written", doubtful=True)]
+
+
+def _worst(counts: Mapping[str, int], rows: int) -> str:
+    """Return in how many rows the columns with the largest counts are affected."""
+    worst = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    shown = ", ".join(f"{name[:60]!r} in {counts[name]:,} of {rows:,} rows" for name in worst[:5])
+    return shown + (f", and {len(worst) - 5:,} more columns" if len(worst) > 5 else "")
