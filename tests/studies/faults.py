@@ -12,6 +12,7 @@ after an unbroken run.
 """
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -29,6 +30,13 @@ KILLS = {
     "mkdir": os,
 }
 """Where each function lives that a process can be killed at."""
+LATE = [
+    *("jinja2", "sklearn.datasets", "sklearn.model_selection", "torch.utils.tensorboard"),
+    *("vicinal.cli", "vicinal.reports.study_report", "vicinal.reports.study_figures"),
+    *("vicinal.reports.terminal", "vicinal.studies.examples", "vicinal.studies.summary"),
+    *("vicinal.studies.study", "vicinal.studies.trial_probes", "vicinal.training.arm_checks"),
+    "vicinal.training.single_trial",
+]
 FULL = {"write_bytes": Path, "open": os, "fsync": os, "mkdir": os}
 """Functions that fail on a full disk."""
 
@@ -151,10 +159,8 @@ def tried(fault, out, job, log):
 
 
 def main():
-    import vicinal.reports.study_figures
-    import vicinal.reports.terminal
-    import vicinal.studies.examples
-    import vicinal.training.single_trial  # noqa: F401
+    for name in LATE:  # what a run would import, each time anew
+        importlib.import_module(name)
 
     job = json.load(sys.stdin)
     base, kind = Path(job["folder"]), job["kind"]

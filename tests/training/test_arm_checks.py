@@ -239,6 +239,33 @@ def build(shape, classes):
     )
 
 
+def test_layers_that_a_part_of_each_example_goes_past_are_warned_of(
+    small_recipe, tmp_path, monkeypatch
+):
+    (tmp_path / "networks_with_branches.py").write_text(
+        """
+from vicinal import models
+
+def build(shape, classes):
+    return models.build("preact-resnet-18", shape=shape, classes=classes)
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fields = {"arms.mixup-features": None, "model.name": "networks_with_branches:build"}
+
+    def warnings(*at):
+        recipe = read_recipe(str(small_recipe(fields | {"arms.mixup": MIXUP | {"at": at}})))
+        return check_arms(recipe, load("digits"), recipe.arms)
+
+    assert warnings("input", "stages.stage?", "stages.stage2.1") == []
+    (one,) = warnings("stages.stage1", "stages.stage1.0.conv2", "stages.stage2.1.conv1")
+    assert one.startswith(
+        "warning: arms.mixup.at: only a part of each example passes through "
+        "'stages.stage1.0.conv2', 'stages.stage2.1.conv1', as in a residual branch"
+    )
+    assert " and 3 more, as" in warnings("stages.stage?.?.conv2")[0]
+
+
 def test_layers_in_residual_branches_that_begin_at_zero_are_no_dead_ends(problem):
     network = build("resnet-50", shape=(3, 32, 32), classes=10).eval()
     x = torch.rand(4, 3, 32, 32)

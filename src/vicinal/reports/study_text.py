@@ -135,7 +135,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         f"A constant prediction{f' (always “{what}”)' * bool(what)} has "
         f"{summary['metrics'][name]['title']} {constant}{percent_sign(summary, name)}."
     )
-    if name == "accuracy" and summary["constant"][name] >= _MOSTLY_ONE_CLASS:
+    if name == "accuracy" and (summary["constant"][name] or 0) >= _MOSTLY_ONE_CLASS:
         found.append(
             "With so many examples of one class, other metrics tell more: compare arms by "
             "--metric auroc or --metric balanced-accuracy, in another folder."

@@ -297,10 +297,9 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     unfinished = [trial for trial in study.trials if trial not in finished and trial not in failed]
     for trial in finished:  # in case the process was killed right after writing the result
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
-    for sentence in code_warnings(recipe) if unfinished else ():
-        callbacks.log(sentence)
     callbacks.begin(recipe, len(study.trials), len(finished))
-    for sentence in unused_settings(recipe, recipe.arms):
+    early = code_warnings(recipe) if unfinished else []
+    for sentence in (*early, *unused_settings(recipe, recipe.arms)):
         callbacks.log(sentence)
     examples = study.folder / "examples.npz"
     if not unfinished:
@@ -326,7 +325,9 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         )
     for corrupted in recipe.corrupted_labels:
         training_labels(recipe, corrupted, data)
-    check_arms(recipe, data, dict.fromkeys(trial.arm for trial in unfinished))
+    arms = dict.fromkeys(trial.arm for trial in unfinished)
+    for sentence in check_arms(recipe, data, arms):
+        callbacks.log(sentence)
     check_training(recipe, data, [trial for trial in unfinished if trial.split == 0])
     check_probes(recipe, data)
     study.write_recipe()

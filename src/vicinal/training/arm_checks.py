@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.data import DataSet, Normalize
+from vicinal.data.tables.table import listed
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
 from vicinal.mixing import (
@@ -43,7 +44,7 @@ _ROWS = 4
 """The number of examples of the batch that is mixed to try a policy."""
 
 
-def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
+def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
     """Raise unless the policies of arms can mix the data, at the layers that they name.
 
     Each policy mixes a small batch of random inputs of the right shape. If an arm names layers, an
@@ -53,6 +54,9 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
         recipe: the recipe.
         data: its data set.
         arms: the names of the arms to check.
+
+    Returns:
+        A warning for each arm whose layers only a part of an example passes through.
 
     Raises:
         UserError: with a line for each arm that does not fit.
@@ -70,8 +74,18 @@ def check_arms(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> None:
             _fill_zeros(network)
         more: dict[str, Any] = {"task": task, "network": network}
         found = {name: _problem(arm, data, x, y, **more) for name, arm in mixing.items()}
-    if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
-        raise UserError("\n".join(lines))
+        if lines := [f"arms.{name}{problem}." for name, problem in found.items() if problem]:
+            raise UserError("\n".join(lines))
+        if network is None or tokens:
+            return []
+        bypassed = {name: _bypassed(network, arm.at, x) for name, arm in mixing.items()}
+    return [
+        f"warning: arms.{name}.at: only a part of each example passes through {listed(layers)}, as "
+        "in a residual branch; the rest is not mixed, although labels are. Choose layers that all "
+        "of it passes through"
+        for name, layers in bypassed.items()
+        if layers
+    ]
 
 
 def check_training(recipe: Recipe, data: DataSet, trials: Iterable[Trial]) -> None:
@@ -222,6 +236,22 @@ def _failure_at_layers(
                     )
                 return f"the output of {layer} cannot be mixed ({one_line(error)})"
     return ""
+
+
+def _bypassed(network: nn.Module, at: Sequence[str], x: Tensor) -> list[str]:
+    """Return the layers where swapping two examples does not swap what the network returns."""
+    swap = Plan(torch.arange(len(x)).roll(1), torch.zeros(len(x)))
+    found = []
+    try:
+        logits = network(x)
+        for layer in MixedInside(network, MixUp(1.0), at=at).layers:
+            swapped = MixedInside(network, MixUp(1.0), at=[layer])(x, swap, at=layer)
+            differences = [(one - logits.roll(1, 0)).abs().max() for one in (swapped, logits)]
+            if differences[0] > 0.01 * differences[1]:  # more than rounding
+                found.append(layer)
+    except Exception:  # is reported as that of the network when a trial builds it
+        return []
+    return found
 
 
 def _fill_zeros(network: nn.Module) -> None:

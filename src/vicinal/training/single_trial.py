@@ -89,9 +89,9 @@ def train_one(
             callbacks.log(f"skipped in the {split} split: {sentences[0]} ...")
 
         data = load_data(recipe, on_skipped)
-        check_arms(recipe, data, [trial.arm])
+        warnings = check_arms(recipe, data, [trial.arm])
         if first:
-            for sentence in data_warnings(recipe, data, [trial.arm]):
+            for sentence in (*data_warnings(recipe, data, [trial.arm]), *warnings):
                 callbacks.log(sentence)
             stated = json.loads(recipe.model_dump_json()) | trial._asdict()
             made = make_loggers(loggers, folder, run=trial.folder, settings=stated)
