@@ -87,7 +87,7 @@ _AllowImport = Annotated[
         help="Import the modules that the checkpoint names, which runs their code.",
     ),
 ]
-_OWN = "chosen for the data set, or the recipe's"
+_OWN = "chosen for the data set, unless in a recipe"
 _Epochs = Annotated[int | None, Option(help="Number of epochs.", show_default=_OWN)]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
 _What = Annotated[
@@ -145,11 +145,11 @@ def study(
     """Find out whether mixing helps on a data set.
 
     Trains every arm with every seed, compares the arms, and writes a report. An arm is one way to
-    train, such as with mixup or without mixing. A trial trains one arm with one seed, and with one
-    fraction of corrupted labels if the recipe corrupts any.
+    train, such as with mixup or without mixing. A trial trains one arm with one seed, on one split
+    if there are several, and with one fraction of corrupted labels if the recipe corrupts any.
 
-    If WHAT is a data set, a recipe is generated that takes about as long as --minutes says. It is
-    written to the folder of the study, where it can be edited.
+    If WHAT is a data set, a recipe is generated whose study takes about --minutes or less. It is
+    written to the folder of the study, where you can edit it until the first trial is finished.
 
     Finished trials are kept. Run the same command again to resume a study or to show a finished
     one. Run it with a larger number of --seeds, or with more --arms, to add trials to the study.
@@ -276,7 +276,9 @@ def report_command(
     folders: Annotated[list[Path], Argument(metavar="FOLDER...", help="Folders of studies.")],
     out: Annotated[
         Path | None,
-        Option(help="Folder to write to.", show_default="the study; comparison for several"),
+        Option(
+            help="Folder to write to.", show_default="that of the study; ./comparison for several"
+        ),
     ] = None,
     json: _Json = False,
     debug: _Debug = False,
@@ -515,9 +517,8 @@ def export(
     """Export a trained network, so that it runs without vicinal.
 
     The exported network maps a batch of inputs to probabilities or real values. Inputs are uint8
-    images, prepared rows of tables, spectrograms, waveforms or tokens, and it normalizes them. Its
-    outputs are compared with those of the network; those of an ONNX file only if onnxruntime is
-    installed.
+    images, spectrograms or waveforms, which it normalizes, or prepared rows of tables, or tokens.
+    Its outputs are compared with those of the original network; for ONNX, this needs onnxruntime.
     """
     with errors_reported(debug):
         from vicinal.studies.trained_arm import chosen_checkpoints
@@ -547,7 +548,7 @@ def show(
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Draw handwritten digits before and after mixing by each policy."""
+    """Draw handwritten digits before and after mixing with five policies."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 

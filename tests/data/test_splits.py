@@ -400,7 +400,9 @@ def test_copies_of_training_examples_in_the_test_split_are_counted():
 def test_a_label_that_is_different_in_every_row_is_an_error(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("name,x\n" + "".join(f"n{i},{i % 3}\n" for i in range(30)))
-    with pytest.raises(UserError, match=r"expected a label that several rows share, got 30 diff"):
+    with pytest.raises(
+        UserError, match=r"expected classes that have several rows each, got 30 diff"
+    ):
         load(f"table:{path}?label=name")
 
 

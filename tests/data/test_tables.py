@@ -1480,7 +1480,7 @@ def test_groups_of_the_training_are_needed_for_its_rows(table, own_test):
     sentence = (
         "whose rows were all used for training"
         if own_test
-        else "expected the column 'who', by whose"
+        else "these are the training rows, but the column 'who', by whose"
     )
     with pytest.raises(UserError, match=sentence):
         table(bare + "\n", preparation=trained.preparation)

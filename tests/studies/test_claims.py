@@ -158,7 +158,7 @@ def test_if_no_study_can_run_the_first_reason_is_the_error(tmp_path):
     def run(*_):
         raise UserError("nothing is there")
 
-    with pytest.raises(UserError, match=r"no study of a claim could run\. .*nothing is there"):
+    with pytest.raises(UserError, match=r"none of the studies could run\. .*nothing is there"):
         run_claims(tmp_path, run, lambda _: None)
 
 

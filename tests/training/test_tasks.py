@@ -365,11 +365,11 @@ def test_targets_that_float32_cannot_distinguish_are_refused():
     times = 1.7e9 + np.random.default_rng(0).normal(size=40) * 100
     split = Split(load("iris").train.inputs[:40], torch.tensor(times[:, None]).float())
     with pytest.raises(
-        UserError, match=r"float32 rounds them, got .* up to 1\.7\d*e\+09 .*Subtract"
+        UserError, match=r"rounding error of float32, got .* up to 1\.7\d*e\+09 .*Subtract"
     ):
         task_of(DataSet((), split, split), "auto")
     fine = Split(split.inputs, torch.tensor(times[:, None] - 1.7e9).float())
     assert task_of(DataSet((), fine, fine), "auto").name == "regression"
     far = Split(split.inputs, torch.arange(20250101.0, 20250141.0)[:, None] * 1.0)
-    with pytest.raises(UserError, match="float32 rounds them"):
+    with pytest.raises(UserError, match="rounding error of float32"):
         task_of(DataSet((), far, far), "auto")

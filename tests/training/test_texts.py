@@ -484,6 +484,7 @@ def test_new_texts_need_no_groups(films, folder, tmp_path):
     table = arrow_csv.read_csv(films)
     arrow_csv.write_csv(table.drop_columns(["number"]), tmp_path / "bare.csv")
     with pytest.raises(
-        UserError, match=r"bare\.csv: expected the column 'number', by whose groups"
+        UserError,
+        match=r"bare\.csv: these are the training rows, but the column 'number', by whose",
     ):
         load(f"text:{tmp_path / 'bare.csv'}", preparation=trained.preparation)

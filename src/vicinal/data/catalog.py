@@ -49,7 +49,7 @@ SOURCES: dict[str, Source] = {
     ),
     "npz": Source("formats.npz:load_npz", "npz:FILE", "arrays in one NumPy file"),
     "commands": Source(
-        "sound.speech:load_commands",
+        "sound.load_commands:load_commands",
         "commands:PATH",
         "recordings, one folder per word, list files",
     ),

@@ -75,7 +75,7 @@ def majority(data: DataSet) -> float:
 
 
 def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
-    """Return notes on missing classes, small test splits, constant targets or inputs, and copies.
+    """Return notes on missing classes, small test splits, constant values and copies of examples.
 
     Example:
         >>> import torch

@@ -20,7 +20,7 @@ from vicinal.data.formats.image_folder import FilesBelow
 from vicinal.data.formats.images import ImageChanges, ImageOptions, image_options, to_pixels
 from vicinal.data.formats.npz import read_npy
 from vicinal.data.formats.stored_images import StoredImages
-from vicinal.data.sound.speech import Sound, StoredRecordings, check_sound, feature_shape
+from vicinal.data.sound.load_commands import Sound, StoredRecordings, check_sound, feature_shape
 from vicinal.data.tables.assemble import known_preparation
 from vicinal.data.tables.columns import TablePreparation
 from vicinal.data.tables.new_rows import prepare_rows, read_new_rows, table_of_rows

@@ -17,7 +17,8 @@ def cpu_threads(count: int | None) -> Iterator[None]:
     """Run with ``count`` CPU threads, then restore the earlier number; None changes nothing.
 
     Small operations are faster in one thread, since several threads have to wait for each other.
-    So are operations next to busy processes, since one of the threads may have to share its core.
+    One thread is also faster if other processes keep the cores busy, since all threads then wait
+    for the one that has to share its core.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)

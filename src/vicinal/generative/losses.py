@@ -150,9 +150,9 @@ def minimax_generator_loss(
 def generator_loss(discriminator: Discriminator, generated: Tensor) -> Tensor:
     """Return the non-saturating loss of a generator, on rows that are not mixed.
 
-    It is the cross-entropy of the discriminator if all rows were real (Goodfellow et al.,
-    https://arxiv.org/abs/1406.2661, section 3), and the common practice. Its gradient is large
-    where the discriminator rejects the rows.
+    It is the cross-entropy of the discriminator on the generated rows, with all of them labeled as
+    real (Goodfellow et al., https://arxiv.org/abs/1406.2661, section 3), which is common practice.
+    Its gradient is large where the discriminator rejects the rows.
 
     Args:
         discriminator: as for ``discriminator_loss``. Its parameters get gradients too.

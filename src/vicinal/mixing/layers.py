@@ -29,18 +29,18 @@ class MixedInside(nn.Module):
     Each call is mixed by its own plan, even with several threads, several wrappers of one model,
     several forward passes before one backward pass, or gradient checkpointing of either kind, whose
     recomputation is mixed too. ``DistributedDataParallel``, FSDP and Fabric can wrap it in any
-    precision. The model has hooks only while a pass needs them. Only compiling
-    (``torch.compile(mixed, fullgraph=True)``) leaves hooks, which do nothing in calls of the model
-    itself; ``remove_hooks`` removes them. It compiles once for each layer, so for more than eight
-    layers raise ``torch._dynamo.config.recompile_limit``. Compiled code raises an error at a layer
-    inside a gradient checkpoint.
+    precision. The model has hooks only while a pass needs them, except after compiling
+    (``torch.compile(mixed, fullgraph=True)``), where hooks stay. They have no effect when the model
+    itself is called, and ``remove_hooks`` removes them. PyTorch compiles once for each layer, so
+    for more than eight layers raise ``torch._dynamo.config.recompile_limit``. Compiled code raises
+    an error at a layer inside a gradient checkpoint.
 
-    With a policy that draws a region, what is mixed must have the height and width that are drawn
-    for (for ``ColumnCutMix``, that number of features).
-    Save and load ``mixed.model``.
+    If the policy draws regions, the mixed tensor must have the height and width for which the plan
+    was drawn (for ``ColumnCutMix``, the number of features). Save and load ``mixed.model``.
 
     Args:
-        model: any model. It is not changed; its parameters get the prefix ``model.``.
+        model: any model. Its modules and parameters are not changed; in the ``state_dict`` of the
+            wrapper, their names begin with ``model.``.
         policy: draws the plans.
         at: where to mix: names of modules as in ``model.named_modules()``, patterns such as
             ``"layer?"`` or ``"blocks.?"`` (``*`` and ``?`` match dots too), and ``"input"``. All

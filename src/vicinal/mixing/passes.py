@@ -105,9 +105,9 @@ class Pass:
             self.runs += 1
             if self.runs > 1:
                 raise RuntimeError(
-                    f"{self.name} ran a second time in one forward pass, but has to be mixed once. "
-                    "Use a new block or call for each forward pass, and mix at a module that runs "
-                    "once."
+                    f"{self.name} ran a second time in one forward pass, but can be mixed only "
+                    "once. Use a new `with` block or call for each forward pass, and mix at a "
+                    "module that runs once in it."
                 )
             surroundings = _surroundings()
             self.checkpointed = surroundings != self._surroundings
@@ -144,10 +144,9 @@ class Pass:
             return mine and (self.owner is None or not marks)
         if mine and not marks and node._sequence_nr() < self._last:
             raise RuntimeError(
-                f"{self.name}: expected gradients that come from the output of the mixed forward "
-                "pass, got another one while gradient checkpointing runs the module again, so it "
-                "is not known whether to mix. Let the model's forward return all that the loss "
-                "uses."
+                f"{self.name}: gradient checkpointing runs this module again for a gradient that "
+                "does not come from the output of the mixed forward pass, so it is not known "
+                "whether to mix. Return all tensors that the loss uses from the model's forward."
             )
         return False
 

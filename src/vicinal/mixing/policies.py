@@ -131,11 +131,12 @@ class DirichletMixUp(DrawsPlans[Plan]):
     Args:
         alpha: concentration, above 0, the same for each of the parents.
         parents: number of examples in a blend, from 2.
-        per: which rows have the same shares: the whole ``"batch"``, or each ``"example"`` has its
-            own.
+        per: ``"batch"`` draws one set of shares for the whole batch, ``"example"`` one for each
+            example.
         pairing: the rule that chooses the partners, applied once for each further parent.
-        targets: as for ``MixUp``; ``"union"`` takes the labels of all parents. A parent that occurs
-            twice in such a blend has the sum of its shares at its first place, and 0 at the other.
+        targets: as for ``MixUp``; ``"union"`` takes the labels of all parents. If an example occurs
+            twice among the parents of such a blend, its first occurrence gets the sum of both
+            shares, and the second one gets 0.
 
     Example:
         >>> plan = DirichletMixUp(alpha=1.0, parents=3).draw(4)

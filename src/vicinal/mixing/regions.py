@@ -124,11 +124,11 @@ def low_frequency_masks(
 ) -> Tensor:
     """Return ``(count, height, width)`` bool masks of low frequency, as in FMix.
 
-    They are True at the largest values of white noise after a filter, which divides its amplitude
-    by the frequency to the power of ``decay``, equally in all directions. ``keep``, ``(count,)``,
-    is the share of the pixels that an example keeps, where the mask is False, rounded to whole
-    pixels. Harris et al., "FMix:
-    Enhancing Mixed Sample Data Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
+    White noise is filtered: the amplitude at each frequency is divided by the frequency to the
+    power of ``decay``, equally in all directions. A mask is True at the largest values of the
+    result. ``keep``, ``(count,)``, is the share of the pixels that an example keeps, where the mask
+    is False, rounded to whole pixels. Harris et al., "FMix: Enhancing Mixed Sample Data
+    Augmentation" (https://arxiv.org/abs/2002.12047), section 4.1.
     """
     count, area = len(keep), height * width
     if count == 0:

@@ -56,7 +56,7 @@ class FastCNN(nn.Module):
 
     @torch.no_grad()
     def whiten_by(self, x: Tensor) -> None:
-        """Set the first convolution so that half of its outputs on these inputs are uncorrelated.
+        """Set the first convolution so that half of its channels are whitened on these inputs.
 
         The first half of its filters are the eigenvectors of the second moments of all 2x2 patches,
         in ascending order of their eigenvalues, each divided by ``sqrt(eigenvalue + 5e-4)``. The

@@ -61,7 +61,7 @@ class HuggingFace(nn.Module):
             return self.model(pixel_values=x).logits  # type: ignore[no-any-return]
         if x.dtype != torch.int64:
             raise TypeError(
-                f"expected int64 tokens, as of the data source text:, got {x.dtype} inputs."
+                f"expected int64 tokens, as the data source 'text:' has them, got {x.dtype} inputs."
             )
         vectors = self.embedding(self.tokens(x), x != self.padding)
         mask = (vectors != 0).any(-1)
@@ -144,7 +144,7 @@ def build_hugging_face(
         shape: (length,) of a text, or (channels, height, width) of an image.
         classes: number of logits.
         pretrained: whether weights are loaded, and not only the configuration.
-        config: what ``network_config`` returned. Nothing is read from ``where`` if it is given.
+        config: what ``network_config`` returned, so that it is not read from ``where``.
         log: is called with a sentence on what was loaded.
 
     Raises:

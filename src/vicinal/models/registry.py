@@ -25,7 +25,7 @@ class Network(NamedTuple):
 
     Args:
         make: builds it from the shape of one example and the number of classes.
-        layers: the modules after which it can be mixed.
+        layers: the modules whose outputs can be mixed.
         smallest: the smallest height and width of an image or spectrogram; None for networks that
             take examples of any shape.
     """

@@ -78,7 +78,7 @@ def load_initial_weights(
     origin: str,
     log: Callable[[str], None] = lambda _sentence: None,
 ) -> None:
-    """Load weights into a network, except those of a head for other classes.
+    """Load weights into a network, except those of a head for another number of classes.
 
     Args:
         network: the network, with initial weights.
@@ -87,7 +87,7 @@ def load_initial_weights(
         log: is called with a sentence on what was loaded.
 
     Raises:
-        UserError: if tensors of the backbone are missing, superfluous, or of another shape.
+        UserError: if tensors of the backbone are missing, unexpected, or of another shape.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 3))
@@ -107,10 +107,10 @@ shape (10, 4) in the weights, (3, 4) in the network)
     of_head = [k for k in wrong if k in head or (k not in own and _is_in_head(k, network))]
     if others := [name for name in wrong if name not in of_head]:
         raise UserError(
-            f"{origin}: expected the weights of {type(network).__name__}, got others: "
+            f"{origin}: these are not weights of {type(network).__name__}: "
             f"{_compared(others[0], own, weights)}"
             f"{f', and {len(others) - 1} more tensors' if len(others) > 1 else ''}. Choose the "
-            "network and the size of the data that the weights were trained with."
+            "network and the size of inputs that the weights were trained with."
         )
     left = {name.rpartition(".")[0] for name in of_head}  # modules, with all of their tensors
     chosen = {k: v for k, v in weights.items() if k in own and k.rpartition(".")[0] not in left}

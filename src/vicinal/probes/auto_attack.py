@@ -17,9 +17,9 @@ def auto_attack(
     bounds: tuple[float, float],
     seed: int,
 ) -> Tensor:
-    """Return images as the standard version of AutoAttack changes them (L-infinity).
+    """Return adversarial examples of the standard version of AutoAttack, in the L-infinity norm.
 
-    It consists of three attacks by gradients and one by queries (Croce and Hein,
+    It combines three gradient-based attacks and a query-based one (Croce and Hein,
     https://arxiv.org/abs/2003.01690). Its random numbers depend on the batch.
 
     Args:

@@ -158,7 +158,7 @@ def _longer(one: str, other: str) -> bool:
 def _pairs(white: Attacks, other: Attacks, names: list[tuple[str, str]]) -> list[_Pair]:
     if white.epsilons != other.epsilons or not white.targets.equal(other.targets):
         raise UserError(
-            "masking_checks: expected white box and black box with the same epsilons on the same "
+            "masking_checks: expected white-box and black-box results for the same epsilons and "
             f"examples, got epsilons {white.epsilons} and {other.epsilons} for "
             f"{len(white.targets)} and {len(other.targets)} examples."
         )

@@ -42,15 +42,15 @@ def batches(
         model: a network; without parameters, inputs stay as they are.
         data: batches: tuples or lists of tensors.
         where: the argument that holds the data, for errors.
-        names: names of the first tensors of a batch, which are used; that of the first one is
-            ``"inputs"``.
+        names: names of the first tensors of a batch, beginning with ``"inputs"``; further tensors
+            are ignored.
 
     Yields:
         The tensors of each batch that are used, all on the device of the network.
 
     Raises:
-        UserError: if a batch does not begin with as many tensors of the same length as there are
-            names, or there are no examples.
+        UserError: if a batch has fewer tensors than there are names, if these differ in length, or
+            if there are no examples.
     """
     found = False
     for batch in data:

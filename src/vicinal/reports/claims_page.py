@@ -67,7 +67,8 @@ def run_claims(out: Path, run: Run, log: Callable[[str], None]) -> list[Outcome]
             results = outcomes(claims, summaries, reasons)
             write_claims(out, results)
     if not summaries:
-        raise UserError(f"no study of a claim could run. The first: {next(iter(reasons.values()))}")
+        first = next(iter(reasons.values()))
+        raise UserError(f"none of the studies could run. The first one failed: {first}")
     return results
 
 

@@ -165,8 +165,8 @@ def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
                 raise UserError(f"{folder} holds another study. Choose another folder with --out.")
         elif any(entry.name != LOCK for entry in folder.iterdir()):
             raise UserError(
-                f"{folder}: expected a study or an empty folder, got other files (without "
-                "recipe.toml). Choose another folder with --out."
+                f"{folder}: expected a study or an empty folder, got other files and no "
+                "recipe.toml. Choose another folder with --out."
             )
         study = GanStudy(recipe, folder)
         study.results()  # an error leaves the recipe as it was

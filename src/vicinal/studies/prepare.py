@@ -12,7 +12,7 @@ from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
-from vicinal.studies.generate import BUDGET, FOLDS, RARE, SMALL, generate, study_name
+from vicinal.studies.generate_recipe import BUDGET, FOLDS, RARE, SMALL, generate, study_name
 from vicinal.training.arm_shorthands import SHORTHANDS
 from vicinal.training.metrics import check_metrics
 from vicinal.training.recipe import (

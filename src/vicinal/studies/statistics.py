@@ -85,9 +85,9 @@ def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0
     Args:
         values: ``(seeds, examples)``, as ``vicinal.training.metrics.metric_values`` returns them.
         counted: whether each value is 0 or 1. Two correct and two wrong examples are then added for
-            the interval, as Agresti and Coull (1998) suggest, so that it is not empty or too narrow
-            near 0 and 1.
-        least: otherwise, the smallest half width; see
+            the interval, as Agresti and Coull (1998) suggest, so that it is not too narrow near 0
+            and 1.
+        least: the smallest half width, unless ``counted``; see
             ``vicinal.training.metrics.least_difference``.
 
     Example:
@@ -113,7 +113,7 @@ def difference_with_interval(
     Args:
         values: ``(seeds, examples)`` of an arm.
         baseline: those of the baseline, for the same seeds and examples.
-        least: the smallest half width, which is what is known if no example differs; see
+        least: the smallest half width, which matters most if the arms hardly differ; see
             ``vicinal.training.metrics.least_difference``.
         comparisons: the number of comparisons that p-values are adjusted for.
 

@@ -47,8 +47,8 @@ class Study:
     Args:
         recipe: recipe of the study.
         folder: folder of the study.
-        commented: the recipe as TOML, perhaps with comments, for the folder; by default with all
-            fields.
+        commented: the text of ``recipe.toml`` in the folder, which may have comments; by default,
+            all fields of the recipe.
     """
 
     recipe: Recipe
@@ -190,12 +190,14 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
     """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
 
     Finished trials are kept. Seeds, arms, conditions, titles and published rows can be added to the
-    recipe later, and anything that does not affect a finished trial can be changed.
+    recipe later. Anything else that does not affect a finished trial can be changed too, except the
+    name, the baseline, the number of splits and the primary metric.
 
     Args:
         recipe: recipe of the study.
         folder: folder of the study.
-        text: the recipe as TOML, perhaps with comments, for the folder; by default with all fields.
+        text: the text of ``recipe.toml`` in the folder, which may have comments; by default, all
+            fields of the recipe.
 
     Raises:
         UserError: if the folder cannot be written, is in use, holds something else, or holds
@@ -236,8 +238,8 @@ def _check_finished(study: Study) -> None:
             )
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(
-            f"{folder}: expected a study or an empty folder, got other files (without "
-            "recipe.toml). Choose another folder with --out."
+            f"{folder}: expected a study or an empty folder, got other files and no "
+            "recipe.toml. Choose another folder with --out."
         )
 
 

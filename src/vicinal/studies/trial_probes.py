@@ -117,8 +117,8 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
     """Raise an error if the probes of a recipe do not fit its data, before anything is trained.
 
     Raises:
-        UserError: if the task is not classification, attacks are to be on other inputs than images,
-            or the other data set of ``probes.ood`` cannot be prepared as the data.
+        UserError: if the task is not classification, if there are attacks but inputs are not
+            images, or if the data set of ``probes.ood`` cannot be prepared like the data.
     """
     probes, task = recipe.probes, task_of(data, recipe.task).name
     for field in Probes.model_fields:
@@ -128,12 +128,12 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
             )
     if probes.attacks is not None and data.brightest is None:
         raise UserError(
-            f"probes.attacks: expected images, got {recipe.data.source}. Remove that table."
+            f"probes.attacks: expected images, got {recipe.data.source}. Remove [probes.attacks]."
         )
     if probes.between is not None and data.train.inputs.dtype == torch.int64:
         raise UserError(
             f"probes.between: expected inputs that can be blended, got the tokens of "
-            f"{recipe.data.source}. Remove that table."
+            f"{recipe.data.source}. Remove [probes.between]."
         )
     if probes.ood is not None:
         try:

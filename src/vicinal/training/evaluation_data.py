@@ -52,7 +52,8 @@ def load_as_trained(
         path: the checkpoint.
         info: what it records.
         source: the data set.
-        split: the split that has to be the same as in training, if the data set is the same.
+        split: the split that is used. If the data set is that of the training, the split has to be
+            the same as then.
         root: folder of the data sets.
         seed: seed of the train/test split.
         test_fraction: fraction held out for testing.

@@ -29,7 +29,7 @@ class Scores(NamedTuple):
         task: classification, multi-label or regression.
         metrics: the value of each metric that is defined for the task, by its name in
             ``vicinal.training.metrics.METRICS``; None if it is undefined for these examples.
-        constant: the same of a constant prediction, the best one on the training split.
+        constant: the same metrics of the constant prediction that is best on the training split.
         worst: the most frequent confusions of classes, in descending order.
     """
 

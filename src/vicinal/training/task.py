@@ -108,7 +108,7 @@ def task_of(data: DataSet, wanted: str) -> Task:
     if bool(coarse.any()):
         worst = int(coarse.int().argmax())
         raise UserError(
-            f"expected targets that differ by more than float32 rounds them, got values up to "
+            "expected targets that differ by more than the rounding error of float32, got up to "
             f"{float(columns[:, worst].abs().max()):.9g} with a standard deviation of "
             f"{float(std[worst]):.3g}. Subtract a constant, such as the smallest one."
         )
@@ -121,9 +121,9 @@ def criterion_of(
     """Return the loss that training minimizes, a mean over examples.
 
     Args:
-        task: cross-entropy for classes, binary cross-entropy for labels, and the squared error for
-            real values.
-        settings: for ``label_smoothing`` and ``class_weights``.
+        task: decides the loss: cross-entropy for classification, binary cross-entropy for
+            multi-label classification, and the squared error for regression.
+        settings: of which ``label_smoothing`` and ``class_weights`` are used.
         targets: targets of the training split, ``(n,)`` classes or ``(n, labels)``.
 
     Raises:

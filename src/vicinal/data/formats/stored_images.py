@@ -49,7 +49,7 @@ class StoredImages:
         options: how images are decoded; without a size, all images have the size in ``shape``.
         skip_bad: whether images that cannot be decoded are skipped instead of raising an error.
         changes: counts what was changed in the images that were read.
-        trained: whether ``shape`` is that of a training rather than of the first image.
+        trained: whether ``shape`` is that of the training images; otherwise of the first image.
     """
 
     files: ImageFiles

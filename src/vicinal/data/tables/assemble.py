@@ -175,7 +175,7 @@ def known_preparation(
         return form.model_validate(preparation)
     except pydantic.ValidationError as error:
         raise UserError(
-            f"{file}: the preparation of the training data, as stored in a checkpoint, is damaged. "
+            f"{file}: the settings in the checkpoint that prepare data as in training are damaged. "
             "Train the network again."
         ) from error
 
@@ -324,9 +324,9 @@ def classes_of(
     """
     if len(known) >= FEW and len(np.unique(target.values[known])) == len(known):
         raise UserError(
-            f"{table.file}: expected a label that several rows share, got {len(known):,} different "
-            f"ones in {len(known):,} rows of column {target.name!r}. Choose another label among "
-            f"{listed(table.names)}, or pass task=regression if these are numbers. "
+            f"{table.file}: expected classes that have several rows each, got {len(known):,} "
+            f"different labels in {len(known):,} rows of column {target.name!r}. Choose another "
+            f"label among {listed(table.names)}, or pass task=regression if these are numbers. "
             f"{label_hint(target.levels, task)}".rstrip()
         )
     counts = np.bincount(target.values[known].astype(np.int64), minlength=len(target.levels))

@@ -240,8 +240,8 @@ def has_other_rows(given: Trained | None, sha256: str, group_sha256: str, file: 
         )
     if given.group_sha256 != group_sha256:
         raise UserError(
-            f"{file}: expected the column {given.group!r}, by whose groups the rows were split for "
-            "training, got the same rows without it or with other values in it. Restore it."
+            f"{file}: these are the training rows, but the column {given.group!r}, by whose groups "
+            "they were split, is missing or has changed. Restore it."
         )
     return False
 

@@ -46,7 +46,7 @@ class NewRows(NamedTuple):
 
 
 def prepare_rows(table: Table, given: TablePreparation, *, skip_bad: bool) -> NewRows:
-    """Prepare the rows of a table, which needs no label, like those of the training table.
+    """Prepare the rows of a table, with or without labels, like those of the training table.
 
     Args:
         table: has the columns of the training table, in any order.
@@ -145,11 +145,12 @@ def read_new_rows(
 
 
 def table_of_rows(rows: Any, columns: Collection[str], *, decimal: str = ".") -> Table:
-    """Return rows in memory as a table: a list of dictionaries, or a frame.
+    """Convert rows in memory, such as a list of dictionaries or a data frame, to a table.
 
     Args:
-        rows: dictionaries by column, without a value where it is missing; or anything that
-            ``pyarrow.table`` accepts, such as a pandas or a Polars frame.
+        rows: a list of dictionaries that map names of columns to values, where a missing value is
+            None or left out; or anything that ``pyarrow.table`` accepts, such as a frame of pandas
+            or Polars.
         columns: names of the columns that are used; the others may have any type.
         decimal: the decimal mark of the training table.
 

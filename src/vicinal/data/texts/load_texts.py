@@ -213,7 +213,7 @@ def prepare_texts(texts: Sequence[str], preparation: Mapping[str, Any]) -> Tenso
 
 
 def prepare_text_rows(table: Table, preparation: Mapping[str, Any], *, skip_bad: bool) -> NewRows:
-    """Prepare the texts of a table, which needs no label, like those of the training table.
+    """Prepare the texts of a table, with or without labels, like those of the training table.
 
     Args:
         table: has the column of texts.

@@ -33,7 +33,7 @@ class Tokens(NamedTuple):
     Args:
         ids: ``(n, length)`` int64, filled up with padding on the right.
         counts: ``(n,)`` int64, the number of tokens of each text, at most ``length``.
-        cut: how many texts were longer.
+        cut: how many texts were cut to ``length`` tokens.
     """
 
     ids: np.ndarray

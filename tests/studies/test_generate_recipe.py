@@ -7,7 +7,7 @@ import torch
 from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
 from vicinal.studies.budget import Cost, cost_of, fitted
-from vicinal.studies.generate import form_of, generate, study_name
+from vicinal.studies.generate_recipe import form_of, generate, study_name
 from vicinal.training.recipe import checked_text, read_recipe
 from vicinal.training.recipe_changes import Changes
 from vicinal.training.task import task_of

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from vicinal.data.dataset import LoadOptions
+from vicinal.data.sound.load_commands import StoredRecordings, background_noise, load_commands
 from vicinal.data.sound.recordings import RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import (
     AddNoise,
@@ -24,7 +25,6 @@ from vicinal.data.sound.spectrograms import (
     log_spectrogram,
     mel_filters,
 )
-from vicinal.data.sound.speech import StoredRecordings, background_noise, load_commands
 from vicinal.errors import UserError
 
 ROOT = Path(__file__).parents[2]
