@@ -966,7 +966,7 @@ def test_what_is_not_the_preparation_of_a_table_is_refused(tmp_path, damage):
     whole = load_table("t.csv", {"label": "y"}, LoadOptions(tmp_path, 0, 0.5)).preparation
     load_table("t.csv", {}, LoadOptions(tmp_path, 0, 0.5, preparation=whole))
     for damaged in ({**whole, **damage}, {k: v for k, v in whole.items() if k not in damage}):
-        with pytest.raises(UserError, match="preparation"):
+        with pytest.raises(UserError, match=r"checkpoint that prepare data|not that of a table"):
             load_table("t.csv", {}, LoadOptions(tmp_path, 0, 0.5, preparation=damaged))
 
 
@@ -1547,7 +1547,9 @@ def test_rows_of_the_training_with_other_groups_are_refused(table):
         ["size,who,kind", *(f"{k},{9 - k // 4},{'ab'[k % 2]}" for k in range(40)), ""]
     )
     for changed in (other, sorted_otherwise):  # by which the split would be another one
-        with pytest.raises(UserError, match="the same rows without it or with other values"):
+        with pytest.raises(
+            UserError, match="these are the training rows, but the column 'who', by whose groups"
+        ):
             table(changed, group="who", preparation=trained.preparation)
 
 

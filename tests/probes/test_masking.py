@@ -189,7 +189,7 @@ def test_black_box_results_of_other_examples_or_epsilons_are_an_error(digits, tr
 
     masking_checks(found(0, 0.1), found(0, 0.1))
     for other in (found(1, 0.1), found(0, 0.2)):
-        with pytest.raises(UserError, match="the same epsilons on the same examples"):
+        with pytest.raises(UserError, match="the same epsilons and examples"):
             masking_checks(found(0, 0.1), other)
 
 
