@@ -23,7 +23,7 @@ TWICE = """
 import signal
 from vicinal import interrupts
 
-interrupts.stop_at_once()
+interrupts.exit_on_interrupt()
 interrupts.clean_up_first()
 try:
     signal.raise_signal(signal.SIGINT)
@@ -80,7 +80,7 @@ def test_a_process_that_ignores_ctrl_c_continues_to_ignore_it():
     code = (
         "import signal, sys; sys.argv = ['vicinal']; signal.signal(2, signal.SIG_IGN);"
         "from vicinal import interrupts;"
-        "interrupts.stop_at_once(); signal.raise_signal(2); print('on')"
+        "interrupts.exit_on_interrupt(); signal.raise_signal(2); print('on')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "on\n"

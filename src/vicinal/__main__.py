@@ -8,7 +8,7 @@ from vicinal import interrupts
 
 def main() -> None:
     """Run the command line, or report which package to install."""
-    interrupts.stop_at_once()  # while modules are imported
+    interrupts.exit_on_interrupt()  # while modules are imported
     from vicinal.errors import UserError
     from vicinal.extras import extras_named
 

@@ -8,7 +8,7 @@ CODE = 130
 """The exit code of a command that Ctrl-C stopped, as in shells."""
 
 
-def stop_at_once() -> None:
+def exit_on_interrupt() -> None:
     """From now on, Ctrl-C ends the process at once, without a traceback.
 
     A process that ignores Ctrl-C or has its own handler is not changed.
@@ -20,7 +20,7 @@ def stop_at_once() -> None:
 def clean_up_first() -> None:
     """From now on, the first Ctrl-C raises ``KeyboardInterrupt``, and the second ends the process.
 
-    This does nothing unless ``stop_at_once`` was called before and set its handler.
+    This does nothing unless ``exit_on_interrupt`` was called before and set its handler.
     """
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, _raise)

@@ -539,7 +539,7 @@ def test_examples_that_do_not_fit_the_training_are_refused(flowers, pets):
         image(3)
     with pytest.raises(UserError, match="got none"):
         image([])
-    with pytest.raises(UserError, match="is not that of a table"):
+    with pytest.raises(UserError, match="is a table, but the network was trained on"):
         image([{"size": 3}])
     with pytest.raises(
         UserError, match=r"like those of the training \(table\), got a list of images"

@@ -107,7 +107,7 @@ def test_a_table_is_not_prepared_by_its_own_columns(changed, vicinal, tmp_path):
     table.write_text("x,y\n" + "1,0\n2,1\n" * 20)
     refused = vicinal("score", changed(preparation={}), "--data", f"table:{table}?label=y")
     assert refused.exit_code == 2
-    assert "is not that of a table. Pass data of the same kind" in refused.stderr
+    assert "the network was trained on data of another form" in refused.stderr
 
 
 @pytest.fixture

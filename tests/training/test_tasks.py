@@ -15,14 +15,10 @@ from vicinal.data import DataSet, Split, load
 from vicinal.errors import UserError
 from vicinal.mixing import MixUp
 from vicinal.studies.study import Study
+from vicinal.training.criterion import balanced_weights, criterion_of
 from vicinal.training.metrics import metric_values
 from vicinal.training.recipe import load_resolved, read_recipe
-from vicinal.training.task import (
-    balanced_weights,
-    constant_outputs,
-    criterion_of,
-    task_of,
-)
+from vicinal.training.task import constant_outputs, task_of
 from vicinal.training.tensor_tree import read_tree
 from vicinal.training.trial import run_trial
 from vicinal.training.trial_checkpoint import TrialCheckpointer

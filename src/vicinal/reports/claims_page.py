@@ -24,7 +24,7 @@ from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.reports.terminal import plain_table
 from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
 from vicinal.studies.gan import MEASURES
-from vicinal.training.stop_signals import stop_at_once
+from vicinal.training.stop_signals import interrupt_on_stop_signals
 
 PAGE = "claims.html"
 
@@ -53,7 +53,7 @@ def run_claims(out: Path, run: Run, log: Callable[[str], None]) -> list[Outcome]
     claims, summaries, reasons = read_claims(), dict[str, Mapping[str, Any]](), dict[str, str]()
     studies = list({claim.study: claim for claim in claims}.values())
     log(f"{len(studies)} studies, as many at a time as there are cores")
-    with stop_at_once():
+    with interrupt_on_stop_signals():
         for k, (name, found, seconds) in enumerate(_finished(run, studies, out), 1):
             if isinstance(found, str):
                 reasons[name] = found

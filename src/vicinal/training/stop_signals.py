@@ -37,12 +37,12 @@ def stop_signals() -> Iterator[list[str]]:
 
 
 @contextmanager
-def stop_at_once() -> Iterator[None]:
+def interrupt_on_stop_signals() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at SIGTERM and SIGHUP inside a ``with`` block, as at Ctrl-C.
 
     Example:
         >>> try:
-        ...     with stop_at_once():
+        ...     with interrupt_on_stop_signals():
         ...         signal.raise_signal(signal.SIGTERM)
         ... except KeyboardInterrupt:
         ...     print("stopped")

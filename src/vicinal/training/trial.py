@@ -16,6 +16,7 @@ from vicinal.data.threads import cpu_threads
 from vicinal.errors import StoppedError, UserError
 from vicinal.probes import memorized_fraction
 from vicinal.training.arms import MixingArm, imported_policies, policy_of
+from vicinal.training.criterion import LOSSES, criterion_of
 from vicinal.training.devices import hardware_errors_explained, make_fabric
 from vicinal.training.evaluation import Predictions, gathered, mean_loss, predict
 from vicinal.training.loggers import Logger
@@ -25,7 +26,7 @@ from vicinal.training.metrics import primary_metric
 from vicinal.training.origin import Origin, check_origin, origin_of
 from vicinal.training.settings import Recipe, Training
 from vicinal.training.stop_signals import stop_signals
-from vicinal.training.task import LOSSES, Task, criterion_of, task_of
+from vicinal.training.task import Task, task_of
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import EpochRow, Result, Trial, named_metrics
 from vicinal.training.trial_setup import (

@@ -168,8 +168,8 @@ def known_preparation(
     kind = form.model_fields["kind"].default
     if preparation.get("kind") != kind:
         raise UserError(
-            f"{file} is a {kind}, but the preparation of the training data is not that of a "
-            f"{kind}. Pass data of the same kind as in training."
+            f"{file} is a {kind}, but the network was trained on data of another form. Pass data "
+            "of the same form as in training."
         )
     try:
         return form.model_validate(preparation)
