@@ -1,8 +1,11 @@
+import copy
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from vicinal.data.catalog import SOURCES
 from vicinal.models.registry import NETWORKS
@@ -44,6 +47,48 @@ def test_the_code_of_the_page_about_gans_runs():
     names = {}
     exec(code, names)
     assert names["discriminator"].weight.grad.abs().sum() > 0
+
+
+def test_the_code_of_the_page_about_own_loops_runs_and_does_what_it_says():
+    page, names = (DOCS / "loop.md").read_text("utf-8"), {}
+
+    def run(until):
+        while until not in (code := codes.pop(0)):
+            exec(code, names)
+        exec(code, names)
+
+    codes = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    run("for rows in")
+    # The two parts have the gradient of the whole batch. One step of lr 0.01 has been taken.
+    model, plan = copy.deepcopy(names["model"]), names["plan"]
+    for name, tensor in model.named_parameters():
+        tensor.data += 0.01 * names["model"].get_parameter(name).grad
+    x, y = names["images"], names["classes"]
+    for parameter in model.parameters():
+        parameter.grad = None
+    plan.loss(F.cross_entropy, model(plan.mix(x)), y).backward()
+    for name, parameter in names["model"].named_parameters():
+        expected = model.get_parameter(name).grad
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+    run("vicinal.mix(")
+    plan, table = names["plan"], names["batch"]["table"]
+    lam = plan.lam[:, None]
+    blended = lam * table + (1 - lam) * table[plan.partner]
+    torch.testing.assert_close(names["mixed"]["table"], blended)
+    run("huber_loss")
+    plan, prices = names["plan"], names["prices"]
+    blended = plan.lam * prices + (1 - plan.lam) * prices[plan.partner]
+    torch.testing.assert_close(names["loss"], F.huber_loss(names["output"], blended))
+    run("masks")
+    pasted = torch.where(
+        names["plan"].region, names["masks"][names["plan"].partner], names["masks"]
+    )
+    output = names["segmenter"](names["plan"].mix(x))
+    torch.testing.assert_close(names["loss"], F.cross_entropy(output, pasted, ignore_index=255))
+    run("DataLoader")
+    assert len(names["plan"]) == 4
+    run("generator_at")
+    assert not codes
 
 
 def test_the_page_about_data_names_every_source():

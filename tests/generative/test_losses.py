@@ -139,10 +139,10 @@ def test_the_losses_of_images_in_half_precision_are_finite():
 def test_what_does_not_fit_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r"generated: expected rows like the real ones, \(2, 1\)"):
         discriminator_loss(lambda x: x, REAL, GENERATED[:1])
-    with pytest.raises(ValueError, match=r"paper_plan\(2\), got one with 3 rows"):
+    with pytest.raises(ValueError, match=r"paper_plan\(2\) draws them, got 3 rows"):
         discriminator_loss(lambda x: x, REAL, GENERATED, paper_plan(3))
     for plan in (paper_plan(4), author_plan(1)):
-        with pytest.raises(ValueError, match=r"plan: expected a plan for 2 real rows"):
+        with pytest.raises(ValueError, match=r"plan: expected partners among 2 generated rows"):
             discriminator_loss(lambda x: x, REAL, GENERATED, plan)
     with pytest.raises(ValueError, match=r"expected logits of 2 rows, got shape \(\)"):
         generator_loss(lambda x: x.mean(), GENERATED)
@@ -150,6 +150,19 @@ def test_what_does_not_fit_is_an_error_that_says_so():
         author_plan(4, share=2)
     with pytest.raises(ValueError, match="expected alpha from 0 to infinity, got -1"):
         paper_plan(4, alpha=-1)
+
+
+def test_generated_rows_of_autocast_are_mixed_in_the_type_of_the_real_ones():
+    torch.manual_seed(0)
+    real, network = torch.randn(8, 2, dtype=torch.float32), nn.Linear(2, 1, dtype=torch.float32)
+    generated, plan = torch.randn(8, 2).bfloat16(), paper_plan(8)
+    expected = discriminator_loss(network, real, generated.float(), plan)
+    assert torch.equal(discriminator_loss(network, real, generated, plan), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = discriminator_loss(network, real, generated, plan)
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.02)
+    with pytest.raises(ValueError, match=r"got \(8, 2\) torch.uint8\. Bring both"):
+        discriminator_loss(network, real, torch.zeros(8, 2, dtype=torch.uint8), plan)
 
 
 def test_a_discriminator_that_ends_in_a_sigmoid_is_an_error():

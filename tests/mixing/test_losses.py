@@ -88,13 +88,13 @@ def test_the_ignored_side_gives_its_share_to_the_other(batch, criterion):
 
 def test_any_criterion_works_by_reduction_none(batch):
     plan, output, _ = batch
-    real = torch.randn(16, 5, dtype=torch.float64)
-    lam = plan.lam.double()[:, None]
-    expected = (lam * (output - real) ** 2 + (1 - lam) * (output - real[plan.partner]) ** 2).mean()
-    torch.testing.assert_close(plan.loss(F.mse_loss, output, real), expected)
-    torch.testing.assert_close(plan.loss(nn.MSELoss(), output, real), expected)
-    assert plan.loss(nn.MSELoss(reduction="none"), output, real).shape == (16, 5)
-    summed = plan.loss(nn.MSELoss(reduction="sum"), output, real)
+    real = torch.rand(16, 5, dtype=torch.float64)
+    lam, poisson = plan.lam.double()[:, None], output.exp() - real * output
+    expected = (lam * poisson + (1 - lam) * (output.exp() - real[plan.partner] * output)).mean()
+    torch.testing.assert_close(plan.loss(F.poisson_nll_loss, output, real), expected)
+    torch.testing.assert_close(plan.loss(nn.PoissonNLLLoss(), output, real), expected)
+    assert plan.loss(nn.PoissonNLLLoss(reduction="none"), output, real).shape == (16, 5)
+    summed = plan.loss(nn.PoissonNLLLoss(reduction="sum"), output, real)
     torch.testing.assert_close(summed, expected * 16 * 5)
 
 
@@ -153,12 +153,98 @@ def test_a_focal_loss_is_mixed_and_not_the_probability_inside_of_it(batch):
     torch.testing.assert_close(plan.loss(focal, output, y), expected)
 
 
-@pytest.mark.parametrize("loss", [F.l1_loss, F.smooth_l1_loss, F.mse_loss])
-def test_real_valued_targets_are_mixed_by_their_losses(batch, loss):
+@pytest.mark.parametrize("make", [nn.L1Loss, nn.SmoothL1Loss, nn.MSELoss, nn.HuberLoss])
+def test_an_output_that_equals_the_blended_real_values_has_no_loss(make):
+    plan, real = Plan(torch.tensor([1, 0]), torch.tensor([0.7, 0.7])), torch.tensor([0.0, 10.0])
+    exact = torch.tensor([3.0, 7.0], requires_grad=True)
+    loss = plan.loss(make(), exact, real)
+    (gradient,) = torch.autograd.grad(loss, exact)
+    assert loss < 1e-10
+    assert gradient.abs().max() < 1e-5
+    assert plan.loss(make(), exact + 2, real) > 1
+
+
+@pytest.mark.parametrize("name", ["l1_loss", "smooth_l1_loss", "mse_loss", "huber_loss"])
+def test_losses_of_real_values_compare_the_output_with_the_blended_value(batch, name):
     plan, output, _ = batch
+    loss, settings = getattr(F, name), {"beta": 0.3} if name == "smooth_l1_loss" else {}
     real = torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    expected = by_hand(plan, lambda i, j: loss(output[i, 0], real[j]))
-    torch.testing.assert_close(plan.loss(loss, output[:, 0], real), expected)
+    lam = plan.lam.double()
+    blended = torch.stack(
+        [lam[i] * real[i] + (1 - lam[i]) * real[int(plan.partner[i])] for i in range(16)]
+    )
+    for reduction in ("mean", "sum", "none"):
+        own = functools.partial(loss, reduction=reduction, **settings)
+        expected = own(output[:, 0], blended)
+        torch.testing.assert_close(plan.loss(own, output[:, 0], real), expected)
+
+
+def test_blended_real_values_of_narrow_types_are_not_rounded():
+    plan = MixUp(1.0, per="example").draw(64)
+    real, output = torch.randn(64).to(torch.bfloat16), torch.randn(64).to(torch.bfloat16)
+    blended = plan.lam * real.float() + (1 - plan.lam) * real.float()[plan.partner]
+    expected = F.mse_loss(output.float(), blended)
+    torch.testing.assert_close(plan.loss(F.mse_loss, output, real), expected)
+
+
+class InnerIgnore(nn.Module):
+    """A criterion with a cross-entropy inside, or one that passes ignore_index on in its code."""
+
+    def __init__(self, reduction="mean", *, hidden=False):
+        super().__init__()
+        self.reduction = reduction
+        if not hidden:
+            self.inner = nn.CrossEntropyLoss(ignore_index=255)
+
+    def forward(self, output, y):
+        return F.cross_entropy(output, y, ignore_index=255, reduction=self.reduction)
+
+
+def test_ignored_pixels_of_an_own_criterion_do_not_count_or_are_refused():
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(8, 4, 6, 6, generator=generator)
+    y = torch.randint(4, (8, 6, 6), generator=generator)
+    y[:, :3] = 255
+    plan = CutMix(1.0).draw(8, image_size=(6, 6), generator=generator)
+    pasted = torch.where(plan.region.expand(8, 6, 6), y[plan.partner], y)
+    expected = F.cross_entropy(output, pasted, ignore_index=255)
+    torch.testing.assert_close(plan.loss(InnerIgnore(), output, y), expected)
+    with pytest.raises(ValueError, match=r"0 to 3, the outputs of the network, got 255.*ignore_in"):
+        plan.loss(InnerIgnore(hidden=True), output, y)
+
+
+@pytest.mark.parametrize("add", ["register_forward_hook", "register_forward_pre_hook", "forward"])
+def test_hooks_of_a_cross_entropy_run(batch, add):
+    _, output, y = batch
+    criterion = nn.CrossEntropyLoss()
+    if add == "register_forward_hook":
+        criterion.register_forward_hook(lambda module, arguments, result: 10 * result)
+    elif add == "register_forward_pre_hook":
+        criterion.register_forward_pre_hook(lambda module, arguments: (arguments[0] / 2, y))
+    else:
+        criterion.forward = lambda output, y: 10 * F.cross_entropy(output, y, reduction="none")
+    expected = criterion(output, y).mean()
+    unmixed = MixUp(0.0).draw(16)
+    torch.testing.assert_close(unmixed.loss(criterion, output, y), expected)
+
+
+@pytest.mark.parametrize("smoothing", [-0.5, 1.5])
+def test_label_smoothing_out_of_range_is_refused_as_by_pytorch(batch, smoothing):
+    plan, output, y = batch
+    with pytest.raises(ValueError, match=f"label_smoothing from 0 to 1, got {smoothing}"):
+        plan.loss(nn.CrossEntropyLoss(label_smoothing=smoothing), output, y)
+
+
+def test_deprecated_arguments_of_a_criterion_are_refused(batch):
+    plan, output, y = batch
+    with pytest.raises(TypeError, match="expected reduction, got reduce or size_average"):
+        plan.loss(functools.partial(F.cross_entropy, reduce=False), output, y)
+
+
+def test_the_accuracy_refuses_classes_that_the_output_does_not_have(batch):
+    plan, output, y = batch
+    with pytest.raises(ValueError, match=r"accuracy: expected classes from 0 to 4.*got 7"):
+        plan.accuracy(output, torch.where(y == 0, 7, y))
 
 
 def test_multi_label_targets_under_bce_equal_soft_targets(batch):
@@ -225,7 +311,8 @@ def test_several_heads_take_one_plan(batch):
         F.mse_loss, output[:, 4], age
     )
     apart = F.cross_entropy(output[:, :4], plan.targets(y % 4, num_classes=4).double())
-    pair = by_hand(plan, lambda i, j: (output[i, 4] - age[j]) ** 2)
+    lam = plan.lam.double()
+    pair = (output[:, 4] - (lam * age + (1 - lam) * age[plan.partner])).square().mean()
     torch.testing.assert_close(together, apart + pair, rtol=1e-6, atol=1e-6)
 
 

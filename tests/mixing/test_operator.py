@@ -195,9 +195,30 @@ def test_the_result_shares_no_memory_with_its_arguments():
 def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
     x = torch.rand(1, 3, dtype=torch.float32).expand(4, 3)
     plan = MixUp(1.0).draw(4)
-    with pytest.raises(ValueError, match=r"expanded x of shape \(4, 3\)\. Call x\.contiguous\(\)"):
-        plan.mix_(x)
-    torch.testing.assert_close(plan.mix(x), x.contiguous())
+    unfolded = torch.rand(7, dtype=torch.float32).unfold(0, 4, 1)
+    for one in (x, unfolded):
+        with pytest.raises(ValueError, match=r"of shape \(4, \d\)\. Call x\.contiguous\(\)"):
+            plan.mix_(one)
+        torch.testing.assert_close(plan.mix(one), plan.mix(one.contiguous()))
+
+
+@pytest.mark.parametrize("cut", [lambda x: x.T, lambda x: x[::2], lambda x: x[:, 1:3]])
+def test_a_strided_batch_without_overlap_is_mixed_in_place(cut):
+    x = cut(torch.rand(8, 8, dtype=torch.float32))
+    plan = MixUp(1.0, per="example").draw(len(x))
+    expected = plan.mix(x)
+    assert torch.equal(plan.mix_(x), expected)
+
+
+@pytest.mark.parametrize("policy", [MixUp(1.0, per="example"), CutMix(1.0), DirichletMixUp(1.0)])
+def test_slices_of_one_batch_are_not_mixed_in_place_one_after_the_other(policy):
+    x = torch.rand(8, 3, 4, 4, dtype=torch.float32)
+    plan = policy.draw(8, image_size=(4, 4))
+    whole = plan.mix(x)
+    with pytest.raises(ValueError, match=r"mix_: expected a slice .* share its memory"):
+        plan[:4].mix_(x[:4], other=x)
+    parts = [plan[rows].mix_(x[rows].clone(), other=x) for rows in (slice(0, 4), slice(4, 8))]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 def test_mixing_in_place_with_another_part_of_the_same_memory_reads_what_was_there():

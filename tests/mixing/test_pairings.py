@@ -250,3 +250,12 @@ def test_rows_that_are_alike_are_at_distance_zero():
     )
     partner = Nearest(k=29)(60, seeded(), features=features)
     assert torch.equal(partner < 30, torch.arange(60) < 30)
+
+
+@pytest.mark.parametrize("missing", [float("nan"), float("inf")])
+def test_values_without_a_distance_are_refused_by_name(missing):
+    values = torch.tensor([0.0, 1.0, missing, 3.0])
+    with pytest.raises(ValueError, match=r"Nearest: expected finite features.*in 1 of 4 rows"):
+        MixUp(1.0, pairing=Nearest(1)).draw(4, features=values)
+    with pytest.raises(ValueError, match=r"SimilarTargets: expected finite y.*in 1 of 4 rows"):
+        MixUp(1.0, pairing=SimilarTargets(1.0)).draw(4, y=values[:, None])

@@ -343,3 +343,26 @@ def test_a_view_with_the_negative_bit_is_mixed_in_place():
     plan = MixUp(1.0).draw(4)
     expected = plan.mix(x.clone())
     assert torch.allclose(plan.mix_(x), expected)
+
+
+@pytest.mark.parametrize("batch", [{"image": torch.rand(2, 3)}, (torch.rand(2, 3),), [0.0, 1.0]])
+def test_a_batch_that_is_no_tensor_is_an_error_that_says_what_to_pass(batch):
+    plan = Plan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
+    for call in (plan.mix, plan.mix_, plan.targets, lambda x: plan.loss(F.cross_entropy, x, x)):
+        with pytest.raises(TypeError, match=r"expected a tensor, got (dict|tuple|list)\."):
+            call(batch)
+    with pytest.raises(TypeError, match="other: expected a tensor, got"):
+        plan.mix(torch.rand(2, 3), other=batch)
+
+
+def test_partners_and_shares_that_are_no_tensors_are_named():
+    with pytest.raises(TypeError, match=r"lam: expected a tensor of shape \(batch,\), got float"):
+        Plan(torch.tensor([1, 0]), 0.3)
+    with pytest.raises(TypeError, match=r"partner: expected a tensor .* got list"):
+        Plan([1, 0], torch.tensor([0.5, 0.5]))
+
+
+def test_a_slice_of_a_plan_is_refused_inside_a_module():
+    plan, linear = MixUp(1.0).draw(8), nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="inside: expected the plan of a whole batch, got a slice"):
+        plan[:4].inside(linear)

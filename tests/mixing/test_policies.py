@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from vicinal import (
+    ColumnCutMix,
     CutMix,
     DirichletMixUp,
     FMix,
@@ -541,3 +542,37 @@ def test_blends_keep_the_memory_format(policy):
         x = torch.rand(4, 3, 8, 8).to(memory_format=memory_format)
         assert plan.mix(x).is_contiguous(memory_format=memory_format)
         assert plan.mix(x, x.contiguous()).is_contiguous(memory_format=memory_format)
+
+
+def test_one_of_refuses_at_once_what_would_fail_at_a_random_batch():
+    for wrong in ("none", MixUp, 0.5):
+        with pytest.raises(TypeError, match=r"OneOf: expected policies such as .*or None"):
+            OneOf([MixUp(1.0), wrong])
+    for policy in (
+        OneOf([MixUp(1.0), CutMix(1.0)]),
+        OneOf([MixUp(1.0), OneOf([None, FMix()])]),
+        OneOf([MixUp(1.0), ColumnCutMix()], probabilities=[0.999, 0.001]),
+    ):
+        for _ in range(20):
+            with pytest.raises(ValueError, match="expected image_size"):
+                policy.draw(4)
+    never = OneOf([MixUp(1.0), CutMix(1.0)], probabilities=[1, 0])
+    assert never.draw(4).region is None
+
+
+def test_regmixup_is_not_nested():
+    with pytest.raises(TypeError, match="RegMixUp: expected a policy that draws blends alone"):
+        RegMixUp(RegMixUp(MixUp(1.0)))
+    with pytest.raises(TypeError, match="Do not put RegMixUp into RegMixUp"):
+        RegMixUp(OneOf([RegMixUp(MixUp(1.0))])).draw(4)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_an_image_size_with_channels_is_refused_and_a_volume_is_not(channels):
+    x = torch.rand(8, channels, 8, 8)
+    plan = CutMix(per="example").draw(8, image_size=x.shape[1:])
+    with pytest.raises(ValueError, match=r"without channels, got .*x\.shape\[2:\]\. Pass volumes"):
+        plan.mix(x)
+    assert plan.mix(x[:, None]).shape == (8, 1, channels, 8, 8)
+    gray = torch.rand(8, 1, 8, 8)
+    assert CutMix().draw(8, image_size=gray.shape[1:]).mix(gray).shape == gray.shape

@@ -125,3 +125,10 @@ def test_gradients_are_available_where_the_caller_switched_them_off():
         with off(), eval_mode(model):
             x = X.clone().requires_grad_()
             assert input_gradient(model(x).sum(), x).shape == X.shape
+
+
+def test_batches_of_three_entries_are_refused_since_the_second_may_not_be_the_targets():
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    network = nn.Linear(3, 2)
+    with pytest.raises(UserError, match="got 3 entries, of which the second may not be the target"):
+        predictions_of(network, [(x, torch.arange(4), y)])

@@ -95,7 +95,8 @@ def discriminator_loss(
     Args:
         discriminator: see ``Discriminator``. It runs once, on all rows.
         real: ``(batch, ...)``.
-        generated: rows of the same shape and type, from the generator.
+        generated: rows of the same shape, from the generator. If one of both is in a narrower
+            floating-point type, as under autocast, it is converted to the other's.
         plan: plan of ``paper_plan`` or ``author_plan``; without one, the rows are not mixed.
 
     Returns:
@@ -169,12 +170,13 @@ def generator_loss(discriminator: Discriminator, generated: Tensor) -> Tensor:
 def _cross_entropy(
     discriminator: Discriminator, real: Tensor, generated: Tensor, plan: Plan | None
 ) -> Tensor:
-    if real.shape != generated.shape or real.dtype != generated.dtype:
+    same_kind = real.is_floating_point() == generated.is_floating_point()
+    if real.shape != generated.shape or not same_kind:
         raise ValueError(
             f"generated: expected rows like the real ones, {tuple(real.shape)} {real.dtype}, got "
-            f"{tuple(generated.shape)} {generated.dtype}."
+            f"{tuple(generated.shape)} {generated.dtype}. Bring both to the same shape and scale."
         )
-    pool = torch.cat([real, generated])
+    pool = torch.cat([real, generated])  # in the wider type of both
     rows = len(pool) if plan is None else len(plan)
     fits = plan is None or rows in (len(real), len(pool))
     if plan is not None and fits and len(real) and not torch.compiler.is_compiling():
@@ -183,8 +185,10 @@ def _cross_entropy(
         fits = high < len(pool) and (rows == len(pool) or low >= len(real))
     if plan is not None and not fits:
         raise ValueError(
-            f"plan: expected a plan for {len(real)} real rows, such as paper_plan({len(real)}), "
-            f"got one with {rows} rows."
+            f"plan: expected partners among {len(real)} generated rows, such as "
+            f"paper_plan({len(real)}) draws them, got {rows} rows with partners from "
+            f"{int(plan.partner.min())} to {int(plan.partner.max())}. Generated rows have the "
+            f"numbers {len(real)} to {len(pool) - 1}."
         )
     mixed = pool if plan is None else plan.mix(pool[:rows], other=pool)
     logits = _logits(discriminator, mixed)

@@ -28,6 +28,11 @@ class CleanAndMixed:
 
     def __init__(self, plan: Plan, weight: float) -> None:
         """Keep the plan of the blends and their weight."""
+        if isinstance(plan, CleanAndMixed):
+            raise TypeError(
+                "CleanAndMixed: expected a plan of blends alone, got one that has the clean rows "
+                "too. Do not put RegMixUp into RegMixUp."
+            )
         self.plan = plan
         self.weight = weight
 

@@ -33,6 +33,10 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     This is the sum of two losses in Zhang et al. (https://arxiv.org/abs/1710.09412), section 2. For
     plain cross-entropy it equals the cross-entropy against soft targets. In other cases:
 
+    * The losses of real values (``mse_loss``, ``l1_loss``, ``smooth_l1_loss``, ``huber_loss`` and
+      their modules) are not linear in the target, so they compare the output with the blended
+      target, as the paper's objective does: ``criterion(output, plan.targets(y))``. For a loss of
+      your own that is not linear in the target, call it with ``plan.targets(y)`` yourself.
     * The mean is over examples (over elements, if the criterion returns several per example).
       With class weights, PyTorch divides by the sum of the weights instead, but only for integer
       labels, so its results for integer and soft labels differ. Here, the mean
@@ -40,8 +44,9 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     * If one side of a blend has the ignored class, the others get its share. If all have it, the
       element is not counted. ``ignore_index`` is read from an ``nn.CrossEntropyLoss`` or
       ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
-      default. It cannot be read from a ``lambda`` that passes ``ignore_index`` on: the zeros for
-      ignored elements then count in the mean.
+      default, or from an attribute of that name of your own module or of a module in it. It cannot
+      be read from a ``lambda`` that passes ``ignore_index`` on: on the CPU, classes that the output
+      does not have are then an error; on a GPU, the zeros for ignored elements count in the mean.
     * If masks are mixed by a region, a criterion other than cross-entropy is called with the pasted
       masks.
     * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
@@ -60,6 +65,13 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
             f"cross-entropy: expected logits (batch, classes, ...) and soft labels of the same "
             f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
         )
+    ignored = _ignore_index(criterion)
+    if ignored is None:
+        _check_classes(output, sides)
+    if _compares_real_values(criterion) and first.shape == output.shape and _is_soft(first):
+        wide = torch.promote_types(wide_type(output.dtype), wide_type(first.dtype))
+        blended = mixed_targets([Side(y.to(wide), share) for y, share in sides])
+        output, sides = output.to(wide), [Side(blended, sides[0].share.new_ones(len(output)))]
     each, reduction = _per_element(criterion)
     if sides[0].share.dim() > 1:  # of each pixel, 0 or 1
         own, partner = sides
@@ -68,7 +80,6 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     losses = [_evaluate(each, output, _as_numbers(y, output)) for y in _with_shares(sides)]
     shares = [spread(side.share, losses[0]) for side in sides]
     counted: Tensor | int = losses[0].numel()
-    ignored = _ignore_index(criterion)
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
         here = torch.stack([side.y.long() != ignored for side in sides])
         left, counted = _without_ignored(torch.stack(shares), here, dim=0)
@@ -100,11 +111,12 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
     """Return soft targets; see ``Plan.targets``."""
     parts = []
     for y, share in sides:
-        if y.dtype.is_floating_point or y.dtype == torch.bool:
+        if _is_soft(y):
             if num_classes is not None:
                 raise ValueError(
                     f"y: expected integer classes, since num_classes is given, got type {y.dtype} "
-                    f"and shape {tuple(y.shape)}. Omit num_classes to blend y as it is."
+                    f"and shape {tuple(y.shape)}. Omit num_classes to blend y as it is, or pass "
+                    "y.long() if y holds classes."
                 )
             soft = y.float() if y.dtype == torch.bool else y
         else:
@@ -125,6 +137,8 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
             f"classes (batch, ...), got {tuple(output.shape)} and {first.dtype} "
             f"{tuple(first.shape)}."
         )
+    for y, _ in sides:
+        _may_be_ignored(y, output, ignore_index, where="accuracy")
     prediction = output.argmax(1)
     shares = torch.stack([spread(share, prediction).expand_as(prediction) for _, share in sides])
     here = torch.stack([y.long() != ignore_index for y, _ in sides])
@@ -159,7 +173,7 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     """Return the settings of a criterion that is PyTorch's cross-entropy, else None."""
     if criterion is F.cross_entropy:
         return _CrossEntropy()
-    if type(criterion) is nn.CrossEntropyLoss:
+    if type(criterion) is nn.CrossEntropyLoss and not _is_hooked(criterion):
         _check_reduction(criterion.reduction)
         return _CrossEntropy(
             criterion.weight,
@@ -176,13 +190,57 @@ def _cross_entropy(criterion: Criterion) -> _CrossEntropy | None:
     return None
 
 
+def _is_hooked(module: nn.Module) -> bool:
+    """Return whether calling a module does more than the ``forward`` of its class."""
+    own = vars(module)
+    return "forward" in own or any(own[name] for name in ("_forward_hooks", "_forward_pre_hooks"))
+
+
+def _compares_real_values(criterion: Criterion) -> bool:
+    """Return whether a criterion is one of PyTorch's losses of real values."""
+    module = getattr(criterion, "_orig_mod", criterion)  # of torch.compile
+    function = criterion.func if isinstance(criterion, functools.partial) else criterion
+    return type(module) in _REAL_MODULES or any(function is one for one in _REAL_FUNCTIONS)
+
+
+_REAL_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_REAL_FUNCTIONS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+
+
+def _is_soft(y: Tensor) -> bool:
+    return y.dtype.is_floating_point or y.dtype == torch.bool
+
+
+def _check_classes(output: Tensor, sides: Sequence[Side]) -> None:
+    """Raise if a class that the output does not have would be counted, since it may be ignored."""
+    for y, _ in sides:
+        if _is_soft(y) or output.dim() < 2 or y.shape != output.shape[:1] + output.shape[2:]:
+            return
+        count = output.shape[1]
+        if count < 2 or not is_plain(y) or y.numel() == 0:
+            return
+        low, high = (int(one) for one in torch.aminmax(y))
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"y: expected classes from 0 to {count - 1}, the outputs of the network, got "
+                f"{low if low < 0 else high}. If the criterion ignores this class, give it an "
+                "attribute or an argument ignore_index, so that it is not counted; if y holds real "
+                "values, pass y.float()."
+            )
+
+
 def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _CrossEntropy) -> Tensor:
     """Return the cross-entropy of integer classes, with one softmax for all sides."""
     first = sides[0].y
     if output.dim() < 2 or first.shape != output.shape[:1] + output.shape[2:]:
         raise ValueError(
             f"cross-entropy: expected logits (batch, classes, ...) and classes (batch, ...), "
-            f"got {tuple(output.shape)} and {tuple(first.shape)}."
+            f"got {tuple(output.shape)} and {tuple(first.shape)}. Pass y.float() for one-hot "
+            "labels, or y.squeeze(1) for classes in a column."
+        )
+    if not 0 <= settings.label_smoothing <= 1:
+        raise ValueError(
+            f"cross-entropy: expected label_smoothing from 0 to 1, got {settings.label_smoothing}."
         )
     if settings.weight is not None and settings.weight.shape != output.shape[1:2]:
         raise ValueError(
@@ -220,7 +278,9 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     return loss.sum() / counted if mean else loss.sum()
 
 
-def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
+def _may_be_ignored(
+    classes: Tensor, output: Tensor, ignored: int, *, where: str = "cross-entropy"
+) -> bool:
     """Return whether some of the classes may be the ignored one; raise if one is out of range.
 
     Values are only read on the CPU, since reading them makes a GPU wait.
@@ -236,7 +296,7 @@ def _may_be_ignored(classes: Tensor, output: Tensor, ignored: int) -> bool:
     wrong = classes[((classes < 0) | (classes >= count)) & (classes != ignored)]
     if len(wrong):
         raise ValueError(
-            f"cross-entropy: expected classes from 0 to {count - 1}, or its ignore_index "
+            f"{where}: expected classes from 0 to {count - 1}, or its ignore_index "
             f"{ignored}, got {int(wrong[0])} with logits of shape {tuple(output.shape)}."
         )
     return True
@@ -264,6 +324,11 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
         _check_reduction(reduction)
         return _unreduced(criterion, reduction), reduction
     function, asked = _function_and_keywords(criterion)
+    if "reduce" in asked or "size_average" in asked:
+        raise TypeError(
+            "criterion: expected reduction, got reduce or size_average, which PyTorch has "
+            'deprecated. Pass reduction="mean", "sum" or "none".'
+        )
     if not _takes_reduction(function):
         raise TypeError(
             f"criterion: {getattr(criterion, '__name__', criterion)} has no argument reduction, "
@@ -337,7 +402,9 @@ _default_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _ignore_index(criterion: Criterion) -> int | None:
     if isinstance(criterion, nn.Module):
-        value: Any = getattr(criterion, "ignore_index", None)
+        # Its own one first, then that of a module in it.
+        parts = (getattr(one, "ignore_index", None) for one in criterion.modules())
+        value: Any = next((one for one in parts if one is not None), None)
     else:
         function, keywords = _function_and_keywords(criterion)
         value = keywords.get("ignore_index", _default_of(function, "ignore_index"))

@@ -90,12 +90,13 @@ def blend_(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> Ten
         before = x.clone() if lam.requires_grad else x
         return x.copy_(blend(before, other, partner, lam))
     _check_blendable(x)
-    if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+    reach = sum((size - 1) * step for step, size in zip(x.stride(), x.shape, strict=True))
+    if x.numel() > reach + 1:
         raise ValueError(
-            f"mix_: expected a batch without overlapping values, got an expanded x of shape "
-            f"{tuple(x.shape)}. Call x.contiguous()."
+            f"mix_: expected a batch without overlapping values, got an expanded or unfolded x of "
+            f"shape {tuple(x.shape)}. Call x.contiguous()."
         )
-    if other is not None and _share_memory(x, other):
+    if other is not None and shares_memory(x, other):
         other = other.clone()
     _mixed_in_place(x, other, partner, lam.to(wide_type(x.dtype)))
     increment_version(x)  # PyTorch does so for its own operators only
@@ -137,6 +138,12 @@ def check_shares(partner: Tensor, lam: Tensor) -> int | None:
     Returns:
         The number of rows that the partners' batch needs, or None if partners cannot be read.
     """
+    for name, one in (("partner", partner), ("lam", lam)):
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"{name}: expected a tensor of shape (batch,), got {type(one).__name__}. Call "
+                "torch.as_tensor, or torch.full((len(x),), lam) for one number."
+            )
     if partner.dtype != torch.int64:
         raise TypeError(
             f"partner: expected int64 row indices, got {partner.dtype}. Call partner.long()."
@@ -151,7 +158,7 @@ def check_shares(partner: Tensor, lam: Tensor) -> int | None:
     if lam.shape != partner.shape:
         raise ValueError(
             f"lam: expected one share per example, ({len(partner)},), got {tuple(lam.shape)}. "
-            f"To use one value for all, pass lam.expand({len(partner)})."
+            f"Pass lam.reshape(-1), or lam.expand({len(partner)}) to use one value for all."
         )
     if is_plain(lam) and lam.numel() > 0:
         low, high = torch.aminmax(lam.detach())  # both are nan where one is
@@ -172,6 +179,12 @@ def check_batch(name: str, x: Tensor, other: Tensor | None, size: int, rows: int
     Without ``other``, ``x`` itself has to have at least ``rows`` rows. The rows of both have the
     same shape.
     """
+    for each, one in ((name, x), ("other", x if other is None else other)):
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"{each}: expected a tensor, got {type(one).__name__}. Pass each tensor of a "
+                "batch with the same plan, such as plan.mix(batch['image'])."
+            )
     if x.shape[:1] != (size,):
         raise ValueError(
             f"{name}: expected a batch of {size}, the size of the plan, got shape "
@@ -216,8 +229,18 @@ def _check_blendable(x: Tensor) -> None:
         )
 
 
-def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Return whether the storages overlap; those of NumPy arrays may begin at different places."""
+def shares_memory(a: Tensor, b: Tensor) -> bool:
+    """Return whether two storages overlap; False if they cannot be read, as while compiling.
+
+    Storages of NumPy arrays may begin at different places of the same memory.
+
+    Example:
+        >>> x = torch.zeros(4)
+        >>> shares_memory(x[:2], x[2:]), shares_memory(x, x.clone())
+        (True, False)
+    """
+    if torch.compiler.is_compiling() or is_transformed(a, b):
+        return False
     one, two = a.untyped_storage(), b.untyped_storage()
     first, second = one.data_ptr(), two.data_ptr()
     return first < second + two.nbytes() and second < first + one.nbytes()

@@ -283,6 +283,12 @@ def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Ten
         raise ValueError(
             f"{pairing}: expected {name} of {size} rows, got shape {tuple(values.shape)}."
         )
+    if values.is_floating_point() and not bool(values.isfinite().all()):
+        raise ValueError(
+            f"{pairing}: expected finite {name}, to compute distances, got NaN or infinity in "
+            f"{int((~values.reshape(size, -1).isfinite()).any(1).sum())} of {size} rows. Replace "
+            "missing values, or leave these rows out of the batch."
+        )
     return values
 
 

@@ -14,6 +14,7 @@ from vicinal.mixing.operator import (
     check_batch,
     check_dtype,
     check_shares,
+    shares_memory,
     wide_type,
 )
 from vicinal.mixing.passes import mixing_inside
@@ -34,7 +35,8 @@ class Plan:
     ``partner`` and ``shares`` have a row for each further parent.
 
     ``plan[3:7]`` is the plan of these rows. To divide a batch, as for gradient accumulation, pass
-    the whole batch to each method as ``other``: ``plan[3:7].mix(x[3:7], other=x)``.
+    the whole batch to each method as ``other``: ``plan[3:7].mix(x[3:7], other=x)``. Do not mix
+    slices of it in place: the partners of later slices would be blends.
 
     Args:
         partner: ``(batch,)`` or ``(parents - 1, batch)`` int64, the row of the batch that each row
@@ -179,6 +181,12 @@ class Plan:
             >>> x.tolist()
             [[2.0], [8.0]]
         """
+        if self._is_slice and other is not None and shares_memory(x, other):
+            raise ValueError(
+                "mix_: expected a slice of the batch that does not share its memory, since other "
+                "slices may need the rows that it would overwrite. Use mix, or mix_ the whole "
+                "batch once."
+            )
         if self.region is not None or self.shares is not None:
             # The gradient of shares needs the values before.
             graded = any(one is not None and one.requires_grad for one in (self.lam, self.shares))
@@ -226,6 +234,8 @@ class Plan:
         """Return the loss of a blended batch: ``lam * own + (1 - lam) * partner``, averaged.
 
         For plain cross-entropy this equals the loss against soft targets, without creating them.
+        For real values (``F.mse_loss``, ``F.l1_loss``, ``F.smooth_l1_loss``, ``F.huber_loss`` and
+        their modules) it is the loss against the blended target, ``plan.targets(y)``.
         See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes. For a
         network with several heads, add ``plan.loss(...)`` of each head, with the same plan.
 
@@ -236,8 +246,8 @@ class Plan:
             criterion: ``F.cross_entropy``, ``nn.CrossEntropyLoss(...)``, or any criterion, function
                 or module, that can return one loss per example with ``reduction="none"``. To
                 ignore a class, pass ``functools.partial(F.cross_entropy, ignore_index=255)`` or
-                the module: if your own function passes ``ignore_index`` on, it cannot be seen, and
-                ignored pixels count in the mean.
+                the module, or give your own criterion an argument or an attribute
+                ``ignore_index``, so that ignored pixels do not count in the mean.
             output: the output of the network for the blended batch, ``(batch, ...)``.
             y: targets of the batch before mixing, in the form that ``criterion`` takes.
             other: as for ``targets``.
@@ -245,8 +255,9 @@ class Plan:
         Raises:
             TypeError: if ``criterion`` does not support ``reduction="none"``, or cannot compare
                 the type of ``y`` with ``output``.
-            ValueError: if the sizes do not fit, the losses are not one per example, or the target
-                mode is ``"union"`` and ``y`` is not multi-label.
+            ValueError: if the sizes do not fit, the losses are not one per example, a class is out
+                of range (checked on the CPU only), or the target mode is ``"union"`` and ``y`` is
+                not multi-label.
 
         Example:
             >>> import torch.nn.functional as F
@@ -281,8 +292,8 @@ class Plan:
                 side counts fully.
 
         Raises:
-            ValueError: if the sizes do not fit, ``y`` does not hold classes, or the target mode is
-                ``"union"``.
+            ValueError: if the sizes do not fit, ``y`` does not hold classes of the output (their
+                range is checked on the CPU only), or the target mode is ``"union"``.
 
         Example:
             >>> plan = Plan(torch.tensor([1, 0]), torch.tensor([0.75, 0.75]))
@@ -308,6 +319,10 @@ class Plan:
         ``MixedInside``. Under gradient checkpointing, run ``backward`` inside the block as well, so
         that the recomputation is mixed too.
 
+        Mix at one module for each forward pass, and choose one that all of an example passes
+        through: if a branch goes past it, as in a residual block, or if the model has a second
+        input, that part of the example is not mixed, but the loss assumes that it is.
+
         Args:
             module: a module of the model.
             entry: the entry of the output to mix, if the output is a tuple, a list or a dict.
@@ -315,6 +330,7 @@ class Plan:
         Raises:
             TypeError: if the output of the module is not a tensor, and ``entry`` does not select
                 one.
+            ValueError: if this is a slice of a plan, whose partners the module does not see.
             RuntimeError: if the module runs twice inside the block (the loss assumes that it was
                 mixed once), or, at the end of the block, if it did not run at all, or ran under
                 gradient checkpointing without ``backward`` in the block.
@@ -325,6 +341,11 @@ class Plan:
             >>> with plan.inside(model[0]):
             ...     output = model(torch.rand(2, 4))
         """
+        if self._is_slice:
+            raise ValueError(
+                "inside: expected the plan of a whole batch, got a slice, whose partners are not "
+                "in the output of the module. Draw a plan for each part of the batch."
+            )
         return mixing_inside(module, self.mix, entry)
 
     def to(self, device: torch.device | str) -> "Plan":

@@ -12,6 +12,7 @@ from vicinal.mixing.clean_and_mixed import CleanAndMixed
 from vicinal.mixing.pairing import Pairing, Shuffle
 from vicinal.mixing.plan import Plan
 from vicinal.mixing.randomness import CPU
+from vicinal.mixing.region_policies import DrawsRegions
 from vicinal.mixing.sampling import (
     DrawsPlans,
     Per,
@@ -201,7 +202,9 @@ class RegMixUp(DrawsPlans[CleanAndMixed]):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the weight."""
+        """Check the weight and the policy."""
+        if isinstance(self.policy, RegMixUp):
+            raise TypeError("RegMixUp: expected a policy that draws blends alone, got RegMixUp.")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"RegMixUp: expected a finite weight of 0 or more, got {self.weight}.")
 
@@ -229,9 +232,15 @@ class OneOf(DrawsPlans[Plan]):
     probabilities: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Check the probabilities."""
+        """Check the policies and the probabilities."""
         if not self.policies:
             raise ValueError("OneOf: expected at least one policy, got none.")
+        for one in self.policies:
+            if one is not None and (isinstance(one, type) or not hasattr(one, "draw")):
+                raise TypeError(
+                    f"OneOf: expected policies such as MixUp(alpha=0.2), or None to leave a batch "
+                    f"unmixed, got {one!r}."
+                )
         odds = self.probabilities
         if odds is not None and (
             len(odds) != len(self.policies)
@@ -244,13 +253,25 @@ class OneOf(DrawsPlans[Plan]):
             )
 
     def _plan(self, request: Request) -> Plan:
-        odds = self.probabilities
-        if odds is None:
-            odds = [1 / len(self.policies)] * len(self.policies)
-        weights = torch.as_tensor(odds, dtype=torch.float64, device=CPU)
+        self._check_image_size(request)
+        weights = torch.as_tensor(self._odds(), dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=request.generator))]
         if chosen is None:
             own = torch.arange(request.size, device=CPU)
             plan = Plan(own, torch.ones(request.size, dtype=torch.float32, device=CPU))
             return plan._changed(_unmixed=True, _rows=None)
         return chosen.draw(**request._asdict())
+
+    def _odds(self) -> Sequence[float]:
+        count = len(self.policies)
+        return [1 / count] * count if self.probabilities is None else self.probabilities
+
+    def _check_image_size(self, request: Request) -> None:
+        """Raise at the first batch, not at a random one, if a policy needs the size of images."""
+        if request.image_size is not None:
+            return
+        for one, odds in zip(self.policies, self._odds(), strict=True):
+            if odds and isinstance(one, DrawsRegions):
+                one.draw(request.size)  # raises an error that says what is missing
+            elif odds and isinstance(one, OneOf):
+                one._check_image_size(request)

@@ -19,7 +19,14 @@ def show_region(
         raise ValueError(
             f"x: expected a shape that ends with the image_size of the plan, {sizes}, got "
             f"{tuple(x.shape)}. Draw the plan with image_size=x.shape[-{len(sizes)}:], and mix "
-            "features only after layers whose output has that size."
+            "features only after layers whose output has that size. For other inputs of the same "
+            "examples, such as a table, use vicinal.mix with the partner and lam of the plan."
+        )
+    if region.dim() == x.dim() == 4 and 1 < x.shape[1] <= 4:
+        raise ValueError(
+            f"x: expected image_size without channels, got {tuple(region.shape[1:])} for images "
+            f"{tuple(x.shape)}, so that a box would take some of the channels only. Draw the plan "
+            "with image_size=x.shape[2:]. Pass volumes without channels as x[:, None]."
         )
     if shrunk and x.dtype.is_complex:
         raise TypeError(

@@ -44,7 +44,8 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
         if arm is not None or ensemble:
             raise UserError(
                 f"{path}: expected the folder of a study, to choose an arm or all of its seeds, "
-                "got something else. Leave out --arm and --ensemble, or name a study."
+                f"got {'something else' if path.exists() else 'a path that does not exist'}. Leave "
+                "out --arm and --ensemble, or name a study."
             )
         return Chosen([path / WEIGHTS if path.is_dir() else path])
     finished = [one.trial for one in finished_results(path)]
