@@ -522,18 +522,19 @@ def export(
     """
     with errors_reported(debug):
         from vicinal.studies.trained_arm import chosen_checkpoints
-        from vicinal.training.export import export_network
+        from vicinal.training.export import expected_inputs, export_network
         from vicinal.training.trained_network import load_network
 
         chosen = chosen_checkpoints(trained, arm=arm)
         if chosen.reason:
             report(f"using {chosen.reason}")
         network = load_network(chosen.paths[0], allow_import=allow_import, accelerator="cpu")
-        compared = export_network(network, out, to)
+        compared, inputs = export_network(network, out, to), expected_inputs(network)
         if json:
-            _print_json({"file": str(out), "compared": compared})
+            _print_json({"file": str(out), "compared": compared, "inputs": inputs})
         else:
             _print(f"exported: {out} ({compared})")
+            _print(f"inputs: {inputs}")
 
 
 @app.command(epilog="Example: vicinal show --policy cutmix --seed 3 --out cutmix.svg")

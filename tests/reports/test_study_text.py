@@ -91,14 +91,14 @@ def test_the_answer_starts_with_verdicts_and_names_interval_and_difference(summa
     assert answer(summary) == (
         "With 40% corrupted labels, input mixup is better than ERM: test accuracy 92.0% versus "
         "70.0%, a difference of +22.0 points (95% interval +21.0 to +23.0). With true labels, "
-        "there is no evidence of a difference: that of input mixup is +0.5 points "
+        "there is no evidence of a difference from ERM: for input mixup it is +0.5 points "
         "(95% interval −0.5 to +1.5)."
     )
 
 
 def test_without_corrupted_labels_nothing_mentions_true_labels(summary):
     shown = only_true_labels(summary)
-    assert answer(shown).startswith("There is no evidence of a difference: that of input")
+    assert answer(shown).startswith("There is no evidence of a difference from ERM: for input")
     assert "true labels" not in markdown(shown)
     assert study_table(shown)[0][0] == "arm"
     assert "wrong labels learned, %" not in study_table(shown)[0]
@@ -131,7 +131,7 @@ def test_the_answer_names_the_verdicts_on_all_other_arms(summary):
     for one, verdict in zip(shown["rows"][1:], verdicts, strict=True):
         one |= {"verdict": verdict, "p": 1.0}
     assert (
-        "There is no evidence of a difference: that of cutmix!, the best of 2 such arms, is +0.1"
+        "no evidence of a difference from ERM: for cutmix!, the best of 2 such arms, it is +0.1"
         in answer(shown)
     )
     assert answer(shown).endswith("The same as the baseline: fmix!.")
@@ -144,10 +144,25 @@ def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no
     shown["rows"] = [shown["rows"][0], *arms]
     shown["settings"]["arms"]["cutmix"] = {"title": "cutmix", "training": {}}
     assert answer(shown).endswith(
-        "that of cutmix, the best of the 2 other arms, is +0.1 points (95% interval −0.9 to +1.1). "
+        "for cutmix, the best of the 2 other arms, it is +0.1 points (95% interval −0.9 to +1.1). "
         "The interval of input mixup excludes zero, which is not enough for a verdict with 2 "
         "comparisons (adjusted p-value 0.058)."
     )
+
+
+def test_a_study_that_was_cut_to_fit_the_minutes_says_so(summary):
+    assert not any("shortened" in one for one in remarks(summary))
+    summary["settings"]["shortened"] = "5 epochs instead of 60 to fit the study into --minutes 3"
+    (found,) = (one for one in remarks(summary) if "shortened" in one)
+    assert found.startswith("Warning: this study is shortened: 5 epochs instead of 60 to fit")
+
+
+def test_intervals_that_are_wider_than_their_parts_are_explained(summary):
+    found = summary["rows"][1]["metrics"]["accuracy"]["difference"]
+    found |= {"low": -1.0, "high": 2.0, "seeds": 0.1, "examples": 0.8}
+    assert not any("wider than seeds" in one for one in remarks(summary))
+    found["examples"] = 0.7
+    assert sum("wider than seeds" in one for one in remarks(summary)) == 1
 
 
 def test_the_answer_says_that_arms_are_the_same_within_the_margin(summary):

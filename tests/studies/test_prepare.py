@@ -65,13 +65,18 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     assert prepare(str(cars), changes=one, out=tmp_path / "out").recipe.splits == 1
     cut = prepare(str(cars), changes=Changes(seeds=2), minutes=0.01, out=tmp_path / "out").recipe
     assert cut.training.epochs < 30
+    assert (
+        cut.shortened
+        == (f"{cut.training.epochs} epochs instead of 60 to fit the study into --minutes 0.01")
+        or "5 folds" in cut.shortened
+    )
     assert cut.training.checkpoint_every == max(1, cut.training.epochs // 4)
     hasty = Changes(seeds=2, epochs=10_000)
     told.clear()
     short = prepare(str(cars), changes=hasty, minutes=0.05, out=tmp_path / "out", log=told.append)
     assert short.recipe.splits == 1
     assert any(
-        one.startswith("fewer than 1,000 examples: 5 folds would take --minutes ")
+        one.startswith("fewer than 1,000 examples: 5 folds with all epochs would take --minutes ")
         and one.endswith(", so there are only 12 test examples")
         for one in told
     )
@@ -95,7 +100,7 @@ def test_a_rare_class_is_tested_in_folds_if_the_time_allows(tmp_path):
     assert short.recipe.splits == 1
     (sentence,) = (one for one in told if "5 folds" in one)
     assert sentence.endswith("so there are only 240 test examples, 16 of them of '1'")
-    assert f"# Here: {sentence}." in short.text
+    assert short.recipe.shortened == sentence
 
 
 def test_classes_that_folds_cannot_help_leave_one_split(tmp_path):

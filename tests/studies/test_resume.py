@@ -106,7 +106,10 @@ def test_what_would_change_a_finished_trial_is_refused_by_name(
     refused = vicinal("study", path, "--out", copied_study)
     assert refused.exit_code == 2
     assert f"holds a study with different settings: {named}" in refused.stderr
-    assert ("under other names" in refused.stderr) == named.startswith("arms.")
+    removed = "removed" in named
+    assert ("Name the finished arms and conditions too" in refused.stderr) == removed
+    changed = named.startswith("arms.") and not removed
+    assert ("under other names" in refused.stderr) == changed
 
 
 def test_a_recipe_that_the_user_wrote_into_the_folder_is_not_replaced_by_another(

@@ -301,6 +301,24 @@ def test_intervals_of_auroc_cover_the_truth_with_few_positives():
     assert np.mean(found, axis=0).min() > 0.88
 
 
+def test_one_positive_of_low_rank_does_not_stretch_the_interval_of_auroc_to_chance():
+    classes = np.r_[np.ones(15, int), np.zeros(285, int)]
+    margins = np.r_[np.full(14, 2.0), 0.0, np.linspace(-2, 1, 285)]  # the last positive is low
+    margins = margins + 0.01 * np.random.default_rng(0).standard_normal((3, 300))
+    arms = {arm: np.stack([-margins, margins], 2) / 2 for arm in "ab"}
+    least = least_difference("auroc", classes, "classification")
+    values = pair_of(arms, classes, "auroc")
+    row = estimated(values, ("b", 0.0), ("a", 0.0), METRICS["auroc"], ratio=0.25, leasts=[least])
+    assert 97 < row["value"] < 98.5
+    # Four more such positives would lower it by about 4 / 15 of a third.
+    assert row["value"] - 2.1 * 100 * 4 / 15 / 3 < row["low"] < 92
+    perfect = np.where(classes, 2.0, -2.0) + 0 * margins
+    arms = {arm: np.stack([-perfect, perfect], 2) / 2 for arm in "ab"}
+    values = pair_of(arms, classes, "auroc")
+    row = estimated(values, ("b", 0.0), ("a", 0.0), METRICS["auroc"], ratio=0.25, leasts=[least])
+    assert (row["value"], row["low"], row["high"]) == (100, pytest.approx(80), 100)
+
+
 def test_no_number_of_seeds_lowers_the_floor_of_a_proportion():
     equal = np.zeros((3, 100))
     assert to_halve(equal, least=3 / 100) == (None, 200)

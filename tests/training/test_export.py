@@ -86,6 +86,7 @@ def test_an_exported_program_needs_only_torch_and_takes_batches_of_any_size(imag
     done = CliRunner().invoke(app, ["export", str(images), "--to", "exported", "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert "the outputs for 16 examples differ from those of the original network by" in done.stdout
+    assert "inputs: (n, 3, 12, 12) uint8, decoded and resized images" in done.stdout
     generator = np.random.default_rng(1)
     batches = {str(tmp_path / f"{n}.npy"): pixels(n, generator) for n in (1, 5)}
     for path, batch in batches.items():

@@ -65,7 +65,7 @@ def existing(where: str, root: Path, *, what: str) -> Path:
             f"{where!r} cannot be the path of a {what} ({error}). Check the path."
         ) from error
     also = "" if path.is_absolute() else f" in the working directory or in {root}"
-    raise UserError(f"there is no {what} {where}{also}{_similar_path(path)}. Check the path.")
+    raise UserError(f"there is no {what} {where}{also}{_similar_path(path) or '. Check the path.'}")
 
 
 def _similar_path(path: Path) -> str:

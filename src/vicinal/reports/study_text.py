@@ -112,6 +112,11 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: warnings, then what the study could have found."""
     found = [f"Warning: {text}." for text in summary["verdict_problems"]]
     settings = summary["settings"]
+    if shortened := settings.get("shortened"):
+        found.append(
+            f"Warning: this study is shortened: {shortened}. Longer training or more test examples "
+            "may change the answer."
+        )
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:
         found += _failures(arm, row)
@@ -128,7 +133,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         if row["withheld"]:
             withheld.setdefault(row["withheld"], []).append(arm)
     found += [f"No verdict on {_listed(arms)}: {why}." for why, arms in withheld.items()]
-    found += _without_evidence(summary, rows)
+    found += [*_widened(summary), *_without_evidence(summary, rows)]
     name, what = summary["metric"], summary.get("constant_class")
     constant = value(summary, name, summary["constant"][name])
     found.append(
@@ -184,6 +189,22 @@ def _without_evidence(
     ]
 
 
+def _widened(summary: Mapping[str, Any]) -> list[str]:
+    """Return why intervals are wider than what seeds and test examples alone would make them."""
+    name = summary["metric"]
+    for row in summary["rows"]:
+        found = row["metrics"][name]["difference"]
+        if found and found["seeds"] is not None and summary["metrics"][name]["percent"]:
+            half = (found["high"] - found["low"]) / 2
+            if half > 2 * max(found["seeds"], found["examples"]):
+                return [
+                    "Some intervals are wider than seeds and test examples alone would make them, "
+                    "since no interval is narrower than what about three more test examples could "
+                    "change. More test examples narrow them."
+                ]
+    return []
+
+
 def _too_few_seeds(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return row["n"] < LEAST_SEEDS and bool(summary["settings"]["splits"] == 1)
 
@@ -205,6 +226,8 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     room = 100 - base["metrics"][name]["value"] if metric["percent"] and metric["higher"] else found
     if room < found:
         text += f", but at most {value(summary, name, room)} points can be gained"
+    if room < found / 2:
+        return f"{text}. It is too small to find any gain: test on more examples."
     text += "."
     if summary["settings"]["splits"] > 1:
         more = "about four times as many examples"
@@ -268,8 +291,9 @@ def _answer_under(summary: Mapping[str, Any], condition: str) -> tuple[int, str]
             among = f"the {len(undecided)} other arms"
         of = f", the best of {among}," * (len(undecided) > 1)
         return 3, _capital(
-            f"{start}there is no evidence of a difference: that of {title(summary, row['arm'])}"
-            f"{of} is {_difference(summary, row)}.{_direction(summary)}"
+            f"{start}there is no evidence of a difference from {baseline}: for "
+            f"{title(summary, row['arm'])}{of} it is {_difference(summary, row)}."
+            f"{_direction(summary)}"
             f"{''.join(_after_adjustment(summary, one, row) for one in undecided)}"
             f"{_others(summary, rows, row)}"
         )

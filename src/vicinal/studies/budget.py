@@ -125,24 +125,29 @@ def fitted(
     if share < 1 and "epochs" not in fixed:
         epochs = max(min(epochs, LEAST_EPOCHS), math.floor(epochs * share))
         share *= recipe.training.epochs / epochs
-    cuts = [
-        f"{new} {name} instead of {old}"
-        for name, new, old in (
-            ("seeds", seeds, recipe.seeds),
-            ("epochs", epochs, recipe.training.epochs),
-        )
-        if new != old
-    ]
+    cut = cuts(recipe, seeds, epochs)
     each = f"an epoch takes about {cost.epoch:.2g} s"
     if share < 0.8:
         takes = f"the study takes about {minutes / share:,.0f} minutes"
-        even = f" even with {' and '.join(cuts)}" if cuts else ""
+        even = f" even with {cut}" if cut else ""
         less = "To shorten it, choose fewer --arms, --seeds or --epochs"
         return seeds, epochs, f"{takes}{even}, since {each}. {less}"
-    if not cuts:
+    if not cut:
         return seeds, epochs, ""
     whole = recipe.training.epochs
     longer = math.ceil(minutes * whole / epochs)
     more = f". {seeds} seeds and {whole} epochs would take --minutes {longer}"
-    cut = f"{minutes:g} minutes allow {' and '.join(cuts)}: {each}"
-    return seeds, epochs, f"{cut}{more * (epochs < whole)}"
+    allowed = f"{minutes:g} minutes allow {cut}: {each}"
+    return seeds, epochs, f"{allowed}{more * (epochs < whole)}"
+
+
+def cuts(recipe: Recipe, seeds: int, epochs: int) -> str:
+    """Return how many seeds and epochs there are instead of those of a recipe, or ``""``.
+
+    Example:
+        >>> from vicinal.training.recipe import read_recipe
+        >>> cuts(read_recipe("digits"), 3, 5)
+        '5 epochs instead of 30'
+    """
+    both = (("seeds", seeds, recipe.seeds), ("epochs", epochs, recipe.training.epochs))
+    return " and ".join(f"{new} {name} instead of {old}" for name, new, old in both if new != old)

@@ -64,20 +64,22 @@ def estimated(
     # With several labels, an example can be partly right, so the binomial interval does not apply.
     counted = metric.counted and all(np.isin(table, (0, 1)).all() for table in tables)
     least = _floor(metric, leasts, 4, tables)
+    by_log_odds = metric.percent and not counted
+    first = 0.0 if by_log_odds else least
     floor = floor_of_difference(metric, leasts, pairs)
     if not tables:
         pass
     elif len(values) > 1:
-        mean = over_splits(tables, ratio=ratio, least=least)
+        mean = over_splits(tables, ratio=ratio, least=first)
         if pairs:
             apart = [own - other for own, other in pairs]
             difference = over_splits(apart, ratio=ratio, least=floor, comparisons=comparisons)
     else:
-        mean = mean_with_interval(tables[0], counted=counted, least=least)
+        mean = mean_with_interval(tables[0], counted=counted, least=first)
         if pairs:
             difference = difference_with_interval(*pairs[0], least=floor, comparisons=comparisons)
-    if metric.percent and not counted:
-        mean = _by_log_odds(mean)
+    if by_log_odds:
+        mean = _by_log_odds(mean, least)
     mean = _within(mean, metric.lowest, metric.highest)
     if difference is not None:
         most = metric.highest - metric.lowest
@@ -128,16 +130,27 @@ def _floor(
     return float(np.mean(floors)) / len(floors) if floors else 0.0
 
 
-def _by_log_odds(found: Estimate) -> Estimate:
+def _by_log_odds(found: Estimate, least: float) -> Estimate:
     """Return an estimate of a fraction with an interval that is symmetric in its log-odds.
 
-    Near 0 and 1, where values are skewed, it covers the truth more often (docs/statistics.md).
+    Near 0 and 1, where values are skewed, it covers the truth more often (docs/statistics.md). On
+    this scale, a smallest half width ``least`` can become a multiple of itself; it does not extend
+    the interval farther than twice ``least``.
     """
-    if found.low is None or found.high is None or not 0 < found.mean < 1:
+    if found.low is None or found.high is None:
         return found
-    half = (found.high - found.low) / 2 / (found.mean * (1 - found.mean))
-    low, high = (float(expit(logit(found.mean) + sign * half)) for sign in (-1, 1))
-    return found._replace(low=low, high=high)
+    mean, half = found.mean, (found.high - found.low) / 2
+    if not 0 < mean < 1:
+        return found._replace(low=mean - max(half, least), high=mean + max(half, least))
+
+    def ends(half: float) -> NDArray[Any]:
+        steps = half / (mean * (1 - mean)) * np.array([-1, 1])
+        return np.asarray(expit(logit(mean) + steps))
+
+    nearest, farthest = ends(half), ends(max(half, least))
+    limit = np.abs(nearest - mean).clip(min=2 * least)
+    low, high = mean + (farthest - mean).clip(-limit, limit)
+    return found._replace(low=float(low), high=float(high))
 
 
 def _within(found: Estimate, lowest: float, highest: float) -> Estimate:

@@ -23,7 +23,7 @@ STEPS, LEAST_EPOCHS, MOST_EPOCHS, SEEDS = 3000, 10, 60, 5
 SMALL, RARE, FOLDS = 1000, 100, 5
 """Data sets with fewer examples, in all or of a class, get so many folds, if the time allows."""
 
-BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
+_BUDGET = f"# Up to {STEPS:,} steps in {LEAST_EPOCHS} to {MOST_EPOCHS} epochs, if --minutes allow."
 """The comment on the number of epochs."""
 
 
@@ -103,7 +103,7 @@ def generate(
         f"name = {json.dumps(network)}   # {why}",
         "",
         "[training]",
-        BUDGET,
+        _BUDGET,
         f"epochs = {epochs}",
         f"batch_size = {batch}",
         f"optimizer = {_optimizer_of(network)}",

@@ -1,5 +1,6 @@
 """A study of a data set, for which a recipe is generated."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from vicinal.data import SOURCES, DataSet, data_root, parse_spec
 from vicinal.data.recognize import recognized
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
-from vicinal.studies.generate_recipe import BUDGET, FOLDS, RARE, SMALL, generate, study_name
+from vicinal.studies.generate_recipe import FOLDS, RARE, SMALL, generate, study_name
 from vicinal.training.arm_shorthands import SHORTHANDS
 from vicinal.training.metrics import check_metrics
 from vicinal.training.recipe import (
@@ -79,8 +80,8 @@ def prepare(
     if path.exists():
         if minutes is not None:
             log(
-                f"--minutes has no effect: {path} has seeds and epochs already. Change them "
-                "there, or choose another folder with --out"
+                f"--minutes has no effect: {path} has seeds and epochs already. For a new study, "
+                "choose another folder with --out"
             )
         text = changed_text(recipe_text(str(path)), changes)
         recipe = checked_text(text, str(path))
@@ -109,7 +110,7 @@ def generated(
     ``with_notes`` reports the notes on the data too, which a study reports when it begins.
     """
     # Imported late, since Fabric takes long to import and a finished study does not need it.
-    from vicinal.studies.budget import cost_of, fitted, minutes_of
+    from vicinal.studies.budget import cost_of, cuts, fitted, minutes_of
     from vicinal.training.arm_checks import check_arms
     from vicinal.training.trial_setup import check_task, read_data
 
@@ -139,8 +140,8 @@ def generated(
     short, needed = "", minutes_of(recipe, in_folds, fixed="seeds" in fixed)
     if few and needed > minutes:
         short = (
-            f"{few}: {FOLDS} folds would take --minutes {math.ceil(needed)}, so there are only "
-            f"{tested}"
+            f"{few}: {FOLDS} folds with all epochs would take --minutes {math.ceil(needed)}, so "
+            f"there are only {tested}"
         )
         log(short)
     elif few and (first := _first_fold(draft, few, log)):
@@ -152,13 +153,16 @@ def generated(
     seeds, epochs, sentence = fitted(recipe, cost, minutes, fixed=fixed)
     if sentence:
         log(sentence)
+    cut = cuts(recipe, seeds, epochs)
+    notes = [f"{cut} to fit the study into --minutes {minutes:g}"] * bool(cut) + [short] * bool(
+        short
+    )
     fit = [f"training.epochs={epochs}"]  # which leaves epochs of single arms as they are
+    if notes:
+        fit.append(f"shortened={json.dumps('; '.join(notes), ensure_ascii=False)}")
     if ["training", "checkpoint_every"] not in settings:
         fit.append(f"training.checkpoint_every={max(1, epochs // 4)}")
     text = changed_text(text, Changes(seeds=seeds, settings=fit))
-    for cut in (sentence, short):
-        if cut:
-            text = text.replace(BUDGET, f"{BUDGET}\n# Here: {cut}.")
     return checked_text(text, source), text, data
 
 

@@ -230,11 +230,19 @@ def _check_finished(study: Study) -> None:
             # The user wrote this file, so only the same recipe may replace it.
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
-            add = ", or leave these arms as they were and add the changed ones under other names"
+            removed = all(" was removed" in one for one in changed)
+            kept = (
+                "name the finished arms and conditions too, since they can only be added to, "
+                "or choose another folder with --out"
+            )
+            other = "choose another folder with --out, or delete this one"
+            if all(one.startswith("arms.") for one in changed):
+                other += ", or leave these arms as they were and add the changed ones under other "
+                other += "names"
+            advice = kept if removed else other
             raise UserError(
                 f"{folder} holds a study with different settings: "
-                f"{'; '.join(dict.fromkeys(changed))}. Choose another folder with --out, or delete "
-                f"this one{add * all(one.startswith('arms.') for one in changed)}."
+                f"{'; '.join(dict.fromkeys(changed))}. {advice[0].upper()}{advice[1:]}."
             )
     elif any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(

@@ -122,6 +122,22 @@ def export_network(trained: TrainedNetwork, out: Path, to: str) -> str:
     )
 
 
+def expected_inputs(trained: TrainedNetwork) -> str:
+    """Return shape, type and kind of the inputs of an exported network, as words."""
+    inputs = _inputs(trained, 1)
+    shape = ", ".join(["n", *map(str, inputs.shape[1:])])
+    kind = _KINDS.get(str(trained.info.preparation.get("kind")), "prepared as in training")
+    return f"({shape}) {str(inputs.dtype).removeprefix('torch.')}, {kind}"
+
+
+_KINDS = {
+    "image": "decoded and resized images",
+    "table": "rows of standardized numbers, then one-hot categories, as its metadata describe them",
+    "sound": "spectrograms or waveforms",
+    "text": "tokens",
+}
+
+
 def metadata(trained: TrainedNetwork) -> dict[str, Any]:
     """Return what a user of an exported network has to know, as plain values for JSON."""
     info = trained.info

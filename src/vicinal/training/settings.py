@@ -287,6 +287,9 @@ class Recipe(Settings):
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="published rows to show next to ours"
     )
+    shortened: str = Field(
+        "", description="what was cut to fit the study into --minutes, for the report"
+    )
     known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="sentences on known differences from the published runs"
     )

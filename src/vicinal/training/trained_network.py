@@ -69,6 +69,12 @@ class TrainedNetwork:
         targets = checkpoint.targets
         self.targets = Task(self.info.task, self.info.outputs, targets.mean, targets.std)
 
+    def __repr__(self) -> str:
+        what = (
+            f"{self.info.outputs} outputs" if not self.classes else f"{len(self.classes)} classes"
+        )
+        return f"TrainedNetwork({str(self.path)!r}, {self.task} with {what})"
+
     @property
     def task(self) -> str:
         """The task: ``"classification"``, ``"multi-label"`` or ``"regression"``."""

@@ -259,7 +259,10 @@ def label_notes(
         text = f"label {name}: real values from {both.min():.6g} to {both.max():.6g}"
         different = len(np.unique(both))
         if guessed and (both == np.floor(both)).all() and 2 * different <= len(both):
-            advice = "Pass task=classification if they are classes."
+            advice = (
+                "If they are classes, add the option task=classification, as in "
+                f"'?label={target.name[:60]}&task=classification'"
+            )
             return [Note(f"{text}, {different:,} different integers. {advice}", doubtful=True)]
         return (
             [Note(text)]

@@ -123,8 +123,9 @@ def select_columns(
     indices = {key: i for i, key in enumerate(_numbered(table.names)) if i != label}
     keys = _numbered(names)
     if missing := [name for name, count in keys if (name, count) not in indices]:
+        columns = f"column{'s' * (len(missing) > 1)} {listed(missing)}"
         raise UserError(
-            f"{table.file} has no column {listed(missing)}, which {of} has. It has the columns "
+            f"{table.file} has no {columns}, which {of} has. It has the columns "
             f"{listed(table.names)}. Give it the same header and columns, in any order."
         )
     chosen = [indices[key] for key in keys] + ([] if label is None else [label])
