@@ -135,6 +135,12 @@ def test_epsilon_zero_changes_no_bit(digits, trained, name):
     assert torch.equal(found.clean < 1, right)
 
 
+def test_one_number_as_epsilons_is_refused(digits, trained):
+    data = [(digits[0][:5], digits[1][:5])]
+    with pytest.raises(UserError, match=r"epsilons: expected a sequence of numbers.*\[0\.1\]"):
+        attacks(trained(0), data, epsilons=0.1, names=["fgsm"])
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.5, 1.25), (-torch.inf, torch.inf)])
 def test_attacked_inputs_stay_within_epsilon_and_bounds_and_use_them(

@@ -127,6 +127,11 @@ def test_gradients_are_available_where_the_caller_switched_them_off():
             assert input_gradient(model(x).sum(), x).shape == X.shape
 
 
+def test_a_function_is_not_a_network():
+    with pytest.raises(UserError, match=r"model: expected an nn\.Module, got function\."):
+        predictions_of(lambda x: x, [(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))])
+
+
 def test_batches_of_three_entries_are_refused_since_the_second_may_not_be_the_targets():
     x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
     network = nn.Linear(3, 2)

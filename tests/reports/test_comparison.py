@@ -3,8 +3,11 @@
 import csv
 import shutil
 
+import numpy as np
 import pytest
 from made_up import made_up_study
+
+from vicinal.studies.statistics import difference_with_interval
 
 
 @pytest.fixture
@@ -27,7 +30,12 @@ def test_shared_arms_and_metrics_are_side_by_side(two, vicinal, tmp_path):
         ["| mixup 1", f"made-up ({two[0]})"],
         ["| mixup 1", f"made-up ({two[1]})"],
     ]
-    assert rows[2].split(" | ")[2:] == rows[3].split(" | ")[2:]  # the same results
+    assert [row.split(" | ")[3] for row in rows[::2]] == ["—", "—"]
+    cells = [row.split(" | ")[2:] for row in rows]
+    for own, other in (cells[:2], cells[2:]):  # the same results
+        assert own[:1] + own[2:] == other[:1] + other[2:]
+    # No difference, and the least width of an interval: three of 60 examples.
+    assert rows[1].split(" | ")[3] == r"0.0 \[−5.0, +5.0\]"
     assert "All studies have the same test examples." in text
     assert f"- Arms of made-up ({two[0]}) only: mixup 2." in text
     assert f"- Metrics of made-up ({two[1]}) only: brier." in text
@@ -36,6 +44,39 @@ def test_shared_arms_and_metrics_are_side_by_side(two, vicinal, tmp_path):
     assert len(read) == 4
     assert 0 < float(read[0]["accuracy"]) < 100
     assert "brier" not in read[0]
+
+
+def test_the_difference_between_two_studies_pairs_their_test_examples(tmp_path, vicinal):
+    gains = {"one": 0.5, "two": 1.5}
+    studies = {
+        name: made_up_study(tmp_path / name, examples=400, arms=2, gain=gain, name=name)
+        for name, gain in gains.items()
+    }
+    done = vicinal("report", *(tmp_path / name for name in gains), "--out", tmp_path / "both")
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "both/comparison.csv").open() as file:
+        read = {(row["study"], row["arm"]): row for row in csv.DictReader(file)}
+    assert read["one", "arm1"]["from_first_value"] == ""
+    right = {}
+    for name, study in studies.items():
+        results = study.results()
+        trials = [trial for trial in sorted(results) if trial.arm == "arm1"]
+        outputs = [study.outputs(trial, results) for trial in trials]
+        right[name] = np.stack([one.last.argmax(1) == one.targets for one in outputs])
+    apart = right["two"].astype(float) - right["one"]
+    expected = difference_with_interval(right["two"] * 1.0, right["one"] * 1.0, least=3 / 400)
+    found = read["two", "arm1"]
+    assert float(found["from_first_value"]) == pytest.approx(100 * apart.mean(), abs=1e-3)
+    assert float(found["from_first_low"]) == pytest.approx(100 * expected.low, abs=1e-3)
+    text = (tmp_path / "both/comparison.md").read_text()
+    assert "“Difference from one” is that of the same arm in two studies" in text
+    assert "only intervals that do not overlap" not in text
+    for path in (tmp_path / "two/trials").glob("*/result.json"):
+        path.write_text(path.read_text().replace("0" * 64, "1" * 64))
+    vicinal("report", *(tmp_path / name for name in gains), "--out", tmp_path / "other")
+    text = (tmp_path / "other/comparison.md").read_text()
+    assert "Difference from" not in text
+    assert "only intervals that do not overlap at all suggest a difference" in text
 
 
 def test_each_study_is_shown_with_its_own_title_of_an_arm(two, vicinal, tmp_path):
@@ -65,6 +106,7 @@ def test_studies_with_nothing_in_common_are_refused(tmp_path, vicinal):
     done = vicinal("report", tmp_path / "one", tmp_path / "two")
     assert done.exit_code == 2
     assert "expected studies with a common metric, got none in made-up (" in done.stderr
+    assert "Their tasks differ (classification, regression)" in done.stderr
 
 
 def test_one_study_is_redrawn_in_place_or_elsewhere(two, vicinal, tmp_path):

@@ -370,6 +370,10 @@ def _unit(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _checked_bounds(bounds: tuple[float, float], epsilons: Sequence[float]) -> tuple[float, float]:
+    if isinstance(epsilons, (int, float)):
+        raise UserError(
+            f"epsilons: expected a sequence of numbers, got {epsilons!r}. Pass [{epsilons!r}]."
+        )
     low, high = bounds
     if not low < high:
         raise UserError(f"bounds: expected the lowest value, then a higher one, got {bounds}.")

@@ -17,7 +17,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a network in eval mode without gradients of its parameters, and restore both.
 
     Gradients with respect to inputs can be computed, also within ``torch.no_grad()``.
+
+    Raises:
+        UserError: if this is not a network.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model: expected an nn.Module, got {type(model).__name__}. Call the function in the "
+            "forward of a module."
+        )
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

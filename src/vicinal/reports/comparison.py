@@ -16,24 +16,32 @@ from vicinal.training.run_folder import flat
 Summaries = Mapping[str, Mapping[str, Any]]
 """Summaries of studies by the name that is shown."""
 
+Between = Mapping[str, Mapping[tuple[str, str], Any]]
+"""Differences of each study from the first one, by arm and condition."""
+
 PAGE, GROUP = "comparison.html", "compared arm"
 
 _MOST = 40
 """How many settings that differ are listed."""
 
 
-def write_comparison(summaries: Summaries, out: Path) -> Path:
+def write_comparison(summaries: Summaries, out: Path, *, between: Between | None = None) -> Path:
     """Write ``comparison.html``, ``comparison.md`` and ``comparison.csv``; return the page.
 
     Args:
         summaries: summaries of two or more studies.
         out: folder to write to.
+        between: as ``vicinal.studies.between_studies.differences_between`` returns them.
 
     Raises:
         UserError: if the studies share no arm or no metric, or a file cannot be written.
     """
+    between = {name: one for name, one in (between or {}).items() if one}
+    plain = _plain_rows(summaries, between)
+    between = {visible(name): one for name, one in between.items()}
     shown = with_text({visible(name): one for name, one in summaries.items()}, visible)
-    table, notes, changed = arms_table(shown), comparison_notes(shown), settings_table(shown)
+    table, notes = arms_table(shown, between), comparison_notes(shown, between)
+    changed = settings_table(shown)
     page = render(
         "comparison.html.j2", names=list(shown), table=table, notes=notes, settings=changed
     )
@@ -44,13 +52,13 @@ def write_comparison(summaries: Summaries, out: Path) -> Path:
         head, rows = with_text(changed, escaped)
         parts += ["## Settings that differ", markdown_table(head, "-" * len(head), rows)]
     files = {PAGE: page, "comparison.md": "\n\n".join(parts) + "\n"}
-    files["comparison.csv"] = csv_text(_plain_rows(summaries))
+    files["comparison.csv"] = csv_text(plain)
     for name, text in files.items():
         write_whole(out / name, text)
     return out / PAGE
 
 
-def arms_table(summaries: Summaries) -> Table:
+def arms_table(summaries: Summaries, between: Between) -> Table:
     """Return the table of the arms that all studies share, with a row for each study.
 
     Raises:
@@ -62,9 +70,13 @@ def arms_table(summaries: Summaries) -> Table:
         ("metric", metrics, "Add the same metrics"),
     ):
         if not found:
+            tasks = dict.fromkeys(one["task"] for one in summaries.values())
+            what_to_do = f"{advice} to each recipe, or compare other studies"
+            if len(tasks) > 1:
+                what_to_do = f"Their tasks differ ({', '.join(tasks)}): compare other studies"
             raise UserError(
                 f"expected studies with a common {what}, got none in {', '.join(summaries)}. "
-                f"{advice} to each recipe, or compare other studies."
+                f"{what_to_do}."
             )
     first, (leading, *others) = next(iter(summaries.values())), metrics
     heads = {
@@ -72,6 +84,8 @@ def arms_table(summaries: Summaries) -> Table:
         for name in metrics
     }
     head = [GROUP, "study", *heads[leading], "verdict", "trials"]
+    if between:
+        head.insert(3, f"difference from {next(iter(summaries))}")
     head += [one for name in others for one in heads[name]]
     rows = []
     for arm in arms:
@@ -87,10 +101,14 @@ def arms_table(summaries: Summaries) -> Table:
             judged = [row["verdict"] or "—", str(row["n"])]
             more = [one for name in others for one in cells[name]]
             rows.append([_group(summary, arm), study, *cells[leading], *judged, *more])
+            if between:
+                apart = between.get(study, {}).get(arm)
+                shown = interval(summary, leading, apart, sign=True) if apart else "—"
+                rows[-1].insert(3, shown)
     return head, rows
 
 
-def comparison_notes(summaries: Summaries) -> list[str]:
+def comparison_notes(summaries: Summaries, between: Between) -> list[str]:
     """Return how to read the table: data, baselines, and what is not shared."""
     notes = []
     for split, words in (("test", "test"), ("train", "training")):
@@ -107,7 +125,8 @@ def comparison_notes(summaries: Summaries) -> list[str]:
         )
     baselines = {name: title(one, one["settings"]["baseline"]) for name, one in summaries.items()}
     if len(set(baselines.values())) == 1:
-        notes.append(f"Differences are from {next(iter(baselines.values()))} in the same study.")
+        own = next(iter(baselines.values()))
+        notes.append(f"Differences without another name are from {own} in the same study.")
     else:
         parts = ", ".join(f"{one} in {name}" for name, one in baselines.items())
         notes.append(f"Warning: differences are from different baselines: {parts}.")
@@ -115,10 +134,17 @@ def comparison_notes(summaries: Summaries) -> list[str]:
     if len(set(primary.values())) > 1:
         parts = ", ".join(f"{one} in {name}" for name, one in primary.items())
         notes.append(f"Warning: verdicts are about different metrics: {parts}.")
-    notes.append(
-        "Intervals are 95% intervals within a study. Seeds are not paired between studies, so only "
-        "intervals that do not overlap at all suggest a difference between them."
-    )
+    if between:
+        notes.append(
+            f"“Difference from {next(iter(summaries))}” is that of the same arm in two studies, "
+            "with a 95% interval over seeds and the same test examples, not adjusted for the "
+            "number of comparisons."
+        )
+    if len(between) < len(summaries) - 1:
+        notes.append(
+            "Intervals are 95% intervals within a study. Between studies with different test "
+            "examples, only intervals that do not overlap at all suggest a difference."
+        )
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
     for name, summary in summaries.items():
         others = {
@@ -133,7 +159,7 @@ def comparison_notes(summaries: Summaries) -> list[str]:
 
 def settings_table(summaries: Summaries) -> Table:
     """Return the settings that differ between the studies."""
-    ignored = ("name", "published", "known_differences", "arms")
+    ignored = ("name", "published", "known_differences", "shortened", "arms")
     settings = {}
     for name, summary in summaries.items():
         recipe = {k: v for k, v in summary["settings"].items() if k not in ignored}
@@ -163,7 +189,7 @@ def _shared(summaries: Summaries, of: Any) -> list[Any]:
     return [one for one in first if all(one in other for other in others)]
 
 
-def _plain_rows(summaries: Summaries) -> list[dict[str, Any]]:
+def _plain_rows(summaries: Summaries, between: Between) -> list[dict[str, Any]]:
     """Return the numbers of what all studies share, a row for each arm of each study."""
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
     rows = []
@@ -173,7 +199,11 @@ def _plain_rows(summaries: Summaries) -> list[dict[str, Any]]:
             for row in summary["rows"]
             if (row["arm"], row["condition"]) in arms
         ]
-        rows += [{"study": study, **row} for row in csv_rows({"rows": kept})]
+        for row in csv_rows({"rows": kept}):
+            found = between.get(study, {}).get((row["arm"], row["condition"])) or {}
+            names = ("value", "low", "high") if between else ()
+            from_first = {f"from_first_{name}": found.get(name) for name in names}
+            rows.append({"study": study, **row, **from_first})
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from vicinal.errors import UserError
 from vicinal.reports.study_report import PAGE, write_report
 from vicinal.studies import open_study
+from vicinal.studies.between_studies import differences_between
 from vicinal.studies.summary import summarized
 from vicinal.training.recipe import load_resolved
 
@@ -34,6 +35,7 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
                 f"FOLDER: expected different studies, got {folder} twice. Name each once."
             )
     summaries: list[Mapping[str, Any]] = []
+    studies = []
     for folder in folders:
         path = folder / "recipe.toml"
         if not path.exists():
@@ -43,6 +45,7 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
             )
         recipe = load_resolved(path)
         with open_study(recipe, folder, text=path.read_text("utf-8")) as study:
+            studies.append(study)
             summaries.append(summarized(study))
             if len(folders) == 1:
                 write_report(study, summaries[0], out)
@@ -52,4 +55,10 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
 
     names = unique_names(folders, [one["study"] for one in summaries])
     named = dict(zip(names, map(dict, summaries), strict=True))
-    return write_comparison(named, out or Path("comparison")), named
+    common = [one for one in summaries[0]["metrics"] if all(one in k["metrics"] for k in summaries)]
+    between = {
+        name: differences_between(studies[0], other, metric)
+        for name, other in zip(names[1:], studies[1:], strict=True)
+        for metric in common[:1]
+    }
+    return write_comparison(named, out or Path("comparison"), between=between), named
