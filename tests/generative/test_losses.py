@@ -139,10 +139,10 @@ def test_the_losses_of_images_in_half_precision_are_finite():
 def test_what_does_not_fit_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r"generated: expected rows like the real ones, \(2, 1\)"):
         discriminator_loss(lambda x: x, REAL, GENERATED[:1])
-    with pytest.raises(ValueError, match=r"paper_plan\(2\) draws them, got 3 rows"):
+    with pytest.raises(ValueError, match=r"paper_plan\(2\), got one with 3 rows"):
         discriminator_loss(lambda x: x, REAL, GENERATED, paper_plan(3))
     for plan in (paper_plan(4), author_plan(1)):
-        with pytest.raises(ValueError, match=r"plan: expected partners among 2 generated rows"):
+        with pytest.raises(ValueError, match=r"plan: expected one for 2 real rows whose partners"):
             discriminator_loss(lambda x: x, REAL, GENERATED, plan)
     with pytest.raises(ValueError, match=r"expected logits of 2 rows, got shape \(\)"):
         generator_loss(lambda x: x.mean(), GENERATED)
@@ -161,8 +161,8 @@ def test_generated_rows_of_autocast_are_mixed_in_the_type_of_the_real_ones():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = discriminator_loss(network, real, generated, plan)
     torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.02)
-    with pytest.raises(ValueError, match=r"got \(8, 2\) torch.uint8\. Bring both"):
-        discriminator_loss(network, real, torch.zeros(8, 2, dtype=torch.uint8), plan)
+    with pytest.raises(ValueError, match=r"got \(8, 2\) torch.float64\. Convert"):
+        discriminator_loss(network, real, generated.double(), plan)
 
 
 def test_a_discriminator_that_ends_in_a_sigmoid_is_an_error():

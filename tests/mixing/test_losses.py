@@ -209,8 +209,72 @@ def test_ignored_pixels_of_an_own_criterion_do_not_count_or_are_refused():
     pasted = torch.where(plan.region.expand(8, 6, 6), y[plan.partner], y)
     expected = F.cross_entropy(output, pasted, ignore_index=255)
     torch.testing.assert_close(plan.loss(InnerIgnore(), output, y), expected)
-    with pytest.raises(ValueError, match=r"0 to 3, the outputs of the network, got 255.*ignore_in"):
+    with pytest.raises(ValueError, match=r"0 to 3 in a mask.*got 255.*ignore_index"):
         plan.loss(InnerIgnore(hidden=True), output, y)
+
+
+class Composite(nn.Module):
+    """A criterion whose parts ignore different classes, which only their own code can know."""
+
+    reduction = "mean"
+
+    def __init__(self):
+        super().__init__()
+        self.foreground = nn.CrossEntropyLoss(ignore_index=0, reduction="none")
+        self.main = nn.CrossEntropyLoss(reduction="none")
+
+    def forward(self, output, y):
+        each = self.main(output, y) + 0.5 * self.foreground(output, y)
+        return each if self.reduction == "none" else each.mean()
+
+
+class Margins(nn.Module):
+    """A loss of embeddings, which have fewer dimensions than there are classes."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 500, dtype=torch.float64).view(100, 5))
+
+    def forward(self, output, y):
+        return F.cross_entropy(output @ self.weight.T, y, reduction=self.reduction)
+
+
+@pytest.mark.parametrize("criterion", [Composite(), Margins()])
+def test_criteria_of_other_kinds_are_the_weighted_sum_of_both_losses(batch, criterion):
+    plan, output, y = batch
+    if isinstance(criterion, Margins):
+        y = 20 * y + 3
+    expected = by_hand(plan, lambda i, j: criterion(output[i : i + 1], y[j : j + 1]))
+    torch.testing.assert_close(plan.loss(criterion, output, y), expected)
+
+
+class MyMSE(nn.MSELoss):
+    """A subclass that changes nothing."""
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [MyMSE(), torch.compile(F.mse_loss, backend="eager"), functools.partial(F.mse_loss)],
+    ids=["subclass", "compiled", "partial"],
+)
+def test_the_squared_error_in_any_form_compares_with_the_blended_value(batch, criterion):
+    plan, output, _ = batch
+    real = torch.randn(16, 1, dtype=torch.float64)
+    lam = plan.lam.double()[:, None]
+    blended = lam * real + (1 - lam) * real[plan.partner]
+    one = output[:, :1]
+    torch.testing.assert_close(plan.loss(criterion, one, real), F.mse_loss(one, blended))
+
+
+def test_a_forward_that_was_replaced_by_a_wrapper_is_called(batch):
+    plan, output, y = batch
+    criterion = nn.CrossEntropyLoss()
+    original = criterion.forward
+    criterion.forward = lambda output, y: 2 * original(output, y)
+    expected = 2 * plan.loss(nn.CrossEntropyLoss(), output, y)
+    torch.testing.assert_close(plan.loss(criterion, output, y), expected)
+    assert criterion.reduction == "mean"
 
 
 @pytest.mark.parametrize("add", ["register_forward_hook", "register_forward_pre_hook", "forward"])
@@ -237,6 +301,10 @@ def test_label_smoothing_out_of_range_is_refused_as_by_pytorch(batch, smoothing)
 
 def test_deprecated_arguments_of_a_criterion_are_refused(batch):
     plan, output, y = batch
+    unset = functools.partial(F.cross_entropy, size_average=None, reduce=None)
+    torch.testing.assert_close(
+        plan.loss(unset, output, y), plan.loss(F.cross_entropy, output, y), rtol=1e-6, atol=1e-6
+    )
     with pytest.raises(TypeError, match="expected reduction, got reduce or size_average"):
         plan.loss(functools.partial(F.cross_entropy, reduce=False), output, y)
 
@@ -245,6 +313,8 @@ def test_the_accuracy_refuses_classes_that_the_output_does_not_have(batch):
     plan, output, y = batch
     with pytest.raises(ValueError, match=r"accuracy: expected classes from 0 to 4.*got 7"):
         plan.accuracy(output, torch.where(y == 0, 7, y))
+    with pytest.raises(ValueError, match=r"ignore_index 255, got -1"):
+        plan.accuracy(output, torch.where(y == 0, -1, y).to(torch.int8), ignore_index=255)
 
 
 def test_multi_label_targets_under_bce_equal_soft_targets(batch):

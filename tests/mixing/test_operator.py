@@ -196,13 +196,20 @@ def test_an_expanded_batch_is_not_mixed_in_place_but_anew():
     x = torch.rand(1, 3, dtype=torch.float32).expand(4, 3)
     plan = MixUp(1.0).draw(4)
     unfolded = torch.rand(7, dtype=torch.float32).unfold(0, 4, 1)
-    for one in (x, unfolded):
-        with pytest.raises(ValueError, match=r"of shape \(4, \d\)\. Call x\.contiguous\(\)"):
+    windows = torch.rand(4, 100, dtype=torch.float32)[:, ::4].unfold(1, 10, 5).transpose(0, 1)
+    channels = torch.rand(4, 4, 6, dtype=torch.float32)[:, 3:].expand(-1, 3, -1)
+    for one in (x, unfolded, windows, channels):
+        plan = MixUp(1.0).draw(len(one))
+        with pytest.raises(ValueError, match=r"of shape \(4, .*\)\. Call x\.contiguous\(\)"):
             plan.mix_(one)
         torch.testing.assert_close(plan.mix(one), plan.mix(one.contiguous()))
+    with pytest.raises(ValueError, match="overlapping values"):
+        CutMix().draw(4, image_size=(4,)).mix_(unfolded)
 
 
-@pytest.mark.parametrize("cut", [lambda x: x.T, lambda x: x[::2], lambda x: x[:, 1:3]])
+@pytest.mark.parametrize(
+    "cut", [lambda x: x.T, lambda x: x[::2], lambda x: x[:, 1:3], lambda x: x[:0, 2:5]]
+)
 def test_a_strided_batch_without_overlap_is_mixed_in_place(cut):
     x = cut(torch.rand(8, 8, dtype=torch.float32))
     plan = MixUp(1.0, per="example").draw(len(x))
@@ -217,6 +224,11 @@ def test_slices_of_one_batch_are_not_mixed_in_place_one_after_the_other(policy):
     whole = plan.mix(x)
     with pytest.raises(ValueError, match=r"mix_: expected a slice .* share its memory"):
         plan[:4].mix_(x[:4], other=x)
+    both = torch.stack([x[:4], x[4:]])
+    apart = plan[:4].mix_(both[0], other=x)  # another memory
+    assert torch.equal(apart, whole[:4])
+    buffer = torch.cat([x[:4], x])  # one memory, but other rows of it
+    assert torch.equal(plan[:4].mix_(buffer[:4], other=buffer[4:]), whole[:4])
     parts = [plan[rows].mix_(x[rows].clone(), other=x) for rows in (slice(0, 4), slice(4, 8))]
     assert torch.equal(torch.cat(parts), whole)
 

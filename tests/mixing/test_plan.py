@@ -356,9 +356,11 @@ def test_a_batch_that_is_no_tensor_is_an_error_that_says_what_to_pass(batch):
 
 
 def test_partners_and_shares_that_are_no_tensors_are_named():
-    with pytest.raises(TypeError, match=r"lam: expected a tensor of shape \(batch,\), got float"):
+    with pytest.raises(TypeError, match=r"lam: expected a tensor, got float\. For one number"):
         Plan(torch.tensor([1, 0]), 0.3)
-    with pytest.raises(TypeError, match=r"partner: expected a tensor .* got list"):
+    with pytest.raises(TypeError, match=r"lam: expected a tensor, got float"):
+        Plan(torch.tensor([1, 0]), 0.3, region=torch.zeros(2, 4, 4, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"partner: expected a tensor, got list"):
         Plan([1, 0], torch.tensor([0.5, 0.5]))
 
 

@@ -23,6 +23,7 @@ from vicinal import (
     ResizeMix,
     Reverse,
 )
+from vicinal.mixing.clean_and_mixed import CleanAndMixed
 from vicinal.mixing.sampling import draw_beta
 
 
@@ -551,6 +552,7 @@ def test_one_of_refuses_at_once_what_would_fail_at_a_random_batch():
     for policy in (
         OneOf([MixUp(1.0), CutMix(1.0)]),
         OneOf([MixUp(1.0), OneOf([None, FMix()])]),
+        OneOf([MixUp(1.0), RegMixUp(CutMix())]),
         OneOf([MixUp(1.0), ColumnCutMix()], probabilities=[0.999, 0.001]),
     ):
         for _ in range(20):
@@ -563,15 +565,18 @@ def test_one_of_refuses_at_once_what_would_fail_at_a_random_batch():
 def test_regmixup_is_not_nested():
     with pytest.raises(TypeError, match="RegMixUp: expected a policy that draws blends alone"):
         RegMixUp(RegMixUp(MixUp(1.0)))
+    with pytest.raises(TypeError, match="RegMixUp: expected a policy that draws blends alone"):
+        RegMixUp(OneOf([MixUp(1.0), RegMixUp(MixUp(1.0))]))
+    clean_and_mixed = RegMixUp(MixUp(1.0)).draw(4)
     with pytest.raises(TypeError, match="Do not put RegMixUp into RegMixUp"):
-        RegMixUp(OneOf([RegMixUp(MixUp(1.0))])).draw(4)
+        CleanAndMixed(clean_and_mixed, 1.0)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_an_image_size_with_channels_is_refused_and_a_volume_is_not(channels):
     x = torch.rand(8, channels, 8, 8)
     plan = CutMix(per="example").draw(8, image_size=x.shape[1:])
-    with pytest.raises(ValueError, match=r"without channels, got .*x\.shape\[2:\]\. Pass volumes"):
+    with pytest.raises(ValueError, match=r"without channels, got .*x\.shape\[2:\]; for volumes"):
         plan.mix(x)
     assert plan.mix(x[:, None]).shape == (8, 1, channels, 8, 8)
     gray = torch.rand(8, 1, 8, 8)

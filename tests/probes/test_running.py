@@ -130,10 +130,3 @@ def test_gradients_are_available_where_the_caller_switched_them_off():
 def test_a_function_is_not_a_network():
     with pytest.raises(UserError, match=r"model: expected an nn\.Module, got function\."):
         predictions_of(lambda x: x, [(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))])
-
-
-def test_batches_of_three_entries_are_refused_since_the_second_may_not_be_the_targets():
-    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
-    network = nn.Linear(3, 2)
-    with pytest.raises(UserError, match="got 3 entries, of which the second may not be the target"):
-        predictions_of(network, [(x, torch.arange(4), y)])

@@ -95,8 +95,8 @@ def discriminator_loss(
     Args:
         discriminator: see ``Discriminator``. It runs once, on all rows.
         real: ``(batch, ...)``.
-        generated: rows of the same shape, from the generator. If one of both is in a narrower
-            floating-point type, as under autocast, it is converted to the other's.
+        generated: rows of the same shape and type, from the generator. Rows in bfloat16 or
+            float16, as under autocast, are converted if the real ones are float32.
         plan: plan of ``paper_plan`` or ``author_plan``; without one, the rows are not mixed.
 
     Returns:
@@ -170,13 +170,14 @@ def generator_loss(discriminator: Discriminator, generated: Tensor) -> Tensor:
 def _cross_entropy(
     discriminator: Discriminator, real: Tensor, generated: Tensor, plan: Plan | None
 ) -> Tensor:
-    same_kind = real.is_floating_point() == generated.is_floating_point()
-    if real.shape != generated.shape or not same_kind:
+    if real.dtype == torch.float32 and generated.dtype in (torch.bfloat16, torch.float16):
+        generated = generated.float()
+    if real.shape != generated.shape or real.dtype != generated.dtype:
         raise ValueError(
             f"generated: expected rows like the real ones, {tuple(real.shape)} {real.dtype}, got "
-            f"{tuple(generated.shape)} {generated.dtype}. Bring both to the same shape and scale."
+            f"{tuple(generated.shape)} {generated.dtype}. Convert one of them."
         )
-    pool = torch.cat([real, generated])  # in the wider type of both
+    pool = torch.cat([real, generated])
     rows = len(pool) if plan is None else len(plan)
     fits = plan is None or rows in (len(real), len(pool))
     if plan is not None and fits and len(real) and not torch.compiler.is_compiling():
@@ -185,10 +186,9 @@ def _cross_entropy(
         fits = high < len(pool) and (rows == len(pool) or low >= len(real))
     if plan is not None and not fits:
         raise ValueError(
-            f"plan: expected partners among {len(real)} generated rows, such as "
-            f"paper_plan({len(real)}) draws them, got {rows} rows with partners from "
-            f"{int(plan.partner.min())} to {int(plan.partner.max())}. Generated rows have the "
-            f"numbers {len(real)} to {len(pool) - 1}."
+            f"plan: expected one for {len(real)} real rows whose partners are generated rows, "
+            f"{len(real)} to {len(pool) - 1}, as of paper_plan({len(real)}), got one with {rows} "
+            "rows or other partners."
         )
     mixed = pool if plan is None else plan.mix(pool[:rows], other=pool)
     logits = _logits(discriminator, mixed)

@@ -52,7 +52,8 @@ class CleanAndMixed:
         self, x: Tensor, other: Tensor | None = None, *, dtype: torch.dtype | None = None
     ) -> Tensor:
         """Return the batch and its blends, ``(2 * batch, ...)``; see ``Plan.mix``."""
-        return torch.cat([x.to(dtype or x.dtype), self.plan.mix(x, other, dtype=dtype)])
+        blends = self.plan.mix(x, other, dtype=dtype)
+        return torch.cat([x.to(dtype or x.dtype), blends])
 
     def targets(
         self, y: Tensor, num_classes: int | None = None, *, other: Tensor | None = None

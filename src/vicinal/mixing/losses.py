@@ -28,7 +28,7 @@ class Side(NamedTuple):
 
 
 def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> Tensor:
-    """Return ``lam * criterion(output, own) + (1 - lam) * criterion(output, partner)``.
+    """Return the loss of blends, for most criteria ``lam * own loss + (1 - lam) * partner's loss``.
 
     This is the sum of two losses in Zhang et al. (https://arxiv.org/abs/1710.09412), section 2. For
     plain cross-entropy it equals the cross-entropy against soft targets. In other cases:
@@ -42,11 +42,12 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       labels, so its results for integer and soft labels differ. Here, the mean
       stays over examples, and class weights only multiply their losses.
     * If one side of a blend has the ignored class, the others get its share. If all have it, the
-      element is not counted. ``ignore_index`` is read from an ``nn.CrossEntropyLoss`` or
-      ``nn.NLLLoss``, from ``functools.partial`` around a function, or from the function's own
-      default, or from an attribute of that name of your own module or of a module in it. It cannot
-      be read from a ``lambda`` that passes ``ignore_index`` on: on the CPU, classes that the output
-      does not have are then an error; on a GPU, the zeros for ignored elements count in the mean.
+      element is not counted. ``ignore_index`` is an attribute of a module, or an argument of a
+      function: its default, or as set by ``functools.partial``. A module without this attribute is
+      searched for modules that have it, which have to agree. The number in a ``lambda`` cannot be
+      seen: in masks on the CPU, classes that the output does not have are then an error; on a GPU,
+      the zeros for ignored pixels count in the mean.
+    * Hooks of a module run once for each side of the blends, and see one loss for each example.
     * If masks are mixed by a region, a criterion other than cross-entropy is called with the pasted
       masks.
     * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
@@ -68,7 +69,7 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     ignored = _ignore_index(criterion)
     if ignored is None:
         _check_classes(output, sides)
-    if _compares_real_values(criterion) and first.shape == output.shape and _is_soft(first):
+    if _compares_real_values(criterion) and _is_soft(first):
         wide = torch.promote_types(wide_type(output.dtype), wide_type(first.dtype))
         blended = mixed_targets([Side(y.to(wide), share) for y, share in sides])
         output, sides = output.to(wide), [Side(blended, sides[0].share.new_ones(len(output)))]
@@ -138,7 +139,7 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
             f"{tuple(first.shape)}."
         )
     for y, _ in sides:
-        _may_be_ignored(y, output, ignore_index, where="accuracy")
+        _may_be_ignored(y.long(), output, ignore_index, where="accuracy")
     prediction = output.argmax(1)
     shares = torch.stack([spread(share, prediction).expand_as(prediction) for _, share in sides])
     here = torch.stack([y.long() != ignore_index for y, _ in sides])
@@ -198,13 +199,19 @@ def _is_hooked(module: nn.Module) -> bool:
 
 def _compares_real_values(criterion: Criterion) -> bool:
     """Return whether a criterion is one of PyTorch's losses of real values."""
-    module = getattr(criterion, "_orig_mod", criterion)  # of torch.compile
+    if isinstance(criterion, nn.Module):
+        module = getattr(criterion, "_orig_mod", criterion)  # of torch.compile
+        return any(
+            isinstance(module, one) and type(module).forward is one.forward for one in _REAL_MODULES
+        )
     function = criterion.func if isinstance(criterion, functools.partial) else criterion
-    return type(module) in _REAL_MODULES or any(function is one for one in _REAL_FUNCTIONS)
+    # Compared by name, since torch.compile wraps a function.
+    known = getattr(function, "__module__", "") == F.__name__
+    return known and getattr(function, "__name__", "") in _REAL_FUNCTIONS
 
 
 _REAL_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-_REAL_FUNCTIONS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+_REAL_FUNCTIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 def _is_soft(y: Tensor) -> bool:
@@ -212,20 +219,18 @@ def _is_soft(y: Tensor) -> bool:
 
 
 def _check_classes(output: Tensor, sides: Sequence[Side]) -> None:
-    """Raise if a class that the output does not have would be counted, since it may be ignored."""
+    """Raise if a mask has classes that the output does not have, since they may be ignored ones."""
     for y, _ in sides:
-        if _is_soft(y) or output.dim() < 2 or y.shape != output.shape[:1] + output.shape[2:]:
+        is_mask = output.dim() > 2 and y.shape == output.shape[:1] + output.shape[2:]
+        if _is_soft(y) or not is_mask or not is_plain(y) or y.numel() == 0:
             return
-        count = output.shape[1]
-        if count < 2 or not is_plain(y) or y.numel() == 0:
-            return
-        low, high = (int(one) for one in torch.aminmax(y))
-        if low < 0 or high >= count:
+        count, (low, high) = output.shape[1], (int(one) for one in torch.aminmax(y))
+        if count > 1 and (low < 0 or high >= count):
             raise ValueError(
-                f"y: expected classes from 0 to {count - 1}, the outputs of the network, got "
-                f"{low if low < 0 else high}. If the criterion ignores this class, give it an "
-                "attribute or an argument ignore_index, so that it is not counted; if y holds real "
-                "values, pass y.float()."
+                f"y: expected classes from 0 to {count - 1} in a mask, since the output has "
+                f"{count} channels, got {low if low < 0 else high}. If the criterion "
+                "ignores this class, give it an attribute or an argument ignore_index, so that it "
+                "is not counted. If these are not classes, pass y.float()."
             )
 
 
@@ -324,7 +329,7 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
         _check_reduction(reduction)
         return _unreduced(criterion, reduction), reduction
     function, asked = _function_and_keywords(criterion)
-    if "reduce" in asked or "size_average" in asked:
+    if asked.get("reduce") is not None or asked.get("size_average") is not None:
         raise TypeError(
             "criterion: expected reduction, got reduce or size_average, which PyTorch has "
             'deprecated. Pass reduction="mean", "sum" or "none".'
@@ -350,13 +355,18 @@ def _unreduced(criterion: nn.Module, asked: str) -> Callable[[Tensor, Tensor], T
         return each  # type: ignore[no-any-return]
     each.__dict__["_compiled_call_impl"] = None  # it is bound to the original
 
+    # A forward that was set on the module is bound to the original.
+    changed: list[Any] = [each, original] if "forward" in original.__dict__ else [each]
+
     def call(output: Tensor, y: Tensor) -> Tensor:
-        each.reduction = "none"
+        for one in changed:
+            one.reduction = "none"
         try:
             loss: Tensor = each(output, y)
             return loss
         finally:
-            each.reduction = asked  # which may be a property of a part that both share
+            for one in changed:  # it may be a property of a part that both share
+                one.reduction = asked
             for name, value in each.__dict__.items():  # such as a counter
                 if name not in _OWN and original.__dict__.get(name, each) is not value:
                     original.__dict__[name] = value
@@ -402,9 +412,10 @@ _default_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _ignore_index(criterion: Criterion) -> int | None:
     if isinstance(criterion, nn.Module):
-        # Its own one first, then that of a module in it.
-        parts = (getattr(one, "ignore_index", None) for one in criterion.modules())
-        value: Any = next((one for one in parts if one is not None), None)
+        value: Any = getattr(criterion, "ignore_index", None)
+        if value is None:
+            parts = {getattr(one, "ignore_index", None) for one in criterion.modules()} - {None}
+            value = parts.pop() if len(parts) == 1 else None
     else:
         function, keywords = _function_and_keywords(criterion)
         value = keywords.get("ignore_index", _default_of(function, "ignore_index"))

@@ -90,12 +90,7 @@ def blend_(x: Tensor, other: Tensor | None, partner: Tensor, lam: Tensor) -> Ten
         before = x.clone() if lam.requires_grad else x
         return x.copy_(blend(before, other, partner, lam))
     _check_blendable(x)
-    reach = sum((size - 1) * step for step, size in zip(x.stride(), x.shape, strict=True))
-    if x.numel() > reach + 1:
-        raise ValueError(
-            f"mix_: expected a batch without overlapping values, got an expanded or unfolded x of "
-            f"shape {tuple(x.shape)}. Call x.contiguous()."
-        )
+    check_overlap(x)
     if other is not None and shares_memory(x, other):
         other = other.clone()
     _mixed_in_place(x, other, partner, lam.to(wide_type(x.dtype)))
@@ -132,18 +127,20 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def check_tensor(name: str, value: object, advice: str) -> None:
+    """Raise unless this is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}. {advice}")
+
+
 def check_shares(partner: Tensor, lam: Tensor) -> int | None:
     """Raise unless ``partner`` is ``(batch,)`` int64 and ``lam`` holds as many shares in [0, 1].
 
     Returns:
         The number of rows that the partners' batch needs, or None if partners cannot be read.
     """
-    for name, one in (("partner", partner), ("lam", lam)):
-        if not isinstance(one, Tensor):
-            raise TypeError(
-                f"{name}: expected a tensor of shape (batch,), got {type(one).__name__}. Call "
-                "torch.as_tensor, or torch.full((len(x),), lam) for one number."
-            )
+    check_tensor("partner", partner, "Call torch.as_tensor.")
+    check_tensor("lam", lam, "For one number, pass torch.full((len(x),), lam).")
     if partner.dtype != torch.int64:
         raise TypeError(
             f"partner: expected int64 row indices, got {partner.dtype}. Call partner.long()."
@@ -179,12 +176,10 @@ def check_batch(name: str, x: Tensor, other: Tensor | None, size: int, rows: int
     Without ``other``, ``x`` itself has to have at least ``rows`` rows. The rows of both have the
     same shape.
     """
-    for each, one in ((name, x), ("other", x if other is None else other)):
-        if not isinstance(one, Tensor):
-            raise TypeError(
-                f"{each}: expected a tensor, got {type(one).__name__}. Pass each tensor of a "
-                "batch with the same plan, such as plan.mix(batch['image'])."
-            )
+    advice = "Convert arrays by torch.as_tensor. Pass the tensors of a tuple or dict one by one."
+    check_tensor(name, x, advice)
+    if other is not None:
+        check_tensor("other", other, advice)
     if x.shape[:1] != (size,):
         raise ValueError(
             f"{name}: expected a batch of {size}, the size of the plan, got shape "
@@ -229,21 +224,43 @@ def _check_blendable(x: Tensor) -> None:
         )
 
 
-def shares_memory(a: Tensor, b: Tensor) -> bool:
-    """Return whether two storages overlap; False if they cannot be read, as while compiling.
+def check_overlap(x: Tensor) -> None:
+    """Raise if two values of a batch are in the same place of the memory."""
+    reach = 0  # the largest offset of the dimensions with smaller steps
+    for step, size in sorted(zip(x.stride(), x.shape, strict=True)) if x.numel() else ():
+        if size > 1 and step <= reach:
+            raise ValueError(
+                f"mix_: expected a batch without overlapping values, got an expanded or unfolded x "
+                f"of shape {tuple(x.shape)}. Call x.contiguous()."
+            )
+        reach += (size - 1) * step
 
-    Storages of NumPy arrays may begin at different places of the same memory.
+
+def shares_memory(a: Tensor, b: Tensor) -> bool:
+    """Return whether the memory of two ordinary tensors may overlap.
+
+    Storages are not compared, since those of NumPy arrays may begin at different places of the same
+    memory.
 
     Example:
         >>> x = torch.zeros(4)
-        >>> shares_memory(x[:2], x[2:]), shares_memory(x, x.clone())
+        >>> shares_memory(x[:3], x), shares_memory(x[:2], x[2:])
         (True, False)
     """
-    if torch.compiler.is_compiling() or is_transformed(a, b):
+    ordinary = all(
+        type(one) in (Tensor, torch.nn.Parameter) and one.layout is torch.strided for one in (a, b)
+    )
+    if torch.compiler.is_compiling() or is_transformed(a, b) or not ordinary:
         return False
-    one, two = a.untyped_storage(), b.untyped_storage()
-    first, second = one.data_ptr(), two.data_ptr()
-    return first < second + two.nbytes() and second < first + one.nbytes()
+    (start, stop), (first, last) = _extent(a), _extent(b)
+    return 0 < start < last and 0 < first < stop
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    """Return where the memory of a tensor begins, and where it ends; 0 for meta tensors."""
+    steps = sum((size - 1) * step for step, size in zip(x.stride(), x.shape, strict=True))
+    start = x.data_ptr()
+    return start, start + (steps + 1) * x.element_size() if x.numel() else start
 
 
 def _per_row(share: Tensor, x: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ class Nearest:
         **_: object,
     ) -> Tensor:
         """Return near rows."""
-        points = _described(features, size, "Nearest", "features")
+        points = _finite(features, size, "Nearest", "features")
         if size < 2:
             return torch.arange(size, device=CPU)
         distances = _distances(points).fill_diagonal_(math.inf)
@@ -236,7 +236,7 @@ class SimilarTargets:
         self, size: int, generator: Generator | None = None, *, y: Tensor | None = None, **_: object
     ) -> Tensor:
         """Return rows with similar targets."""
-        values = _described(y, size, "SimilarTargets", "y")
+        values = _finite(y, size, "SimilarTargets", "y")
         if size < 2:
             return torch.arange(size, device=CPU)
         distances = _distances(values) / self.bandwidth
@@ -283,6 +283,11 @@ def _described(values: Tensor | None, size: int, pairing: str, name: str) -> Ten
         raise ValueError(
             f"{pairing}: expected {name} of {size} rows, got shape {tuple(values.shape)}."
         )
+    return values
+
+
+def _finite(values: Tensor | None, size: int, pairing: str, name: str) -> Tensor:
+    values = _described(values, size, pairing, name)
     if values.is_floating_point() and not bool(values.isfinite().all()):
         raise ValueError(
             f"{pairing}: expected finite {name}, to compute distances, got NaN or infinity in "

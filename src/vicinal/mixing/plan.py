@@ -13,7 +13,9 @@ from vicinal.mixing.operator import (
     blend_several,
     check_batch,
     check_dtype,
+    check_overlap,
     check_shares,
+    check_tensor,
     shares_memory,
     wide_type,
 )
@@ -93,6 +95,7 @@ class Plan:
     ) -> None:
         """Check that partners, shares and region fit together."""
         check_target_mode("Plan: expected target_mode", target_mode)
+        check_tensor("lam", lam, "For one number, pass torch.full((len(x),), lam).")
         if region is not None:
             check_region(region, len(lam), shares, shrunk=shrunk, columns=columns)
         self.__dict__.update(
@@ -188,6 +191,7 @@ class Plan:
                 "batch once."
             )
         if self.region is not None or self.shares is not None:
+            check_overlap(x)
             # The gradient of shares needs the values before.
             graded = any(one is not None and one.requires_grad for one in (self.lam, self.shares))
             return x.copy_(self.mix(x.clone() if graded else x, other))
@@ -231,11 +235,13 @@ class Plan:
     def loss(
         self, criterion: Criterion, output: Tensor, y: Tensor, *, other: Tensor | None = None
     ) -> Tensor:
-        """Return the loss of a blended batch: ``lam * own + (1 - lam) * partner``, averaged.
+        """Return the loss of a blended batch, averaged over examples.
 
-        For plain cross-entropy this equals the loss against soft targets, without creating them.
-        For real values (``F.mse_loss``, ``F.l1_loss``, ``F.smooth_l1_loss``, ``F.huber_loss`` and
-        their modules) it is the loss against the blended target, ``plan.targets(y)``.
+        This is ``lam`` times the loss against the own target plus ``1 - lam`` times that against
+        the partner's. For plain cross-entropy it equals the loss against soft targets, without
+        creating them. For real values (``F.mse_loss``, ``F.l1_loss``, ``F.smooth_l1_loss``,
+        ``F.huber_loss`` and their modules) it is the loss against the blended target instead,
+        ``plan.targets(y)``.
         See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes. For a
         network with several heads, add ``plan.loss(...)`` of each head, with the same plan.
 

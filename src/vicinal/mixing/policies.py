@@ -1,7 +1,7 @@
 """Policies, from which plans are drawn. Only ``draw`` uses random numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -203,7 +203,7 @@ class RegMixUp(DrawsPlans[CleanAndMixed]):
 
     def __post_init__(self) -> None:
         """Check the weight and the policy."""
-        if isinstance(self.policy, RegMixUp):
+        if any(isinstance(one, RegMixUp) for one in _inner(self.policy)):
             raise TypeError("RegMixUp: expected a policy that draws blends alone, got RegMixUp.")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"RegMixUp: expected a finite weight of 0 or more, got {self.weight}.")
@@ -253,7 +253,9 @@ class OneOf(DrawsPlans[Plan]):
             )
 
     def _plan(self, request: Request) -> Plan:
-        self._check_image_size(request)
+        for one in _inner(self) if request.image_size is None else ():
+            if isinstance(one, DrawsRegions):  # raise now, not at a random batch
+                one.draw(request.size)
         weights = torch.as_tensor(self._odds(), dtype=torch.float64, device=CPU)
         chosen = self.policies[int(weights.multinomial(1, generator=request.generator))]
         if chosen is None:
@@ -266,12 +268,13 @@ class OneOf(DrawsPlans[Plan]):
         count = len(self.policies)
         return [1 / count] * count if self.probabilities is None else self.probabilities
 
-    def _check_image_size(self, request: Request) -> None:
-        """Raise at the first batch, not at a random one, if a policy needs the size of images."""
-        if request.image_size is not None:
-            return
-        for one, odds in zip(self.policies, self._odds(), strict=True):
-            if odds and isinstance(one, DrawsRegions):
-                one.draw(request.size)  # raises an error that says what is missing
-            elif odds and isinstance(one, OneOf):
-                one._check_image_size(request)
+
+def _inner(policy: Policy | None) -> Iterator[Policy | None]:
+    """Yield a policy and all that it may draw from."""
+    yield policy
+    if isinstance(policy, RegMixUp):
+        yield from _inner(policy.policy)
+    if isinstance(policy, OneOf):
+        for one, odds in zip(policy.policies, policy._odds(), strict=True):
+            if odds:
+                yield from _inner(one)

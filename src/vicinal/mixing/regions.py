@@ -24,9 +24,10 @@ def show_region(
         )
     if region.dim() == x.dim() == 4 and 1 < x.shape[1] <= 4:
         raise ValueError(
-            f"x: expected image_size without channels, got {tuple(region.shape[1:])} for images "
-            f"{tuple(x.shape)}, so that a box would take some of the channels only. Draw the plan "
-            "with image_size=x.shape[2:]. Pass volumes without channels as x[:, None]."
+            f"x: expected image_size without channels, got {tuple(region.shape[1:])} for "
+            f"{tuple(x.shape)}, so that a box would take some of the channels only. For images, "
+            "draw the plan with image_size=x.shape[2:]; for volumes without channels, pass "
+            "x[:, None]."
         )
     if shrunk and x.dtype.is_complex:
         raise TypeError(

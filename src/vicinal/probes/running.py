@@ -50,15 +50,15 @@ def batches(
         model: a network; without parameters, inputs stay as they are.
         data: batches: tuples or lists of tensors.
         where: the argument that holds the data, for errors.
-        names: names of the tensors of a batch, beginning with ``"inputs"``. If these are the only
-            ones, targets after them are ignored.
+        names: names of the first tensors of a batch, beginning with ``"inputs"``; further tensors
+            are ignored.
 
     Yields:
         The tensors of each batch that are used, all on the device of the network.
 
     Raises:
-        UserError: if a batch has fewer tensors than there are names, or more, if these differ in
-            length, or if there are no examples.
+        UserError: if a batch has fewer tensors than there are names, if these differ in length, or
+            if there are no examples.
     """
     found = False
     for batch in data:
@@ -72,11 +72,6 @@ def batches(
         if len(used) < len(names) or not all(isinstance(one, Tensor) for one in used):
             got = ", ".join(type(one).__name__ for one in batch)
             raise UserError(f"{needed}, got ({got}). Change the collate_fn of the DataLoader.")
-        if len(batch) > max(len(names), 2):
-            raise UserError(
-                f"{needed}, got {len(batch)} entries, of which the second may not be the targets. "
-                "Change the collate_fn of the DataLoader."
-            )
         sizes = [len(one) if one.dim() else None for one in used]
         if len(set(sizes)) > 1 or None in sizes:
             shapes = ", ".join(str(tuple(one.shape)) for one in used)
