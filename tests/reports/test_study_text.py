@@ -151,10 +151,20 @@ def test_an_interval_without_zero_is_explained_when_several_comparisons_leave_no
 
 
 def test_a_study_that_was_cut_to_fit_the_minutes_says_so(summary):
-    assert not any("shortened" in one for one in remarks(summary))
-    summary["settings"]["shortened"] = "5 epochs instead of 60 to fit the study into --minutes 3"
-    (found,) = (one for one in remarks(summary) if "shortened" in one)
-    assert found.startswith("Warning: this study is shortened: 5 epochs instead of 60 to fit")
+    settings = summary["settings"]
+    assert not any("--minutes" in one for one in remarks(summary))
+    settings["training"] = {"epochs": 6}
+    settings["shortened"] = {"minutes": 3.0, "seeds": settings["seeds"], "epochs": 60, "splits": 5}
+    (found,) = (one for one in remarks(summary) if "--minutes" in one)
+    assert found.startswith(
+        "Warning: to fit into --minutes 3, this study has 6 epochs instead of 60, "
+        "1 split instead of 5. Longer training"
+    )
+    settings["training"]["epochs"] = 80  # raised in the recipe
+    (found,) = (one for one in remarks(summary) if "--minutes" in one)
+    assert "this study has 1 split instead of 5." in found
+    settings["splits"] = 5
+    assert not any("--minutes" in one for one in remarks(summary))
 
 
 def test_intervals_that_are_wider_than_their_parts_are_explained(summary):

@@ -65,11 +65,7 @@ def test_small_data_are_tested_in_folds_if_the_time_allows(cars, tmp_path):
     assert prepare(str(cars), changes=one, out=tmp_path / "out").recipe.splits == 1
     cut = prepare(str(cars), changes=Changes(seeds=2), minutes=0.01, out=tmp_path / "out").recipe
     assert cut.training.epochs < 30
-    assert (
-        cut.shortened
-        == (f"{cut.training.epochs} epochs instead of 60 to fit the study into --minutes 0.01")
-        or "5 folds" in cut.shortened
-    )
+    assert cut.shortened.epochs > cut.training.epochs
     assert cut.training.checkpoint_every == max(1, cut.training.epochs // 4)
     hasty = Changes(seeds=2, epochs=10_000)
     told.clear()
@@ -100,7 +96,8 @@ def test_a_rare_class_is_tested_in_folds_if_the_time_allows(tmp_path):
     assert short.recipe.splits == 1
     (sentence,) = (one for one in told if "5 folds" in one)
     assert sentence.endswith("so there are only 240 test examples, 16 of them of '1'")
-    assert short.recipe.shortened == sentence
+    whole = short.recipe.shortened
+    assert (whole.minutes, whole.seeds, whole.epochs, whole.splits) == (0.05, 2, 10_000, 5)
 
 
 def test_classes_that_folds_cannot_help_leave_one_split(tmp_path):

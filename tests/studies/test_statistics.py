@@ -8,6 +8,7 @@ from scipy.stats import norm
 from vicinal.studies.estimates import estimated
 from vicinal.studies.statistics import (
     Estimate,
+    difference_between_studies,
     difference_with_interval,
     holm,
     mean_with_interval,
@@ -299,6 +300,29 @@ def test_intervals_of_auroc_cover_the_truth_with_few_positives():
             ]
         )
     assert np.mean(found, axis=0).min() > 0.88
+
+
+@pytest.mark.parametrize("by_seed", [0.0, 0.1])
+def test_intervals_between_two_studies_cover_the_truth_with_other_numbers_of_seeds(by_seed):
+    chance, found = np.random.default_rng(1), []
+    for _ in range(600):
+        example = chance.standard_normal((2, 150))
+        example[1] = 0.9 * example[0] + np.sqrt(0.19) * example[1]
+        one, two = (
+            mean
+            + by_seed * chance.standard_normal((seeds, 1))
+            + example[k]
+            + 0.5 * chance.standard_normal((seeds, 150))
+            for k, (seeds, mean) in enumerate(((3, 0.0), (5, 0.2)))
+        )
+        row = difference_between_studies(two, one)
+        found.append(row.low <= 0.2 <= row.high)
+    assert 0.925 < np.mean(found) < 0.99
+
+
+def test_between_two_studies_one_seed_gives_no_interval():
+    row = difference_between_studies(np.ones((1, 9)), np.zeros((3, 9)))
+    assert (row.mean, row.low, row.high) == (1.0, None, None)
 
 
 def test_one_positive_of_low_rank_does_not_stretch_the_interval_of_auroc_to_chance():

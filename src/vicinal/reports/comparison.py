@@ -137,13 +137,13 @@ def comparison_notes(summaries: Summaries, between: Between) -> list[str]:
     if between:
         notes.append(
             f"“Difference from {next(iter(summaries))}” is that of the same arm in two studies, "
-            "with a 95% interval over seeds and the same test examples, not adjusted for the "
-            "number of comparisons."
+            "with a 95% interval over other seeds of both and other test examples, not adjusted "
+            "for the number of comparisons."
         )
     if len(between) < len(summaries) - 1:
         notes.append(
-            "Intervals are 95% intervals within a study. Between studies with different test "
-            "examples, only intervals that do not overlap at all suggest a difference."
+            "Intervals are 95% intervals within a study. Without a column for the difference "
+            "between two studies, only intervals that do not overlap at all suggest one."
         )
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
     for name, summary in summaries.items():

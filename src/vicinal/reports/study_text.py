@@ -112,11 +112,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: warnings, then what the study could have found."""
     found = [f"Warning: {text}." for text in summary["verdict_problems"]]
     settings = summary["settings"]
-    if shortened := settings.get("shortened"):
-        found.append(
-            f"Warning: this study is shortened: {shortened}. Longer training or more test examples "
-            "may change the answer."
-        )
+    found += _shortened(settings)
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:
         found += _failures(arm, row)
@@ -189,6 +185,25 @@ def _without_evidence(
     ]
 
 
+def _shortened(settings: Mapping[str, Any]) -> list[str]:
+    """Return what a study lacks to fit into the minutes, and still lacks."""
+    whole = settings.get("shortened")
+    if not whole:
+        return []
+    now = {**settings, "epochs": settings["training"]["epochs"]}
+    cuts = [
+        f"{now[name]} {name if now[name] > 1 else name[:-1]} instead of {whole[name]}"
+        for name in ("seeds", "epochs", "splits")
+        if now[name] < whole[name]
+    ]
+    if not cuts:
+        return []
+    return [
+        f"Warning: to fit into --minutes {whole['minutes']:g}, this study has {_listed(cuts)}. "
+        "Longer training and more test examples may change the answer."
+    ]
+
+
 def _widened(summary: Mapping[str, Any]) -> list[str]:
     """Return why intervals are wider than what seeds and test examples alone would make them."""
     name = summary["metric"]
@@ -227,7 +242,7 @@ def _detectable(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if room < found:
         text += f", but at most {value(summary, name, room)} points can be gained"
     if room < found / 2:
-        return f"{text}. It is too small to find any gain: test on more examples."
+        return f"{text}. It needs more seeds or test examples to find any gain."
     text += "."
     if summary["settings"]["splits"] > 1:
         more = "about four times as many examples"

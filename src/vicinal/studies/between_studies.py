@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vicinal.studies.estimates import Cell, Values, estimated
+import numpy as np
+
+from vicinal.studies.estimates import Cell, Values, estimated_between
 from vicinal.studies.study import Study
 from vicinal.training.metrics import METRICS, least_difference, metric_values
 from vicinal.training.trial_result import Result, Trial, condition_name
@@ -14,7 +16,7 @@ Results = Mapping[Trial, Result]
 def differences_between(first: Study, other: Study, metric: str) -> dict[tuple[str, str], Any]:
     """Return how much a metric of each common arm differs in another study.
 
-    Test examples are paired, and so are equal seeds, whether or not they have anything in common.
+    Test examples are paired, and seeds are not: each study has its own.
 
     Args:
         first: the study that the other one is compared with.
@@ -22,9 +24,9 @@ def differences_between(first: Study, other: Study, metric: str) -> dict[tuple[s
         metric: name of a metric.
 
     Returns:
-        For each arm and condition that both studies have, the ``difference`` of
-        ``vicinal.studies.estimates.estimated``, other minus first, not adjusted for the number of
-        comparisons; nothing if the studies have different test examples.
+        For each arm and condition with results on all splits of both studies, the difference,
+        other minus first, as ``vicinal.studies.estimates.estimated_between`` returns it; nothing if
+        the studies have different test examples, or if one has splits that the other lacks.
     """
     results = first.results(), other.results()
     if _tested(results[0]) != _tested(results[1]):
@@ -42,15 +44,13 @@ def differences_between(first: Study, other: Study, metric: str) -> dict[tuple[s
     found = {}
     for arm, corrupted in dict.fromkeys(cell for split in ours for cell in split):
         cell = (arm, corrupted)
-        own, base = ("other", corrupted), ("first", corrupted)
-        values: Values = [
-            {own: two[cell], base: one[cell]}
-            for one, two in zip(ours, theirs, strict=True)
-            if cell in one and cell in two
-        ]
-        if values:
-            row = estimated(values, own, base, METRICS[metric], ratio=ratio, leasts=leasts)
-            found[arm, condition_name(corrupted)] = row["difference"]
+        if all(cell in split for split in (*ours, *theirs)):
+            tables = [
+                (np.stack(list(two[cell].values())), np.stack(list(one[cell].values())))
+                for one, two in zip(ours, theirs, strict=True)
+            ]
+            row = estimated_between(tables, METRICS[metric], ratio=ratio, leasts=leasts)
+            found[arm, condition_name(corrupted)] = row
     return found
 
 

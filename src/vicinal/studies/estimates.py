@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 
 from vicinal.studies.statistics import (
     Estimate,
+    difference_between_studies,
     difference_with_interval,
     mean_with_interval,
     over_splits,
@@ -93,6 +94,32 @@ def estimated(
             "detectable": scaled(metric, difference.detectable),
         }
     }
+
+
+def estimated_between(
+    tables: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    metric: Metric,
+    *,
+    ratio: float,
+    leasts: Sequence[float],
+) -> dict[str, Any]:
+    """Return the difference of an arm between two studies, with its interval, for JSON.
+
+    Args:
+        tables: values of the arm in one study and in the other, ``(seeds, examples)`` each, for
+            each split.
+        metric: as for ``estimated``.
+        ratio: likewise.
+        leasts: likewise.
+    """
+    least = floor_of_difference(metric, leasts, tables)
+    if len(tables) > 1:
+        apart = [(own.mean(0) - other.mean(0))[None] for own, other in tables]
+        found = over_splits(apart, ratio=ratio, least=least)
+    else:
+        found = difference_between_studies(*tables[0], least=least)
+    most = metric.highest - metric.lowest
+    return _as_json(_within(found, -most, most), metric)
 
 
 def floor_of_difference(

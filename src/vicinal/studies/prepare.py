@@ -1,6 +1,5 @@
 """A study of a data set, for which a recipe is generated."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -153,13 +152,11 @@ def generated(
     seeds, epochs, sentence = fitted(recipe, cost, minutes, fixed=fixed)
     if sentence:
         log(sentence)
-    cut = cuts(recipe, seeds, epochs)
-    notes = [f"{cut} to fit the study into --minutes {minutes:g}"] * bool(cut) + [short] * bool(
-        short
-    )
     fit = [f"training.epochs={epochs}"]  # which leaves epochs of single arms as they are
-    if notes:
-        fit.append(f"shortened={json.dumps('; '.join(notes), ensure_ascii=False)}")
+    if short or cuts(recipe, seeds, epochs):
+        splits = FOLDS if short else recipe.splits
+        whole = f"seeds = {recipe.seeds}, epochs = {recipe.training.epochs}, splits = {splits}"
+        fit.append(f"shortened={{ minutes = {float(minutes)!r}, {whole} }}")
     if ["training", "checkpoint_every"] not in settings:
         fit.append(f"training.checkpoint_every={max(1, epochs // 4)}")
     text = changed_text(text, Changes(seeds=seeds, settings=fit))

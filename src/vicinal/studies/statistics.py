@@ -126,6 +126,41 @@ def difference_with_interval(
     return _two_way(values - baseline, least=least, comparisons=comparisons)
 
 
+def difference_between_studies(values: Array, others: Array, *, least: float = 0.0) -> Estimate:
+    """Return the mean difference of two arms whose examples are paired and whose seeds are not.
+
+    Args:
+        values: ``(seeds, examples)`` of an arm.
+        others: ``(other seeds, examples)`` of the arm that is subtracted.
+        least: as for ``difference_with_interval``.
+
+    Example:
+        >>> arm = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
+        >>> found = difference_between_studies(arm, arm[:, ::-1])
+        >>> found.mean, round(found.high, 2)
+        (0.0, 0.92)
+    """
+    apart = values.mean(0) - others.mean(0)
+    mean, examples = float(apart.mean()), len(apart)
+    if min(len(values), len(others), examples) < 2:
+        return Estimate(mean)
+    by_example = float(apart.var(ddof=1)) / examples
+    both = [(len(one), _components(one)) for one in (values, others)]
+    over_all = [(by_example, examples - 1)]
+    over_all += [(max(one.seeds, 0.0) / seeds, seeds - 1) for seeds, one in both]
+    over_seeds = [(one.seed_error(seeds, examples) ** 2, seeds - 1) for seeds, one in both]
+    (error, freedom), (by_seed, few) = _summed(over_all), _summed(over_seeds)
+    half = max(_quantile(freedom) * error, _quantile(few) * by_seed, least)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _summed(variances: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the standard error of a sum, and its degrees of freedom (Satterthwaite)."""
+    total = sum(variance for variance, _ in variances)
+    below = sum(variance**2 / freedom for variance, freedom in variances)
+    return math.sqrt(total), total**2 / below if below else min(one for _, one in variances)
+
+
 def _components(values: Array) -> _Components:
     """Estimate the variances of a table by analysis of variance, without interaction."""
     seeds, examples = values.shape

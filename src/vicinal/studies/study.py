@@ -230,7 +230,7 @@ def _check_finished(study: Study) -> None:
             # The user wrote this file, so only the same recipe may replace it.
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
-            removed = all(" was removed" in one for one in changed)
+            removed = all(" was removed" in one and not one.startswith("split ") for one in changed)
             kept = (
                 "name the finished arms and conditions too, since they can only be added to, "
                 "or choose another folder with --out"

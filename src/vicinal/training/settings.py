@@ -247,6 +247,15 @@ class Published(Settings):
     source: str = Field(min_length=1, description="where it was published")
 
 
+class Shortened(Settings):
+    """What a study would have if it had not been cut to fit into ``--minutes``."""
+
+    minutes: Positive = Field(description="the budget")
+    seeds: Count = Field(description="number of seeds")
+    epochs: Count = Field(description="number of epochs")
+    splits: Count = Field(description="number of splits")
+
+
 class Recipe(Settings):
     """A whole study: arms x conditions x seeds over one data set, network and training."""
 
@@ -287,8 +296,8 @@ class Recipe(Settings):
     published: Annotated[tuple[Published, ...], Field(strict=False)] = Field(
         (), description="published rows to show next to ours"
     )
-    shortened: str = Field(
-        "", description="what was cut to fit the study into --minutes, for the report"
+    shortened: Shortened | None = Field(
+        None, description="what the study would have without --minutes, for the report"
     )
     known_differences: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="sentences on known differences from the published runs"
