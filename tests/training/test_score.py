@@ -110,6 +110,18 @@ def test_a_table_is_not_prepared_by_its_own_columns(changed, vicinal, tmp_path):
     assert "the network was trained on data of another form" in refused.stderr
 
 
+def test_a_data_set_that_is_elsewhere_now_can_be_named(changed, vicinal):
+    path = changed(source="folder:../flowers")
+    refused = vicinal("score", path)
+    assert refused.exit_code == 2
+    assert "there is no folder of images ../flowers" in refused.stderr
+    assert f"{path} was trained on it; if it is elsewhere now, name it with --data." in (
+        refused.stderr
+    )
+    named = vicinal("score", path, "--data", "folder:nothing")
+    assert "was trained on it" not in named.stderr
+
+
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
     """Write a module that leaves a file when it is imported, and return that file's path."""

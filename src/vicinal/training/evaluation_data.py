@@ -104,7 +104,14 @@ def load_as_trained(
     if data is None:
         fraction = own_split[1] if test_fraction is None else test_fraction
         options["fold"] = (info.split, folds) if same_data and folds > 1 else None
-        data = load(named, **options, test_fraction=fraction)
+        try:
+            data = load(named, **options, test_fraction=fraction)
+        except UserError as error:
+            if source is not None or not str(error).startswith("there is no"):
+                raise
+            raise UserError(
+                f"{error} {path} was trained on it; if it is elsewhere now, name it with --data."
+            ) from error
     same_name = source in (None, recorded.source) and root is None
     other_split = not usual and (same_path or same_name) and not data.fixed_test
     other_split &= len(data.train) > 0
