@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomlkit
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from typer.testing import CliRunner
 
 from vicinal.cli import app
@@ -111,6 +112,16 @@ def start():
         process.stderr.close()
         if process.stdout:
             process.stdout.close()
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Leave the figures of reports empty: drawing them takes longer than a small study."""
+
+    def empty(_canvas, file, **_settings):
+        file.write("<svg></svg>")
+
+    monkeypatch.setattr(FigureCanvasSVG, "print_svg", empty)
 
 
 @pytest.fixture(scope="session")

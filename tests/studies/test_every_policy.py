@@ -12,6 +12,8 @@ from vicinal.training.arm_shorthands import shorthand_arms
 from vicinal.training.checkpoints import read_checkpoint
 from vicinal.training.recipe import load_resolved
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 # Those that digits, which are images of ten classes, can be mixed with.
 DIGITS_PAIRINGS = PAIRINGS.keys() - {"similar-targets", "other-batch"}
 

@@ -16,6 +16,8 @@ from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.recipe_changes import Changes
 from vicinal.training.score import score_network
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 FEW = Changes(seeds=2, epochs=2)
 
 

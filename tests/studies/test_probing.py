@@ -22,6 +22,8 @@ from vicinal.training.recipe import read_recipe
 from vicinal.training.trained_network import load_network
 from vicinal.training.trial_result import Trial
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 ALL = {
     "attacks": {"epsilons": [8.0, 32.0], "examples": 40},
     "between": {"pairs": 20},

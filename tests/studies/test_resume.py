@@ -13,6 +13,8 @@ from vicinal.studies.study import Study
 from vicinal.training.recipe import load_resolved
 from vicinal.training.trial_result import Trial
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 FEW = {"arms.mixup-features": None, "corrupted_labels": [0.0], "training.epochs": 1}
 EXPLODING = {"training": {"optimizer": {"name": "sgd", "lr": 1e30}}}
 

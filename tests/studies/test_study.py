@@ -11,11 +11,13 @@ from filelock import FileLock
 
 from vicinal.data import load
 from vicinal.errors import UserError
-from vicinal.reports.study_report import current_summary
+from vicinal.reports.study_report import current_summary, write_report
 from vicinal.studies import Study, open_study, run_study
 from vicinal.studies.summary import summarized, summary_text
 from vicinal.training.recipe import load_resolved
 from vicinal.training.trial_result import Trial, read_metrics
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 class Record:
@@ -196,6 +198,7 @@ def test_damaged_files_of_a_report_are_noticed_and_written_again(copied_study, v
     recipe = load_resolved(copied_study / "recipe.toml")
     study = Study(recipe, copied_study)
     summary = summarized(study)
+    write_report(study, summary)
     assert current_summary(study) == json.loads(summary_text(summary))
     paths = [copied_study / name for name in REPORT]
     paths.append(min((copied_study / "figures").iterdir()))

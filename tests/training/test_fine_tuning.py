@@ -19,6 +19,8 @@ from vicinal.training.recipe import read_recipe
 from vicinal.training.settings import SGD, AdamW, Linear, Muon, Training
 from vicinal.training.trial_setup import network_notes, normalization
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def pretrained(tmp_path):

@@ -14,6 +14,8 @@ from vicinal.studies.study import Study
 from vicinal.training.origin import data_facts, network_facts, origin_differences, source_hashes
 from vicinal.training.recipe import load_resolved
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 TABLE = "x,y,label\n" + "".join(
     f"{k % 7},{k % 5 + 10 * (k % 2)},{'even' if k % 2 == 0 else 'odd'}\n" for k in range(200)
 )

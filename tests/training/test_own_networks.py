@@ -16,6 +16,8 @@ from vicinal.training.loop import make_learner, train
 from vicinal.training.settings import SGD, Linear, Training
 from vicinal.training.trial_setup import _check_state
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 NETWORKS = """
 import numpy as np
 import torch

@@ -24,6 +24,8 @@ from vicinal.training.trial import run_trial
 from vicinal.training.trial_checkpoint import TrialCheckpointer
 from vicinal.training.trial_result import OUTPUTS, Trial, read_metrics, read_result
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 FEW = {"corrupted_labels": [0.0], "arms.mixup-features": None, "model.name": "mlp"}
 
 

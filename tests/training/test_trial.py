@@ -19,6 +19,8 @@ from vicinal.training.trial_result import (
     read_result,
 )
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(scope="module")
 def digits():

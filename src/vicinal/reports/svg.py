@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from vicinal.escaping import shortened, visible
@@ -89,7 +90,8 @@ def figure_style() -> Iterator[None]:
         "legend.fontsize": 8,
         "lines.linewidth": 1.6,
         "lines.markersize": 5,
-        "savefig.transparent": True,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
     }
     with mpl.rc_context(settings):
         yield
@@ -120,7 +122,8 @@ def to_svg(name: str, text: str, figure: Figure) -> SvgFigure:
     with warnings.catch_warnings():
         # Text stays text in the file, so the fonts of the viewer matter, not those found here.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        # Figure.savefig draws twice, once to lay out axes, which the first drawing does already.
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
