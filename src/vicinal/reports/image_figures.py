@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from vicinal.data import DataSet
 from vicinal.errors import UserError
@@ -14,6 +16,7 @@ from vicinal.escaping import shortened, visible
 from vicinal.files import write_whole
 from vicinal.reports.svg import (
     ARM_COLORS,
+    FAINT,
     SvgFigure,
     figure_style,
     standalone_svg,
@@ -57,26 +60,45 @@ def image_rows(
         fontsize: font size of the captions, in points.
     """
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), max(len(row.images) for row in rows), squeeze=False)
-    for row, line in zip(rows, grid, strict=True):
-        line[0].set_ylabel(row.title, rotation=0, ha="right", va="center")
+    count = max(len(row.images) for row in rows)
+    step = _step(rows, size, fontsize)
+    # One axes for each row, since an axes for each image would take most of the time of a report.
+    for row, axes in zip(rows, figure.subplots(len(rows), squeeze=False)[:, 0], strict=True):
         shades = np.round(np.asarray(row.images, float) * (255 / brightest)).astype(np.uint8)
         pixels = np.broadcast_to(shades, (len(shades), 3, *shades.shape[2:])).transpose(0, 2, 3, 1)
-        for axes in line[len(pixels) :]:
-            axes.axis("off")
-        for k, (axes, image) in enumerate(zip(line, pixels, strict=False)):
-            axes.imshow(image, interpolation="none" if max(image.shape) <= _SCAN else None)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(True)
-            if row.captions:
-                axes.set_xlabel(row.captions[k], fontsize=fontsize)
+        height, width = shades.shape[2:]
+        lefts = step * np.arange(len(pixels)) - 0.5
+        settings: dict[str, Any] = {"interpolation": "none"} if max(height, width) <= _SCAN else {}
+        for k, (image, left) in enumerate(zip(pixels, lefts, strict=True)):
+            extent = (left, left + width, height - 0.5, -0.5)
+            axes.imshow(image, extent=extent, **settings)
+            axes.add_patch(Rectangle((left, -0.5), width, height, fill=False, edgecolor=FAINT))
             if row.regions is not None:
-                _draw_outline(axes, np.asarray(row.regions[k]))
+                _draw_outline(axes, np.asarray(row.regions[k]), left)
+        axes.set_ylabel(row.title, rotation=0, ha="right", va="center")
+        axes.set_xticks(lefts + width / 2, row.captions or [""] * len(lefts), fontsize=fontsize)
+        axes.set(xlim=(-0.5, step * (count - 1) + width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.set(yticks=[], frame_on=False)
+        axes.tick_params(length=0)
     return figure
 
 
-def _draw_outline(axes: Any, region: Any) -> None:
-    """Draw the edges between the pixels inside and outside a region."""
+def _step(rows: Sequence[ImageRow], size: tuple[float, float], fontsize: float) -> float:
+    """Return the distance between the left edges of neighboring images, in pixels.
+
+    Images get all of the height that captions leave, and are apart where there is more width.
+    Sizes of text are estimates: matplotlib makes the images smaller where it needs more.
+    """
+    height, width = rows[0].images.shape[2:]
+    captions = [max((1 + text.count("\n") for text in row.captions), default=0) for row in rows]
+    titles = max(len(line) for row in rows for line in row.title.split("\n"))
+    tall = size[1] / len(rows) - (1.3 * fontsize * sum(captions) / len(rows) + 8) / 72
+    wide = (size[0] - 0.075 * titles - 0.1) / max(len(row.images) for row in rows)
+    return float(max(1.1 * width, height * wide / tall))
+
+
+def _draw_outline(axes: Axes, region: Any, left: float) -> None:
+    """Draw the edges between the pixels inside and outside a region of an image."""
     inside, gap = np.pad(region, 1), (np.nan, np.nan)
     across = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
     down = np.argwhere((inside[1:-1, 1:] != inside[1:-1, :-1]).T)
@@ -91,7 +113,8 @@ def _draw_outline(axes: Any, region: Any) -> None:
                 path[-1] = end
             else:
                 path += [gap, start, end]
-    axes.plot(*(np.array(path).T - 0.5), color=ARM_COLORS[2], linewidth=1, clip_on=False)
+    x, y = np.array(path).T
+    axes.plot(x + left, y - 0.5, color=ARM_COLORS[2], linewidth=1, clip_on=False)
 
 
 def blends_figure(path: Path) -> SvgFigure | None:

@@ -92,6 +92,7 @@ def figure_style() -> Iterator[None]:
         "lines.markersize": 5,
         "axes.facecolor": "none",
         "figure.facecolor": "none",
+        "image.composite_image": False,  # each image of an axes keeps its own pixels
     }
     with mpl.rc_context(settings):
         yield
@@ -123,7 +124,8 @@ def to_svg(name: str, text: str, figure: Figure) -> SvgFigure:
         # Text stays text in the file, so the fonts of the viewer matter, not those found here.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         # Figure.savefig draws twice, once to lay out axes, which the first drawing does already.
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
