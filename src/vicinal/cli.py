@@ -55,7 +55,7 @@ def _start(
 
 _SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}
 _TRAINED = "the one used in training"
-_ROOT, _RUNS = "$VICINAL_DATA, or the folder data", "runs/NAME"
+_ROOT, _RUNS = "$VICINAL_DATA, or ./data", "runs/NAME"
 _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
 _RECIPES = "a name that vicinal study --list shows, such as digits, or the path of a .toml file"
@@ -67,7 +67,7 @@ _Json = Annotated[bool, Option("--json", help="Print the result as JSON, and not
 _Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 _Skip = Annotated[bool, Option("--skip-bad", help="Skip and report examples that cannot be read.")]
 _MaxBytes = Annotated[int, Option(help="Largest size of a file after decoding, in bytes.", min=1)]
-_Seed = Annotated[int, Option(help="Seed of the train/test split.", **_SEEDS)]
+_Seed = Annotated[int, Option(help="Seed for the train/test split.", **_SEEDS)]
 _Fraction = Annotated[
     float, Option(help="Fraction for testing, if the data set has no test split.")
 ]
@@ -76,7 +76,7 @@ _Arm = Annotated[
     str | None,
     Option(
         help="Arm of the study.",
-        show_default="the best one that is better than the baseline, else the baseline",
+        show_default="the best of those with the verdict better, else the baseline",
     ),
 ]
 _Accelerator = Annotated[str, Option(help="Device: auto, cpu, cuda or mps.")]
@@ -87,7 +87,7 @@ _AllowImport = Annotated[
         help="Import the modules that the checkpoint names, which runs their code.",
     ),
 ]
-_OWN = "chosen for the data set, unless in a recipe"
+_OWN = "that of the recipe, or chosen for the data set"
 _Epochs = Annotated[int | None, Option(help="Number of epochs.", show_default=_OWN)]
 _Source = Annotated[str | None, Option(help="Data set to use instead of the recipe's.")]
 _What = Annotated[
@@ -109,7 +109,9 @@ _Metric = Annotated[
 ]
 _Minutes = Annotated[
     float | None,
-    Option(help="Time that a study of a data set may take.", min=0.01, show_default="10"),
+    Option(
+        help="Time that the study may take, if WHAT is a data set.", min=0.01, show_default="10"
+    ),
 ]
 _Set = Annotated[
     list[str], Option(help="FIELD=VALUE of the recipe, such as training.lr=0.1; can be repeated.")
@@ -137,7 +139,7 @@ def study(
         bool, Option("--list", help="List the recipes that come with vicinal.")
     ] = False,
     show: Annotated[
-        bool, Option("--show", help="Show a recipe, and what it costs on this machine.")
+        bool, Option("--show", help="Show a recipe, and how long it takes on this machine.")
     ] = False,
     json: _Json = False,
     debug: _Debug = False,
@@ -145,14 +147,14 @@ def study(
     """Find out whether mixing helps on a data set.
 
     Trains every arm with every seed, compares the arms, and writes a report. An arm is one way to
-    train, such as with mixup or without mixing. A trial trains one arm with one seed, on one split
-    if there are several, and with one fraction of corrupted labels if the recipe corrupts any.
+    train, such as with mixup or without mixing. A trial is the training of one arm with one seed,
+    on one split of the data, and with one fraction of corrupted labels.
 
     If WHAT is a data set, a recipe is generated whose study takes about --minutes or less. It is
-    written to the folder of the study, where you can edit it until the first trial is finished.
+    written to the folder of the study. Once a trial is finished, you can only add to it.
 
     Finished trials are kept. Run the same command again to resume a study or to show a finished
-    one. Run it with a larger number of --seeds, or with more --arms, to add trials to the study.
+    one. Run it with more --seeds or more --arms to add trials to the study.
     """
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
@@ -305,7 +307,7 @@ def train(
     arm: Annotated[str, Option(help="Name of one of the recipe's arms.")],
     out: Annotated[Path, Option(help="Folder for the checkpoint, metrics and result.")],
     resume: Annotated[bool, Option("--resume", help="Resume the trial in --out.")] = False,
-    seed: Annotated[int, Option(help="Seed of weights, data order and mixing.", **_SEEDS)] = 0,
+    seed: Annotated[int, Option(help="Seed for weights, data order and mixing.", **_SEEDS)] = 0,
     corrupted: Annotated[
         float, Option(help="Fraction of training labels to replace with random ones.", min=0, max=1)
     ] = 0.0,
@@ -378,7 +380,7 @@ def score(
         ),
     ] = None,
     seed: Annotated[
-        int | None, Option(help="Seed of the train/test split.", show_default=_TRAINED, **_SEEDS)
+        int | None, Option(help="Seed for the train/test split.", show_default=_TRAINED, **_SEEDS)
     ] = None,
     test_fraction: Annotated[
         float | None,
@@ -517,7 +519,7 @@ def export(
     """Export a trained network, so that it runs without vicinal.
 
     The exported network maps a batch of inputs to probabilities or real values. Inputs are uint8
-    images, spectrograms or waveforms, which it normalizes, or prepared rows of tables, or tokens.
+    images, spectrograms or waveforms, which it normalizes; encoded rows of tables; or token IDs.
     Its outputs are compared with those of the original network; for ONNX, this needs onnxruntime.
     """
     with errors_reported(debug):
@@ -543,13 +545,13 @@ def show(
     alpha: Annotated[
         float, Option(help="Positive parameter of the Beta or Dirichlet distribution.")
     ] = 1.0,
-    seed: Annotated[int, Option(help="Seed of the random choices.", **_SEEDS)] = 0,
+    seed: Annotated[int, Option(help="Seed for the random choices.", **_SEEDS)] = 0,
     size: Annotated[int, Option(help="Number of examples.", min=2, max=16)] = 6,
     out: Annotated[Path, Option(help="The .svg file to write.")] = Path("mixed.svg"),
     json: _Json = False,
     debug: _Debug = False,
 ) -> None:
-    """Draw handwritten digits before and after mixing with five policies."""
+    """Draw handwritten digits before and after mixing."""
     with errors_reported(debug):
         from vicinal.reports.show import run_show
 
@@ -651,8 +653,8 @@ def data_convert(
     encoding: Annotated[
         str,
         Option(
-            help="Image encoding: png, jpeg, raw, or same, which copies encoded images and "
-            "converts others to PNG."
+            help="Image encoding: png, jpeg, raw, or same, which copies encoded color images "
+            "and writes others as PNG."
         ),
     ] = "same",
     quality: Annotated[int, Option(help="JPEG quality, from 1 to 100.")] = 95,

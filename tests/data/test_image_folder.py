@@ -191,7 +191,7 @@ def test_images_outside_of_the_class_folders_are_counted(pets, place):
     (where / ".hidden.png").touch()
     (where / "notes.txt").touch()
     doubts = [note.text for note in load("folder:pets", root=pets).notes if note.doubtful]
-    text = f"2 images directly in {where} are in no class folder and are not read, such as a.png"
+    text = f"2 images in {where} are in no class folder and are not read, such as a.png"
     assert text in doubts
 
 
@@ -247,7 +247,9 @@ def test_classes_that_are_named_like_splits_are_read_if_all_are_named(tmp_path):
         (tmp_path / name).mkdir()
         for n in range(4):
             Image.new("RGB", (8, 8), (90 * k, n, 0)).save(tmp_path / name / f"{n}.png")
-    with pytest.raises(UserError, match=r"If valid is a class, name all classes: classes=A,B"):
+    with pytest.raises(
+        UserError, match=r"If valid is a class, list all classes in the source: classes=A,B"
+    ):
         load(f"folder:{tmp_path}")
     data = load(f"folder:{tmp_path}?classes=valid,invalid")
     assert data.classes == ("valid", "invalid")

@@ -657,7 +657,7 @@ def test_too_many_bands_and_a_single_wave_raise_an_error():
 # Transforms
 
 NOISE = torch.linspace(-0.5, 0.5, 37)
-STEPS = [TimeShift(most=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]
+STEPS = [TimeShift(max_shift=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]
 
 
 def seeded(seed=0):
@@ -689,13 +689,13 @@ def test_random_transforms_depend_on_the_seed():
 @pytest.mark.parametrize("shift", [-5, -4, -1, 0, 1, 3, 5])
 def test_time_shift_agrees_with_a_loop(shift):
     x = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
-    done = TimeShift(most=1).apply(x, torch.tensor([[shift / 5], [0.0]], dtype=torch.float64))
+    done = TimeShift(max_shift=1).apply(x, torch.tensor([[shift / 5], [0.0]], dtype=torch.float64))
     expected = [x[0, i - shift].item() if 0 <= i - shift < 5 else 0.0 for i in range(5)]
     assert done.tolist() == [expected, x[1].tolist()]
 
 
 def test_time_shift_draws_uniformly_up_to_its_most():
-    drawn = TimeShift(most=0.1).draw(20000, (9,), seeded())
+    drawn = TimeShift(max_shift=0.1).draw(20000, (9,), seeded())
     assert drawn.abs().max() <= 0.1
     assert drawn.mean().item() == pytest.approx(0, abs=0.002)
     assert drawn.std().item() == pytest.approx(0.2 / math.sqrt(12), rel=0.02)
@@ -711,7 +711,7 @@ def test_added_noise_agrees_with_a_loop_and_wraps_around():
 
 
 def test_noise_is_drawn_for_its_share_of_examples():
-    start, volume = AddNoise(NOISE, most=0.3, rate=0.8).draw(20000, (9,), seeded()).unbind(1)
+    start, volume = AddNoise(NOISE, max_volume=0.3, rate=0.8).draw(20000, (9,), seeded()).unbind(1)
     assert (volume > 0).double().mean().item() == pytest.approx(0.8, abs=0.01)
     assert volume.max().item() == pytest.approx(0.3, abs=0.001)
     assert volume[volume > 0].mean().item() == pytest.approx(0.15, abs=0.003)
@@ -722,9 +722,9 @@ def test_noise_is_drawn_for_its_share_of_examples():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: TimeShift(most=1.5), "TimeShift expects most"),
-        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise expects .* rate=-0.1"),
-        (lambda: AddNoise(NOISE, most=math.nan), "AddNoise expects .* most=nan"),
+        (lambda: TimeShift(max_shift=1.5), "TimeShift: expected max_shift"),
+        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise: expected .* rate=-0.1"),
+        (lambda: AddNoise(NOISE, max_volume=math.nan), "AddNoise: expected .* max_volume=nan"),
         (lambda: AddNoise(torch.zeros(0)), "expects noise of shape"),
         (lambda: AddNoise(torch.zeros(4, 4)), "expects noise of shape"),
     ],
@@ -748,4 +748,4 @@ def test_a_rate_just_above_what_the_bands_need_is_read(commands):
 def test_recordings_outside_of_the_class_folders_are_counted(commands):
     write(commands / "loose.wav", sine())
     doubts = [note.text for note in load(commands).notes if note.doubtful]
-    assert any("1 recording directly in" in text and "loose.wav" in text for text in doubts)
+    assert any("1 recording in" in text and "loose.wav" in text for text in doubts)

@@ -727,7 +727,7 @@ def test_a_class_without_test_examples_is_warned_of_once(tmp_path):
             {"task": "regression"},
             "t.csv row 2: expected a number in column 'kind', got 'cat'",
         ),
-        ("a,a,y\n1,2,u\n3,4,v\n", {"label": "a"}, "several columns 'a'. Give label by its number"),
+        ("a,a,y\n1,2,u\n3,4,v\n", {"label": "a"}, "several columns 'a'. Give label as the number"),
         ("", {}, "t.csv is empty"),
         (" \n \n", {}, "t.csv is empty"),
         (b"\xef\xbb\xbf", {}, "t.csv is empty"),
@@ -1107,7 +1107,7 @@ def test_a_long_text_that_parquet_keeps_once_is_counted_for_every_row(tmp_path, 
 
 
 def test_a_text_file_beyond_the_limit_is_refused(table):
-    with pytest.raises(UserError, match=r"t\.csv has 57 bytes, over the limit of 56"):
+    with pytest.raises(UserError, match=r"t\.csv is 57 bytes, over the limit of 56"):
         table(PETS, max_bytes=56)
     with pytest.raises(UserError, match=r"about [0-9,]+ bytes .* 5 rows and 3 columns, over"):
         table(PETS, max_bytes=10_000)

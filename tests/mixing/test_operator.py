@@ -222,7 +222,7 @@ def test_slices_of_one_batch_are_not_mixed_in_place_one_after_the_other(policy):
     x = torch.rand(8, 3, 4, 4, dtype=torch.float32)
     plan = policy.draw(8, image_size=(4, 4))
     whole = plan.mix(x)
-    with pytest.raises(ValueError, match=r"mix_: expected a slice .* share its memory"):
+    with pytest.raises(ValueError, match=r"mix_: expected a slice .* share the memory"):
         plan[:4].mix_(x[:4], other=x)
     both = torch.stack([x[:4], x[4:]])
     apart = plan[:4].mix_(both[0], other=x)  # another memory

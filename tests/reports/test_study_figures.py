@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vicinal.reports import image_figures
+from vicinal.reports import image_figures, output_figures
+from vicinal.training.trial_result import Outputs
 
 
 @pytest.mark.parametrize("longest", ["9", "automobile", "American Staffordshire terrier"])
@@ -27,3 +28,16 @@ def test_the_words_below_blended_examples_do_not_touch(tmp_path, monkeypatch, lo
         boxes = [label.get_window_extent(renderer) for label in labels]
         for left, right in itertools.pairwise(boxes):
             assert left.x1 < right.x0
+
+
+@pytest.mark.parametrize(("examples", "drawn"), [(100, 15), (7, 7), (200, 15)])
+def test_calibration_shows_every_bin_if_all_have_few_predictions(monkeypatch, examples, drawn):
+    logits = np.random.default_rng(0).normal(size=(examples, 3))
+    outputs = {"erm": [Outputs(logits, None, logits.argmax(1))]}
+    settings = {"arms": {"erm": {"title": "ERM"}}}
+    summary = {"task": "classification", "rows": [], "settings": settings}
+    figures = []
+    monkeypatch.setattr(output_figures, "to_svg", lambda *parts: figures.append(parts[-1]))
+    output_figures.reliability_figure(summary, outputs, "true labels")
+    _, line = figures[0].axes[0].lines
+    assert len(line.get_xdata()) == drawn

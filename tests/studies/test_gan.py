@@ -96,7 +96,7 @@ def test_a_damaged_result_is_an_error_that_names_the_file(tmp_path):
     study(tmp_path, 'gan.data=["ring"]', 'gan.arms=["plain"]', seeds=1)
     path = tmp_path / "trials/ring-plain-seed0/result.json"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"result.json: expected a result, got"):
+    with pytest.raises(UserError, match=r"result.json: expected the result of a trial, got"):
         study(tmp_path, 'gan.data=["ring"]', 'gan.arms=["plain"]', seeds=1)
 
 

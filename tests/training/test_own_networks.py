@@ -242,7 +242,7 @@ def own(tmp_path, monkeypatch, small_recipe, vicinal):
             "expected real tensors as the state of networks_of_one:Extra, got <class 'dict'>",
         ),
         ("SparseBuffer", "expected dense tensors as the state of networks_of_one:SparseBuffer"),
-        ("SharingBanks", "SharingBanks has other tensors after a step than before"),
+        ("SharingBanks", "SharingBanks gets other parameters or buffers in a training step"),
         ("LazyInTraining", "did not initialize (some of them did not run)"),
         ("HiddenByZero", "computes with tensors that its state_dict lacks"),
         ("FirstBatch", "computes with tensors that its state_dict lacks"),

@@ -590,7 +590,7 @@ def test_a_prediction_needs_files_or_data_and_a_study_for_an_arm(pets, vicinal):
     _, run = pets
     assert "expected either files or --data" in vicinal("predict", run).stderr
     refused = vicinal("predict", run / "checkpoint.safetensors", "x.csv", "--arm", "erm")
-    assert "expected the folder of a study" in refused.stderr
+    assert "expect the folder of a study" in refused.stderr
 
 
 def test_the_scores_of_a_regression_are_those_of_scikit_learn(prices, vicinal):

@@ -141,13 +141,13 @@ class Loader:
 
         Yields:
             Augmented inputs ``(b, ...)`` and targets ``(b, ...)`` on the device. ``b`` is
-            ``batch_size``, except in the last batch, minus the number of skipped examples, whose
+            ``batch_size``, or less in the last batch, minus the number of skipped examples. Their
             messages are the keys of ``skipped``. A batch of which all examples are skipped is
             skipped too; with several ranks it is an error, since the others would wait for it.
 
         Raises:
             UserError: if an example cannot be read, or a worker process dies.
-            ValueError: if another epoch of a split in files has begun.
+            ValueError: if the split is read from files, and another epoch has been started since.
         """
         if self._labels is not None:
             order = balanced_order(self._labels, seed=self.seed, epoch=epoch)

@@ -29,10 +29,10 @@ def train_test_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the rows of a data set that has no test split.
 
-    Both splits get the same share of every class. Real values are split at random by ``fraction``,
-    and by quantiles into folds. Rows of a group are in the same split. As groups differ in size,
-    their split is the first of 100 random ones in which the share of each class is close to
-    ``fraction``, or else the closest one.
+    Classes are stratified: each has the same share in both splits. Real values are split at random
+    by ``fraction``; folds stratify them by quantiles. Rows of a group are in the same split. As
+    groups differ in size, up to 100 random splits are tried until the test share of each class is
+    close to ``fraction``; if none is, the closest split is used.
 
     Args:
         targets: ``(n,)`` int64 classes, or ``(n,)`` or ``(n, k)`` float32 real values.
@@ -40,8 +40,8 @@ def train_test_rows(
         seed: seed of the random split.
         classes: names, for the error.
         groups: ``(n,)`` int64, the group of each row.
-        fold: ``(k, folds)``: the test rows are the ``k``-th, from 0, of ``folds`` parts of equal
-            size, instead of ``fraction``. The parts do not overlap and depend on ``seed`` only.
+        fold: ``(k, folds)``: the test rows are the ``k``-th part, from 0, of ``folds`` parts of
+            about equal size, and ``fraction`` is ignored. Parts depend on ``seed`` only.
         keep_small: whether the rows of classes that are too small for both splits are training
             rows, instead of an error.
         held_out: name of the second split, for the error.

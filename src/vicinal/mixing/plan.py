@@ -186,9 +186,9 @@ class Plan:
         """
         if self._is_slice and other is not None and shares_memory(x, other):
             raise ValueError(
-                "mix_: expected a slice of the batch that does not share its memory, since other "
-                "slices may need the rows that it would overwrite. Use mix, or mix_ the whole "
-                "batch once."
+                "mix_: expected a slice that does not share the memory of the batch, since mixing "
+                "it in place overwrites rows that other slices need. Use mix, or call mix_ once "
+                "with the whole batch."
             )
         if self.region is not None or self.shares is not None:
             check_overlap(x)
@@ -237,11 +237,11 @@ class Plan:
     ) -> Tensor:
         """Return the loss of a blended batch, averaged over examples.
 
-        This is ``lam`` times the loss against the own target plus ``1 - lam`` times that against
-        the partner's. For plain cross-entropy it equals the loss against soft targets, without
-        creating them. For real values (``F.mse_loss``, ``F.l1_loss``, ``F.smooth_l1_loss``,
-        ``F.huber_loss`` and their modules) it is the loss against the blended target instead,
-        ``plan.targets(y)``.
+        This is ``lam`` times the loss against the example's own target plus ``1 - lam`` times that
+        against the partner's. For plain cross-entropy it equals the loss against soft targets,
+        without creating them. For real values (``F.mse_loss``, ``F.l1_loss``,
+        ``F.smooth_l1_loss``, ``F.huber_loss`` and their modules) it is the loss against the blended
+        target instead, ``plan.targets(y)``.
         See ``vicinal.mixing.losses.mixed_loss`` for class weights and ignored classes. For a
         network with several heads, add ``plan.loss(...)`` of each head, with the same plan.
 
@@ -437,7 +437,7 @@ def _checked_rows(partner: Tensor, lam: Tensor, shares: Tensor | None) -> int | 
         return check_shares(partner, lam)
     if partner.dim() != 2 or shares.shape != partner.shape or lam.shape != partner.shape[1:]:
         raise ValueError(
-            "Plan: expected partner and shares (parents - 1, batch) and lam (batch,), got "
+            "Plan: expected partner and shares of shape (parents - 1, batch) and lam (batch,), got "
             f"{tuple(partner.shape)}, {tuple(shares.shape)} and {tuple(lam.shape)}."
         )
     check_shares(partner[0], lam)

@@ -82,10 +82,11 @@ class MixUp(DrawsPlans[Plan]):
             ``max(lam, 1 - lam)``, and is never below one half.
         targets: the targets of a blend. ``"weighted"``: those of its parents, weighted by their
             shares, as in the paper. ``"union"``: the sum of its parents' multi-label targets, at
-            most 1, so a blend has all labels of both, whatever lam is. A row with lam 1 or 0 is
+            most 1, so a blend has all labels of both, unless lam is 1 or 0: such a row is
             one parent alone, and has its labels only; a row that is its own partner gets lam 1.
             ``"own"``: those of the example itself, so that only inputs are mixed, as in an
-            ablation of the paper (section 3.8); ``keep_larger=True`` makes it the larger parent.
+            ablation of the paper (section 3.8); with ``keep_larger=True``, that is the larger
+            parent.
 
     Raises:
         ValueError: if ``alpha`` is negative or NaN, ``mix_rate`` is outside of ``[0, 1]``, or

@@ -61,7 +61,7 @@ def is_mask(y: Tensor, region: Tensor) -> bool:
     """Return whether targets have a value for each pixel of the region.
 
     Floating-point and boolean targets with two dimensions are never masks: they are taken as
-    ``(batch, classes)``, even if the second size is that of the region.
+    ``(batch, classes)``, even if the second dimension has the size of the region.
 
     Raises:
         ValueError: if they are a mask of a different size.

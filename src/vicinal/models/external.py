@@ -23,7 +23,7 @@ _OLD_NAME = r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)"
 
 
 def imported_module(name: str) -> str | None:
-    """Return the user's module that building a network imports, or None.
+    """Return the user's module that defines a network, or None.
 
     Args:
         name: as for ``build``.
@@ -111,7 +111,7 @@ def _of_timm(
         raise unavailable(
             name.text,
             error,
-            tried=f"timm looked for {source} in the cache of the hub, and tried to download it",
+            tried=f"timm looked for {source} in the Hugging Face cache, and tried to download it",
             get=f"hf download {source}",
         ) from error
     same = getattr(config, "num_classes", None) == classes

@@ -10,7 +10,7 @@ class VGG(nn.Module):
 
     Configuration A of Simonyan and Zisserman (https://arxiv.org/abs/1409.1556), except that global
     average pooling and one linear layer replace its three linear layers, so that it takes
-    spectrograms of any size.
+    spectrograms of any size from 32x32.
 
     Args:
         shape: shape of one example, (channels, height, width), at least 32x32 pixels.

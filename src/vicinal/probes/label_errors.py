@@ -94,8 +94,8 @@ def memorization(model: nn.Module, data: Data) -> Memorization:
 def memorized_fraction(predictions: Tensor, *, given: Tensor, true: Tensor) -> float | None:
     """Return the fraction of the wrong training labels that a network predicts.
 
-    Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4, measure the same as the training
-    error on corrupted labels. Labels that corruption happened to leave correct are not counted.
+    Zhang et al. (https://arxiv.org/abs/1710.09412), section 3.4, measure memorization by the
+    training error on corrupted labels, which also counts labels that are correct by chance.
 
     Args:
         predictions: ``(n,)`` int64, the predicted classes of the training inputs.

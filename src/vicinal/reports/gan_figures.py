@@ -33,9 +33,9 @@ Results = Mapping[str, Sequence[GanResult]]
 
 
 def gan_curve(summary: Mapping[str, Any], data: str, results: Results, name: str) -> SvgFigure:
-    """Plot a measure over the iterations: the mean over seeds, from the lowest to the highest.
+    """Plot a measure over the iterations: the mean over seeds, and a band of their range.
 
-    Of a logarithmic measure, the axis is logarithmic and the means are geometric. A seed whose
+    For a logarithmic measure, the axis is logarithmic and the means are geometric. A seed whose
     samples are not finite has no measures from then on.
     """
     ends = []

@@ -111,7 +111,7 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
             k = arms.index(arm)
             given, right, count = reliability(seeds, task)
             # Bins of a few predictions show chance only, but with few test examples all have few.
-            kept = count >= min(10, count.max())
+            kept = count >= 10 if count.max() >= 10 else count > 0
             line = 100 * given[kept], 100 * right[kept]
             draw_line(axes, k, *line, title(summary, arm), marker=".")
             gap = 100 * np.average(right - given, weights=count)

@@ -31,7 +31,7 @@ _ARGUMENTS = {
 def own_loop(recipe: Recipe, arm: str, task: str) -> str:
     """Return lines of Python that mix batches ``x``, ``y`` as an arm of a study does.
 
-    No code of the user is imported.
+    No user code is imported.
 
     Args:
         recipe: recipe of the study.

@@ -19,8 +19,8 @@ def write_predictions(
 ) -> None:
     """Write predictions; those of each batch are in the file before the next is computed.
 
-    CSV has a row for each example: its place, the prediction, and the probability of each class or
-    label. JSON is a list of objects, which is complete too if an error stops the computation.
+    CSV has a row for each example: where it is, the prediction, and the probability of each class
+    or label. JSON is a list of objects, which is valid even if an error stops the computation.
 
     Args:
         batches: the predictions.

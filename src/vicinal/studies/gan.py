@@ -132,8 +132,8 @@ class GanStudy(NamedTuple):
                 result = GanResult.model_validate_json(path.read_bytes())
             except (OSError, pydantic.ValidationError) as error:
                 raise UserError(
-                    f"{path}: expected a result, got something else or a part of one. Delete the "
-                    "file, and run the command again."
+                    f"{path}: expected the result of a trial, got a damaged or other file. Delete "
+                    "the file, and run the command again."
                 ) from error
             now = {"gan": settings_of_trials(self.recipe.gan), "versions": versions()}
             then = {"gan": result.settings, "versions": result.versions}

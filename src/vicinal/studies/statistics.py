@@ -51,8 +51,8 @@ class _Components(NamedTuple):
     def error(self, seeds: float, examples: float) -> tuple[float, float]:
         """Return the standard error of the mean, and its degrees of freedom (Satterthwaite).
 
-        A variance of the seeds that is estimated to be negative is taken as zero, so that it does
-        not narrow what the examples allow.
+        A negative estimate of the variance of the seeds is set to zero, so that the error is not
+        smaller than that of the examples alone.
         """
         row = examples * self.seeds + self.rest  # expected mean squares
         column = seeds * self.examples + self.rest

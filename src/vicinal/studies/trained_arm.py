@@ -43,9 +43,9 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
     if not (path / "trials").is_dir():
         if arm is not None or ensemble:
             raise UserError(
-                f"{path}: expected the folder of a study, to choose an arm or all of its seeds, "
-                f"got {'something else' if path.exists() else 'a path that does not exist'}. Leave "
-                "out --arm and --ensemble, or name a study."
+                f"{path}: --arm and --ensemble expect the folder of a study, got "
+                f"{'something else' if path.exists() else 'a path that does not exist'}. Leave "
+                "them out, or name a study."
             )
         return Chosen([path / WEIGHTS if path.is_dir() else path])
     finished = [one.trial for one in finished_results(path)]

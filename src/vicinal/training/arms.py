@@ -334,7 +334,7 @@ def _grouped(policy: Any, groups: Sequence[int]) -> Any:
 
 
 def imported_policies(table: Settings) -> Iterator[str]:
-    """Yield the path of each policy of the user's own in an arm, also of inner policies.
+    """Yield the import path of each user-defined policy of an arm, including inner ones.
 
     Example:
         >>> own = {"policy": "import", "object": "my.policies:Fading"}

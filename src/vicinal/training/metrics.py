@@ -103,8 +103,8 @@ def least_difference(name: str, targets: Array, task: str) -> float:
     """Return by how much three test examples can change a metric.
 
     Two arms that agree on all ``n`` test examples may still differ on others: the 95% interval of
-    their share extends to ``3 / n`` (the rule of three). For a mean over classes, the smallest
-    class decides.
+    the share of such examples extends to ``3 / n`` (the rule of three). For a mean over classes,
+    the smallest class decides.
 
     Args:
         name: one of ``METRICS``.

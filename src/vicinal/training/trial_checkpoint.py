@@ -122,7 +122,7 @@ class TrialCheckpointer:
                     start_over(changed)
                     path.unlink()
                     return TrialProgress()
-                raise UserError(f"It was written with different settings ({changed}).")
+                raise UserError(f"The state has different settings ({changed}).")
             check_origin(state["origin"], self.origin, path)
             progress = TrialProgress(
                 restore(self.learner, state["training"], str(path)),

@@ -362,8 +362,8 @@ def _check_state(model: nn.Module, name: str, x: Tensor, classes: int) -> None:
                     now[key].copy_(value)
     if not same:
         raise UserError(
-            f"model.name: {name} has other tensors after a step than before. Create all layers and "
-            "buffers in __init__, with fixed names and sizes."
+            f"model.name: {name} gets other parameters or buffers in a training step. Create all "
+            "layers and buffers in __init__, with fixed names and sizes."
         )
     if outputs is None or not torch.equal(*outputs):
         raise UserError(

@@ -83,7 +83,7 @@ def loose_notes(folder: Path, kind: str) -> list[Note]:
         ...     Path(folder, "cat.jpg").touch()
         ...     note = loose_notes(Path(folder), "image")[0]
         >>> note.text.replace(folder, "pets")
-        '1 image directly in pets is in no class folder and is not read, such as cat.jpg'
+        '1 image in pets is in no class folder and is not read, such as cat.jpg'
     """
     found = entries_in(folder).items()
     kinds = {name: KIND_OF.get(Path(name).suffix.lower()) for name, is_dir in found if not is_dir}
@@ -91,7 +91,7 @@ def loose_notes(folder: Path, kind: str) -> list[Note]:
     if not names:
         return []
     several, are = ("s", "are") if len(names) > 1 else ("", "is")
-    text = f"{len(names)} {kind}{several} directly in {folder} {are} in no class folder and {are}"
+    text = f"{len(names)} {kind}{several} in {folder} {are} in no class folder and {are}"
     return [Note(f"{text} not read, such as {names[0]}", doubtful=True)]
 
 
@@ -124,7 +124,7 @@ def raise_unreadable(error: OSError) -> NoReturn:
 
 
 def files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
-    """Return the files of a class in order of their names, through links, each folder once.
+    """Return the files of a class, sorted by name; links are followed, each folder once.
 
     Args:
         folder: the folder of the class folders.
@@ -132,7 +132,7 @@ def files_below(folder: Path, label: str, skipped: Counter[str]) -> list[str]:
         skipped: counts the hidden and system files and folders by name.
 
     Returns:
-        The paths of the files from ``folder``.
+        The paths of the files, relative to ``folder``.
 
     Raises:
         UserError: if a folder cannot be read.

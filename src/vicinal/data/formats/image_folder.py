@@ -175,8 +175,8 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
         there = ", ".join(path.name for path in found.values())
         raise UserError(
             f"{root}: expected folders train and test (or val), got {there}. To use a folder of "
-            f"another name, pass {missing[0]}=FOLDER. If {there} is a class, name all classes: "
-            "classes=A,B."
+            f"another name, pass {missing[0]}=FOLDER. If {there} is a class, list all classes "
+            "in the source: classes=A,B."
         )
     return found
 

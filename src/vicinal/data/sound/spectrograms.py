@@ -22,9 +22,9 @@ def log_spectrogram(waves: Tensor, rate: int) -> Tensor:
 
     This is the size in section 3.3 of Zhang et al., 2018 (https://arxiv.org/abs/1710.09412), which
     does not specify the window. Here it is a Hann window of 20 ms, every 10 ms, the first centered
-    on the first sample, with zeros around the recording. The frequency of 0 Hz, the offset of the
-    microphone, is removed. The paper pads spectrograms with zeros; here recordings are padded, so
-    the padding of a spectrogram is the logarithm of ``FLOOR``.
+    on the first sample, with zeros around the recording. The frequency of 0 Hz, the DC offset of
+    the microphone, is removed. The paper pads spectrograms with zeros; here recordings are padded,
+    so the padding of a spectrogram is the logarithm of ``FLOOR``.
 
     Args:
         waves: ``(b, samples)``, float32 or float64, in ``[-1, 1]``. Not modified.
@@ -174,28 +174,30 @@ class TimeShift:
     """Shift each wave in time by a uniform amount, and fill with zeros.
 
     Args:
-        most: the largest shift as a fraction of the length, in ``[0, 1]``. Warden, 2018
+        max_shift: the largest shift as a fraction of the length, in ``[0, 1]``. Warden, 2018
             (https://arxiv.org/abs/1804.03209) uses 0.1 s of recordings of 1 s.
 
     Raises:
-        ValueError: if ``most`` is not in ``[0, 1]``.
+        ValueError: if ``max_shift`` is not in ``[0, 1]``.
 
     Example:
         >>> wave = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-        >>> TimeShift(most=0.5).apply(wave, torch.tensor([[0.25]]))
+        >>> TimeShift(max_shift=0.5).apply(wave, torch.tensor([[0.25]]))
         tensor([[0., 1., 2., 3.]])
     """
 
-    most: float = 0.1
+    max_shift: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check ``most``."""
-        if not 0 <= self.most <= 1:
-            raise ValueError(f"TimeShift expects most from 0 to 1, got {self.most}.")
+        """Check ``max_shift``."""
+        if not 0 <= self.max_shift <= 1:
+            raise ValueError(f"TimeShift: expected max_shift from 0 to 1, got {self.max_shift}.")
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return ``(size, 1)`` float64: the shift of each wave as a fraction of its length."""
-        return (2 * torch.rand(size, 1, dtype=torch.float64, generator=generator) - 1) * self.most
+        return (
+            2 * torch.rand(size, 1, dtype=torch.float64, generator=generator) - 1
+        ) * self.max_shift
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Shift waves ``(b, samples)`` by whole samples."""
@@ -215,11 +217,12 @@ class AddNoise:
     Args:
         noise: ``(m,)`` floating point, at the sampling rate of the waves. Excerpts wrap around at
             its end. Put it on the device of the waves to save copies.
-        most: the volume is uniform between 0 and this factor.
+        max_volume: the volume is uniform between 0 and this factor.
         rate: probability that an example gets noise, in ``[0, 1]``.
 
     Raises:
-        ValueError: if ``noise`` is not a wave, ``rate`` not in ``[0, 1]``, or ``most`` negative.
+        ValueError: if ``noise`` is not a wave, ``rate`` not in ``[0, 1]``, or
+            ``max_volume`` negative.
 
     Example:
         >>> transform = AddNoise(torch.tensor([1.0, 2.0, 3.0, 4.0]))
@@ -228,7 +231,7 @@ class AddNoise:
     """
 
     noise: Tensor
-    most: float = 0.1
+    max_volume: float = 0.1
     rate: float = 0.8
 
     def __post_init__(self) -> None:
@@ -238,10 +241,10 @@ class AddNoise:
                 "AddNoise expects noise of shape (samples,), floating point and not empty, got "
                 f"{tuple(self.noise.shape)} {self.noise.dtype}."
             )
-        if not 0 <= self.most < math.inf or not 0 <= self.rate <= 1:
+        if not 0 <= self.max_volume < math.inf or not 0 <= self.rate <= 1:
             raise ValueError(
-                "AddNoise expects most >= 0 and 0 <= rate <= 1, got "
-                f"most={self.most}, rate={self.rate}."
+                "AddNoise: expected max_volume >= 0 and 0 <= rate <= 1, got "
+                f"max_volume={self.max_volume}, rate={self.rate}."
             )
 
     def draw(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -250,7 +253,7 @@ class AddNoise:
         """
         chance = torch.rand(size, 3, dtype=torch.float64, generator=generator)
         chosen, volume, start = chance.unbind(1)
-        return torch.stack([start, (volume * self.most).where(chosen < self.rate, 0)], 1)
+        return torch.stack([start, (volume * self.max_volume).where(chosen < self.rate, 0)], 1)
 
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Add noise to waves ``(b, samples)``."""

@@ -179,7 +179,7 @@ class TablePreparation(_Plain):
         classes: names of the classes, none if the label is a real value.
         missing: see ``Spelling``; likewise ``decimal`` and ``thousands``.
         numbers: columns that are normalized.
-        categories: columns that are one-hot encoded, behind the numbers.
+        categories: columns that are one-hot encoded, after the numbers.
         group: name of the column whose rows belong together, None if there is none.
         header: whether the training table has names of its columns.
         own_test: whether the test split is a file of its own.

@@ -185,7 +185,9 @@ def column_index(word: str, table: Table, option: str) -> int:
     if table.names.count(word) == 1:
         return table.names.index(word)
     if word in table.names:
-        raise UserError(f"{table.file} has several columns {word!r}. Give {option} by its number.")
+        raise UserError(
+            f"{table.file} has several columns {word!r}. Give {option} as the number of the column."
+        )
     if re.fullmatch("-?[0-9]{1,9}", word) and -len(table.names) <= int(word) < len(table.names):
         return int(word) % len(table.names)
     # The nearest names first, since there may be thousands.

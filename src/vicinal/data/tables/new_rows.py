@@ -140,7 +140,7 @@ def read_new_rows(
                 "cells may be empty."
             )
     if not len(table.rows) and not table.bad:
-        raise UserError(f"{file} has names of columns, but no rows. Add rows.")
+        raise UserError(f"{file} has a header, but no rows. Add rows.")
     return table
 
 

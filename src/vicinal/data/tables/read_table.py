@@ -83,7 +83,7 @@ def _read_bytes(path: Path, file: str, max_bytes: int) -> bytes:
         ) from error
     if size > max_bytes:
         raise UserError(
-            f"{file} has {size:,} bytes, over the limit of {max_bytes:,}. Divide it, or raise "
+            f"{file} is {size:,} bytes, over the limit of {max_bytes:,}. Split it, or raise "
             "max_bytes (--max-bytes)."
         )
     return data

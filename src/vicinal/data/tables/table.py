@@ -52,14 +52,14 @@ def check_size(rows: int, columns: int, content: int, *, file: str, max_bytes: i
         >>> check_size(4, 10**6, 0, file="wide.csv", max_bytes=2 * 10**9)
         Traceback (most recent call last):
         vicinal.errors.UserError: wide.csv would take about 10,128,000,000 bytes of memory as a \
-table of 4 rows and 1,000,000 columns, over the limit of 2,000,000,000. Divide it, drop columns, \
+table of 4 rows and 1,000,000 columns, over the limit of 2,000,000,000. Split it, drop columns, \
 or raise max_bytes (--max-bytes).
     """
     size = content + CELL * rows * columns + COLUMN * columns
     if size > max_bytes:
         raise UserError(
             f"{file} would take about {size:,} bytes of memory as a table of {rows:,} rows and "
-            f"{columns:,} columns, over the limit of {max_bytes:,}. Divide it, drop columns, or "
+            f"{columns:,} columns, over the limit of {max_bytes:,}. Split it, drop columns, or "
             "raise max_bytes (--max-bytes)."
         )
 

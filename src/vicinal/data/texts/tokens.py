@@ -81,7 +81,7 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
     Args:
         texts: any number.
         tokenizer: tokenizer of the network.
-        length: the most tokens of a text, special ones included; longer texts are cut at the end.
+        length: the most tokens of a text, special ones included; longer texts are truncated.
 
     Raises:
         UserError: if the library tokenizers is not installed, or the tokenizer is damaged.
