@@ -147,9 +147,10 @@ def summary_of():
     """Return a function that summarizes a study whose trials returned made-up outputs.
 
     ``outputs_of`` maps a trial to ``(n, k)`` outputs for the test split; to None if it failed.
+    ``targets_of`` maps a trial to its targets, if they are not those of the data.
     """
 
-    def summarized(recipe, data, outputs_of, **changes):
+    def summarized(recipe, data, outputs_of, targets_of=None, **changes):
         task, facts = task_of(data, recipe.task), data_facts(data, recipe.task)
         metric, targets = primary_metric(recipe.metrics, task.name), data.test.targets.numpy()
         outputs = {trial: outputs_of(trial) for trial in trials_of(recipe)}
@@ -180,7 +181,10 @@ def summary_of():
             results[trial] = Result(**trial._asdict(), **values | own)
         failures = {trial: "a test" for trial, found in outputs.items() if found is None}
         return summarize(
-            recipe, results, lambda trial: Outputs(outputs[trial], None, targets), failures
+            recipe,
+            results,
+            lambda one: Outputs(outputs[one], None, targets_of(one) if targets_of else targets),
+            failures,
         )
 
     return summarized

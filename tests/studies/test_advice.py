@@ -73,6 +73,21 @@ def test_a_baseline_that_learned_nothing_is_said_to_have():
     assert [nothing[one].reading[:7] for one in questions] == ["No: eve", "Unclear"]
 
 
+def test_r2_is_judged_as_a_fraction():
+    question, r2 = "Does the baseline overfit?", {"metric": "r2", "constant_metric": 0.0}
+    wide = result(train_metric=0.9, test_metric=0.8, **r2)
+    assert readings([wide])[question].reading.startswith("Yes")
+    narrow = result(train_metric=0.020, test_metric=0.016, **r2)
+    assert readings([narrow])[question].reading.startswith("Hardly")
+
+
+def test_a_calibration_error_says_nothing_about_what_was_learned():
+    ece = {"metric": "ece", "train_metric": 0.004, "test_metric": 0.012}
+    found = readings([result(constant_metric=0.0003, **ece)])
+    assert "Does the baseline overfit?" not in found
+    assert found["Is training too long?"].reading.startswith("No")
+
+
 def test_training_is_too_long_if_the_best_epoch_is_long_past():
     question = "Is training too long?"
     assert readings([result(peak_epoch=3)])[question].reading.startswith("Perhaps")

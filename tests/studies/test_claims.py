@@ -109,6 +109,20 @@ def test_a_verdict_that_its_study_withholds_is_withheld():
     assert (found.verdict, found.reason) == ("withheld", "too few")
 
 
+def test_one_seed_is_the_reason_why_a_verdict_on_a_probe_is_withheld():
+    found = summary(1.0, 0.001)
+    measure = {"series": "accuracy under FGSM", "x": 16.0, "percent": True}
+    rows = [
+        {"arm": row["arm"], "condition": row["condition"]} | row["metrics"]["accuracy"]
+        for row in found["rows"]
+    ]
+    for row in rows:
+        row["difference"] = row["difference"] and row["difference"] | {"p": None}
+    found["probes"] = [measure | {"rows": rows}]
+    (found,) = outcomes([claim(measure="accuracy under FGSM", at=16)], {"digits": found}, {})
+    assert (found.verdict, found.reason) == ("withheld", "one seed gives no interval")
+
+
 def test_a_verdict_on_attacks_is_withheld_if_gradients_may_be_masked():
     attacked = summary(1.0, 0.001, failed=["noise"])
     measure = {"series": "accuracy under FGSM", "x": 16.0, "percent": True}

@@ -85,6 +85,15 @@ def test_finished_trials_are_kept_and_more_seeds_are_added(done, monkeypatch):
     assert {trial.seed for trial in ran[1:]} == {2}
 
 
+def test_comments_in_the_recipe_of_a_folder_stay(tmp_path):
+    few = ('gan.data=["ring"]', 'gan.arms=["plain"]')
+    study(tmp_path, *few, seeds=1)
+    path = tmp_path / "recipe.toml"
+    path.write_text("# mine\n" + path.read_text("utf-8"), "utf-8")
+    study(tmp_path, *few, seeds=1)
+    assert path.read_text("utf-8").startswith("# mine\n")
+
+
 def test_other_settings_are_an_error_that_names_them(done):
     before = (done.folder / "recipe.toml").read_bytes()
     with pytest.raises(UserError, match=r"gan\.width was 4 and is 5"):

@@ -343,6 +343,26 @@ def test_one_positive_of_low_rank_does_not_stretch_the_interval_of_auroc_to_chan
     assert (row["value"], row["low"], row["high"]) == (100, pytest.approx(80), 100)
 
 
+def test_two_seeds_that_differ_little_do_not_stretch_the_interval_of_auroc_to_chance():
+    spread = 1e-4 * np.linspace(-1, 1, 99)
+    values = [{(arm, 0.0): {0: 0.99867 + spread, 1: 0.99987 + spread} for arm in "ab"}]
+    auroc = METRICS["auroc"]
+    row = estimated(values, ("b", 0.0), ("a", 0.0), auroc, ratio=0.25, leasts=[0.01])
+    half = stats.t.ppf(0.975, 1) * 100 * np.std([0.99867, 0.99987], ddof=1) / np.sqrt(2)
+    assert row["low"] == pytest.approx(row["value"] - 3 * half, rel=1e-3)
+
+
+def test_examples_that_halve_a_difference_halve_the_one_that_is_stated():
+    for chance in range(20):
+        values = table_of(3, 200, by_seed=0.0, by_example=1.0, rest=2.0, chance=chance)
+        values -= values.mean(1, keepdims=True)  # seeds agree
+        stated = difference_with_interval(values, 0 * values).detectable
+        examples = to_halve(values)[1]
+        *_, rest = two_way_by_loops(values)
+        by_seed = math.sqrt(rest / examples / 3) * (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2))
+        assert by_seed <= stated / 2
+
+
 def test_no_number_of_seeds_lowers_the_floor_of_a_proportion():
     equal = np.zeros((3, 100))
     assert to_halve(equal, least=3 / 100) == (None, 200)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
@@ -12,7 +13,7 @@ from vicinal.reports.table_files import csv_rows, csv_text
 from vicinal.studies.statistics import difference_with_interval, mean_with_interval, over_splits
 from vicinal.studies.summary import summarize, summary_text
 from vicinal.training.recipe import read_recipe
-from vicinal.training.trial_result import Outputs, Trial
+from vicinal.training.trial_result import Outputs, Trial, trials_of
 
 EXAMPLES = 400
 INPUTS = torch.randn(EXAMPLES, 1, generator=torch.Generator().manual_seed(0))
@@ -259,3 +260,38 @@ def test_a_csv_file_has_the_same_columns_for_all_arms_wherever_the_baseline_is(s
         assert {tuple(row) for row in rows} == {tuple(rows[0])}
         assert csv_text(rows).count("\n") == len(rows) + 1
     assert rows[0]["seeds_to_halve"] is not None
+
+
+def test_a_recipe_with_one_metric_reports_those_of_its_task_too(study, summary_of):
+    recipe, data, outputs_of = study
+    one = summary_of(recipe.model_copy(update={"metrics": ("auroc",)}), data, outputs_of)
+    assert list(one["metrics"]) == ["auroc", "accuracy", "nll", "ece"]
+    two = summary_of(recipe.model_copy(update={"metrics": ("auroc", "nll")}), data, outputs_of)
+    assert list(two["metrics"]) == ["auroc", "nll"]
+    recalls = [[row["recall"] for row in found["rows"]] for found in (one, two)]
+    assert recalls[0] == recalls[1] == [row["recall"] for row in summary_of(*study)["rows"]]
+
+
+def test_a_label_that_a_split_lacks_is_judged_by_the_others(summary_of):
+    chance = np.random.default_rng(0)
+    targets = [(chance.random((60, 2)) < 0.3).astype(np.float32) for _ in range(3)]
+    targets[0][:, 1] = 0
+    recipe = read_recipe("digits").model_copy(update={"splits": 3, "corrupted_labels": (0.0,)})
+    inputs = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    splits = [Split(inputs, torch.from_numpy(one)) for one in targets]
+    outputs = {
+        trial: 2 * targets[trial.split] - 1 + chance.normal(size=(60, 2))
+        for trial in trials_of(recipe)
+    }
+    data = DataSet(("a", "b"), splits[1], splits[0])
+    summary = summary_of(recipe, data, outputs.get, targets_of=lambda trial: targets[trial.split])
+    assert summary["verdict_problems"] == []
+    found = row_of(summary, "mixup", "true labels")["labels"]["auroc"][1]
+    expected = np.mean(
+        [
+            roc_auc_score(targets[trial.split][:, 1], one[:, 1])
+            for trial, one in outputs.items()
+            if trial.arm == "mixup" and trial.split
+        ]
+    )
+    assert found["value"] == pytest.approx(100 * expected, abs=1e-3)

@@ -10,7 +10,7 @@ from vicinal.reports.study_text import answer, remarks
 from vicinal.training.metrics import constant_value
 from vicinal.training.origin import data_facts
 from vicinal.training.recipe import read_recipe
-from vicinal.training.recipe_warnings import verdict_problems
+from vicinal.training.recipe_warnings import data_warnings, verdict_problems
 
 CLASSES = ("negative", "positive")
 LINEAR = {"training.schedule": {"name": "linear"}}
@@ -157,3 +157,24 @@ def test_one_split_of_grouped_examples_gives_no_verdict_and_several_do():
     assert not verdict_problems(recipe.model_copy(update={"splits": 5}), facts)
     alone = Split(split.inputs, split.targets, groups=torch.arange(60))
     assert not verdict_problems(recipe, data_facts(DataSet(("cat", "dog"), split, alone)))
+
+
+def test_one_label_supports_a_verdict():
+    split = Split(torch.rand(20, 2), (torch.arange(20) % 2).float()[:, None])
+    facts = data_facts(DataSet(("label 0",), split, split))
+    assert facts["task"] == "multi-label"
+    assert not verdict_problems(read_recipe("digits"), facts)
+
+
+def test_a_class_that_one_of_several_splits_lacks_is_no_reason_to_warn():
+    data = data_of([9, 9], [4, 0])
+    assert (
+        "class positive has no test examples" in data_warnings(read_recipe("digits"), data, [])[0]
+    )
+    several = read_recipe("digits").model_copy(update={"splits": 5})
+    assert data_warnings(several, data, []) == []
+    nowhere = data_warnings(several, data_of([9, 0], [4, 0]), [])
+    assert [text.split(",")[0] for text in nowhere] == [
+        "warning: class positive has no training examples",
+        "warning: class positive has no test examples",
+    ]

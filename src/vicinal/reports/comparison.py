@@ -172,7 +172,9 @@ def settings_table(summaries: Summaries) -> Table:
         values = ["—" if one.get(field) is None else str(one[field]) for one in settings.values()]
         if len(set(values)) > 1:
             rows.append([field, *values])
-    return ["setting", *summaries], rows[:_MOST]
+    if len(rows) > _MOST:
+        rows[_MOST:] = [[f"and {len(rows) - _MOST} more", *[""] * len(summaries)]]
+    return ["setting", *summaries], rows
 
 
 def _arms(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

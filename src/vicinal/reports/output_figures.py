@@ -130,7 +130,10 @@ def reliability_figure(summary: Mapping[str, Any], outputs: OutputsOf, condition
 
 
 def regression_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[SvgFigure]:
-    """Draw each arm's predictions, averaged over seeds, against true values, and the errors."""
+    """Draw each arm's predictions, averaged over seeds, against true values, and the errors.
+
+    Of several targets, these are those of the first one.
+    """
     figures = []
     for arm, seeds in outputs.items():
         # Predictions are means over the seeds of a split, as an ensemble would make them.
@@ -141,6 +144,8 @@ def regression_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[S
         true = np.concatenate([one[0].targets.reshape(one[0].last.shape)[:, 0] for one in same])
         given = np.concatenate([np.mean([s.last[:, 0] for s in one], 0, float) for one in same])
         true = true.astype(float)
+        targets = seeds[0].last.shape[1]
+        first = f", target 0 of {targets}" if targets > 1 else ""
         chosen = np.linspace(0, len(true) - 1, min(len(true), _POINTS)).astype(int)
         color = arm_color(list(summary["settings"]["arms"]).index(arm))
         with figure_style():
@@ -149,14 +154,18 @@ def regression_figures(summary: Mapping[str, Any], outputs: OutputsOf) -> list[S
             ends = [min(true.min(), given.min()), max(true.max(), given.max())]
             left.plot(ends, ends, color=FAINT, linewidth=1)
             left.plot(true[chosen], given[chosen], ".", color=color, alpha=0.5, markersize=3)
-            left.set(xlabel="true", ylabel="predicted", title=shortened(title(summary, arm), 40))
+            left.set(
+                xlabel="true",
+                ylabel="predicted",
+                title=f"{shortened(title(summary, arm), 40)}{first}",
+            )
             right.axhline(0, color=FAINT, linewidth=1)
             errors = given - true
             right.plot(given[chosen], errors[chosen], ".", color=color, alpha=0.5, markersize=3)
             right.set(xlabel="predicted", ylabel="predicted minus true", title="errors")
             mean, std = errors.mean(), errors.std()
             text = (
-                f"Predicted against true values, and errors, of {title(summary, arm)}: "
+                f"Predicted against true values, and errors, of {title(summary, arm)}{first}: "
                 f"the errors have a mean of {mean:.3g} and a standard deviation of {std:.3g}."
             )
             figures.append(to_svg(f"errors-{arm}", text, figure))

@@ -27,6 +27,9 @@ LEAST_SEEDS = 3
 _MOSTLY_ONE_CLASS = 80.0
 """The accuracy of a constant prediction, in percent, from which other metrics are proposed."""
 
+_OF_PREDICTED_CLASSES = ("accuracy", "balanced-accuracy", "macro-f1")
+"""Metrics for which a constant prediction is the most frequent class; others use frequencies."""
+
 _ADJUSTED = "Verdicts are adjusted for the number of comparisons (Holm)."
 
 _MOST = 5
@@ -93,8 +96,7 @@ def parts_caption(summary: Mapping[str, Any]) -> str:
         )
     return (
         "“Seeds, examples” has the half widths that the interval of the difference would have if "
-        "only the seeds, or only the test examples, varied; for the seeds, ±0.0 means that they "
-        f"differ no more than chance explains.{least}"
+        f"only the seeds, or only the test examples, varied.{least}"
     )
 
 
@@ -130,7 +132,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             withheld.setdefault(row["withheld"], []).append(arm)
     found += [f"No verdict on {_listed(arms)}: {why}." for why, arms in withheld.items()]
     found += [*_widened(summary), *_without_evidence(summary, rows)]
-    name, what = summary["metric"], summary.get("constant_class")
+    name = summary["metric"]
+    what = summary.get("constant_class") if name in _OF_PREDICTED_CLASSES else None
     constant = value(summary, name, summary["constant"][name])
     found.append(
         f"A constant prediction{f' (always “{what}”)' * bool(what)} has "
@@ -176,7 +179,9 @@ def _without_evidence(
         and (detectable := row["metrics"][name]["difference"]["detectable"])
     )
     if not found:
-        return ["Two seeds are too few to tell which differences such a study would detect."]
+        if any(_too_few_seeds(summary, row) for _, row in rows):
+            return ["Two seeds are too few to tell which differences such a study would detect."]
+        return ["The outputs of arms without evidence of a difference are those of the baseline."]
     least, most = (value(summary, name, one) for one in (found[0], found[-1]))
     return [
         f"For the {len(rows)} comparisons without evidence, a study of this size detects true "

@@ -44,7 +44,9 @@ def advice(
         one for one in results.values() if one.arm == recipe.baseline and one.corrupted == least
     ]
     found = []
-    if plain and not least:  # otherwise, the metrics are those of different labels
+    # With corrupted labels, the metrics are those of different labels; the calibration error of a
+    # network that has learned nothing is small.
+    if plain and not least and plain[0].metric != "ece":
         found.append(_overfitting(plain))
     if plain:
         found.append(_length(plain))
@@ -59,6 +61,7 @@ def advice(
 
 def _overfitting(plain: Sequence[Result]) -> Advice:
     metric = METRICS[plain[0].metric]
+    fraction = metric.percent or plain[0].metric == "r2"
     train, test = (
         float(np.mean([getattr(one, name) for one in plain]))
         for name in ("train_metric", "test_metric")
@@ -66,10 +69,10 @@ def _overfitting(plain: Sequence[Result]) -> Advice:
     sign = 1 if metric.higher else -1
     gap, constant = sign * (train - test), float(np.mean([one.constant_metric for one in plain]))
     learned = sign * (train - constant)
-    wide = gap > 0.05 if metric.percent else gap > 0.2 * abs(test)
+    wide = gap > 0.05 if fraction else gap > 0.2 * abs(test)
     # Most of what was learned does not hold for other examples.
-    wide |= gap > max(learned / 2, 0.005 if metric.percent else 0.05 * abs(constant))
-    most = metric.percent and gap > max(0.005, 0.5 * abs((1 if metric.higher else 0) - test))
+    wide |= gap > max(learned / 2, 0.005 if fraction else 0.05 * abs(constant))
+    most = fraction and gap > max(0.005, 0.5 * abs((1 if metric.higher else 0) - test))
     reading = "Hardly. Mixing regularizes, which a network that does not overfit may not need."
     if learned <= 0:
         reading = (
@@ -95,7 +98,8 @@ def _length(plain: Sequence[Result]) -> Advice:
     peak, epochs = float(np.mean([one.peak_epoch for one in plain])), plain[0].epochs
     sign = 1 if METRICS[plain[0].metric].higher else -1
     reading = "No: its best epoch was late. Mixing often needs longer training to pay off."
-    if np.mean([sign * (one.test_metric - one.constant_metric) for one in plain]) <= 0:
+    learned = np.mean([sign * (one.test_metric - one.constant_metric) for one in plain])
+    if learned <= 0 and plain[0].metric != "ece":
         reading = "Unclear: in the end, it is not better than a constant prediction."
     elif peak < 2 / 3 * epochs:
         reading = (

@@ -129,6 +129,8 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
         reason = rows[claim.arm]["withheld"] or ""
     p = (pair[1]["difference"] or {}).get("p")
     verdict: Verdict = "withheld" if p is None else "no evidence"
+    if p is None and not reason:
+        reason = "one seed gives no interval"
     return Outcome(claim, pair[0], pair[1], percent, p, verdict, reason)
 
 
@@ -142,5 +144,7 @@ def _gan_outcome(claim: Claim, summary: Mapping[str, Any]) -> Outcome:
     if difference is None:
         return Outcome(claim, baseline, own, True, None, "withheld", "a GAN is not finite")
     row = own | {"difference": difference | {"value": difference["mean"]}}
-    percent = claim.measure == "good"
-    return Outcome(claim, baseline, row, percent, difference["p"], "no evidence", "")
+    percent, p = claim.measure == "good", difference["p"]
+    if p is None:
+        return Outcome(claim, baseline, row, percent, p, "withheld", "one seed gives no interval")
+    return Outcome(claim, baseline, row, percent, p, "no evidence", "")

@@ -55,19 +55,21 @@ def estimated(
         base: the baseline under the same condition.
         metric: the metric that has its unit and direction.
         ratio: test examples per training example.
-        leasts: the smallest half width of each split; see
+        leasts: the smallest half width of each split of ``values``; see
             ``vicinal.training.metrics.least_difference``.
         comparisons: the number of comparisons that p-values are adjusted for.
     """
-    tables = [np.stack(list(split[cell].values())) for split in values if cell in split]
-    pairs = pairs_of(values, cell, base)
+    found = [(one, split) for one, split in zip(leasts, values, strict=True) if cell in split]
+    tables = [np.stack(list(split[cell].values())) for _, split in found]
+    paired = [(one, pair) for one, split in found for pair in pairs_of([split], cell, base)]
+    pairs = [pair for _, pair in paired]
     mean, difference = Estimate(math.nan), None
     # With several labels, an example can be partly right, so the binomial interval does not apply.
     counted = metric.counted and all(np.isin(table, (0, 1)).all() for table in tables)
-    least = _floor(metric, leasts, 4, tables)
+    least = _floor(metric, [one for one, _ in found], 4, tables)
     by_log_odds = metric.percent and not counted
     first = 0.0 if by_log_odds else least
-    floor = floor_of_difference(metric, leasts, pairs)
+    floor = floor_of_difference(metric, [one for one, _ in paired], pairs)
     if not tables:
         pass
     elif len(values) > 1:
@@ -147,7 +149,7 @@ def _floor(
     examples like the most extreme one would change, at most as much as three examples can.
     """
     floors = []
-    for least, *tables in zip(leasts, *arms, strict=False):
+    for least, *tables in zip(leasts, *arms, strict=True):
         deviations = [np.abs(one.mean(0) - one.mean()).max() / one.shape[1] for one in tables]
         extreme = factor * max(deviations, default=0.0)
         partly = any(not np.isin(one, (0, 1)).all() for one in tables)
@@ -160,23 +162,18 @@ def _floor(
 def _by_log_odds(found: Estimate, least: float) -> Estimate:
     """Return an estimate of a fraction with an interval that is symmetric in its log-odds.
 
-    Near 0 and 1, where values are skewed, it covers the truth more often (docs/statistics.md). On
-    this scale, a smallest half width ``least`` can become a multiple of itself; it does not extend
-    the interval farther than twice ``least``.
+    Near 0 and 1, where values are skewed, it covers the truth more often (docs/statistics.md).
+    Converted back from this scale, half widths can become larger: the interval extends at most
+    three half widths, or twice the smallest half width ``least``, from the estimate.
     """
     if found.low is None or found.high is None:
         return found
     mean, half = found.mean, (found.high - found.low) / 2
     if not 0 < mean < 1:
         return found._replace(low=mean - max(half, least), high=mean + max(half, least))
-
-    def ends(half: float) -> NDArray[Any]:
-        steps = half / (mean * (1 - mean)) * np.array([-1, 1])
-        return np.asarray(expit(logit(mean) + steps))
-
-    nearest, farthest = ends(half), ends(max(half, least))
-    limit = np.abs(nearest - mean).clip(min=2 * least)
-    low, high = mean + (farthest - mean).clip(-limit, limit)
+    steps = max(half, least) / (mean * (1 - mean)) * np.array([-1, 1])
+    limit = max(3 * half, 2 * least)
+    low, high = mean + (expit(logit(mean) + steps) - mean).clip(-limit, limit)
     return found._replace(low=float(low), high=float(high))
 
 

@@ -170,7 +170,9 @@ def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
             )
         study = GanStudy(recipe, folder)
         study.results()  # an error leaves the recipe as it was
-        write_whole(path, tomlkit.dumps(recipe.model_dump(exclude_none=True)))
+        settings = recipe.model_dump(mode="json", exclude_none=True)
+        if not path.exists() or read_settings(str(path)) != settings:  # else its comments stay
+            write_whole(path, tomlkit.dumps(settings))
         yield study
 
 

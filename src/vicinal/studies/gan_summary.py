@@ -129,14 +129,17 @@ def _least(name: str, seeds: int) -> float:
 
 def _add_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
     """Add p-values, adjusted for all comparisons of the study, and verdicts."""
-    compared = [
+    planned = [  # the rows of the baseline have no verdicts
         (name, one)
         for row in rows
         for name, one in row["measures"].items()
-        if one["difference"] is not None
+        if one["verdict"] is not None
     ]
+    compared = [(name, one) for name, one in planned if one["difference"] is not None]
     certain = [one for _, one in compared if one["difference"].p is not None]
-    for one, p in zip(certain, holm([one["difference"].p for one in certain]), strict=True):
+    others = [1.0] * (len(planned) - len(certain))
+    adjusted = holm([one["difference"].p for one in certain] + others)
+    for one, p in zip(certain, adjusted, strict=False):
         one["p"] = p
     for name, one in compared:
         found, higher = one["difference"], MEASURES[name].higher

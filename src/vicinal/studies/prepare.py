@@ -92,7 +92,10 @@ def prepare(
                 "source, or choose another folder with --out."
             )
         return Prepared(recipe, text, folder)
-    recipe, text, data = generated(source, changes, minutes or MINUTES, log)
+    minutes = MINUTES if minutes is None else minutes
+    if not minutes > 0:
+        raise UserError(f"minutes: expected a positive number, got {minutes}.")
+    recipe, text, data = generated(source, changes, minutes, log)
     return Prepared(recipe, text, folder, data)
 
 

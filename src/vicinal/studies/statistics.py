@@ -57,7 +57,7 @@ class _Components(NamedTuple):
         row = examples * self.seeds + self.rest  # expected mean squares
         column = seeds * self.examples + self.rest
         if self.seeds <= 0:
-            return math.sqrt(max(column, 0.0) / (seeds * examples)), examples - 1
+            return math.sqrt(column / (seeds * examples)), examples - 1
         variance = row + column - self.rest
         below = row**2 / (seeds - 1) + column**2 / (examples - 1)
         below += self.rest**2 / ((seeds - 1) * (examples - 1))
@@ -343,13 +343,13 @@ def to_halve(
     """
     seeds, examples = values.shape
     found = _components(values)
-    found = _Components(*(max(one, 0.0) for one in found))
+    positive = _Components(*(max(one, 0.0) for one in found))
 
     def detectable(seeds: int, examples: int) -> float:
         floor = least * values.shape[1] / examples
-        return found.detectable(seeds, examples, least=floor, comparisons=comparisons)
+        return positive.detectable(seeds, examples, least=floor, comparisons=comparisons)
 
-    goal = detectable(seeds, examples) / 2
+    goal = found.detectable(seeds, examples, least=least, comparisons=comparisons) / 2
     if not goal:
         return None, None
 

@@ -22,12 +22,13 @@ from vicinal.studies.probing import ensemble_rows, failed_checks, probe_rows, re
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (
-    DEFAULT_METRICS,
     METRICS,
     constant_value,
     least_difference,
+    metric_of,
     metric_values,
     primary_metric,
+    reported_metrics,
 )
 from vicinal.training.recipe_warnings import VerdictProblem, verdict_problems
 from vicinal.training.settings import Recipe
@@ -106,18 +107,16 @@ def summarize(
     facts = next(iter(results.values())).origin["data"]
     task, train = facts["task"], facts["train"]
     primary = primary_metric(recipe.metrics, task)
-    names = list(dict.fromkeys((primary, *(recipe.metrics or DEFAULT_METRICS[task]))))
+    names = reported_metrics(recipe.metrics, task)
     ratio = facts["test"]["examples"] / train["examples"]
     read = {trial: outputs(trial) for trial in results}
     values = {name: _values(recipe, read, name, task) for name in names}
     targets = _targets(recipe, read)
-    has_recall = task == "classification" and "accuracy" in values
-    by_class = _by_class(values["accuracy"], targets, facts) if has_recall else []
-    by_label = _by_label(recipe, read, facts) if task == "multi-label" else {}
+    by_class = _by_class(recipe, read, targets, facts) if task == "classification" else []
+    by_label = _by_label(recipe, read, targets, facts) if task == "multi-label" else {}
     leasts = {name: [least_difference(name, one, task) for one in targets] for name in names}
     leasts_by_class = [
-        [3 / int((one == k).sum()) for one in targets if (one == k).any()]
-        for k in range(len(by_class))
+        [3 / max(int((one == k).sum()), 1) for one in targets] for k in range(len(by_class))
     ]
 
     def _leasts(name: str, label: int) -> list[float]:
@@ -135,7 +134,7 @@ def summarize(
                     values[name],
                     cell,
                     base,
-                    METRICS[name],
+                    metric_of(name, task),
                     ratio=ratio,
                     leasts=leasts[name],
                     comparisons=comparisons if name == primary else 1,
@@ -143,7 +142,7 @@ def summarize(
                 for name in names
             }
             pairs = pairs_of(values[primary], cell, base) if recipe.splits == 1 else []
-            least = floor_of_difference(METRICS[primary], leasts[primary], pairs)
+            least = floor_of_difference(METRICS[primary], leasts[primary][: len(pairs)], pairs)
             row["to_halve"] = _to_halve(pairs, least, comparisons)
             row["best"] = _best(cell, read, primary, task)
             row["recall"] = [
@@ -246,7 +245,7 @@ def _tested(targets: Sequence[NDArray[Any]], task: str, classes: Sequence[str]) 
 
 def _with_all_splits(facts: Mapping[str, Any], tested: Sequence[int] | None) -> dict[str, Any]:
     """Return facts about the data of one split, with the test examples of all splits."""
-    if facts["task"] != "classification":
+    if tested is None:
         return dict(facts)
     return {**facts, "test": facts["test"] | {"of_each_class": tested}}
 
@@ -305,9 +304,13 @@ def _best(cell: Cell, read: Mapping[Trial, Outputs], name: str, task: str) -> fl
 
 
 def _by_class(
-    values: Values, targets: Sequence[NDArray[Any]], facts: Mapping[str, Any]
+    recipe: Recipe,
+    read: Mapping[Trial, Outputs],
+    targets: Sequence[NDArray[Any]],
+    facts: Mapping[str, Any],
 ) -> list[Values | None]:
-    """Return the values of the examples of each class in the splits that test it, or None."""
+    """Return whether each example of a class is right, in the splits that test it, or None."""
+    values = _values(recipe, read, "accuracy", "classification")
     found: list[Values | None] = []
     for k in range(len(facts["classes"])):
         rows = [true == k for true in targets]
@@ -325,14 +328,18 @@ def _by_class(
 
 
 def _by_label(
-    recipe: Recipe, read: Mapping[Trial, Outputs], facts: Mapping[str, Any]
+    recipe: Recipe,
+    read: Mapping[Trial, Outputs],
+    targets: Sequence[NDArray[Any]],
+    facts: Mapping[str, Any],
 ) -> dict[str, list[Values]]:
-    """Return the values of the metrics that each label has."""
+    """Return the values of the metrics that each label has, in the splits that define them."""
 
     def of(name: str, k: int) -> Values:
         columns = {
             trial: Outputs(one.last[:, k : k + 1], None, one.targets[:, k : k + 1])
             for trial, one in read.items()
+            if np.ptp(targets[trial.split][:, k])
         }
         return _values(recipe, columns, name, "multi-label")
 

@@ -315,6 +315,27 @@ def primary_metric(chosen: Sequence[str], task: str) -> str:
     return (*chosen, *DEFAULT_METRICS[task])[0]
 
 
+def metric_of(name: str, task: str) -> Metric:
+    """Return how a metric is shown in a task: the Brier score of labels is at most 1."""
+    of_labels = name == "brier" and task == "multi-label"
+    return METRICS[name]._replace(highest=1.0) if of_labels else METRICS[name]
+
+
+def reported_metrics(chosen: Sequence[str], task: str) -> list[str]:
+    """Return the metrics of a report, the primary one first.
+
+    A recipe that names one metric names the primary one only; the others are those of the task.
+
+    Example:
+        >>> reported_metrics(["auroc"], "classification")
+        ['auroc', 'accuracy', 'nll', 'ece']
+        >>> reported_metrics(["r2", "mae"], "regression")
+        ['r2', 'mae']
+    """
+    others = DEFAULT_METRICS[task] if len(chosen) < 2 else ()
+    return list(dict.fromkeys((*chosen, *others)))
+
+
 def metric_text(name: str, value: float) -> str:
     """Return a metric with its title and unit.
 

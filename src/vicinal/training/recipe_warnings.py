@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vicinal.data import DataSet, parse_spec
 from vicinal.models import imported_module
 from vicinal.training.arms import Arm, MixingArm, imported_policies
@@ -55,9 +57,14 @@ def note_lines(data: DataSet) -> list[str]:
 
 def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
     """Return the notes on the data, and why there will be no verdict on some arms."""
+    facts = data_facts(data, recipe.task)
+    if recipe.splits > 1:  # every example is tested in one of the splits
+        splits = [facts[name]["of_each_class"] for name in data.splits]
+        tested = np.sum(splits, 0, int).tolist()
+        facts = facts | {"test": facts["test"] | {"of_each_class": tested}}
     return note_lines(data) + [
         f"warning: {problem.text}, so no verdict will be given"
-        for problem in verdict_problems(recipe, data_facts(data, recipe.task))
+        for problem in verdict_problems(recipe, facts)
         if problem.arm in (None, *arms)
     ]
 
@@ -174,7 +181,7 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
 
 def _data_problems(facts: Mapping[str, Any]) -> list[VerdictProblem]:
     classes = facts["classes"]
-    if len(classes) == 1:
+    if len(classes) == 1 and facts.get("task") != "multi-label":
         return [VerdictProblem(f"there is only one class, {classes[0]}")]
     found = []
     for split, words in (("train", "training"), ("test", "test")):

@@ -115,7 +115,7 @@ def _check_defined(metric: str, task: Task, data: DataSet) -> None:
     """Raise if the primary metric is undefined, such as AUROC with one class only."""
     for name, rows in data.splits.items():
         targets = rows.targets.cpu()
-        if name == "train" or bool((targets != targets[:1]).any(0).all()):
+        if bool((targets != targets[:1]).any(0).all()):
             continue
         constant = constant_outputs(task, data.train.targets)
         if not math.isfinite(constant_value(metric, constant, targets.numpy(), task.name)):
