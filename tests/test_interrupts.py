@@ -93,6 +93,8 @@ def test_a_process_that_ignores_ctrl_c_continues_to_ignore_it():
         (ImportError("libtorch.so: failed to map segment from shared object"), True),
         (RuntimeError("can't start new thread"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDNN_STATUS_ALLOC_FAILED"), True),
         (ValueError("memory of an elephant"), False),
     ],
 )

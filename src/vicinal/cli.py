@@ -318,9 +318,6 @@ def train(
     variant: _Variant = None,
     devices: Annotated[int, Option(help="Number of devices per machine.", min=1)] = 1,
     nodes: Annotated[int, Option(help="Number of machines.", min=1)] = 1,
-    strategy: Annotated[
-        str, Option(help="Strategy for several devices: ddp, or fsdp (sharded weights).")
-    ] = "ddp",
     logger: Annotated[
         list[str], Option(help="tensorboard, wandb, mlflow or none; can be repeated.")
     ] = ["tensorboard"],  # noqa: B006 - Typer copies it
@@ -355,7 +352,6 @@ def train(
                 resume=resume,
                 devices=devices,
                 nodes=nodes,
-                strategy=strategy,
                 loggers=[name for name in logger if name != "none"],
                 callbacks=Callbacks(progress.epoch, progress.log),
             )

@@ -20,7 +20,10 @@ def out_of_memory(error: BaseException) -> bool:
         >>> out_of_memory(RuntimeError("std::bad_alloc")), out_of_memory(ValueError("no"))
         (True, False)
     """
-    words = ("bad_alloc", "allocate memory", "failed to map segment", "can't start new thread")
+    words = [
+        *("bad_alloc", "allocate memory", "failed to map segment", "can't start new thread"),
+        *("out of memory", "ALLOC_FAILED"),  # of GPUs, if it is not a torch.OutOfMemoryError
+    ]
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

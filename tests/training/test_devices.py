@@ -28,15 +28,18 @@ def test_other_errors_are_not_changed():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_unavailable_devices_and_strategies_raise():
+def test_unavailable_devices_raise():
     with pytest.raises(
         UserError, match=r'training.accelerator: "cuda" is not available .* Try "cpu" or "auto"'
     ):
         make_fabric(accelerator="cuda")
-    with pytest.raises(UserError, match="fsdp requires GPUs"):
-        make_fabric(accelerator="cpu", devices=2, strategy="fsdp")
-    with pytest.raises(UserError, match=r"no strategy 'dpp'. Did you mean 'ddp'"):
-        make_fabric(accelerator="cpu", strategy="dpp")
+
+
+def test_float16_on_the_cpu_stays_float16_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    precision = make_fabric(accelerator="cpu", precision="float16").strategy.precision
+    assert (precision.precision, precision.device) == ("16-mixed", "cpu")
+    assert precision.scaler.is_enabled()
 
 
 FAULTS = """

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import nn
 
 from vicinal import ColumnCutMix, CutMix, MixUp, generator_at
 from vicinal.data import Loader, Split, load, normalization_of
+from vicinal.data.dataset import ReadResult
 from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
@@ -19,6 +21,7 @@ from vicinal.training.settings import SGD, AdamW, Linear, OneCycle, Training
 
 ORDER = 1
 CYCLE = OneCycle(name="one-cycle")
+PLAIN = SGD(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0)
 
 
 def problem():
@@ -302,6 +305,56 @@ def test_low_precisions_train_float32_weights(precision):
     assert not torch.equal(weights(model), weights(trained(epochs=20)[0]))
 
 
+def test_low_precisions_mix_inputs_as_they_are():
+    seen = []
+
+    class Noting(nn.Linear):
+        def forward(self, x):
+            seen.append(x.detach())
+            return super().forward(x)
+
+    run(nn.Sequential(Noting(3, 2)), MixUp(1.0), epochs=1, precision="bfloat16")
+    assert all(one.dtype == torch.float32 for one in seen)
+    mixed = torch.cat(seen)
+    assert not torch.equal(mixed, mixed.bfloat16().float())
+
+
+class SomeUnreadable:
+    """Inputs of files, of which some rows cannot be read."""
+
+    def __init__(self, inputs, bad):
+        self.inputs, self.bad = inputs, bad
+        self.shape, self.dtype = inputs.shape, inputs.dtype
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def read(self, rows):
+        kept = [k for k, row in enumerate(rows) if row not in self.bad]
+        skipped = [f"row {row} is bad" for row in rows if row in self.bad]
+        inputs = self.inputs[[rows[k] for k in kept]]
+        return ReadResult(inputs, np.array(kept, np.int64), skipped)
+
+
+def test_a_batch_that_cannot_be_read_changes_neither_the_step_nor_its_number():
+    x, y = (part[:8] for part in problem())
+    order = torch.randperm(8, generator=generator_at(0, 0, stream=ORDER)).tolist()
+    for place in (0, 3, 6, 7):  # the first, the last of a step, and the last of the epoch
+        files = SomeUnreadable(x, {order[place]})
+        learner = learner_of(network(), epochs=1, accumulation_steps=4, optimizer=PLAIN)
+        loader = Loader(Split(files, y), batch_size=1, seed=0, workers=0)
+        assert len(list(train(learner, loader, seed=0))) == 1
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step, batch in enumerate((order[:4], order[4:])):
+            rows = [row for row in batch if row != order[place]]
+            optimizer.zero_grad()
+            (F.cross_entropy(model(x[rows]), y[rows], reduction="sum") / 4).backward()
+            optimizer.param_groups[0]["lr"] = 0.1 * rate_factor(step, learner.settings, 2)
+            optimizer.step()
+        torch.testing.assert_close(weights(learner.model), weights(model), rtol=1e-4, atol=1e-6)
+
+
 def pictures():
     x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return x, torch.arange(16) % 2
@@ -337,6 +390,13 @@ def test_compiled_training_agrees_and_a_broken_compiler_is_reported():
     assert len(said) == 1
     assert said[0].startswith("torch.compile does not work here")
     assert torch.equal(weights(broken), weights(plain))
+
+
+@pytest.mark.parametrize("policy", [None, MixUp(1.0)])
+def test_a_compiled_training_evaluates_the_network_as_it_is_saved(policy):
+    learner = learner_of(small_convolution(), policy, compile=True)
+    assert all(one._compiled_call_impl is None for one in learner.trained.modules())
+    assert any(one._compiled_call_impl is not None for one in learner.network.modules())
 
 
 class WithNorm(nn.Module):

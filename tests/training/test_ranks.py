@@ -134,3 +134,5 @@ def test_after_a_signal_both_ranks_save_the_state_and_resume(unbroken, tmp_path,
     assert "stopped by SIGTERM" in err
     done(train(start, recipe, broken, "--resume", "--corrupted", "0.4", arm="mixup"))
     assert all(torch.equal(v, weights(broken)[k]) for k, v in weights(whole).items())
+    losses = [[row.train_loss for row in read_metrics(one, "accuracy")] for one in (whole, broken)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)

@@ -51,14 +51,6 @@ def test_a_setting_that_changes_nothing_is_reported_once(small_recipe, changes, 
     assert unused_settings(recipe, recipe.arms) == [sentence]
 
 
-def test_a_strategy_for_one_device_is_reported(small_recipe, tmp_path, vicinal):
-    recipe, out = small_recipe({"training.epochs": 1}), tmp_path / "run"
-    words = ["train", recipe, "--arm", "erm", "--out", out, "--strategy", "fsdp"]
-    done = vicinal(*words, "--logger", "none")
-    assert done.exit_code == 0, done.stderr
-    assert "--strategy fsdp has no effect: there is one device" in done.stderr
-
-
 def test_a_study_reports_settings_that_change_nothing(small_recipe, tmp_path, vicinal):
     changes = {"training.epochs": 1, "arms.mixup.alpha": 0.0, "seeds": 1, "corrupted_labels": [0.0]}
     done = vicinal("study", small_recipe(changes), "--out", tmp_path / "study")

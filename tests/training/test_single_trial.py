@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from vicinal.data import Split, load
@@ -22,7 +23,7 @@ from vicinal.training.single_trial import train_one
 from vicinal.training.tensor_tree import write_tree
 from vicinal.training.trial import Callbacks
 from vicinal.training.trial_checkpoint import TrialCheckpointer
-from vicinal.training.trial_result import Trial, read_metrics
+from vicinal.training.trial_result import OUTPUTS, Trial, read_metrics
 
 KILLS, EPOCHS = (20, 36) if os.environ.get("VICINAL_SLOW") == "1" else (4, 14)
 """How often a training is killed before it may end, and how many epochs it takes."""
@@ -166,7 +167,6 @@ def test_settings_that_cannot_be_trained_raise(small_recipe, tmp_path, vicinal):
         ({}, ["--logger", "tb"], "no logger 'tb'"),
         ({}, ["--corrupted", "40"], "Invalid value for '--corrupted'"),
         ({}, ["--data", "iris"], "small-cnn does not take examples of shape (4,)"),
-        ({}, ["--devices", "1", "--strategy", "dpp"], "no strategy 'dpp'"),
         ({}, ["--out", tmp_path / "thesis"], "expected a trial or an empty folder"),
     ]
     for number, (changes, more, message) in enumerate(cases):
@@ -455,3 +455,11 @@ def test_a_finished_training_without_its_network_is_refused(small_recipe, tmp_pa
         assert "checkpoint.safetensors is missing, damaged, or not of the last epoch, 2" in (
             refused.stderr
         )
+
+
+def test_a_trial_of_a_split_trains_and_tests_on_that_split(small_recipe, tmp_path):
+    changes = {"splits": 5, "data.test_fraction": None, "model.name": "mlp", "training.epochs": 1}
+    recipe = read_recipe(str(small_recipe(changes | {"arms.mixup-features": None})))
+    train_one(recipe, Trial("erm", 0.0, 0, 3), tmp_path / "run")
+    tested = load("digits", seed=0, fold=(3, 5)).test
+    assert torch.equal(load_file(tmp_path / "run" / OUTPUTS)["targets"], tested.targets)

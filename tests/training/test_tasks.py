@@ -221,6 +221,15 @@ def test_class_weights_are_those_of_scikit_learn():
     torch.testing.assert_close(balanced_weights(y, 3), torch.tensor(expected, dtype=torch.float32))
 
 
+def test_a_class_without_examples_has_no_weight_in_a_smoothed_loss():
+    y = torch.arange(900) % 9
+    weights = balanced_weights(y, 10)
+    assert weights.tolist() == pytest.approx([0.1 * 10] * 9 + [0.0], rel=0.2)
+    logits = 9.0 * F.one_hot(y, 10)
+    smoothed = F.cross_entropy(logits, y, weights, label_smoothing=0.1, reduction="none").mean()
+    assert smoothed < 2
+
+
 def test_a_weighted_loss_is_averaged_over_examples_with_and_without_mixing(recipe_of):
     settings = recipe_of(**{"training.class_weights": "balanced"}).training
     data = data_of(CLASSES, ("no", "yes"))

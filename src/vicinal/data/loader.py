@@ -149,6 +149,11 @@ class Loader:
             UserError: if an example cannot be read, or a worker process dies.
             ValueError: if the split is read from files, and another epoch has been started since.
         """
+        for _, x, y in self.numbered_epoch(epoch, start):
+            yield x, y
+
+    def numbered_epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield the steps of one epoch, from 0, with their batches; see ``epoch``."""
         if self._labels is not None:
             order = balanced_order(self._labels, seed=self.seed, epoch=epoch)
         else:
@@ -161,7 +166,7 @@ class Loader:
             number = epoch * len(self) + step
             tasks.append(_Task(shares[self.rank].numpy(), first, len(batch), number))
         beside_workers = self._reader is not None and self.device.type == "cpu"
-        for task, read in zip(tasks, self._read(tasks), strict=True):
+        for step, (task, read) in enumerate(zip(tasks, self._read(tasks), strict=True), start):
             self.skipped.update(dict.fromkeys(read.skipped))
             if not len(read.kept):
                 if self.ranks > 1:
@@ -174,7 +179,7 @@ class Loader:
             with cpu_threads(1 if beside_workers else None):
                 x = read.inputs.to(self.device, non_blocking=True)
                 x = _augmented(x, read.kept, task, self._own_transforms, self.seed)
-            yield x, self._targets[self._there(task.rows[read.kept])]
+            yield step, x, self._targets[self._there(task.rows[read.kept])]
 
     def _there(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self.device, non_blocking=True)

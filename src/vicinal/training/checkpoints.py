@@ -137,31 +137,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
 
 
 def training_state(learner: Learner, progress: TrainingProgress) -> dict[str, Any]:
-    """Return everything that training needs to resume.
-
-    With sharded weights, every process has to call this.
-    """
-    model: Any
-    optimizers: Any
-    bare = [optimizer.optimizer for optimizer in learner.optimizers]
-    if learner.sharded:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
-
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model, optimizers = get_state_dict(learner.network, bare, options=whole)
-    else:
-        model = learner.model.state_dict()
-        optimizers = [optimizer.state_dict() for optimizer in bare]
+    """Return everything that training needs to resume; every process has to call this."""
+    sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
+    loss, seen = learner.fabric.all_reduce(sums, reduce_op="sum")
     return {
-        "model": model,
-        "optimizers": optimizers,
+        "model": learner.model.state_dict(),
+        "optimizers": [one.optimizer.state_dict() for one in learner.optimizers],
         "average": None if learner.average is None else learner.average.state_dict(),
         "scaler": learner.fabric.strategy.precision.state_dict(),
         "progress": {
             "epoch": progress.epoch,
             "step": progress.step,
-            "loss": progress.loss,
-            "seen": progress.seen,
+            "loss": loss,
+            "seen": int(seen),
             "mean": repr(progress.mean),  # may be nan, which JSON does not have
         },
     }
@@ -178,25 +166,14 @@ def restore(learner: Learner, state: Mapping[str, Any], path: str) -> TrainingPr
     Raises:
         UserError: if the state belongs to a different network or optimizer.
     """
-    bare = [optimizer.optimizer for optimizer in learner.optimizers]
-    if learner.sharded:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
-
-        set_state_dict(
-            learner.network,
-            bare,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizers"],
-            options=StateDictOptions(full_state_dict=True, cpu_offload=True),
-        )
-    else:
-        load_weights(learner.model, state["model"], path)
-        for optimizer, its_state in zip(bare, state["optimizers"], strict=True):
-            optimizer.load_state_dict(its_state)
+    load_weights(learner.model, state["model"], path)
+    for optimizer, its_state in zip(learner.optimizers, state["optimizers"], strict=True):
+        optimizer.optimizer.load_state_dict(its_state)
     if learner.average is not None:
         learner.average.load_state_dict(state["average"])
     learner.fabric.strategy.precision.load_state_dict(state["scaler"])
     saved = state["progress"]
-    return TrainingProgress(
-        saved["epoch"], saved["step"], saved["loss"], saved["seen"], float(saved["mean"])
-    )
+    progress = TrainingProgress(saved["epoch"], saved["step"], mean=float(saved["mean"]))
+    if learner.fabric.is_global_zero:  # the sums of all processes
+        progress.loss, progress.seen = saved["loss"], saved["seen"]
+    return progress

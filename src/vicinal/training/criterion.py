@@ -66,9 +66,12 @@ def _weighted_cross_entropy(
 def balanced_weights(targets: Tensor, classes: int) -> Tensor:
     """Return ``(classes,)`` float32 weights: ``n / (classes * count)``, as in scikit-learn.
 
+    The weight of a class without examples is 0, so that label smoothing ignores it.
+
     Example:
         >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)
         tensor([0.6667, 2.0000])
     """
-    counts = targets.bincount(minlength=classes).clamp(min=1)
-    return (len(targets) / (classes * counts)).to(targets.device, torch.float32)
+    counts = targets.bincount(minlength=classes)
+    weights = len(targets) / (classes * counts.clamp(min=1))
+    return weights.where(counts > 0, 0).to(torch.float32)

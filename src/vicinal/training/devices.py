@@ -14,12 +14,20 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.launchers import subprocess_script
 
 from vicinal.data.loader import dead_workers_named
-from vicinal.errors import TrialError, UserError, out_of_memory, unknown
+from vicinal.errors import TrialError, UserError, out_of_memory
 
 PATIENCE = timedelta(seconds=50)
 """How long a process waits for the others before it assumes that they died."""
 
-_PRECISIONS = {"float32": "32-true", "float64": "64-true", "bfloat16": "bf16-mixed"}
+_PRECISIONS = {"float32": "32-true", "float64": "64-true"}
+_MIXED: dict[str, Any] = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+class _Autocast(MixedPrecision):
+    """Mixed precision that does not round the inputs, so that blends are rounded only once."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 @contextlib.contextmanager
@@ -49,7 +57,6 @@ def make_fabric(
     precision: str = "float32",
     devices: int = 1,
     nodes: int = 1,
-    strategy: str = "ddp",
 ) -> Fabric:
     """Return Fabric for these devices, with its processes started.
 
@@ -62,7 +69,6 @@ def make_fabric(
             weights, where the loss of float16 is scaled so that small gradients do not underflow.
         devices: number of devices per machine.
         nodes: number of machines.
-        strategy: for several devices: ``"ddp"``, or ``"fsdp"`` (sharded weights).
 
     Raises:
         UserError: if the devices are not available, or do not support the precision.
@@ -74,27 +80,19 @@ def make_fabric(
     # Fabric reports only processes that died.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger(subprocess_script.__name__).setLevel(logging.INFO)
-    if strategy not in ("ddp", "fsdp"):
-        raise UserError(unknown("strategy", strategy, ["ddp", "fsdp"]))
     started = os.environ.get("WORLD_SIZE")
     if started is not None and int(started) != devices * nodes:
         raise UserError(
             f"--devices, --nodes: expected WORLD_SIZE = {started} processes in all, got {devices} "
             f"devices on {nodes} machines. Set --devices to the number of processes per machine."
         )
-    several = devices * nodes > 1
-    settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision, "16-mixed")}
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if precision == "float16" and accelerator in ("cpu", "auto") and not gpu:
-        scaler = torch.amp.GradScaler("cpu")
-        settings = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
-    how: Any = "auto"
-    if several and strategy == "ddp":
-        how = DDPStrategy(timeout=PATIENCE)
-    elif several:
-        if not torch.cuda.is_available():
-            raise UserError("--strategy: fsdp requires GPUs, and there is none. Try ddp.")
-        how = "fsdp"
+    settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision)}
+    if precision in _MIXED:
+        kinds = {"cuda": torch.cuda, "mps": torch.backends.mps}
+        found = next((kind for kind, one in kinds.items() if one.is_available()), "cpu")
+        device = found if accelerator == "auto" else accelerator
+        settings = {"plugins": [_Autocast(_MIXED[precision], device)]}
+    how: Any = DDPStrategy(timeout=PATIENCE) if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=how, **settings

@@ -63,11 +63,6 @@ class Learner:
         """The network to evaluate and to save: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
-    @property
-    def sharded(self) -> bool:
-        """Whether the weights are sharded over processes."""
-        return "FSDP" in type(self.fabric.strategy).__name__
-
 
 @dataclass
 class TrainingProgress:
@@ -113,7 +108,7 @@ def make_learner(
         optimizers: makes the optimizers, instead of ``settings.optimizer``.
 
     Raises:
-        UserError: if a setting is not available on this device or with this strategy.
+        UserError: if a setting is not available on this device.
         ValueError: if the network has no such layer.
     """
     if settings.sync_batch_norm and fabric.world_size > 1:
@@ -136,6 +131,8 @@ def make_learner(
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     mixed = model if policy is None else MixedInside(model, policy, at=at)
     if settings.compile:
+        # What is compiled is around the model, which is evaluated as it is saved: not compiled.
+        mixed = nn.Sequential(model) if policy is None else mixed
         # Dynamic kernels would depend on which batch comes first after an interruption, but static
         # ones are compiled for each layer and for two sizes of a batch, up to torch's limit of 8.
         layers = len(mixed.layers) if isinstance(mixed, MixedInside) else 0
@@ -154,7 +151,7 @@ def make_learner(
     for optimizer in wrapped:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-    learner = Learner(
+    return Learner(
         model,
         network,
         wrapped,
@@ -166,12 +163,6 @@ def make_learner(
         mixed_epochs=range(settings.epochs) if mixed_epochs is None else mixed_epochs,
         criterion=criterion or partial(F.cross_entropy, label_smoothing=settings.label_smoothing),
     )
-    if learner.sharded and average is not None:
-        raise UserError(
-            "training.ema_decay: expected --strategy ddp, which keeps all weights on each device, "
-            "got fsdp, which shards them. Choose ddp, or remove ema_decay."
-        )
-    return learner
 
 
 def _averages_of_floats(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -229,12 +220,15 @@ def train(
     compiles = settings.compile
     while progress.epoch < settings.epochs:
         learner.network.train()
-        for x, y in loader.epoch(progress.epoch, progress.step):
-            k = progress.step
-            begins_step = k % accumulated == 0
+        learner.model.zero_grad(set_to_none=True)
+        first = progress.epoch * steps_per_epoch
+        begun: int | None = None  # the optimizer step whose gradients are being accumulated
+        for k, x, y in loader.numbered_epoch(progress.epoch, progress.step):
             closes_step = (k + 1) % accumulated == 0 or k + 1 == len(loader)
-            if begins_step:
-                learner.model.zero_grad(set_to_none=True)
+            step = first + k // accumulated
+            if begun is not None and begun != step:  # no example of its last batch could be read
+                _optimizer_step(learner, rate_factor(begun, settings, steps_per_epoch))
+            begun = step
             # Each example of a step counts the same, whatever process and batch it is in.
             weight = len(y) * fabric.world_size / _examples_in_step(loader, k, accumulated)
             number = progress.epoch * len(loader) + k
@@ -243,14 +237,16 @@ def train(
             with fabric.no_backward_sync(learner.network, enabled=not closes_step):
                 loss = _try_compiled(backward, learner, log) if compiles else backward()
             compiles = False
-            step = progress.epoch * steps_per_epoch + k // accumulated
             if closes_step:
                 _optimizer_step(learner, rate_factor(step, settings, steps_per_epoch))
+                begun = None
             progress.loss += loss * len(y)
             progress.seen += len(y)
-            progress.step += 1
+            progress.step = k + 1
             if closes_step and progress.step < len(loader) and _agree(should_stop, step, fabric):
                 yield progress
+        if begun is not None:
+            _optimizer_step(learner, rate_factor(begun, settings, steps_per_epoch))
         sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
         loss_sum, seen = fabric.all_reduce(sums, reduce_op="sum")
         progress.mean = float(loss_sum / seen)
@@ -353,6 +349,7 @@ def _optimizer_step(learner: Learner, factor: float) -> None:
                 learner.network, optimizer, max_norm=max_norm, error_if_nonfinite=False
             )
         optimizer.step()
+    learner.model.zero_grad(set_to_none=True)
     if learner.average is not None:
         learner.average.update_parameters(learner.model)
 

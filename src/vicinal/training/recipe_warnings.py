@@ -69,25 +69,21 @@ def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[st
     ]
 
 
-def unused_settings(
-    recipe: Recipe, arms: Iterable[str], *, devices: int = 1, strategy: str = "ddp"
-) -> list[str]:
+def unused_settings(recipe: Recipe, arms: Iterable[str], *, devices: int = 1) -> list[str]:
     """Return a sentence for each setting that has no effect.
 
     Args:
         recipe: the recipe.
         arms: the arms that are trained.
         devices: number of devices, over all machines.
-        strategy: strategy for several devices.
 
     Example:
-        >>> from vicinal.training.recipe import read_recipe
-        >>> unused_settings(read_recipe("digits"), ["erm"], strategy="fsdp")
-        ['--strategy fsdp has no effect: there is one device']
+        >>> from vicinal.training.recipe import Changes, read_recipe
+        >>> changes = Changes(settings=["training.sync_batch_norm=true"])
+        >>> unused_settings(read_recipe("digits", changes=changes), ["erm"])
+        ['training.sync_batch_norm has no effect: there is one device']
     """
     found = []
-    if devices == 1 and strategy != "ddp":
-        found.append(f"--strategy {strategy} has no effect: there is one device")
     for name in arms:
         arm, training = recipe.arms[name], recipe.training_of(name)
         if training.sync_batch_norm and devices == 1:

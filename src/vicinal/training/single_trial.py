@@ -30,7 +30,6 @@ def train_one(
     resume: bool = False,
     devices: int = 1,
     nodes: int = 1,
-    strategy: str = "ddp",
     loggers: Sequence[str] = ("tensorboard",),
     callbacks: Callbacks = Callbacks(),  # noqa: B008 - a tuple, which does not change
 ) -> Result | None:
@@ -45,7 +44,6 @@ def train_one(
             finished trial is only read.
         devices: number of devices per machine.
         nodes: number of machines.
-        strategy: for several devices.
         loggers: names; see ``vicinal.training.loggers.make_loggers``.
         callbacks: what the first process calls; ``loggers`` are added.
 
@@ -60,7 +58,7 @@ def train_one(
         raise UserError(unknown("arm", trial.arm, recipe.arms))
     check_loggers(loggers)
     settings = recipe.training_of(trial.arm)
-    fabric = fabric_for(settings, devices=devices, nodes=nodes, strategy=strategy)
+    fabric = fabric_for(settings, devices=devices, nodes=nodes)
     first = fabric.is_global_zero
     callbacks = callbacks if first else Callbacks()
     with ExitStack() as stack:
@@ -70,7 +68,7 @@ def train_one(
             _settle(recipe, trial, folder, resume)
             for sentence in (
                 *code_warnings(recipe),
-                *unused_settings(recipe, [trial.arm], devices=devices * nodes, strategy=strategy),
+                *unused_settings(recipe, [trial.arm], devices=devices * nodes),
             ):
                 callbacks.log(sentence)
         fabric.barrier()
@@ -88,7 +86,7 @@ def train_one(
         def on_skipped(split: str, sentences: Sequence[str]) -> None:
             callbacks.log(f"skipped in the {split} split: {sentences[0]} ...")
 
-        data = load_data(recipe, on_skipped)
+        data = load_data(recipe, on_skipped, split=trial.split)
         warnings = check_arms(recipe, data, [trial.arm])
         if first:
             for sentence in (*data_warnings(recipe, data, [trial.arm]), *warnings):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,4 +129,4 @@ def constant_outputs(task: Task, targets: Tensor) -> dict[str, list[float]]:
     mean = columns.mean(0)
     if task.name == "multi-label":
         return {"mean": mean.clamp(0.5 / len(targets), 1 - 0.5 / len(targets)).logit().tolist()}
-    return {"mean": mean.tolist(), "median": columns.quantile(0.5, 0).tolist()}
+    return {"mean": mean.tolist(), "median": np.median(columns.cpu(), 0).tolist()}

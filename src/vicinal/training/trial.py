@@ -94,7 +94,9 @@ def run_trial(
     threads = settings.threads
     if threads is None and fabric.device.type == "cpu" and fabric.world_size > 1:
         processes = getattr(fabric.strategy, "num_processes", 1)  # on this machine
-        threads = max(1, len(os.sched_getaffinity(0)) // processes)
+        own = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+        threads = max(1, cores // processes)
     with (
         cpu_threads(threads),
         memory_kept(),

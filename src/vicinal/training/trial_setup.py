@@ -243,7 +243,7 @@ def make_loaders(
             f"{recipe.data.source}. Remove it."
         )
     device, normalize = fabric.device, normalize or normalization(recipe, data)
-    train, test = data.train.to(device), data.test.to(device)
+    train = data.train.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
         Split(train.inputs, task.learned(labels)),
@@ -266,9 +266,9 @@ def make_loaders(
             shuffle=False,
         )
 
-    validation = None if data.validation is None else whole(data.validation.to(device))
+    validation = None if data.validation is None else whole(data.validation)
     memorized = whole(Split(train.inputs, torch.arange(len(train))))
-    return Loaders(train_loader, memorized, whole(test), validation, labels, normalize)
+    return Loaders(train_loader, memorized, whole(data.test), validation, labels, normalize)
 
 
 def build_network(
