@@ -100,6 +100,7 @@ def test_a_class_too_small_to_split_raises_an_error_with_its_name(tmp_path):
 def test_images_that_cannot_be_read_are_named_or_skipped(pets):
     bad = pets / "pets" / "train" / "cat" / "2.png"
     bad.write_bytes((pets / "pets" / "train" / "cat" / "1.png").read_bytes()[:40])
+    (pets / "pets" / "train" / "dog" / "notes").write_text("no image")
     (pets / "pets" / "train" / "dog" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"cat/2\.png: the image cannot be decoded"):
         load("folder:pets", root=pets)
@@ -108,8 +109,11 @@ def test_images_that_cannot_be_read_are_named_or_skipped(pets):
     assert split.targets.tolist() == [0, 0, 1, 1]
     assert [sentence.split(": ")[0].split("/")[-1] for sentence in split.skipped] == [
         "2.png",
-        "notes.txt",
+        "notes",
     ]
+    notes = load("folder:pets", root=pets, skip_bad=True).notes
+    text = "1 file that is no image in class folders, not read, such as dog/notes.txt"
+    assert Note(text, doubtful=True) in notes
 
 
 def test_images_of_many_sizes_need_a_size(tmp_path):

@@ -311,6 +311,39 @@ def png_of_16_bits(colors):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff_of_16_bits(colors):
+    """Encode ``(height, width, 3)`` by hand, since Pillow writes no color of 16 bits."""
+    height, width, _ = colors.shape
+    pixels, start = colors.astype("<u2").tobytes(), 8
+    after = start + len(pixels)  # where three numbers of bits are, and then the directory
+    short, long = 3, 4
+    entries = [
+        (256, short, 1, width), (257, short, 1, height), (258, short, 3, after),
+        (259, short, 1, 1), (262, short, 1, 2), (273, long, 1, start), (277, short, 1, 3),
+        (278, short, 1, height), (279, long, 1, len(pixels)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    bits = struct.pack("<HHH", 16, 16, 16)
+    return struct.pack("<2sHI", b"II", 42, after + len(bits)) + pixels + bits + directory
+
+
+def ppm_of_16_bits(colors):
+    height, width, _ = colors.shape
+    return b"P6\n# by hand\n%d %d\n65535\n" % (width, height) + colors.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("encoded", [tiff_of_16_bits, ppm_of_16_bits])
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_colors_of_sixteen_bits_in_other_formats_are_noted_and_doubted_too(highest, encoded):
+    colors = np.linspace(0, highest, 192).round().reshape(8, 8, 3)
+    found = decode_image(encoded(colors), where="x", changes=(changes := ImageChanges()))
+    assert np.abs(found - colors * 255 / 65535).max() <= 1
+    (note,) = replace(changes, images=1).notes(all_read=True)
+    assert note.doubtful == (highest == 4095)
+    assert "have 16 bits per channel" in note.text
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("highest", [4095, 65535])
 def test_colors_of_sixteen_bits_are_noted_and_doubted_too(highest, alpha):

@@ -200,3 +200,15 @@ def test_labels_that_start_at_one_are_doubted(tmp_path):
     x, y = CHANCE.normal(size=(60, 2)), 1 + np.arange(60) % 3
     found = loaded(tmp_path, {"x_train": x, "y_train": y, "x_test": x + 1, "y_test": y})
     assert any("Save labels - 1" in note.text for note in found.notes if note.doubtful)
+
+
+def test_booleans_are_classes_and_usual_names_of_splits_are_known(tmp_path):
+    x, y = np.random.default_rng(0).random((12, 3)), np.arange(12) % 2 == 0
+    parts = {"train": slice(0, 6), "valid": slice(6, 9), "test": slice(9, 12)}
+    arrays = {f"x_{name}": x[rows] for name, rows in parts.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **{f"y_{name}": y[rows] for name, rows in parts.items()})
+    data = load("npz:a.npz", root=tmp_path)
+    assert data.train.targets.tolist() == [1, 0] * 3
+    assert data.validation.targets.tolist() == [1, 0, 1]
+    np.savez(tmp_path / "b.npz", x=x, y=np.stack([y, ~y, y], 1))
+    assert load("npz:b.npz", root=tmp_path, test_fraction=0.5).train.targets.dtype == torch.float32

@@ -142,6 +142,7 @@ def test_the_guessed_label_is_neither_empty_nor_dropped(tmp_path):
             "review,label\nnot what I hoped for at all,0\nI like it a lot and more,1\n",
             r"got texts in 'review'. The label 'label' was guessed: .*label=label&drop=review\.",
         ),
+        ("class,a,class\n1,2,u\n2,3,v\n", r"got class, class. Write table:.*t.csv\?label=0, or"),
     ],
 )
 def test_a_label_that_cannot_be_guessed_safely_is_an_error(tmp_path, text, sentence):
@@ -190,6 +191,10 @@ def test_a_path_with_a_question_mark_is_quoted(tmp_path):
     images(tmp_path / "pets?size=9")
     assert spec_of("pets?size=9", tmp_path) == "folder:pets%3Fsize%3D9"
     assert len(load("pets?size=9", root=tmp_path, test_fraction=0.4).classes) == 2
+    images(tmp_path / "what?")
+    assert spec_of("what?", tmp_path) == "folder:what%3F"
+    (tmp_path / "what?.csv").write_text("a,label\n1,u\n2,v\n")
+    assert spec_of("what?.csv", tmp_path) == "table:what%3F.csv?label=label"
 
 
 @pytest.mark.parametrize(

@@ -1646,3 +1646,75 @@ def test_inputs_of_a_typed_test_file_are_not_spelled_like_texts_of_a_scored_tabl
     ]
     assert torch.equal(*found)
     assert len(found[0].unique()) == 4
+
+
+@pytest.mark.parametrize("delimiter", [", ", " ,", " , ", "; ", "\t "])
+def test_white_space_around_quoted_cells_is_no_part_of_them(table, delimiter):
+    lines = [["x", '"z"', '"kind"']]
+    lines += [[f"{k}.5", f'"{k * k}"', f'"{"uv"[k % 2]}, ""w"""'] for k in range(12)]
+    data = table("\n".join(map(delimiter.join, lines)) + "\n", label="kind")
+    assert data.classes == ('u, "w"', 'v, "w"')
+    assert numbers_of(data) == ["x", "z"]
+
+
+def test_a_quote_in_a_text_does_not_merge_rows_that_are_divided_by_tabs(table):
+    lines = ["text\tkind", *(f"a {k} b\t{'uv'[k % 2]}" for k in range(12))]
+    lines[3], lines[6] = '"a good start\tu', 'the end"\tv'
+    with pytest.raises(UserError, match=r"t\.tsv line 7: .* one with tabs and line breaks"):
+        table("\n".join(lines) + "\n", name="t.tsv", label="kind")
+
+
+def test_markers_of_missing_values_may_follow_a_space(table):
+    rows = "".join(f"{-1 if k % 2 else k},{k},{'uv'[k // 2 % 2]}\n" for k in range(24))
+    spaced = table(f"a,b,kind\n{rows}", missing="NA, -1")
+    together = table(f"a,b,kind\n{rows}", missing="NA,-1")
+    torch.testing.assert_close(spaced.train.inputs, together.train.inputs)
+    assert spaced.preparation["missing"] == ["NA", "-1"]
+
+
+def test_a_label_that_marks_a_missing_value_is_shown(table):
+    rows = "".join(f"{k},{['DE', 'FR', 'NA'][k % 3]}\n" for k in range(30))
+    with pytest.raises(UserError, match=r"'country' is 'NA', which marks a missing value"):
+        table(f"a,country\n{rows}")
+    assert table(f"a,country\n{rows}", missing="?").classes == ("DE", "FR", "NA")
+
+
+def test_labels_that_differ_in_case_are_doubted(table):
+    rows = "".join(f"{k * k},{['cat', 'Cat', 'dog'][k % 3]}\n" for k in range(30))
+    assert any(
+        "'Cat', 'cat'" in text and "one class" in text
+        for text in warnings_of(table(f"a,kind\n{rows}"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "form"),
+    [
+        (["5 Jan 2020", "17 February 2021"], "of dates or times"),
+        (["Mar 2020", "May 3, 2021"], "of dates or times"),
+        (["2020-01", "2021-12"], "of dates or times"),
+        (["20200105", "20211231"], "that look like dates"),
+    ],
+)
+def test_dates_of_other_forms_are_warned_of(table, cells, form):
+    rows = "".join(
+        f"{k * k},{cells[k % 2]},{'uv'[k // 2 % 2]}\n".replace("May 3, 2021", '"May 3, 2021"')
+        for k in range(40)
+    )
+    assert any(form in text for text in warnings_of(table(f"a,when,kind\n{rows}")))
+
+
+def test_arff_with_a_comment_after_data_and_both_kinds_of_quotes_is_read(table):
+    text = """@relation r
+@attribute a numeric
+@attribute kind {'deep red', "light blue"}
+@data  % rows follow
+1,"light blue"
+2,"deep red"
+3, "light blue"
+4,"deep red"
+"""
+    data = table(text, name="t.arff", label="kind")
+    assert data.classes == ("deep red", "light blue")
+    apostrophe = text.replace("light blue", "it's blue")
+    assert table(apostrophe, name="t.arff", label="kind").classes == ("deep red", "it's blue")

@@ -116,7 +116,8 @@ def load(
         *(data_root(root), seed, test_fraction, skip_bad, in_memory, max_bytes, preparation),
         *(fold, validation_fraction, train_fraction),
     )
-    found = recognized(spec, root=load_options.root, guess=preparation is None)
+    guess = preparation is None
+    found = recognized(spec, root=load_options.root, guess=guess, max_bytes=max_bytes)
     source = with_preparation(parse_spec(found.spec), preparation)
     module, _, name = SOURCES[source.name].function.partition(":")
     function = getattr(import_module(f"vicinal.data.{module}"), name)

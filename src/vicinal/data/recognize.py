@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from vicinal.data.catalog import SOURCES
+from vicinal.data.catalog import MAX_BYTES, SOURCES
 from vicinal.data.dataset import Note
 from vicinal.data.formats.file_listing import KIND_OF, SPLIT_NAMES, entries_in, files_below
 from vicinal.data.source_spec import existing
@@ -44,6 +44,7 @@ def recognized(
     largest: int | None = None,
     guess: bool = True,
     source: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Recognized:
     r"""Return the source for a plain path; a source is returned as it is.
 
@@ -64,6 +65,7 @@ def recognized(
         largest: as for ``suggested_size``.
         guess: whether ``label`` and ``size`` are guessed.
         source: ``"folder"`` or ``"table"`` if the user named it, so that only options are guessed.
+        max_bytes: the most bytes that a table may take.
 
     Raises:
         UserError: if there is no such path, or what is there is not a data set or several ones. The
@@ -99,12 +101,12 @@ def recognized(
     if source is None:
         source, seen = _folder(path) if path.is_dir() else _file(path)
         notes.append(Note(visible(f"{head} was recognized as {source}: {seen}")))
-    where = quote(head) if split_options(head)[1] or (source == "rec" and "," in head) else head
+    where = quote(head) if "?" in head or (source == "rec" and "," in head) else head
     written = [f"{key}={value}" for key, value in options.items()]
     if guess and source == "table" and "label" not in options:
         from vicinal.data.tables.guessed_label import guessed_label
 
-        label, note = guessed_label(path, options)
+        label, note = guessed_label(path, options, max_bytes)
         written.append(f"label={quote(label, safe=' ()/')}")
         notes.append(note)
     if guess and source == "folder" and "size" not in options:

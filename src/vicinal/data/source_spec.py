@@ -77,13 +77,13 @@ def _similar_path(path: Path) -> str:
 
 
 def separated_words(value: str) -> list[str]:
-    """Split at commas and decode each word, so that ``%2C`` is a comma in a word.
+    """Split at commas, and strip and decode each word, so that ``%2C`` is a comma in a word.
 
     Example:
-        >>> separated_words("R%26D,last%2C first")
+        >>> separated_words("R%26D, last%2C first")
         ['R&D', 'last, first']
     """
-    return [unquote(word) for word in value.split(",")]
+    return [unquote(word.strip()) for word in value.split(",")]
 
 
 def integer(name: str, options: Mapping[str, str]) -> int | None:

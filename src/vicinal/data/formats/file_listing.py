@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -93,6 +93,32 @@ def loose_notes(folder: Path, kind: str) -> list[Note]:
     several, are = ("s", "are") if len(names) > 1 else ("", "is")
     text = f"{len(names)} {kind}{several} in {folder} {are} in no class folder and {are}"
     return [Note(f"{text} not read, such as {names[0]}", doubtful=True)]
+
+
+def without_other_kinds(
+    classes: Sequence[Sequence[str]], kind: str
+) -> tuple[list[list[str]], list[str]]:
+    """Divide the files of each class: those that may be of a kind, and those of another kind.
+
+    Example:
+        >>> without_other_kinds([["cat/1.jpg", "cat/notes.txt"], ["dog/2"]], "image")
+        ([['cat/1.jpg'], ['dog/2']], ['cat/notes.txt'])
+    """
+
+    def fits(name: str) -> bool:
+        return KIND_OF.get(Path(name).suffix.lower()) in (None, kind)
+
+    files = [[name for name in names if fits(name)] for names in classes]
+    return files, [name for names in classes for name in names if not fits(name)]
+
+
+def other_kinds_notes(others: Sequence[str], kind: str) -> list[Note]:
+    """Return a warning if folders of classes have files of another kind."""
+    if not others:
+        return []
+    files = "file that is" if len(others) == 1 else "files that are"
+    text = f"{len(others)} {files} no {kind} in class folders, not read, such as {others[0]}"
+    return [Note(text, doubtful=True)]
 
 
 def file_identity(folder: Path, name: str) -> str:

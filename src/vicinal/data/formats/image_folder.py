@@ -23,8 +23,10 @@ from vicinal.data.formats.file_listing import (
     folders_in,
     litter_notes,
     loose_notes,
+    other_kinds_notes,
     raise_unreadable,
     splits_by_name,
+    without_other_kinds,
 )
 from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
@@ -208,6 +210,7 @@ class _FileList(NamedTuple):
     files: list[list[str]]  # of each class: the paths of its files from the folder of the split
     inside: list[list[str]]  # of each class: names of folders in it that have files
     skipped: Counter[str]  # hidden and system files and folders, by name
+    others: list[str]  # files that are no images by their extension
 
     def has_own(self, k: int) -> bool:
         """Return whether a class has files directly in its folder."""
@@ -216,12 +219,13 @@ class _FileList(NamedTuple):
 
 def _list_files(folder: Path, classes: Sequence[str]) -> _FileList:
     skipped: Counter[str] = Counter()
-    files = [files_below(folder, label, skipped) for label in classes]
+    found = [files_below(folder, label, skipped) for label in classes]
+    files, others = without_other_kinds(found, "image")
     inside = [
         sorted({name.split(os.sep)[1] for name in names if name.count(os.sep) > 1})
         for names in files
     ]
-    return _FileList(files, inside, skipped)
+    return _FileList(files, inside, skipped, others)
 
 
 def _check_layout(
@@ -278,6 +282,8 @@ def _layout_notes(
             notes.append(Note(text, doubtful=True))
     for folder in dict.fromkeys([root, *splits.values()]):
         notes += loose_notes(folder, "image")
+    for one in lists.values():
+        notes += other_kinds_notes(one.others, "image")
     notes += litter_notes(sum((one.skipped for one in lists.values()), Counter[str]()))
     train = lists["train"]
     nested = [k for k, names in enumerate(train.inside) if names]

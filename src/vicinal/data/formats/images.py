@@ -1,6 +1,7 @@
 """Decoding of image files into pixels of one size and number of channels."""
 
 import io
+import re
 import struct
 import zlib
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from vicinal.data.catalog import MAX_BYTES
@@ -239,8 +241,9 @@ def _open(
     if image.format != "MPO" and getattr(image, "is_animated", False):
         changes.counts[_FRAMES] += 1
     turned = _orientation(image) if image.format == "TIFF" else 1  # Pillow turns only these itself
+    sixteen_bits = _has_sixteen_bits(image, data)
     image.load()
-    if image.format == "PNG" and data[_PNG_BITS] == 16 and not image.mode.startswith("I"):
+    if sixteen_bits and not image.mode.startswith("I"):
         # Pillow has reduced it to 8 bits.
         colors = np.asarray(image.convert(image.mode.removesuffix("A")))
         changes.counts[_DARK if colors.max() < 32 else _ROUNDED] += 1
@@ -250,6 +253,15 @@ def _open(
     if turned > 1:
         changes.counts[_TURNED] += 1
     return image, image.size
+
+
+def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    if isinstance(image, TiffImageFile):
+        return 16 in tuple(image.tag_v2.get(BITSPERSAMPLE, ()))
+    if image.format == "PPM":
+        found = re.match(rb"P6\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s+(\d+)\s", data)
+        return found is not None and int(found[1]) > 255
+    return image.format == "PNG" and data[_PNG_BITS] == 16
 
 
 def to_pixels(

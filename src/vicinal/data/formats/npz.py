@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.data.formats.bounded_read import check_claim, read_rest
+from vicinal.data.formats.file_listing import SPLIT_NAMES
 from vicinal.data.formats.labels import split_with_known_labels, target_notes
 from vicinal.data.source_spec import existing
 from vicinal.data.train_test_split import rows_by_options
@@ -184,7 +185,7 @@ def _known_name(name: str) -> str | None:
     if name[:2].lower() in {"x_", "y_"}:  # Keras, scikit-learn
         name = f"{name[2:]}_{'inputs' if name[0].lower() == 'x' else 'labels'}"
     split, _, kind = name.rpartition("_")
-    split = {"val": "validation"}.get(split, split)  # MedMNIST
+    split = next((one for one, words in SPLIT_NAMES.items() if split.lower() in words), split)
     known = split in {"train", "validation", "test"} and kind in {"images", "inputs", "labels"}
     return f"{split}_{kind}" if known else None
 
@@ -207,6 +208,8 @@ def _arrays_of(
     else:
         expected = f"{path}: expected finite floats in {name}_inputs"
         inputs = torch.from_numpy(_finite(expected, values))
+    if labels.dtype == bool:
+        labels = labels.astype(np.int64 if labels.ndim == 1 else np.float32)
     integers = labels.dtype.kind in "iu"
     if integers and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

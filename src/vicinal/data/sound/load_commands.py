@@ -27,6 +27,8 @@ from vicinal.data.formats.file_listing import (
     is_litter,
     litter_notes,
     loose_notes,
+    other_kinds_notes,
+    without_other_kinds,
 )
 from vicinal.data.sound.recordings import HIGHEST_RATE, LOWEST_RATE, RecordingCounts, read_recording
 from vicinal.data.sound.spectrograms import log_mel, log_spectrogram
@@ -194,7 +196,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
 
     skips = {split: SkippedExamples(load_options.skip_bad) for split in ("train", *LISTS)}
     litter: Counter[str] = Counter()
-    names = _recordings(folder, skips["train"], litter)
+    names, others = _recordings(folder, skips["train"], litter)
     classes = tuple(sorted({name.split("/")[0] for name in names}))
     numbers = {word: number for number, word in enumerate(classes)}
     targets = torch.tensor([numbers[name.split("/")[0]] for name in names])
@@ -256,6 +258,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
             *notes,
             *litter_notes(litter),
             *loose_notes(folder, "recording"),
+            *other_kinds_notes(others, "recording"),
             *counts.notes(sound.rate, sound.seconds, every=every),
         ),
         preparation={"kind": "sound", **sound._asdict()},
@@ -339,13 +342,18 @@ def _number(name: str, text: str, low: float, high: float) -> float:
     return number
 
 
-def _recordings(folder: Path, skips: SkippedExamples, litter: Counter[str]) -> list[str]:
-    """Return ``word/file`` of all recordings, sorted."""
-    names = []
+def _recordings(
+    folder: Path, skips: SkippedExamples, litter: Counter[str]
+) -> tuple[list[str], list[str]]:
+    """Return ``word/file`` of all recordings, sorted, and of files of another kind."""
+    names: list[str] = []
+    others: list[str] = []
     for word in _visible_names(folder, litter):
         if word == NOISE or not (folder / word).is_dir():
             continue
-        found = [f"{word}/{file}" for file in _visible_names(folder / word, litter)]
+        every = [f"{word}/{file}" for file in _visible_names(folder / word, litter)]
+        (found,), more = without_other_kinds([every], "recording")
+        others += more
         if not found:
             skips(UserError(f"{folder / word}: expected recordings, got none. Delete the folder."))
         for name in found:
@@ -361,7 +369,7 @@ def _recordings(folder: Path, skips: SkippedExamples, litter: Counter[str]) -> l
         names += found
     if not names:
         raise UserError(f"{folder}: expected a folder of recordings for each word, got none.")
-    return sorted(names)
+    return sorted(names), sorted(others)
 
 
 def _visible_names(folder: Path, litter: Counter[str]) -> list[str]:

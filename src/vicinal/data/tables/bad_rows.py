@@ -46,6 +46,7 @@ class BadRows:
         spelling: Spelling = Spelling(),  # noqa: B008 (immutable)
     ) -> None:
         """Find the cells that cannot be used."""
+        self._tables = tables
         self._files = [table.file for table in tables]
         self._messages = [dict(table.bad) for table in tables]
         self._table = np.repeat(np.arange(len(tables)), [len(table.rows) for table in tables])
@@ -80,7 +81,22 @@ class BadRows:
     def exclude_missing(self, what: str, column: Column) -> None:
         """Exclude the rows in which a column is empty; ``what`` is its part in the data set."""
         for i in np.flatnonzero(column.missing).tolist():
-            self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
+            if cell := self._cell(i, column.name):
+                self._add(
+                    i,
+                    f"the {what} {column.name!r} is {cell[:40]!r}, which marks a missing value. "
+                    f"Delete the row, or, if it is a {what}, pass missing= with other markers.",
+                )
+            else:
+                self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
+
+    def _cell(self, i: int, name: str) -> str:
+        """Return the cell of a row as it is in the file; ``""`` if the column is not in there."""
+        k = self._table[i]
+        if name not in self._tables[k].names:
+            return ""
+        column = self._tables[k].columns[self._tables[k].names.index(name)]
+        return str(column[i - int(np.searchsorted(self._table, k))].as_py() or "")
 
     def good(self, k: int) -> np.ndarray:
         """Return the usable rows of one table, as indices into the rows of all."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
@@ -19,12 +19,15 @@ _NAMES = {
 _SPACES = 4  # in a cell on average, from which on a column has texts
 
 
-def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
+def guessed_label(
+    path: Path, options: Mapping[str, str], max_bytes: int = MAX_BYTES
+) -> tuple[str, Note]:
     r"""Guess the label: a column that is named like one, else the last column.
 
     Args:
         path: path of the table.
         options: options of the source, such as ``header=no``.
+        max_bytes: the most bytes that the table may take.
 
     Returns:
         The name or number of the column, and a note for the user, a warning if the last column
@@ -51,7 +54,7 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
         header=False if headless else None,
         decimal=unquote(options.get("decimal", ".")),
         ignored=names.__contains__,
-        max_bytes=MAX_BYTES,
+        max_bytes=max_bytes,
     )
     doubts = [note for note in table.notes if note.doubtful and "header=no" in note.text]
     if doubts and "header" not in options and path.suffix.lower() in TEXT_FORMATS:
@@ -69,7 +72,7 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     if len(named) > 1:
         raise UserError(
             f"{path}: expected one column that is named like a label, got {', '.join(named)}. "
-            f"Write table:{path}?label={named[0]}, or name another one."
+            f"Write table:{path}?label={_in_source(named[0], table)}, or name another one."
         )
     # A comma at the end of each line makes a last column without a name.
     last = len(table.names) - 1
@@ -98,6 +101,12 @@ def guessed_label(path: Path, options: Mapping[str, str]) -> tuple[str, Note]:
     return (at if repeated else label), Note(text, doubtful=True)
 
 
+def _in_source(name: str, table: Table) -> str:
+    """Return how a column is written in a source: by its number, from 0, if names are repeated."""
+    repeated = table.names.count(name) > 1
+    return str(table.names.index(name)) if repeated else quote(name, safe=" ()/")
+
+
 def _check_texts(table: Table, path: Path, label: str, dropped: Collection[int]) -> None:
     """Raise an error if a column other than the label holds texts, not categories."""
     import pyarrow.compute as pc
@@ -105,10 +114,11 @@ def _check_texts(table: Table, path: Path, label: str, dropped: Collection[int])
     for k, (name, column) in enumerate(zip(table.names, table.columns, strict=True)):
         spaces = pc.mean(pc.count_substring(column, " ")).as_py()
         if k not in dropped and name != label and spaces is not None and spaces >= _SPACES:
+            known, text = _in_source(label, table), _in_source(name, table)
             raise UserError(
                 f"{path}: expected numbers or categories in the columns besides the label, got "
                 f"texts in {name!r}. The label {label!r} was guessed: write table:{path}?"
                 f"label=COLUMN for another one. To ignore the column of texts, write table:"
-                f"{path}?label={label}&drop={name}. For a network of texts, write text:{path}?"
-                f"text={name}&label={label}&tokenizer=NAME."
+                f"{path}?label={known}&drop={text}. For a network of texts, write text:{path}?"
+                f"text={text}&label={known}&tokenizer=NAME."
             )

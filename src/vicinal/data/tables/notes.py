@@ -13,10 +13,13 @@ from vicinal.data.tables.columns import Column, Spelling
 from vicinal.data.tables.table import listed, number
 
 _PART = r"(?:0?[1-9]|[12]\d|3[01])"  # a month or a day
+_MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-zA-Z]*\.?"
 
 _FORMS = {
     "of dates or times": rf"(\d{{4}}|\d\d)([-/.]){_PART}\2{_PART}([T ]\d.*)?"
-    rf"|{_PART}([-/.]){_PART}\4(\d{{4}}|\d\d)([T ]\d.*)?|\d{{1,2}}:\d\d(:\d\d.*)?",
+    rf"|{_PART}([-/.]){_PART}\4(\d{{4}}|\d\d)([T ]\d.*)?|\d{{1,2}}:\d\d(:\d\d.*)?"
+    rf"|\d{{4}}[-/](?:0?[1-9]|1[0-2])|{_PART}[-. ]?{_MONTH}[-, ]*(\d{{4}}|\d\d)"
+    rf"|{_MONTH}[- ]?({_PART},? )?\d{{4}}",
     "of numbers with a decimal comma": r"[+-]?\d[\d.]*,\d{1,2}|[+-]?\d[\d.]*,\d{4,}",
     "of numbers with separators of thousands": r"[+-]?\d{1,3}([, '_\u00a0\u202f]\d{3})+(\.\d+)?",
     "of percentages": r"[+-]?\d[\d.,]*\s?%",
@@ -32,6 +35,7 @@ _FIXES = {
 }
 _OTHER_FIX = "Write them as plain numbers"
 _POINTS = "of integers, some with a point before the last three digits"
+_DATES = "of integers that look like dates (YYYYMMDD), which were read as numbers"
 _NUMBERED = "of different integers almost without gaps, as if rows were numbered"
 _NAMED = "of different integers with the name of an identifier"
 _NINES = "of numbers with a far value that repeats, which may mark missing values"
@@ -61,7 +65,7 @@ def column_notes(
         declared: names of columns that the user declared as categories, without a warning.
         typed: names of columns whose type the file declares.
     """
-    notes = [_summary(columns, rows)]
+    notes, everywhere = [_summary(columns, rows)], [column.name for column in columns]
     found: dict[str, list[Column]] = {}
     for column in columns:
         doubt = _doubt(column, rows)
@@ -73,9 +77,7 @@ def column_notes(
     for doubt, doubted in found.items():
         names = [column.name for column in doubted]
         text = f"columns {doubt}: {listed(names)}"
-        drop = f"drop={','.join(quote(name, safe=' ()/') for name in names[:5])}"
-        if "" in names[:5]:
-            drop = "drop= with their names, after naming them in the header,"
+        drop = _drop_option(names[:5], everywhere)
         count = max(_count(column, rows) for column in doubted)
         if doubt == _MARKED:
             marked = sorted({text for column in doubted for text in _markers(column)})
@@ -101,10 +103,20 @@ def column_notes(
             nines = sorted({str(_nines(one.values[rows][~one.missing[rows]])) for one in doubted})
             text += f". If {listed(nines)} means that a value is missing, pass "
             text += missing_option(nines)
+        elif doubt == _DATES:
+            text += f". Ignore the columns with {drop}, or write months or seasons instead"
         elif doubt in (_NUMBERED, _NAMED):
             text += f". Pass {drop} if they are identifiers"
         notes.append(Note(f"{text}.", doubtful=True))
     return notes
+
+
+def _drop_option(names: Sequence[str], everywhere: Sequence[str]) -> str:
+    if "" in names:
+        return "drop= with their names, after naming them in the header,"
+    if any(everywhere.count(name) > 1 for name in names):
+        return "drop= with the numbers of these columns, from 0,"
+    return f"drop={','.join(quote(name, safe=' ()/') for name in names)}"
 
 
 def _doubt(column: Column, rows: np.ndarray) -> str:
@@ -129,6 +141,13 @@ def _doubt_about_numbers(column: Column, known: np.ndarray) -> str:
         return _POINTS
     if _nines(known) is not None:
         return _NINES
+    year, month, day = known // 10_000, known // 100 % 100, known % 100
+    if (
+        (known == np.floor(known)).all()
+        and ((year >= 1900) & (year < 2100) & (month >= 1) & (month <= 12)).all()
+        and ((day >= 1) & (day <= 31)).all()
+    ):
+        return _DATES
     if len(known) >= FEW and (known == np.round(known)).all():
         dense = np.ptp(known) < 3 * len(known)
         named = re.search(r"(^|[\W_])(id|ID|Id|[Ii]ndex|INDEX)$|[a-z]I[Dd]$", column.name)
@@ -278,10 +297,15 @@ def label_notes(
     notes = [Note(f"label {name}: {len(classes):,} classes, {listed(classes)}")]
     if guessed and (hint := label_hint(classes)):
         notes.append(Note(f"label {name}: {hint}", doubtful=True))
+    folded: dict[str, list[str]] = {}
     equal: dict[Decimal, list[str]] = {}
     for text in classes:
+        folded.setdefault(text.casefold(), []).append(text)
         if (value := number(text)) is not None:
             equal.setdefault(value, []).append(text)
+    for alike in [alike for alike in folded.values() if len(alike) > 1][:5]:
+        text = f"label {name}: the classes {listed(alike)} differ only in upper and lower case"
+        notes.append(Note(f"{text}; are they one class?", doubtful=True))
     for same in [same for same in equal.values() if len(same) > 1][:5]:
         notes.append(
             Note(f"label {name}: the classes {listed(same)} are the same number", doubtful=True)

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from vicinal.data.catalog import MAX_BYTES
-from vicinal.data.tables.delimited_text import first_row, read_delimited_text, read_rows
+from vicinal.data.tables.delimited_text import (
+    first_row,
+    read_delimited_text,
+    read_rows,
+    without_padding,
+)
 from vicinal.data.tables.table import Kind, Table, check_size, damaged
 from vicinal.errors import UserError
 
@@ -18,6 +23,7 @@ TEXT_FORMATS = (".csv", ".tsv", ".txt", ".data")
 FORMATS = (*TEXT_FORMATS, ".arff", ".parquet")
 
 _ATTRIBUTE = re.compile(r"\s*@attribute", re.IGNORECASE)
+_DATA = re.compile(r"\s*@data(\s|%|$)", re.IGNORECASE)
 _STRING = re.compile(r"\sstring\s*$", re.IGNORECASE)
 
 
@@ -119,13 +125,13 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
     from scipy.io import arff
 
     lines = text.split("\n")
-    head = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
+    head = next((i for i, line in enumerate(lines) if _DATA.match(line)), None)
     if head is None:
         raise UserError(f"{file} has no line @data. It is not an ARFF file, or it was cut short.")
     declared = [line for line in lines[:head] if _ATTRIBUTE.match(line)]
     check_size(len(lines) - head, len(declared), len(text), file=file, max_bytes=max_bytes)
     # SciPy does not support string attributes: declare them as numeric instead.
-    header = "".join(_STRING.sub(" numeric", line) + "\n" for line in lines[: head + 1])
+    header = "".join(_STRING.sub(" numeric", line) + "\n" for line in lines[:head]) + "@data\n"
     try:
         attributes = arff.loadarff(io.StringIO(header))[1]
         names = tuple(attributes.names())
@@ -144,9 +150,8 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
     body = "\n".join(rows)
     if not body.strip():
         raise UserError(f"{file} has a header but no rows. Add rows.")
-    quote = "'" if "'" in body else '"'
-    body = re.sub(rf",[ \t]+(?={quote})", ",", body)
-    body = re.sub(rf"(?<=[^\\]{quote})[ \t]+(?=,|$)", "", body, flags=re.MULTILINE)
+    quote = "'" if re.search(r"(^|,)[ \t]*'", body, re.MULTILINE) else '"'
+    body = without_padding(body, ",", quote)
     first_row(body, file, delimiter=",", quote=quote, above=head + 1)
     table = read_rows(body, file, names, delimiter=",", quote=quote, above=head + 1)
     kinds: list[Kind | None] = []
@@ -155,7 +160,7 @@ def _arff(text: str, file: str, max_bytes: int) -> Table:
         known: dict[str, Kind] = {"numeric": "number", "nominal": "category"}
         kinds.append("category" if _STRING.search(line) else known.get(kind))
         if kind == "nominal":
-            spelled = [value.strip() for value in values or ()]
+            spelled = [re.sub(r"^(['\"])(.*)\1$", r"\2", value.strip()) for value in values or ()]
             declared_values = pa.array([*spelled, "?", ""], pa.large_string())
             unknown = pc.invert(pc.is_in(column, value_set=declared_values))
             for i in np.flatnonzero(unknown.to_numpy(zero_copy_only=False)).tolist():
