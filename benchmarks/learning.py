@@ -20,7 +20,7 @@ from vicinal.data.threads import cpu_threads
 from vicinal.models import build
 from vicinal.training.devices import make_fabric
 from vicinal.training.environment import hardware, versions
-from vicinal.training.evaluation import evaluate
+from vicinal.training.evaluation import predict
 from vicinal.training.loop import make_learner, train
 from vicinal.training.settings import AdamW, OneCycle, Training
 
@@ -64,7 +64,7 @@ def learned(spec: str, network: str, *, root: str, epochs: int) -> dict[str, Any
         "epochs": epochs,
         "loading_s": round(loading, 2),
         "majority": majority(data),
-        "accuracy": evaluate(model, tested.epoch(0)).accuracy,
+        "accuracy": predict(model, tested.epoch(0)).metric("accuracy", "classification"),
     }
 
 

@@ -130,7 +130,7 @@ def test_the_code_of_the_page_about_training_runs(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("1 ")
     assert second.startswith("2 ")
-    assert names["score"].accuracy > 0.5
+    assert names["found"].metric("accuracy", "classification") > 0.5
 
 
 def test_the_page_about_training_names_every_field_with_its_default_and_no_other():

@@ -14,7 +14,7 @@ from vicinal.errors import UserError
 from vicinal.mixing.passes import mixing_inside
 from vicinal.models import build
 from vicinal.training.devices import make_fabric
-from vicinal.training.evaluation import evaluate, predict
+from vicinal.training.evaluation import predict
 from vicinal.training.loop import TrainingProgress, make_learner, train
 from vicinal.training.schedules import rate_factor
 from vicinal.training.settings import SGD, AdamW, Linear, OneCycle, Training
@@ -73,7 +73,7 @@ def weights(model):
 def test_it_learns():
     model, losses = trained(epochs=20)
     assert losses[-1] < losses[0] / 4
-    assert evaluate(model, [problem()]).accuracy == 1
+    assert predict(model, [problem()]).metric("accuracy", "classification") == 1
 
 
 def test_it_trains_like_a_plain_loop():
@@ -162,8 +162,8 @@ def test_a_loss_that_is_not_finite_raises():
 def test_evaluation_never_mixes_and_restores_the_mode():
     model = nn.Sequential(nn.Dropout(0.9), nn.Linear(3, 2)).train()
     x, y = problem()
-    first, again = evaluate(model, [(x, y)]), evaluate(model, [(x, y)])
-    assert first == again
+    first, again = (predict(model, [(x, y)]).outputs for _ in range(2))
+    assert torch.equal(first, again)
     assert model.training
     assert all(module.training for module in model)
 

@@ -14,6 +14,9 @@ Verdict = Literal["better", "worse", "the same", "no evidence", "withheld"]
 LEVEL, POWER = 0.95, 0.8
 """Of intervals, and of the smallest detectable difference."""
 
+_NORMAL = 1e9
+"""Degrees of freedom with which Student's t distribution is the normal distribution."""
+
 
 class Estimate(NamedTuple):
     """A mean over seeds and test examples, with its 95% interval.
@@ -70,13 +73,8 @@ class _Components(NamedTuple):
 
     def detectable(self, seeds: float, examples: float, *, least: float, comparisons: int) -> float:
         """Return the smallest true mean that is found with enough power."""
-        error, freedom = self.error(seeds, examples)
-        by_seed = self.seed_error(seeds, examples)
-        return max(
-            error * _enough(freedom, comparisons),
-            by_seed * _enough(seeds - 1, comparisons),
-            least * _enough_of_three(comparisons),
-        )
+        errors = [self.error(seeds, examples), (self.seed_error(seeds, examples), seeds - 1)]
+        return _detectable(errors, least, comparisons)
 
 
 def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0.0) -> Estimate:
@@ -185,23 +183,37 @@ def _two_way(values: Array, *, least: float = 0.0, comparisons: int = 1) -> Esti
     if seeds < 2 or examples < 2:
         return Estimate(mean)
     found = _components(values)
-    error, freedom = found.error(seeds, examples)
     by_seed = found.seed_error(seeds, examples)
     by_example = math.sqrt(max(found.examples + found.rest / seeds, 0.0) / examples)
-    over_seeds = _quantile(seeds - 1) * by_seed
-    half = max(_quantile(freedom) * error, over_seeds, least)
-    return Estimate(
-        mean,
-        mean - half,
-        mean + half,
-        seeds=over_seeds,
-        examples=_quantile(examples - 1) * by_example,
-        p=max(
-            _p_value(mean, error, freedom),
-            _p_value(mean, by_seed, seeds - 1),
-            _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
-        ),
-        detectable=found.detectable(seeds, examples, least=least, comparisons=comparisons),
+    errors = [found.error(seeds, examples), (by_seed, seeds - 1)]
+    return _estimate(mean, errors, least, comparisons)._replace(
+        seeds=_quantile(seeds - 1) * by_seed, examples=_quantile(examples - 1) * by_example
+    )
+
+
+def _estimate(
+    mean: float, errors: Sequence[tuple[float, float]], least: float, comparisons: int
+) -> Estimate:
+    """Return an estimate with the widest interval of several, and of a smallest half width.
+
+    Args:
+        mean: the mean.
+        errors: standard errors of the mean, with their degrees of freedom.
+        least: the smallest half width.
+        comparisons: the number of comparisons that p-values are adjusted for.
+    """
+    half = max(*(_quantile(freedom) * error for error, freedom in errors), least)
+    p_values = [_p_value(mean, error, freedom) for error, freedom in errors]
+    p_values += [_p_value(mean, least / _quantile(_NORMAL), _NORMAL)] if least else []
+    detectable = _detectable(errors, least, comparisons)
+    return Estimate(mean, mean - half, mean + half, p=max(p_values), detectable=detectable)
+
+
+def _detectable(errors: Sequence[tuple[float, float]], least: float, comparisons: int) -> float:
+    """Return the smallest true mean that is found with enough power."""
+    return max(
+        *(error * _enough(freedom, comparisons) for error, freedom in errors),
+        least * _enough_of_three(comparisons),
     )
 
 
@@ -233,25 +245,10 @@ def over_splits(
     error = math.sqrt((1 / count + ratio) * float(np.var(means, ddof=1)))
     variances = [table.mean(0).var(ddof=1) / table.shape[1] for table in tables]
     by_example = math.sqrt(float(np.sum(variances))) / count
-    examples = sum(table.shape[1] for table in tables)
-    over = _quantile(count - 1) * error, _quantile(examples - count) * by_example
-    half = max(*over, least)
-    return Estimate(
-        mean,
-        mean - half,
-        mean + half,
-        seeds=over[0],
-        examples=over[1],
-        p=max(
-            _p_value(mean, error, count - 1),
-            _p_value(mean, by_example, examples - count),
-            _p_value(mean, least / _quantile(1e9), 1e9) if least else 0.0,
-        ),
-        detectable=max(
-            _enough(count - 1, comparisons) * error,
-            _enough(examples - count, comparisons) * by_example,
-            _enough_of_three(comparisons) * least,
-        ),
+    freedom = sum(table.shape[1] for table in tables) - count
+    errors = [(error, count - 1), (by_example, freedom)]
+    return _estimate(mean, errors, least, comparisons)._replace(
+        seeds=_quantile(count - 1) * error, examples=_quantile(freedom) * by_example
     )
 
 

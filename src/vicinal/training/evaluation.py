@@ -14,13 +14,6 @@ from vicinal.training.metrics import metric_values
 from vicinal.training.settings import Training
 
 
-class Score(NamedTuple):
-    """Mean cross-entropy in nats, and accuracy as a fraction."""
-
-    loss: float
-    accuracy: float
-
-
 class Predictions(NamedTuple):
     """Outputs ``(n, k)``, such as logits, and the targets ``(n, ...)`` of the same examples."""
 
@@ -133,15 +126,3 @@ def mean_loss(predictions: Predictions, criterion: Callable[[Tensor, Tensor], Te
         outputs, targets = outputs.cpu(), targets.cpu()
     wide = targets.double() if targets.is_floating_point() else targets
     return float(criterion(outputs.double(), wide))
-
-
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """Return loss and accuracy on ``(batch, ...)`` inputs with ``(batch,)`` int64 targets.
-
-    Example:
-        >>> evaluate(nn.Identity(), [(torch.zeros(2, 4), torch.tensor([0, 3]))])
-        Score(loss=1.3862943611198906, accuracy=0.5)
-    """
-    predictions = predict(model, batches)
-    accuracy = predictions.metric("accuracy", "classification")
-    return Score(mean_loss(predictions, F.cross_entropy), accuracy)

@@ -41,8 +41,7 @@ class Learner:
         average: the moving average of the weights, if there is one.
         settings: how it is trained.
         fabric: device, precision and processes.
-        policy: draws the plans, if there is mixing.
-        at: layers to mix after.
+        mixed: draws a layer and a plan for each batch; None without mixing.
         mixed_epochs: the epochs, from 0, in which batches are mixed.
         criterion: the loss of outputs and targets.
     """
@@ -53,8 +52,7 @@ class Learner:
     average: AveragedModel | None
     settings: Training
     fabric: Fabric
-    policy: Policy | None
-    at: Sequence[str]
+    mixed: MixedInside | None
     mixed_epochs: range
     criterion: Callable[[Tensor, Tensor], Tensor]
 
@@ -129,15 +127,16 @@ def make_learner(
     if settings.ema_decay is not None:
         update = _averages_of_floats(settings.ema_decay)
         average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    mixed = model if policy is None else MixedInside(model, policy, at=at)
+    mixed = None if policy is None else MixedInside(model, policy, at=at)
+    run: nn.Module = mixed or model
     if settings.compile:
         # What is compiled is around the model, which is evaluated as it is saved: not compiled.
-        mixed = nn.Sequential(model) if policy is None else mixed
+        run = mixed or nn.Sequential(model)
         # Dynamic kernels would depend on which batch comes first after an interruption, but static
         # ones are compiled for each layer and for two sizes of a batch, up to torch's limit of 8.
-        layers = len(mixed.layers) if isinstance(mixed, MixedInside) else 0
+        layers = len(mixed.layers) if mixed else 0
         torch.compiler.reset()  # what earlier trials of a study compiled counts too
-        mixed.compile(
+        run.compile(
             dynamic=False if layers <= 3 else None,
             mode="reduce-overhead" if settings.cuda_graphs else None,
         )
@@ -147,7 +146,7 @@ def make_learner(
             "training.max_grad_norm: expected one optimizer, since the norm is that of all "
             f"gradients, got {len(made)}. Use one with several groups of parameters."
         )
-    network, *wrapped = fabric.setup(mixed, *made)
+    network, *wrapped = fabric.setup(run, *made)
     for optimizer in wrapped:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -158,8 +157,7 @@ def make_learner(
         average,
         settings,
         fabric,
-        policy,
-        at=mixed.layers if isinstance(mixed, MixedInside) else (),
+        mixed,
         mixed_epochs=range(settings.epochs) if mixed_epochs is None else mixed_epochs,
         criterion=criterion or partial(F.cross_entropy, label_smoothing=settings.label_smoothing),
     )
@@ -271,10 +269,9 @@ def _backward(
         x = x.to(memory_format=torch.channels_last)
     plan: Plan | CleanAndMixed | None = None
     layer = "input"
-    if mixed and learner.policy is not None:
+    if mixed and learner.mixed is not None:
         generator = generator_at(seed, number, fabric.global_rank, MIXING)
-        layer = learner.at[int(torch.randint(len(learner.at), (), generator=generator))]
-        plan = learner.policy.draw(
+        layer, plan = learner.mixed.draw(
             len(x), generator=generator, y=y, features=x, image_size=image_size_of(x)
         )
     _seed_layers(generator_at(seed, number, fabric.global_rank, NETWORK).initial_seed(), x.device)
