@@ -151,7 +151,7 @@ def study(
     on one split of the data, and with one fraction of corrupted labels.
 
     If WHAT is a data set, a recipe is generated whose study takes about --minutes or less. It is
-    written to the folder of the study. Once a trial is finished, you can only add to it.
+    written to the folder of the study, where you can edit it; settings of finished trials stay.
 
     Finished trials are kept. Run the same command again to resume a study or to show a finished
     one. Run it with more --seeds or more --arms to add trials to the study.

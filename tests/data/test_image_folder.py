@@ -67,7 +67,7 @@ def test_hidden_files_are_skipped(pets):
 
 def test_classes_can_be_chosen(pets):
     (pets / "pets" / "train" / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: expected images, got no files"):
+    with pytest.raises(UserError, match=r"empty: expected images, got none"):
         load("folder:pets", root=pets)
     data = load("folder:pets?classes=dog,cat", root=pets)
     assert data.classes == ("dog", "cat")

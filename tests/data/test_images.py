@@ -333,7 +333,13 @@ def ppm_of_16_bits(colors):
     return b"P6\n# by hand\n%d %d\n65535\n" % (width, height) + colors.astype(">u2").tobytes()
 
 
-@pytest.mark.parametrize("encoded", [tiff_of_16_bits, ppm_of_16_bits])
+def plain_ppm_of_16_bits(colors):
+    height, width, _ = colors.shape
+    numbers = " ".join(map(str, colors.astype(int).ravel())).encode()
+    return b"P3 %d %d\n# by hand\n65535\n" % (width, height) + numbers + b"\n"
+
+
+@pytest.mark.parametrize("encoded", [tiff_of_16_bits, ppm_of_16_bits, plain_ppm_of_16_bits])
 @pytest.mark.parametrize("highest", [4095, 65535])
 def test_colors_of_sixteen_bits_in_other_formats_are_noted_and_doubted_too(highest, encoded):
     colors = np.linspace(0, highest, 192).round().reshape(8, 8, 3)

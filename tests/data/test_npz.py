@@ -210,5 +210,7 @@ def test_booleans_are_classes_and_usual_names_of_splits_are_known(tmp_path):
     data = load("npz:a.npz", root=tmp_path)
     assert data.train.targets.tolist() == [1, 0] * 3
     assert data.validation.targets.tolist() == [1, 0, 1]
+    np.savez(tmp_path / "c.npz", x=x, y=y[:, None])
+    assert load("npz:c.npz", root=tmp_path, test_fraction=0.5).train.targets.dtype == torch.int64
     np.savez(tmp_path / "b.npz", x=x, y=np.stack([y, ~y, y], 1))
     assert load("npz:b.npz", root=tmp_path, test_fraction=0.5).train.targets.dtype == torch.float32

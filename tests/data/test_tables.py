@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from sklearn.ensemble import RandomForestClassifier
 from vicinal.data import load
 from vicinal.data.dataset import LoadOptions
 from vicinal.data.tables import uci
+from vicinal.data.tables.delimited_text import first_row
 from vicinal.data.tables.load_table import load_table
 from vicinal.data.tables.read_table import read_table
 from vicinal.errors import UserError
@@ -1660,8 +1662,18 @@ def test_white_space_around_quoted_cells_is_no_part_of_them(table, delimiter):
 def test_a_quote_in_a_text_does_not_merge_rows_that_are_divided_by_tabs(table):
     lines = ["text\tkind", *(f"a {k} b\t{'uv'[k % 2]}" for k in range(12))]
     lines[3], lines[6] = '"a good start\tu', 'the end"\tv'
-    with pytest.raises(UserError, match=r"t\.tsv line 7: .* one with tabs and line breaks"):
+    with pytest.raises(UserError, match=r"t\.tsv line 7: .* one with whole rows in it"):
         table("\n".join(lines) + "\n", name="t.tsv", label="kind")
+
+
+def test_tabs_and_line_breaks_in_quotes_are_a_part_of_a_cell(table):
+    text = io.StringIO()
+    rows = [["text", "kind"], *[["a\tb\nc", "u"], ["a\n\nd", "v"]] * 6]
+    csv.writer(text, "excel-tab", lineterminator="\n").writerows(rows)
+    data = table(text.getvalue(), name="t.tsv", label="kind")
+    assert len(data.train) + len(data.test) == 12
+    code = 'y\n"if x:\n\treturn 1\n\treturn 2"\n"pass"\n'
+    assert first_row(code, "code.csv", delimiter="\t") == ["y"]
 
 
 def test_markers_of_missing_values_may_follow_a_space(table):
@@ -1677,6 +1689,8 @@ def test_a_label_that_marks_a_missing_value_is_shown(table):
     with pytest.raises(UserError, match=r"'country' is 'NA', which marks a missing value"):
         table(f"a,country\n{rows}")
     assert table(f"a,country\n{rows}", missing="?").classes == ("DE", "FR", "NA")
+    with pytest.raises(UserError, match=r"the label 'v' is missing\. Add it"):
+        table("v,v,v\n" + "1,2,u\n2,1,w\n" * 9 + "3.5,2,?\n", label="2")
 
 
 def test_labels_that_differ_in_case_are_doubted(table):

@@ -35,7 +35,7 @@ def summary(value, p, *, failed=(), withheld=None):
 
     difference = {"value": value, "low": value - 2, "high": value + 2, "p": p, "detectable": 2.0}
     return {
-        "settings": {"baseline": "erm"},
+        "settings": {"baseline": "erm", "seeds": 1},
         "metrics": {"accuracy": {"percent": True}},
         "rows": [row("erm", 90.0, None), row("mixup", 90 + value, difference)],
         "probes": [],

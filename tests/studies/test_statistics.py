@@ -363,6 +363,17 @@ def test_examples_that_halve_a_difference_halve_the_one_that_is_stated():
         assert by_seed <= stated / 2
 
 
+def test_differences_that_cancel_over_the_seeds_have_an_interval():
+    chance = np.random.default_rng(0)
+    for _ in range(1000):
+        values = np.zeros((3, 200))
+        for example in chance.choice(200, 3, replace=False):
+            plus, minus = chance.choice(3, 2, replace=False)
+            values[plus, example], values[minus, example] = 1.0, -1.0
+        found = difference_with_interval(values, 0 * values)
+        assert found.low <= found.mean <= found.high
+
+
 def test_no_number_of_seeds_lowers_the_floor_of_a_proportion():
     equal = np.zeros((3, 100))
     assert to_halve(equal, least=3 / 100) == (None, 200)

@@ -7,7 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from vicinal.data import DataSet, Split
 from vicinal.errors import UserError
-from vicinal.reports.study_cells import study_table
+from vicinal.reports.study_cells import class_table, study_table
+from vicinal.reports.study_figures import classes_figure
 from vicinal.reports.study_text import answer
 from vicinal.reports.table_files import csv_rows, csv_text
 from vicinal.studies.statistics import difference_with_interval, mean_with_interval, over_splits
@@ -232,7 +233,7 @@ def test_the_summary_lists_all_versions_of_a_package(study, summary_of):
 def test_the_summary_has_the_documented_names(study, summary_of):
     summary = summary_of(*study)
     assert " ".join(summary) == (
-        "study task metric metrics equivalence rows constant_class data "
+        "study task metric metrics equivalence rows label_metrics constant_class data "
         "tested_of_each_class constant probes failed_checks advice verdict_problems settings "
         "versions"
     )
@@ -268,6 +269,9 @@ def test_a_recipe_with_one_metric_reports_those_of_its_task_too(study, summary_o
     assert list(one["metrics"]) == ["auroc", "accuracy", "nll", "ece"]
     two = summary_of(recipe.model_copy(update={"metrics": ("auroc", "nll")}), data, outputs_of)
     assert list(two["metrics"]) == ["auroc", "nll"]
+    for found in (one, two):
+        assert len(class_table(found, "true labels")[1]) == 10
+        assert "in points" in classes_figure(found, "true labels").text
     recalls = [[row["recall"] for row in found["rows"]] for found in (one, two)]
     assert recalls[0] == recalls[1] == [row["recall"] for row in summary_of(*study)["rows"]]
 

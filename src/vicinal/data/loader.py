@@ -149,11 +149,10 @@ class Loader:
             UserError: if an example cannot be read, or a worker process dies.
             ValueError: if the split is read from files, and another epoch has been started since.
         """
-        for _, x, y in self.numbered_epoch(epoch, start):
-            yield x, y
+        yield from (batch for batch in self.every_batch(epoch, start) if len(batch[1]))
 
-    def numbered_epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield the steps of one epoch, from 0, with their batches; see ``epoch``."""
+    def every_batch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of one epoch, and empty ones for those that are skipped."""
         if self._labels is not None:
             order = balanced_order(self._labels, seed=self.seed, epoch=epoch)
         else:
@@ -166,7 +165,7 @@ class Loader:
             number = epoch * len(self) + step
             tasks.append(_Task(shares[self.rank].numpy(), first, len(batch), number))
         beside_workers = self._reader is not None and self.device.type == "cpu"
-        for step, (task, read) in enumerate(zip(tasks, self._read(tasks), strict=True), start):
+        for task, read in zip(tasks, self._read(tasks), strict=True):
             self.skipped.update(dict.fromkeys(read.skipped))
             if not len(read.kept):
                 if self.ranks > 1:
@@ -174,12 +173,13 @@ class Loader:
                         f"no example in a batch of rank {self.rank} can be read, and the other "
                         f"ranks would wait for it. The first error: {read.skipped[0]}"
                     )
+                yield read.inputs.to(self.device), self._targets[:0]
                 continue
             # The other cores belong to the worker processes.
             with cpu_threads(1 if beside_workers else None):
                 x = read.inputs.to(self.device, non_blocking=True)
                 x = _augmented(x, read.kept, task, self._own_transforms, self.seed)
-            yield step, x, self._targets[self._there(task.rows[read.kept])]
+            yield x, self._targets[self._there(task.rows[read.kept])]
 
     def _there(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self.device, non_blocking=True)

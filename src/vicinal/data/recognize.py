@@ -9,7 +9,7 @@ from urllib.parse import quote
 from vicinal.data.catalog import MAX_BYTES, SOURCES
 from vicinal.data.dataset import Note
 from vicinal.data.formats.file_listing import KIND_OF, SPLIT_NAMES, entries_in, files_below
-from vicinal.data.source_spec import existing
+from vicinal.data.source_spec import encoded, existing
 from vicinal.errors import UserError, unknown
 from vicinal.escaping import visible
 from vicinal.extras import extras_named
@@ -107,7 +107,7 @@ def recognized(
         from vicinal.data.tables.guessed_label import guessed_label
 
         label, note = guessed_label(path, options, max_bytes)
-        written.append(f"label={quote(label, safe=' ()/')}")
+        written.append(f"label={encoded(label)}")
         notes.append(note)
     if guess and source == "folder" and "size" not in options:
         from vicinal.data.formats.suggested_size import suggested_size

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from vicinal.data.catalog import SOURCES
 from vicinal.errors import UserError, did_you_mean, unknown
@@ -84,6 +84,16 @@ def separated_words(value: str) -> list[str]:
         ['R&D', 'last, first']
     """
     return [unquote(word.strip()) for word in value.split(",")]
+
+
+def encoded(word: str) -> str:
+    """Encode a word of an option, so that ``separated_words`` returns it.
+
+    Example:
+        >>> encoded("R&D (new)"), encoded(" x")
+        ('R%26D (new)', '%20x')
+    """
+    return quote(word, safe="()/" if word != word.strip() else " ()/")
 
 
 def integer(name: str, options: Mapping[str, str]) -> int | None:

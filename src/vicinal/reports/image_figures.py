@@ -72,7 +72,9 @@ def image_rows(
         for k, (image, left) in enumerate(zip(pixels, lefts, strict=True)):
             extent = (left, left + width, height - 0.5, -0.5)
             axes.imshow(image, extent=extent, **settings)
-            axes.add_patch(Rectangle((left, -0.5), width, height, fill=False, edgecolor=FAINT))
+            frame = Rectangle((left, -0.5), width, height, fill=False, edgecolor=FAINT)
+            frame.set(clip_on=False, linewidth=0.8)
+            axes.add_patch(frame)
             if row.regions is not None:
                 _draw_outline(axes, np.asarray(row.regions[k]), left)
         axes.set_ylabel(row.title, rotation=0, ha="right", va="center")

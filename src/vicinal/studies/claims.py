@@ -130,8 +130,12 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
     p = (pair[1]["difference"] or {}).get("p")
     verdict: Verdict = "withheld" if p is None else "no evidence"
     if p is None and not reason:
-        reason = "one seed gives no interval"
+        reason = _without_interval(summary["settings"]["seeds"])
     return Outcome(claim, pair[0], pair[1], percent, p, verdict, reason)
+
+
+def _without_interval(seeds: int) -> str:
+    return "one seed gives no interval" if seeds == 1 else "there is no interval"
 
 
 def _gan_outcome(claim: Claim, summary: Mapping[str, Any]) -> Outcome:
@@ -146,5 +150,6 @@ def _gan_outcome(claim: Claim, summary: Mapping[str, Any]) -> Outcome:
     row = own | {"difference": difference | {"value": difference["mean"]}}
     percent, p = claim.measure == "good", difference["p"]
     if p is None:
-        return Outcome(claim, baseline, row, percent, p, "withheld", "one seed gives no interval")
+        reason = _without_interval(summary["seeds"])
+        return Outcome(claim, baseline, row, percent, p, "withheld", reason)
     return Outcome(claim, baseline, row, percent, p, "no evidence", "")

@@ -60,7 +60,8 @@ class _Components(NamedTuple):
         row = examples * self.seeds + self.rest  # expected mean squares
         column = seeds * self.examples + self.rest
         if self.seeds <= 0:
-            return math.sqrt(column / (seeds * examples)), examples - 1
+            # Rounding can make a mean square of zero negative.
+            return math.sqrt(max(column, 0.0) / (seeds * examples)), examples - 1
         variance = row + column - self.rest
         below = row**2 / (seeds - 1) + column**2 / (examples - 1)
         below += self.rest**2 / ((seeds - 1) * (examples - 1))

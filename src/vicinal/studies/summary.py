@@ -75,7 +75,7 @@ def summarize(
     would halve it. ``best`` is the metric on the test split after the epoch that was the best on
     the validation split, or None without such a split. ``recall`` has the accuracy on each class,
     with the same intervals as ``metrics``; in multi-label tasks, ``labels`` has the average
-    precision and the AUROC of each label, which ``label_metrics`` describes.
+    precision and the AUROC of each label. ``label_metrics`` describes both.
 
     ``probes`` has the measures of the recipe's probes, with a row for each arm under each
     condition, and ``failed_checks`` the checks of attacks that failed.
@@ -183,8 +183,10 @@ def summarize(
     if recipe.published and "accuracy" in names:
         with_true_labels = [row for row in rows if row["condition"] == condition_name(0)]
         summary["published"] = _published(recipe, with_true_labels)
-    if task == "multi-label":
-        summary["label_metrics"] = {name: _about(name) for name in by_label}
+    # Of each class or label; the study may report other metrics only.
+    each = by_label if task == "multi-label" else ["accuracy"] * (task == "classification")
+    if each:
+        summary["label_metrics"] = {name: _about(name) for name in each}
     if task == "classification":
         most = int(np.argmax(facts["predictor"]["mean"]))
         summary["constant_class"] = facts["classes"][most]

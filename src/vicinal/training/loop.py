@@ -219,32 +219,30 @@ def train(
     while progress.epoch < settings.epochs:
         learner.network.train()
         learner.model.zero_grad(set_to_none=True)
-        first = progress.epoch * steps_per_epoch
-        begun: int | None = None  # the optimizer step whose gradients are being accumulated
-        for k, x, y in loader.numbered_epoch(progress.epoch, progress.step):
+        begun = False
+        for x, y in loader.every_batch(progress.epoch, progress.step):
+            k = progress.step
+            step = progress.epoch * steps_per_epoch + k // accumulated
             closes_step = (k + 1) % accumulated == 0 or k + 1 == len(loader)
-            step = first + k // accumulated
-            if begun is not None and begun != step:  # no example of its last batch could be read
-                _optimizer_step(learner, rate_factor(begun, settings, steps_per_epoch))
-            begun = step
-            # Each example of a step counts the same, whatever process and batch it is in.
-            weight = len(y) * fabric.world_size / _examples_in_step(loader, k, accumulated)
-            number = progress.epoch * len(loader) + k
-            mixed = progress.epoch in learner.mixed_epochs
-            backward = partial(_backward, learner, x, y, seed, number, mixed=mixed, weight=weight)
-            with fabric.no_backward_sync(learner.network, enabled=not closes_step):
-                loss = _try_compiled(backward, learner, log) if compiles else backward()
-            compiles = False
-            if closes_step:
+            if len(y):  # else no example of the batch can be read
+                # Each example of a step counts the same, whatever process and batch it is in.
+                weight = len(y) * fabric.world_size / _examples_in_step(loader, k, accumulated)
+                number = progress.epoch * len(loader) + k
+                mixed = progress.epoch in learner.mixed_epochs
+                backward = partial(
+                    _backward, learner, x, y, seed, number, mixed=mixed, weight=weight
+                )
+                with fabric.no_backward_sync(learner.network, enabled=not closes_step):
+                    loss = _try_compiled(backward, learner, log) if compiles else backward()
+                compiles, begun = False, True
+                progress.loss += loss * len(y)
+                progress.seen += len(y)
+            if closes_step and begun:
                 _optimizer_step(learner, rate_factor(step, settings, steps_per_epoch))
-                begun = None
-            progress.loss += loss * len(y)
-            progress.seen += len(y)
-            progress.step = k + 1
+                begun = False
+            progress.step += 1
             if closes_step and progress.step < len(loader) and _agree(should_stop, step, fabric):
                 yield progress
-        if begun is not None:
-            _optimizer_step(learner, rate_factor(begun, settings, steps_per_epoch))
         sums = torch.stack([progress.loss, torch.full_like(progress.loss, progress.seen)])
         loss_sum, seen = fabric.all_reduce(sums, reduce_op="sum")
         progress.mean = float(loss_sum / seen)

@@ -275,7 +275,8 @@ class Recipe(Settings):
     )
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False)] = Field(
         (),
-        description="metrics to report; the first one is the primary metric; default: by task",
+        description="metrics to report; the first one is the primary metric; if there are none or "
+        "one, those of the task follow",
     )
     equivalence: Positive | None = Field(
         None,

@@ -255,7 +255,7 @@ def _check_layout(
     for label, names in zip(classes, listed.files, strict=True):
         if not names:
             raise UserError(
-                f"{folder / label}: expected images, got no files. Add some, or list the other "
+                f"{folder / label}: expected images, got none. Add some, or list the other "
                 "classes as classes=NAME,NAME."
             )
 

@@ -259,8 +259,8 @@ def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
     if isinstance(image, TiffImageFile):
         return 16 in tuple(image.tag_v2.get(BITSPERSAMPLE, ()))
     if image.format == "PPM":
-        found = re.match(rb"P6\s(?:\s|#[^\n]*\n)*\d+\s+\d+\s+(\d+)\s", data)
-        return found is not None and int(found[1]) > 255
+        found = re.match(rb"P[36]((?:\s|#[^\n]*\n)+(\d+)){3}\s", data)
+        return found is not None and int(found[2]) > 255
     return image.format == "PNG" and data[_PNG_BITS] == 16
 
 

@@ -209,7 +209,8 @@ def _arrays_of(
         expected = f"{path}: expected finite floats in {name}_inputs"
         inputs = torch.from_numpy(_finite(expected, values))
     if labels.dtype == bool:
-        labels = labels.astype(np.int64 if labels.ndim == 1 else np.float32)
+        one = labels.ndim == 1 or labels.shape[1:] == (1,)
+        labels = labels.astype(np.int64 if one else np.float32)
     integers = labels.dtype.kind in "iu"
     if integers and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -91,9 +91,9 @@ class BadRows:
                 self._add(i, f"the {what} {column.name!r} is missing. Add it, or delete the row.")
 
     def _cell(self, i: int, name: str) -> str:
-        """Return the cell of a row as it is in the file; ``""`` if the column is not in there."""
+        """Return the cell of a row as it is in the file, ``""`` without one column of that name."""
         k = self._table[i]
-        if name not in self._tables[k].names:
+        if self._tables[k].names.count(name) != 1:
             return ""
         column = self._tables[k].columns[self._tables[k].names.index(name)]
         return str(column[i - int(np.searchsorted(self._table, k))].as_py() or "")

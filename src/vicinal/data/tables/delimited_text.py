@@ -153,10 +153,11 @@ def first_row(
             first = first or (row if any(cell.strip() for cell in row) else [])
             if first and quote not in text:
                 break
-            if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in row):
+            inside = [line for cell in row for line in cell.split("\n")[1:-1] if "\n" in cell]
+            if delimiter == "\t" and any(len(first) == line.count("\t") + 1 > 1 for line in inside):
                 raise UserError(
                     f"{file} line {above + rows.line_num}: expected a cell in quotes that ends in "
-                    "its row, got one with tabs and line breaks. If quotes are a part of the text, "
+                    "its row, got one with whole rows in it. If quotes are a part of the text, "
                     "double them, and put the cell into quotes."
                 )
     except csv.Error as error:

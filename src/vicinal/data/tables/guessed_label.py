@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
+from vicinal.data.source_spec import encoded
 from vicinal.data.tables.load_table import column_index
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.data.tables.table import Table
@@ -104,7 +105,7 @@ def guessed_label(
 def _in_source(name: str, table: Table) -> str:
     """Return how a column is written in a source: by its number, from 0, if names are repeated."""
     repeated = table.names.count(name) > 1
-    return str(table.names.index(name)) if repeated else quote(name, safe=" ()/")
+    return str(table.names.index(name)) if repeated else encoded(name)
 
 
 def _check_texts(table: Table, path: Path, label: str, dropped: Collection[int]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from vicinal.data.dataset import Note
+from vicinal.data.source_spec import encoded
 from vicinal.data.tables.columns import Column, Spelling
 from vicinal.data.tables.table import listed, number
 
@@ -116,7 +117,7 @@ def _drop_option(names: Sequence[str], everywhere: Sequence[str]) -> str:
         return "drop= with their names, after naming them in the header,"
     if any(everywhere.count(name) > 1 for name in names):
         return "drop= with the numbers of these columns, from 0,"
-    return f"drop={','.join(quote(name, safe=' ()/') for name in names)}"
+    return f"drop={','.join(map(encoded, names))}"
 
 
 def _doubt(column: Column, rows: np.ndarray) -> str:
