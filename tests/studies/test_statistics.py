@@ -360,7 +360,7 @@ def test_examples_that_halve_a_difference_halve_the_one_that_is_stated():
         examples = to_halve(values)[1]
         *_, rest = two_way_by_loops(values)
         by_seed = math.sqrt(rest / examples / 3) * (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2))
-        assert by_seed <= stated / 2
+        assert by_seed <= stated / 2 * (1 + 1e-9)
 
 
 def test_differences_that_cancel_over_the_seeds_have_an_interval():

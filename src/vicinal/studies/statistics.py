@@ -73,9 +73,14 @@ class _Components(NamedTuple):
         return math.sqrt(max(self.seeds + self.rest / examples, 0.0) / seeds)
 
     def detectable(self, seeds: float, examples: float, *, least: float, comparisons: int) -> float:
-        """Return the smallest true mean that is found with enough power."""
-        errors = [self.error(seeds, examples), (self.seed_error(seeds, examples), seeds - 1)]
-        return _detectable(errors, least, comparisons)
+        """Return the smallest true mean that is found with enough power, in other such studies.
+
+        Estimates of variances can be negative; variances are at least zero.
+        """
+        all_at_least_zero = _Components(*(max(one, 0.0) for one in self))
+        error = all_at_least_zero.error(seeds, examples)
+        by_seed = all_at_least_zero.seed_error(seeds, examples)
+        return _detectable([error, (by_seed, seeds - 1)], least, comparisons)
 
 
 def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0.0) -> Estimate:
@@ -188,7 +193,9 @@ def _two_way(values: Array, *, least: float = 0.0, comparisons: int = 1) -> Esti
     by_example = math.sqrt(max(found.examples + found.rest / seeds, 0.0) / examples)
     errors = [found.error(seeds, examples), (by_seed, seeds - 1)]
     return _estimate(mean, errors, least, comparisons)._replace(
-        seeds=_quantile(seeds - 1) * by_seed, examples=_quantile(examples - 1) * by_example
+        seeds=_quantile(seeds - 1) * by_seed,
+        examples=_quantile(examples - 1) * by_example,
+        detectable=found.detectable(seeds, examples, least=least, comparisons=comparisons),
     )
 
 
@@ -341,13 +348,12 @@ def to_halve(
     """
     seeds, examples = values.shape
     found = _components(values)
-    positive = _Components(*(max(one, 0.0) for one in found))
 
     def detectable(seeds: int, examples: int) -> float:
         floor = least * values.shape[1] / examples
-        return positive.detectable(seeds, examples, least=floor, comparisons=comparisons)
+        return found.detectable(seeds, examples, least=floor, comparisons=comparisons)
 
-    goal = found.detectable(seeds, examples, least=least, comparisons=comparisons) / 2
+    goal = detectable(seeds, examples) / 2
     if not goal:
         return None, None
 
