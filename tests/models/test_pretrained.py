@@ -42,7 +42,7 @@ def test_pretrained_weights_of_timm_that_are_not_available_are_one_sentence(tiny
     tiny_timm.create_model = create_model
     message = refused("timm:tiny?pretrained=true")
     assert message.startswith("timm:tiny?pretrained=true: its pretrained weights are not available")
-    assert "timm looked for timm/tiny.a1_in1k in the cache" in message
+    assert "timm looked for timm/tiny.a1_in1k in the Hugging Face cache" in message
     assert "hf download timm/tiny.a1_in1k" in message
     assert "?weights=FILE" in message
     # It is not the weights that are missing if the network cannot be built without them.
