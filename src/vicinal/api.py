@@ -196,13 +196,15 @@ def study(
                 recipe = changed_recipe(what, changes)
             folder = folder or Path("runs") / recipe.name
             prepared = Prepared(recipe, resolved_text(recipe), folder)
-        with open_study(prepared.recipe, prepared.folder, text=prepared.text) as opened:
+        recipe, text, of_folder = prepared.recipe, prepared.text, prepared.of_folder
+        with open_study(recipe, prepared.folder, text=text, of_folder=of_folder) as opened:
             summary = current_summary(opened)
             if summary is not None:
-                ended = datetime.fromtimestamp((opened.folder / "summary.json").stat().st_mtime)
+                path = opened.folder / "summary.json"
+                written = datetime.fromtimestamp(path.stat().st_mtime)
                 progress.log(
-                    f"{opened.folder} has a study that ended on {ended:%Y-%m-%d %H:%M}; its data "
-                    "are not read again"
+                    f"{opened.folder} has a finished study, whose report was written on "
+                    f"{written:%Y-%m-%d %H:%M}; its data are not read again"
                 )
             else:
                 from vicinal.training.devices import pytorch_defaults

@@ -185,7 +185,7 @@ def study(
             }
             others |= {"epochs": epochs, "minutes": minutes, "set": set, "variant": variant}
             for name, value in others.items():
-                if value:
+                if value is not None and value != []:
                     raise UserError(f"--{name}: claims expects --seeds or --out, got --{name}.")
             folder = out or Path("runs/claims")
             found = api.claims(folder, seeds=seeds)

@@ -519,6 +519,11 @@ def torchvision(module, tmp_path):
     return lambda name, options=None: load_torchvision(name, options or {}, LoadOptions(tmp_path))
 
 
+def test_the_same_split_for_training_and_test_raises_an_error(torchvision):
+    with pytest.raises(UserError, match="expected different splits .* got train=test, test=test"):
+        torchvision("BySplit", {"train": "test"})
+
+
 def test_splits_are_chosen_by_train_true_and_false(torchvision, tmp_path):
     (tmp_path / "batches").touch()
     data = torchvision("ByTrain")

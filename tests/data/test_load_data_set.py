@@ -138,3 +138,12 @@ def test_a_seed_or_a_home_that_cannot_be_is_refused():
         load("digits", seed=-1)
     with pytest.raises(UserError, match=r"there is no such user"):
         load("cifar10", root="~nobody-of-this-name/data")
+
+
+def test_classes_of_the_same_name_are_numbered(tmp_path):
+    inputs, labels = np.random.default_rng(0).random((12, 3)), np.arange(12) % 3
+    names = np.array(["crane", "dog", "crane"])
+    np.savez(tmp_path / "birds.npz", x=inputs, y=labels, classes=names)
+    data = load("npz:birds.npz", root=tmp_path, test_fraction=0.5)
+    assert data.classes == ("crane (0)", "dog", "crane (2)")
+    assert any("which got numbers: crane" in note.text for note in data.notes)

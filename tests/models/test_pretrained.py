@@ -254,6 +254,11 @@ def test_the_head_is_found_by_its_name_or_is_the_last_linear_layer(tiny_timm):
     tiny = tiny_timm.create_model("tiny", pretrained=False, num_classes=3, in_chans=1)
     assert head_names(tiny) == {"fc.weight", "fc.bias"}
     assert head_names(Classified()) == {"out.weight", "out.bias"}
+    several = nn.Sequential()
+    several.fc, several.classifier = nn.Linear(4, 8), nn.Linear(8, 2)
+    assert head_names(several) == {"classifier.weight", "classifier.bias"}
+    several.head = nn.Identity()
+    assert head_names(several) == {"classifier.weight", "classifier.bias"}
     with pytest.raises(UserError, match=r"ReLU: expected a network with a head.*Name its last"):
         head_names(nn.ReLU())
 

@@ -131,4 +131,4 @@ def test_a_folder_without_a_study_is_refused(two, vicinal, tmp_path):
     shutil.rmtree(two[0] / "trials")
     done = vicinal("report", two[0])
     assert done.exit_code == 2
-    assert "no trial was run" in done.stderr
+    assert "no trial is finished" in done.stderr

@@ -123,6 +123,17 @@ def test_one_seed_is_the_reason_why_a_verdict_on_a_probe_is_withheld():
     assert (found.verdict, found.reason) == ("withheld", "one seed gives no interval")
 
 
+def test_an_arm_without_a_probed_trial_withholds_the_verdict():
+    found = summary(1.0, 0.001)
+    row = found["rows"][0]
+    measure = {"series": "accuracy under FGSM", "x": 16.0, "percent": True}
+    rows = [{"arm": row["arm"], "condition": row["condition"]} | row["metrics"]["accuracy"]]
+    found["probes"] = [measure | {"rows": rows}]
+    found["rows"][1]["failed"] = [{"seed": 0}]
+    (found,) = outcomes([claim(measure="accuracy under FGSM", at=16)], {"digits": found}, {})
+    assert (found.verdict, found.reason) == ("withheld", "trials failed")
+
+
 def test_a_verdict_on_attacks_is_withheld_if_gradients_may_be_masked():
     attacked = summary(1.0, 0.001, failed=["noise"])
     measure = {"series": "accuracy under FGSM", "x": 16.0, "percent": True}

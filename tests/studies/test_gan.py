@@ -10,7 +10,7 @@ from scipy import stats
 import vicinal
 from vicinal.errors import UserError
 from vicinal.generative import toy
-from vicinal.reports.gan_report import gan_answer
+from vicinal.reports.gan_report import gan_answer, gan_notes
 from vicinal.studies import gan
 from vicinal.studies.gan import GanResult, GanStudy, GanTrial, Point
 from vicinal.studies.gan_summary import summarize_gans
@@ -195,6 +195,13 @@ def test_seeds_that_all_agree_do_not_make_a_difference_of_one_mode_certain(tmp_p
     modes = summary["rows"][1]["measures"]["modes"]
     assert modes["difference"]["low"] < 0 < modes["difference"]["mean"] == 1
     assert modes["verdict"] == "no evidence"
+
+
+def test_one_seed_gives_no_verdict(tmp_path):
+    summary = summarize_gans(made_up(tmp_path, {"plain": [(0.5, 4)], "paper": [(0.1, 8)]}))
+    verdicts = {one["verdict"] for one in summary["rows"][1]["measures"].values()}
+    assert verdicts == {"withheld"}
+    assert gan_notes(summary | {"seeds": 1})[0].startswith("Measured with one seed")
 
 
 def test_a_run_that_is_not_finite_is_counted_and_withholds_the_verdict(tmp_path):

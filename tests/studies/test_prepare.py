@@ -11,8 +11,10 @@ from safetensors.numpy import load_file
 
 import vicinal as package
 from vicinal.errors import UserError
+from vicinal.studies import open_study
 from vicinal.studies.prepare import prepare, source_of
 from vicinal.training.evaluation_data import load_as_trained
+from vicinal.training.recipe import read_recipe, resolved_text
 from vicinal.training.recipe_changes import Changes
 from vicinal.training.score import score_network
 
@@ -522,3 +524,37 @@ def test_the_error_of_a_source_names_the_option_or_the_path_that_is_wrong(cars, 
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             prepare(what, changes=FEW, out=tmp_path / "new")
+
+
+def test_seeds_epochs_and_arms_can_be_changed_until_a_trial_is_finished(cars, tmp_path):
+    out = tmp_path / "out"
+    first = prepare(str(cars), changes=Changes(seeds=2, epochs=3), out=out)
+    assert first.text != resolved_text(first.recipe)  # it has comments
+    out.mkdir()
+    with open_study(first.recipe, out, text=first.text) as study:
+        study.write_recipe()
+    fewer = prepare(str(cars), changes=Changes(epochs=1, arms=("erm", "mixup")), out=out)
+    with open_study(fewer.recipe, out, text=fewer.text, of_folder=fewer.of_folder) as study:
+        study.write_recipe()
+    kept = (out / "recipe.toml").read_text("utf-8")
+    assert "#" in kept
+    assert read_recipe(str(out / "recipe.toml")).training.epochs == 1
+    with (
+        pytest.raises(UserError, match="holds a study with different settings"),
+        open_study(first.recipe, out),
+    ):
+        pass
+
+
+def test_folds_in_which_the_metric_is_undefined_are_not_chosen(tmp_path):
+    rows = [f"{k},{int(k < 30)},p{k // 10}" for k in range(120)]
+    (tmp_path / "rows.csv").write_text("a,y,patient\n" + "\n".join(rows) + "\n")
+    said = []
+    found = prepare(
+        f"{tmp_path / 'rows.csv'}?label=y&group=patient",
+        changes=Changes(metric="auroc", seeds=1, epochs=1),
+        out=tmp_path / "out",
+        log=said.append,
+    )
+    assert found.recipe.splits == 1
+    assert any("there is one test split: metrics: AUROC is undefined" in text for text in said)

@@ -236,13 +236,15 @@ def test_a_finished_study_is_shown_without_computing_anything(copied_study, vici
     assert done.stdout.splitlines()[-1].startswith("report: ")
 
 
-def test_a_study_shown_from_its_files_says_when_it_ended(copied_study, vicinal):
+def test_a_study_shown_from_its_files_says_when_its_report_was_written(copied_study, vicinal):
     os.utime(copied_study / "summary.json", (1_700_000_000, 1_700_000_000))
     recipe = copied_study / "recipe.toml"
     done = vicinal("study", recipe, "--out", copied_study)
-    assert f"{copied_study} has a study that ended on 2023-11-1" in done.stderr
+    assert (
+        f"{copied_study} has a finished study, whose report was written on 2023-11-1" in done.stderr
+    )
     (copied_study / "report.html").unlink()
-    assert "ended on" not in vicinal("study", recipe, "--out", copied_study).stderr
+    assert "was written on" not in vicinal("study", recipe, "--out", copied_study).stderr
 
 
 @pytest.mark.parametrize(

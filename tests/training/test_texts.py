@@ -48,9 +48,10 @@ class Tokenizer:
         pass
 
     def enable_truncation(self, length):
-        if length < 2:
-            raise ValueError("two special tokens")
         self.length = length
+
+    def num_special_tokens_to_add(self, is_pair):
+        return 3 if is_pair else 2
 
     def encode_batch(self, texts):
         found = []
@@ -251,7 +252,7 @@ def test_options_of_texts_that_are_missing_or_wrong_are_errors(films, folder):
         (f"text:{films}?text=review", "needs the option label=COLUMN"),
         (f"text:{films}?text=review&label=liked", "needs the option tokenizer=PATH_OR_NAME"),
         (source(films, "nowhere"), "tokenizer=nowhere is not available.*hf download nowhere"),
-        (source(films, folder, "&length=1"), "more special tokens than that"),
+        (source(films, folder, "&length=2"), "expected more than the 2 special tokens"),
         (source(films, folder).replace("review", "reviews"), "Did you mean 'review'"),
     ):
         with pytest.raises(UserError, match=words):

@@ -1,6 +1,7 @@
 """Load a data set by the string that names its source."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -130,11 +131,25 @@ def load(
     if data.preparation["kind"] != "table":  # whose statistics are those of the rest
         data = with_train_fraction(data, train_fraction, seed)
         data = with_validation(data, validation_fraction, seed)
+    data = _with_different_names(data)
     notes = (*found.notes, *data.notes, *group_notes(data), *doubtful_notes(data))
     if train_fraction < 1 and len(data.train):
         text = f"{100 * train_fraction:g}% of the training examples are used (train_fraction)"
         notes = (*notes, Note(text))
     return replace(data, notes=notes)
+
+
+def _with_different_names(data: DataSet) -> DataSet:
+    """Number the classes whose names are repeated, such as the two cranes of ImageNet."""
+    counts = Counter(data.classes)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return data
+    classes = tuple(
+        f"{name} ({k})" if counts[name] > 1 else name for k, name in enumerate(data.classes)
+    )
+    text = f"names of several classes, which got numbers: {', '.join(repeated[:10])}"
+    return replace(data, classes=classes, notes=(*data.notes, Note(text)))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

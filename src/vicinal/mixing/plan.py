@@ -428,7 +428,8 @@ def _copied(values: Tensor | None, device: torch.device) -> Tensor | None:
         return None
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    # A copy to the CPU that nobody waits for could be read before it has arrived.
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def _checked_rows(partner: Tensor, lam: Tensor, shares: Tensor | None) -> int | None:

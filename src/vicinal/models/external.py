@@ -2,11 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from vicinal.errors import UserError, unknown
@@ -156,7 +156,9 @@ def _of_torchvision(
     if name.where.lower() in _AUXILIARY:
         # Their pretrained weights expect inputs that the network itself normalizes anew.
         settings |= {"aux_logits": False, "init_weights": True}
-        settings |= {"transform_input": weights is not None}
+        settings |= {"transform_input": weights is not None or name.weights_file is not None}
+    if name.where.lower().startswith("vit_"):  # their position embeddings have the size of images
+        settings |= {"image_size": shape[1]}
     network = _built(name.text, lambda: models.get_model(name.where, **settings))
     if not pretrained:
         return network
@@ -170,13 +172,22 @@ def _of_torchvision(
             "download it",
             get=f"python -c 'import torch; torch.hub.load_state_dict_from_url(\"{weights.url}\")'",
         ) from error
-    kept = {
+    load_initial_weights(network, torchvision_tensors(tensors), origin=str(weights), log=log)
+    return network
+
+
+def torchvision_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a file of torchvision by their current names, without auxiliary ones.
+
+    Example:
+        >>> torchvision_tensors({"aux1.bias": torch.ones(1), "fc.bias": torch.ones(2)})
+        {'fc.bias': tensor([1., 1.])}
+    """
+    return {
         re.sub(_OLD_NAME, r"\1\2", k): v
         for k, v in tensors.items()
         if not k.lower().startswith("aux")
     }
-    load_initial_weights(network, kept, origin=str(weights), log=log)
-    return network
 
 
 def torchvision_weights(models: Any, name: NetworkName) -> Any:

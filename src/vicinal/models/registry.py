@@ -8,7 +8,7 @@ from torch import nn
 
 from vicinal.errors import UserError, unknown
 from vicinal.models.densenet import DenseNet
-from vicinal.models.external import build_external
+from vicinal.models.external import build_external, torchvision_tensors
 from vicinal.models.fast_cnn import FastCNN
 from vicinal.models.hugging_face import EMBEDDING, build_hugging_face
 from vicinal.models.mlp import MLP
@@ -142,7 +142,10 @@ def build(
         network = _build_own(parsed.where, shape, classes)
     if initial_weights and parsed.weights_file is not None:
         file = parsed.weights_file
-        load_initial_weights(network, read_weights(file), origin=str(file), log=log)
+        weights = read_weights(file)
+        if parsed.library == "torchvision":
+            weights = torchvision_tensors(weights)
+        load_initial_weights(network, weights, origin=str(file), log=log)
     return network
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicinal.reports.study_cells import Cells
-from vicinal.reports.summary_values import comparisons, epochs_of, names_conditions
+from vicinal.reports.summary_values import comparisons, conditions, epochs_of
 
 
 def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]]) -> Cells:
@@ -19,7 +19,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     seeds, splits = settings["seeds"], settings["splits"]
     finished, failed = sum(row["n"] for row in rows), sum(len(row["failed"]) for row in rows)
     total = len(rows) * seeds * splits
-    several = f" × {len(settings['corrupted_labels'])} conditions" * names_conditions(summary)
+    several = f" × {len(conditions(summary))} conditions" * (len(conditions(summary)) > 1)
     shares = f" × {splits} splits of the data" * (splits > 1)
     count, compared = comparisons(summary), any(row["p"] is not None for row in rows)
     primary = metrics[summary["metric"]]["title"]
@@ -30,7 +30,8 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     return [
         [
             "Number of runs",
-            f"{total}: {len(arms)} arms{several} × {seeds} seeds{shares}. {finished} finished, "
+            f"{total}: {len(arms)} arm{'s' * (len(arms) > 1)}{several} × {seeds} "
+            f"seed{'s' * (seeds > 1)}{shares}. {finished} finished, "
             f"{failed} failed; all that finished are counted.",
         ],
         ["Search space", _search(settings, summary)],

@@ -13,6 +13,7 @@ from vicinal.reports.study_cells import Table
 from vicinal.reports.summary_values import title
 from vicinal.reports.svg import SvgFigure, figure_style, to_svg
 from vicinal.studies.predictions import differing_name, fingerprint, probabilities
+from vicinal.training.metrics import plain
 
 _COLUMNS = 8
 """How many columns of a table are shown, the first ones."""
@@ -102,7 +103,7 @@ def _predictions(summary: Mapping[str, Any], seeds: Sequence[Any]) -> Any:
 
     def said(row: int) -> str:
         if task == "regression":
-            return ", ".join(f"{one:.4g}" for one in given[row])
+            return ", ".join(plain(one) for one in given[row])
         if task == "multi-label":
             return ", ".join(classes[k] for k in np.flatnonzero(given[row] > 0.5)) or "none"
         # The probability of the true class, and what is predicted instead.
@@ -123,7 +124,7 @@ def _true(summary: Mapping[str, Any], targets: Any) -> Any:
             return str(classes[int(targets[row])])
         if task == "multi-label":
             return ", ".join(classes[k] for k in np.flatnonzero(targets[row] > 0)) or "none"
-        return ", ".join(f"{one:.4g}" for one in np.atleast_1d(targets[row]))
+        return ", ".join(plain(one) for one in np.atleast_1d(targets[row]))
 
     return true
 

@@ -134,10 +134,16 @@ def differences_table(summary: Mapping[str, Any]) -> Table:
 def gan_notes(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences on how it was measured, and on each GAN that diverged."""
     gan = summary["gan"]
+    after = f"after {gan['iterations']:,} iterations of the generator"
+    how = f"Measured with one seed, {after}, which gives no interval and no verdict."
+    if summary["seeds"] > 1:
+        how = (
+            f"Means over {summary['seeds']} seeds with 95% intervals over seeds (Student's t), "
+            f"{after}. Differences are paired by seed; p-values are adjusted for all comparisons "
+            "of the study (Holm)."
+        )
     notes = [
-        f"Means over {summary['seeds']} seeds with 95% intervals over seeds (Student's t), after "
-        f"{gan['iterations']:,} iterations of the generator. Differences are paired by seed; "
-        "p-values are adjusted for all comparisons of the study (Holm).",
+        how,
         f"Of {SAMPLES:,} samples, those within {NEAR:g} std of the nearest mode are good; the std "
         f"of a mode is {gan['std']:g}. A mode is found if its good samples are at least {FAIR:.0%} "
         "of its fair share.",

@@ -83,7 +83,9 @@ class StudyProgress(TrainProgress):
         if self._announce:
             lengths = {self._recipe.training_of(arm).epochs for arm in self._recipe.arms}
             which = "each" if len(lengths) == 1 else "the first"
-            self.log(f"{self._total} trials to train, {which} for {self._of} epochs")
+            trials = f"{self._total} trial{'s' * (self._total > 1)}"
+            epochs = f"{self._of} epoch{'s' * (self._of > 1)}"
+            self.log(f"{trials} to train, {which} for {epochs}")
         self._announce = False
         self.bars.reset(self._epochs, description=self._name(trial), total=self._of)
 

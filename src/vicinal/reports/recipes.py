@@ -9,11 +9,13 @@ from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.reports.terminal import Terminal
 from vicinal.training.recipe import (
+    changed_text,
     is_gan_recipe,
     is_recipe,
     read_recipe,
     read_settings,
     recipe_text,
+    resolved_text,
     shipped,
 )
 from vicinal.training.recipe_changes import Changes
@@ -35,7 +37,7 @@ def print_recipes(console: Terminal) -> None:
 
 def print_recipe(name: str, *, variant: str | None, changes: Changes, console: Terminal) -> None:
     """Print a recipe, its published rows, and what it costs here, with changes to its settings."""
-    from vicinal.studies.budget import cost_of
+    from vicinal.studies.budget import cost_of, seconds_text
     from vicinal.training.trial_setup import load_data
 
     if not is_recipe(name) and (":" in name or Path(name).exists()):
@@ -47,7 +49,8 @@ def print_recipe(name: str, *, variant: str | None, changes: Changes, console: T
         _print_gan_recipe(name, variant, changes, console)
         return
     recipe = read_recipe(name, variant=variant, changes=changes)
-    console.print(recipe_text(name).rstrip(), soft_wrap=True)
+    text = resolved_text(recipe) if variant else changed_text(recipe_text(name), changes)
+    console.print(text.rstrip(), soft_wrap=True)
     for row in recipe.published:
         console.print(
             f"published: {visible(recipe.arms[row.arm].title)}, {row.epochs} epochs: "
@@ -63,7 +66,7 @@ def print_recipe(name: str, *, variant: str | None, changes: Changes, console: T
     whole = datetime.timedelta(seconds=round(cost.total))
     options = ", with these options" * (changes != Changes())
     console.print(
-        f"cost: about {cost.epoch:.2g} s an epoch, {whole} in all, on this machine{options}"
+        f"cost: about {seconds_text(cost.epoch)} an epoch, {whole} in all, on this machine{options}"
     )
 
 

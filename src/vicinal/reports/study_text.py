@@ -117,7 +117,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     found += _shortened(settings)
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:
-        found += _failures(arm, row)
+        found += _failures(arm, row, settings["splits"])
         if missing := settings["seeds"] * settings["splits"] - row["n"] - len(row["failed"]):
             trials = "1 trial has" if missing == 1 else f"{missing} trials have"
             found.append(f"Not finished: {arm}: {trials} no result yet.")
@@ -125,7 +125,8 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         if never:
             classes = ", ".join(summary["data"]["classes"][k] for k in never[:5])
             more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-            found.append(f"Warning: {arm}: never correct for class {classes}{more}.")
+            several = "es" * (len(never) > 1)
+            found.append(f"Warning: {arm}: never correct for class{several} {classes}{more}.")
     withheld: dict[str, list[str]] = {}
     for arm, row in rows:
         if row["withheld"]:
@@ -152,11 +153,11 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _MOST} more" if len(names) > _MOST else shown
 
 
-def _failures(arm: str, row: Mapping[str, Any]) -> list[str]:
+def _failures(arm: str, row: Mapping[str, Any], splits: int) -> list[str]:
     """Return a sentence for each reason why trials of an arm failed."""
     reasons: dict[str, list[str]] = {}
     for one in row["failed"]:
-        split = f" of split {one['split']}" if one["split"] else ""
+        split = f" of split {one['split']}" if splits > 1 else ""
         reasons.setdefault(one["reason"], []).append(f"{one['seed']}{split}")
     return [
         f"Failed: {arm}, seed{'s' * (len(seeds) > 1)} {_listed(seeds)}: {reason.rstrip('.')}."

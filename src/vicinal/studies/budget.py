@@ -126,9 +126,9 @@ def fitted(
         epochs = max(min(epochs, LEAST_EPOCHS), math.floor(epochs * share))
         share *= recipe.training.epochs / epochs
     cut = cuts(recipe, seeds, epochs)
-    each = f"an epoch takes about {cost.epoch:.2g} s"
+    each = f"an epoch takes about {seconds_text(cost.epoch)}"
     if share < 0.8:
-        takes = f"the study takes about {minutes / share:,.0f} minutes"
+        takes = f"the study takes about {_minutes_text(math.ceil(minutes / share))}"
         even = f" even with {cut}" if cut else ""
         less = "To shorten it, choose fewer --arms, --seeds or --epochs"
         return seeds, epochs, f"{takes}{even}, since {each}. {less}"
@@ -137,8 +137,22 @@ def fitted(
     whole = recipe.training.epochs
     longer = math.ceil(minutes * whole / epochs)
     more = f". {seeds} seeds and {whole} epochs would take --minutes {longer}"
-    allowed = f"{minutes:g} minutes allow {cut}: {each}"
+    allowed = f"{_minutes_text(minutes)} allow {cut}: {each}"
     return seeds, epochs, f"{allowed}{more * (epochs < whole)}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration with two digits.
+
+    Example:
+        >>> seconds_text(0.123), seconds_text(1234.5)
+        ('0.12 s', '1,234 s')
+    """
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
+
+
+def _minutes_text(minutes: float) -> str:
+    return f"{minutes:,g} minute{'s' * (minutes != 1)}"
 
 
 def cuts(recipe: Recipe, seeds: int, epochs: int) -> str:

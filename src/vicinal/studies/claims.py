@@ -118,7 +118,8 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
             return Outcome(claim, {}, {}, False, None, "not run", reason)
         percent = measure["percent"]
         own = {one["arm"]: one for one in measure["rows"] if one["condition"] == condition}
-        pair = [own[arm] for arm in arms]
+        none = {"value": None, "low": None, "high": None, "difference": None}
+        pair = [own.get(arm, none) for arm in arms]
     failed = [one["name"] for one in summary["failed_checks"] if one["arm"] in arms]
     about_attacks = claim.measure.startswith("accuracy under")
     if about_attacks and failed:

@@ -143,7 +143,9 @@ def _add_verdicts(rows: Sequence[Mapping[str, Any]]) -> None:
         one["p"] = p
     for name, one in compared:
         found, higher = one["difference"], MEASURES[name].higher
-        one["verdict"] = verdict(found, p=one["p"], margin=None, higher=higher)
+        one["verdict"] = "withheld"  # one seed gives no interval
+        if one["p"] is not None:
+            one["verdict"] = verdict(found, p=one["p"], margin=None, higher=higher)
         ends = {end: _unscaled(getattr(found, end), name) for end in ("mean", "low", "high")}
         one["difference"] = ends | {"p": found.p}  # not adjusted
 

@@ -76,7 +76,8 @@ def generate(
     epochs = min(max(round(STEPS / steps), LEAST_EPOCHS), MOST_EPOCHS)
     augment, why_augment = _augmentation(data, form, shape)
     conv = form in ("images", "spectrograms")
-    what = f"{len(data.classes)} classes" if data.classes else f"{task.outputs} real values"
+    values = f"{task.outputs} real value{'s' * (task.outputs > 1)}"
+    what = f"{len(data.classes)} classes" if data.classes else values
     if task.name == "multi-label":
         what = f"{task.outputs} labels"
     validation = f", {len(data.validation):,} validation" if data.validation else ""

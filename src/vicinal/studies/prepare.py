@@ -42,12 +42,14 @@ class Prepared(NamedTuple):
         text: the recipe as TOML, for the folder of the study.
         folder: folder of the study.
         data: its data set, if it was loaded already.
+        of_folder: whether the recipe is that of the folder, with the changes that were asked for.
     """
 
     recipe: Recipe
     text: str
     folder: Path
     data: DataSet | None = None
+    of_folder: bool = False
 
 
 def prepare(
@@ -91,7 +93,7 @@ def prepare(
                 f"{folder} holds a study of {recipe.data.source}, not of {source}. Correct the "
                 "source, or choose another folder with --out."
             )
-        return Prepared(recipe, text, folder)
+        return Prepared(recipe, text, folder, of_folder=True)
     minutes = MINUTES if minutes is None else minutes
     if not minutes > 0:
         raise UserError(f"minutes: expected a positive number, got {minutes}.")
@@ -236,11 +238,12 @@ def _few_examples(data: DataSet, draft: Recipe, task: Task) -> tuple[str, str]:
 
 def _first_fold(draft: Recipe, few: str, log: Callable[[str], None]) -> DataSet | None:
     """Return the data in the first fold, or None if there are no such folds."""
-    from vicinal.training.trial_setup import read_data
+    from vicinal.training.trial_setup import check_task, read_data
 
     try:
         for k in reversed(range(FOLDS)):
             data = read_data(draft.data, seed=draft.seed, fold=(k, FOLDS))
+            check_task(draft, data)
     except UserError as error:
         log(f"{few}, but there is one test split: {error}")
         return None

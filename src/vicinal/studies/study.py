@@ -186,7 +186,9 @@ class StudyCallbacks(Protocol):
 
 
 @contextmanager
-def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iterator[Study]:
+def open_study(
+    recipe: Recipe, folder: Path, *, text: str | None = None, of_folder: bool = False
+) -> Iterator[Study]:
     """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
 
     Finished trials are kept. Seeds, arms, conditions, titles and published rows can be added to the
@@ -198,6 +200,8 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
         folder: folder of the study.
         text: the text of ``recipe.toml`` in the folder, which may have comments; by default, all
             fields of the recipe.
+        of_folder: whether the recipe is that of the folder, perhaps with changes that were asked
+            for.
 
     Raises:
         UserError: if the folder cannot be written, is in use, holds something else, or holds
@@ -205,11 +209,11 @@ def open_study(recipe: Recipe, folder: Path, *, text: str | None = None) -> Iter
     """
     with locked(folder):
         study = Study(recipe, folder, text)
-        _check_finished(study)
+        _check_finished(study, of_folder=of_folder)
         yield study
 
 
-def _check_finished(study: Study) -> None:
+def _check_finished(study: Study, *, of_folder: bool) -> None:
     """Raise an error unless the finished trials in the folder belong to the recipe."""
     recipe, folder = study.recipe, study.folder
     path = folder / "recipe.toml"
@@ -226,7 +230,7 @@ def _check_finished(study: Study) -> None:
                 for one in (old, recipe)
             )
             changed = [*differences(*fields), *changed]
-        elif path.read_text("utf-8") != resolved_text(old):
+        elif not of_folder and path.read_text("utf-8") != resolved_text(old):
             # The user wrote this file, so only the same recipe may replace it.
             changed = differences(old.model_dump(), recipe.model_dump())
         if changed:
@@ -307,7 +311,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     unfinished = [trial for trial in study.trials if trial not in finished and trial not in failed]
     for trial in finished:  # in case the process was killed right after writing the result
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
-    callbacks.begin(recipe, len(study.trials), len(finished))
+    callbacks.begin(recipe, len(finished) + len(unfinished), len(finished))
     early = code_warnings(recipe) if unfinished else []
     for sentence in (*early, *unused_settings(recipe, recipe.arms)):
         callbacks.log(sentence)

@@ -27,6 +27,7 @@ from vicinal.training.metrics import (
     least_difference,
     metric_of,
     metric_values,
+    plain,
     primary_metric,
     reported_metrics,
 )
@@ -100,10 +101,7 @@ def summarize(
     """
     failures = failures or {}
     if not results:
-        raise UserError(
-            "every trial failed, so there is nothing to report. The reason of the first: "
-            f"{next(iter(failures.values()), 'no trial was run')}"
-        )
+        raise UserError(_nothing_to_report([*failures.values()]))
     facts = next(iter(results.values())).origin["data"]
     task, train = facts["task"], facts["train"]
     primary = primary_metric(recipe.metrics, task)
@@ -201,6 +199,12 @@ def summarize(
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
         "versions": _merged([result.versions for result in results.values()]),
     }
+
+
+def _nothing_to_report(failures: Sequence[str]) -> str:
+    if failures:
+        return f"every trial failed, so there is nothing to report. The first: {failures[0]}"
+    return "no trial is finished, so there is nothing to report. Run vicinal study first."
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
@@ -421,7 +425,7 @@ def _reasons_to_withhold(
     if below:
         reasons.append(
             f"{' and '.join(below)} {'are' if below[1:] else 'is'} not better than a constant "
-            f"prediction, whose {metric.title} is {constant:.4g}{'%' * metric.percent}"
+            f"prediction, whose {metric.title} is {plain(constant)}{'%' * metric.percent}"
         )
     return reasons
 

@@ -246,4 +246,6 @@ def _in_order_of(known: tuple[str, ...], classes: tuple[str, ...], targets: Tens
             f"expected only classes of the network ({', '.join(known[:20])}), but {len(missing)} "
             f"of the {len(classes)} classes are others, such as {missing[0]!r}. Choose other data."
         )
+    if list(classes) == list(known):
+        return targets
     return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)[targets]

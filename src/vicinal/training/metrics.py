@@ -353,4 +353,14 @@ def value_text(name: str, value: float) -> str:
         >>> value_text("accuracy", 0.987), value_text("rmse", 1.23456)
         ('98.70%', '1.235')
     """
-    return f"{100 * value:.2f}%" if METRICS[name].percent else f"{value:.4g}"
+    return f"{100 * value:.2f}%" if METRICS[name].percent else plain(value)
+
+
+def plain(value: float) -> str:
+    """Return a number with four digits, or more if it is an integer of more.
+
+    Example:
+        >>> plain(1.23456), plain(23456.7), plain(1.5e-7)
+        ('1.235', '23,457', '1.5e-07')
+    """
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -102,6 +102,7 @@ def load_torchvision(where: str, options: Mapping[str, str], load_options: LoadO
         arguments = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in takes:
         words = {"train": "train", "test": "test"} | named
+        _check_distinct(f"torchvision:{where}", words)
         arguments = {split: {"split": word} for split, word in words.items()}
     elif named:
         raise UserError(f"torchvision:{where} has no named splits, got {next(iter(named))}=.")
@@ -172,18 +173,22 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
             )
         chosen["train"] = "train" if "train" in left else found[0]
     chosen = splits_by_name({word: word for word in left if word in SPLIT_NAMES} | chosen)
-    if len(set(chosen.values())) < len(chosen):
-        got = ", ".join(f"{split}={word}" for split, word in chosen.items())
-        raise UserError(
-            f"{name}: expected different splits for train, test and validation, got {got}. Name "
-            "another split."
-        )
+    _check_distinct(name, chosen)
     if "validation" in options and "validation" not in chosen:
         raise UserError(
             f"{name}: expected a test split beside validation={options['validation']}, got none. "
             "test=NAME names it."
         )
     return chosen
+
+
+def _check_distinct(name: str, chosen: Mapping[str, str]) -> None:
+    if len(set(chosen.values())) < len(chosen):
+        got = ", ".join(f"{split}={word}" for split, word in chosen.items())
+        raise UserError(
+            f"{name}: expected different splits for train, test and validation, got {got}. Name "
+            "another split."
+        )
 
 
 def _column(

@@ -89,12 +89,18 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, *, length: int) -> Tokens
     library = imported("tokenizers", "text:")
     try:
         made = library.Tokenizer.from_str(tokenizer.content)
+        special = made.num_special_tokens_to_add(False)
         made.enable_truncation(length)
     except Exception as error:  # the library raises errors of every kind
         raise UserError(
             f"length={length}: the tokenizer cannot be used ({one_line(error)}). It may be "
-            "damaged, or have more special tokens than that. Raise length, or copy it again."
+            "damaged. Copy it again."
         ) from error
+    if length <= special:
+        raise UserError(
+            f"length={length}: expected more than the {special} special tokens of the tokenizer, "
+            "which would leave nothing of the text. Raise length."
+        )
     ids = np.full((len(texts), length), tokenizer.padding, dtype=np.int64)
     counts, cut = np.zeros(len(texts), dtype=np.int64), 0
     for start in range(0, len(texts), _CHUNK):

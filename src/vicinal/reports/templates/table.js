@@ -2,7 +2,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const bodies = [...table.tBodies];
   const name = table.getAttribute("aria-label");
   const number = text => {
-    const found = text.replaceAll(",", "").replaceAll("−", "-").match(/^[+±]?(-?\d+(\.\d+)?(e[+-]?\d+)?)/);
+    const found = text.replaceAll(",", "").replaceAll("−", "-").match(/^[+±×]?\s*(-?\d+(\.\d+)?(e[+-]?\d+)?)/);
     return found ? Number(found[1]) : NaN;
   };
   const rows = body => [...body.rows].filter(row => !row.classList.contains("condition"));
