@@ -520,7 +520,7 @@ def torchvision(module, tmp_path):
 
 
 def test_the_same_split_for_training_and_test_raises_an_error(torchvision):
-    with pytest.raises(UserError, match="expected different splits .* got train=test, test=test"):
+    with pytest.raises(UserError, match=r"expected different splits .* got train=test, test=test"):
         torchvision("BySplit", {"train": "test"})
 
 
