@@ -558,3 +558,17 @@ def test_folds_in_which_the_metric_is_undefined_are_not_chosen(tmp_path):
     )
     assert found.recipe.splits == 1
     assert any("there is one test split: metrics: AUROC is undefined" in text for text in said)
+
+
+@pytest.mark.parametrize("what", ["Cars.csv", "Cars.csv?label=price", "table:Cars.csv?label=price"])
+def test_the_study_of_data_that_are_gone_is_still_found(cars, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(cars.parent)
+    few = Changes(seeds=1, epochs=1)
+    first = prepare(what, changes=few, out=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/recipe.toml").write_text(first.text)
+    cars.unlink()
+    assert prepare(what, changes=few, out=tmp_path / "out").recipe == first.recipe
+    for other, folder in (("trucks.csv", "out"), (what, "empty")):
+        with pytest.raises(UserError, match=r"no file or folder|no table"):
+            prepare(other, changes=few, out=tmp_path / folder)

@@ -74,7 +74,12 @@ def prepare(
     Raises:
         UserError: if there is no such data set, or a change does not fit.
     """
-    source = source_of(what, log)
+    try:
+        source = source_of(what, log)
+    except UserError:
+        if found := _without_data(what, changes, out):
+            return found
+        raise
     name = study_name(source)
     folder = out or Path("runs") / name
     path = folder / "recipe.toml"
@@ -99,6 +104,20 @@ def prepare(
         raise UserError(f"minutes: expected a positive number, got {minutes}.")
     recipe, text, data = generated(source, changes, minutes, log)
     return Prepared(recipe, text, folder, data)
+
+
+def _without_data(what: str, changes: Changes, out: Path | None) -> Prepared | None:
+    """Return the study in the folder of a data set that is not there now, or None."""
+    spec = parse_spec(what if what.partition(":")[0] in SOURCES else f"table:{what}")
+    folder = out or Path("runs") / study_name(f"{spec.name}:{spec.where}")
+    path = folder / "recipe.toml"
+    if not path.exists():
+        return None
+    text = changed_text(recipe_text(str(path)), changes)
+    recipe = checked_text(text, str(path))
+    if parse_spec(recipe.data.source).where != spec.where:
+        return None
+    return Prepared(recipe, text, folder, of_folder=True)
 
 
 def generated(
