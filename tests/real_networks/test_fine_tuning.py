@@ -274,6 +274,26 @@ def test_an_image_network_of_hugging_face_frozen_and_unfrozen(tmp_path, vicinal_
     checked(trials, before, vicinal, head="model.classifier")
 
 
+@pytest.mark.parametrize("include_top", [False, True])
+def test_inputs_are_normalized_as_by_the_processor_of_efficientnet(tmp_path, include_top):
+    processor = transformers.EfficientNetImageProcessor(
+        include_top=include_top, do_resize=False, do_center_crop=False
+    )
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    theirs = np.asarray(processor(pixels, return_tensors="np")["pixel_values"][0])
+    known = input_format(f"hf:{tmp_path}")
+    ours = ((pixels / 255 - known.mean) / known.std).transpose(2, 0, 1)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_channels_in_another_order_are_refused(tmp_path):
+    processor = transformers.MobileViTImageProcessor(do_flip_channel_order=True)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="order blue, green, red"):
+        input_format(f"hf:{tmp_path}")
+
+
 def test_a_name_of_hugging_face_without_cache_is_one_sentence():
     assert os.environ.get("HF_HUB_OFFLINE"), "run scripts/test-networks"
     with pytest.raises(UserError, match=r"not available.*hf download nobody/nothing") as caught:

@@ -74,12 +74,19 @@ def _of_hugging_face(name: NetworkName) -> InputFormat | None:
         known, _ = library.ImageProcessingMixin.get_image_processor_dict(name.where)
     except (OSError, ValueError):  # a network of texts, or without that file
         return None
+    if known.get("do_flip_channel_order"):
+        raise UserError(
+            f"{name.text}: its weights expect the channels in the order blue, green, red, which is "
+            "not supported. Choose another network."
+        )
     try:
         factor = known.get("rescale_factor", 1 / 255) if known.get("do_rescale", True) else 1.0
         offset = 1.0 if known.get("rescale_offset") else 0.0  # subtracted from rescaled pixels
         normalized = known.get("do_normalize", True)
         mean = _numbers(known["image_mean"] if normalized else [0.0])
         std = _numbers(known["image_std"] if normalized else [1.0])
+        if normalized and known.get("include_top"):  # EfficientNet divides by std twice
+            std = tuple(one**2 for one in std)
         size = known.get("size")
         square = isinstance(size, dict) and {"height", "width"} <= size.keys()
         return InputFormat(
