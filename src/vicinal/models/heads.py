@@ -65,9 +65,9 @@ def _heads(network: nn.Module) -> list[nn.Module]:
     if callable(classifier := getattr(network, "get_classifier", None)):
         found = classifier()
         return list(found) if isinstance(found, tuple | list) else [found]
-    children = {k: v for k, v in network.named_children() if any(True for _ in v.parameters())}
-    if named := [module for name, module in children.items() if name in _ATTRIBUTES]:
-        return named[-1:]
+    named = [module for name, module in network.named_children() if name in _ATTRIBUTES]
+    if trained := [module for module in named if [*module.parameters()]]:
+        return trained[-1:]
     linear: list[nn.Module] = [m for m in network.modules() if isinstance(m, nn.Linear)]
     return linear[-1:]
 

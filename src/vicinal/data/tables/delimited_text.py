@@ -153,8 +153,7 @@ def first_row(
             first = first or (row if any(cell.strip() for cell in row) else [])
             if first and quote not in text:
                 break
-            inside = [line for cell in row for line in cell.split("\n")[1:-1] if "\n" in cell]
-            if delimiter == "\t" and any(len(first) == line.count("\t") + 1 > 1 for line in inside):
+            if delimiter == "\t" and _has_rows(row, len(first)):
                 raise UserError(
                     f"{file} line {above + rows.line_num}: expected a cell in quotes that ends in "
                     "its row, got one with whole rows in it. If quotes are a part of the text, "
@@ -166,6 +165,12 @@ def first_row(
             "and above it."
         ) from error
     return first
+
+
+def _has_rows(row: list[str], cells: int) -> bool:
+    """Return whether a line inside a cell has as many cells, divided by tabs, as a row."""
+    inside = (line for cell in row if "\n" in cell for line in cell.split("\n")[1:-1])
+    return cells > 1 and any(line.count("\t") + 1 == cells for line in inside)
 
 
 def read_rows(
