@@ -203,8 +203,8 @@ def test_pytorch_an_ignored_class_is_ignored_under_mixing():
     scores, y = torch.randn(8, 10, dtype=torch.float32), Y.clone()
     y[2] = -100
     loss = PLAN.loss(F.cross_entropy, scores, y)
-    keep = PLAN.lam.clone()
-    keep[1], keep[2] = 1, 0  # row 1 meets row 2, which is ignored; row 2 is its partner's alone
-    own = F.cross_entropy(scores, y, reduction="none")
-    met = F.cross_entropy(scores, y[PLAN.partner], reduction="none")
-    torch.testing.assert_close(loss, (keep * own + (1 - keep) * met).mean())
+    own, met = PLAN.lam.clone(), 1 - PLAN.lam
+    own[2] = met[PLAN.partner == 2] = 0  # row 2 is ignored, also where another row meets it
+    losses = own * F.cross_entropy(scores, y, reduction="none")
+    losses += met * F.cross_entropy(scores, y[PLAN.partner], reduction="none")
+    torch.testing.assert_close(loss, losses.sum() / (own + met).sum())

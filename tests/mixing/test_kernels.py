@@ -406,6 +406,13 @@ def test_dense_rows_are_read_and_written_without_a_copy(layout):
     assert rows.shape == (6, 60)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton can be used")
+def test_where_triton_cannot_be_used_a_warning_says_why():
+    pytest.importorskip("triton")
+    with pytest.warns(RuntimeWarning, match="PyTorch operators, which is slower.*C compiler"):
+        assert kernels._triton_kernels.__wrapped__() is None
+
+
 def test_kernels_are_chosen_by_device():
     assert kernel_for(torch.device("cpu")) is (native if native.is_available() else portable)
     assert kernel_for(torch.device("meta")) is portable

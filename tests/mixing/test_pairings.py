@@ -178,6 +178,8 @@ def test_pairings_say_what_they_need(pairing, about, words):
         (lambda: Nearest(k=0), "from 1, got 0"),
         (lambda: SimilarTargets(bandwidth=0.0), "above 0, got 0.0"),
         (lambda: OtherBatch(batch=0), "1 row or more, got 0"),
+        (lambda: Nearest(k=2.5), "from 1, got 2.5"),
+        (lambda: OtherBatch(batch=2.5), "1 row or more, got 2.5"),
     ],
 )
 def test_settings_out_of_range_raise_an_error(make, words):

@@ -262,8 +262,53 @@ def test_accuracy_leaves_ignored_classes_out():
     plan = Plan(torch.tensor([1, 0, 3, 2]), torch.full((4,), 0.75, dtype=torch.float32))
     scores = torch.eye(4, dtype=torch.float32)
     y = torch.tensor([0, -100, -100, -100])
-    # Row 0 is all of class 0 and right; row 1 is all of its partner's class 0 and wrong.
-    assert plan.accuracy(scores, y).item() == 0.5
+    # Row 0 counts 0.75 and is right; row 1 counts 0.25, that of its partner, and is wrong.
+    assert plan.accuracy(scores, y).item() == 0.75
+
+
+@pytest.mark.parametrize("name", ["partner", "shares", "region"])
+def test_tensors_on_two_devices_raise_an_error(name):
+    lam = torch.full((2,), 0.5, dtype=torch.float32)
+    several = name == "shares"
+    partner = torch.tensor([[1, 0]] if several else [1, 0])
+    tensors = {"partner": partner, "lam": lam}
+    if several:
+        tensors["shares"] = 1 - lam[None]
+    if name == "region":
+        tensors["region"] = torch.zeros(2, 4, 4, dtype=torch.bool)
+    Plan(**tensors)
+    tensors[name] = tensors[name].to("meta")
+    with pytest.raises(ValueError, match=f"{name}: expected cpu, the device of lam, got meta"):
+        Plan(**tensors)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copied_plan_has_no_copy_on_another_device(copied):
+    plan = MixUp(1.0).draw(3)
+    plan.to("meta")
+    assert plan._moved is not None
+    again = copied(plan)
+    assert again._moved is None
+    assert torch.equal(again.lam, plan.lam)
+
+
+def test_shares_of_another_type_than_lam_are_added_to_it():
+    partner, lam = torch.tensor([[1, 0]]), torch.tensor([0.75, 0.5], dtype=torch.float32)
+    shares = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
+    x = torch.tensor([0.0, 8.0], dtype=torch.float32)
+    assert Plan(partner, lam, shares).mix(x).tolist() == [2, 4]
+    with pytest.raises(ValueError, match="sum of one with lam"):
+        Plan(partner, lam, shares / 2)
+
+
+def test_the_gradient_of_shares_of_several_parents_is_finite():
+    lam = torch.tensor([0.0, 0.5], dtype=torch.float64, requires_grad=True)
+    shares = torch.tensor([[0.0, 0.25], [1.0, 0.25]], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[1.0], [5.0]], dtype=torch.float64)
+    plan = Plan(torch.tensor([[1, 0], [1, 0]]), lam, shares)
+    plan.mix(x).sum().backward()
+    assert bool(lam.grad.isfinite().all())
+    assert bool(shares.grad.isfinite().all())
 
 
 @pytest.mark.parametrize(

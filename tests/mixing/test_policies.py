@@ -17,6 +17,7 @@ from vicinal import (
     MixedInside,
     MixUp,
     MixUpLayer,
+    Nearest,
     OneOf,
     OtherBatch,
     RegMixUp,
@@ -426,6 +427,8 @@ class Collate:
         (lambda: MixUp((1.0, 0.0)), r"two finite numbers above 0.*\(1\.0, 0\.0\)"),
         (lambda: CutMix(-1.0), "CutMix: expected alpha from 0 to infinity"),
         (lambda: CutMix(1.0, per="elem"), "CutMix: expected per=.*got 'elem'"),
+        (lambda: ResizeMix(0.5), r"\(lowest, highest\) from 0 to 1, got 0\.5"),
+        (lambda: DirichletMixUp((1.0, 2.0)), r"finite alpha above 0, got \(1\.0, 2\.0\)"),
         (lambda: ResizeMix((0.8, 0.1)), r"\(lowest, highest\) from 0 to 1, got \(0\.8, 0\.1\)"),
         (lambda: FMix(decay=-1.0), "a finite decay of 0 or more, got -1.0"),
         (lambda: DirichletMixUp(0.0), "finite alpha above 0, got 0.0"),
@@ -446,6 +449,19 @@ class Collate:
 def test_invalid_settings_raise_an_error_that_names_them(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_numbers_of_numpy_are_settings_and_sizes_as_good_as_others():
+    policy = MixUp(np.int64(1), mix_rate=np.float32(0.5), pairing=Nearest(np.int64(2)))
+    plan = policy.draw(np.int64(4), features=torch.arange(4.0))
+    assert len(plan) == 4
+    assert plan.lam[2:].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("policy", [MixUp, 10.0, None])
+def test_regmixup_of_something_else_than_a_policy_raises_an_error(policy):
+    with pytest.raises(TypeError, match="RegMixUp: expected a policy such as MixUp"):
+        RegMixUp(policy)
 
 
 def test_a_batch_instead_of_its_size_raises_an_error():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.mixing.losses import Criterion, Side, mixed_accuracy, mixed_loss, mixed_targets
+from vicinal.mixing.operator import check_batch
 from vicinal.mixing.passes import mixing_inside
 from vicinal.mixing.plan import Plan
 
@@ -102,7 +103,8 @@ class CleanAndMixed:
         return CleanAndMixed(self.plan.to(device), self.weight)
 
     def _clean(self, y: Tensor) -> Side:
-        return Side(y, torch.ones_like(self.plan.to(y.device).lam))
+        check_batch("y", y, None, len(self), None)
+        return Side(y, torch.ones(len(self), dtype=torch.float32, device=y.device))
 
     def _halves(self, output: Tensor) -> tuple[Tensor, Tensor]:
         if output.shape[:1] != (2 * len(self),):

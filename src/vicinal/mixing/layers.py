@@ -14,6 +14,7 @@ from vicinal.mixing.passes import Entry, Pass, checkpointed, mixed_entry
 from vicinal.mixing.plan import Plan
 from vicinal.mixing.policies import Policy, RegMixUp
 from vicinal.mixing.randomness import CPU
+from vicinal.mixing.sampling import check_policy
 
 
 class MixedInside(nn.Module):
@@ -65,7 +66,7 @@ class MixedInside(nn.Module):
     ) -> None:
         """Find the layers."""
         super().__init__()
-        _check_policy("MixedInside", policy)
+        check_policy("MixedInside", policy)
         self.model = model
         self.policy = policy
         self.layers = matching_layers(model, at)
@@ -246,7 +247,7 @@ class MixUpLayer(nn.Module):
     def __init__(self, policy: Policy, num_classes: int | None = None) -> None:
         """Keep the policy."""
         super().__init__()
-        _check_policy("MixUpLayer", policy)
+        check_policy("MixUpLayer", policy)
         if isinstance(policy, RegMixUp):
             raise TypeError(_REGMIXUP)
         self.policy = policy
@@ -310,8 +311,3 @@ def _check_ran(layer: str, runs: int) -> None:
             "module that runs once. If a part of the model was compiled without MixedInside, call "
             "torch.compiler.reset() and compile the MixedInside."
         )
-
-
-def _check_policy(layer: str, policy: Any) -> None:
-    if isinstance(policy, type) or not hasattr(policy, "draw"):
-        raise TypeError(f"{layer}: expected a policy such as MixUp(alpha=0.2), got {policy!r}.")

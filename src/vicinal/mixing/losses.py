@@ -41,12 +41,13 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       With class weights, PyTorch divides by the sum of the weights instead, but only for integer
       labels, so its results for integer and soft labels differ. Here, the mean
       stays over examples, and class weights only multiply their losses.
-    * If one side of a blend has the ignored class, the others get its share. If all have it, the
-      element is not counted. ``ignore_index`` is an attribute of a module, or an argument of a
-      function: its default, or as set by ``functools.partial``. A module without this attribute is
-      searched for modules that have it, which have to agree. The number in a ``lambda`` cannot be
-      seen: in masks on the CPU, classes that the output does not have are then an error; on a GPU,
-      the zeros for ignored pixels count in the mean.
+    * A side of a blend that has the ignored class is not counted, neither in the loss nor in the
+      mean, which is divided by the sum of the shares that are left. ``ignore_index`` is an
+      attribute of a module, or an argument of a function: its default, or as set by
+      ``functools.partial``. A module without this attribute is searched for modules that have it,
+      which have to agree. The number in a ``lambda`` cannot be seen: in masks on the CPU, classes
+      that the output does not have are then an error; on a GPU, the zeros for ignored pixels count
+      in the mean.
     * Hooks of a module run once for each side of the blends, and see one loss for each example.
     * If masks are mixed by a region, a criterion other than cross-entropy is called with the pasted
       masks.
@@ -72,7 +73,14 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     if _compares_real_values(criterion) and _is_soft(first):
         wide = torch.promote_types(wide_type(output.dtype), wide_type(first.dtype))
         blended = mixed_targets([Side(y.to(wide), share) for y, share in sides])
-        output, sides = output.to(wide), [Side(blended, sides[0].share.new_ones(len(output)))]
+        if output.shape != blended.shape:
+            raise ValueError(
+                f"output: expected the shape of y, {tuple(blended.shape)}, got "
+                f"{tuple(output.shape)}. Call output.reshape(y.shape)."
+            )
+        _per_element(criterion)  # it checks the criterion
+        value: Tensor = criterion(output.to(wide), blended)
+        return value
     each, reduction = _per_element(criterion)
     if sides[0].share.dim() > 1:  # of each pixel, 0 or 1
         own, partner = sides
@@ -83,10 +91,10 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     counted: Tensor | int = losses[0].numel()
     if ignored is not None and not first.dtype.is_floating_point and first.shape == losses[0].shape:
         here = torch.stack([side.y.long() != ignored for side in sides])
-        left, counted = _without_ignored(torch.stack(shares), here, dim=0)
-        shares = list(left)
+        left = torch.where(here, torch.stack(shares), 0)
+        shares, counted = list(left), left.sum()
     pairs = zip(shares, losses, strict=True)
-    parts = [(share * loss).masked_fill(share == 0, 0) for share, loss in pairs]
+    parts = [_without_infinity(share * loss, share) for share, loss in pairs]
     loss = functools.reduce(torch.add, parts)
     if reduction == "none":
         return loss
@@ -94,18 +102,25 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
 
 def _with_shares(sides: Sequence[Side]) -> list[Tensor]:
-    """Return the targets of all sides, those without a share replaced by some that have one.
+    """Return the targets of all sides, replacing values that are not finite and have no share.
 
-    The gradient of a loss against a missing value is NaN, even if the share of the loss is zero.
+    The gradient of a loss against such a value is NaN, even if the share of the loss is zero. What
+    is finite stays, for the derivative by the share.
     """
     targets = [side.y for side in sides]
-    if len(sides) > 1:
+    if len(sides) > 1 and targets[0].dtype.is_floating_point:
         none = [spread(side.share, side.y) == 0 for side in sides]
         some = targets[-1]
         for y, without in zip(reversed(targets[:-1]), reversed(none[:-1]), strict=True):
             some = torch.where(without, some, y)
-        targets = [torch.where(w, some, y) for w, y in zip(none, targets, strict=True)]
+        pairs = zip(none, targets, strict=True)
+        targets = [torch.where(without & ~y.isfinite(), some, y) for without, y in pairs]
     return targets
+
+
+def _without_infinity(loss: Tensor, share: Tensor) -> Tensor:
+    """Set losses to 0 that are NaN because an infinite loss was multiplied with a share of 0."""
+    return loss.masked_fill((share == 0) & loss.isnan(), 0)
 
 
 def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tensor:
@@ -122,10 +137,11 @@ def mixed_targets(sides: Sequence[Side], num_classes: int | None = None) -> Tens
             soft = y.float() if y.dtype == torch.bool else y
         else:
             soft = _one_hot(y, num_classes)
-        wide = spread(share.to(soft.dtype), soft)
+        narrow, soft = soft.dtype, soft.to(wide_type(soft.dtype))
+        shares = spread(share.to(soft.dtype), soft)
         # Zero times NaN is NaN. What is finite stays, for the derivative by the share.
-        parts.append(wide * soft.masked_fill((wide == 0) & ~soft.isfinite(), 0))
-    return functools.reduce(torch.add, parts)
+        parts.append(shares * soft.masked_fill((shares == 0) & ~soft.isfinite(), 0))
+    return functools.reduce(torch.add, parts).to(narrow)
 
 
 def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) -> Tensor:
@@ -143,9 +159,9 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
     prediction = output.argmax(1)
     shares = torch.stack([spread(share, prediction).expand_as(prediction) for _, share in sides])
     here = torch.stack([y.long() != ignore_index for y, _ in sides])
-    shares, counted = _without_ignored(shares, here, dim=0)
+    shares = torch.where(here, shares, 0)
     right = torch.stack([prediction == y for y, _ in sides])
-    return (shares * right).sum() / counted
+    return (shares * right).sum() / shares.sum()
 
 
 def spread(share: Tensor, values: Tensor) -> Tensor:
@@ -263,11 +279,12 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
     each, mean = settings.reduction == "none", settings.reduction == "mean"
     smoothing, weight = settings.label_smoothing, settings.weight
     counted: Tensor | int = first.numel()
+    factors = factors.to(wide)
     if _may_be_ignored(chosen, output, settings.ignore_index):
         here = chosen != settings.ignore_index
-        chosen = torch.where(here, chosen, 0)
-        factors, counted = _without_ignored(factors, here, dim=1)
-    factors = -factors.to(wide)
+        chosen, factors = torch.where(here, chosen, 0), torch.where(here, factors, 0)
+        counted = factors.sum()
+    factors = -factors
     log_probabilities = F.log_softmax(output, 1, dtype=wide)
     weighted = factors if weight is None else factors * weight[chosen]
     loss = log_probabilities.gather(1, chosen) * weighted
@@ -277,7 +294,7 @@ def _mixed_cross_entropy(output: Tensor, sides: Sequence[Side], settings: _Cross
             log_probabilities = log_probabilities * every
         even = log_probabilities.sum(1, keepdim=True) / output.shape[1]
         loss = loss * (1 - smoothing) + smoothing * even * factors
-    loss = loss.masked_fill(factors == 0, 0)  # an infinite loss times a share of zero is NaN
+    loss = _without_infinity(loss, factors)
     if each:
         return loss.sum(1)
     return loss.sum() / counted if mean else loss.sum()
@@ -307,13 +324,6 @@ def _may_be_ignored(
     return True
 
 
-def _without_ignored(shares: Tensor, here: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
-    """Give the shares of ignored sides to the others, and count the elements that are left."""
-    shares = torch.where(here, shares, 0)
-    total = shares.sum(dim, keepdim=True)
-    return shares / torch.where(total > 0, total, 1), (total > 0).sum()
-
-
 def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """Split a criterion into a loss per element, and the reduction that was asked for."""
     if isinstance(criterion, type):
@@ -334,7 +344,7 @@ def _per_element(criterion: Criterion) -> tuple[Callable[[Tensor, Tensor], Tenso
             "criterion: expected reduction, got reduce or size_average, which PyTorch has "
             'deprecated. Pass reduction="mean", "sum" or "none".'
         )
-    if not _takes_reduction(function):
+    if isinstance(function, nn.Module) or not _takes_reduction(function):
         raise TypeError(
             f"criterion: {getattr(criterion, '__name__', criterion)} has no argument reduction, "
             "so it cannot return one loss per example. Pass a function criterion(output, y, "

@@ -38,7 +38,8 @@ def mix(
     Args:
         x: ``(batch, ...)``, any floating-point type or uint8. Not modified.
         partner: ``(batch,)`` int64, row indices into ``other``. Need not be a permutation.
-        lam: ``(batch,)`` floating point, values in ``[0, 1]``.
+        lam: ``(batch,)`` floating point, values in ``[0, 1]``. It and ``partner`` are moved to the
+            device of ``x``.
         other: ``(rows, ...)``, where the partners come from: ``x`` if not given. It has the type
             of ``x``, and its shape except for the first dimension. Not modified.
         dtype: floating-point type of the result, for uint8 input only. The result is then on the
@@ -64,7 +65,7 @@ def mix(
     rows = check_shares(partner, lam)
     check_batch("x", x, other, len(partner), rows)
     check_dtype(x, dtype)
-    return blend(x, other, partner, lam, dtype)
+    return blend(x, other, partner.to(x.device), lam.to(x.device), dtype)
 
 
 def blend(
@@ -116,7 +117,9 @@ def blend_several(
     source, kept = mixed if other is None else other.to(mixed.dtype), lam
     for row, share in zip(partner, shares, strict=True):
         whole = kept + share
-        mixed = blend(mixed, source, row, torch.where(whole > 0, kept / whole, 1))
+        # Without a division by zero, whose gradient is NaN.
+        share_kept = torch.where(whole > 0, kept / torch.where(whole > 0, whole, 1), 1)
+        mixed = blend(mixed, source, row, share_kept)
         kept = whole
     mixed = mixed.round() if x.dtype == torch.uint8 and dtype is None else mixed
     return mixed.to(dtype or x.dtype)

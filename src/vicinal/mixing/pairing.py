@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -184,7 +185,7 @@ class Nearest:
 
     def __post_init__(self) -> None:
         """Check the number of neighbors."""
-        if self.k < 1:
+        if not isinstance(self.k, Integral) or self.k < 1:
             raise ValueError(f"Nearest: expected k, a number of neighbors, from 1, got {self.k}.")
 
     def __call__(
@@ -264,7 +265,7 @@ class OtherBatch:
 
     def __post_init__(self) -> None:
         """Check the size of the second batch."""
-        if self.batch < 1:
+        if not isinstance(self.batch, Integral) or self.batch < 1:
             raise ValueError(f"OtherBatch: expected a batch of 1 row or more, got {self.batch}.")
 
     def __call__(self, size: int, generator: Generator | None = None, **_: object) -> Tensor:

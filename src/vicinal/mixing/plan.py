@@ -57,7 +57,8 @@ class Plan:
 
     Raises:
         TypeError: if ``partner`` is not int64, or ``lam`` or ``shares`` is not floating point.
-        ValueError: if shapes do not fit together, a region is not bool, or a value is out of range.
+        ValueError: if shapes or devices do not fit together, a region is not bool, or a value is
+            out of range.
 
     Example:
         >>> plan = Plan(partner=torch.tensor([1, 0]), lam=torch.tensor([0.75, 1.0]))
@@ -98,6 +99,13 @@ class Plan:
         check_tensor("lam", lam, "For one number, pass torch.full((len(x),), lam).")
         if region is not None:
             check_region(region, len(lam), shares, shrunk=shrunk, columns=columns)
+        tensors = {"partner": partner, "shares": shares, "region": region}
+        for name, one in tensors.items():
+            if isinstance(one, Tensor) and one.device != lam.device:
+                raise ValueError(
+                    f"{name}: expected {lam.device}, the device of lam, got {one.device}. Move "
+                    "all tensors to one device; mix and loss move the plan to that of the batch."
+                )
         self.__dict__.update(
             partner=partner,
             lam=lam,
@@ -115,6 +123,10 @@ class Plan:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the copy on another device, which may not exist where this is loaded."""
+        return self.__dict__ | {"_moved": None}
 
     def __repr__(self) -> str:
         fields = (f"{k}={v!r}" for k, v in self.__dict__.items() if not k.startswith("_"))
@@ -295,7 +307,7 @@ class Plan:
             y: ``(batch,)`` or ``(batch, ...)`` integers: classes before mixing.
             other: as for ``targets``.
             ignore_index: a class that is not counted. If one side of a blend has it, the other
-                side counts fully.
+                side counts with its share, also in the mean.
 
         Raises:
             ValueError: if the sizes do not fit, ``y`` does not hold classes of the output (their
@@ -361,6 +373,8 @@ class Plan:
         only once: the plan keeps the copy.
         """
         target = torch.device(device)
+        if target.type == "cuda" and target.index is None:
+            target = torch.device("cuda", torch.cuda.current_device())
         if self.lam.device == target:
             return self
         if self._moved is not None and self._moved.lam.device == target:
@@ -400,7 +414,7 @@ class Plan:
         """
         if self.target_mode == "own" or self._unmixed:
             check_batch("y", y, None, len(self), None)
-            return [Side(y, torch.ones_like(self.lam, device=y.device))]
+            return [Side(y, _ones(self.lam, y.device))]
         here = self._on_device_of("y", y, other)
         source = y if other is None else other
         # 1 - lam is rounded as mix does it.
@@ -419,8 +433,13 @@ class Plan:
             lam = (1 - shares.sum(0)).clamp(min=0)
         sides = [Side(y, lam), *map(Side, partners, shares)]
         if self.target_mode == "union":
-            return [Side(union_of_targets(sides), torch.ones_like(here.lam))]
+            return [Side(union_of_targets(sides), _ones(here.lam, y.device))]
         return sides
+
+
+def _ones(lam: Tensor, device: torch.device) -> Tensor:
+    """Return whole shares, in the type that losses are computed in."""
+    return torch.ones_like(lam, dtype=wide_type(lam.dtype), device=device)
 
 
 def _copied(values: Tensor | None, device: torch.device) -> Tensor | None:
@@ -443,9 +462,8 @@ def _checked_rows(partner: Tensor, lam: Tensor, shares: Tensor | None) -> int | 
         )
     check_shares(partner[0], lam)
     rows = [check_shares(row, share) for row, share in zip(partner, shares, strict=True)]
-    if is_plain(lam) and not torch.allclose(lam + shares.sum(0), torch.ones_like(lam), atol=1e-5):
-        raise ValueError(
-            f"shares: expected a sum of one with lam, got {(lam + shares.sum(0)).tolist()}."
-        )
+    whole = lam.double() + shares.double().sum(0)
+    if is_plain(lam) and not torch.allclose(whole, torch.ones_like(whole), atol=1e-5):
+        raise ValueError(f"shares: expected a sum of one with lam, got {whole.tolist()}.")
     known = [one for one in rows if one is not None]
     return max(known) if known else None

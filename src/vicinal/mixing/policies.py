@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from vicinal.mixing.sampling import (
     Per,
     Request,
     check_pairing,
+    check_policy,
     check_settings,
     draw_log_gamma,
     draw_partners,
@@ -154,7 +156,7 @@ class DirichletMixUp(DrawsPlans[Plan]):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.alpha < math.inf:
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
             raise ValueError(f"DirichletMixUp: expected a finite alpha above 0, got {self.alpha}.")
         if self.parents < 2:
             raise ValueError(f"DirichletMixUp: expected 2 parents or more, got {self.parents}.")
@@ -204,6 +206,7 @@ class RegMixUp(DrawsPlans[CleanAndMixed]):
 
     def __post_init__(self) -> None:
         """Check the weight and the policy."""
+        check_policy("RegMixUp", self.policy)
         if any(isinstance(one, RegMixUp) for one in _inner(self.policy)):
             raise TypeError("RegMixUp: expected a policy that draws blends alone, got RegMixUp.")
         if not 0 <= self.weight < math.inf:

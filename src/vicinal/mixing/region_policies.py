@@ -1,6 +1,7 @@
 """Policies that show the partner in a region of the image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -151,8 +152,8 @@ class ResizeMix(DrawsRegions):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        low, high = self.scale
-        if not 0 <= low <= high <= 1:
+        scale = self.scale if isinstance(self.scale, Sequence) else ()
+        if len(scale) != 2 or not 0 <= scale[0] <= scale[1] <= 1:
             raise ValueError(
                 f"ResizeMix: expected scale as (lowest, highest) from 0 to 1, got {self.scale}."
             )

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar, get_args
 
 import torch
@@ -162,11 +164,11 @@ def draw_partners(pairing: Pairing, mix_rate: float, request: Request) -> tuple[
         TypeError, ValueError: if the size is not a number or negative, ``y`` or ``features`` has a
             different length, or the pairing returns something other than partners.
     """
-    size = request.size
-    if not isinstance(size, int):
-        raise TypeError(
-            f"draw: expected the number of examples, got {type(size).__name__}. Pass len(x)."
-        )
+    try:
+        size = operator.index(request.size)
+    except TypeError:
+        got = type(request.size).__name__
+        raise TypeError(f"draw: expected the number of examples, got {got}. Pass len(x).") from None
     if size < 0:
         raise ValueError(f"draw: expected the number of examples, 0 or more, got {size}.")
     rows = getattr(pairing, "rows", None)
@@ -202,12 +204,18 @@ def check_pairing(policy: str, pairing: Pairing) -> None:
         raise TypeError(f"{policy}: expected a pairing such as Shuffle(), got {pairing!r}.")
 
 
+def check_policy(name: str, policy: Any) -> None:
+    """Raise unless this is an instance of a policy."""
+    if isinstance(policy, type) or not hasattr(policy, "draw"):
+        raise TypeError(f"{name}: expected a policy such as MixUp(alpha=0.2), got {policy!r}.")
+
+
 def check_settings(policy: Any) -> None:
     """Raise unless the settings that several policies have are valid."""
     name, rate = type(policy).__name__, policy.mix_rate
     alpha = getattr(policy, "alpha", 1.0)  # ResizeMix has none
     numbers = alpha if isinstance(alpha, tuple) else (alpha,)
-    if not all(isinstance(one, int | float) for one in numbers):
+    if not all(isinstance(one, Real) for one in numbers):
         raise TypeError(f"{name}: expected alpha as a number or a tuple of two, got {alpha!r}.")
     if isinstance(alpha, tuple) and not (len(alpha) == 2 and all(0 < a < math.inf for a in alpha)):
         raise ValueError(
@@ -215,7 +223,7 @@ def check_settings(policy: Any) -> None:
         )
     if not all(one >= 0 for one in numbers):
         raise ValueError(f"{name}: expected alpha from 0 to infinity, got {alpha}.")
-    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+    if not isinstance(rate, Real) or not 0 <= float(rate) <= 1:
         raise ValueError(
             f"{name}: expected mix_rate, a fraction of the batch, from 0 to 1, got {rate}."
         )

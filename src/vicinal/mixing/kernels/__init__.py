@@ -10,6 +10,7 @@ rows.
 
 import functools
 import importlib.util
+import warnings
 from types import ModuleType
 
 import torch
@@ -53,8 +54,21 @@ def kernel_for(device: torch.device) -> ModuleType:
 def _triton_kernels() -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
+    from triton.runtime import driver
+
     from vicinal.mixing.kernels import triton_kernels
 
+    try:
+        _ = driver.active  # the first access compiles a C file
+    except Exception as error:
+        warnings.warn(
+            "Batches on the GPU are mixed with PyTorch operators, which is slower, since Triton "
+            f"cannot be used here: {error} It needs a GPU that it supports, a C compiler and the "
+            "header files of Python.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
     return triton_kernels
 
 
