@@ -63,9 +63,13 @@ def ece(logits: Array, classes: Array) -> Array:
         >>> round(float(ece(logits, np.array([0, 1])).mean()), 9)
         0.25
     """
-    confidence = np.exp(log_probabilities(logits)).max(1)
+    return calibration_error(np.exp(log_probabilities(logits)).max(1), correct(logits, classes))
+
+
+def calibration_error(confidence: Array, right: Array) -> Array:
+    """Return the values of ``ece`` for the arguments of ``reliability``."""
     bins = equal_mass_bins(confidence)
-    gap = confidence - correct(logits, classes)
+    gap = confidence - right
     return np.sign(np.bincount(bins, gap, BINS))[bins] * gap
 
 

@@ -253,6 +253,11 @@ class NaNWhenAttacked(nn.Linear):
         return super().forward(x) + (torch.nan if x.max() > 0.5 else 0)
 
 
+class NaNAtZero(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + x.sum(1, keepdim=True) / x.sum(1, keepdim=True)
+
+
 X, Y = torch.full((4, 3), 0.5), torch.tensor([0, 1, 1, 0])
 MODEL = nn.Linear(3, 2)
 
@@ -267,6 +272,9 @@ MODEL = nn.Linear(3, 2)
         ({"names": []}, "at least one name.* got 0 names"),
         ({"restarts": 0}, "restarts=0"),
         ({"top": 0}, "top=0"),
+        ({"names": "pgd-20"}, r"^names: expected a sequence.* Pass \['pgd-20'\]"),
+        ({"names": ["autoattack"], "top": 2}, "expected top=1 for autoattack.* got top=2"),
+        ({"source": nn.Linear(3, 2).double()}, "^source: expected a network in torch.float32"),
         ({"names": ["pgd"]}, "^names: expected .*such as pgd-20, got 'pgd'"),
         ({"names": ["pgd-0"]}, "got 'pgd-0'"),
         ({"bounds": (1.0, 0.0)}, r"^bounds: .* got \(1.0, 0.0\)"),
@@ -281,6 +289,7 @@ MODEL = nn.Linear(3, 2)
         ({"model": nn.Linear(3, 1)}, "at least two classes"),
         ({"model": Rooted(3, 2), "data": [(0 * X, Y)]}, "finite gradients .* got NaN"),
         ({"model": NaNWhenAttacked(3, 2)}, "got NaN"),
+        ({"data": [(X, Y), (X[:1] * 0, Y[:1])], "model": NaNAtZero(3, 2)}, "row 0: .* got nan"),
         ({"source": nn.Sequential(MODEL, nn.Softmax(1))}, "got probabilities"),
     ],
 )

@@ -161,6 +161,9 @@ def test_without_errors_the_logits_stay_as_they_are_and_below_chance_they_become
     wrong = calibration_of_logits(-5 * torch.eye(2)[y], y)
     assert wrong.temperatures == (math.inf, math.inf)
     assert wrong.scaled.nll == pytest.approx(math.log(2))
+    # Equal probabilities do not change which predictions are correct: none of them.
+    assert wrong.scaled.ece == pytest.approx(0.5)
+    assert wrong.scaled.reliability.accuracy.tolist() == [0]
     equal = calibration_of_logits(torch.zeros(20, 2), y)
     assert (equal.temperatures, equal.raw.ece) == ((1, 1), 0)
 

@@ -100,6 +100,16 @@ def test_a_network_that_is_random_in_eval_mode_is_found(checks_of, trained):
     assert "random in eval mode" in checks["same outputs twice"].sentence
 
 
+def test_a_network_whose_outputs_depend_on_the_other_examples_is_found():
+    torch.manual_seed(0)
+    x = torch.rand(40, 3, dtype=torch.float32)
+    norm = nn.BatchNorm1d(3, track_running_stats=False)
+    found = attacks(nn.Sequential(norm, nn.Linear(3, 2)), [(x, torch.arange(40) % 2)], epsilons=[0])
+    check = masking_checks(found)[0]
+    assert not check.ok
+    assert "depends on the other examples of a batch" in check.sentence
+
+
 class Sharp(nn.Module):
     def forward(self, logits):
         return 1000 * logits

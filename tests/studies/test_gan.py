@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -92,6 +93,23 @@ def test_comments_in_the_recipe_of_a_folder_stay(tmp_path):
     path.write_text("# mine\n" + path.read_text("utf-8"), "utf-8")
     study(tmp_path, *few, seeds=1)
     assert path.read_text("utf-8").startswith("# mine\n")
+
+
+def test_a_finished_study_is_shown_with_other_packages_and_an_unfinished_one_is_not(
+    done, tmp_path, monkeypatch
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(done.folder, folder)
+    for path in folder.glob("trials/*/result.json"):
+        result = json.loads(path.read_text("utf-8"))
+        result["versions"]["numpy"] = "1.0"
+        path.write_text(json.dumps(result), "utf-8")
+    study(folder)
+    path.unlink()
+    before = (folder / "recipe.toml").read_bytes()
+    with pytest.raises(UserError, match=r"other packages.*versions\.numpy was '1\.0' and is"):
+        study(folder)
+    assert (folder / "recipe.toml").read_bytes() == before
 
 
 def test_other_settings_are_an_error_that_names_them(done):

@@ -15,7 +15,14 @@ from vicinal.probes import calibration_of_logits
 from vicinal.probes.out_of_distribution import _fpr95
 from vicinal.reports.probe_sections import probe_sections
 from vicinal.studies.probe_measures import Probed, measures_of, smaller_of
-from vicinal.studies.probing import PROBES, failed_checks, probe_rows
+from vicinal.studies.probing import (
+    PROBES,
+    checks_not_run,
+    failed_checks,
+    probe_rows,
+    read_probed,
+)
+from vicinal.studies.study import open_study
 from vicinal.studies.trial_probes import check_probes
 from vicinal.training.probe_settings import Between, Probes
 from vicinal.training.recipe import read_recipe
@@ -157,11 +164,37 @@ def test_a_check_that_failed_is_named_with_its_trial(probed):
     summary = json.loads((probed / "summary.json").read_text())
     trial = Trial("mixup", 0.4, 1)
     checks = [("noise", False, "noise changes more."), ("more steps", True, "none.")]
-    summary["failed_checks"] = failed_checks({trial: Probed({}, checks)})
+    probed_trials = {trial: Probed({}, checks)}
+    summary["failed_checks"] = failed_checks(probed_trials)
     (section,) = [one for one in probe_sections(summary) if one.title == "Adversarial attacks"]
     assert section.remarks == [
         "input mixup, 40% corrupted, seed 1: the check “noise” failed: noise changes more."
     ]
+
+
+def test_checks_that_did_not_run_are_named(probed):
+    summary = json.loads((probed / "summary.json").read_text())
+    checks = [("noise", True, "fine."), ("black box", None, "needs another network.")]
+    trials = [Trial("mixup", 0.4, 0), Trial("mixup", 0.4, 1)]
+    summary["failed_checks"] = []
+    summary["checks_not_run"] = checks_not_run(dict.fromkeys(trials, Probed({}, checks)))
+    (section,) = [one for one in probe_sections(summary) if one.title == "Adversarial attacks"]
+    assert section.remarks == [
+        "No check for masked gradients failed. Some did not run: “black box” needs another network."
+    ]
+
+
+def test_probes_of_a_study_that_gets_more_seeds_stay_although_the_next_seed_differs(
+    probed,
+):
+    recipe = read_recipe(str(probed / "recipe.toml"))
+    with open_study(recipe, probed) as study:
+        probing, finished = study.probing(None, None), study.results()
+    assert read_probed(probing, finished).keys() == finished.keys()
+    more = dict(finished)
+    for trial, one in finished.items():  # seed 1 would be attacked through seed 2 now
+        more[trial._replace(seed=2)] = one.model_copy(update={"outputs": "other"})
+    assert read_probed(probing, more).keys() == finished.keys()
 
 
 def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(

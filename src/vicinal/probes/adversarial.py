@@ -16,6 +16,7 @@ from vicinal.probes.auto_attack import auto_attack
 from vicinal.probes.running import (
     Data,
     batches,
+    check_finite,
     check_labels,
     check_logits,
     eval_mode,
@@ -92,7 +93,8 @@ class Attacks(NamedTuple):
         ranks: ``(epsilons, n)`` int32 of each attack, in the order in which they were named.
         zero_gradient: ``(n,)`` bool, whether the gradient of the cross-entropy with respect to the
             unchanged input is zero in all its values.
-        repeatable: ``(n,)`` bool, whether two forward passes gave the same logits up to rounding.
+        repeatable: ``(n,)`` bool, whether a second forward pass, in two smaller batches, gave the
+            same logits up to rounding.
     """
 
     epsilons: tuple[float, ...]
@@ -169,8 +171,9 @@ def attacks(
         seed: seed of the random starts. These do not depend on the batch size.
 
     Raises:
-        UserError: if an attack is unknown, an epsilon is negative or exceeds the bounds, inputs are
-            outside of the bounds, there are no gradients, or outputs are not logits.
+        UserError: if an attack is unknown or does not fit ``top``, an epsilon is negative or
+            exceeds the bounds, inputs are outside of the bounds, there are no gradients, or outputs
+            are not logits.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False)
@@ -184,13 +187,26 @@ def attacks(
         [1.0, 0.5, 0.0]
     """
     low, high = _checked_bounds(bounds, epsilons)
+    if isinstance(names, str):
+        raise UserError(f"names: expected a sequence of names, got {names!r}. Pass [{names!r}].")
     chosen = {name: parse_attack(name) for name in names}
     if restarts < 1 or top < 1 or not chosen or not len(epsilons):
         raise UserError(
             "attacks: expected at least one name, one epsilon, one restart and a top of at least "
             f"1, got {len(chosen)} names, {len(epsilons)} epsilons, {restarts=} and {top=}."
         )
+    if "autoattack" in chosen and top > 1:
+        raise UserError(
+            f"attacks: expected top=1 for autoattack, which does not try to change more than the "
+            f"first prediction, got {top=}. Call attacks once more for the others."
+        )
     network = model if source is None else source
+    dtypes = {one: _dtype(one) for one in (model, network)}
+    if len(set(dtypes.values()) - {None}) > 1:
+        raise UserError(
+            f"source: expected a network in {dtypes[model]}, as the model, got {dtypes[network]}. "
+            "Convert one of them with .to(dtype)."
+        )
     generators = [generator_at(seed, restart) for restart in range(restarts)]
     found: list[list[Tensor]] = []
     seen: list[tuple[Tensor, Tensor]] = []
@@ -203,7 +219,9 @@ def attacks(
             seen.append((own.cpu(), once.cpu()))
             if len(x) > 8 and not found:
                 _check_all(seen)
-            again, gradient = _logits_and_gradient(network, x, y, _cross_entropy)
+            halves = zip(x.chunk(2), y.chunk(2), strict=True)
+            found_again = [_logits_and_gradient(network, *half, _cross_entropy) for half in halves]
+            again, gradient = map(torch.cat, zip(*found_again, strict=True))
             repeatable = _are_equal(again, once)
             clean = _ranks(own, y, top)
             ranks = clean.repeat(len(chosen), len(epsilons), 1)
@@ -240,6 +258,10 @@ def attacks(
         zero,
         repeatable,
     )
+
+
+def _dtype(model: nn.Module) -> torch.dtype | None:
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), None)
 
 
 def _are_equal(again: Tensor, once: Tensor) -> Tensor:
@@ -336,13 +358,7 @@ def _logits_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     logits = logits_of(network, x)
-    gradient = input_gradient(loss(logits, y), x)
-    if gradient.isnan().any():
-        raise UserError(
-            "model: expected finite gradients with respect to the inputs, got NaN. Look for square "
-            "roots or divisions at zero in its forward method."
-        )
-    return logits.detach(), gradient
+    return logits.detach(), input_gradient(loss(logits, y), x)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -415,5 +431,6 @@ def _checked_batch(
         )
     with torch.no_grad():
         logits = logits_of(network, inputs)
+    check_finite(logits.amax(1))
     check_labels(targets, logits.shape[1])
     return inputs, targets.long(), logits

@@ -49,9 +49,8 @@ def auto_attack(
             "classes. Use pgd-20 and pgd-margin-20."
         )
     traced = sys.gettrace()  # the package removes the function of debuggers and of coverage
-    devices = [x.device] if x.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng():  # it seeds all devices
             attack = AutoAttack(network, eps=epsilon, seed=seed, device=x.device)
             for one in (attack.apgd_targeted, attack.fab):
                 one.n_target_classes = min(9, classes - 1)

@@ -170,7 +170,8 @@ def calibration_of_logits(
         scaled = np.empty_like(z)
         for half, temperature in zip(halves, temperatures, strict=True):
             scaled[half] = _divided(z[half], temperature)
-    return RawAndScaled(_measured(z, y), _measured(scaled, y), temperatures)
+    right = per_example.correct(z, y)  # an infinite temperature makes all classes equal
+    return RawAndScaled(_measured(z, y, right), _measured(scaled, y, right), temperatures)
 
 
 def _checked(logits: Tensor | Array, targets: Tensor | Array, *where: str) -> tuple[Array, Array]:
@@ -230,24 +231,28 @@ def _temperature(z: Array, y: Array) -> float:
     low, high, inverse = 0.0, math.inf, 1.0
     for _ in range(_STEPS):
         first, second = slopes(inverse)
+        if second > 0 and abs(first / second) <= 1e-12 * inverse:
+            break
         low, high = (inverse, high) if first < 0 else (low, inverse)
         step = inverse - first / second if second > 0 else math.inf
         if not low < step < min(high, 10 * inverse):
             step = 2 * inverse if high == math.inf else (low + high) / 2
-        if abs(step - inverse) <= 1e-12 * inverse:
-            break
         inverse = step
     return 1 / inverse
 
 
-def _measured(z: Array, y: Array) -> Calibration:
+def _measured(z: Array, y: Array, right: Array) -> Calibration:
     confidence = np.exp(per_example.log_probabilities(z)).max(1)
-    given, share, count = per_example.reliability(confidence, per_example.correct(z, y))
+    given, share, count = per_example.reliability(confidence, right)
     low, high = per_example.wilson(share, count)
     # The sum x of the deviations in a bin is about normal, so |x| is sqrt(2 / pi) * std on average.
     bins = per_example.equal_mass_bins(confidence)
     std = np.sqrt(np.bincount(bins, confidence * (1 - confidence)))
-    values = (per_example.nll(z, y), per_example.brier(z, y), per_example.ece(z, y))
+    values = (
+        per_example.nll(z, y),
+        per_example.brier(z, y),
+        per_example.calibration_error(confidence, right),
+    )
     nll, brier, ece = map(torch.from_numpy, values)
     diagram = map(torch.from_numpy, (given, share, low, high, count))
     by_chance = math.sqrt(2 / math.pi) * float(std.sum()) / len(z)

@@ -23,7 +23,7 @@ class Check(NamedTuple):
     Args:
         name: name of the check.
         ok: whether it passed; None if the attacks that it needs were not run.
-        sentence: what was found, or which attack is missing.
+        sentence: what was found, or what the check needs to run.
         numbers: the counts in the sentence.
     """
 
@@ -115,8 +115,12 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
 
 def _same_outputs_twice(white: Attacks) -> Check:
     differ, n = int((~white.repeatable).sum()), len(white.repeatable)
-    sentence = f"A second forward pass returned other logits for {differ} of {n} examples"
-    sentence += ": the network is random in eval mode, so its gradients are too." if differ else "."
+    sentence = (
+        f"A second forward pass, in smaller batches, returned other logits for {differ} of {n} "
+        "examples"
+    )
+    reasons = "the network is random in eval mode, or depends on the other examples of a batch"
+    sentence += f": {reasons}." if differ else "."
     return Check("same outputs twice", not differ, sentence, {"differ": differ, "examples": n})
 
 
@@ -217,4 +221,4 @@ def _sign_test(lost: int, won: int) -> float:
 
 
 def _missing(name: str, needed: str) -> Check:
-    return Check(name, None, f"Not checked: it needs {needed}.", {})
+    return Check(name, None, f"needs {needed}.", {})

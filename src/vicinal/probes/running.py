@@ -66,7 +66,7 @@ def batches(
         if not isinstance(batch, (tuple, list)):
             raise UserError(
                 f"{needed}, got {type(batch).__name__}. Pass a DataLoader, or a list with one "
-                f"batch: [({', '.join(names)})]."
+                f"batch: [({', '.join(names)},)]."
             )
         used = tuple(batch[: len(names)])
         if len(used) < len(names) or not all(isinstance(one, Tensor) for one in used):
@@ -189,7 +189,8 @@ def input_gradient(total: Tensor, inputs: Tensor) -> Tensor:
     """Return the gradient of a sum over examples with respect to the inputs.
 
     Raises:
-        UserError: if the sum does not depend on the inputs in a differentiable way.
+        UserError: if the sum does not depend on the inputs in a differentiable way, or if the
+            gradient is NaN.
     """
     gradient = None
     if total.requires_grad:
@@ -198,5 +199,10 @@ def input_gradient(total: Tensor, inputs: Tensor) -> Tensor:
         raise UserError(
             "model: expected a network with gradients with respect to its inputs, but there are "
             "none. Look for no_grad, detach, round or integer conversions in its forward method."
+        )
+    if gradient.isnan().any():
+        raise UserError(
+            "model: expected finite gradients with respect to the inputs, got NaN. Look for square "
+            "roots or divisions at zero in its forward method."
         )
     return gradient

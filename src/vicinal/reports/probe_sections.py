@@ -106,9 +106,10 @@ def _section(summary: Mapping[str, Any], probe: str) -> Section:
 def _remarks(summary: Mapping[str, Any], probe: str) -> list[str]:
     if probe != "attacks":
         return []
-    failed = summary["failed_checks"]
+    failed, missing = summary["failed_checks"], summary["checks_not_run"]
     if not failed:
-        return ["No check for masked gradients failed."]
+        not_run = f" Some did not run: {' '.join(missing)}" if missing else ""
+        return [f"No check for masked gradients failed.{not_run}"]
     several = names_conditions(summary)
     return [
         f"{title(summary, one['arm'])}{', ' * several}{one['condition'] * several}, seed "

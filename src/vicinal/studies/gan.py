@@ -121,7 +121,7 @@ class GanStudy(NamedTuple):
         """Read the results of finished trials.
 
         Raises:
-            UserError: if one is invalid, or belongs to other settings or versions.
+            UserError: if one is invalid, or belongs to other settings.
         """
         found = {}
         for trial in self.trials:
@@ -135,15 +135,27 @@ class GanStudy(NamedTuple):
                     f"{path}: expected the result of a trial, got a damaged or other file. Delete "
                     "the file, and run the command again."
                 ) from error
-            now = {"gan": settings_of_trials(self.recipe.gan), "versions": versions()}
-            then = {"gan": result.settings, "versions": result.versions}
-            if changed := differences(then, now):
+            now = {"gan": settings_of_trials(self.recipe.gan)}
+            if changed := differences({"gan": result.settings}, now):
                 raise UserError(
                     f"{self.folder} holds trials with different settings: {'; '.join(changed)}. "
                     "Choose another folder with --out, or delete this one."
                 )
             found[trial] = result
         return found
+
+    def check(self) -> None:
+        """Raise a ``UserError`` unless the unfinished trials can be added to the finished ones."""
+        results = self.results()
+        if len(results) == len(self.trials):
+            return  # they can be shown with any versions
+        for trial, result in results.items():
+            if changed := differences({"versions": result.versions}, {"versions": versions()}):
+                raise UserError(
+                    f"{self.path(trial).parent} was run with other packages than are installed: "
+                    f"{'; '.join(changed)}. Install those again to finish the study, or choose "
+                    "another folder with --out."
+                )
 
 
 def settings_of_trials(gan: Gan) -> dict[str, Any]:
@@ -169,7 +181,7 @@ def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
                 "recipe.toml. Choose another folder with --out."
             )
         study = GanStudy(recipe, folder)
-        study.results()  # an error leaves the recipe as it was
+        study.check()  # an error leaves the recipe as it was
         settings = recipe.model_dump(mode="json", exclude_none=True)
         if not path.exists() or read_settings(str(path)) != settings:  # else its comments stay
             write_whole(path, tomlkit.dumps(settings))
@@ -204,6 +216,7 @@ def run_gan_study(study: GanStudy, log: Callable[[str], None]) -> None:
         )
 
 
+@cpu_threads(1)
 def cost_of_gans(recipe: GanRecipe) -> float:
     """Return about how many seconds a study takes on this machine, from a few iterations."""
     gan, seconds = recipe.gan, 0.0

@@ -67,6 +67,7 @@ def probe(probing: Probing, finished: Mapping[Trial, Result], trial: Trial) -> N
     probed = probe_trial(probing.recipe, trial, outputs, data, paths)
     facts = {
         "of": _fingerprint(probing, finished, trial, source),
+        "source": "" if source is None else str(source.seed),
         "checks": json.dumps(probed.checks),
     }
     write_whole(probing.folder_of(trial) / PROBES, save(probed.values, metadata=facts))
@@ -84,8 +85,8 @@ def _read(probing: Probing, finished: Mapping[Trial, Result], trial: Trial) -> P
     try:
         with safe_open(probing.folder_of(trial) / PROBES, "numpy") as file:
             facts = file.metadata() or {}
-            source = _source(probing.recipe, trial, finished)
-            if facts.get("of") != _fingerprint(probing, finished, trial, source):
+            source = _recorded_source(probing.recipe, trial, finished, facts["source"])
+            if facts["of"] != _fingerprint(probing, finished, trial, source):
                 return None
             values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         checks = [(str(name), ok, str(text)) for name, ok, text in json.loads(facts["checks"])]
@@ -104,6 +105,17 @@ def _source(recipe: Recipe, trial: Trial, finished: Mapping[Trial, Result]) -> T
         return None
     seed = next((one for one in seeds if one > trial.seed), seeds[0])
     return trial._replace(arm=recipe.baseline, seed=seed)
+
+
+def _recorded_source(
+    recipe: Recipe, trial: Trial, finished: Mapping[Trial, Result], seed: str
+) -> Trial | None:
+    """Return the source that was used, if it still exists: with more seeds, ``_source`` differs."""
+    source = _source(recipe, trial, finished)
+    if source is None or not seed:
+        return source
+    recorded = source._replace(seed=int(seed))
+    return recorded if recorded in finished else source
 
 
 def _fingerprint(
@@ -169,6 +181,12 @@ def _least(measure: Measure, probed: Mapping[Trial, Probed], split: int) -> floa
         if trial.split == split and measure.key in found.values
     ]
     return min(3 / max(counts), 1.0) if counts and measure.metric.percent else 0.0
+
+
+def checks_not_run(probed: Mapping[Trial, Probed]) -> list[str]:
+    """Return the distinct checks of attacks that could not run, each with what it needs."""
+    of_all = (check for one in probed.values() for check in one.checks)
+    return list(dict.fromkeys(f"“{name}” {text}" for name, ok, text in of_all if ok is None))
 
 
 def failed_checks(probed: Mapping[Trial, Probed]) -> list[dict[str, Any]]:

@@ -99,6 +99,7 @@ def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0
         >>> perfect.mean, round(perfect.low, 3), perfect.high
         (1.0, 0.952, 1.0)
     """
+    values = np.asarray(values, dtype=float)
     mean = float(values.mean())
     if not counted:
         return _two_way(values, least=least)
@@ -127,7 +128,8 @@ def difference_with_interval(
         >>> found.mean, round(found.low, 2), round(found.high, 2)
         (0.375, -1.21, 1.96)
     """
-    return _two_way(values - baseline, least=least, comparisons=comparisons)
+    difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    return _two_way(difference, least=least, comparisons=comparisons)
 
 
 def difference_between_studies(values: Array, others: Array, *, least: float = 0.0) -> Estimate:

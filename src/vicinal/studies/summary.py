@@ -18,7 +18,13 @@ from vicinal.studies.estimates import (
     scaled,
 )
 from vicinal.studies.probe_measures import Probed
-from vicinal.studies.probing import ensemble_rows, failed_checks, probe_rows, read_probed
+from vicinal.studies.probing import (
+    checks_not_run,
+    ensemble_rows,
+    failed_checks,
+    probe_rows,
+    read_probed,
+)
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
 from vicinal.training.metrics import (
@@ -79,7 +85,8 @@ def summarize(
     precision and the AUROC of each label. ``label_metrics`` describes both.
 
     ``probes`` has the measures of the recipe's probes, with a row for each arm under each
-    condition, and ``failed_checks`` the checks of attacks that failed.
+    condition, ``failed_checks`` the checks of attacks that failed, and ``checks_not_run`` what
+    those that did not run need.
     ``constant`` has the metrics of the predictor that ignores its inputs, and ``advice`` says
     whether mixing suits the data and the network; see ``vicinal.studies.advice``.
 
@@ -194,6 +201,7 @@ def summarize(
         "constant": constant,
         "probes": probe_rows(recipe, probed or {}, ratio=ratio) + ensemble_rows(recipe, read),
         "failed_checks": failed_checks(probed or {}),
+        "checks_not_run": checks_not_run(probed or {}),
         "advice": [one._asdict() for one in advice(recipe, results, third_class)],
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf

@@ -47,6 +47,8 @@ def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | No
         blends = plan.mix(x.float())
         if len(blends) != len(x) or plan.partner.dim() != 1:
             return None
-        nearest = labels[torch.cdist(blends.flatten(1), known).argmin(1)]
+        # The default mode rounds far from zero.
+        mode = "donot_use_mm_for_euclid_dist"
+        nearest = labels[torch.cdist(blends.flatten(1), known, compute_mode=mode).argmin(1)]
         thirds.append((nearest != y) & (nearest != y[plan.partner]))
     return float(torch.cat(thirds).double().mean())

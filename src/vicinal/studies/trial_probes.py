@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.data import DataSet, Split, corrupt_labels, load
+from vicinal.data.threads import cpu_threads
 from vicinal.errors import UserError
 from vicinal.probes import (
     attacks,
@@ -34,7 +35,6 @@ from vicinal.studies.probe_measures import (
     accuracy_under,
     smaller_of,
 )
-from vicinal.training.evaluation_data import load_as_trained
 from vicinal.training.probe_settings import Probes
 from vicinal.training.settings import Recipe
 from vicinal.training.task import task_of
@@ -97,19 +97,21 @@ def probe_trial(
         values |= _calibration(outputs)
     if probes.model_copy(update={"calibration": False}) == Probes.model_validate({}):
         return Probed(values, checks)
-    accelerator = recipe.training_of(trial.arm).accelerator
+    training = recipe.training_of(trial.arm)
     network, *source = (
-        load_network(path, allow_import=True, accelerator=accelerator) for path in checkpoints
+        load_network(path, allow_import=True, accelerator=training.accelerator)
+        for path in checkpoints
     )
-    if probes.attacks is not None:
-        found, checks = _attacks(recipe, data, network, *source)
-        values |= found
-    if probes.between is not None:
-        values |= _between(network, data, probes.between.pairs, recipe.seed)
-    if probes.memorization and trial.corrupted:
-        values |= _memorization(recipe, trial, network, data)
-    if probes.ood is not None:
-        values |= _out_of_distribution(recipe, probes.ood.source, network, data)
+    with cpu_threads(training.threads):
+        if probes.attacks is not None:
+            found, checks = _attacks(recipe, data, network, *source)
+            values |= found
+        if probes.between is not None:
+            values |= _between(network, data, probes.between.pairs, recipe.seed)
+        if probes.memorization and trial.corrupted:
+            values |= _memorization(recipe, trial, network, data)
+        if probes.ood is not None:
+            values |= _out_of_distribution(recipe, network, data)
     return Probed(values, checks)
 
 
@@ -136,17 +138,7 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
             f"{recipe.data.source}. Remove [probes.between]."
         )
     if probes.ood is not None:
-        try:
-            load(
-                probes.ood.source,
-                root=recipe.data.root,
-                skip_bad=recipe.data.skip_bad,
-                seed=recipe.seed,
-                test_fraction=recipe.data.test_fraction,
-                preparation=data.preparation,
-            )
-        except UserError as error:
-            raise UserError(f"probes.ood.source: {error}") from error
+        _other_data(recipe, data)
 
 
 def _between(network: TrainedNetwork, data: DataSet, pairs: int, seed: int) -> dict[str, Array]:
@@ -179,17 +171,26 @@ def _memorization(
     return {name: values for name, values in both.items() if len(values)}
 
 
+def _other_data(recipe: Recipe, data: DataSet) -> DataSet:
+    """Load the data set of ``probes.ood``, prepared like the data."""
+    assert recipe.probes.ood is not None
+    try:
+        return load(
+            recipe.probes.ood.source,
+            root=recipe.data.root,
+            skip_bad=recipe.data.skip_bad,
+            seed=recipe.seed,
+            test_fraction=recipe.data.test_fraction,
+            preparation=data.preparation,
+        )
+    except UserError as error:
+        raise UserError(f"probes.ood.source: {error}") from error
+
+
 def _out_of_distribution(
-    recipe: Recipe, source: str, network: TrainedNetwork, data: DataSet
+    recipe: Recipe, network: TrainedNetwork, data: DataSet
 ) -> dict[str, Array]:
-    other = load_as_trained(
-        network.path,
-        network.info,
-        source=source,
-        skip_bad=recipe.data.skip_bad,
-        root=None if recipe.data.root is None else Path(recipe.data.root),
-    )
-    both = (network.batches(one.test) for one in (data, other))
+    both = (network.batches(one.test) for one in (data, _other_data(recipe, data)))
     found = ood(network.network, *both)
     smaller = np.zeros(min(len(found.scores), len(found.other_scores)))
     values = {AUROC: found.auroc_values.numpy(), FPR: found.fpr95_values.numpy()}
