@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from made_up import made_up_study
 
 from vicinal.studies.statistics import difference_between_studies
@@ -122,6 +123,33 @@ def test_one_study_is_redrawn_in_place_or_elsewhere(two, vicinal, tmp_path):
     assert (tmp_path / "out/report.html").read_bytes() == page
     assert not (folder / "report.html").exists()
     assert not (tmp_path / "out/trials").exists()
+
+
+def test_a_study_that_runs_or_cannot_be_written_is_shown_elsewhere(two, vicinal, tmp_path):
+    def files():
+        return {path: path.stat().st_mtime_ns for one in two for path in one.rglob("*")}
+
+    with FileLock(two[0] / ".lock", timeout=0):
+        before = files()
+        refused = vicinal("report", two[0])
+        assert "is in use by another vicinal process" in refused.stderr
+        for folders in ([two[0]], two):
+            done = vicinal("report", *folders, "--out", tmp_path / "out")
+            assert done.exit_code == 0, done.output
+        assert files() == before
+
+
+def test_an_arm_has_one_title_although_one_study_alone_names_its_condition(tmp_path, vicinal):
+    made_up_study(tmp_path / "one", examples=60, arms=2)
+    made_up_study(tmp_path / "two", examples=60, arms=2, corrupted_labels=(0.0, 0.4))
+    done = vicinal("report", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "both/comparison.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith(("| ERM", "| mixup"))]
+    titles = ["| ERM, true labels"] * 2 + ["| mixup 1, true labels"] * 2
+    assert [row.split(" | ")[0] for row in rows] == titles
+    assert "Arms of made-up" in text
+    assert "only: ERM, 40% corrupted, mixup 1, 40% corrupted." in text
 
 
 def test_a_folder_without_a_study_is_refused(two, vicinal, tmp_path):

@@ -44,7 +44,8 @@ def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
     }
     changes |= {"arms.mixup-features": None, "training.optimizer.lr": 0.002}
     recipe = small_recipe(changes)
-    done(train(start, recipe, tmp_path / "two"))
+    _, err = done(train(start, recipe, tmp_path / "two"))
+    assert "deprecated" not in err
     alone = vicinal("train", recipe, "--arm", "erm", "--out", tmp_path / "one", "--logger", "none")
     assert alone.exit_code == 0, alone.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -9,7 +9,7 @@ from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
-from vicinal.reports.summary_values import interval, metric_title, row_title, title
+from vicinal.reports.summary_values import interval, metric_title, names_conditions, title
 from vicinal.reports.table_files import csv_rows, csv_text, escaped, markdown_table
 from vicinal.training.run_folder import flat
 
@@ -100,7 +100,7 @@ def arms_table(summaries: Summaries, between: Between) -> Table:
             }
             judged = [row["verdict"] or "—", str(row["n"])]
             more = [one for name in others for one in cells[name]]
-            rows.append([_group(summary, arm), study, *cells[leading], *judged, *more])
+            rows.append([_group(summaries, study, arm), study, *cells[leading], *judged, *more])
             if between:
                 apart = between.get(study, {}).get(arm)
                 shown = interval(summary, leading, apart, sign=True) if apart else "—"
@@ -148,7 +148,7 @@ def comparison_notes(summaries: Summaries, between: Between) -> list[str]:
     arms, metrics = _shared(summaries, _arms), _shared(summaries, _metrics)
     for name, summary in summaries.items():
         others = {
-            "Arms": [_group(summary, one) for one in _arms(summary) if one not in arms],
+            "Arms": [_group(summaries, name, one) for one in _arms(summary) if one not in arms],
             "Metrics": [one for one in _metrics(summary) if one not in metrics],
         }
         notes += [
@@ -209,8 +209,10 @@ def _plain_rows(summaries: Summaries, between: Between) -> list[dict[str, Any]]:
     return rows
 
 
-def _group(summary: Mapping[str, Any], arm: tuple[str, str]) -> str:
-    return row_title(summary, {"arm": arm[0], "condition": arm[1]})
+def _group(summaries: Summaries, study: str, arm: tuple[str, str]) -> str:
+    """Return the title of an arm in a study, with its condition if any of the studies names it."""
+    several = any(names_conditions(one) for one in summaries.values())
+    return f"{title(summaries[study], arm[0])}{f', {arm[1]}' * several}"
 
 
 def unique_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:

@@ -209,12 +209,12 @@ def open_study(
     """
     with locked(folder):
         study = Study(recipe, folder, text)
-        _check_finished(study, of_folder=of_folder)
+        check_finished(study, of_folder=of_folder)
         yield study
 
 
-def _check_finished(study: Study, *, of_folder: bool) -> None:
-    """Raise an error unless the finished trials in the folder belong to the recipe."""
+def check_finished(study: Study, *, of_folder: bool = False) -> None:
+    """Raise a ``UserError`` unless the finished trials in the folder belong to the recipe."""
     recipe, folder = study.recipe, study.folder
     path = folder / "recipe.toml"
     if path.exists():

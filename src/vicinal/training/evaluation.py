@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -104,14 +105,21 @@ def gathered(predictions: Predictions, fabric: Fabric) -> Predictions:
     if fabric.world_size == 1:
         return predictions
     own = torch.tensor(len(predictions.targets), device=fabric.device)
-    counts: list[int] = fabric.all_gather(own).tolist()  # type: ignore[union-attr]
+    counts = torch.stack(_of_all_ranks(own)).tolist()
     most = max(counts)
     whole = []
     for tensor in predictions:
         padding = tensor.new_zeros(most - len(tensor), *tensor.shape[1:])
-        every = fabric.all_gather(torch.cat([tensor, padding]))  # all have to be equally long
+        every = _of_all_ranks(torch.cat([tensor, padding]))  # all have to be equally long
         whole.append(torch.cat([one[:k] for one, k in zip(every, counts, strict=True)]))
     return Predictions(*whole)
+
+
+def _of_all_ranks(tensor: Tensor) -> list[Tensor]:
+    # Fabric's all_gather uses a function that PyTorch has deprecated, with a warning.
+    received = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(received, tensor)
+    return received
 
 
 def mean_loss(predictions: Predictions, criterion: Callable[[Tensor, Tensor], Tensor]) -> float:
