@@ -187,15 +187,7 @@ def study(
             for name, value in others.items():
                 if value is not None and value != []:
                     raise UserError(f"--{name}: claims expects --seeds or --out, got --{name}.")
-            folder = out or Path("runs/claims")
-            found = api.claims(folder, seeds=seeds)
-            if json:
-                sys.stdout.write((folder / "claims.json").read_text("utf-8"))
-            else:
-                from vicinal.reports.claims_page import print_claims
-
-                print_claims(found, Terminal())
-                _print(f"report: {folder / 'claims.html'}")
+            _study_claims(out or Path("runs/claims"), seeds, json=json)
             return
         done = api.study(
             what,
@@ -223,6 +215,22 @@ def study(
             _print(f"report: {done.folder / 'report.html'}")
         if done.failures:
             raise typer.Exit(TRIALS_FAILED)
+
+
+def _study_claims(folder: Path, seeds: int | None, *, json: bool) -> None:
+    from vicinal import api
+    from vicinal.reports.claims_page import print_claims
+    from vicinal.reports.terminal import Terminal
+    from vicinal.studies.claims import FAILED
+
+    found = api.claims(folder, seeds=seeds)
+    if json:
+        sys.stdout.write((folder / "claims.json").read_text("utf-8"))
+    else:
+        print_claims(found, Terminal())
+        _print(f"report: {folder / 'claims.html'}")
+    if any(one.reason == FAILED for one in found):
+        raise typer.Exit(TRIALS_FAILED)
 
 
 def _split(words: str | None) -> tuple[str, ...]:

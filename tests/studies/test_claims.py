@@ -8,7 +8,13 @@ import joblib
 import pytest
 
 from vicinal.errors import StoppedError, UserError
-from vicinal.reports.claims_page import answer, claims_tables, reasons_withheld, run_claims
+from vicinal.reports.claims_page import (
+    answer,
+    claims_tables,
+    reasons_withheld,
+    run_claims,
+    write_claims,
+)
 from vicinal.studies.claims import Claim, outcomes, read_claims
 from vicinal.studies.probe_measures import measures_of
 from vicinal.training.gan_recipe import read_gan_recipe
@@ -132,6 +138,22 @@ def test_an_arm_without_a_probed_trial_withholds_the_verdict():
     found["rows"][1]["failed"] = [{"seed": 0}]
     (found,) = outcomes([claim(measure="accuracy under FGSM", at=16)], {"digits": found}, {})
     assert (found.verdict, found.reason) == ("withheld", "trials failed")
+
+
+@pytest.mark.parametrize("failed", [[], [0]])
+def test_the_exit_code_says_whether_trials_failed(failed, tmp_path, monkeypatch, vicinal):
+    one = summary(1.0, 0.001)
+    one["rows"][1]["failed"] = failed
+
+    def claims(out, *, seeds):
+        found = outcomes([claim()], {"digits": one}, {})
+        write_claims(out, found)
+        return found
+
+    monkeypatch.setattr("vicinal.api.claims", claims)
+    done = vicinal("study", "claims", "--out", tmp_path)
+    assert done.exit_code == (3 if failed else 0)
+    assert f"report: {tmp_path / 'claims.html'}" in done.stdout
 
 
 def test_a_verdict_on_attacks_is_withheld_if_gradients_may_be_masked():

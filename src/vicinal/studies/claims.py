@@ -36,6 +36,10 @@ class Claim(Settings):
         return self.recipe if self.variant is None else f"{self.recipe}-{self.variant}"
 
 
+FAILED = "trials failed"
+"""The reason for a withheld verdict that the exit code of the command shows too."""
+
+
 class Outcome(NamedTuple):
     """What a study says about a claim.
 
@@ -125,7 +129,7 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
     if about_attacks and failed:
         reason = f"gradients may be masked: {', '.join(dict.fromkeys(failed))}"
     elif any(rows[arm]["failed"] for arm in arms):
-        reason = "trials failed"
+        reason = FAILED
     elif claim.measure in summary["metrics"]:
         reason = rows[claim.arm]["withheld"] or ""
     p = (pair[1]["difference"] or {}).get("p")
