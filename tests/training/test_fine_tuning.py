@@ -261,6 +261,24 @@ def test_images_of_other_channels_and_networks_from_scratch_are_told_apart(recip
     assert scratch.mean.shape == (2, 1, 1)
 
 
+def test_an_unknown_format_of_pretrained_weights_is_a_warning(recipe_of, pretrained):
+    recipe = recipe_of(f"small-cnn?weights={pretrained}", **FROZEN)
+    *_, note = network_notes(recipe, images(1))
+    assert note.doubtful
+    assert "the format that its weights expect is not known" in note.text
+    *_, note = network_notes(
+        recipe_of(f"small-cnn?weights={pretrained}&mean=0.5&std=0.5", **FROZEN), images(1)
+    )
+    assert not note.doubtful
+
+
+def test_a_mean_and_std_for_inputs_without_a_known_range_are_refused(recipe_of, pretrained):
+    split = Split(torch.randn(8, 1, 8, 8), torch.arange(8) % 2)
+    recipe = recipe_of(f"small-cnn?weights={pretrained}&mean=0.5&std=0.5")
+    with pytest.raises(UserError, match=r"the options mean and std are for images.*Remove them"):
+        normalization(recipe, DataSet(("a", "b"), split, split))
+
+
 def test_a_frozen_backbone_of_random_weights_is_a_warning(recipe_of):
     (note,) = network_notes(recipe_of("small-cnn", **FROZEN), images(1))
     assert note.doubtful

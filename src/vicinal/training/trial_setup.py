@@ -439,8 +439,14 @@ def normalization(recipe: Recipe, data: DataSet) -> Normalize:
     its number of channels. Spectrograms are repeated too, but have their own mean and std.
 
     Raises:
-        UserError: if the images have another number of channels than the network.
+        UserError: if the images have another number of channels than the network, or if ``mean``
+            and ``std`` are given for inputs whose range is not known.
     """
+    if data.brightest is None and "mean" in parse_name(recipe.model.name).options:
+        raise UserError(
+            "model.name: the options mean and std are for images, whose pixels are scaled to the "
+            f"range from 0 to 1, got {recipe.data.source}. Remove them."
+        )
     shape = tuple(data.train.inputs.shape[1:])
     known = input_format(recipe.model.name) if len(shape) == 3 else None
     if known is None:
@@ -490,12 +496,18 @@ def network_notes(recipe: Recipe, data: DataSet) -> list[Note]:
     if len(shape) != 3:
         return notes
     text = f"{name}: inputs are normalized by the mean and std of the training split"
+    doubtful = known is None and data.brightest is not None
+    if doubtful:
+        text += (
+            ", since the format that its weights expect is not known; if they expect another one, "
+            "pass it as options, such as ?mean=0.5&std=0.5"
+        )
     if known is not None and data.brightest is not None:
         mean, std = (", ".join(f"{n:.4g}" for n in each) for each in (known.mean, known.std))
         text = f"{name}: images are normalized by the mean {mean} and std {std} of {known.origin}"
     if len(normalize.mean) > shape[0]:
         text += f", and repeated to {len(normalize.mean)} channels"
-    notes.append(Note(text))
+    notes.append(Note(text, doubtful=doubtful))
     if known is not None and known.size is not None and known.size != built[1:]:
         sides = (f"{height}x{width}" for height, width in (known.size, built[1:]))
         text = "{}: its weights were trained with images of {} pixels, these have {}".format(
