@@ -139,9 +139,12 @@ def test_damaged_files_raise_an_error(tmp_path):
         (np.full((6, 2), 1e300), "finite floats in train_inputs, got 1e.300 in row 0"),
         (np.float64(1), r"shape \(n, ...\), got \(\)"),
         (np.zeros((6, 0)), r"shape \(n, ...\), got \(6, 0\)"),
+        (np.zeros(6), r"got \(6,\)\. A single number for each example has the shape \(n, 1\)"),
+        (np.zeros((6, 2), np.int32), r"got int32\. Convert them by \.astype\(np\.float32\)"),
+        (np.array(["a text"] * 6), r"got <U6\. Write texts into a CSV file.*text:FILE"),
     ],
 )
-def test_empty_or_infinite_inputs_raise_an_error(tmp_path, inputs, message):
+def test_inputs_of_other_types_or_shapes_raise_an_error(tmp_path, inputs, message):
     arrays = {"train_inputs": inputs, "train_labels": np.arange(6), "test_inputs": inputs}
     with pytest.raises(UserError, match=message):
         loaded(tmp_path, arrays | {"test_labels": np.arange(6)})

@@ -201,8 +201,11 @@ def _arrays_of(
             f"{path}: expected {name}_images (or {name}_inputs) and {name}_labels, got "
             f"{', '.join(sorted(arrays)) or 'nothing'}."
         )
-    if values.ndim < 2 or not values.size:
-        raise UserError(f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}.")
+    if values.dtype.kind not in "US" and (values.ndim < 2 or not values.size):
+        raise UserError(
+            f"{path}: expected {name}_{kind} of shape (n, ...), got {values.shape}. A single "
+            "number for each example has the shape (n, 1)."
+        )
     if kind == "images" or (values.dtype == np.uint8 and values.ndim > 2):
         inputs = _channels_first(f"{path}: expected {name}_{kind}", values)
     else:
@@ -255,7 +258,10 @@ def _finite(expected: str, values: np.ndarray) -> np.ndarray:
     """Return floating-point values as float32, if it can hold them."""
     most = np.finfo(np.float32).max
     if values.dtype.kind != "f":
-        raise UserError(f"{expected}, got {values.dtype}.")
+        advice = "Convert them by .astype(np.float32)."
+        if values.dtype.kind in "US":
+            advice = "Write texts into a CSV file, and read it as text:FILE?text=COLUMN."
+        raise UserError(f"{expected}, got {values.dtype}. {advice}")
     if values.size and not max(-values.min(), values.max()) < most:
         small = np.abs(values) < most  # False for NaN
         row = int(small.reshape(len(values), -1).all(1).argmin())
