@@ -86,6 +86,17 @@ def test_seeds_can_be_added_to_a_study(copied_study):
     assert {trial.seed for trial in record.started} == {2}
 
 
+def test_examples_of_fewer_trials_do_not_outlive_an_interruption(copied_study, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    # Without the file, the next run notices that it has to be written.
+    monkeypatch.setattr("vicinal.studies.examples.write_examples", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_again(copied_study, seeds=3)
+    assert not (copied_study / "examples.npz").exists()
+
+
 def test_fewer_seeds_than_there_are_train_nothing(copied_study):
     record = run_again(copied_study, seeds=1)
     assert (record.total, record.done, record.started) == (6, 6, [])

@@ -345,6 +345,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     check_training(recipe, data, [trial for trial in unfinished if trial.split == 0])
     check_probes(recipe, data)
     study.write_recipe()
+    examples.unlink(missing_ok=True)  # those of fewer trials, which an interruption would leave
     _write_third_class(study, data)
 
     @lru_cache(maxsize=1)
