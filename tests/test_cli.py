@@ -76,6 +76,7 @@ def test_one_seed_gives_no_verdict_and_the_default_folder_has_the_name_of_the_st
     assert "Infinity" not in done.stdout
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_killed_study_resumes_to_the_summary_of_an_unbroken_one(
     finished_study, tmp_path, start, vicinal
 ):

@@ -2,8 +2,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -1147,69 +1145,6 @@ def test_wide_parquet_takes_about_as_long_as_csv(table, tmp_path):
         inputs.append(data.train.inputs)
     assert torch.equal(*inputs)
     assert seconds[1] < 4 * seconds[0] + 1
-
-
-# Run in a process of its own, whose memory is limited: a crash or a giant allocation shows.
-MUTATE = """
-import random, resource, sys, warnings
-from pathlib import Path
-from urllib.parse import quote
-from vicinal.data.dataset import DataSet, LoadOptions
-from vicinal.data.tables.load_table import load_table
-from vicinal.errors import UserError
-import pyarrow.csv, pyarrow.parquet, scipy.io.arff, sklearn.preprocessing, sklearn.model_selection
-
-warnings.simplefilter("error")
-root, loaded = Path(sys.argv[1]), 0
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
-for name in ("t.csv", "t.arff", "t.parquet"):
-    whole, draw, counts = (root / name).read_bytes(), random.Random(name), [0, 0]
-    for _ in range(250):
-        content = bytearray(whole)
-        if draw.random() < 0.2:
-            del content[draw.randrange(len(content)):]
-        for _ in range(draw.choice([0, 1, 1, 2, 8]) if content else 0):
-            content[draw.randrange(len(content))] = draw.randrange(256)
-        (root / ("new" + name)).write_bytes(content)
-        try:
-            data = load_table("new" + name, {"label": "-1"}, LoadOptions(root, 0, 0.5,
-                draw.choice([False, True])))
-            assert isinstance(data, DataSet) and data.train.inputs.isfinite().all()
-            counts[0] += 1
-        except UserError as error:
-            assert "\\n" not in str(error), str(error)
-            counts[1] += 1
-    print(name, *counts)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what Linux says is used")
-def test_damaged_files_are_refused_or_read_and_never_anything_else(tmp_path):
-    rows = [(k, "red" if k % 3 else "blue", "uv"[k % 2]) for k in range(12)]
-    lines = "".join(f'{a},"{b}",{c}\n' for a, b, c in rows)
-    (tmp_path / "t.csv").write_text("a,b,y\n" + lines)
-    (tmp_path / "t.arff").write_text(
-        "@relation r\n@attribute a numeric\n@attribute b {red, blue}\n@attribute y {u, v}\n@data\n"
-        + lines
-    )
-    columns = dict(zip("aby", map(list, zip(*rows, strict=True)), strict=True))
-    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
-    done = subprocess.run(
-        [sys.executable, "-c", MUTATE, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    counts = {
-        line.split()[0]: [int(n) for n in line.split()[1:]] for line in done.stdout.splitlines()
-    }
-    assert set(counts) == {"t.csv", "t.arff", "t.parquet"}
-    for read, refused in counts.values():
-        assert read + refused == 250
-        assert min(read, refused) > 10
 
 
 # The sets of the paper

@@ -1,7 +1,8 @@
 """Run the command line many times over, each time with a fault at another file operation.
 
-A program of its own: everything is imported once, and each run is forked from there. It reads a
-job as JSON from stdin and prints the result as JSON. A fault is ``[kind, function, number, when]``:
+A program of its own: everything is imported once, and each run is forked from there. It reads
+jobs as a JSON list from stdin and prints their results as JSON. A fault is
+``[kind, function, number, when]``:
 
 * "kill": the process dies before or after the ``number``-th call of the function.
 * "full": this call and all later ones fail as they do on a full disk.
@@ -165,8 +166,11 @@ def tried(fault, out, job, log):
 def main():
     for name in LATE:  # what a run would import, each time anew
         importlib.import_module(name)
+    print(json.dumps([story_of(job) for job in json.load(sys.stdin)]))
 
-    job = json.load(sys.stdin)
+
+def story_of(job):
+    """Return what came of the faults of a job."""
     base, kind = Path(job["folder"]), job["kind"]
     log, whole = base / "log", base / "whole"
     code, text, counts = run([*job["words"], "--out", str(whole)], [kind, "", 0, ""], log)
@@ -184,7 +188,7 @@ def main():
             subprocess.run(["umount", str(out)], check=True)
         else:
             shutil.rmtree(out)
-    print(json.dumps(story))
+    return story
 
 
 if __name__ == "__main__":
