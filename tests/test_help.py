@@ -12,6 +12,8 @@ from vicinal.cli import app
 from vicinal.data import fetch
 from vicinal.training import recipe
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def commands(group, *path):
     """Return each command with its path, groups too."""

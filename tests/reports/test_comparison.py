@@ -10,6 +10,8 @@ from made_up import made_up_study
 
 from vicinal.studies.statistics import difference_between_studies
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def two(tmp_path):

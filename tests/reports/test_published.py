@@ -16,6 +16,8 @@ from vicinal.reports.study_tables import print_study
 from vicinal.reports.table_files import csv_rows, csv_text, markdown
 from vicinal.training.recipe import read_recipe
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 RESULTS = Path(__file__).parents[2] / "results/digits"
 SENTENCE = (
     "Published numbers come from other hardware, versions and schedules. Only equal numbers of "

@@ -19,6 +19,8 @@ from vicinal.training.environment import versions
 from vicinal.training.gan_recipe import GanRecipe, read_gan_recipe
 from vicinal.training.recipe_changes import Changes
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 TINY = ("iterations=4", "width=4", "batch_size=8", "discriminator_steps=1", "processes=1")
 SETTINGS = [f"gan.{one}" for one in TINY]
 
@@ -242,6 +244,7 @@ class Broken(torch.nn.Linear):
 
 
 def test_a_gan_whose_samples_are_not_finite_is_stopped_counted_and_shown(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the figures say so too
     monkeypatch.setattr(toy, "network", lambda i, _w, o, _g: Broken(i, o))
     found = study(tmp_path, 'gan.data=["ring"]', 'gan.arms=["plain", "paper"]', seeds=1)
     result = json.loads((tmp_path / "trials/ring-paper-seed0/result.json").read_bytes())
