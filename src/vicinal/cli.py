@@ -221,7 +221,6 @@ def _study_claims(folder: Path, seeds: int | None, *, json: bool) -> None:
     from vicinal import api
     from vicinal.reports.claims_page import print_claims
     from vicinal.reports.terminal import Terminal
-    from vicinal.studies.claims import FAILED
 
     found = api.claims(folder, seeds=seeds)
     if json:
@@ -229,7 +228,7 @@ def _study_claims(folder: Path, seeds: int | None, *, json: bool) -> None:
     else:
         print_claims(found, Terminal())
         _print(f"report: {folder / 'claims.html'}")
-    if any(one.reason == FAILED for one in found):
+    if any(one.failed for one in found):
         raise typer.Exit(TRIALS_FAILED)
 
 

@@ -1098,3 +1098,16 @@ def test_the_loss_of_a_plan_of_narrow_shares_is_float32(mode):
     y = (output > 0.3).bfloat16()
     loss = plan.loss(F.binary_cross_entropy_with_logits, output.bfloat16(), y)
     assert loss.dtype == torch.float32
+
+
+def test_an_impossible_class_without_a_share_leaves_the_gradient_finite():
+    def focal(output, y, reduction="mean"):
+        p = output.softmax(1).gather(1, y[:, None])[:, 0]
+        return -((1 - p) ** 2) * p.log()
+
+    output = torch.tensor([[200.0, 0], [0, 200]], dtype=torch.float32, requires_grad=True)
+    plan = Plan(torch.tensor([1, 0]), torch.ones(2, dtype=torch.float32))
+    loss = plan.loss(focal, output, torch.tensor([0, 1]))
+    loss.backward()
+    assert loss.item() == 0
+    assert output.grad.tolist() == [[0, 0], [0, 0]]

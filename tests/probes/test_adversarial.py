@@ -289,7 +289,10 @@ MODEL = nn.Linear(3, 2)
         ({"model": nn.Linear(3, 1)}, "at least two classes"),
         ({"model": Rooted(3, 2), "data": [(0 * X, Y)]}, "finite gradients .* got NaN"),
         ({"model": NaNWhenAttacked(3, 2)}, "got NaN"),
-        ({"data": [(X, Y), (X[:1] * 0, Y[:1])], "model": NaNAtZero(3, 2)}, "row 0: .* got nan"),
+        (
+            {"data": [(X, Y), (X[:1] * 0, Y[:1])], "model": NaNAtZero(3, 2)},
+            "a batch, row 0: .* got nan",
+        ),
         ({"source": nn.Sequential(MODEL, nn.Softmax(1))}, "got probabilities"),
     ],
 )

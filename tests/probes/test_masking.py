@@ -105,6 +105,7 @@ def test_a_network_whose_outputs_depend_on_the_other_examples_is_found():
     x = torch.rand(40, 3, dtype=torch.float32)
     norm = nn.BatchNorm1d(3, track_running_stats=False)
     found = attacks(nn.Sequential(norm, nn.Linear(3, 2)), [(x, torch.arange(40) % 2)], epsilons=[0])
+    attacks(norm, [(x[:3], torch.arange(3))], epsilons=[0])  # too few to be divided
     check = masking_checks(found)[0]
     assert not check.ok
     assert "depends on the other examples of a batch" in check.sentence

@@ -106,12 +106,15 @@ def test_a_finished_study_is_shown_with_other_packages_and_an_unfinished_one_is_
         result = json.loads(path.read_text("utf-8"))
         result["versions"]["numpy"] = "1.0"
         path.write_text(json.dumps(result), "utf-8")
-    study(folder)
+    assert study(folder).summary["versions"]["numpy"] == "1.0"
     path.unlink()
     before = (folder / "recipe.toml").read_bytes()
     with pytest.raises(UserError, match=r"other packages.*versions\.numpy was '1\.0' and is"):
         study(folder)
     assert (folder / "recipe.toml").read_bytes() == before
+    shutil.copy(done.folder / path.relative_to(folder), path)  # of the packages of now
+    with pytest.raises(UserError, match=r"other packages than other trials.*numpy was"):
+        study(folder)
 
 
 def test_other_settings_are_an_error_that_names_them(done):

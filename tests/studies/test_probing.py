@@ -179,9 +179,13 @@ def test_checks_that_did_not_run_are_named(probed):
     summary["failed_checks"] = []
     summary["checks_not_run"] = checks_not_run(dict.fromkeys(trials, Probed({}, checks)))
     (section,) = [one for one in probe_sections(summary) if one.title == "Adversarial attacks"]
-    assert section.remarks == [
-        "No check for masked gradients failed. Some did not run: “black box” needs another network."
-    ]
+    not_run = "Checks that did not run: “black box” needs another network."
+    assert section.remarks == ["No check for masked gradients failed.", not_run]
+    checks[0] = ("noise", False, "noise changes more.")
+    summary["failed_checks"] = failed_checks({trials[0]: Probed({}, checks)})
+    (section,) = [one for one in probe_sections(summary) if one.title == "Adversarial attacks"]
+    assert section.remarks[0] == not_run
+    assert "the check “noise” failed" in section.remarks[1]
 
 
 def test_probes_of_a_study_that_gets_more_seeds_stay_although_the_next_seed_differs(

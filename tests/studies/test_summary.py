@@ -234,8 +234,8 @@ def test_the_summary_has_the_documented_names(study, summary_of):
     summary = summary_of(*study)
     assert " ".join(summary) == (
         "study task metric metrics equivalence rows label_metrics constant_class data "
-        "tested_of_each_class constant probes failed_checks advice verdict_problems settings "
-        "versions"
+        "tested_of_each_class constant probes failed_checks checks_not_run advice "
+        "verdict_problems settings versions"
     )
     assert " ".join(summary["rows"][0]) == (
         "arm condition n verdict withheld p memorized seconds all_seconds peak_memory failed "

@@ -48,7 +48,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
       which have to agree. The number in a ``lambda`` cannot be seen: in masks on the CPU, classes
       that the output does not have are then an error; on a GPU, the zeros for ignored pixels count
       in the mean.
-    * Hooks of a module run once for each side of the blends, and see one loss for each example.
+    * Hooks of a module run once for each side of the blends, and see one loss for each example;
+      those of losses of real values run once.
     * If masks are mixed by a region, a criterion other than cross-entropy is called with the pasted
       masks.
     * ``reduction="sum"`` and ``"none"`` are supported, the default is ``"mean"``, and other
@@ -102,19 +103,21 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
 
 
 def _with_shares(sides: Sequence[Side]) -> list[Tensor]:
-    """Return the targets of all sides, replacing values that are not finite and have no share.
+    """Return the targets of all sides, those without a share replaced by some that have one.
 
-    The gradient of a loss against such a value is NaN, even if the share of the loss is zero. What
-    is finite stays, for the derivative by the share.
+    The gradient of a loss against a missing value, or against a class that is impossible, is NaN,
+    even if the share of the loss is zero. If the derivative by the share is wanted, it needs the
+    target of the side, so only missing values are replaced.
     """
     targets = [side.y for side in sides]
-    if len(sides) > 1 and targets[0].dtype.is_floating_point:
+    if len(sides) > 1:
         none = [spread(side.share, side.y) == 0 for side in sides]
         some = targets[-1]
         for y, without in zip(reversed(targets[:-1]), reversed(none[:-1]), strict=True):
             some = torch.where(without, some, y)
-        pairs = zip(none, targets, strict=True)
-        targets = [torch.where(without & ~y.isfinite(), some, y) for without, y in pairs]
+        if any(side.share.requires_grad for side in sides):
+            none = [without & ~y.isfinite() for without, y in zip(none, targets, strict=True)]
+        targets = [torch.where(w, some, y) for w, y in zip(none, targets, strict=True)]
     return targets
 
 

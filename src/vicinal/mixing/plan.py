@@ -462,8 +462,9 @@ def _checked_rows(partner: Tensor, lam: Tensor, shares: Tensor | None) -> int | 
         )
     check_shares(partner[0], lam)
     rows = [check_shares(row, share) for row, share in zip(partner, shares, strict=True)]
-    whole = lam.double() + shares.double().sum(0)
-    if is_plain(lam) and not torch.allclose(whole, torch.ones_like(whole), atol=1e-5):
-        raise ValueError(f"shares: expected a sum of one with lam, got {whole.tolist()}.")
+    if is_plain(lam):
+        whole = lam.double() + shares.double().sum(0)
+        if not torch.allclose(whole, torch.ones_like(whole), atol=1e-5):
+            raise ValueError(f"shares: expected a sum of one with lam, got {whole.tolist()}.")
     known = [one for one in rows if one is not None]
     return max(known) if known else None

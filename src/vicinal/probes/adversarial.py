@@ -93,8 +93,8 @@ class Attacks(NamedTuple):
         ranks: ``(epsilons, n)`` int32 of each attack, in the order in which they were named.
         zero_gradient: ``(n,)`` bool, whether the gradient of the cross-entropy with respect to the
             unchanged input is zero in all its values.
-        repeatable: ``(n,)`` bool, whether a second forward pass, in two smaller batches, gave the
-            same logits up to rounding.
+        repeatable: ``(n,)`` bool, whether a second forward pass, of each half of a batch by itself,
+            gave the same logits up to rounding.
     """
 
     epsilons: tuple[float, ...]
@@ -219,7 +219,8 @@ def attacks(
             seen.append((own.cpu(), once.cpu()))
             if len(x) > 8 and not found:
                 _check_all(seen)
-            halves = zip(x.chunk(2), y.chunk(2), strict=True)
+            parts = 2 if len(x) > 3 else 1
+            halves = zip(x.chunk(parts), y.chunk(parts), strict=True)
             found_again = [_logits_and_gradient(network, *half, _cross_entropy) for half in halves]
             again, gradient = map(torch.cat, zip(*found_again, strict=True))
             repeatable = _are_equal(again, once)
@@ -431,6 +432,6 @@ def _checked_batch(
         )
     with torch.no_grad():
         logits = logits_of(network, inputs)
-    check_finite(logits.amax(1))
+    check_finite(logits.amax(1), where="outputs for a batch")
     check_labels(targets, logits.shape[1])
     return inputs, targets.long(), logits

@@ -50,7 +50,8 @@ def auto_attack(
         )
     traced = sys.gettrace()  # the package removes the function of debuggers and of coverage
     try:
-        with torch.random.fork_rng():  # it seeds all devices
+        # It seeds the current GPU too.
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             attack = AutoAttack(network, eps=epsilon, seed=seed, device=x.device)
             for one in (attack.apgd_targeted, attack.fab):
                 one.n_target_classes = min(9, classes - 1)

@@ -100,7 +100,7 @@ def between(
             lam = grid[rows // pairs].to(one).reshape(-1, *[1] * (x.dim() - 1))
             blends = torch.lerp(other, one, lam).requires_grad_()
             logits = logits_of(model, blends)
-            check_finite(logits.detach().amax(1), where="outputs for blends")
+            check_finite(logits.detach().amax(1), where="outputs for a batch of blends")
             gradient = input_gradient(logits.log_softmax(1).max(1).values.sum(), blends)
             norms.append(gradient.flatten(1).float().norm(dim=1).cpu())
             outputs.append(logits.detach().cpu())

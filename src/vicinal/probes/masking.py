@@ -116,7 +116,7 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
 def _same_outputs_twice(white: Attacks) -> Check:
     differ, n = int((~white.repeatable).sum()), len(white.repeatable)
     sentence = (
-        f"A second forward pass, in smaller batches, returned other logits for {differ} of {n} "
+        f"A second forward pass, of half batches, returned other logits for {differ} of {n} "
         "examples"
     )
     reasons = "the network is random in eval mode, or depends on the other examples of a batch"

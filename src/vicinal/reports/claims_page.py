@@ -22,7 +22,7 @@ from vicinal.reports.summary_values import measure_text
 from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_svg
 from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.reports.terminal import plain_table
-from vicinal.studies.claims import Claim, Outcome, outcomes, read_claims
+from vicinal.studies.claims import Claim, Outcome, failed_trials, outcomes, read_claims
 from vicinal.studies.gan import MEASURES
 from vicinal.training.stop_signals import interrupt_on_stop_signals
 
@@ -60,7 +60,7 @@ def run_claims(out: Path, run: Run, log: Callable[[str], None]) -> list[Outcome]
                 log(f"{name} is left out: {found}")
             else:
                 summaries[name] = found
-                failed = sum(len(row.get("failed") or ()) for row in found["rows"])
+                failed = failed_trials(found)
                 more = f"; {failed} trials failed, see its report" if failed else ""
                 log(f"[{k}/{len(studies)}] {name} in {seconds:.0f} s{more}")
             # After each study, so that an interruption loses none.

@@ -107,11 +107,11 @@ def _remarks(summary: Mapping[str, Any], probe: str) -> list[str]:
     if probe != "attacks":
         return []
     failed, missing = summary["failed_checks"], summary["checks_not_run"]
+    not_run = [f"Checks that did not run: {' '.join(missing)}"] if missing else []
     if not failed:
-        not_run = f" Some did not run: {' '.join(missing)}" if missing else ""
-        return [f"No check for masked gradients failed.{not_run}"]
+        return ["No check for masked gradients failed.", *not_run]
     several = names_conditions(summary)
-    return [
+    return not_run + [
         f"{title(summary, one['arm'])}{', ' * several}{one['condition'] * several}, seed "
         f"{one['seed']}: the check “{one['name']}” failed: {one['found']}"
         for one in failed

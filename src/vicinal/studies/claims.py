@@ -36,10 +36,6 @@ class Claim(Settings):
         return self.recipe if self.variant is None else f"{self.recipe}-{self.variant}"
 
 
-FAILED = "trials failed"
-"""The reason for a withheld verdict that the exit code of the command shows too."""
-
-
 class Outcome(NamedTuple):
     """What a study says about a claim.
 
@@ -51,6 +47,7 @@ class Outcome(NamedTuple):
         p: p-value of the difference, adjusted for all claims (Holm); None if there is none.
         verdict: what the numbers say.
         reason: why the verdict is withheld, or why the study did not run.
+        failed: how many trials of the study failed, also of other arms.
     """
 
     claim: Claim
@@ -60,6 +57,7 @@ class Outcome(NamedTuple):
     p: float | None
     verdict: Verdict
     reason: str
+    failed: int = 0
 
 
 _CLAIMS = pydantic.TypeAdapter(list[Claim])
@@ -92,7 +90,12 @@ def outcomes(
     adjusted = holm([found[k].p or 0.0 for k in tested] + others)
     for k, p in zip(tested, adjusted, strict=False):
         found[k] = found[k]._replace(p=p, verdict=_verdict(found[k], p))
-    return found
+    return [one._replace(failed=failed_trials(summaries.get(one.claim.study))) for one in found]
+
+
+def failed_trials(summary: Mapping[str, Any] | None) -> int:
+    """Return how many trials of a study failed."""
+    return sum(len(row.get("failed") or ()) for row in (summary or {"rows": ()})["rows"])
 
 
 def _verdict(outcome: Outcome, p: float) -> Verdict:
@@ -129,7 +132,7 @@ def _outcome(claim: Claim, summary: Mapping[str, Any] | None, reason: str) -> Ou
     if about_attacks and failed:
         reason = f"gradients may be masked: {', '.join(dict.fromkeys(failed))}"
     elif any(rows[arm]["failed"] for arm in arms):
-        reason = FAILED
+        reason = "trials failed"
     elif claim.measure in summary["metrics"]:
         reason = rows[claim.arm]["withheld"] or ""
     p = (pair[1]["difference"] or {}).get("p")

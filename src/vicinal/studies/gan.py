@@ -145,16 +145,18 @@ class GanStudy(NamedTuple):
         return found
 
     def check(self) -> None:
-        """Raise a ``UserError`` unless the unfinished trials can be added to the finished ones."""
+        """Raise a ``UserError`` unless all trials were and will be run with the same packages."""
         results = self.results()
-        if len(results) == len(self.trials):
-            return  # they can be shown with any versions
+        if len(results) < len(self.trials):
+            others, known = "are installed", versions()
+        else:  # they can be shown, whatever is installed
+            others, known = "other trials", next(iter(results.values())).versions
         for trial, result in results.items():
-            if changed := differences({"versions": result.versions}, {"versions": versions()}):
+            if changed := differences({"versions": result.versions}, {"versions": known}):
                 raise UserError(
-                    f"{self.path(trial).parent} was run with other packages than are installed: "
-                    f"{'; '.join(changed)}. Install those again to finish the study, or choose "
-                    "another folder with --out."
+                    f"{self.path(trial).parent} was run with other packages than {others}: "
+                    f"{'; '.join(changed)}. Delete the folders of such trials to run them again, "
+                    "or choose another folder for the study with --out."
                 )
 
 

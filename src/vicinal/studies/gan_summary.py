@@ -18,7 +18,7 @@ from vicinal.studies.statistics import (
     mean_with_interval,
     verdict,
 )
-from vicinal.training.environment import hardware, versions
+from vicinal.training.environment import hardware, merged_versions
 
 
 def summarize_gans(study: GanStudy) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def summarize_gans(study: GanStudy) -> dict[str, Any]:
         "measures": {name: one._asdict() for name, one in MEASURES.items()},
         "rows": rows,
         "real": {data: _of_real(data, recipe.gan.std) for data in recipe.gan.data},
-        "versions": versions(),
+        "versions": merged_versions([one.versions for one in results.values()]),
         "hardware": hardware(),
     }
 

@@ -23,7 +23,7 @@ PROBES = "probes.safetensors"
 """File name in the folder of a trial: one value per example for each measure."""
 
 
-_VERSION = b"4"
+_VERSION = b"5"
 """Of the values; another one makes stored values of other versions outdated."""
 
 

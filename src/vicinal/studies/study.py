@@ -345,7 +345,6 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     check_training(recipe, data, [trial for trial in unfinished if trial.split == 0])
     check_probes(recipe, data)
     study.write_recipe()
-    examples.unlink(missing_ok=True)  # those of fewer trials, which an interruption would leave
     _write_third_class(study, data)
 
     @lru_cache(maxsize=1)
@@ -362,6 +361,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
                 )
 
         for trial in unfinished:
+            examples.unlink(missing_ok=True)  # or an interruption would leave those of fewer trials
             callbacks.start(trial)
             split = data_of(trial.split)
             result = _result_of(study, trial, split, callbacks, expected=origins.get(trial.split))

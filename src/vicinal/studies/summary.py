@@ -27,6 +27,7 @@ from vicinal.studies.probing import (
 )
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study
+from vicinal.training.environment import merged_versions
 from vicinal.training.metrics import (
     METRICS,
     constant_value,
@@ -205,7 +206,7 @@ def summarize(
         "advice": [one._asdict() for one in advice(recipe, results, third_class)],
         "verdict_problems": [problem.text for problem in found],
         "settings": json.loads(recipe.model_dump_json()),  # with "Infinity" for inf
-        "versions": _merged([result.versions for result in results.values()]),
+        "versions": merged_versions([result.versions for result in results.values()]),
     }
 
 
@@ -468,9 +469,3 @@ def _published(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[dict[s
             }
         )
     return found
-
-
-def _merged(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Merge the versions of all trials; different versions of a package are joined."""
-    names = sorted({name for one in several for name in one})
-    return {n: ", ".join(sorted({one[n] for one in several if n in one})) for n in names}

@@ -39,7 +39,9 @@ def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | No
     inputs, labels = read.inputs, data.train.targets[rows[torch.from_numpy(read.kept)]]
     if not (inputs.is_floating_point() or inputs.dtype == torch.uint8) or not len(inputs):
         return None
-    known, thirds = inputs.float().flatten(1), []
+    known, thirds = inputs.float().flatten(1), list[torch.Tensor]()
+    center = known.mean(0)  # torch.cdist rounds far from zero
+    known = known - center
     pieces = (one[:BLENDS].split(BATCH) for one in (inputs, labels))
     for x, y in zip(*pieces, strict=True):
         size = x.shape[2:] or x.shape[1:]
@@ -47,8 +49,6 @@ def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | No
         blends = plan.mix(x.float())
         if len(blends) != len(x) or plan.partner.dim() != 1:
             return None
-        # The default mode rounds far from zero.
-        mode = "donot_use_mm_for_euclid_dist"
-        nearest = labels[torch.cdist(blends.flatten(1), known, compute_mode=mode).argmin(1)]
+        nearest = labels[torch.cdist(blends.flatten(1) - center, known).argmin(1)]
         thirds.append((nearest != y) & (nearest != y[plan.partner]))
     return float(torch.cat(thirds).double().mean())

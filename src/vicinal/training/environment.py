@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,12 @@ def versions() -> dict[str, str]:
     """
     packages = ("vicinal", "torch", "numpy", "lightning-fabric", "scikit-learn")
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+
+
+def merged_versions(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Merge the versions of all trials; different versions of a package are joined."""
+    names = sorted({name for one in several for name in one})
+    return {n: ", ".join(sorted({one[n] for one in several if n in one})) for n in names}
 
 
 def hardware() -> dict[str, str]:

@@ -54,12 +54,12 @@ def kernel_for(device: torch.device) -> ModuleType:
 def _triton_kernels() -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
-    from triton.runtime import driver
-
-    from vicinal.mixing.kernels import triton_kernels
-
     try:
-        _ = driver.active  # the first access compiles a C file
+        from triton.runtime import driver
+
+        from vicinal.mixing.kernels import triton_kernels
+
+        driver.active.get_current_target()  # the first call compiles a C file
     except Exception as error:
         warnings.warn(
             "Batches on the GPU are mixed with PyTorch operators, which is slower, since Triton "
