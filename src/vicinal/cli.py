@@ -575,7 +575,7 @@ def data_list(json: _Json = False, debug: _Debug = False) -> None:
         from vicinal.reports.terminal import Terminal, print_sources
 
         if json:
-            _print_json({k: {"spec": s.spec, "holds": s.holds} for k, s in SOURCES.items()})
+            _print_json({k: {"spec": k + s.rest, "holds": s.holds} for k, s in SOURCES.items()})
         else:
             print_sources(Terminal())
 

@@ -14,67 +14,53 @@ class Source(NamedTuple):
 
     Args:
         function: ``module:name`` of the function that loads it, in ``vicinal.data``.
-        spec: its syntax.
+        rest: the syntax of what follows its name.
         holds: what it is, in a few words.
     """
 
     function: str
-    spec: str
+    rest: str
     holds: str
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(
-        "load_data_set:load_digits", "digits", "1,797 scans of 8x8 pixels, in scikit-learn"
-    ),
-    "iris": Source("tables.uci:load_iris", "iris", "150 flowers, 4 measures, in scikit-learn"),
-    "cifar10": Source(
-        "formats.cifar:load_cifar10", "cifar10[:PATH]", "the official Python archive"
-    ),
-    "cifar100": Source(
-        "formats.cifar:load_cifar100", "cifar100[:PATH]", "the official Python archive"
-    ),
-    "mnist": Source("formats.idx:load_mnist", "mnist[:FOLDER]", "the four IDX files"),
-    "fashion-mnist": Source(
-        "formats.idx:load_fashion_mnist", "fashion-mnist[:FOLDER]", "the four IDX files"
-    ),
+    "digits": Source("load_data_set:load_digits", "", "1,797 scans of 8x8 pixels, in scikit-learn"),
+    "iris": Source("tables.uci:load_iris", "", "150 flowers, 4 measures, in scikit-learn"),
+    "cifar10": Source("formats.cifar:load_cifar10", "[:PATH]", "the official Python archive"),
+    "cifar100": Source("formats.cifar:load_cifar100", "[:PATH]", "the official Python archive"),
+    "mnist": Source("formats.idx:load_mnist", "[:FOLDER]", "the four IDX files"),
+    "fashion-mnist": Source("formats.idx:load_fashion_mnist", "[:FOLDER]", "the four IDX files"),
     "emnist": Source(
-        "formats.idx:load_emnist", "emnist[:FOLDER]?split=NAME", "letters and digits, IDX files"
+        "formats.idx:load_emnist", "[:FOLDER]?split=NAME", "letters and digits, IDX files"
     ),
-    "folder": Source(
-        "formats.image_folder:load_folder", "folder:PATH", "images, one folder per class"
-    ),
+    "folder": Source("formats.image_folder:load_folder", ":PATH", "images, one folder per class"),
     "rec": Source(
-        "formats.mxnet_records:load_records", "rec:TRAIN.rec,TEST.rec", "MXNet's image records"
+        "formats.mxnet_records:load_records", ":TRAIN.rec,TEST.rec", "MXNet's image records"
     ),
-    "npz": Source("formats.npz:load_npz", "npz:FILE", "arrays in one NumPy file"),
+    "npz": Source("formats.npz:load_npz", ":FILE", "arrays in one NumPy file"),
     "commands": Source(
-        "sound.load_commands:load_commands",
-        "commands:PATH",
-        "recordings, one folder per word, list files",
+        "sound.load_commands:load_commands", ":PATH", "recordings, one folder per word, list files"
     ),
     "table": Source(
-        "tables.load_table:load_table", "table:FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
+        "tables.load_table:load_table", ":FILE?label=COLUMN", "CSV, TSV, ARFF or Parquet"
     ),
     "text": Source(
         "texts.load_texts:load_texts",
-        "text:FILE?text=COLUMN&label=COLUMN&tokenizer=NAME",
+        ":FILE?text=COLUMN&label=COLUMN&tokenizer=NAME",
         "texts in a table, for networks of Hugging Face",
     ),
-    "abalone": Source("tables.uci:load_abalone", "abalone", "UCI: 4,177 shells, rings as classes"),
-    "arcene": Source("tables.uci:load_arcene", "arcene", "UCI: 200 mass spectra of 10,000 values"),
-    "arrhythmia": Source("tables.uci:load_arrhythmia", "arrhythmia", "UCI: 452 electrocardiograms"),
-    "htru2": Source("tables.uci:load_htru2", "htru2", "UCI: 17,898 candidates for pulsars"),
-    "phishing": Source(
-        "tables.uci:load_phishing", "phishing", "UCI: 11,055 web pages, 30 features"
-    ),
-    "hf": Source("formats.libraries:load_hugging_face", "hf:NAME", "a data set of Hugging Face"),
+    "abalone": Source("tables.uci:load_abalone", "", "UCI: 4,177 shells, rings as classes"),
+    "arcene": Source("tables.uci:load_arcene", "", "UCI: 200 mass spectra of 10,000 values"),
+    "arrhythmia": Source("tables.uci:load_arrhythmia", "", "UCI: 452 electrocardiograms"),
+    "htru2": Source("tables.uci:load_htru2", "", "UCI: 17,898 candidates for pulsars"),
+    "phishing": Source("tables.uci:load_phishing", "", "UCI: 11,055 web pages, 30 features"),
+    "hf": Source("formats.libraries:load_hugging_face", ":NAME", "a data set of Hugging Face"),
     "torchvision": Source(
-        "formats.libraries:load_torchvision", "torchvision:NAME", "a data set of torchvision"
+        "formats.libraries:load_torchvision", ":NAME", "a data set of torchvision"
     ),
     "import": Source(
         "formats.libraries:load_imported",
-        "import:MODULE:NAME",
+        ":MODULE:NAME",
         "your own map-style data set; or MODULE.PATH:NAME",
     ),
 }

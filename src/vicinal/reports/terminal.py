@@ -49,9 +49,9 @@ def plain_table(*head: str, **settings: Any) -> Table:
 
 def print_sources(console: Terminal) -> None:
     """Print how data sets are named."""
-    width = max(len(source.spec) for source in SOURCES.values())
-    for source in SOURCES.values():
-        console.print(f"{source.spec:{width}}  {source.holds}")
+    width = max(len(name + source.rest) for name, source in SOURCES.items())
+    for name, source in SOURCES.items():
+        console.print(f"{name + source.rest:{width}}  {source.holds}")
 
 
 def print_description(spec: str, described: Mapping[str, Any], console: Terminal) -> None:

@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 in the files of their authors (Krizhevsky, 2009)."""
 
+import functools
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,8 +51,8 @@ _ARCHIVES = {
 }
 
 
-def load_cifar10(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load CIFAR-10 from its Python archive or the folder that it unpacks to.
+def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
+    """Load a data set from its Python archive or the folder that it unpacks to.
 
     Without a path, both are looked for under the root. Images are ``(n, 3, 32, 32)`` uint8 in the
     order of the files: 50,000 training and 10,000 test examples.
@@ -59,15 +60,6 @@ def load_cifar10(where: str, options: Mapping[str, str], load_options: LoadOptio
     Raises:
         UserError: if the files are missing, damaged, larger than ``max_bytes`` or not CIFAR's.
     """
-    return _load("cifar10", where, options, load_options)
-
-
-def load_cifar100(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load CIFAR-100 with its 100 fine labels; otherwise like ``load_cifar10``."""
-    return _load("cifar100", where, options, load_options)
-
-
-def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     check_options(name, options, ())
     known = _ARCHIVES[name]
     path = _find(name, known, where, load_options.root)
@@ -100,6 +92,10 @@ def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadO
     names = tuple(word.decode("utf-8", "replace") for word in classes)
     train, test = splits
     return DataSet(names, train, test, brightest=255)
+
+
+load_cifar10 = functools.partial(_load, "cifar10")
+load_cifar100 = functools.partial(_load, "cifar100")  # with its 100 fine labels
 
 
 def _find(name: str, known: _Archive, where: str, root: Path) -> Path:

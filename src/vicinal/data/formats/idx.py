@@ -29,30 +29,23 @@ _CLASSES = {
 _UBYTES = b"\0\0\x08"
 
 
-def load_mnist(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load MNIST (LeCun et al., 1998) from its four IDX files, compressed by gzip or not.
+def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
+    """Load a data set from its four IDX files, compressed by gzip or not.
 
-    Without a path they are looked for under the root's folder ``mnist``. Images are
-    ``(n, 1, 28, 28)`` uint8: 60,000 training and 10,000 test examples.
+    Without a path they are looked for under the root's folder of the name of the data set. Images
+    are ``(n, 1, 28, 28)`` uint8: 60,000 training and 10,000 test examples.
 
     Raises:
         UserError: if a file is missing, damaged, or of a different size than its header says.
     """
-    return _load("mnist", where, options, load_options)
-
-
-def load_fashion_mnist(
-    where: str, options: Mapping[str, str], load_options: LoadOptions
-) -> DataSet:
-    """Load Fashion-MNIST (Xiao et al., arXiv 1708.07747), whose files are named as MNIST's."""
-    return _load("fashion-mnist", where, options, load_options)
-
-
-def _load(name: str, where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
     check_options(name, options, ())
     folder = _folder(name, where, load_options)
     classes = dict(enumerate(_CLASSES[name]))
     return _data_set(folder, name, ("train", "t10k"), classes, load_options)
+
+
+load_mnist = functools.partial(_load, "mnist")  # LeCun et al., 1998
+load_fashion_mnist = functools.partial(_load, "fashion-mnist")  # Xiao et al., arXiv 1708.07747
 
 
 def load_emnist(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:

@@ -11,6 +11,7 @@ Example:
     (('setosa', 'versicolor', 'virginica'), 120, 30)
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,39 +33,6 @@ _FILES = {
     "phishing": ("phishing.data", "Training Dataset.arff"),
 }
 _NUMBERS = {"abalone": 1, "arcene": 167, "arrhythmia": 5, "htru2": 372, "phishing": 327}
-
-
-def load_abalone(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load Abalone (https://doi.org/10.24432/C55C7W): 4,177 shells, 7 measures and the sex.
-
-    The 28 classes are the numbers of rings, which agrees with the error of about 74% in the paper.
-    The examples of seven classes with one or two examples, too few for both splits, are in the
-    training split.
-    """
-    return _one_table("abalone", where, options, load_options)
-
-
-def load_arrhythmia(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load Arrhythmia (https://doi.org/10.24432/C5BS32): 452 electrocardiograms, 279 numbers.
-
-    The file has 13 of 16 classes, named by their numbers. Classes with too few examples for both
-    splits are in the training split.
-    """
-    return _one_table("arrhythmia", where, options, load_options)
-
-
-def load_htru2(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load HTRU2 (https://doi.org/10.24432/C5DK6R): 17,898 candidates for pulsars, 8 numbers."""
-    return _one_table("htru2", where, options, load_options)
-
-
-def load_phishing(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
-    """Load Phishing Websites (https://doi.org/10.24432/C51W2X): 11,055 pages, 30 features.
-
-    Features are -1 (phishing), 0 (suspicious) and 1 (legitimate), and are read as numbers. Classes
-    are -1 (phishing) and 1 (legitimate).
-    """
-    return _one_table("phishing", where, options, load_options)
 
 
 def load_arcene(where: str, options: Mapping[str, str], load_options: LoadOptions) -> DataSet:
@@ -122,6 +90,10 @@ def load_iris(where: str, options: Mapping[str, str], load_options: LoadOptions)
 def _one_table(
     name: str, where: str, options: Mapping[str, str], load_options: LoadOptions
 ) -> DataSet:
+    """Load a data set that is one table, with its label in the last column.
+
+    The examples of classes with too few examples for both splits are in the training split.
+    """
     check_options(name, options, ())
     path = _find(name, _FILES[name], where, load_options)
     header = None if path.suffix.lower() == ".arff" else False
@@ -135,6 +107,30 @@ def _one_table(
         task="classification",
         rare="train",
     )
+
+
+load_abalone = functools.partial(_one_table, "abalone")
+"""Abalone (https://doi.org/10.24432/C55C7W): 4,177 shells, 7 measures and the sex.
+
+The 28 classes are the numbers of rings, which agrees with the error of about 74% in the paper.
+Seven of them have one or two examples.
+"""
+
+load_arrhythmia = functools.partial(_one_table, "arrhythmia")
+"""Arrhythmia (https://doi.org/10.24432/C5BS32): 452 electrocardiograms, 279 numbers.
+
+The file has 13 of 16 classes, named by their numbers.
+"""
+
+load_htru2 = functools.partial(_one_table, "htru2")
+"""HTRU2 (https://doi.org/10.24432/C5DK6R): 17,898 candidates for pulsars, 8 numbers."""
+
+load_phishing = functools.partial(_one_table, "phishing")
+"""Phishing Websites (https://doi.org/10.24432/C51W2X): 11,055 pages, 30 features.
+
+Features are -1 (phishing), 0 (suspicious) and 1 (legitimate), and are read as numbers. Classes are
+-1 (phishing) and 1 (legitimate).
+"""
 
 
 def _find(name: str, files: tuple[str, ...], where: str, load_options: LoadOptions) -> Path:
