@@ -3,12 +3,14 @@
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from vicinal.data.dataset import LoadOptions
+from vicinal.data.dataset import LoadOptions, Split
 from vicinal.errors import UserError
 
 _DRAWS = 100  # random splits of groups that are compared
@@ -111,6 +113,12 @@ def rows_by_options(
     return train_test_rows(
         targets, fraction=fraction, seed=seed, classes=classes, groups=groups, fold=fold
     )
+
+
+def divided(whole: Split, first: np.ndarray, second: np.ndarray) -> tuple[Split, Split]:
+    """Return two splits made from one; the first keeps the messages of skipped examples."""
+    kept, held_out = (whole.subset(torch.from_numpy(rows)) for rows in (first, second))
+    return replace(kept, skipped=whole.skipped), held_out
 
 
 def fewest_examples(fraction: float, fold: tuple[int, int] | None = None) -> int:

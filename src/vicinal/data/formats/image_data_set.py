@@ -62,7 +62,7 @@ def image_data_set(
             )
             stored.changes.add(decoded[name].changes)
             notes += [note for note in about_cache if note not in notes]
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, (source, chosen) in rows.items():
         images, targets, skipped = files[source]
         skipped = skipped if source == name else ()
@@ -75,15 +75,12 @@ def image_data_set(
     for split in splits.values():
         if not isinstance(split.inputs, Tensor):
             all_read = False
-            some_first: Any = replace(split.inputs, skip_bad=True)  # type: ignore[type-var]
-            some_first.read(range(min(_FIRST, len(split))))
+            replace(split.inputs, skip_bad=True).read(range(min(_FIRST, len(split))))
     return DataSet(
         classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
-        255,
-        (*notes, *stored.changes.notes(all_read=all_read)),
+        **splits,
+        brightest=255,
+        notes=(*notes, *stored.changes.notes(all_read=all_read)),
         fixed_test=fixed_test,
     )
 

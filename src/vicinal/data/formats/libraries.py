@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from vicinal.data.dataset import DataSet, LoadOptions, Split
+from vicinal.data.dataset import DataSet, LoadOptions
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.labels import target_notes
@@ -18,7 +17,7 @@ from vicinal.data.formats.map_style import (
     is_map_style,
     read_split,
 )
-from vicinal.data.train_test_split import rows_by_options
+from vicinal.data.train_test_split import divided, rows_by_options
 from vicinal.errors import UserError, unknown
 from vicinal.import_path import import_object, imported, one_line
 from vicinal.options import check_options
@@ -233,24 +232,15 @@ def _load(
     if "test" not in splits:
         whole = splits["train"]
         rows = rows_by_options(whole.targets, load_options, classes)
-        train, test = (whole.subset(torch.from_numpy(of_split)) for of_split in rows)
-        splits = {"train": replace(train, skipped=whole.skipped), "test": test}
+        splits["train"], splits["test"] = divided(whole, *rows)
     white = 255 if format.dtype == np.uint8 else None
     notes = (*format.changes.notes(all_read=True), *target_notes(splits["train"].targets.numpy()))
-    return DataSet(
-        classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
-        white,
-        notes,
-        fixed_test="test" in sources,
-    )
+    return DataSet(classes, **splits, brightest=white, notes=notes, fixed_test="test" in sources)
 
 
 def _read_splits(
     sources: Mapping[str, tuple[str, Any]], format: RowFormat, load_options: LoadOptions
-) -> dict[str, Split]:
+) -> dict[str, Any]:
     return {split: read_split(*source, format, load_options) for split, source in sources.items()}
 
 

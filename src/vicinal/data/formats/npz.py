@@ -4,8 +4,8 @@ import functools
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from vicinal.data.formats.bounded_read import check_claim, read_rest
 from vicinal.data.formats.file_listing import SPLIT_NAMES
 from vicinal.data.formats.labels import split_with_known_labels, target_notes
 from vicinal.data.source_spec import existing
-from vicinal.data.train_test_split import rows_by_options
+from vicinal.data.train_test_split import divided, rows_by_options
 from vicinal.errors import UserError
 from vicinal.options import check_options
 
@@ -71,7 +71,7 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
                 f"{known.shape}."
             )
         classes = tuple(map(str, known))
-    splits = {}
+    splits: dict[str, Any] = {}
     for name, (own, labels) in read.items():
         for what, found, first in (("inputs", own, inputs), ("labels", labels, targets)):
             kind, expected = ((x.dtype, tuple(x.shape[1:])) for x in (found, first))
@@ -90,22 +90,11 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
         )
     if whole:
         rows = rows_by_options(splits["train"].targets, load_options, classes)
-        both = (torch.from_numpy(np.sort(some)) for some in rows)
-        skipped = splits["train"].skipped
-        splits["train"], splits["test"] = (splits["train"].subset(some) for some in both)
-        splits["train"] = replace(splits["train"], skipped=skipped)
+        splits["train"], splits["test"] = divided(splits["train"], *map(np.sort, rows))
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None
-    return DataSet(
-        classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
-        white,
-        tuple(notes),
-        fixed_test=not whole,
-    )
+    return DataSet(classes, **splits, brightest=white, notes=tuple(notes), fixed_test=not whole)
 
 
 def read_npy(path: Path, *, images: bool, max_bytes: int) -> Tensor:

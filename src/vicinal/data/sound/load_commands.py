@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -226,7 +226,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
         notes += _speaker_notes(speakers[rows["train"]], speakers[rows["test"]], fixed_test)
 
     counts = RecordingCounts()
-    splits = {}
+    splits: dict[str, Any] = {}
     every = True
     for split, chosen in rows.items():
         stored = StoredRecordings(
@@ -251,9 +251,7 @@ def load_commands(where: str, options: Mapping[str, str], load_options: LoadOpti
     _check_splits(folder, splits, classes)
     return DataSet(
         classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
+        **splits,
         notes=(
             *notes,
             *litter_notes(litter),

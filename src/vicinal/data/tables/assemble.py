@@ -133,7 +133,8 @@ def assemble(
             group_sha256=of_groups,
         )
     _check_input_bytes(preparation, sum(map(len, rows.values())), load_options.max_bytes)
-    messages, splits = dict(zip(("train", "test"), skipped, strict=False)), {}
+    messages = dict(zip(("train", "test"), skipped, strict=False))
+    splits: dict[str, Any] = {}
     for name, chosen in rows.items():
         inputs, unseen = apply_columns(features, preparation, chosen)
         kept, too_far = bad.exclude_infinite(inputs, chosen, features, load_options.skip_bad)
@@ -146,9 +147,7 @@ def assemble(
         notes += unseen_notes(unseen, len(kept))
     return DataSet(
         classes,
-        splits["train"],
-        splits["test"],
-        splits.get("validation"),
+        **splits,
         notes=tuple(notes),
         preparation=load_options.preparation or preparation.model_dump(),
         fixed_test=len(tables) == 2,
