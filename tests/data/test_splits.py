@@ -9,9 +9,7 @@ import torch
 
 from vicinal.data import DataSet, Split, load
 from vicinal.data.description import doubtful_notes
-from vicinal.data.held_out import group_notes, with_validation
-from vicinal.data.train_fraction import kept_rows
-from vicinal.data.train_test_split import train_test_rows
+from vicinal.data.train_test_split import group_notes, kept_rows, train_test_rows, with_validation
 from vicinal.errors import UserError
 
 

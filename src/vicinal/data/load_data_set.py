@@ -14,12 +14,15 @@ import torch
 from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
 from vicinal.data.dataset import IN_MEMORY, DataSet, LoadOptions, Note, Split
 from vicinal.data.description import doubtful_notes
-from vicinal.data.held_out import group_notes, with_validation
 from vicinal.data.preparation import prepared, with_preparation
 from vicinal.data.recognize import recognized
 from vicinal.data.source_spec import parse_spec
-from vicinal.data.train_fraction import with_train_fraction
-from vicinal.data.train_test_split import rows_by_options
+from vicinal.data.train_test_split import (
+    group_notes,
+    rows_by_options,
+    with_train_fraction,
+    with_validation,
+)
 from vicinal.errors import UserError
 from vicinal.extras import extras_named
 from vicinal.options import check_options

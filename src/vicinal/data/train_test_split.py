@@ -1,4 +1,4 @@
-"""Split the rows of a data set that has no test or validation split."""
+"""Cut test and validation splits, keep a share of the training examples, and check groups."""
 
 import math
 import warnings
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicinal.data.dataset import LoadOptions, Split
+from vicinal.data.dataset import DataSet, LoadOptions, Note, Split
 from vicinal.errors import UserError
 
 _DRAWS = 100  # random splits of groups that are compared
@@ -56,7 +56,6 @@ def train_test_rows(
             would lack a class.
 
     Example:
-        >>> import torch
         >>> train, test = train_test_rows(torch.tensor([0, 1] * 5), fraction=0.2, seed=0)
         >>> len(train), len(test)
         (8, 2)
@@ -129,6 +128,160 @@ def fewest_examples(fraction: float, fold: tuple[int, int] | None = None) -> int
         (5, 4, 10)
     """
     return fold[1] if fold else math.ceil(1 / min(fraction, 1 - fraction))
+
+
+def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
+    """Return a data set with a validation split, a share of its training examples.
+
+    A data set that has a validation split keeps it, with a note.
+
+    Args:
+        data: the data set. Its test split is not changed.
+        fraction: share of the training examples, from 0 to below 1. 0 cuts nothing.
+        seed: seed of the random split.
+
+    Raises:
+        UserError: if a split would be empty.
+
+    Example:
+        >>> split = Split(torch.zeros(10, 1), torch.tensor([0, 1] * 5))
+        >>> data = with_validation(DataSet(("cat", "dog"), split, split), 0.2, seed=0)
+        >>> {name: sorted(split.targets.tolist()) for name, split in data.splits.items()}
+        {'train': [0, 0, 0, 0, 1, 1, 1, 1], 'validation': [0, 1], \
+'test': [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]}
+    """
+    train = data.train
+    if not fraction or not len(train):
+        return data
+    if data.validation is not None:
+        note = Note("the validation split is that of the data set, so no other one was drawn")
+        return replace(data, notes=(*data.notes, note))
+    rows = train_test_rows(
+        train.targets,
+        fraction=fraction,
+        seed=seed,
+        classes=data.classes,
+        groups=train.groups,
+        keep_small=True,
+        held_out="validation",
+    )
+    train, validation = divided(train, *rows)
+    return replace(data, train=train, validation=validation)
+
+
+def group_notes(data: DataSet) -> tuple[Note, ...]:
+    """Report the groups of the splits.
+
+    Raises:
+        UserError: if a group is in two splits.
+
+    Example:
+        >>> x = torch.zeros(4, 1)
+        >>> train, test = (Split(x, x, groups=torch.tensor(ids)) for ids in ([0, 0, 1, 1], [2] * 4))
+        >>> [note.text for note in group_notes(DataSet((), train, test))]
+        ['groups: 2 in the train split, 1 in the test split, none in two splits']
+    """
+    found = {
+        name: np.unique(split.groups.numpy())
+        for name, split in data.splits.items()
+        if split.groups is not None and len(split)
+    }
+    if not found:
+        return ()
+    names = list(found)
+    for first, second in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+        if len(shared := np.intersect1d(found[first], found[second])):
+            raise UserError(
+                f"group: expected each group in one split, got {len(shared)} of the "
+                f"{len(found[second])} groups of the {second} split in the {first} split as well. "
+                "Move their examples to one split, or remove the option group."
+            )
+    examples = sum(len(data.splits[name]) for name in names)
+    if sum(map(len, found.values())) == examples:
+        return (
+            Note(
+                f"each of the {examples:,} examples is a group of its own, so the option group "
+                "changes nothing",
+                doubtful=True,
+            ),
+        )
+    counts = ", ".join(f"{len(ids):,} in the {name} split" for name, ids in found.items())
+    return (Note(f"groups: {counts}, none in two splits"),)
+
+
+def with_train_fraction(data: DataSet, train_fraction: float, seed: int) -> DataSet:
+    """Return a data set with a random share of its training examples.
+
+    Args:
+        data: the data set. Its other splits are not changed.
+        train_fraction: as for ``kept_rows``.
+        seed: seed of the random choice.
+
+    Raises:
+        UserError: as ``kept_rows`` does.
+
+    Example:
+        >>> split = Split(torch.zeros(20, 1), torch.tensor([0, 1] * 10))
+        >>> data = with_train_fraction(DataSet(("cat", "dog"), split, split), 0.2, seed=0)
+        >>> sorted(data.train.targets.tolist()), len(data.test)
+        ([0, 0, 1, 1], 20)
+    """
+    train = data.train
+    if train_fraction == 1 or not len(train):
+        return data
+    rows = kept_rows(train.targets, train_fraction, seed, train.groups, data.classes)
+    kept = replace(train.subset(torch.from_numpy(rows)), skipped=train.skipped)
+    return replace(data, train=kept)
+
+
+def kept_rows(
+    targets: Tensor,
+    train_fraction: float,
+    seed: int,
+    groups: Tensor | None = None,
+    classes: Sequence[str] = (),
+) -> np.ndarray:
+    """Return the rows of a random share of the examples, in order.
+
+    The share is that of every class, rounded, but at least one example. With groups, whole groups
+    are kept, about as many examples as the share.
+
+    Args:
+        targets: ``(n,)`` int64 classes, or real values or labels of any shape.
+        train_fraction: the share, in ``(0, 1]``.
+        seed: seed of the random choice.
+        groups: ``(n,)`` int64, the group of each row.
+        classes: names, for the error.
+
+    Raises:
+        UserError: if a class would have no example, since its groups are left out.
+
+    Example:
+        >>> kept_rows(torch.tensor([0] * 100 + [1] * 4), 0.02, seed=0).shape
+        (3,)
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    has_classes = targets.dim() == 1 and not targets.is_floating_point()
+    if groups is not None:
+        ids, first, sizes = np.unique(groups.numpy()[order], return_index=True, return_counts=True)
+        drawn = np.argsort(first)  # groups in a random order
+        before = np.cumsum(sizes[drawn]) - sizes[drawn] / 2
+        chosen = ids[drawn[before <= max(train_fraction * len(targets), before[0])]]
+        rows = np.flatnonzero(np.isin(groups.numpy(), chosen))
+        if has_classes and len(lost := np.setdiff1d(targets.numpy(), targets.numpy()[rows])):
+            name = classes[lost[0]] if classes else lost[0]
+            raise UserError(
+                f"train_fraction: expected a share with an example of every class, got "
+                f"{train_fraction}, which leaves out all groups of class {name!r}. Choose a larger "
+                "one."
+            )
+        return rows
+    labels = targets.numpy()[order] if has_classes else np.zeros(len(targets), dtype=np.int64)
+    counts = np.bincount(labels)
+    wanted = np.maximum(np.floor(train_fraction * counts + 0.5), counts > 0)
+    by_class = np.argsort(labels, kind="stable")  # in a random order within each class
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[by_class[place < np.repeat(wanted, counts)]])
 
 
 def _parts(

@@ -31,8 +31,7 @@ from vicinal.data.tables.notes import (
     unseen_notes,
 )
 from vicinal.data.tables.table import Kind, Table, listed, number, select_columns
-from vicinal.data.train_fraction import kept_rows
-from vicinal.data.train_test_split import fewest_examples, train_test_rows
+from vicinal.data.train_test_split import fewest_examples, kept_rows, train_test_rows
 from vicinal.errors import UserError
 
 Task = Literal["classification", "regression"]
