@@ -86,12 +86,6 @@ def test_inputs_stay_with_their_targets():
         assert torch.equal(x[:, 0], y)
 
 
-def test_a_smaller_last_batch_can_be_skipped():
-    loader = Loader(numbered(10), batch_size=4, seed=0, drop_last=True)
-    assert [len(batch) for batch in rows(loader)] == [4, 4]
-    assert len(loader) == 2
-
-
 def test_without_shuffling_the_order_is_that_of_the_split():
     assert rows(Loader(numbered(6), batch_size=4, seed=0, shuffle=False)) == [[0, 1, 2, 3], [4, 5]]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vicinal.data.catalog import MAX_BYTES, SOURCES, TEST_FRACTION
     from vicinal.data.dataset import DataSet, Note, ReadResult, Split, StoredInputs
-    from vicinal.data.description import describe, majority
+    from vicinal.data.description import describe
     from vicinal.data.label_noise import CorruptedLabels, corrupt_labels
     from vicinal.data.load_data_set import data_root, load
     from vicinal.data.loader import Loader
@@ -56,7 +56,6 @@ __all__ = [
     "describe",
     "epoch_order",
     "load",
-    "majority",
     "normalization_of",
     "parse_spec",
     "recognized",

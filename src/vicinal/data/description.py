@@ -62,18 +62,6 @@ def describe(data: DataSet) -> dict[str, Any]:
     }
 
 
-def majority(data: DataSet) -> float:
-    """Return the test accuracy of always predicting the most frequent training class.
-
-    Example:
-        >>> from vicinal.data import load
-        >>> majority(load("iris", test_fraction=0.2))
-        0.3333333333333333
-    """
-    most = int(data.train.targets.bincount().argmax())
-    return float((data.test.targets == most).double().mean())
-
-
 def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
     """Return notes on missing classes, small test splits, constant values and copies of examples.
 

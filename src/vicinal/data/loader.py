@@ -49,7 +49,6 @@ class Loader:
             drawn from the next ``shuffle`` ones.
         balanced: whether each epoch draws every class equally often, see ``balanced_order``. An
             epoch has as many examples as without it.
-        drop_last: whether a smaller last batch is skipped.
         rank: rank of this process, from 0.
         ranks: number of processes.
         workers: number of processes that read a split in files. None for the number of processor
@@ -75,7 +74,6 @@ class Loader:
         device: torch.device | str = "cpu",
         shuffle: bool | int = True,
         balanced: bool = False,
-        drop_last: bool = False,
         rank: int = 0,
         ranks: int = 1,
         workers: int | None = None,
@@ -95,7 +93,7 @@ class Loader:
             )
         self._labels = split.targets.cpu() if balanced else None
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.device, self.shuffle, self.drop_last = torch.device(device), shuffle, drop_last
+        self.device, self.shuffle = torch.device(device), shuffle
         self.rank, self.ranks = rank, ranks
         self._targets = split.targets.to(self.device)
         self._inputs = self._reader = None
@@ -114,8 +112,6 @@ class Loader:
     def __len__(self) -> int:
         """Return the number of steps per epoch."""
         whole, rest = divmod(len(self.split), self.batch_size * self.ranks)
-        if self.drop_last:
-            return whole
         # Each rank needs an example, since the others wait for it, and two for batch norm.
         enough = self.ranks * min(2, self.batch_size)
         return whole + (rest >= (enough if whole else self.ranks))
@@ -128,7 +124,7 @@ class Loader:
             >>> len(loader), loader.seen_before(1)
             (1, 65)
         """
-        if step >= len(self) and not self.drop_last:
+        if step >= len(self):
             return len(self.split)
         return step * self.batch_size * self.ranks
 

@@ -1,7 +1,5 @@
 """A convolutional network that learns CIFAR-10 in seconds."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,25 +24,22 @@ class FastCNN(nn.Module):
     Args:
         shape: shape of one example, (channels, height, width), at least 9x9 pixels.
         classes: number of logits.
-        widths: channels of each block.
 
     Example:
         >>> sum(p.numel() for p in FastCNN((3, 32, 32), 10).parameters())
         1972792
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], classes: int, widths: Sequence[int] = (64, 256, 256)
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         """Build the network; unless noted above, with PyTorch's default initialization."""
         super().__init__()
         channels = 2 * shape[0] * 4
         self.whiten = nn.Conv2d(shape[0], channels, 2)
         self.whiten.weight.requires_grad_(False)
-        self.block1 = _block(channels, widths[0])
-        self.block2 = _block(widths[0], widths[1])
-        self.block3 = _block(widths[1], widths[2])
-        self.head = nn.Linear(widths[2], classes, bias=False)
+        self.block1 = _block(channels, 64)
+        self.block2 = _block(64, 256)
+        self.block3 = _block(256, 256)
+        self.head = nn.Linear(256, classes, bias=False)
         with torch.no_grad():
             self.head.weight /= HEAD * self.head.weight.std()
 
