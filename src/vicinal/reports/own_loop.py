@@ -12,13 +12,9 @@ from vicinal.training.arms import (
     field_name,
     imported_policies,
 )
+from vicinal.training.criterion import LOSSES
 from vicinal.training.settings import Recipe
 
-_LOSSES = {
-    "classification": "F.cross_entropy",
-    "multi-label": "F.binary_cross_entropy_with_logits",
-    "regression": "F.mse_loss",
-}
 _ARGUMENTS = {
     **dict.fromkeys(("CutMix", "ResizeMix", "FMix"), "image_size=x.shape[2:]"),
     "ColumnCutMix": "image_size=x.shape[1:]",
@@ -46,7 +42,7 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
         loss = plan.loss(F.cross_entropy, model(plan.mix(x)), y)
     """
     settings: Any = recipe.arms[arm]
-    policy, loss = code(settings), _LOSSES[task]
+    policy, loss = _code(settings), f"F.{LOSSES[task].__name__}"
     called = re.findall(r"(\w+)\(", policy)
     needed = {_ARGUMENTS[name] for name in called if name in _ARGUMENTS}
     arguments = ", ".join(["len(x)", *sorted(needed)])
@@ -73,41 +69,26 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
     return "\n".join(lines)
 
 
-def code(value: Any) -> str:
-    """Return a policy, a pairing, or a value in one, as Python code: alpha and what is no default.
-
-    Args:
-        value: as it is in a recipe, or as it is built.
-
-    Example:
-        >>> from vicinal import CutMix, Reverse
-        >>> code(CutMix(alpha=1.0, per="example", pairing=Reverse()))
-        "CutMix(alpha=1.0, per='example', pairing=Reverse())"
-    """
+def _code(value: Any) -> str:
+    """Return a policy, a pairing or a value in one as code, with alpha and what is no default."""
     if isinstance(value, NoPolicy):
         return "None"
     if isinstance(value, ImportedPolicy):
-        options = ", ".join(f"{name}={code(one)}" for name, one in value.options.items())
+        options = ", ".join(f"{name}={_code(one)}" for name, one in value.options.items())
         return f"{value.object.partition(':')[2]}({options})"
-    if isinstance(value, BuiltTable):
-        kind: Any = value.builds
-        own = {one.name: getattr(value, field_name(one.name)) for one in dataclasses.fields(kind)}
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        own = {one.name: getattr(value, one.name) for one in dataclasses.fields(kind)}
-    elif isinstance(value, list | tuple):
-        return f"[{', '.join(map(code, value))}]"
-    else:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_code, value))}]"
+    if not isinstance(value, BuiltTable):
         return "math.inf" if value == math.inf else repr(value)
+    kind: Any = value.builds
     given = []
-    for one in dataclasses.fields(kind):
-        text = code(own[one.name])
-        if one.name == "alpha" and isinstance(own["alpha"], list | tuple):
-            text = f"({', '.join(map(code, own['alpha']))})"
-        default: Any = one.default
-        if one.default_factory is not dataclasses.MISSING:
-            default = one.default_factory()
-        shown = one.name == "alpha" or default is dataclasses.MISSING
-        if shown or text != code(default):
-            given.append(f"{one.name}={text}")
+    for argument in dataclasses.fields(kind):
+        name = field_name(argument.name)
+        own = getattr(value, name)
+        if argument.name == "alpha":
+            several = isinstance(own, list | tuple)
+            text = f"({', '.join(map(_code, own))})" if several else _code(own)
+            given.append(f"alpha={text}")
+        elif own != type(value).model_fields[name].default:
+            given.append(f"{argument.name}={_code(own)}")
     return f"{kind.__name__}({', '.join(given)})"
