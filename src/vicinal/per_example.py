@@ -4,7 +4,7 @@ For means, such as the NLL, the values are what each example adds. For other mea
 AUROC, they are the measure plus the example's influence on it: the first derivative by the weight
 of the example (Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", 1982, chapter 6).
 
-Needs NumPy only: a finished study is shown without PyTorch, and probes work without SciPy.
+Needs NumPy only, so that probes work without SciPy.
 """
 
 from typing import Any

@@ -4,20 +4,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from vicinal.data import DataSet
 from vicinal.files import WEIGHTS, write_whole
+from vicinal.probes import calibration_of_logits
 from vicinal.studies.estimates import Values, estimated
 from vicinal.studies.probe_measures import Measure, Probed, measures_of, smaller_of
 from vicinal.training.settings import Recipe
 from vicinal.training.trial_result import Outputs, Result, Trial, condition_name
-
-if TYPE_CHECKING:
-    from vicinal.data import DataSet
 
 PROBES = "probes.safetensors"
 """File name in the folder of a trial: one value per example for each measure."""
@@ -41,7 +40,7 @@ class Probing(NamedTuple):
     recipe: Recipe
     folder_of: Callable[[Trial], Path]
     outputs_of: Callable[[Trial], Outputs]
-    data_of: Callable[[int], "DataSet"]
+    data_of: Callable[[int], DataSet]
     log: Callable[[str], None]
 
 
@@ -58,7 +57,7 @@ def probe(probing: Probing, finished: Mapping[Trial, Result], trial: Trial) -> N
     Raises:
         UserError: if a probe does not fit the data or the network, or a checkpoint is missing.
     """
-    from vicinal.studies.trial_probes import probe_trial  # imports PyTorch
+    from vicinal.studies.trial_probes import probe_trial  # imports Lightning Fabric
 
     probing.log(f"probes of {trial.folder}")
     source = _source(probing.recipe, trial, finished)
@@ -212,8 +211,6 @@ def ensemble_rows(recipe: Recipe, outputs: Mapping[Trial, Outputs]) -> list[dict
     """
     if not recipe.probes.calibration or recipe.seeds < 2:
         return []
-    from vicinal.probes import calibration_of_logits  # imports PyTorch
-
     found: dict[str, list[dict[str, Any]]] = {}
     for corrupted in recipe.corrupted_labels:
         for arm in recipe.arms:

@@ -15,12 +15,15 @@ from vicinal.data import DataSet
 from vicinal.errors import StoppedError, TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.probing import Probing, probe, unprobed
+from vicinal.studies.third_class import third_class_share
+from vicinal.training.arms import policy_of
 from vicinal.training.metrics import check_metrics
 from vicinal.training.origin import check_origin, data_facts, origin_differences
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
 from vicinal.training.run_folder import LOCK, differences, locked
 from vicinal.training.settings import Recipe
+from vicinal.training.stop_signals import stop_signals
 from vicinal.training.trial_result import (
     FAILURE,
     EpochRow,
@@ -322,11 +325,10 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
             return False
         if not _is_undamaged(examples):
             callbacks.log(f"{examples} is missing or damaged, and is written again")
-    # Imported late, since a finished study does not need PyTorch.
+    # Imported late, since a finished study does not need Lightning Fabric.
     from vicinal.studies.examples import write_examples
     from vicinal.studies.trial_probes import check_probes
     from vicinal.training.arm_checks import check_arms, check_training
-    from vicinal.training.stop_signals import stop_signals
     from vicinal.training.trial_setup import load_data, training_labels
 
     data = load_data(recipe, callbacks.skipped, data=data)
@@ -427,9 +429,6 @@ def _probe(study: Study, probing: Probing, results: Mapping[Trial, Result], tria
 
 def _write_third_class(study: Study, data: DataSet) -> None:
     """Write the share of blends of a third class, by the first arm that mixes inputs."""
-    from vicinal.studies.third_class import third_class_share
-    from vicinal.training.arms import policy_of
-
     share = next(
         (
             third_class_share(data, policy, seed=study.recipe.seed)

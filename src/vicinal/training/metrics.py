@@ -1,7 +1,6 @@
 """Metrics of test outputs, each as one value per example, so that intervals can cover the examples.
 
-The mean of the values is the metric; ``vicinal.per_example`` says what they are. This module needs
-NumPy and SciPy only, since a finished study is shown without PyTorch.
+The mean of the values is the metric; ``vicinal.per_example`` says what they are.
 """
 
 import math

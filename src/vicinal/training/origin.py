@@ -1,7 +1,7 @@
 """The origin of a trial: fingerprints of its data and network, and versions of packages.
 
 Every result, state and checkpoint records its origin. Trials are compared, and a trial resumes,
-only if their origins agree. PyTorch is imported late: a finished study is shown without it.
+only if their origins agree.
 """
 
 import ast
@@ -12,18 +12,19 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic
+import torch
+from torch import Tensor, nn
 
 from vicinal.data import DataSet, Split
+from vicinal.data.description import is_constant
 from vicinal.errors import UserError
 from vicinal.models import head_names, imported_module, parse_name
 from vicinal.training.environment import versions
 from vicinal.training.run_folder import differences
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from vicinal.training.task import constant_outputs, task_of
 
 Origin = Mapping[str, Any]
 """An origin as plain values for JSON, in the form that ``checked_origin`` expects."""
@@ -89,7 +90,7 @@ def checked_origin(origin: dict[str, Any]) -> dict[str, Any]:
 
 def origin_of(
     data: DataSet,
-    network: "nn.Module",
+    network: nn.Module,
     name: str,
     policies: Iterable[str] = (),
     task: str = "auto",
@@ -136,9 +137,6 @@ def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
         >>> facts["train"]["examples"], facts["train"]["skipped"], len(facts["train"]["sha256"])
         (120, 0, 64)
     """
-    from vicinal.data.description import is_constant
-    from vicinal.training.task import constant_outputs, task_of
-
     if data not in _KNOWN:
         found = task_of(data, task)
         classes = list(data.classes)
@@ -158,7 +156,7 @@ def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
     return _KNOWN[data]
 
 
-def network_facts(network: "nn.Module", name: str) -> dict[str, Any]:
+def network_facts(network: nn.Module, name: str) -> dict[str, Any]:
     """Return the number of parameters and hashes of a network, as plain values for JSON.
 
     ``tensors`` is a hash of the names, shapes and dtypes of parameters and buffers, ``pretrained``
@@ -268,8 +266,6 @@ def check_origin(old: Origin, new: Origin, where: Path) -> None:
 
 
 def _split_facts(split: Split, classes: int) -> dict[str, Any]:
-    from torch import Tensor
-
     if not classes:
         counts = split.targets.new_empty(0)
     elif split.targets.is_floating_point():  # labels, of which each example may have several
@@ -301,9 +297,7 @@ def _is_grouped(split: Split) -> bool:
     return split.groups is not None and len(split.groups.unique()) < len(split)
 
 
-def _add(digest: Any, tensor: "Tensor") -> None:
-    import torch
-
+def _add(digest: Any, tensor: Tensor) -> None:
     digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     # The only dimension of a single value may have any stride, which a view as bytes rejects.
     whole = tensor.detach().cpu().contiguous()
