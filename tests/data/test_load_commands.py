@@ -14,17 +14,9 @@ import soundfile
 import torch
 
 from vicinal.data.dataset import LoadOptions
-from vicinal.data.sound.load_commands import StoredRecordings, background_noise, load_commands
+from vicinal.data.sound.load_commands import StoredRecordings, load_commands
 from vicinal.data.sound.recordings import RecordingCounts, read_recording
-from vicinal.data.sound.spectrograms import (
-    AddNoise,
-    LogMel,
-    LogSpectrogram,
-    TimeShift,
-    log_mel,
-    log_spectrogram,
-    mel_filters,
-)
+from vicinal.data.sound.spectrograms import log_mel, log_spectrogram, mel_filters
 from vicinal.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -584,19 +576,6 @@ def test_the_splits_of_the_spoken_digits_are_those_of_their_lists(spoken_digits)
         assert part.inputs[:, 0].tolist() == first
 
 
-def test_background_noise_is_concatenated_and_resampled(tmp_path):
-    write(tmp_path / "_background_noise_" / "b.wav", sine(100, seconds=0.5))
-    write(tmp_path / "_background_noise_" / "a.wav", sine(700, seconds=1), 8000)
-    noise = background_noise(tmp_path, 16000).numpy()
-    assert len(noise) == 24000
-    assert [loudest_hertz(noise[:16000], 16000), loudest_hertz(noise[16000:], 16000)] == [700, 100]
-
-
-def test_missing_background_noise_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"_background_noise_: expected WAV files"):
-        background_noise(tmp_path, 16000)
-
-
 # Spectrograms
 
 
@@ -652,86 +631,6 @@ def test_too_many_bands_and_a_single_wave_raise_an_error():
         mel_filters(8000, bands=200, bins=256)
     with pytest.raises(ValueError, match=r"wave\[None\]"):
         log_mel(torch.zeros(800), 8000)
-
-
-# Transforms
-
-NOISE = torch.linspace(-0.5, 0.5, 37)
-STEPS = [TimeShift(max_shift=0.5), AddNoise(NOISE), LogMel(8000, bands=20), LogSpectrogram(8000)]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
-def test_transforms_of_recordings_keep_the_protocol(step):
-    x = torch.rand(6, 400, generator=seeded(1)) - 0.5
-    before = x.clone()
-    drawn = step.draw(6, (400,), seeded())
-    assert drawn.dtype == torch.float64
-    assert drawn.shape[0] == 6
-    assert torch.equal(drawn, step.draw(6, (400,), seeded()))
-    done = step.apply(x, drawn)
-    assert done.dtype == x.dtype
-    assert torch.equal(x, before)
-    assert done.data_ptr() != x.data_ptr()
-    rows = [4, 1]
-    torch.testing.assert_close(step.apply(x[rows], drawn[rows]), done[rows])
-
-
-def test_random_transforms_depend_on_the_seed():
-    for step in STEPS[:2]:
-        drawn = [step.draw(6, (400,), seeded(seed)) for seed in (0, 1)]
-        assert not torch.equal(*drawn)
-
-
-@pytest.mark.parametrize("shift", [-5, -4, -1, 0, 1, 3, 5])
-def test_time_shift_agrees_with_a_loop(shift):
-    x = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
-    done = TimeShift(max_shift=1).apply(x, torch.tensor([[shift / 5], [0.0]], dtype=torch.float64))
-    expected = [x[0, i - shift].item() if 0 <= i - shift < 5 else 0.0 for i in range(5)]
-    assert done.tolist() == [expected, x[1].tolist()]
-
-
-def test_time_shift_draws_uniformly_up_to_its_most():
-    drawn = TimeShift(max_shift=0.1).draw(20000, (9,), seeded())
-    assert drawn.abs().max() <= 0.1
-    assert drawn.mean().item() == pytest.approx(0, abs=0.002)
-    assert drawn.std().item() == pytest.approx(0.2 / math.sqrt(12), rel=0.02)
-
-
-def test_added_noise_agrees_with_a_loop_and_wraps_around():
-    x = torch.rand(2, 50, generator=seeded())
-    drawn = torch.tensor([[0.5, 0.1], [0.0, 0.0]], dtype=torch.float64)
-    done = AddNoise(NOISE).apply(x, drawn)
-    expected = [x[0, i].item() + 0.1 * NOISE[(18 + i) % 37].item() for i in range(50)]
-    assert done[0].tolist() == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(done[1], x[1])
-
-
-def test_noise_is_drawn_for_its_share_of_examples():
-    start, volume = AddNoise(NOISE, max_volume=0.3, rate=0.8).draw(20000, (9,), seeded()).unbind(1)
-    assert (volume > 0).double().mean().item() == pytest.approx(0.8, abs=0.01)
-    assert volume.max().item() == pytest.approx(0.3, abs=0.001)
-    assert volume[volume > 0].mean().item() == pytest.approx(0.15, abs=0.003)
-    assert (start.min() >= 0, start.max() < 1) == (True, True)
-    assert start.mean().item() == pytest.approx(0.5, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (lambda: TimeShift(max_shift=1.5), "TimeShift: expected max_shift"),
-        (lambda: AddNoise(NOISE, rate=-0.1), "AddNoise: expected .* rate=-0.1"),
-        (lambda: AddNoise(NOISE, max_volume=math.nan), "AddNoise: expected .* max_volume=nan"),
-        (lambda: AddNoise(torch.zeros(0)), "expects noise of shape"),
-        (lambda: AddNoise(torch.zeros(4, 4)), "expects noise of shape"),
-    ],
-)
-def test_invalid_arguments_of_transforms_raise_an_error(make, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        make()
 
 
 @pytest.mark.parametrize("rate", ["1000", "2000", "4000", "5000"])

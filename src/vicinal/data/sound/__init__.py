@@ -1,1 +1,1 @@
-"""Sound: recordings of words, their spectrograms, and augmentation in batches."""
+"""Sound: recordings of words, and their spectrograms."""

@@ -308,28 +308,6 @@ def _speakers(folder: Path, names: Sequence[str], *, required: bool) -> Tensor:
     return torch.tensor([numbers[match[1]] if match else -1 for match in found])
 
 
-def background_noise(folder: Path, rate: int) -> Tensor:
-    """Read and concatenate the background noise of Google's speech commands.
-
-    Args:
-        folder: folder of the data set; it has ``_background_noise_/*.wav``.
-        rate: sampling rate to resample to.
-
-    Returns:
-        ``(m,)`` float32 in ``[-1, 1]``, in the alphabetical order of the files.
-
-    Raises:
-        UserError: if there are none, or one cannot be read.
-    """
-    paths = sorted((folder / NOISE).glob("*.wav"))
-    if not paths:
-        raise UserError(
-            f"{folder / NOISE}: expected WAV files of background noise, got none. Add some, or "
-            "train without added noise."
-        )
-    return torch.from_numpy(np.concatenate([read_recording(path, rate=rate) for path in paths]))
-
-
 def _number(name: str, text: str, low: float, high: float) -> float:
     try:
         number = float(text)
