@@ -77,11 +77,19 @@ def check_image(owner: object, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def check_batch(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
-    """Raise if a batch has no images, or ``drawn`` has a different shape."""
+    """Raise if a batch has no images, or ``check_drawn`` does."""
     check_image(owner, tuple(x.shape[1:]))
+    check_drawn(owner, x, drawn, columns)
+
+
+def check_drawn(owner: object, x: Tensor, drawn: Tensor, columns: int) -> None:
+    """Raise if inputs are integers other than uint8, or ``drawn`` has a different shape."""
     name = type(owner).__name__
     if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise UserError(f"{name}: expected images in uint8 or floating point, got {x.dtype}.")
+        raise UserError(
+            f"{name}: expected inputs in uint8 or floating point, got {x.dtype}. Remove this "
+            "transform."
+        )
     if drawn.shape != (len(x), columns):
         raise ValueError(
             f"{name}: expected drawn= of shape {(len(x), columns)}, got "

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vicinal.data.transforms.base import check_number
-from vicinal.errors import UserError
+from vicinal.data.transforms.base import check_drawn, check_number
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,7 @@ class GaussianNoise:
     @torch.no_grad()
     def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
         """Add the noise; see ``Transform.apply``. Inputs may have any shape."""
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise UserError(
-                f"GaussianNoise: expected inputs in uint8 or floating point, got {x.dtype}. Remove "
-                "this transform."
-            )
-        if drawn.shape != (len(x), math.prod(x.shape[1:])):
-            raise ValueError(
-                "GaussianNoise: expected drawn= of shape "
-                f"{(len(x), math.prod(x.shape[1:]))}, got {tuple(drawn.shape)}. Pass what "
-                "GaussianNoise.draw returned for this batch."
-            )
+        check_drawn(self, x, drawn, math.prod(x.shape[1:]))
         working = torch.promote_types(x.dtype, torch.float32)
         noise = drawn.to(x.device, working, non_blocking=True).view(x.shape)
         noisy = x.contiguous() + self.std * noise
