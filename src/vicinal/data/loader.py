@@ -105,7 +105,7 @@ class Loader:
             if self.device.type == "cpu":
                 there, self._own_transforms = _divided(self._own_transforms)
             batches = _Batches(split.inputs, there, seed)
-            workers = available_cores() if workers is None else workers
+            workers = min(8, available_cores()) if workers is None else workers
             self._reader = _Reader(batches, workers, self.device.type == "cuda")
         self.skipped: dict[str, None] = {}
 

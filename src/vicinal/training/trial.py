@@ -1,6 +1,5 @@
 """One trial: train one arm under one condition with one seed, and measure it."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vicinal.data import DataSet, Loader
-from vicinal.data.threads import cpu_threads
+from vicinal.data.threads import available_cores, cpu_threads
 from vicinal.errors import StoppedError, UserError
 from vicinal.probes import memorized_fraction
 from vicinal.training.arms import MixingArm, imported_policies, policy_of
@@ -94,9 +93,7 @@ def run_trial(
     threads = settings.threads
     if threads is None and fabric.device.type == "cpu" and fabric.world_size > 1:
         processes = getattr(fabric.strategy, "num_processes", 1)  # on this machine
-        own = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
-        threads = max(1, cores // processes)
+        threads = max(1, available_cores() // processes)
     with (
         cpu_threads(threads),
         memory_kept(),

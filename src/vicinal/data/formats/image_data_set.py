@@ -114,7 +114,7 @@ def _read_all(stored: StoredImages) -> ReadResult:
     kept: list[int] = []
     skipped: list[str] = []
     # The decoders release Python's lock.
-    with ThreadPoolExecutor(available_cores()) as threads:
+    with ThreadPoolExecutor(min(8, available_cores())) as threads:
         results = threads.map(StoredImages.read, readers, pieces)
         for piece, reader, read in zip(pieces, readers, results, strict=True):
             inputs[len(kept) : len(kept) + len(read.kept)] = read.inputs
