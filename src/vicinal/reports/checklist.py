@@ -24,8 +24,7 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
     count, compared = comparisons(summary), any(row["p"] is not None for row in rows)
     primary = metrics[summary["metric"]]["title"]
     others = [one["title"] for name, one in metrics.items() if name != summary["metric"]]
-    seconds = (row.get("all_seconds", (row["seconds"] or 0) * row["n"]) for row in rows)
-    hours = sum(seconds) / 3600
+    hours = sum(row["all_seconds"] for row in rows) / 3600
     validation = data.get("validation")
     return [
         [
