@@ -27,6 +27,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
+def root_cause(error: BaseException) -> str:
+    """Return the message of the innermost of several wrapped errors."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(error) or type(error).__name__
+
+
 class TrialError(UserError):
     """A trial failed, for example with a loss of NaN; other trials of the study can continue."""
 

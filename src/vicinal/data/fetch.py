@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError, root_cause, unknown
 from vicinal.files import put_in_place
 
 Progress = Callable[[str, int, int | None], None]
@@ -198,18 +198,11 @@ def _download(url: str, output: str, _: object, *, path: Path, progress: Progres
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if have <= start:  # otherwise, resume at once
                 raise UserError(
-                    f"{url} cannot be downloaded: {_cause(error)}. Check the network connection, "
-                    f"then run the same command again to resume at byte {have}, or download the "
-                    f"file by other means to {path}."
+                    f"{url} cannot be downloaded: {root_cause(error)}. Check the network "
+                    "connection, then run the same command again to resume at byte "
+                    f"{have}, or download the file by other means to {path}."
                 ) from error
     shutil.move(part, output)
-
-
-def _cause(error: BaseException) -> str:
-    """Return the message of the innermost of several wrapped errors."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return str(error) or type(error).__name__
 
 
 def _unpack(path: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vicinal.errors import UserError, unknown
+from vicinal.errors import UserError, root_cause, unknown
 
 
 class Logger(NamedTuple):
@@ -71,12 +71,9 @@ def _call(name: str, function: Callable[..., Any], *args: Any) -> None:
     try:
         function(*args)
     except Exception as error:
-        cause: BaseException = error
-        while inner := cause.__cause__ or cause.__context__:
-            cause = inner
         raise UserError(
-            f"--logger: {name} failed ({cause}). Fix that or choose another logger, and resume: "
-            "the last state is kept."
+            f"--logger: {name} failed ({root_cause(error)}). Fix that or choose another logger, "
+            "and resume: the last state is kept."
         ) from error
 
 
