@@ -125,20 +125,6 @@ def test_one_study_compares_frozen_and_unfrozen_arms(recipe_text, pretrained, tm
     assert same == {"frozen": True, "whole": False}
 
 
-def test_two_ranks_fine_tune_the_head_as_one_does(frozen_recipe, tmp_path, start, vicinal):
-    recipe = frozen_recipe(
-        **{"training.precision": "float64", "training.epochs": 1, "data.test_fraction": 0.9}
-    )
-    words = ["train", recipe, "--arm", "erm", "--logger", "none"]
-    process = start(*words, "--out", tmp_path / "two", "--devices", 2)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    train(vicinal, recipe, tmp_path / "one")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-9)
-
-
 CHOSEN = [
     SGD(name="sgd", lr=0.1, weight_decay=0.3),
     AdamW(name="adamw", lr=0.1, weight_decay=0.3),

@@ -1,4 +1,4 @@
-"""Two processes on this machine, joined by gloo. Each test starts the command line anew."""
+"""Two processes on this machine, joined by gloo, which vicinal starts, or as torchrun does it."""
 
 import json
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vicinal.data import load
+from vicinal.models import build
 from vicinal.training.trial_result import OUTPUTS, read_metrics
 
 LONG = {"training.epochs": 400, "data.test_fraction": 0.9}
@@ -33,53 +34,87 @@ def weights(folder):
     return {name: value for name, value in stored.items() if name.startswith("/weights/")}
 
 
-def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(
-    small_recipe, tmp_path, start, vicinal
-):
-    # 1,257 examples: the last batch of 41 is shared unevenly.
+MIXUP = ["--arm", "mixup", "--corrupted", "0.4"]
+
+# 1,257 examples: the last batch of 41 is shared unevenly.
+DOUBLED = {
+    "model.name": "mlp",
+    "training.precision": "float64",
+    "training.accumulation_steps": 2,
+    "arms.mixup-features": None,
+    "training.optimizer.lr": 0.002,
+}
+FROZEN = {
+    "training.freeze": "backbone",
+    "training.head_lr_factor": 10.0,
+    "training.precision": "float64",
+    "training.epochs": 1,
+    "data.test_fraction": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, recipe_text):
+    """Train three recipes with two ranks, as torchrun starts them; return the folder."""
+    folder = tmp_path_factory.mktemp("both")
+    torch.manual_seed(27)
+    pretrained = folder / "pretrained.safetensors"
+    save_file(build("small-cnn", shape=(1, 8, 8), classes=12).state_dict(), pretrained)
     changes = {
-        "model.name": "mlp",
-        "training.precision": "float64",
-        "training.accumulation_steps": 2,
+        "doubled": DOUBLED,
+        "frozen": FROZEN | {"model.name": f"small-cnn?weights={pretrained}"},
+        "unbroken": {"training.epochs": 12, "data.test_fraction": 0.7105},
     }
-    changes |= {"arms.mixup-features": None, "training.optimizer.lr": 0.002}
-    recipe = small_recipe(changes)
-    _, err = done(train(start, recipe, tmp_path / "two"))
-    assert "deprecated" not in err
-    alone = vicinal("train", recipe, "--arm", "erm", "--out", tmp_path / "one", "--logger", "none")
-    assert alone.exit_code == 0, alone.stderr
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    jobs = []
+    for name, one in changes.items():
+        recipe = folder / f"{name}.toml"
+        recipe.write_text(recipe_text(one))
+        arm = MIXUP if name == "unbroken" else ["--arm", "erm"]
+        words = ["train", recipe, *arm, "--out", folder / name, "--logger", "none"]
+        jobs.append([*map(str, words), "--devices", "2"])
+    command = [sys.executable, Path(__file__).with_name("two_ranks.py")]
+    finished = subprocess.run(
+        command, input=json.dumps(jobs), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    for ranks in json.loads(finished.stdout):
+        assert [code for code, _ in ranks] == [0, 0], ranks
+        assert "deprecated" not in ranks[0][1]
+        assert ranks[1][1] == ""  # the first rank alone reports
+    return folder
+
+
+def trained_alone(vicinal, both, name, out):
+    words = ["train", both / f"{name}.toml", "--arm", "erm", "--out", out, "--logger", "none"]
+    done = vicinal(*words)
+    assert done.exit_code == 0, done.stderr
+    return weights(out)
+
+
+def test_two_ranks_learn_what_one_learns_with_the_doubled_batch(both, tmp_path, vicinal):
+    one = trained_alone(vicinal, both, "doubled", tmp_path)
+    two = weights(both / "doubled")
     assert next(iter(one.values())).dtype == torch.float64
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-8)
-    rows = [read_metrics(tmp_path / name, "accuracy")[-1] for name in ("one", "two")]
+    rows = [read_metrics(folder, "accuracy")[-1] for folder in (tmp_path, both / "doubled")]
     assert rows[0].test_metric == rows[1].test_metric
     assert rows[1].test_loss == pytest.approx(rows[0].test_loss, rel=1e-6)
     assert rows[1].train_loss == pytest.approx(rows[0].train_loss, rel=1e-6)
-    alone, gathered = (load_file(tmp_path / name / OUTPUTS) for name in ("one", "two"))
+    alone, gathered = (load_file(folder / OUTPUTS) for folder in (tmp_path, both / "doubled"))
     assert torch.equal(gathered["targets"], alone["targets"])
     assert gathered["last"].shape == (540, 10)
     torch.testing.assert_close(gathered["last"], alone["last"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, recipe_text):
-    """Train mixup with two ranks once; return the recipe and the folder."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    recipe, out = folder / "small.toml", folder / "two"
-    recipe.write_text(recipe_text({"training.epochs": 12, "data.test_fraction": 0.7105}))
-    words = ["train", recipe, *MIXUP, "--out", out, "--logger", "none", "--devices", 2]
-    command = [sys.executable, "-m", "vicinal", *map(str, words)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert finished.returncode == 0, finished.stderr
-    return recipe, out
+def test_two_ranks_fine_tune_the_head_as_one_does(both, tmp_path, vicinal):
+    two = weights(both / "frozen")
+    for name, value in trained_alone(vicinal, both, "frozen", tmp_path).items():
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-9)
 
 
-MIXUP = ["--arm", "mixup", "--corrupted", "0.4"]
-
-
-def test_distributed_evaluation_is_that_of_the_saved_network(unbroken, vicinal):
-    _, out = unbroken
+def test_distributed_evaluation_is_that_of_the_saved_network(both, vicinal):
+    out = both / "unbroken"
     words = ["--data", "digits", "--test-fraction", "0.7105", "--json"]
     scored = vicinal("score", out / "checkpoint.safetensors", *words)
     assert scored.exit_code == 0, scored.stderr
@@ -123,8 +158,8 @@ def test_when_a_rank_dies_the_other_one_stops(small_recipe, tmp_path, start):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-def test_after_a_signal_both_ranks_save_the_state_and_resume(unbroken, tmp_path, start):
-    recipe, whole = unbroken
+def test_after_a_signal_both_ranks_save_the_state_and_resume(both, tmp_path, start):
+    recipe, whole = both / "unbroken.toml", both / "unbroken"
     broken = tmp_path / "broken"
     process = train(start, recipe, broken, "--corrupted", "0.4", arm="mixup")
     children, _ = begun(process)
