@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vicinal.data import load
 
@@ -83,6 +84,21 @@ def test_convert_writes_what_load_reads(vicinal, tmp_path):
     again = vicinal("data", "convert", "digits", tmp_path / "d.rec")
     assert again.exit_code == 2
     assert "exists already" in again.stderr
+
+
+def test_convert_reports_what_it_guesses(vicinal, tmp_path):
+    for number in range(12):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (140, 100), (number, 0, 0)).save(path)
+    done = vicinal("data", "convert", tmp_path / "images", tmp_path / "small.npz")
+    assert "resized and cropped to 64x64; ?size=N sets another size" in done.stderr
+    done = vicinal("data", "convert", f"folder:{tmp_path / 'images'}", tmp_path / "whole.npz")
+    assert "resized" not in done.stderr
+    shapes = [
+        np.load(tmp_path / f"{name}.npz")["train_images"].shape for name in ("small", "whole")
+    ]
+    assert [one["train_images"].shape[1:3] for one in read] == [(64, 64), (100, 140)]
 
 
 @pytest.mark.parametrize("name", ["a.rec", "b.npz", "c"])

@@ -680,6 +680,7 @@ def data_convert(
         from vicinal.data.convert import convert
         from vicinal.reports.progress import file_progress
         from vicinal.reports.terminal import Terminal
+        from vicinal.training.recipe_warnings import note_lines
 
         data = load(
             spec,
@@ -690,6 +691,8 @@ def data_convert(
             max_bytes=max_bytes,
             in_memory=0,
         )
+        for sentence in note_lines(data):
+            report(sentence)
         with file_progress(Terminal(stderr=True)) as progress:
             paths = convert(
                 data,
