@@ -95,9 +95,7 @@ def test_convert_reports_what_it_guesses(vicinal, tmp_path):
     assert "resized and cropped to 64x64; ?size=N sets another size" in done.stderr
     done = vicinal("data", "convert", f"folder:{tmp_path / 'images'}", tmp_path / "whole.npz")
     assert "resized" not in done.stderr
-    shapes = [
-        np.load(tmp_path / f"{name}.npz")["train_images"].shape for name in ("small", "whole")
-    ]
+    read = [np.load(tmp_path / f"{name}.npz") for name in ("small", "whole")]
     assert [one["train_images"].shape[1:3] for one in read] == [(64, 64), (100, 140)]
 
 

@@ -242,6 +242,25 @@ def test_a_recipe_that_imports_a_policy_is_reported_and_read_without_the_import(
     ]
 
 
+def test_data_that_a_recipe_imports_are_reported_and_not_imported_to_show_it(small_recipe, vicinal):
+    path = small_recipe(
+        {
+            "data.source": "import:not_there:data",
+            "probes": {"ood": {"source": "import:nor_this.module:data"}},
+        }
+    )
+    assert code_warnings(read_recipe(str(path))) == [
+        f"this recipe imports and runs code: {field} = 'import:{module}:data' imports {module}"
+        for field, module in {
+            "data.source": "not_there",
+            "probes.ood.source": "nor_this.module",
+        }.items()
+    ]
+    shown = vicinal("study", path, "--show")
+    assert shown.exit_code == 0, shown.stderr
+    assert "cost: not measured, since this recipe imports and runs code" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("fields", "why"),
     [

@@ -19,6 +19,7 @@ from vicinal.training.recipe import (
     shipped,
 )
 from vicinal.training.recipe_changes import Changes
+from vicinal.training.recipe_warnings import code_warnings
 
 
 def print_recipes(console: Terminal) -> None:
@@ -57,6 +58,9 @@ def print_recipe(name: str, *, variant: str | None, changes: Changes, console: T
             f"{row.accuracy}% ({visible(row.source)})",
             soft_wrap=True,
         )
+    if code := code_warnings(recipe):
+        console.print(f"cost: not measured, since {code[0]}", soft_wrap=True)
+        return
     try:
         loaded = load_data(recipe, lambda _split, _sentences: None)
     except UserError as error:

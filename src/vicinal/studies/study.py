@@ -315,9 +315,6 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for trial in finished:  # in case the process was killed right after writing the result
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     callbacks.begin(recipe, len(finished) + len(unfinished), len(finished))
-    early = code_warnings(recipe) if unfinished else []
-    for sentence in (*early, *unused_settings(recipe, recipe.arms)):
-        callbacks.log(sentence)
     examples = study.folder / "examples.npz"
     if not unfinished:
         if _is_undamaged(examples) and not unprobed(study.probing(finished), finished):
@@ -331,6 +328,8 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     from vicinal.training.arm_checks import check_arms, check_training
     from vicinal.training.trial_setup import load_data, training_labels
 
+    for sentence in (*code_warnings(recipe), *unused_settings(recipe, recipe.arms)):
+        callbacks.log(sentence)
     data = load_data(recipe, callbacks.skipped, data=data)
     for sentence in data_warnings(recipe, data, recipe.arms):
         callbacks.log(sentence)

@@ -1,12 +1,14 @@
 """Warnings before training: code to import, notes on the data, useless settings, no verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vicinal.data import DataSet, parse_spec
+from vicinal.errors import UserError
 from vicinal.models import imported_module
 from vicinal.training.arms import Arm, MixingArm, imported_policies
 from vicinal.training.origin import data_facts
@@ -27,11 +29,13 @@ class VerdictProblem(NamedTuple):
 
 def code_warnings(recipe: Recipe) -> list[str]:
     """Return a warning for each field of a recipe that imports code."""
-    network, source = recipe.model.name, recipe.data.source
-    spec = parse_spec(source)
+    network, ood = recipe.model.name, recipe.probes.ood
     named = [("model.name", network, imported_module(network))]
-    if spec.name == "import":
-        named.append(("data.source", source, spec.where.partition(":")[0]))
+    sources = {"data.source": recipe.data.source, "probes.ood.source": ood.source if ood else ""}
+    for field, source in sources.items():
+        with suppress(UserError):  # an unknown source is an error where it is loaded
+            if source and (spec := parse_spec(source)).name == "import":
+                named.append((field, source, spec.where.partition(":")[0]))
     for name, arm in recipe.arms.items():
         for path in imported_policies(arm):
             named.append((f"arms.{name}", path, path.partition(":")[0]))
