@@ -48,7 +48,7 @@ CASES = {
     "difference in accuracy, arms correlated": Case("accuracy", (3.5, 4.2), 0.3, 4, 0.5, 0.95),
     "difference in accuracy, arms independent": Case("accuracy", (3.5, 4.2), 0.3, 4),
     "difference in accuracy, about 97%": Case("accuracy", (8, 8.5), 0.5, 4, 0.5, 0.95),
-    "accuracy of one arm, 80%": Case("accuracy", (3.5,), 0.3, 4),
+    "accuracy of one arm, 79%": Case("accuracy", (3.5,), 0.3, 4),
     "accuracy of one arm, 97%": Case("accuracy", (8,), 0.5, 4),
     "difference in AUROC": Case("auroc", (1.0, 1.2), 0.1, 1, 0.5, 0.95),
     "difference in NLL": Case("nll", (1.5, 1.8), 0.1, 1, 0.5, 0.95),

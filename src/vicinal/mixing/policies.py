@@ -50,8 +50,9 @@ class Policy(Protocol):
                 In a worker process of a loader, this is the worker's own generator.
             y: ``(size, ...)`` targets, for pairings that need them.
             features: ``(size, ...)`` numbers, for pairings that need them.
-            image_size: (height, width) of the images, for policies that draw a region; (features,)
-                of the rows of a table, for ``ColumnCutMix``.
+            image_size: sizes without batch and channels, for policies that draw a region: (height,
+                width) of images, (length,) of signals; (features,) of the rows of a table, for
+                ``ColumnCutMix``.
 
         Returns:
             A plan on the CPU; ``plan.to(device)`` moves it, and its methods use the device of

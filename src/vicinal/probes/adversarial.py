@@ -91,10 +91,10 @@ class Attacks(NamedTuple):
         targets: ``(n,)`` int64, the true classes.
         clean: ``(n,)`` int32, ranks for the unchanged inputs.
         ranks: ``(epsilons, n)`` int32 of each attack, in the order in which they were named.
-        zero_gradient: ``(n,)`` bool, whether the gradient of the cross-entropy with respect to the
-            unchanged input is zero in all its values.
-        repeatable: ``(n,)`` bool, whether a second forward pass, of each half of a batch by itself,
-            gave the same logits up to rounding.
+        zero_gradient: ``(n,)`` bool, of the network that is attacked (the source): whether the
+            gradient of the cross-entropy with respect to the unchanged input is zero in all values.
+        repeatable: ``(n,)`` bool, likewise, whether a second forward pass, of each half of a batch
+            by itself, gave the same logits up to rounding.
     """
 
     epsilons: tuple[float, ...]

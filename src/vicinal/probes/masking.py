@@ -59,7 +59,8 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
         white: attacks with the gradients of the network itself. For all checks, they need noise,
             FGSM, an iterated attack with two numbers of steps, two epsilons, and an epsilon that is
             the whole range of the inputs.
-        black: the same attacks on the same data, with the gradients of another network.
+        black: some of the iterated attacks, with the same epsilons and data, and the gradients of
+            another network.
 
     Raises:
         UserError: if the two were not measured on the same examples.

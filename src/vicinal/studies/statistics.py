@@ -21,7 +21,7 @@ _NORMAL = 1e9
 class Estimate(NamedTuple):
     """A mean over seeds and test examples, with its 95% interval.
 
-    All but the mean are None if there is only one seed.
+    All but the mean are None with one seed and one split, or with fewer than two test examples.
 
     Args:
         mean: the estimate.
@@ -87,7 +87,7 @@ def mean_with_interval(values: Array, *, counted: bool = False, least: float = 0
     """Return the mean of one arm, with an interval over seeds and test examples.
 
     Args:
-        values: ``(seeds, examples)``, as ``vicinal.training.metrics.metric_values`` returns them.
+        values: ``(seeds, examples)``; ``vicinal.training.metrics.metric_values`` returns a row.
         counted: whether each value is 0 or 1. Two correct and two wrong examples are then added for
             the interval, as Agresti and Coull (1998) suggest, so that it is not too narrow near 0
             and 1.
