@@ -236,7 +236,7 @@ def test_classes_that_differ_only_in_spelling_are_doubted(tmp_path):
 
 def test_a_validation_folder_is_not_the_test_split(pets):
     (pets / "pets" / "test").rename(pets / "away")
-    with pytest.raises(UserError, match=r"expected a test split beside validation=val, got none"):
+    with pytest.raises(UserError, match=r"expected a test split next to validation=val, got none"):
         load("folder:pets?validation=val", root=pets)
 
 

@@ -207,23 +207,23 @@ def _download(url: str, output: str, _: object, *, path: Path, progress: Progres
 
 def _unpack(path: Path, folder: Path) -> None:
     """Unpack an archive next to its folder, then move it there as a whole."""
-    beside = path.with_name(f"{path.name}.unpacking")
-    shutil.rmtree(beside, ignore_errors=True)
+    unpacked = path.with_name(f"{path.name}.unpacking")
+    shutil.rmtree(unpacked, ignore_errors=True)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                archive.extractall(beside)  # it never writes outside
+                archive.extractall(unpacked)  # it never writes outside
         else:
             with tarfile.open(path) as archive:
-                archive.extractall(beside, filter="data")
+                archive.extractall(unpacked, filter="data")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():
-            shutil.copytree(beside, folder, dirs_exist_ok=True, copy_function=shutil.move)
+            shutil.copytree(unpacked, folder, dirs_exist_ok=True, copy_function=shutil.move)
         else:  # one rename, so a killed process never leaves half of the examples
-            put_in_place(beside, folder)
+            put_in_place(unpacked, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(
             f"{path} cannot be unpacked ({error}). Delete it and run the command again."
         ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)

@@ -193,7 +193,7 @@ def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
 
 
 def _check_kind(files: Sequence[Path], kind: str) -> None:
-    """Refuse files that all are of another kind than those of the training."""
+    """Raise an error if all files are of another kind than those of the training."""
     wanted = _FILES_OF.get(kind)
     found = {KIND_OF.get(path.suffix.lower()) for path in files}
     if wanted and found <= {*_FILES_OF.values()} - {wanted} and files[0].exists():

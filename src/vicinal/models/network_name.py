@@ -12,7 +12,7 @@ EXTERNAL_NAMES = "timm:NAME, torchvision:NAME, hf:PATH_OR_NAME and package.modul
 """The names of external networks, for error messages."""
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-"""Suffixes of files of weights, by which a file is told from a name of torchvision's weights."""
+"""Suffixes of files of weights, which distinguish them from names of torchvision's weights."""
 
 _EXAMPLES = {"timm": "resnet18", "torchvision": "resnet18", "hf": "distilbert-base-uncased"}
 _COMMON = ("weights", "mean", "std")

@@ -207,7 +207,7 @@ def mixing_layers(name: str) -> tuple[str, ...] | None:
 
 
 def default_layers(name: str, *, text: bool) -> tuple[str, ...]:
-    """Return the layers after which a network is mixed if nothing else is said.
+    """Return the layers after which a network is mixed by default.
 
     Args:
         name: as for ``build``.

@@ -117,7 +117,7 @@ def write_claims(out: Path, found: Sequence[Outcome]) -> None:
         "claims.html.j2",
         tables=tables,
         answer=answer(found),
-        picture=differences_figure(found),
+        differences=differences_figure(found),
         reasons=reasons_withheld(found),
         studies=list(dict.fromkeys(one.claim.study for one in found if one.row)),
     )

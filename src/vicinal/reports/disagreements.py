@@ -54,7 +54,7 @@ def disagreements(
     if not any(groups.values()):
         return None
     arms = [title(summary, arm) for arm in outputs]
-    said = [_predictions(summary, seeds) for seeds in outputs.values()]
+    predicted = [_predictions(summary, seeds) for seeds in outputs.values()]
     true = _true(summary, next(iter(outputs.values()))[0].targets)
     if "test_inputs" in stored:
         where = {int(row): k for k, row in enumerate(stored["test_rows"])}
@@ -64,7 +64,7 @@ def disagreements(
                 stored["test_inputs"][[where[row] for row in group]],
                 [
                     f"{shortened(true(row), 18)}\n"
-                    + "\n".join(shortened(one(row), 22) for one in said)
+                    + "\n".join(shortened(one(row), 22) for one in predicted)
                     for row in group
                 ],
             )
@@ -80,7 +80,7 @@ def disagreements(
             size = (width, 0.2 + 1.45 * len(rows))
             figure = image_rows(rows, float(stored["test_brightest"]), size, fontsize=7)
             words = [
-                f"{true(row)}: {arms[0]} {said[0](row)}, {arms[1]} {said[1](row)}"
+                f"{true(row)}: {arms[0]} {predicted[0](row)}, {arms[1]} {predicted[1](row)}"
                 for group in groups.values()
                 for row in group
             ]
@@ -88,7 +88,7 @@ def disagreements(
             return Disagreements(to_svg("disagreements", text, figure), ([], []))
     columns, cells = _chosen_cells(stored)
     lines = [
-        [arms[1 if better else 0], true(row), *(one(row) for one in said), *cells.get(row, [])]
+        [arms[1 if better else 0], true(row), *(one(row) for one in predicted), *cells.get(row, [])]
         for better, group in groups.items()
         for row in group
     ]
@@ -101,7 +101,7 @@ def _predictions(summary: Mapping[str, Any], seeds: Sequence[Any]) -> Any:
     given = np.mean([probabilities(one, task) for one in seeds], axis=0)
     targets = seeds[0].targets
 
-    def said(row: int) -> str:
+    def predicted(row: int) -> str:
         if task == "regression":
             return ", ".join(plain(one) for one in given[row])
         if task == "multi-label":
@@ -112,7 +112,7 @@ def _predictions(summary: Mapping[str, Any], seeds: Sequence[Any]) -> Any:
             return f"{100 * given[row, own]:.0f}%"
         return f"{100 * given[row, own]:.0f}%, predicted: {classes[best]}"
 
-    return said
+    return predicted
 
 
 def _true(summary: Mapping[str, Any], targets: Any) -> Any:

@@ -69,8 +69,13 @@ def latex(summary: Mapping[str, Any]) -> str:
             lines += [r"\addlinespace"] * (k > 0)
             lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{condition}}}}} \\")
         lines += [" & ".join(row[skip:]) + r" \\" for row in group]
-    told = " ".join(one(summary) for one in (caption, parts_caption, best_caption)).strip()
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{tex_escaped(told)}}}", r"\end{table}"]
+    whole = " ".join(one(summary) for one in (caption, parts_caption, best_caption)).strip()
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{tex_escaped(whole)}}}",
+        r"\end{table}",
+    ]
     return "\n".join(["% \\usepackage{booktabs}", *lines]) + "\n"
 
 

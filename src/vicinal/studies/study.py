@@ -64,7 +64,7 @@ class Study:
         return resolved_text(self.recipe) if self.commented is None else self.commented
 
     def write_recipe(self) -> None:
-        """Write the recipe into the folder, after all checks: a refused one changes nothing."""
+        """Write the recipe into the folder, after all checks, so that a wrong one is not kept."""
         if not self.recipe_is_written:
             write_whole(self.folder / "recipe.toml", self.text)
 
@@ -444,9 +444,9 @@ def _is_undamaged(examples: Path) -> bool:
     try:
         with examples.open("rb") as opened, np.load(opened) as file:
             whole = all(isinstance(file[name], np.ndarray) for name in file.files)
-            chosen, said = (
+            chosen, compared = (
                 any(name.startswith(start) for name in file.files) for start in ("rows", "compared")
             )
-            return whole and chosen <= said  # an earlier version did not say what was compared
+            return whole and chosen <= compared  # an earlier version did not store the latter
     except Exception:  # a damaged archive raises errors of many types
         return False

@@ -159,7 +159,7 @@ def recipe_text(name_or_path: str) -> str:
         text: str = file.read_bytes().decode("utf-8-sig")
         if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
             raise ValueError(f"it has a line of more than {_MAX_DOTS} dots")
-        json.dumps(tomllib.loads(text), default=str)  # refuses a number too long to be shown
+        json.dumps(tomllib.loads(text), default=str)  # an error for a number too long to be shown
         return text
     except FileNotFoundError as error:
         raise UserError(

@@ -170,7 +170,7 @@ def _splits(root: Path, options: Mapping[str, str]) -> dict[str, Path]:
         )
     if "validation" in chosen and "validation" not in found:
         raise UserError(
-            f"{root}: expected a test split beside validation={options['validation']}, got none. "
+            f"{root}: expected a test split next to validation={options['validation']}, got none. "
             "test=FOLDER names it."
         )
     if found and (missing := [name for name in ("train", "test") if name not in found]):

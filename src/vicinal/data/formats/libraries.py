@@ -175,7 +175,7 @@ def _choose_splits(name: str, options: Mapping[str, str], found: list[str]) -> d
     _check_distinct(name, chosen)
     if "validation" in options and "validation" not in chosen:
         raise UserError(
-            f"{name}: expected a test split beside validation={options['validation']}, got none. "
+            f"{name}: expected a test split next to validation={options['validation']}, got none. "
             "test=NAME names it."
         )
     return chosen

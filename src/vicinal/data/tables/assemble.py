@@ -48,7 +48,7 @@ def assemble(
     drop: Collection[int] = (),
     spelling: Spelling = Spelling(),  # noqa: B008 (immutable)
     task: Task | None = None,
-    rare: Rare = "refuse",
+    rare: Rare = "error",
 ) -> DataSet:
     """Make a data set of one table, which is split, or of a training and a test table.
 
@@ -382,7 +382,7 @@ def _split_rows(
             train, test = divided(train, fraction=fraction, fold=fold, keep_small=rare == "train")
         except UserError as error:
             few = classes and int(targets[train].bincount().min()) < fewest_examples(fraction, fold)
-            if rare != "refuse" or not few or groups is not None:
+            if rare != "error" or not few or groups is not None:
                 raise
             hint = label_hint(classes, task)
             if task is None and all(number(name) is not None for name in classes):

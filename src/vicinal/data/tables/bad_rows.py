@@ -23,7 +23,7 @@ def _marks(spelling: Spelling) -> str:
     return f" (with {' and '.join(marks)})" if marks else ""
 
 
-Rare = Literal["refuse", "train", "drop"]
+Rare = Literal["error", "train", "drop"]
 
 
 class BadRows:

@@ -93,7 +93,7 @@ def load_table(where: str, options: Mapping[str, str], load_options: LoadOptions
     """
     check_options("table", options, OPTIONS)
     task: Task | None = choice("task", options, ("classification", "regression"))  # type: ignore[assignment]
-    rare: Rare = choice("rare", options, ("refuse", "train", "drop")) or "refuse"  # type: ignore[assignment]
+    rare: Rare = choice("rare", options, ("error", "train", "drop")) or "error"  # type: ignore[assignment]
     given = known_preparation(load_options.preparation, where, TablePreparation)
     spelling = _spelling(options, given)
     words = [*_words(options, "drop"), *map(unquote, _words(options, "drop"))]

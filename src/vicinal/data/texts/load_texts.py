@@ -127,7 +127,7 @@ def load_texts(where: str, options: Mapping[str, str], load_options: LoadOptions
     bad.exclude_missing("text", text)
     classes = tuple(given.classes) if given else classes_of(label, bad.good(0), 1, first)
     targets = class_indices(label, classes)
-    bad.exclude_unknown(label, targets.numpy(), "refuse", trained=given is not None)
+    bad.exclude_unknown(label, targets.numpy(), "error", trained=given is not None)
     skipped = [bad.raised_or_skipped(k, load_options.skip_bad) for k in range(len(tables))]
     check_several(classes, label, first)
     notes = [note for table in tables for note in table.notes]

@@ -10,7 +10,7 @@ from vicinal.errors import UserError
 from vicinal.import_path import imported, one_line
 
 LENGTH = 128
-"""The most tokens of a text if nothing else is said."""
+"""The most tokens of a text by default."""
 
 _CHUNK = 1000
 
