@@ -65,6 +65,11 @@ class StudyResult(NamedTuple):
         """Return the path of the report, an HTML page that opens offline."""
         return self.folder / "report.html"
 
+    def __repr__(self) -> str:
+        from vicinal.reports.study_text import answer
+
+        return f"{answer(self.summary)}\nreport: {self.report()}"
+
     def _repr_html_(self) -> str:
         from vicinal.reports.study_cells import study_table
         from vicinal.reports.study_text import answer
@@ -93,6 +98,11 @@ class GanStudyResult(StudyResult):
             UserError: always.
         """
         raise UserError("to_frame: a study of GANs has no such table. Use .rows, or table.md.")
+
+    def __repr__(self) -> str:
+        from vicinal.reports.gan_report import gan_answer
+
+        return f"{gan_answer(self.summary)}\nreport: {self.report()}"
 
     def _repr_html_(self) -> str:
         from vicinal.reports.gan_report import gan_answer
@@ -165,6 +175,11 @@ def study(
         )
         from vicinal.training.recipe_changes import Changes
 
+        for name, given in (("arms", arms), ("settings", settings)):
+            if isinstance(given, str):
+                raise UserError(
+                    f"{name}: expected a list, got {given!r}. Pass {given.split(',')!r}."
+                )
         changes = Changes(seeds, epochs, data, arms, alpha, model, metric, settings)
         folder = None if out is None else Path(out)
         progress = StudyProgress(Terminal(stderr=True, quiet=quiet))

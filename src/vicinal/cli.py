@@ -55,7 +55,7 @@ def _start(
 
 _SEEDS: dict[str, Any] = {"min": 0, "max": 2**32 - 1}
 _TRAINED = "the one used in training"
-_ROOT, _RUNS = "$VICINAL_DATA, or ./data", "runs/NAME"
+_ROOT, _RUNS = "$VICINAL_DATA, or ./data", "runs/NAME, NAME being that of the recipe or the data"
 _ARCHIVES = "cifar10, cifar100, mnist, fashion-mnist, speech-commands, abalone or htru2."
 _POLICIES = "mixup, cutmix, resizemix, fmix or dirichlet; can be repeated."
 _RECIPES = "a name that vicinal study --list shows, such as digits, or the path of a .toml file"

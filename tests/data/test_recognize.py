@@ -117,6 +117,14 @@ def test_commas_at_the_ends_of_lines_are_no_label(tmp_path, header, label):
     assert load("t.csv", root=tmp_path).classes == ("0", "1")
 
 
+def test_a_guessed_label_that_most_rows_lack_is_an_error(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c\n" + "1,2,\n" * 5 + "1,2,NA\n" + "1,2,u\n1,2,v\n")
+    message = r"the label was guessed, 'c', and is missing in 6 of 8 rows\. Name the label"
+    with pytest.raises(UserError, match=message):
+        recognized("t.csv", root=tmp_path)
+
+
 def test_the_guessed_label_is_neither_empty_nor_dropped(tmp_path):
     rows = "".join(f"{k % 3},{k % 5},{k % 2},\n" for k in range(60))
     (tmp_path / "t.csv").write_text(rows)

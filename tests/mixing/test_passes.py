@@ -379,6 +379,12 @@ def test_further_arguments_reach_the_model():
     torch.testing.assert_close(
         mixed(plan=ONE, at="a", x=X, shift=1.0), by_hand(model, ONE, "a") + 1
     )
+    alone = MixedInside(model, MixUp(1.0), at=["a"])  # the only layer need not be named
+    torch.testing.assert_close(alone(X, ONE), by_hand(model, ONE, "a"))
+    with pytest.raises(ValueError, match="expected at= as returned by draw, one of"):
+        mixed(X, ONE)
+    with pytest.raises(ValueError, match="expected a plan for at='a', got none"):
+        mixed(X, at="a")
 
     class Pair(nn.Module):
         def __init__(self):
@@ -396,7 +402,7 @@ def test_further_arguments_reach_the_model():
     with pytest.raises(TypeError, match="expected a plan or None as the second argument"):
         pair(X, torch.ones(()))
     with pytest.raises(TypeError, match="expected a tensor as the first argument"):
-        pair(None, ONE, left=X)
+        pair(None, ONE, at="input", left=X)
 
 
 def test_frozen_modules_are_mixed_like_all_others_with_both_ways_of_mixing_inside():

@@ -100,6 +100,11 @@ def test_a_network_that_is_random_in_eval_mode_is_found(checks_of, trained):
     assert "random in eval mode" in checks["same outputs twice"].sentence
 
 
+def test_epsilon_zero_is_not_compared(checks_of, trained):
+    checks = checks_of(trained(0), epsilons=[0.0, *EPSILONS])
+    assert checks["noise"].numbers == checks_of(trained(0))["noise"].numbers
+
+
 def test_a_network_whose_outputs_depend_on_the_other_examples_is_found():
     torch.manual_seed(0)
     x = torch.rand(40, 3, dtype=torch.float32)

@@ -157,14 +157,24 @@ def test_a_study_that_was_cut_to_fit_the_minutes_says_so(summary):
     settings["shortened"] = {"minutes": 3.0, "seeds": settings["seeds"], "epochs": 60, "splits": 5}
     (found,) = (one for one in remarks(summary) if "--minutes" in one)
     assert found.startswith(
-        "Warning: to fit into --minutes 3, this study has 6 epochs instead of 60, "
-        "1 split instead of 5. Longer training"
+        "Warning: this study has 6 epochs instead of 60, 1 split instead of 5, which its generated "
+        "recipe would have without --minutes 3. Longer training"
     )
     settings["training"]["epochs"] = 80  # raised in the recipe
     (found,) = (one for one in remarks(summary) if "--minutes" in one)
-    assert "this study has 1 split instead of 5." in found
+    assert "this study has 1 split instead of 5, which" in found
     settings["splits"] = 5
     assert not any("--minutes" in one for one in remarks(summary))
+
+
+def test_arms_that_differ_in_more_than_mixing_are_named(summary):
+    assert "input mixup also differs from ERM in training.epochs." in remarks(summary)
+    arms = summary["settings"]["arms"]
+    arms["mixup"]["training"] = {}
+    assert not any("also differs" in one for one in remarks(summary))
+    arms["mixup"] |= {"training": {"dropout": 0.3, "optimizer": {"lr": 0.2}}}
+    arms["erm"] |= {"training": {"optimizer": {"lr": 0.2}}}
+    assert "input mixup also differs from ERM in training.dropout." in remarks(summary)
 
 
 def test_intervals_that_are_wider_than_their_parts_are_explained(summary):

@@ -104,6 +104,18 @@ def test_a_rare_class_is_tested_in_folds_if_the_time_allows(tmp_path):
     assert (whole.minutes, whole.seeds, whole.epochs, whole.splits) == (0.05, 2, 10_000, 5)
 
 
+def test_groups_are_tested_in_folds_although_the_minutes_are_few(tmp_path):
+    path = tmp_path / "groups.csv"
+    lines = [f"{k % 7 + 5 * (k % 2)},{k // 4},{'ab'[k % 2]}" for k in range(1200)]
+    path.write_text("\n".join(["x,who,y", *lines]))
+    source, told = f"{path}?label=y&group=who", []
+    hasty = Changes(seeds=3, epochs=10_000)
+    found = prepare(source, changes=hasty, minutes=0.05, out=tmp_path / "a", log=told.append)
+    assert found.recipe.splits == 5
+    begin = "rows that belong together: 5 folds, each of which is the test split once"
+    assert begin in told, told
+
+
 def test_classes_that_folds_cannot_help_leave_one_split(tmp_path):
     rows = np.arange(1200)
     few = np.where(rows < 4, 2, rows % 2)
@@ -124,7 +136,8 @@ def test_classes_that_folds_cannot_help_leave_one_split(tmp_path):
     small.write_text("\n".join(["x,who,y", *lines[:600]]))
     grouped = f"{small}?label=y&group=who"
     assert prepare(grouped, changes=FEW, out=tmp_path / "d", log=told.append).recipe.splits == 1
-    assert any("1,000 examples, but there is one test split: 5 folds" in one for one in told)
+    begin = "rows that belong together, but there is one test split: 5 folds"
+    assert any(one.startswith(begin) for one in told), told
 
 
 def test_a_folder_of_other_data_is_refused(cars, tmp_path):
@@ -363,6 +376,8 @@ def test_a_regression_study_of_a_table_ends_with_a_frame_and_a_page_for_notebook
     assert done.winner in (None, "c-mixup")
     assert done.report().read_text().startswith("<!doctype html>")
     assert "<th>test RMSE</th>" in done._repr_html_()
+    assert repr(done).endswith(f"\nreport: {done.report()}")
+    assert len(repr(done)) < 1000
 
 
 def test_a_study_of_splits_gives_an_interval_over_them(tmp_path):
@@ -572,3 +587,9 @@ def test_the_study_of_data_that_are_gone_is_still_found(cars, tmp_path, monkeypa
     for other, folder in (("trucks.csv", "out"), (what, "empty")):
         with pytest.raises(UserError, match=r"no file or folder|no table"):
             prepare(other, changes=few, out=tmp_path / folder)
+
+
+@pytest.mark.parametrize("name", ["arms", "settings"])
+def test_a_string_instead_of_a_list_is_an_error(name, tmp_path):
+    with pytest.raises(UserError, match=rf"{name}: expected a list, got 'a,b'. Pass \['a', 'b'\]"):
+        package.study("digits", **{name: "a,b"}, out=tmp_path)

@@ -46,9 +46,18 @@ class Record:
         self.finished.append(Trial(result.arm, result.corrupted, result.seed))
 
 
-def run_again(folder, **changes):
+class Told(Record):
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def log(self, sentence):
+        self.told.append(sentence)
+
+
+def run_again(folder, record=None, **changes):
     recipe = load_resolved(folder / "recipe.toml").model_copy(update=changes)
-    record = Record()
+    record = record or Record()
     with open_study(recipe, folder) as study:
         run_study(study, record)
     return record
@@ -98,8 +107,9 @@ def test_examples_of_fewer_trials_do_not_outlive_an_interruption(copied_study, m
 
 
 def test_fewer_seeds_than_there_are_train_nothing(copied_study):
-    record = run_again(copied_study, seeds=1)
+    record = run_again(copied_study, Told(), seeds=1)
     assert (record.total, record.done, record.started) == (6, 6, [])
+    assert record.told == ["warning: 6 finished trials in the folder are not among its seeds"]
 
 
 def test_trials_run_in_the_order_of_the_study_and_a_ledger_of_earlier_versions_is_left(

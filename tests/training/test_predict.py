@@ -277,7 +277,7 @@ def test_the_rows_of_a_table_get_the_outputs_of_the_training_without_their_label
     found = rows_of(done.stdout)
     assert [row["row"] for row in found] == [str(k) for k in range(2, 22)]
     assert {row["file"] for row in found} == {str(bare)}
-    assert "ignored columns that the training table does not have: 'extra'" in done.stderr
+    assert "ignored columns that are not inputs: 'extra'" in done.stderr
 
 
 @pytest.mark.parametrize("spelled", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
@@ -564,6 +564,14 @@ def test_files_of_another_kind_than_those_of_the_training_are_refused_whatever_i
         assert not done.stdout
 
 
+def test_the_checkpoint_of_an_unfinished_training_is_reported(copied_study, vicinal):
+    folder = next(copied_study.glob("trials/erm-true-labels-seed0"))
+    words = ["score", folder]
+    assert "not finished" not in vicinal(*words).stderr
+    (folder / "state.safetensors").write_bytes(b"")
+    assert "using a training that is not finished" in vicinal(*words).stderr
+
+
 def test_the_better_arm_with_the_best_metric_is_chosen_and_else_the_baseline(copied_study, vicinal):
     path = copied_study / "summary.json"
     summary = json.loads(path.read_text())
@@ -573,6 +581,12 @@ def test_the_better_arm_with_the_best_metric_is_chosen_and_else_the_baseline(cop
     path.write_text(json.dumps(summary))
     words = ["predict", copied_study, "--data", "digits"]
     assert "using the baseline erm, since no arm is better: seed 0 of 2" in vicinal(*words).stderr
+    row = next(one for one in summary["rows"] if one["condition"] == first)
+    row["n"] -= 1
+    path.write_text(json.dumps(summary))
+    why = "since the study is not finished (5 of 6 trials): seed 0"
+    assert f"using the baseline erm, {why}" in vicinal(*words).stderr
+    row["n"] += 1
     for row in summary["rows"]:
         if row["condition"] == first and row["arm"] != "erm":
             row["verdict"] = "better"

@@ -95,7 +95,7 @@ class MixedInside(nn.Module):
         x: Any = None,
         plan: Plan | CleanAndMixed | None = None,
         *args: Any,
-        at: str = "input",
+        at: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the model, mixed by ``plan`` at a layer, as ``draw`` returns them.
@@ -105,22 +105,34 @@ class MixedInside(nn.Module):
                 takes keyword arguments only.
             plan: mixes; without it, nothing is mixed.
             args: further positional arguments of the model, not mixed.
-            at: one of ``layers``.
+            at: the layer; with a plan, it can be omitted if there is only one.
             kwargs: keyword arguments of the model, not mixed.
 
         Raises:
             TypeError: if ``plan`` is not a plan.
-            ValueError: if ``at`` is not one of ``layers``.
+            ValueError: if ``at`` is not one of ``layers``, is missing, or is given without a plan.
             RuntimeError: if the module did not run, or ran twice.
         """
         if torch.compiler.is_compiling():
             self._add_hooks()
         if plan is None:
+            if at is not None:
+                raise ValueError(
+                    f"MixedInside: expected a plan for at={at!r}, got none, so nothing would be "
+                    "mixed. Pass the plan that draw returned, or leave out at=."
+                )
             return self.model(*_positional(x, args), **kwargs)
         if not hasattr(plan, "mix"):
             raise TypeError(
                 f"MixedInside: expected a plan or None as the second argument, got "
                 f"{type(plan).__name__}. Pass further arguments of the model after it or by name."
+            )
+        if at is None and len(self.layers) == 1:
+            (at,) = self.layers
+        if at is None:
+            raise ValueError(
+                f"MixedInside: expected at= as returned by draw, one of {', '.join(self.layers)}, "
+                "got none."
             )
         if at not in self.layers:
             raise ValueError(f"{unknown('layer', at, self.layers)}. Pass at= as returned by draw.")

@@ -66,7 +66,8 @@ def mixed_loss(criterion: Criterion, output: Tensor, sides: Sequence[Side]) -> T
     if settings is not None and first.shape != output.shape:
         raise ValueError(
             f"cross-entropy: expected logits (batch, classes, ...) and soft labels of the same "
-            f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}."
+            f"shape, got {tuple(output.shape)} and soft labels {tuple(first.shape)}. If these are "
+            "classes, pass y.long()."
         )
     ignored = _ignore_index(criterion)
     if ignored is None:
@@ -155,7 +156,7 @@ def mixed_accuracy(output: Tensor, sides: Sequence[Side], *, ignore_index: int) 
         raise ValueError(
             f"accuracy: expected logits (batch, classes, ...) of two classes or more, and integer "
             f"classes (batch, ...), got {tuple(output.shape)} and {first.dtype} "
-            f"{tuple(first.shape)}."
+            f"{tuple(first.shape)}. For one-hot labels, pass y.argmax(1)."
         )
     for y, _ in sides:
         _may_be_ignored(y.long(), output, ignore_index, where="accuracy")
@@ -493,6 +494,7 @@ def _one_hot(y: Tensor, num_classes: int | None) -> Tensor:
     if is_plain(y) and bool(((y < 0) | (y >= num_classes)).any()):
         raise ValueError(
             f"y: expected classes from 0 to {num_classes - 1}, got {int(y.min())} to "
-            f"{int(y.max())}. Correct y or num_classes."
+            f"{int(y.max())}. Correct y or num_classes. A class that the criterion ignores has no "
+            "soft target: use plan.loss, or leave such examples out."
         )
     return F.one_hot(y, num_classes).movedim(-1, 1).float()

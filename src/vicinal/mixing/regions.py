@@ -16,11 +16,12 @@ def show_region(
     """Return ``x`` with each row's partner shown where ``region`` is True; see ``Plan.mix``."""
     if not has_region_size(region, x):
         sizes = tuple(region.shape[1:])
+        own = f"x.shape[-{len(sizes)}:]" if len(sizes) < x.dim() else "x.shape[2:]"
         raise ValueError(
-            f"x: expected a shape that ends with the image_size of the plan, {sizes}, got "
-            f"{tuple(x.shape)}. Draw the plan with image_size=x.shape[-{len(sizes)}:], and mix "
-            "features only after layers whose output has that size. For other inputs of the same "
-            "examples, such as a table, use vicinal.mix with the partner and lam of the plan."
+            f"x: expected a shape that ends with the image_size of the plan, {sizes}, after the "
+            f"batch, got {tuple(x.shape)}. Draw the plan with image_size={own}, and mix features "
+            "only after layers whose output has that size. For other inputs of the same examples, "
+            "such as a table, use vicinal.mix with the partner and lam of the plan."
         )
     if region.dim() == x.dim() == 4 and 1 < x.shape[1] <= 4:
         raise ValueError(

@@ -175,11 +175,14 @@ def _pairs(white: Attacks, other: Attacks, names: list[tuple[str, str]]) -> list
         for epsilon, a, b in zip(
             white.epsilons, white.correct(strong), other.correct(weak), strict=True
         )
+        if epsilon  # 0 changes nothing
     ]
 
 
 def _pairs_of_epsilons(white: Attacks, names: list[str]) -> list[_Pair]:
-    order = sorted(range(len(white.epsilons)), key=white.epsilons.__getitem__)
+    order = sorted(
+        (k for k, epsilon in enumerate(white.epsilons) if epsilon), key=white.epsilons.__getitem__
+    )
     pairs = []
     for name in names:
         correct = white.correct(name)

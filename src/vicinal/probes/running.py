@@ -23,8 +23,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     """
     if not isinstance(model, nn.Module):
         raise UserError(
-            f"model: expected an nn.Module, got {type(model).__name__}. Call the function in the "
-            "forward of a module."
+            f"model: expected an nn.Module, got {type(model).__name__}. For a function, write a "
+            "module whose forward calls it."
         )
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -156,7 +156,7 @@ def check_labels(labels: Tensor, classes: int, *, where: str = "targets") -> Non
     if wrong.any():
         raise UserError(
             f"{where}: expected labels from 0 to {classes - 1}, since the network has {classes} "
-            f"outputs, got {int(labels[wrong][0])}."
+            f"outputs, got {int(labels[wrong][0])}. Leave out examples without a label."
         )
 
 

@@ -17,6 +17,7 @@ from vicinal.reports.summary_values import (
     unit,
     value,
 )
+from vicinal.training.run_folder import flat
 
 PUBLISHED_TITLE = "Published, next to ours"
 DIFFERENCES = "Known differences from the published runs:"
@@ -114,7 +115,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: warnings, then what the study could have found."""
     found = [f"Warning: {text}." for text in summary["verdict_problems"]]
     settings = summary["settings"]
-    found += _shortened(settings)
+    found += [*_shortened(settings), *_other_differences(summary)]
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:
         found += _failures(arm, row, settings["splits"])
@@ -191,6 +192,25 @@ def _without_evidence(
     ]
 
 
+def _other_differences(summary: Mapping[str, Any]) -> list[str]:
+    """Return in what else than mixing arms differ from the baseline."""
+    settings, found = summary["settings"], []
+    fields = ("training", "augment")
+    own = {
+        arm: flat({field: one.get(field, ()) for field in fields})
+        for arm, one in settings["arms"].items()
+    }
+    first = own[settings["baseline"]]
+    for arm, one in own.items():
+        names = sorted(k for k in one.keys() | first.keys() if one.get(k) != first.get(k))
+        if names:
+            found.append(
+                f"{title(summary, arm)} also differs from {title(summary, settings['baseline'])} "
+                f"in {_listed(names)}."
+            )
+    return found
+
+
 def _shortened(settings: Mapping[str, Any]) -> list[str]:
     """Return what a study lacks to fit into the minutes, and still lacks."""
     whole = settings.get("shortened")
@@ -205,8 +225,9 @@ def _shortened(settings: Mapping[str, Any]) -> list[str]:
     if not cuts:
         return []
     return [
-        f"Warning: to fit into --minutes {whole['minutes']:g}, this study has {_listed(cuts)}. "
-        "Longer training and more test examples may change the answer."
+        f"Warning: this study has {_listed(cuts)}, which its generated recipe would have without "
+        f"--minutes {whole['minutes']:g}. Longer training and more test examples may change the "
+        "answer."
     ]
 
 

@@ -161,7 +161,7 @@ def generated(
     in_folds = cost._replace(total=FOLDS * cost.total)
     few, tested = ("", "") if with_splits else _few_examples(data, draft, task)
     short, needed = "", minutes_of(recipe, in_folds, fixed="seeds" in fixed)
-    if few and needed > minutes:
+    if few and needed > minutes and data.train.groups is None:
         short = (
             f"{few}: {FOLDS} folds with all epochs would take --minutes {math.ceil(needed)}, so "
             f"there are only {tested}"
@@ -241,10 +241,12 @@ def _few_examples(data: DataSet, draft: Recipe, task: Task) -> tuple[str, str]:
     """Return why folds are worth their time, or ``""``; and what a single test split has."""
     if data.fixed_test:
         return "", ""
+    if data.train.groups is not None:
+        return "rows that belong together", ""  # one split gives no verdict
     share, tested = draft.data.test_fraction, f"{len(data.test):,} test examples"
     if len(data.test) / share < SMALL:
         return f"fewer than {SMALL:,} examples", tested
-    if task.name != "classification" or data.test.groups is not None:
+    if task.name != "classification":
         return "", ""  # without the same share of each class in all splits
     counts = data.test.targets.bincount()
     counts[counts == 0] = len(data.test)  # no split tests these classes

@@ -315,13 +315,12 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     for trial in finished:  # in case the process was killed right after writing the result
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     callbacks.begin(recipe, len(finished) + len(unfinished), len(finished))
+    if others := len(finished_results(study.folder)) - len(finished):
+        callbacks.log(f"warning: {others} finished trials in the folder are not among its seeds")
     examples = study.folder / "examples.npz"
-    if not unfinished:
-        if _is_undamaged(examples) and not unprobed(study.probing(finished), finished):
-            study.write_recipe()
-            return False
-        if not _is_undamaged(examples):
-            callbacks.log(f"{examples} is missing or damaged, and is written again")
+    if not unfinished and _is_complete(study, finished, examples, callbacks.log):
+        study.write_recipe()
+        return False
     # Imported late, since a finished study does not need Lightning Fabric.
     from vicinal.studies.examples import write_examples
     from vicinal.studies.trial_probes import check_probes
@@ -437,6 +436,16 @@ def _write_third_class(study: Study, data: DataSet) -> None:
         None,
     )
     write_whole(study.folder / THIRD_CLASS, json.dumps(share))
+
+
+def _is_complete(
+    study: Study, finished: Mapping[Trial, Result], examples: Path, log: Callable[[str], None]
+) -> bool:
+    """Return whether a study with all results has its examples and probes too."""
+    if not _is_undamaged(examples):
+        log(f"{examples} is missing or damaged, and is written again")
+        return False
+    return not unprobed(study.probing(finished), finished)
 
 
 def _is_undamaged(examples: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
-from vicinal.files import WEIGHTS
+from vicinal.files import STATE, WEIGHTS
 from vicinal.studies.study import finished_results
 from vicinal.training.metrics import METRICS
 from vicinal.training.trial_result import condition_name
@@ -47,7 +47,9 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
                 f"{'something else' if path.exists() else 'a path that does not exist'}. Leave "
                 "them out, or name a study."
             )
-        return Chosen([path / WEIGHTS if path.is_dir() else path])
+        folder = path if path.is_dir() else path.parent
+        reason = "a training that is not finished" if (folder / STATE).exists() else ""
+        return Chosen([path / WEIGHTS if path.is_dir() else path], reason)
     finished = [one.trial for one in finished_results(path)]
     folds = len({one.split for one in finished})
     trials = [one for one in finished if one.split == 0]
@@ -102,6 +104,11 @@ def winner(summary: Mapping[str, Any], condition: str) -> tuple[str, str]:
     rows = [one for one in summary["rows"] if one["condition"] == condition]
     better = [one for one in rows if one["verdict"] == "better"]
     if not better:
+        of, seeds, splits = (summary["settings"][name] for name in ("arms", "seeds", "splits"))
+        finished = sum(one["n"] + len(one["failed"]) for one in rows)
+        if finished < len(of) * seeds * splits:
+            why = f"the study is not finished ({finished} of {len(of) * seeds * splits} trials)"
+            return baseline, f"the baseline {baseline}, since {why}"
         return baseline, f"the baseline {baseline}, since no arm is better"
     sign = 1 if METRICS[metric].higher else -1
     best = max(better, key=lambda one: sign * one["metrics"][metric]["value"])

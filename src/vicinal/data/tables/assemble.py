@@ -114,7 +114,8 @@ def assemble(
     )
     if preparation is None:
         train, both = rows["train"], (targets[rows[name]] for name in ("train", "test"))
-        notes += column_notes(features, train, {first.names[i] for i in categories}, _typed(first))
+        declared = {first.names[i] for i in categories}
+        notes += column_notes(features, train, declared, _typed(first), spelling)
         notes += label_notes(target, classes, *both, guessed=task is None)
         numbers, others = fit_columns(features, train)
         preparation = TablePreparation(

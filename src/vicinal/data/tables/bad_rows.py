@@ -67,7 +67,7 @@ class BadRows:
                 if target and re.search(r"\d[,.' ]\d", cell):
                     options += ", or add the option decimal=CHARACTER or thousands=CHARACTER"
                 elif target and counts[cell] > 1 and value is None:
-                    markers = missing_option([cell[:40]])
+                    markers = missing_option([cell[:40]], spelling)
                     options += f", or add it to the markers of missing values, {markers}"
                 self._add(
                     i,

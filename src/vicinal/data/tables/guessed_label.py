@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
 from vicinal.data.source_spec import encoded
+from vicinal.data.tables.columns import Spelling
 from vicinal.data.tables.load_table import column_index
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
 from vicinal.data.tables.table import Table
@@ -90,6 +91,14 @@ def guessed_label(
         raise UserError(
             f"{path}: the last column has no name. Name it in the header, or write "
             f"table:{path}?label={last} if it is the label."
+        )
+    column = table.columns[table.names.index(label) if named else last]
+    known_cells = [cell for cell in column.to_pylist() if cell and cell not in Spelling().missing]
+    if 2 * len(known_cells) < len(column):
+        raise UserError(
+            f"{path}: the label was guessed, {label!r}, and is missing in "
+            f"{len(column) - len(known_cells):,} of {len(column):,} rows. Name the label: "
+            f"table:{path}?label=COLUMN."
         )
     _check_texts(table, path, label, dropped)
     if named:

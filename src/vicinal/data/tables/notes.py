@@ -57,6 +57,7 @@ def column_notes(
     rows: np.ndarray,
     declared: Collection[str] = (),
     typed: Collection[str] = (),
+    spelling: Spelling = Spelling(),  # noqa: B008 (immutable)
 ) -> list[Note]:
     """Report the kinds of the columns, and warn about what is doubtful in them.
 
@@ -65,6 +66,7 @@ def column_notes(
         rows: ``(k,)`` int64, the rows of the training split.
         declared: names of columns that the user declared as categories, without a warning.
         typed: names of columns whose type the file declares.
+        spelling: how cells are written.
     """
     notes, everywhere = [_summary(columns, rows)], [column.name for column in columns]
     found: dict[str, list[Column]] = {}
@@ -84,7 +86,7 @@ def column_notes(
             marked = sorted({text for column in doubted for text in _markers(column)})
             text += (
                 f". If {listed(marked)} means that a value is missing, pass "
-                f"{missing_option(marked)}; otherwise list the columns in categories="
+                f"{missing_option(marked, spelling)}; otherwise list the columns in categories="
             )
         elif doubt in _FORMS:
             text += (
@@ -103,7 +105,7 @@ def column_notes(
         elif doubt == _NINES:
             nines = sorted({str(_nines(one.values[rows][~one.missing[rows]])) for one in doubted})
             text += f". If {listed(nines)} means that a value is missing, pass "
-            text += missing_option(nines)
+            text += missing_option(nines, spelling)
         elif doubt == _DATES:
             text += f". Ignore the columns with {drop}, or write months or seasons instead"
         elif doubt in (_NUMBERED, _NAMED):
@@ -205,14 +207,15 @@ def _markers(column: Column) -> list[str]:
     return texts if len(texts) <= _MARKERS else []
 
 
-def missing_option(more: Sequence[str]) -> str:
-    """Return the option ``missing`` with the usual markers and some more.
+def missing_option(more: Sequence[str], spelling: Spelling) -> str:
+    """Return the option ``missing`` with the markers of a spelling and some more.
 
     Example:
-        >>> missing_option(["None", "a,b"])
+        >>> missing_option(["None", "a,b"], Spelling())
         'missing=?,NA,N/A,n/a,#N/A,<NA>,NaN,nan,null,NULL,None,a%2Cb'
     """
-    return f"missing={','.join(quote(one, safe='?/#<> ') for one in (*Spelling().missing, *more))}"
+    markers = dict.fromkeys((*spelling.missing, *more))
+    return f"missing={','.join(quote(one, safe='?/#<> ') for one in markers)}"
 
 
 def label_hint(classes: Sequence[str], task: str | None = None) -> str:

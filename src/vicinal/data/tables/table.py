@@ -118,7 +118,7 @@ def select_columns(
         >>> table = Table("t.csv", ("b", "c", "a"), [1, 2, 3], (None,) * 3, np.arange(0), {})
         >>> chosen = select_columns(table, ["a", "b"], of="the training table")
         >>> chosen.columns, chosen.notes[0].text
-        ([3, 1], "t.csv: ignored columns that the training table does not have: 'c'")
+        ([3, 1], "t.csv: ignored columns that are not inputs: 'c'")
     """
     indices = {key: i for i, key in enumerate(_numbered(table.names)) if i != label}
     keys = _numbered(names)
@@ -132,7 +132,7 @@ def select_columns(
     ignored = [table.names[i] for i in sorted(set(range(len(table.names))) - set(chosen))]
     notes = table.notes
     if ignored:
-        text = f"ignored columns that {of} does not have: {listed(ignored)}"
+        text = f"ignored columns that are not inputs: {listed(ignored)}"
         notes = (*notes, Note(f"{table.file}: {text}"))
     return replace(with_columns(table, chosen), notes=notes)
 
