@@ -177,9 +177,7 @@ def study(
 
         for name, given in (("arms", arms), ("settings", settings)):
             if isinstance(given, str):
-                raise UserError(
-                    f"{name}: expected a list, got {given!r}. Pass {given.split(',')!r}."
-                )
+                raise UserError(f"{name}: expected a list, got {given!r}. Pass [{given!r}].")
         changes = Changes(seeds, epochs, data, arms, alpha, model, metric, settings)
         folder = None if out is None else Path(out)
         progress = StudyProgress(Terminal(stderr=True, quiet=quiet))

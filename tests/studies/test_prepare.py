@@ -591,5 +591,5 @@ def test_the_study_of_data_that_are_gone_is_still_found(cars, tmp_path, monkeypa
 
 @pytest.mark.parametrize("name", ["arms", "settings"])
 def test_a_string_instead_of_a_list_is_an_error(name, tmp_path):
-    with pytest.raises(UserError, match=rf"{name}: expected a list, got 'a,b'. Pass \['a', 'b'\]"):
+    with pytest.raises(UserError, match=rf"{name}: expected a list, got 'a,b'. Pass \['a,b'\]"):
         package.study("digits", **{name: "a,b"}, out=tmp_path)

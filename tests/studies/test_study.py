@@ -109,7 +109,7 @@ def test_examples_of_fewer_trials_do_not_outlive_an_interruption(copied_study, m
 def test_fewer_seeds_than_there_are_train_nothing(copied_study):
     record = run_again(copied_study, Told(), seeds=1)
     assert (record.total, record.done, record.started) == (6, 6, [])
-    assert record.told == ["warning: 6 finished trials in the folder are not among its seeds"]
+    assert record.told == ["warning: finished trials of other seeds are not shown: 6"]
 
 
 def test_trials_run_in_the_order_of_the_study_and_a_ledger_of_earlier_versions_is_left(

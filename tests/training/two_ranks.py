@@ -8,9 +8,11 @@ each rank of each command line.
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 LATE = [
@@ -40,6 +42,8 @@ def start(words, rank, port, log):
         code = 0
     except SystemExit as end:
         code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -52,8 +56,14 @@ def ran(words, folder):
         port = free.getsockname()[1]
     logs = [folder / f"{port}-{rank}" for rank in range(2)]
     numbers = [start(words, rank, port, log) for rank, log in enumerate(logs)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in numbers]
-    return [(code, log.read_text()) for code, log in zip(codes, logs, strict=True)]
+    codes = {}
+    for _ in numbers:
+        number, status = os.wait()
+        codes[number] = os.waitstatus_to_exitcode(status)
+        if codes[number]:  # the other one would wait for it
+            for other in set(numbers) - codes.keys():
+                os.kill(other, signal.SIGTERM)
+    return [(codes[number], log.read_text()) for number, log in zip(numbers, logs, strict=True)]
 
 
 def main():

@@ -92,7 +92,7 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
         _compared(
             "iterated attacks against FGSM",
             _pairs(white, white, [(name, "fgsm") for name in iterated]),
-            f"fgsm and {one}",
+            f"fgsm and {one}, and an epsilon above 0",
         ),
         _compared(
             "more steps",
@@ -103,7 +103,7 @@ def masking_checks(white: Attacks, black: Attacks | None = None) -> list[Check]:
         _compared(
             "noise",
             _pairs(white, white, [(name, "noise") for name in iterated]),
-            f"noise and {one}",
+            f"noise and {one}, and an epsilon above 0",
         ),
         _unbounded(white, iterated),
         _compared(

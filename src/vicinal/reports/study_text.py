@@ -18,6 +18,7 @@ from vicinal.reports.summary_values import (
     value,
 )
 from vicinal.training.run_folder import flat
+from vicinal.training.settings import merged
 
 PUBLISHED_TITLE = "Published, next to ours"
 DIFFERENCES = "Known differences from the published runs:"
@@ -195,9 +196,9 @@ def _without_evidence(
 def _other_differences(summary: Mapping[str, Any]) -> list[str]:
     """Return in what else than mixing arms differ from the baseline."""
     settings, found = summary["settings"], []
-    fields = ("training", "augment")
     own = {
-        arm: flat({field: one.get(field, ()) for field in fields})
+        arm: flat({"training": merged(settings["training"], one["training"])})
+        | {"augment": one.get("augment", ())}
         for arm, one in settings["arms"].items()
     }
     first = own[settings["baseline"]]

@@ -15,6 +15,7 @@ from vicinal.escaping import visible
 from vicinal.studies.generate_recipe import FOLDS, RARE, SMALL, generate, study_name
 from vicinal.training.arm_shorthands import SHORTHANDS
 from vicinal.training.metrics import check_metrics
+from vicinal.training.origin import is_grouped
 from vicinal.training.recipe import (
     changed_text,
     checked,
@@ -161,7 +162,7 @@ def generated(
     in_folds = cost._replace(total=FOLDS * cost.total)
     few, tested = ("", "") if with_splits else _few_examples(data, draft, task)
     short, needed = "", minutes_of(recipe, in_folds, fixed="seeds" in fixed)
-    if few and needed > minutes and data.train.groups is None:
+    if few and needed > minutes and not is_grouped(data.test):
         short = (
             f"{few}: {FOLDS} folds with all epochs would take --minutes {math.ceil(needed)}, so "
             f"there are only {tested}"
@@ -241,7 +242,7 @@ def _few_examples(data: DataSet, draft: Recipe, task: Task) -> tuple[str, str]:
     """Return why folds are worth their time, or ``""``; and what a single test split has."""
     if data.fixed_test:
         return "", ""
-    if data.train.groups is not None:
+    if is_grouped(data.test):
         return "rows that belong together", ""  # one split gives no verdict
     share, tested = draft.data.test_fraction, f"{len(data.test):,} test examples"
     if len(data.test) / share < SMALL:

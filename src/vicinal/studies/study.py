@@ -316,7 +316,7 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
         (study.trial_folder(trial) / STATE).unlink(missing_ok=True)
     callbacks.begin(recipe, len(finished) + len(unfinished), len(finished))
     if others := len(finished_results(study.folder)) - len(finished):
-        callbacks.log(f"warning: {others} finished trials in the folder are not among its seeds")
+        callbacks.log(f"warning: finished trials of other seeds are not shown: {others}")
     examples = study.folder / "examples.npz"
     if not unfinished and _is_complete(study, finished, examples, callbacks.log):
         study.write_recipe()

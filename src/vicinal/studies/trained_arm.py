@@ -48,7 +48,8 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
                 "them out, or name a study."
             )
         folder = path if path.is_dir() else path.parent
-        reason = "a training that is not finished" if (folder / STATE).exists() else ""
+        running = (folder / STATE).exists() and not (folder / "result.json").exists()
+        reason = "a training that is not finished" if running else ""
         return Chosen([path / WEIGHTS if path.is_dir() else path], reason)
     finished = [one.trial for one in finished_results(path)]
     folds = len({one.split for one in finished})
@@ -107,7 +108,8 @@ def winner(summary: Mapping[str, Any], condition: str) -> tuple[str, str]:
         of, seeds, splits = (summary["settings"][name] for name in ("arms", "seeds", "splits"))
         finished = sum(one["n"] + len(one["failed"]) for one in rows)
         if finished < len(of) * seeds * splits:
-            why = f"the study is not finished ({finished} of {len(of) * seeds * splits} trials)"
+            all_trials = len(of) * seeds * splits
+            why = f"the study is not finished ({finished} of {all_trials} trials with {condition})"
             return baseline, f"the baseline {baseline}, since {why}"
         return baseline, f"the baseline {baseline}, since no arm is better"
     sign = 1 if METRICS[metric].higher else -1

@@ -150,7 +150,7 @@ def data_facts(data: DataSet, task: str = "auto") -> dict[str, Any]:
             **{name: _split_facts(split, len(classes)) for name, split in data.splits.items()},
             "preparation": _sha256(json.dumps(data.preparation, sort_keys=True).encode()),
             "constant": is_constant(data.train),
-            "grouped": _is_grouped(data.test),
+            "grouped": is_grouped(data.test),
             "notes": [[note.text, note.doubtful] for note in data.notes],
         }
     return _KNOWN[data]
@@ -292,7 +292,7 @@ def _split_facts(split: Split, classes: int) -> dict[str, Any]:
     }
 
 
-def _is_grouped(split: Split) -> bool:
+def is_grouped(split: Split) -> bool:
     """Return whether several examples of a split belong to one group."""
     return split.groups is not None and len(split.groups.unique()) < len(split)
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note
-from vicinal.data.source_spec import encoded
+from vicinal.data.source_spec import encoded, separated_words
 from vicinal.data.tables.columns import Spelling
 from vicinal.data.tables.load_table import column_index
 from vicinal.data.tables.read_table import TEXT_FORMATS, read_table
@@ -36,8 +36,8 @@ def guessed_label(
         was taken.
 
     Raises:
-        UserError: if several columns are named like a label, the header looks like data, or
-            another column has texts.
+        UserError: if several columns are named like a label, the header looks like data, the label
+            is missing in most rows, or another column has texts.
 
     Example:
         >>> import tempfile
@@ -83,6 +83,8 @@ def guessed_label(
         or ((headless or not table.names[last]) and not any(table.columns[last].to_pylist()))
     ):
         last -= 1
+    columns = (k for k, name in enumerate(table.names) if k not in dropped and name in named)
+    _check_values(table, path, next(columns, last), options)
     if headless:
         at = str(last) if last < len(table.names) - 1 else "-1"
         return at, Note(f"label: guessed the last column; {another}", doubtful=True)
@@ -91,14 +93,6 @@ def guessed_label(
         raise UserError(
             f"{path}: the last column has no name. Name it in the header, or write "
             f"table:{path}?label={last} if it is the label."
-        )
-    column = table.columns[table.names.index(label) if named else last]
-    known_cells = [cell for cell in column.to_pylist() if cell and cell not in Spelling().missing]
-    if 2 * len(known_cells) < len(column):
-        raise UserError(
-            f"{path}: the label was guessed, {label!r}, and is missing in "
-            f"{len(column) - len(known_cells):,} of {len(column):,} rows. Name the label: "
-            f"table:{path}?label=COLUMN."
         )
     _check_texts(table, path, label, dropped)
     if named:
@@ -109,6 +103,24 @@ def guessed_label(
     repeated = table.names.count(label) > 1
     at = str(last) if last < len(table.names) - 1 else "-1"
     return (at if repeated else label), Note(text, doubtful=True)
+
+
+def _check_values(table: Table, path: Path, index: int, options: Mapping[str, str]) -> None:
+    """Raise an error if a label that was guessed is missing in most rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    markers = ["", *Spelling().missing]
+    if "missing" in options:
+        markers = ["", *separated_words(options["missing"])]
+    column = table.columns[index]
+    missing = sum(bool(one) for one in pc.is_in(column, pa.array(markers)).to_pylist())
+    missing += column.null_count
+    if 2 * missing > len(column):
+        raise UserError(
+            f"{path}: the label was guessed, {table.names[index]!r}, and is missing in "
+            f"{missing:,} of {len(column):,} rows. Name the label with ?label=COLUMN."
+        )
 
 
 def _in_source(name: str, table: Table) -> str:
