@@ -187,7 +187,8 @@ def _class_folders(path: Path, folders: list[str], kinds: Counter[str | None]) -
     splits = {name.lower() for name in folders} & {
         n for names in SPLIT_NAMES.values() for n in names
     }
-    several = f"{len(folders)} folders, {', '.join(folders[:5])}{', ...' * (len(folders) > 5)}"
+    several = f"{len(folders)} folder{'s' * (len(folders) != 1)}, {', '.join(folders[:5])}"
+    several += ", ..." * (len(folders) > 5)
     if inside["image"] and not inside["recording"]:
         return "folder", f"images in {several}"
     if inside["recording"] and not inside["image"]:

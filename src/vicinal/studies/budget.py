@@ -137,7 +137,8 @@ def fitted(
     whole = recipe.training.epochs
     longer = math.ceil(minutes * whole / epochs)
     more = f". {seeds} seeds and {whole} epochs would take --minutes {longer}"
-    allowed = f"{_minutes_text(minutes)} allow {cut}: {each}"
+    text = _minutes_text(minutes)
+    allowed = f"{text} {'allows' if text == '1 minute' else 'allow'} {cut}: {each}"
     return seeds, epochs, f"{allowed}{more * (epochs < whole)}"
 
 
