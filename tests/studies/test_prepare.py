@@ -145,6 +145,8 @@ def test_a_folder_of_other_data_is_refused(cars, tmp_path):
     (tmp_path / "recipe.toml").write_text(first.text)
     with pytest.raises(UserError, match=r"holds a study of .*, not of iris. Correct the source"):
         prepare("iris", changes=FEW, out=tmp_path)
+    with pytest.raises(UserError, match=r"no table option 'lable'.*Did you mean 'label'"):
+        prepare(f"{cars}?lable=price", changes=FEW, out=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -85,19 +85,22 @@ def prepare(
     folder = out or Path("runs") / name
     path = folder / "recipe.toml"
     if path.exists():
-        if minutes is not None:
-            log(
-                f"--minutes has no effect: {path} has seeds and epochs already. For a new study, "
-                "choose another folder with --out"
-            )
         text = changed_text(recipe_text(str(path)), changes)
         recipe = checked_text(text, str(path))
         if _is_edited(recipe.data.source, source, what):
             log(f"{path} reads {recipe.data.source}")
         elif recipe.data.source != source:
+            from vicinal.training.trial_setup import read_data
+
+            read_data(_draft(source, changes).data, seed=recipe.seed)  # perhaps a wrong option
             raise UserError(
                 f"{folder} holds a study of {recipe.data.source}, not of {source}. Correct the "
                 "source, or choose another folder with --out."
+            )
+        if minutes is not None:
+            log(
+                f"--minutes has no effect: {path} has seeds and epochs already. For a new study, "
+                "choose another folder with --out"
             )
         return Prepared(recipe, text, folder, of_folder=True)
     minutes = MINUTES if minutes is None else minutes
