@@ -107,8 +107,8 @@ def winner(summary: Mapping[str, Any], condition: str) -> tuple[str, str]:
     if not better:
         of, seeds, splits = (summary["settings"][name] for name in ("arms", "seeds", "splits"))
         finished = sum(one["n"] + len(one["failed"]) for one in rows)
-        if finished < len(of) * seeds * splits:
-            all_trials = len(of) * seeds * splits
+        all_trials = len(of) * seeds * splits
+        if finished < all_trials:
             why = f"the study is not finished ({finished} of {all_trials} trials with {condition})"
             return baseline, f"the baseline {baseline}, since {why}"
         return baseline, f"the baseline {baseline}, since no arm is better"
