@@ -104,6 +104,8 @@ def test_different_data_and_settings_are_said_so(two, vicinal, tmp_path):
     assert "Warning: different test examples" in page
     assert "Settings that differ" in page
     assert ">metrics<" in page
+    text = (tmp_path / "both/comparison.md").read_text()
+    assert r'| metrics | \[\] | \["accuracy", "brier"\] |' in text
 
 
 def test_studies_with_nothing_in_common_are_refused(tmp_path, vicinal):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vicinal.reports import image_figures, output_figures
+from vicinal.reports import image_figures, output_figures, study_figures
 from vicinal.training.trial_result import Outputs
 
 
@@ -28,6 +28,26 @@ def test_the_words_below_blended_examples_do_not_touch(tmp_path, monkeypatch, lo
         boxes = [label.get_window_extent(renderer) for label in labels]
         for left, right in itertools.pairwise(boxes):
             assert left.x1 < right.x0
+
+
+@pytest.mark.parametrize("center", [30_000, -30_000, 300_000, 0.0123])
+def test_the_numbers_below_the_intervals_do_not_touch(monkeypatch, center):
+    low, high = sorted((0.997 * center, 1.003 * center))
+    metric = {"value": center, "low": low, "high": high}
+    rows = [{"arm": "erm", "condition": "true labels", "n": 3, "metrics": {"rmse": metric}}]
+    settings = {"arms": {"erm": {"title": "ERM"}}, "corrupted_labels": [0.0]}
+    names = {"rmse": {"title": "RMSE", "percent": False, "unit": ""}}
+    summary = {"metric": "rmse", "metrics": names, "rows": rows, "settings": settings}
+    drawn = []
+    monkeypatch.setattr(study_figures, "to_svg", lambda *parts: drawn.append(parts[-1]))
+    study_figures.metric_figure(summary)
+    renderer = FigureCanvasAgg(drawn[0]).get_renderer()
+    drawn[0].draw(renderer)
+    labels = [one for one in drawn[0].axes[0].get_xticklabels() if one.get_text()]
+    boxes = [label.get_window_extent(renderer) for label in labels]
+    assert len(boxes) > 2
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 + 15 < right.x0  # a browser may have a wider font
 
 
 @pytest.mark.parametrize(("examples", "drawn"), [(100, 15), (7, 7), (200, 15)])

@@ -360,3 +360,10 @@ class Wrapped:
 def test_policies_of_a_user_may_hold_others_that_are_no_arguments(cars):
     own = {"policy": "import", "object": f"{__name__}:Wrapped"}
     assert policy_of(arm_of(**own), cars).inner == MixUp(1.0)
+
+
+def test_a_plain_path_in_a_recipe_is_not_reported_as_code(small_recipe, tmp_path):
+    table = tmp_path / "cars.data.csv"
+    table.write_text("doors,label\n3,9000\n")
+    path = small_recipe({"data.source": str(table)})
+    assert code_warnings(read_recipe(str(path))) == []

@@ -1,5 +1,6 @@
 """Several studies on one page: the arms and metrics that they share, side by side."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,19 @@ def settings_table(summaries: Summaries) -> Table:
     fields = dict.fromkeys(field for one in settings.values() for field in one)
     rows = []
     for field in fields:
-        values = ["—" if one.get(field) is None else str(one[field]) for one in settings.values()]
+        values = [_shown(one.get(field)) for one in settings.values()]
         if len(set(values)) > 1:
             rows.append([field, *values])
     if len(rows) > _MOST:
         rows[_MOST:] = [[f"and {len(rows) - _MOST} more", *[""] * len(summaries)]]
     return ["setting", *summaries], rows
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as it is written in TOML."""
+    if value is None:
+        return "—"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _arms(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

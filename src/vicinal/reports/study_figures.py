@@ -81,6 +81,7 @@ def metric_figure(summary: Mapping[str, Any]) -> SvgFigure:
             height -= 1.3
         axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
         axes.set_ylim(height + 0.6, 0.9 if named else -0.4)
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # room for numbers such as 30,000
         axes.set_xlabel(f"test {metric_title(summary, name)}")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vicinal.data import DataSet, parse_spec
+from vicinal.data import DataSet, data_root, parse_spec, recognized
 from vicinal.errors import UserError
 from vicinal.models import imported_module
 from vicinal.training.arms import Arm, MixingArm, imported_policies
@@ -34,8 +34,9 @@ def code_warnings(recipe: Recipe) -> list[str]:
     sources = {"data.source": recipe.data.source, "probes.ood.source": ood.source if ood else ""}
     for field, source in sources.items():
         with suppress(UserError):  # an unknown source is an error where it is loaded
-            if source and (spec := parse_spec(source)).name == "import":
-                named.append((field, source, spec.where.partition(":")[0]))
+            spec = recognized(source, root=data_root(), guess=False).spec if source else ""
+            if spec and (parsed := parse_spec(spec)).name == "import":
+                named.append((field, source, parsed.where.partition(":")[0]))
     for name, arm in recipe.arms.items():
         for path in imported_policies(arm):
             named.append((f"arms.{name}", path, path.partition(":")[0]))
