@@ -306,6 +306,24 @@ def test_the_recipes_are_listed_with_what_they_are_about(vicinal):
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[: len(shipped())]] == shipped()
     assert "Does mixup help a small network to classify handwritten digits" in done.stdout
+    listed = json.loads(vicinal("study", "--list", "--json").stdout)
+    assert list(listed) == shipped()
+    assert listed["digits"].startswith("Does mixup help a small network to classify")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["study", "digits", "--show", "--json"], "--json has no meaning with --show"),
+        (["study", "digits", "--show", "--minutes", 3], "--minutes has no meaning with --show"),
+        (["study", "claims", "--show"], "--show: expected a recipe, got claims"),
+        (["predict", "x", "a.png", "--split", "train"], "--root and --split are for --data"),
+    ],
+)
+def test_options_without_a_meaning_are_not_ignored(vicinal, words, sentence):
+    done = vicinal(*words)
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.stderr.split())
 
 
 def test_a_recipe_is_shown_with_its_published_rows_and_its_cost(vicinal, tmp_path, monkeypatch):

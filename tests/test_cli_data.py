@@ -46,7 +46,7 @@ def test_info_of_a_table_and_of_real_values(vicinal, tmp_path):
     assert "targets  real values, 0 to 5.57143" in shown
     shown = vicinal("data", "info", "iris", "--figure", tmp_path / "iris.svg")
     assert shown.exit_code == 2
-    assert "iris: expected images or spectrograms to draw, got inputs of (4,)" in shown.stderr
+    assert "iris has inputs of shape (4,), expected images or spectrograms" in shown.stderr
 
 
 def test_a_figure_shows_the_first_examples_of_each_class(vicinal, tmp_path):
@@ -77,10 +77,12 @@ def test_convert_writes_what_load_reads(vicinal, tmp_path):
         "data", "convert", "digits", tmp_path / "d.rec", "--test-fraction", 0.3, "--json"
     )
     assert done.exit_code == 0
-    assert json.loads(done.output)[0] == str(tmp_path / "d_train.rec")
+    assert json.loads(done.stdout)[0] == str(tmp_path / "d_train.rec")
+    assert "pixels from 0 to 16 are written as 0 to 255" in done.stderr
     back = load("rec:d_train.rec,d_test.rec?channels=1", root=tmp_path)
     known = load("digits", test_fraction=0.3)
-    assert np.array_equal(back.train.inputs.numpy(), known.train.inputs.numpy())
+    scaled = np.round(known.train.inputs.double().numpy() * 255 / 16)
+    assert np.array_equal(back.train.inputs.numpy(), scaled)
     again = vicinal("data", "convert", "digits", tmp_path / "d.rec")
     assert again.exit_code == 2
     assert "exists already" in again.stderr
@@ -122,3 +124,15 @@ def test_the_error_for_an_unknown_name_suggests_the_nearest(vicinal):
 def test_every_command_has_an_example(vicinal):
     for command in ("list", "info", "fetch", "convert"):
         assert f"Example: vicinal data {command}" in vicinal("data", command, "--help").output
+
+
+def test_arrays_that_are_no_images_are_described_and_not_drawn(vicinal, tmp_path):
+    x, y = np.zeros((40, 4, 8, 8), np.float32), np.arange(40) % 2
+    x[:, 0, 0, 0] = np.arange(40)
+    np.savez(tmp_path / "set.npz", x=x, y=y)
+    out = tmp_path / "set.svg"
+    done = vicinal("data", "info", f"npz:{tmp_path}/set.npz", "--figure", out)
+    assert done.exit_code == 2
+    assert "has inputs of shape (4, 8, 8), expected images or spectrograms" in done.stderr
+    assert "4 x 8 x 8 float32" in done.stdout
+    assert not out.exists()

@@ -159,12 +159,17 @@ def study(
     stopped = "stopped; finished trials are kept: run the same command to resume"
     with errors_reported(debug, stopped=stopped):
         if list or show:
-            from vicinal.reports.recipes import print_recipe, print_recipes
+            from vicinal.reports.recipes import print_recipe, print_recipes, recipes
             from vicinal.reports.terminal import Terminal
             from vicinal.training.recipe_changes import Changes
 
-            if list:
+            if list and json:
+                _print_json(recipes())
+            elif list:
                 print_recipes(Terminal())
+            elif json or minutes is not None or out is not None:
+                given = "--json" if json else "--out" if out else "--minutes"
+                raise UserError(f"{given} has no meaning with --show. Leave it out.")
             else:
                 asked = (data, _split(arms), alpha, model, metric, tuple(set))
                 changes = Changes(seeds, epochs, *asked)
@@ -481,6 +486,10 @@ def predict(
 
         if bool(files) == (data is not None):
             raise UserError("predict: expected either files or --data. Pass one of them.")
+        if files and (root is not None or split != "test"):
+            raise UserError(
+                "predict: --root and --split are for --data, got files. Leave them out."
+            )
         chosen = chosen_checkpoints(trained, arm=arm, ensemble=ensemble)
         if chosen.reason:
             report(f"using {chosen.reason}")
@@ -612,15 +621,15 @@ def data_info(
             max_bytes=max_bytes,
         )
         described = describe(data)
-        if figure is not None:
-            from vicinal.reports.image_figures import write_examples
-
-            write_examples(spec, data, figure)
         if json:
             _print_json(described)
         else:
             print_description(spec, described, Terminal())
-            if figure is not None:
+        if figure is not None:
+            from vicinal.reports.image_figures import write_examples
+
+            write_examples(spec, data, figure)
+            if not json:
                 _print(f"figure: {figure}")
 
 
@@ -693,6 +702,8 @@ def data_convert(
         )
         for sentence in note_lines(data):
             report(sentence)
+        if data.brightest not in (None, 255):
+            report(f"pixels from 0 to {data.brightest:g} are written as 0 to 255")
         with file_progress(Terminal(stderr=True)) as progress:
             paths = convert(
                 data,

@@ -90,6 +90,8 @@ def test_the_files_of_python_2_are_read(shared, unpack, tmp_path):
 
 def test_a_path_may_name_the_folder_the_archive_or_their_parent(tmp_path):
     archived(tmp_path, files())
+    assert len(load(f"cifar10:{tmp_path}").train) == 20
+    assert len(load(str(tmp_path)).train) == 20
     unpacked(tmp_path, files())
     for where in ("", "/cifar-10-batches-py", "/cifar-10-python.tar.gz"):
         assert len(load(f"cifar10:{tmp_path}{where}").train) == 20

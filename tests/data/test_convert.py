@@ -311,3 +311,20 @@ def test_options_that_change_pixels_hold_after_conversion(tmp_path, option, form
     name, spec = FORMS[form]
     convert(data, tmp_path / name)
     assert same(data, load(spec, root=tmp_path))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_white_stays_white_if_it_is_not_255(tmp_path, form):
+    name, source = FORMS[form]
+    data = load("digits")
+    convert(data, tmp_path / name)
+    found = load(source, root=tmp_path)
+    assert found.brightest == 255
+    assert sorted_by_content(found.test) == sorted(
+        (int(y), np.round(x.double().numpy() * 255 / 16).astype(np.uint8).tobytes())
+        for x, y in zip(
+            data.test.inputs.repeat(1, found.test.inputs.shape[1], 1, 1),
+            data.test.targets,
+            strict=True,
+        )
+    )

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vicinal.data.fetch import ARCHIVES, Archive, fetch
 from vicinal.errors import UserError
@@ -338,3 +339,13 @@ def test_interrupted_unpacking_never_leaves_some_of_the_examples(server, tmp_pat
             fetch("set", root, archives=sets(server, body=server.body, unpack="words"))
         there = names(root / "words") if (root / "words").exists() else []
         assert there in ([], ["list.txt", "no", "no/b.wav", "yes", "yes/a.wav"])
+
+
+def test_a_download_by_another_process_is_not_disturbed(server, tmp_path):
+    with (
+        FileLock(tmp_path / ".file.bin.lock"),
+        pytest.raises(UserError, match=r"file\.bin is being downloaded by another process"),
+    ):
+        fetch("set", tmp_path, archives=sets(server))
+    assert fetch("set", tmp_path, archives=sets(server)) == [tmp_path / "file.bin"]
+    assert names(tmp_path) == ["file.bin"]

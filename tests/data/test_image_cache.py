@@ -257,3 +257,15 @@ def test_the_first_of_several_damaged_images_is_named_whatever_the_threads_do(
         "08.png",
         "30.png",
     ]
+
+
+def test_an_entry_that_others_own_is_used(cache, pets, decodes, monkeypatch):
+    load(pets)
+    decodes.clear()
+
+    def refused(path):
+        raise PermissionError(f"{path} belongs to another user")
+
+    monkeypatch.setattr(os, "utime", refused)
+    load(pets)
+    assert len(decodes) == 1

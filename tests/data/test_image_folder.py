@@ -267,3 +267,26 @@ def test_classes_next_to_splits_that_have_them_do_not_replace_the_splits(pets):
     data = load("folder:pets?classes=cat,dog", root=pets)
     assert torch.equal(data.test.inputs, expected.test.inputs)
     assert len(data.validation) == len(expected.validation)
+
+
+def test_folders_of_splits_may_be_elsewhere_or_nested(pets):
+    elsewhere = pets / "elsewhere"
+    (pets / "pets" / "test").rename(elsewhere)
+    data = load(f"folder:pets?test={elsewhere}", root=pets)
+    assert numbers(data.test) == [200, 201, 211, 210]
+    (pets / "pets" / "images").mkdir()
+    for split in ("train", "val"):
+        (pets / "pets" / split).rename(pets / "pets" / "images" / split)
+    data = load("folder:pets?train=images/train&test=images/val", root=pets)
+    assert numbers(data.test) == [100, 101, 111, 110]
+    assert not [note.text for note in data.notes if note.doubtful and "not read" in note.text]
+
+
+@pytest.mark.parametrize("seed", [0, 32, 52])
+def test_the_most_frequent_size_is_that_of_all_if_bad_images_are_skipped(tmp_path, seed):
+    for name, base in (("cat", 0), ("dog", 100)):
+        put(tmp_path / "pets" / name, [f"{k}.png" for k in range(6)], base)
+    put(tmp_path / "pets" / "cat", ["7.png"], 7, size=(4, 5))
+    data = load("folder:pets", root=tmp_path, skip_bad=True, seed=seed, test_fraction=0.5)
+    assert len(data.train) + len(data.test) == 12
+    assert data.train.inputs.shape[1:] == (3, 4, 4)

@@ -594,3 +594,12 @@ def test_targets_that_may_be_classes_are_doubted(imported, target, words):
     rows = [(np.array([float(k), 1.0]), target(k)) for k in range(20)]
     (note,) = [one for one in imported(Items(rows)).notes if one.doubtful]
     assert words in note.text
+
+
+def test_quantities_are_not_read_as_hundreds_of_thousands_of_classes(module, tmp_path):
+    prices = [500_000 + 1000 * k for k in range(10)]
+    module("houses", data=images(COLORS[..., :3], labels=prices))
+    with pytest.raises(
+        UserError, match=r"expected labels from 0 to .*, got 509000\. If they are quantities, make"
+    ):
+        load_imported("houses:data", {}, LoadOptions(tmp_path))

@@ -147,3 +147,21 @@ def test_classes_of_the_same_name_are_numbered(tmp_path):
     data = load("npz:birds.npz", root=tmp_path, test_fraction=0.5)
     assert data.classes == ("crane (0)", "dog", "crane (2)")
     assert any("which got numbers: crane" in note.text for note in data.notes)
+
+
+def test_a_seed_and_a_fold_of_another_type_are_refused():
+    with pytest.raises(UserError, match=r"seed: expected an integer from 0 .*, got 0\.5"):
+        load("digits", seed=0.5)
+    with pytest.raises(UserError, match=r"fold: expected \(k, folds\) .*, got \(0, 5, 1\)"):
+        load("digits", fold=(0, 5, 1))
+    assert len(load("digits", seed=np.int64(1)).train) > 0
+
+
+def test_a_table_to_test_on_is_not_doubted_for_its_empty_training_split(tmp_path):
+    for name, start in (("one", 0), ("two", 7)):
+        rows = "".join(f"{k + start},{'ab'[k % 2]}\n" for k in range(60))
+        (tmp_path / f"{name}.csv").write_text(f"x,label\n{rows}")
+    trained = load("table:one.csv?label=label", root=tmp_path)
+    other = load("table:two.csv?label=label", root=tmp_path, preparation=trained.preparation)
+    assert (len(other.train), len(other.test)) == (0, 60)
+    assert [note.text for note in other.notes if note.doubtful] == []

@@ -283,3 +283,9 @@ def test_integer_labels_without_names_are_noted_as_classes(tmp_path):
     assert sum("read as 2 classes; task=regression reads" in text for text in said) == 1
     chosen = load("rec:all.rec?task=classification", root=tmp_path)
     assert not any("task=regression" in note.text for note in chosen.notes)
+
+
+def test_hidden_records_in_a_folder_are_not_read(tmp_path):
+    for name in ("f_train.rec", "f_test.rec", "._f_train.rec"):
+        images(tmp_path, name, [0, 1, 0, 1])
+    assert len(load(f"rec:{tmp_path}").train) == 4

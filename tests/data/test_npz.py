@@ -217,3 +217,10 @@ def test_booleans_are_classes_and_usual_names_of_splits_are_known(tmp_path):
     assert load("npz:c.npz", root=tmp_path, test_fraction=0.5).train.targets.dtype == torch.int64
     np.savez(tmp_path / "b.npz", x=x, y=np.stack([y, ~y, y], 1))
     assert load("npz:b.npz", root=tmp_path, test_fraction=0.5).train.targets.dtype == torch.float32
+
+
+def test_no_array_of_a_split_is_left_out_without_a_word(tmp_path):
+    with pytest.raises(UserError, match=r"expected validation_images .* and validation_labels"):
+        loaded(tmp_path, GOOD | {"validation_images": IMAGES[:2]})
+    data = loaded(tmp_path, GOOD | {"x_train": IMAGES[:, 0, 0].astype(np.float32)})
+    assert "arrays that are not read: train_inputs" in [note.text for note in data.notes]

@@ -473,7 +473,9 @@ def test_numbers_of_another_form_are_read_where_the_user_says_so():
     for name, options in {"dec.csv": {"decimal": ","}, "thou.csv": {"thousands": ","}}.items():
         data = case(name, test=name, **options)
         assert numbers_of(data) == ["x", "price"]
-        assert warnings_of(data) == []
+        assert warnings_of(data) == [
+            f"test={name} is the training table, so the test rows are trained on too"
+        ]
         numbers = data.preparation["numbers"]
         back = data.train.inputs[:3, :2].double() * torch.tensor(numbers["scale"]) + torch.tensor(
             numbers["mean"]
@@ -1667,3 +1669,32 @@ def test_arff_with_a_comment_after_data_and_both_kinds_of_quotes_is_read(table):
     assert data.classes == ("deep red", "light blue")
     apostrophe = text.replace("light blue", "it's blue")
     assert table(apostrophe, name="t.arff", label="kind").classes == ("deep red", "it's blue")
+
+
+def test_a_test_table_that_is_the_training_table_is_doubted(tmp_path):
+    rows = "".join(f"{k},{'ab'[k % 2]}\n" for k in range(20))
+    (tmp_path / "t.csv").write_text(f"x,label\n{rows}")
+    (tmp_path / "link.csv").symlink_to("t.csv")
+    for test in ("t.csv", "./t.csv", "link.csv"):
+        notes = load(f"table:t.csv?label=label&test={test}", root=tmp_path).notes
+        text = f"test={test} is the training table, so the test rows are trained on too"
+        assert (text, True) in [(note.text, note.doubtful) for note in notes]
+
+
+def test_cells_may_be_long(table):
+    before = csv.field_size_limit()
+    long = "a" * 200_000
+    rows = "".join(f'{k},"{long}, {k % 3}",{"ab"[k % 2]}\n' for k in range(20))
+    data = table(f"x,text,label\n{rows}", drop="text")
+    assert data.train.inputs.shape == (10, 1)
+    assert csv.field_size_limit() == before
+
+
+def test_the_path_of_a_set_of_uci_is_looked_up_like_others(tmp_path):
+    rows = "".join(f"{k % 5},1,2,3,4,5,6,{k},{k % 2}\n" for k in range(40))
+    (tmp_path / "of uci").mkdir()
+    (tmp_path / "of uci" / "HTRU_2.csv").write_text(rows)
+    for where in ("of uci", "of%20uci", "of uci/HTRU_2.csv"):
+        assert len(load(f"htru2:{where}", root=tmp_path).train) == 32
+    with pytest.raises(UserError, match="there is no folder or file of htru2 nowhere"):
+        load("htru2:nowhere", root=tmp_path)

@@ -4,7 +4,7 @@ import io
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def convert(
     such as ``NAME_train.rec`` and ``NAME_test.rec``, each with an index, which MXNet reads too. The
     names of the classes go into ``NAME_classes.txt``. Any other name is a folder, with the folders
     ``train``, ``test`` and, if there is such a split, ``val``. Each of them has one folder per
-    class. Files have temporary names until they are complete.
+    class. Files have temporary names until they are complete. Pixels are scaled if white is not 255
+    (``brightest``), as in ``digits``, where it is 16.
 
     Args:
         data: the data set. Load it with ``in_memory=0`` to copy encoded images byte for byte.
@@ -72,6 +73,9 @@ def convert(
     for name, split in data.splits.items():
         for sentence in split.skipped:
             skipped(name, sentence)
+    if data.brightest not in (None, 255):
+        scaled: dict[str, Any] = {k: _to_255(data, split) for k, split in data.splits.items()}
+        data = replace(data, **scaled, brightest=255)
     writer = _Writer(data, out, encoding, quality, progress, skipped)
     if out.suffix == ".npz":
         return [writer.npz()]
@@ -88,6 +92,13 @@ def convert(
             "Choose --encoding png, or write to NAME.rec."
         )
     return [writer.folder()]
+
+
+def _to_255(data: DataSet, split: Split) -> Split:
+    """Return a split whose white is 255, as all formats have it."""
+    assert isinstance(split.inputs, Tensor)
+    assert data.brightest
+    return replace(split, inputs=(split.inputs * (255 / data.brightest)).round().to(torch.uint8))
 
 
 @dataclass

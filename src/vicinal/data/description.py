@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from vicinal.data.dataset import DataSet, Note, Split
-from vicinal.data.normalize import statistics
+from vicinal.data.normalize import combined, statistics
 from vicinal.errors import UserError
 
 _FEW = 20  # test examples, of which each changes the accuracy by 5 points or more
@@ -27,11 +27,8 @@ def describe(data: DataSet) -> dict[str, Any]:
     """
     inputs, targets = data.train.inputs, data.train.targets
     found = statistics(data.train)
-    mean, std = found.mean, found.std
-    if len(inputs.shape) < 3 or inputs.shape[1] > 4:  # combine all features
-        whole = mean.mean()
-        std = (std.square() + (mean - whole).square()).mean().sqrt()[None]
-        mean = whole[None]
+    if len(inputs.shape) < 3 or inputs.shape[1] > 4:
+        found = combined(found)
     splits: dict[str, Any] = {}
     for name, split in data.splits.items():
         splits[name] = {"count": len(split), "skipped": list(split.skipped)}
@@ -48,8 +45,8 @@ def describe(data: DataSet) -> dict[str, Any]:
             "looked_at": found.examples,
             "lowest": found.lowest,
             "highest": found.highest,
-            "mean": mean.tolist(),
-            "std": std.tolist(),
+            "mean": found.mean.tolist(),
+            "std": found.std.tolist(),
         },
         "notes": [{"text": note.text, "doubtful": note.doubtful} for note in data.notes],
         "targets": {
@@ -77,6 +74,8 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
     notes = []
     if data.classes:
         for name, split in data.splits.items():
+            if not len(split):  # the training split of a data set to test on
+                continue
             counts = split.targets.bincount(minlength=len(data.classes))
             missing = [data.classes[k] for k in (counts == 0).nonzero().flatten().tolist()]
             if missing:
@@ -100,7 +99,7 @@ def doubtful_notes(data: DataSet) -> tuple[Note, ...]:
         )
     if is_constant(data.train):
         notes.append("all training inputs are the same")
-    elif (copies := _copies(data)) > max(1, _COPIES * len(data.test)):
+    elif (copies := _copies(data)) > _COPIES * len(data.test):
         notes.append(
             f"{copies:,} of {len(data.test):,} test examples have the same inputs as a training "
             "example. If they are copies, results on them say little about new examples: remove "

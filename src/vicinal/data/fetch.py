@@ -1,13 +1,17 @@
 """Download the archives of data sets from their official servers."""
 
 import functools
+import os
 import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock, Timeout
 
 from vicinal.errors import UserError, root_cause, unknown
 from vicinal.files import put_in_place
@@ -145,12 +149,35 @@ def fetch(
 
 
 def _fetch_one(archive: Archive, root: Path, progress: Progress) -> Path:
-    import pooch
-
     path = root / archive.file
     unpacked = path.with_name(f"{path.name}.unpacked")
     if archive.unpack and unpacked.exists() and (root / archive.unpack).is_dir():
         return root / archive.unpack
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    writable = os.access(path.parent, os.W_OK)  # else it may be there already
+    try:
+        with FileLock(lock, timeout=0) if writable else nullcontext():
+            try:
+                _retrieve(archive, path, progress)
+                if archive.unpack is None:
+                    return path
+                _unpack(path, root / archive.unpack)
+                unpacked.touch()
+                return root / archive.unpack
+            finally:
+                with suppress(OSError):
+                    lock.unlink()
+    except Timeout as error:
+        raise UserError(
+            f"{path} is being downloaded by another process. Wait for it, then run the same "
+            "command again."
+        ) from error
+
+
+def _retrieve(archive: Archive, path: Path, progress: Progress) -> None:
+    import pooch
+
     pooch.get_logger().setLevel("WARNING")  # the caller shows the progress
     download = functools.partial(_download, path=path, progress=progress)
     try:
@@ -159,11 +186,6 @@ def _fetch_one(archive: Archive, root: Path, progress: Progress) -> Path:
         raise
     except ValueError as error:  # the checksum is wrong
         raise UserError(f"{archive.url}: {error} Try again, or download it by hand.") from error
-    if archive.unpack is None:
-        return path
-    _unpack(path, root / archive.unpack)
-    unpacked.touch()
-    return root / archive.unpack
 
 
 def _download(url: str, output: str, _: object, *, path: Path, progress: Progress) -> None:

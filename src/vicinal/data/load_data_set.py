@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,15 @@ def load(
         >>> len(digits.train), len(digits.test), digits.train.inputs.shape[1:]
         (1257, 540, torch.Size([1, 8, 8]))
     """
-    k, folds = fold or (0, 2)
+    k, folds = fold if fold and len(fold) == 2 else (-1 if fold else 0, 2)
     for fits, name, value, expected in (
         (0 < test_fraction < 1, "test_fraction", test_fraction, "a share between 0 and 1"),
-        (0 <= seed < 1 << 32, "seed", seed, f"an integer from 0 to {(1 << 32) - 1}"),
+        (
+            isinstance(seed, Integral) and 0 <= seed < 1 << 32,
+            "seed",
+            seed,
+            f"an integer from 0 to {(1 << 32) - 1}",
+        ),
         (max_bytes > 0, "max_bytes", max_bytes, "a positive number of bytes"),
         (folds >= 2 and 0 <= k < folds, "fold", fold, "(k, folds) with 0 <= k < folds >= 2"),
         (

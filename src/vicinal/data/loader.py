@@ -1,6 +1,7 @@
 """Load the batches of a split from memory or from files, in an order that the seed determines."""
 
 import ctypes
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -97,7 +98,9 @@ class Loader:
         self.rank, self.ranks = rank, ranks
         self._targets = split.targets.to(self.device)
         self._inputs = self._reader = None
-        self._own_transforms: tuple[Transform, ...] = tuple(augment)
+        self._own_transforms: tuple[Transform, ...] = tuple(
+            one.to(self.device) if isinstance(one, Normalize) else one for one in augment
+        )
         if isinstance(split.inputs, Tensor):
             self._inputs = split.inputs.to(self.device)
         else:
@@ -248,6 +251,7 @@ class _Reader:
             persistent_workers=workers > 0,
             pin_memory=pinned,
             collate_fn=_identity,
+            worker_init_fn=_ignore_stop_signals,
         )
 
     def read(self, tasks: Sequence[_Task]) -> Iterator[ReadResult]:
@@ -320,6 +324,13 @@ def _trim_memory(count: int) -> None:
     if count % 64 == 0:
         with suppress(AttributeError, OSError, TypeError):  # other C libraries
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _ignore_stop_signals(_worker: int) -> None:
+    """Let a signal to all processes stop the main process alone, which then ends the workers."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _identity(read: Any) -> Any:

@@ -52,7 +52,7 @@ class Normalize:
         return Normalize(self.mean.to(device), self.std.to(device))
 
 
-def normalization_of(split: Split) -> Normalize:
+def normalization_of(split: Split, *, together: bool = False) -> Normalize:
     """Return the transform that normalizes by the mean and std of a split, the training split.
 
     Statistics are exact for inputs in memory; see ``statistics`` for inputs in files. Constant
@@ -60,6 +60,8 @@ def normalization_of(split: Split) -> Normalize:
 
     Args:
         split: with inputs ``(n, channels, height, width)`` or ``(n, features)``.
+        together: whether all channels or features have one mean and one standard deviation, as
+            the samples of a recording should.
 
     Example:
         >>> x = torch.tensor([[[[0, 4]]]], dtype=torch.uint8)
@@ -70,6 +72,7 @@ def normalization_of(split: Split) -> Normalize:
     if split.inputs.dtype == torch.int64:
         return Normalize(torch.zeros(1), torch.ones(1))
     found = statistics(split)
+    found = combined(found) if together else found
     shape = (-1, *(1 for _ in range(len(split.inputs.shape) - 2)))
     std = torch.where(found.std > 0, found.std, 1.0)
     return Normalize(found.mean.float().view(shape), std.float().view(shape))
@@ -92,6 +95,20 @@ class Statistics(NamedTuple):
     std: Tensor
     lowest: float
     highest: float
+
+
+def combined(found: Statistics) -> Statistics:
+    """Return the statistics of all channels or features together, with one mean and one std.
+
+    Example:
+        >>> split = Split(torch.tensor([[0.0, 4.0], [2.0, 6.0]]), torch.zeros(2))
+        >>> found = combined(statistics(split))
+        >>> found.mean.item(), round(found.std.item() ** 2, 9)
+        (3.0, 5.0)
+    """
+    mean = found.mean.mean()
+    std = (found.std.square() + (found.mean - mean).square()).mean().sqrt()
+    return found._replace(mean=mean[None], std=std[None])
 
 
 def statistics(split: Split) -> Statistics:

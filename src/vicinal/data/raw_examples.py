@@ -15,7 +15,13 @@ from torch import Tensor
 
 from vicinal.data.catalog import MAX_BYTES
 from vicinal.data.dataset import Note, SkippedExamples, StoredInputs
-from vicinal.data.formats.file_listing import KIND_OF, files_below, litter_notes
+from vicinal.data.formats.file_listing import (
+    KIND_OF,
+    files_below,
+    litter_notes,
+    other_kinds_notes,
+    without_other_kinds,
+)
 from vicinal.data.formats.image_folder import FilesBelow
 from vicinal.data.formats.images import ImageChanges, ImageOptions, image_options, to_pixels
 from vicinal.data.formats.npz import read_npy
@@ -102,6 +108,8 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
     """
     if isinstance(given, str | os.PathLike | Image.Image | Mapping):
         given = [given]
+    if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "OUT":  # texts
+        given = given.tolist()
     if isinstance(given, Tensor | np.ndarray):
         if reading.kind == "table":
             raise UserError(
@@ -135,7 +143,7 @@ def raw_examples(given: Any, reading: Reading) -> Iterator[RawExamples]:
 
 
 def _files(paths: Sequence[Path], reading: Reading) -> Iterator[RawExamples]:
-    files, notes = _listed(paths)
+    files, notes = _listed(paths, reading.kind)
     _check_kind(files, reading.kind)
     places = [{"file": str(path)} for path in files]
     if reading.kind in ("table", "text"):
@@ -243,9 +251,13 @@ def _read_or_stored(
     return RawExamples(read.inputs, kept, skipped=tuple(read.skipped))
 
 
-def _listed(paths: Sequence[Path]) -> tuple[list[Path], list[Note]]:
-    """Return files, and those in folders in order of their names, without hidden ones."""
+def _listed(paths: Sequence[Path], kind: str) -> tuple[list[Path], list[Note]]:
+    """Return files, and those in folders in order of their names, without hidden ones.
+
+    In folders, files of another kind are left out, such as a text beside images.
+    """
     files: list[Path] = []
+    others: list[str] = []
     litter: Counter[str] = Counter()
     for path in paths:
         if not path.is_dir():
@@ -254,8 +266,13 @@ def _listed(paths: Sequence[Path]) -> tuple[list[Path], list[Note]]:
         found = files_below(path, ".", litter)
         if not found:
             raise UserError(f"{path}: expected a folder of files, got no files in it.")
-        files += [path / os.path.normpath(name) for name in found]
-    return files, litter_notes(litter)
+        found = [os.path.normpath(name) for name in found]
+        if kind in ("image", "sound"):
+            (fitting,), more = without_other_kinds([found], _FILES_OF[kind])
+            found, others = fitting or found, others + more * bool(fitting)
+        files += [path / name for name in found]
+    notes = other_kinds_notes(others, _FILES_OF[kind], "the folders") if others else []
+    return files, [*litter_notes(litter), *notes]
 
 
 def _columns(reading: Reading) -> tuple[list[str], str, dict[str, Any]]:

@@ -153,9 +153,12 @@ def write_examples(spec: str, data: DataSet, out: Path) -> None:
     """
     if out.suffix.lower() != ".svg":
         raise UserError(f"--figure: expected a file that ends in .svg, got {out}")
-    if len(data.train.inputs.shape) != 4:
-        shape = tuple(data.train.inputs.shape[1:])
-        raise UserError(f"{spec}: expected images or spectrograms to draw, got inputs of {shape}")
+    shape = tuple(data.train.inputs.shape[1:])
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UserError(
+            f"--figure: {spec} has inputs of shape {shape}, expected images or spectrograms, with "
+            "1 or 3 channels. Leave the option out."
+        )
     rows = []
     for k, name in enumerate(data.classes[:_CLASSES] or [""]):
         of_class = data.train.targets == k if data.classes else torch.ones(len(data.train))

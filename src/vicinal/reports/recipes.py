@@ -5,6 +5,8 @@ import itertools
 import re
 from pathlib import Path
 
+import tomlkit
+
 from vicinal.errors import UserError
 from vicinal.escaping import visible
 from vicinal.reports.terminal import Terminal
@@ -22,17 +24,24 @@ from vicinal.training.recipe_changes import Changes
 from vicinal.training.recipe_warnings import code_warnings
 
 
-def print_recipes(console: Terminal) -> None:
-    """Print the name of every recipe, and what it is about."""
-    names = shipped()
-    width = max(map(len, names))
-    for name in names:
+def recipes() -> dict[str, str]:
+    """Return the name of every recipe, and what it is about."""
+    found = {}
+    for name in shipped():
         comments = itertools.takewhile(
             lambda line: line.startswith("#"), recipe_text(name).splitlines()
         )
         about = " ".join(line.lstrip("# ") for line in comments)
-        first = re.split(r"(?<=[.?:])\s", about)[0].rstrip(":.")
-        console.print(f"{name:{width}}  {first}", soft_wrap=True)
+        found[name] = re.split(r"(?<=[.?:])\s", about)[0].rstrip(":.")
+    return found
+
+
+def print_recipes(console: Terminal) -> None:
+    """Print the name of every recipe, and what it is about."""
+    found = recipes()
+    width = max(map(len, found))
+    for name, about in found.items():
+        console.print(f"{name:{width}}  {about}", soft_wrap=True)
     console.print("\nvicinal study NAME --show shows one of them.")
 
 
@@ -41,6 +50,10 @@ def print_recipe(name: str, *, variant: str | None, changes: Changes, console: T
     from vicinal.studies.budget import cost_of, seconds_text
     from vicinal.training.trial_setup import load_data
 
+    if name == "claims":
+        raise UserError(
+            "--show: expected a recipe, got claims. docs/claims.md describes the claims."
+        )
     if not is_recipe(name) and (":" in name or Path(name).exists()):
         raise UserError(
             f"--show: expected a recipe, got {name!r:.200}. vicinal init prints the recipe of a "
@@ -79,6 +92,9 @@ def _print_gan_recipe(name: str, variant: str | None, changes: Changes, console:
     from vicinal.training.gan_recipe import read_gan_recipe
 
     recipe = read_gan_recipe(name, variant=variant, changes=changes)
-    console.print(recipe_text(name).rstrip(), soft_wrap=True)
+    text = recipe_text(name)
+    if variant or changes != Changes():
+        text = tomlkit.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    console.print(text.rstrip(), soft_wrap=True)
     whole = datetime.timedelta(seconds=round(cost_of_gans(recipe)))
     console.print(f"cost: about {whole} in all, on this machine")

@@ -101,8 +101,8 @@ load_cifar100 = functools.partial(_load, "cifar100")  # with its 100 fine labels
 def _find(name: str, known: _Archive, where: str, root: Path) -> Path:
     if where:
         path = existing(where, root, what=f"folder or archive of {name}")
-        inside = path / known.folder
-        return inside if inside.is_dir() else path
+        inside = (path / word for word in (known.folder, known.archive))
+        return next((one for one in inside if one.exists()), path)
     for base in (root, root / name):
         for word in (known.folder, known.archive):
             if (base / word).exists():

@@ -112,12 +112,12 @@ def without_other_kinds(
     return files, [name for names in classes for name in names if not fits(name)]
 
 
-def other_kinds_notes(others: Sequence[str], kind: str) -> list[Note]:
-    """Return a warning if folders of classes have files of another kind."""
+def other_kinds_notes(others: Sequence[str], kind: str, where: str = "class folders") -> list[Note]:
+    """Return a warning if folders have files of another kind."""
     if not others:
         return []
     files = "file that is" if len(others) == 1 else "files that are"
-    text = f"{len(others)} {files} no {kind} in class folders, not read, such as {others[0]}"
+    text = f"{len(others)} {files} no {kind} in {where}, not read, such as {others[0]}"
     return [Note(text, doubtful=True)]
 
 

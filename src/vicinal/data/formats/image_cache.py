@@ -89,8 +89,9 @@ def _read(folder: Path, key: str) -> DecodedImages | None:
         pixels = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
         if about["shape"] != list(pixels.shape) or checksum != _checksum(pixels, about):
             return None
-        for path in folder.glob(f"{key}.*"):
-            os.utime(path)  # since those that were not used for the longest are deleted
+        with contextlib.suppress(OSError):  # a cache that others share may be read-only
+            for path in folder.glob(f"{key}.*"):
+                os.utime(path)  # since those that were not used for the longest are deleted
         changes = ImageChanges(**about["changes"])
         changes.counts = Counter(changes.counts)
         return DecodedImages(pixels, np.array(about["kept"], np.int64), about["skipped"], changes)

@@ -266,7 +266,7 @@ def _layout_notes(
     """Return notes on folders and skipped files."""
     notes = []
     if splits:
-        folders = (f"{name} from {path.relative_to(root)}" for name, path in splits.items())
+        folders = (f"{name} from {os.path.relpath(path, root)}" for name, path in splits.items())
         notes.append(Note(f"splits: {', '.join(folders)}"))
     more = ", ..." if len(classes) > 10 else ""
     several = f"{len(classes)} classes, one folder each: {', '.join(classes[:10])}{more}"
@@ -276,8 +276,13 @@ def _layout_notes(
             text = f"the names of the classes {alike[0]} and {name} differ {_ONLY_SPELLING}"
             notes.append(Note(f"{text}; are they one class?", doubtful=True))
     if splits:
-        there = {path.name for path in splits.values()}
-        if unread := [name for name in folders_in(root) if name not in there]:
+        read = [path.resolve() for path in splits.values()]
+        unread = [
+            name
+            for name in folders_in(root)
+            if not any(path.is_relative_to((root / name).resolve()) for path in read)
+        ]
+        if unread:
             text = f"folders of {root} that are not read: {', '.join(unread[:10])}"
             notes.append(Note(text, doubtful=True))
     for folder in dict.fromkeys([root, *splits.values()]):

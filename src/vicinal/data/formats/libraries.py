@@ -208,6 +208,10 @@ def _column(
     )
 
 
+_MOST_CLASSES = 10_000
+"""Larger labels without names of classes are quantities, unless there are as many examples."""
+
+
 def _load(
     sources: Mapping[str, tuple[str, Any]],
     options: Mapping[str, str],
@@ -228,6 +232,13 @@ def _load(
         classes = ()
     elif classes is None:
         count = 1 + max(int(split.targets.max()) for split in splits.values())
+        if count > max(_MOST_CLASSES, sum(map(len, splits.values()))):
+            name, _ = sources["train"]
+            raise UserError(
+                f"{name}: expected labels from 0 to one less than the number of classes, got "
+                f"{count - 1}. If they are quantities, make them floats; otherwise number the "
+                "classes from 0."
+            )
         classes = tuple(map(str, range(count)))
     if "test" not in splits:
         whole = splits["train"]

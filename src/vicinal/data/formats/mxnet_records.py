@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vicinal.data.dataset import DataSet, LoadOptions, Note, SkippedExamples
-from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
+from vicinal.data.formats.file_listing import SPLIT_NAMES, is_litter, splits_by_name
 from vicinal.data.formats.image_data_set import LabeledFiles, image_data_set
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.labels import rows_with_known_labels, target_notes
@@ -139,7 +139,7 @@ def load_records(where: str, options: Mapping[str, str], load_options: LoadOptio
 
 def _files_of(folder: Path) -> list[Path]:
     """Return the record files of a folder: training, test and perhaps validation."""
-    found = sorted(folder.glob("*.rec"))
+    found = sorted(path for path in folder.glob("*.rec") if not is_litter(path.name))
     named: dict[str, Path] = {}
     for path in found:
         word = path.stem.lower().rpartition("_")[2]

@@ -46,9 +46,11 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
         )
     notes: list[Note] = []
     whole = not {f"test_{kind}" for kind in ("images", "inputs", "labels")} & arrays.keys()
-    names = ["train", *(["validation"] if "validation_labels" in arrays else [])]
+    validation = any(name.startswith("validation_") for name in arrays)
+    names = ["train", *(["validation"] if validation else [])]
     names += [] if whole else ["test"]
     read = {name: _arrays_of(path, arrays, name, notes) for name in names}
+    unused += [f"{one}_inputs" for one in names if {f"{one}_images", f"{one}_inputs"} <= {*arrays}]
     inputs, targets = read["train"]
     classes: tuple[str, ...] = ()
     if targets.dtype == np.int64:

@@ -1,6 +1,7 @@
 """Images that stay in files until they are read."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,6 +16,8 @@ from vicinal.data.dataset import (
 )
 from vicinal.data.formats.images import ImageChanges, ImageOptions, decode, may_be_turned
 from vicinal.errors import UserError
+
+_FIRST = 20  # images, whose most frequent size is that of all
 
 
 class ImageFiles(Protocol):
@@ -49,7 +52,7 @@ class StoredImages:
         options: how images are decoded; without a size, all images have the size in ``shape``.
         skip_bad: whether images that cannot be decoded are skipped instead of raising an error.
         changes: counts what was changed in the images that were read.
-        trained: whether ``shape`` is that of the training images; otherwise of the first image.
+        trained: whether ``shape`` is that of the training images; otherwise of the first ones.
     """
 
     files: ImageFiles
@@ -64,18 +67,24 @@ class StoredImages:
     def of(cls, files: ImageFiles, options: ImageOptions, skip_bad: bool) -> "StoredImages":
         """Decode the first image that can be decoded to learn the size of all.
 
+        If bad images are skipped, it is the most frequent size of the first ones.
+
         Raises:
             UserError: if the first cannot be decoded and is not to be skipped, or if none can.
         """
         skipped = SkippedExamples(skip_bad)
+        shapes: Counter[tuple[int, ...]] = Counter()
         for row in range(len(files)):
             try:
-                height, width, channels = _image(files, row, files.get(row), options).shape
+                shapes[_image(files, row, files.get(row), options).shape] += 1
             except UserError as error:
                 skipped(error)
-            else:
-                return cls(files, (len(files), channels, height, width), options, skip_bad)
-        raise UserError(f"none of {len(files)} images can be read. {skipped.sentences[0]}")
+            if shapes.total() == (_FIRST if skip_bad else 1):
+                break
+        if not shapes:
+            raise UserError(f"none of {len(files)} images can be read. {skipped.sentences[0]}")
+        ((height, width, channels), _) = shapes.most_common(1)[0]
+        return cls(files, (len(files), channels, height, width), options, skip_bad)
 
     def of_files(self, files: ImageFiles) -> "StoredImages":
         """Return other images, decoded in the same way and to the same size."""
@@ -111,7 +120,7 @@ class StoredImages:
         image = _image(self.files, row, data, self.options, self.changes)
         if image.shape != out.shape:
             like, fix = (
-                "like the first one",
+                "like most of the first ones" if self.skip_bad else "like the first one",
                 "Add the option size=N to the source to resize all images to N x N",
             )
             if self.trained:

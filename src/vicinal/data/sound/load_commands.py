@@ -103,7 +103,7 @@ class StoredRecordings:
         Raises:
             UserError: if one cannot be read and ``skip_bad`` is False.
         """
-        inputs = torch.empty(len(rows), *self.shape[1:])
+        inputs = torch.empty(len(rows), *self.shape[1:], dtype=torch.float32)
         skips = SkippedExamples(self.skip_bad)
         kept: list[int] = []
         for position, row in enumerate(rows):

@@ -1,5 +1,6 @@
 """Spectrograms of batches of recordings, on any device."""
 
+import functools
 import math
 
 import torch
@@ -71,6 +72,7 @@ def log_mel(waves: Tensor, rate: int, *, bands: int = 64) -> Tensor:
     return (filters @ power + FLOOR).log()[:, None]
 
 
+@functools.lru_cache
 def mel_filters(rate: int, *, bands: int, bins: int) -> Tensor:
     """Return triangular filters, evenly spaced in mel, each with its peak at one.
 

@@ -337,9 +337,9 @@ def classes_of(
 
 
 def other_rows_note(table: Table, rows: int) -> Note:
-    """Report that a table is not that of the training, so that no row of it is in that split."""
-    text = f"{table.file} is not the table that was used for training, so all of its"
-    return Note(f"{text} {rows:,} rows are the test split")
+    """Report that a table has not the rows of the training, so that all are tested."""
+    text = f"{table.file} has other rows than the table that was used for training, or the same"
+    return Note(f"{text} in another order, so all of its {rows:,} rows are the test split")
 
 
 def check_several(classes: Sequence[str], target: Column, table: Table) -> None:

@@ -4,7 +4,8 @@ import csv
 import io
 import itertools
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +108,17 @@ def _delimiters(text: str, decimal: str) -> tuple[str, list[str]]:
     return (" " if _divided_by_spaces(text) else "\t"), []
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let the csv module read cells of any length."""
+    before = csv.field_size_limit((1 << 31) - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+@_long_cells()
 def _divided_by_spaces(text: str) -> bool:
     """Return whether another row has as many words as the first one, or whether it is the only one.
 
@@ -136,6 +148,7 @@ def without_padding(text: str, delimiter: str, quote: str = '"') -> str:
     return re.sub(padded, r"\1", text, flags=re.MULTILINE)
 
 
+@_long_cells()
 def first_row(
     text: str, file: str, *, delimiter: str, quote: str = '"', above: int = 0
 ) -> list[str]:

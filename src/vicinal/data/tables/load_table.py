@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from vicinal.data.dataset import DataSet, LoadOptions
+from vicinal.data.dataset import DataSet, LoadOptions, Note
 from vicinal.data.source_spec import existing, separated_words
 from vicinal.data.tables.assemble import Task, assemble, known_preparation
 from vicinal.data.tables.bad_rows import Rare
@@ -150,6 +151,9 @@ def read_tables(
         table = read_table(path, file=file, header=header, max_bytes=load_options.max_bytes, **how)
         if not len(table.rows) and not table.bad:
             raise UserError(f"{file} has a header but no rows. Add rows, or pass header=no.")
+        if tables and path.samefile(existing(where, load_options.root, what="table")):
+            text = f"test={file} is the training table, so the test rows are trained on too"
+            table = replace(table, notes=(*table.notes, Note(text, doubtful=True)))
         tables.append(table)
     return tables
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vicinal.data.dataset import DataSet, LoadOptions
+from vicinal.data.source_spec import existing
 from vicinal.data.tables.assemble import assemble
 from vicinal.data.tables.delimited_text import read_delimited_text
 from vicinal.data.tables.read_table import read_table, read_text
@@ -135,7 +136,11 @@ Features are -1 (phishing), 0 (suspicious) and 1 (legitimate), and are read as n
 
 def _find(name: str, files: tuple[str, ...], where: str, load_options: LoadOptions) -> Path:
     """Return the file under one of its names, in one of the folders that it may be in."""
-    root = Path(where).expanduser() if where else load_options.root
+    root = load_options.root
+    if where:
+        root = existing(where, root, what=f"folder or file of {name}")
+        if root.is_file() and name in _FILES:  # whose data sets are one file
+            return root
     names = [file.lower() for file in files]
     try:
         for folder in (root, root / name, root / "uci", root / "uci" / name):
