@@ -1,6 +1,7 @@
 """The Python entry points: ``vicinal.study``, and ``vicinal.load`` for what it trained."""
 
 import html
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -241,10 +242,11 @@ def _gan_study(
     from vicinal.reports.gan_report import write_gan_report
     from vicinal.studies.gan import open_gan_study, run_gan_study
     from vicinal.studies.gan_summary import summarize_gans
+    from vicinal.training.devices import pytorch_defaults
     from vicinal.training.gan_recipe import read_gan_recipe
 
     recipe = read_gan_recipe(what, variant=variant, changes=changes)
-    with open_gan_study(recipe, out or Path("runs") / recipe.name) as opened:
+    with pytorch_defaults(), open_gan_study(recipe, out or Path("runs") / recipe.name) as opened:
         run_gan_study(opened, log)
         summary = summarize_gans(opened)
         write_gan_report(opened, summary)
@@ -308,6 +310,10 @@ def load(
         UserError: if there is no such checkpoint, or it needs an import that is not allowed.
         MissingExtraError: if a package that ``pip install 'vicinal[study]'`` installs is missing.
 
+    Warns:
+        UserWarning: which network was chosen, if ``path`` is a study and ``arm`` is None; and if
+            the training is not finished.
+
     Example:
         >>> import tempfile, torch
         >>> from vicinal.studies import Trial
@@ -327,5 +333,7 @@ def load(
         from vicinal.training.trained_network import load_network
 
         chosen = chosen_checkpoints(Path(path), arm=arm)
+        if chosen.reason and arm is None:
+            warnings.warn(f"vicinal.load: using {chosen.reason}", stacklevel=2)
         with pytorch_defaults():
             return load_network(chosen.paths[0], allow_import=allow_import, accelerator=accelerator)

@@ -370,3 +370,13 @@ def test_the_classifier_of_clip_is_a_head(tmp_path):
     file = tmp_path / "model.safetensors"
     network = build(f"hf:{tmp_path}?weights={file}", shape=(3, 32, 32), classes=5)
     assert head_names(network) == {"model.classifier.weight", "model.classifier.bias"}
+
+
+def test_weights_of_other_names_are_not_taken_for_pretrained_ones(tmp_path):
+    save_text_network(tmp_path, "distilbert", dim=16, hidden_dim=32, n_layers=2, n_heads=2)
+    build(f"hf:{tmp_path}", shape=(6,), classes=3)
+    path = tmp_path / "model.safetensors"
+    renamed = {f"module.{name}": tensor for name, tensor in load_file(path).items()}
+    save_file(renamed, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks \d+ of \d+ tensors .* Choose other weights"):
+        build(f"hf:{tmp_path}", shape=(6,), classes=3)

@@ -100,6 +100,10 @@ def test_policies_of_the_user_train_and_their_checkpoints_import_nothing(
     (tmp_path / "my_policies.py").write_text(MODULE.replace("roll(-1)", "roll(1)"))
     refused = vicinal("study", tmp_path / "more.toml", "--out", folder)
     assert refused.exit_code == 2
+    assert "my_policies.py has changed since this process imported it" in refused.stderr
+    monkeypatch.delitem(sys.modules, "my_policies")  # as in another process
+    refused = vicinal("study", tmp_path / "more.toml", "--out", folder)
+    assert refused.exit_code == 2
     assert "(policies.my_policies.py has changed)" in refused.stderr
 
     monkeypatch.delitem(sys.modules, "my_policies")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vicinal.errors import UserError
-from vicinal.training.devices import hardware_errors_explained, make_fabric
+from vicinal.training.devices import check_processes, hardware_errors_explained, make_fabric
 
 
 def test_out_of_memory_says_what_to_lower():
@@ -72,3 +72,19 @@ def test_memory_that_was_freed_is_there_for_the_next_step():
     )
     plain, kept = map(int, done.stdout.split())
     assert kept < plain / 2  # the kernel may reclaim some of the memory meanwhile
+
+
+def test_a_parameter_without_a_gradient_is_named_with_several_devices():
+    with (
+        pytest.raises(UserError, match=r"all parameters .* Freeze them .* or use one device"),
+        hardware_errors_explained(64),
+    ):
+        raise RuntimeError("Expected to have finished reduction in the prior iteration before ...")
+
+
+def test_the_number_of_processes_of_torchrun_is_checked_in_training_only(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert make_fabric(accelerator="cpu").world_size == 1
+    with pytest.raises(UserError, match=r"expected WORLD_SIZE = 2 processes in all, got 1 devices"):
+        check_processes(1, 1)
+    check_processes(2, 1)

@@ -71,3 +71,13 @@ def test_the_error_of_a_logger_names_it_and_the_root_cause(tmp_path, monkeypatch
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
     with pytest.raises(UserError, match=r"--logger: tensorboard failed .*No space.*choose another"):
         logger.log_metrics({"loss": 1.0}, 1)
+
+
+def test_a_logger_that_cannot_start_is_an_error_of_one_sentence(tmp_path, monkeypatch):
+    class NotLoggedIn(types.ModuleType):
+        def init(self, **_):
+            raise RuntimeError("api_key not configured")
+
+    monkeypatch.setitem(sys.modules, "wandb", NotLoggedIn("wandb"))
+    with pytest.raises(UserError, match=r"--logger: wandb failed \(.*api_key not configured.*\)"):
+        make_loggers(["wandb"], tmp_path, run="x", settings={})

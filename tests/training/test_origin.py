@@ -2,6 +2,7 @@ import hashlib
 import importlib
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +11,15 @@ from PIL import Image
 from torch import nn
 
 from vicinal.data import DataSet, ReadResult, Split, load
+from vicinal.errors import UserError
 from vicinal.studies.study import Study
-from vicinal.training.origin import data_facts, network_facts, origin_differences, source_hashes
+from vicinal.training.origin import (
+    check_unchanged,
+    data_facts,
+    network_facts,
+    origin_differences,
+    source_hashes,
+)
 from vicinal.training.recipe import load_resolved
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -262,10 +270,13 @@ def test_files_that_are_imported_late_or_become_packages_are_hashed(tmp_path, mo
     importlib.import_module("net40")
     before = source_hashes("net40:network")
     assert before.keys() == {"net40.py", "parts40.py", "help40.py"}
+    del sys.modules["net40"], sys.modules["parts40"]  # as in another process
     (tmp_path / "help40.py").write_text("scale = 2\n")
     (tmp_path / "parts40.py").unlink()
     (tmp_path / "parts40").mkdir()
     (tmp_path / "parts40" / "__init__.py").write_text("width = 4\n")
+    importlib.invalidate_caches()
+    importlib.import_module("net40")
     after = source_hashes("net40:network")
     assert before["help40.py"] != after["help40.py"]
     assert after.keys() == {"net40.py", "parts40/__init__.py", "help40.py"}
@@ -298,3 +309,31 @@ def test_a_changed_size_or_name_of_any_image_file_changes_the_hash(tmp_path, cou
     assert facts() == before
     changed.rename(changed.with_name("002b.bmp"))
     assert facts() != before
+
+
+def test_code_that_was_edited_after_its_import_is_refused_and_its_hash_is_that_of_what_runs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "edited_later.py"
+    path.write_text("SCALE = 1.0\n")
+    importlib.import_module("edited_later")
+    before = source_hashes("edited_later:Net")
+    assert before == {"edited_later.py": hashlib.sha256(path.read_bytes()).hexdigest()}
+    check_unchanged(["edited_later:Net", "mlp"])
+    path.write_text("SCALE = -3.0\n")
+    assert source_hashes("edited_later:Net") == before
+    with pytest.raises(UserError, match=r"edited_later\.py has changed .* Restart Python"):
+        check_unchanged(["mlp", "edited_later:Net"])
+    importlib.reload(sys.modules["edited_later"])
+    check_unchanged(["edited_later:Net"])
+    changed = source_hashes("edited_later:Net")
+    assert changed != before
+    path.write_text("SCALE = -4.0\n")
+    del sys.modules["edited_later"]
+    importlib.invalidate_caches()
+    importlib.import_module("edited_later")
+    check_unchanged(["edited_later:Net"])
+    assert source_hashes("edited_later:Net") not in (before, changed)
+    monkeypatch.setitem(sys.modules, "made_by_hand", types.ModuleType("made_by_hand"))
+    assert source_hashes("made_by_hand:Net") == {}

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import vicinal
+import vicinal as package
 from vicinal.cli import app
 from vicinal.data import raw_examples
 from vicinal.errors import UserError
@@ -189,7 +190,7 @@ def test_many_files_get_the_same_predictions_batch_by_batch(flowers, monkeypatch
     network = vicinal.load(run)
     expected = network(folder / "test")
     monkeypatch.setattr(raw_examples, "TOGETHER", 3)
-    monkeypatch.setattr("vicinal.training.trained_network.BATCH", 5)
+    monkeypatch.setattr("vicinal.training.trial_setup.BATCH", 5)
     monkeypatch.setattr("vicinal.data.loader.available_cores", lambda: 0)
     torch.testing.assert_close(network(folder / "test"), expected, rtol=1e-5, atol=1e-6)
 
@@ -568,8 +569,41 @@ def test_the_checkpoint_of_an_unfinished_training_is_reported(copied_study, vici
     folder = next(copied_study.glob("trials/erm-true-labels-seed0"))
     words = ["score", folder]
     assert "not finished" not in vicinal(*words).stderr
-    (folder / "result.json").rename(folder / "state.safetensors")
+    (folder / "result.json").unlink()
     assert "using a training that is not finished" in vicinal(*words).stderr
+    with pytest.warns(UserWarning, match="using a training that is not finished"):
+        package.load(folder)
+    (folder / "failed.json").write_text("{}")
+    assert "using a training that failed" in vicinal(*words).stderr
+
+
+def test_python_is_told_which_network_of_a_study_was_chosen(copied_study):
+    with pytest.warns(UserWarning, match="vicinal.load: using the .*: seed 0 of 2"):
+        package.load(copied_study)
+    assert package.load(copied_study, arm="erm").classes == tuple("0123456789")
+
+
+def test_settings_of_the_program_do_not_change_predictions(copied_study):
+    network = package.load(copied_study, arm="mixup")
+    x = torch.rand(40, 1, 8, 8) * 16
+    expected = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network(x), expected)
+    torch.set_default_device("meta")
+    try:
+        assert torch.equal(network(x), expected)
+    finally:
+        torch.set_default_device(None)
+
+
+def test_files_of_another_kind_in_a_folder_are_left_out_of_predictions(flowers, tmp_path, vicinal):
+    folder, run = flowers
+    shutil.copytree(folder / "test", tmp_path / "new")
+    expected = vicinal("predict", run, tmp_path / "new").stdout
+    (tmp_path / "new" / "notes.txt").write_text("taken in May")
+    done = vicinal("predict", run, tmp_path / "new")
+    assert (done.exit_code, done.stdout) == (0, expected)
+    assert "1 file that is no image in the folders, not read, such as notes.txt" in done.stderr
 
 
 def test_the_better_arm_with_the_best_metric_is_chosen_and_else_the_baseline(copied_study, vicinal):

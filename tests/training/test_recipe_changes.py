@@ -6,6 +6,7 @@ from vicinal.errors import UserError
 from vicinal.training.recipe import (
     changed_recipe,
     changed_text,
+    checked_text,
     is_gan_recipe,
     read_recipe,
     read_settings,
@@ -114,6 +115,25 @@ def test_published_rows_of_an_arm_that_is_left_out_are_left_out():
             baseline = read_recipe(name).baseline
             found = read_recipe(name, changes=Changes(arms=[baseline]))
             assert {row.arm for row in found.published} <= {baseline}
+
+
+def test_published_rows_are_those_of_the_network_and_the_alpha_of_the_recipe():
+    own = read_recipe("cifar10-resnet50")
+    data = read_recipe("cifar10-resnet50", changes=Changes(data="rec:cifar10"))
+    assert data.published == own.published
+    more = "The data are rec:cifar10, perhaps not those of the published runs."
+    assert data.known_differences == (*own.known_differences, more)
+    other = read_recipe("cifar10-resnet50", changes=Changes(model="preact-resnet-18"))
+    assert (other.published, other.known_differences) == ((), ())
+    other = read_recipe("cifar10-resnet50", changes=Changes(alpha=5.0))
+    assert [*other.published] == [row for row in own.published if row.arm == "erm"]
+    several = ["arms.mixup.mix_rate=1.0", "model.name=preact-resnet-50-small"]
+    one = read_recipe("cifar10-resnet50", changes=Changes(settings=several))
+    assert [row for row in own.published if row.arm != "mixup"] == [*one.published]
+    text = changed_text(resolved_text(own), Changes(data="npz:cifar10.npz"))
+    text = changed_text(text, Changes(data="rec:cifar10"))
+    assert changed_text(text, Changes(data="rec:cifar10")) == text
+    assert checked_text(text, "x") == data
 
 
 def test_a_number_of_epochs_is_that_of_all_arms():

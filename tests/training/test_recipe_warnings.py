@@ -40,6 +40,15 @@ STEP = {"name": "step", "milestones": [1, 2, 90]}
             "arms.mixup never mixes: mix_rate = 0.1 of a batch of 4 examples rounds to 0",
         ),
         (
+            {"training.warmup_start_factor": 0.1},
+            "training.warmup_start_factor has no effect: warmup_epochs = 0",
+        ),
+        (
+            {"training.class_weights": "balanced", "training.sampling": "balanced"},
+            "warning: training.class_weights and training.sampling are both balanced, so rare "
+            "classes count more than all others",
+        ),
+        (
             {"training.warmup_epochs": 1.0},
             "warning: training.warmup_epochs precedes one-cycle, which has a warm-up of its own "
             "(schedule.pct_start), so the learning rate rises, falls and rises again",

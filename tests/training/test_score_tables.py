@@ -88,3 +88,15 @@ def test_the_advice_for_changed_data_names_those_that_were_asked_for(trained, vi
     command = done.stderr.split("To use it anyway, pass ")[1].replace("\n", " ").strip()[:-1]
     assert shlex.split(command) == ["--data", "table:n.csv?label=y", "--root", str(root)]
     assert vicinal("score", trained("n"), *shlex.split(command)).exit_code == 0
+
+
+def test_a_copy_of_the_training_table_that_is_split_by_another_seed_is_doubted(
+    trained, vicinal, tmp_path
+):
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes((CASES / "a.csv").read_bytes())
+    source = f"table:{copy}?label=y"
+    for words, doubted in ((["--seed", 5], True), (["--test-fraction", 0.4], True), ([], False)):
+        done = vicinal("score", trained("a"), "--data", source, *words)
+        assert done.exit_code == 0, done.output
+        assert ("this is another split of the data of the training" in done.stderr) == doubted

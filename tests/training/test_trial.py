@@ -18,6 +18,7 @@ from vicinal.training.trial_result import (
     read_outputs,
     read_result,
 )
+from vicinal.training.trial_setup import normalization
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -274,7 +275,10 @@ def test_examples_that_cannot_be_tested_are_not_counted(small_recipe, digits, tm
     test = Split(SomeUnreadable(digits.test.inputs, bad), digits.test.targets)
     data = dataclasses.replace(digits, test=test)
     recipe, trial = read_recipe(str(small_recipe({"training.epochs": 1}))), Trial("erm", 0.0, 0)
-    result = run_trial(recipe, trial, data, tmp_path)
+    logged = []
+    callbacks = Callbacks(log=logged.append)
+    result = run_trial(recipe, trial, data, tmp_path, callbacks=callbacks)
+    assert logged == ["skipped in the test split: row 0 cannot be read ... (3 examples)"]
     left = [row for row in range(540) if row not in bad]
     assert result.test_examples == 537
     outputs = read_outputs(tmp_path, result)
@@ -295,3 +299,14 @@ def test_a_training_that_is_not_above_the_most_frequent_class_warns(
     assert done.exit_code == 0, done.output
     assert "test accuracy 95.00%" in done.stdout
     assert "a constant prediction is at least as good (accuracy 95.00%)" in done.stdout
+
+
+def test_samples_of_a_recording_share_one_mean_and_std(small_recipe):
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 50, generator=chance)
+    x[:, 40:] *= 1e-4  # where recordings are silent
+    part = Split(x, torch.arange(40) % 2)
+    data = DataSet(("no", "yes"), part, part, preparation={"kind": "sound", "features": "wave"})
+    found = normalization(read_recipe(str(small_recipe())), data)
+    assert found.mean.flatten().tolist() == pytest.approx([x.mean().item()])
+    assert found.std.flatten().tolist() == pytest.approx([x.std(correction=0).item()])

@@ -176,3 +176,16 @@ def test_a_class_that_one_of_several_splits_of_groups_lacks_is_no_reason_to_warn
     train = dataclasses.replace(data.train, groups=2 + torch.arange(18) // 2)
     grouped = dataclasses.replace(data, train=train, test=test)
     assert data_warnings(several, grouped, []) == []
+
+
+@pytest.mark.parametrize(("decay", "epochs", "problem"), [(0.9999, 2, True), (0.99, 12, False)])
+def test_a_moving_average_that_keeps_its_initial_weights_gets_no_verdict(
+    small_recipe, decay, epochs, problem
+):
+    changes = {"training.ema_decay": decay, "training.epochs": epochs, **LINEAR}
+    recipe = read_recipe(str(small_recipe(changes)))
+    found = verdict_problems(recipe, data_facts(data_of([600, 657], [200, 200])))
+    texts = [one.text for one in found]  # 40 steps of 64 examples: 0.9999 ** 40 = 0.996
+    expected = "keeps 100% of its initial weights (ema_decay = 0.9999 over 40 steps)"
+    assert (f"the moving average of ERM {expected}" in texts) == problem
+    assert bool(texts) == problem

@@ -201,7 +201,14 @@ def build_hugging_face(
     if text:
         _check_masks(name, network, shape[0])
     if pretrained and config is None:
-        extra = sorted(new - _outside_of_backbone(model))
+        outside = _outside_of_backbone(model)
+        extra = sorted(new - outside)
+        if len(extra) > (backbone := len(model.state_dict().keys() - outside)) // 2:
+            raise UserError(
+                f"{name}: expected weights of {type(model).__name__}, got a file that lacks "
+                f"{len(extra)} of {backbone} tensors or has them in another shape, such as "
+                f"{extra[0]}. Choose other weights."
+            )
         start = "its head starts from random weights" if new else "including its head"
         also = f", and so do {len(extra)} tensors such as {extra[0]}" if extra else ""
         log(f"initial weights: those of {where}; {start}{also}")

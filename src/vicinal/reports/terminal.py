@@ -116,7 +116,9 @@ def print_result(result: "Result", checkpoint: str, console: Terminal) -> None:
         f"checkpoint: {visible(checkpoint)}",
     ]
     sign = 1 if METRICS[result.metric].higher else -1
-    if sign * result.test_metric <= sign * result.constant_metric:
+    # Constant class frequencies have a calibration error near zero.
+    as_good = sign * result.test_metric <= sign * result.constant_metric
+    if as_good and result.metric != "ece":
         lines.append(
             "warning: a constant prediction is at least as good "
             f"({metric_text(result.metric, result.constant_metric)})"
@@ -134,6 +136,12 @@ def print_scores(scores: "Scores", console: Terminal) -> None:
         cells = ("undefined" if one is None else value_text(name, one) for one in both)
         table.add_row(METRICS[name].title, *cells)
     console.print(table)
+    if scores.skipped:
+        console.print(
+            f"warning: {len(scores.skipped):,} examples were skipped: "
+            f"{visible(scores.skipped[0])} ...",
+            soft_wrap=True,
+        )
     if scores.worst:
         worst = plain_table(title="most confused pairs")
         worst.add_column("class")

@@ -16,12 +16,17 @@ from vicinal.errors import StoppedError, TrialError, UserError
 from vicinal.files import STATE, write_whole
 from vicinal.studies.probing import Probing, probe, unprobed
 from vicinal.studies.third_class import third_class_share
-from vicinal.training.arms import policy_of
+from vicinal.training.arms import imported_policies, policy_of
 from vicinal.training.metrics import check_metrics
-from vicinal.training.origin import check_origin, data_facts, origin_differences
+from vicinal.training.origin import (
+    check_origin,
+    check_unchanged,
+    data_facts,
+    origin_differences,
+)
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
-from vicinal.training.run_folder import LOCK, differences, locked
+from vicinal.training.run_folder import check_empty, differences, locked
 from vicinal.training.settings import Recipe
 from vicinal.training.stop_signals import stop_signals
 from vicinal.training.trial_result import (
@@ -251,11 +256,8 @@ def check_finished(study: Study, *, of_folder: bool = False) -> None:
                 f"{folder} holds a study with different settings: "
                 f"{'; '.join(dict.fromkeys(changed))}. {advice[0].upper()}{advice[1:]}."
             )
-    elif any(entry.name != LOCK for entry in folder.iterdir()):
-        raise UserError(
-            f"{folder}: expected a study or an empty folder, got other files and no "
-            "recipe.toml. Choose another folder with --out."
-        )
+    else:
+        check_empty(folder)
 
 
 def finished_results(folder: Path) -> list[Result]:
@@ -325,8 +327,12 @@ def run_study(study: Study, callbacks: StudyCallbacks, *, data: DataSet | None =
     from vicinal.studies.examples import write_examples
     from vicinal.studies.trial_probes import check_probes
     from vicinal.training.arm_checks import check_arms, check_training
+    from vicinal.training.devices import check_processes
     from vicinal.training.trial_setup import load_data, training_labels
 
+    policies = (path for arm in recipe.arms.values() for path in imported_policies(arm))
+    check_unchanged([recipe.model.name, *policies])
+    check_processes(1, 1)
     for sentence in (*code_warnings(recipe), *unused_settings(recipe, recipe.arms)):
         callbacks.log(sentence)
     data = load_data(recipe, callbacks.skipped, data=data)

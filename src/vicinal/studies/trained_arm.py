@@ -9,7 +9,7 @@ from vicinal.errors import UserError, unknown
 from vicinal.files import STATE, WEIGHTS
 from vicinal.studies.study import finished_results
 from vicinal.training.metrics import METRICS
-from vicinal.training.trial_result import condition_name
+from vicinal.training.trial_result import FAILURE, condition_name
 
 
 class Chosen(NamedTuple):
@@ -48,8 +48,10 @@ def chosen_checkpoints(path: Path, *, arm: str | None = None, ensemble: bool = F
                 "them out, or name a study."
             )
         folder = path if path.is_dir() else path.parent
-        running = (folder / STATE).exists() and not (folder / "result.json").exists()
-        reason = "a training that is not finished" if running else ""
+        there = {one for one in (STATE, FAILURE, "metrics.csv") if (folder / one).exists()}
+        reason = ""
+        if there and not (folder / "result.json").exists():
+            reason = f"a training that {'failed' if FAILURE in there else 'is not finished'}"
         return Chosen([path / WEIGHTS if path.is_dir() else path], reason)
     finished = [one.trial for one in finished_results(path)]
     folds = len({one.split for one in finished})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vicinal.data import DataSet, Normalize
+from vicinal.data import DataSet
 from vicinal.data.tables.table import listed
 from vicinal.errors import TrialError, UserError
 from vicinal.import_path import one_line
@@ -35,7 +35,6 @@ from vicinal.training.trial_result import Trial
 from vicinal.training.trial_setup import (
     build_network,
     make_loaders,
-    normalization,
     own_settings_named,
     tested_shape,
 )
@@ -98,17 +97,16 @@ def check_training(recipe: Recipe, data: DataSet, trials: Iterable[Trial]) -> No
     """
     arms = {one.arm: one for one in trials}
     own = [k for k in arms if recipe.arms[k].training or recipe.arms[k].augment]
-    normalize = normalization(recipe, data) if own else None
     for name in own:
         with suppress(TrialError):  # too little memory, say: the trial will report it
-            _prepare(recipe, arms[name], data, normalize)
+            _prepare(recipe, arms[name], data)
 
 
-def _prepare(recipe: Recipe, trial: Trial, data: DataSet, normalize: Normalize | None) -> None:
+def _prepare(recipe: Recipe, trial: Trial, data: DataSet) -> None:
     settings, task = recipe.training_of(trial.arm), task_of(data, recipe.task)
     with own_settings_named(recipe, trial.arm), hardware_errors_explained(settings.batch_size):
         fabric = fabric_for(settings)
-        loaders = make_loaders(recipe, trial, data, task, fabric, normalize=normalize)
+        loaders = make_loaders(recipe, trial, data, task, fabric)
         model = build_network(recipe, trial, data, task, loaders)
         learner_of(model, recipe, trial, data, fabric=fabric, task=task, labels=loaders.labels)
 

@@ -51,6 +51,16 @@ def pytorch_defaults() -> Iterator[None]:
             torch.set_default_device(device)
 
 
+def check_processes(devices: int, nodes: int) -> None:
+    """Raise if torchrun has started another number of processes."""
+    started = os.environ.get("WORLD_SIZE")
+    if started is not None and started != str(devices * nodes):
+        raise UserError(
+            f"--devices, --nodes: expected WORLD_SIZE = {started} processes in all, got {devices} "
+            f"devices on {nodes} machines. Set --devices to the number of processes per machine."
+        )
+
+
 def make_fabric(
     *,
     accelerator: str = "auto",
@@ -80,12 +90,6 @@ def make_fabric(
     # Fabric reports only processes that died.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger(subprocess_script.__name__).setLevel(logging.INFO)
-    started = os.environ.get("WORLD_SIZE")
-    if started is not None and int(started) != devices * nodes:
-        raise UserError(
-            f"--devices, --nodes: expected WORLD_SIZE = {started} processes in all, got {devices} "
-            f"devices on {nodes} machines. Set --devices to the number of processes per machine."
-        )
     settings: dict[str, Any] = {"precision": _PRECISIONS.get(precision)}
     if precision in _MIXED:
         kinds = {"cuda": torch.cuda, "mps": torch.backends.mps}
@@ -130,6 +134,12 @@ memory). Lower it, or raise training.accumulation_steps, or choose precision "bf
             yield
     except (RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "Expected to have finished reduction" in reason:  # of DistributedDataParallel
+            raise UserError(
+                "model.name: with several devices, all parameters of a network have to take part "
+                "in the loss, got some that do not. Freeze them (requires_grad_(False)), or use "
+                "one device."
+            ) from error
         if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise TrialError(
                 f"out of memory with training.batch_size = {batch_size} ({reason}). Lower it, or "

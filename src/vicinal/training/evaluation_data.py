@@ -113,7 +113,9 @@ def load_as_trained(
                 f"{error} {path} was trained on it; if it is elsewhere now, name it with --data."
             ) from error
     same_name = source in (None, recorded.source) and root is None
-    other_split = not usual and (same_path or same_name) and not data.fixed_test
+    # A table that is loaded for a network has training rows only if it is that of the training.
+    same_rows = data.preparation.get("kind") in ("table", "text")
+    other_split = not usual and (same_path or same_name or same_rows) and not data.fixed_test
     other_split &= len(data.train) > 0
     for sentence in (*note_lines(data), *[_OTHER_SPLIT] * other_split):
         log(sentence)

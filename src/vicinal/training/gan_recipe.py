@@ -30,7 +30,7 @@ class Gan(Settings):
     latent: int = Field(2, ge=1, description="dimensions of the noise")
     width: int = Field(512, ge=1, description="of each of the three hidden layers")
     std: float = Field(0.01, gt=0, le=0.1, description="of each Gaussian")
-    alpha: float = Field(0.2, ge=0, description='of the arm "paper"')
+    alpha: float = Field(0.2, ge=0, allow_inf_nan=False, description='of the arm "paper"')
     share: float = Field(0.2, ge=0, le=1, description='of the arm "author"')
     processes: int | None = Field(
         None, ge=1, description="how many GANs are trained at a time; by default one for each core"

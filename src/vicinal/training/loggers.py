@@ -41,7 +41,7 @@ def make_loggers(
         []
     """
     check_loggers(names)
-    made = [(name, _MAKERS[name](folder, run, dict(settings))) for name in names]
+    made = [(name, _call(name, _MAKERS[name], folder, run, dict(settings))) for name in names]
     return [Logger(*(partial(_call, name, function) for function in each)) for name, each in made]
 
 
@@ -67,9 +67,9 @@ def check_loggers(names: Sequence[str]) -> None:
             ) from error
 
 
-def _call(name: str, function: Callable[..., Any], *args: Any) -> None:
+def _call(name: str, function: Callable[..., Any], *args: Any) -> Any:
     try:
-        function(*args)
+        return function(*args)
     except Exception as error:
         raise UserError(
             f"--logger: {name} failed ({root_cause(error)}). Fix that or choose another logger, "

@@ -234,7 +234,9 @@ def train(
                 )
                 with fabric.no_backward_sync(learner.network, enabled=not closes_step):
                     loss = _try_compiled(backward, learner, log) if compiles else backward()
-                compiles, begun = False, True
+                # Mixing is compiled on its own, in the first epoch that mixes.
+                compiles = compiles and learner.mixed is not None and not mixed
+                begun = True
                 progress.loss += loss * len(y)
                 progress.seen += len(y)
             if closes_step and begun:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pydantic
@@ -33,6 +34,8 @@ SAMPLE = 256
 """How many evenly spaced examples are hashed of a split whose inputs stay in files."""
 
 _KNOWN: "weakref.WeakKeyDictionary[DataSet, dict[str, Any]]" = weakref.WeakKeyDictionary()
+_IMPORTED: "weakref.WeakKeyDictionary[ModuleType, tuple[Any, dict[str, str]]]"
+_IMPORTED = weakref.WeakKeyDictionary()
 
 
 class _Facts(pydantic.BaseModel):
@@ -187,9 +190,38 @@ def source_hashes(name: str) -> dict[str, str]:
     its top-level package, or for a module outside of packages, within its folder unless that is
     ``site-packages``. No code is run to find them.
     """
-    module = imported_module(name)
-    file = getattr(sys.modules.get(module or ""), "__file__", None)
-    if module is None or file is None:
+    found = sys.modules.get(imported_module(name) or "")
+    if found is None:
+        return {}
+    known = _IMPORTED.get(found)
+    # The file may change later, but the code that runs does not, unless the module is reloaded.
+    if known is None or known[0] is not found.__spec__:
+        known = _IMPORTED[found] = found.__spec__, _source_hashes(found)
+    return known[1]
+
+
+def check_unchanged(names: Iterable[str]) -> None:
+    """Raise if a file of an imported ``module:name`` has changed since it was first hashed.
+
+    Python would run the code that it imported before.
+
+    Raises:
+        UserError: if a file has changed.
+    """
+    for name in names:
+        found = sys.modules.get(imported_module(name) or "")
+        if found is not None and found in _IMPORTED:
+            before, now = source_hashes(name), _source_hashes(found)
+            if changed := [file for file in before if now.get(file) != before[file]]:
+                raise UserError(
+                    f"{name}: {', '.join(changed)} has changed since this process imported it, so "
+                    "the old code would run. Restart Python."
+                )
+
+
+def _source_hashes(imported: ModuleType) -> dict[str, str]:
+    module, file = imported.__name__, getattr(imported, "__file__", None)
+    if file is None:
         return {}
     start = Path(file).resolve()
     top, *inner = module.split(".")

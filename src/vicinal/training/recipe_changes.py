@@ -1,7 +1,7 @@
 """Changes to the settings of a recipe, such as those of the command line."""
 
 import tomllib
-from collections.abc import MutableMapping, MutableSequence, Sequence
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 from vicinal.errors import UserError, unknown
@@ -53,6 +53,7 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
         >>> settings["training"]["optimizer"]["lr"]
         0.2
     """
+    before = _facts(settings)
     if changes.seeds is not None:
         settings["seeds"] = changes.seeds
     for table, field, value in (
@@ -78,6 +79,44 @@ def change(settings: MutableMapping[str, Any], changes: Changes) -> None:
         _change_arms(settings, changes)
     for text in later:  # these arms have just been added
         _set(settings, text)
+    _change_published(settings, before, _facts(settings))
+
+
+def _facts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what published results are about: the network, the data, the mixing of each arm."""
+    found = {}
+    for name, field in (("model", "name"), ("data", "source")):
+        if isinstance(table := settings.get(name), Mapping):
+            found[name] = str(table.get(field))
+    if isinstance(arms := settings.get("arms"), Mapping):
+        for name, arm in arms.items():
+            if isinstance(arm, Mapping):
+                mixing = {k: v for k, v in arm.items() if k not in ("title", "training")}
+                found[f"arms.{name}"] = str(mixing)
+    return found
+
+
+def _change_published(
+    settings: MutableMapping[str, Any], before: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    """Remove published results of another network or arm, and say so if data may be others."""
+    published = settings.get("published")
+    if not isinstance(published, MutableSequence):
+        return
+    for k in reversed(range(len(published))):
+        arm = published[k].get("arm") if isinstance(published[k], Mapping) else None
+        if any(now.get(one) != before.get(one) for one in ("model", f"arms.{arm}")):
+            del published[k]
+    known = settings.get("known_differences")
+    if not published:
+        del settings["published"]
+        settings.pop("known_differences", None)
+    elif now.get("data") != before.get("data") and isinstance(known, MutableSequence):
+        text = f"The data are {now['data']}, perhaps not those of the published runs."
+        for k in reversed(range(len(known))):
+            if str(known[k]).startswith("The data are "):
+                del known[k]
+        known.append(text)
 
 
 def _arm_of(text: str) -> str:
@@ -133,13 +172,6 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
             arms[name] = dumped(name, arm)
     for name in [name for name in arms if name not in names]:
         del arms[name]
-    published = settings.get("published")
-    if isinstance(published, MutableSequence):
-        for k in reversed(range(len(published))):
-            if isinstance(published[k], MutableMapping) and published[k].get("arm") not in arms:
-                del published[k]
-        if not published:
-            del settings["published"]
     if changes.alpha is not None:
         tables = [arm for arm in arms.values() if isinstance(arm, MutableMapping)]
         found = [set_alpha(arm, changes.alpha) for arm in tables]

@@ -14,6 +14,9 @@ from vicinal.training.arms import Arm, MixingArm, imported_policies
 from vicinal.training.origin import data_facts
 from vicinal.training.settings import Recipe, Step, Training
 
+_MOST_INITIAL = 0.1
+"""The share of initial weights in a moving average above which it is no trained network."""
+
 
 class VerdictProblem(NamedTuple):
     """A reason to withhold a verdict.
@@ -104,6 +107,13 @@ def unused_settings(recipe: Recipe, arms: Iterable[str], *, devices: int = 1) ->
                 "warning: training.warmup_epochs precedes one-cycle, which has a warm-up of its own"
                 " (schedule.pct_start), so the learning rate rises, falls and rises again"
             )
+        if training.warmup_start_factor and not training.warmup_epochs:
+            found.append("training.warmup_start_factor has no effect: warmup_epochs = 0")
+        if training.class_weights == "balanced" and training.sampling == "balanced":
+            found.append(
+                "warning: training.class_weights and training.sampling are both balanced, so rare "
+                "classes count more than all others"
+            )
         size = training.batch_size // (training.accumulation_steps * devices)
         if why := _never_mixes(arm, training, size) or (
             isinstance(arm, MixingArm) and _mixes_nothing(arm, size)
@@ -173,6 +183,16 @@ def verdict_problems(recipe: Recipe, facts: Mapping[str, Any]) -> list[VerdictPr
                     name,
                 )
             )
+        if training.ema_decay is not None and facts:
+            steps = training.epochs * -(-facts["train"]["examples"] // training.batch_size)
+            if (share := training.ema_decay**steps) > _MOST_INITIAL:
+                found.append(
+                    VerdictProblem(
+                        f"the moving average of {arm.title} keeps {share:.0%} of its initial "
+                        f"weights (ema_decay = {training.ema_decay:g} over {steps:,} steps)",
+                        name,
+                    )
+                )
         if reason := _never_mixes(
             arm, training, training.batch_size // training.accumulation_steps
         ):

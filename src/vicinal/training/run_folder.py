@@ -46,6 +46,20 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_empty(folder: Path) -> None:
+    """Raise if a locked folder has files other than hidden ones, which a system leaves behind.
+
+    Raises:
+        UserError: if it has others.
+    """
+    others = (one.name for one in folder.iterdir() if not one.name.startswith("."))
+    if name := next(others, None):
+        raise UserError(
+            f"{folder}: expected a study or an empty folder, got other files, such as {name}, and "
+            "no recipe.toml. Choose another folder with --out."
+        )
+
+
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> list[str]:

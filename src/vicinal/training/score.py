@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vicinal.data import DataSet, Split
+from vicinal.data.dataset import SkippedExamples
 from vicinal.errors import UserError
 from vicinal.training.evaluation import Predictions
 from vicinal.training.evaluation_data import targets_as_trained
@@ -31,6 +32,7 @@ class Scores(NamedTuple):
             ``vicinal.training.metrics.METRICS``; None if it is undefined for these examples.
         constant: the same metrics of the constant prediction that is best on the training split.
         worst: the most frequent confusions of classes, in descending order.
+        skipped: a sentence for each example that could not be read.
     """
 
     examples: int
@@ -38,6 +40,7 @@ class Scores(NamedTuple):
     metrics: dict[str, float | None]
     constant: dict[str, float | None]
     worst: list[Confusion]
+    skipped: tuple[str, ...] = ()
 
 
 def score_network(
@@ -61,14 +64,16 @@ def score_network(
     if rows is None:
         raise UserError(f"--split: expected one of {', '.join(data.splits)}, got {split!r}.")
     targets = targets_as_trained(trained.info, data, rows)
-    predictions = trained.predictions(Split(rows.inputs, targets))
-    return scores_of(
+    skips = SkippedExamples(skip_bad=True)
+    predictions = trained.predictions(Split(rows.inputs, targets), skips)
+    found = scores_of(
         predictions,
         task=trained.task,
         classes=trained.classes,
         predictor=trained.info.origin["data"]["predictor"],
         confusions=confusions,
     )
+    return found._replace(skipped=(*rows.skipped, *skips.sentences))
 
 
 def scores_of(

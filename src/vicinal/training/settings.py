@@ -327,7 +327,7 @@ class Recipe(Settings):
         ]
         fractions = values.get("corrupted_labels")
         if isinstance(fractions, list | tuple):
-            counts = Counter(map(repr, fractions))
+            counts = Counter(float(one) for one in fractions if isinstance(one, int | float))
             problems += [
                 f".corrupted_labels: expected different fractions, got {one} twice."
                 for one, count in counts.items()

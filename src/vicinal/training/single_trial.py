@@ -8,11 +8,13 @@ from pathlib import Path
 from vicinal.errors import TrialError, UserError, unknown
 from vicinal.files import STATE, WEIGHTS, write_whole
 from vicinal.training.arm_checks import check_arms
-from vicinal.training.devices import hardware_errors_explained
+from vicinal.training.arms import imported_policies
+from vicinal.training.devices import check_processes, hardware_errors_explained
 from vicinal.training.loggers import check_loggers, make_loggers
+from vicinal.training.origin import check_unchanged
 from vicinal.training.recipe import load_resolved, resolved_text
 from vicinal.training.recipe_warnings import code_warnings, data_warnings, unused_settings
-from vicinal.training.run_folder import LOCK, differences, locked
+from vicinal.training.run_folder import differences, locked
 from vicinal.training.settings import Recipe
 from vicinal.training.trial import Callbacks, fabric_for, run_trial
 from vicinal.training.trial_checkpoint import saved_epoch
@@ -54,9 +56,9 @@ def train_one(
         UserError: if there is no such arm, the folder holds something else or a trial with
             different settings, or training fails.
     """
-    if trial.arm not in recipe.arms:
-        raise UserError(unknown("arm", trial.arm, recipe.arms))
+    _check(recipe, trial)
     check_loggers(loggers)
+    check_processes(devices, nodes)
     settings = recipe.training_of(trial.arm)
     fabric = fabric_for(settings, devices=devices, nodes=nodes)
     first = fabric.is_global_zero
@@ -108,10 +110,20 @@ def train_one(
         return result if first else None
 
 
+def _check(recipe: Recipe, trial: Trial) -> None:
+    """Raise if a trial does not fit its recipe, or its code is not that of the files."""
+    if trial.arm not in recipe.arms:
+        raise UserError(unknown("arm", trial.arm, recipe.arms))
+    if not 0 <= trial.corrupted <= 1:
+        raise UserError(f"--corrupted: expected a fraction from 0 to 1, got {trial.corrupted}.")
+    check_unchanged([recipe.model.name, *imported_policies(recipe.arms[trial.arm])])
+
+
 def _settle(recipe: Recipe, trial: Trial, folder: Path, resume: bool) -> None:
     """Make sure that the folder holds this trial and no other, and write its recipe."""
     path, stated = folder / "recipe.toml", folder / _TRIAL
-    names = {entry.name for entry in folder.iterdir()} - {LOCK, _TRIAL, path.name}
+    names = {one.name for one in folder.iterdir() if not one.name.startswith(".")}
+    names -= {_TRIAL, path.name}
     begun = {STATE, WEIGHTS, "metrics.csv", "result.json"} & names
     # Otherwise the folder is empty, or of a trial that failed to start, perhaps without data.
     if names and not (path.exists() and stated.exists()):

@@ -25,12 +25,12 @@ from vicinal.training.checkpoints import (
     load_weights,
     read_checkpoint,
 )
-from vicinal.training.devices import make_fabric
+from vicinal.training.devices import make_fabric, pytorch_defaults
 from vicinal.training.evaluation import Predictions, predict_batches
 from vicinal.training.origin import origin_differences, source_hashes
 from vicinal.training.settings import Training
 from vicinal.training.task import Task
-from vicinal.training.trial_setup import BATCH, center_crops, cropped
+from vicinal.training.trial_setup import center_crops, cropped, evaluation_batch
 
 
 class TrainedNetwork:
@@ -118,14 +118,15 @@ class TrainedNetwork:
         """
         reading = self.reading(skip_bad=skip_bad, max_bytes=max_bytes)
         found = []
-        for raw in raw_examples(examples, reading):
-            for note in raw.notes:
-                if note.doubtful:
-                    warnings.warn(note.text, stacklevel=2)
-            found += [self.targets.predicted(outputs) for outputs, _ in self.outputs_of(raw)]
-        return torch.cat(
-            [one.float().cpu() for one in found] or [torch.empty(0, self.info.outputs)]
-        )
+        with pytorch_defaults():
+            for raw in raw_examples(examples, reading):
+                for note in raw.notes:
+                    if note.doubtful:
+                        warnings.warn(note.text, stacklevel=2)
+                found += [self.targets.predicted(outputs) for outputs, _ in self.outputs_of(raw)]
+            return torch.cat(
+                [one.float().cpu() for one in found] or [torch.empty(0, self.info.outputs)]
+            )
 
     def reading(self, *, skip_bad: bool, max_bytes: int = MAX_BYTES) -> Reading:
         """Return how raw examples are read; see ``vicinal.data.raw_examples``."""
@@ -149,8 +150,12 @@ class TrainedNetwork:
         if skips is not None:
             skips.sentences += loader.skipped
 
-    def predictions(self, split: Split) -> Predictions:
+    def predictions(self, split: Split, skips: SkippedExamples | None = None) -> Predictions:
         """Return the outputs for a split of a data set that is prepared as for the training.
+
+        Args:
+            split: the split.
+            skips: gets a sentence for each example that is skipped when it is read.
 
         Returns:
             Logits, or real values in the units of the targets; and the targets of the split.
@@ -170,6 +175,8 @@ class TrainedNetwork:
             raise UserError(
                 f"none of {len(split)} examples can be read. {next(iter(loader.skipped), '')}"
             )
+        if skips is not None:
+            skips.sentences += loader.skipped
         return Predictions(*(torch.cat(each) for each in zip(*pairs, strict=True)))
 
     def batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,9 +189,9 @@ class TrainedNetwork:
     def _loader(self, split: Split, workers: int | None = None) -> Loader:
         return Loader(
             split,
-            batch_size=BATCH,
+            batch_size=evaluation_batch(split),
             seed=0,
-            augment=(*self.crops, self.normalize.to(self._fabric.device)),
+            augment=(*self.crops, self.normalize),
             device=self._fabric.device,
             shuffle=False,
             workers=workers,

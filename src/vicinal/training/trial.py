@@ -153,6 +153,12 @@ def run_trial(
                     f"stopped by {name} in epoch {training.epoch + 1} of {settings.epochs}. The "
                     "state is saved: run the same command to resume (train: with --resume)."
                 )
+        read = {"train": loaders.train, "test": loaders.test, "validation": loaders.validation}
+        for name, loader in read.items():
+            if loader is not None and (skipped := list(loader.skipped)):
+                callbacks.log(
+                    f"skipped in the {name} split: {skipped[0]} ... ({len(skipped):,} examples)"
+                )
         if progress.outputs is None:  # resumed after the last epoch
             progress.outputs = measure(progress.training, start=start)[1]
         progress.train_metric = _train_metric(learner, loaders, task, metric)

@@ -315,7 +315,7 @@ def _disagreement(result: Result, rows: list[EpochRow], trial: Trial, recipe: Re
     """Return where a result disagrees with its metrics and the recipe, or ``""``."""
     epochs = recipe.training_of(trial.arm).epochs
     expected = trial._asdict() | {"epochs": epochs, "epochs in metrics.csv": epochs}
-    for name in ("test_metric", "test_loss", "memorized"):
+    for name in ("test_metric", "test_loss", "memorized") if rows else ():
         expected[name] = getattr(rows[-1], name)
     counts = {"epochs in metrics.csv": len(rows)}
     found = {name: value for name, value in (dict(result) | counts).items() if name in expected}

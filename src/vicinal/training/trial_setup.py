@@ -2,6 +2,7 @@
 
 import math
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -32,7 +33,15 @@ from vicinal.training.task import Task, constant_outputs, task_of
 from vicinal.training.trial_result import Trial, condition_name
 
 BATCH = 1024
-"""Examples in a batch of an evaluation: the last digits of outputs depend on it."""
+"""The most examples in a batch of an evaluation: the last digits of outputs depend on it."""
+
+_ELEMENTS = 1 << 24
+"""The most values in such a batch, so that 224x224 images need less than 2 GB in a ResNet-50."""
+
+_PER_TOKEN = 256
+"""As how many values a token counts."""
+
+_NORMALIZATIONS: "weakref.WeakKeyDictionary[Split, Normalize]" = weakref.WeakKeyDictionary()
 
 WHITENING_EXAMPLES = 5000
 """About how many training examples the whitening layer of a network is fitted to."""
@@ -45,6 +54,7 @@ class Loaders(NamedTuple):
         train: loader of random batches for training.
         memorized: batches of the training inputs without augmentation; targets are row numbers.
         test: those of the test split.
+        few: those of the test split, to try a network; files are read two at a time.
         validation: those of the validation split, if there is one.
         labels: to train with, a fraction of which is corrupted.
         normalize: the last transform of all loaders.
@@ -53,9 +63,23 @@ class Loaders(NamedTuple):
     train: Loader
     memorized: Loader
     test: Loader
+    few: Loader
     validation: Loader | None
     labels: Tensor
     normalize: Normalize
+
+
+def evaluation_batch(split: Split) -> int:
+    """Return how many examples of a split are evaluated at a time: fewer if they are large.
+
+    Example:
+        >>> large = torch.empty(1, 3, 224, 224, dtype=torch.uint8)
+        >>> [evaluation_batch(Split(x, torch.zeros(1))) for x in (large, torch.zeros(1, 4))]
+        [111, 1024]
+    """
+    each = math.prod(split.inputs.shape[1:])
+    each *= _PER_TOKEN if split.inputs.dtype == torch.int64 else 1
+    return min(BATCH, max(16, _ELEMENTS // max(each, 1)))
 
 
 def load_data(
@@ -199,10 +223,8 @@ def make_loaders(
     data: DataSet,
     task: Task,
     fabric: Fabric,
-    *,
-    normalize: Normalize | None = None,
 ) -> Loaders:
-    """Return the loaders of this process; ``normalize`` saves computing it again.
+    """Return the loaders of this process.
 
     Raises:
         UserError: if the batch size, an augmentation or the fraction of corrupted labels does not
@@ -242,33 +264,44 @@ def make_loaders(
             f"{'none' if data.brightest is None else f'values up to {data.brightest}'} in "
             f"{recipe.data.source}. Remove it."
         )
-    device, normalize = fabric.device, normalize or normalization(recipe, data)
+    device, normalize = fabric.device, normalization(recipe, data)
     train = data.train.to(device)
     transforms = [TRANSFORMS[one.name](**one.model_dump(exclude={"name"})) for one in augment]
     train_loader = Loader(
         Split(train.inputs, task.learned(labels)),
         batch_size=batch // (steps * fabric.world_size),
         seed=trial.seed,
-        augment=(*transforms, normalize.to(device)),
+        augment=(*transforms, normalize),
         device=device,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
         balanced=settings.sampling == "balanced",
     )
 
-    def whole(split: Split) -> Loader:
+    for name, split in data.splits.items():
+        if 0 < len(split) < fabric.world_size:
+            raise UserError(
+                f"--devices: expected at most as many processes as {name} examples, {len(split)}, "
+                f"got {fabric.world_size}."
+            )
+
+    def whole(split: Split, most: int = BATCH, workers: int | None = None) -> Loader:
         return Loader(
             split.share(fabric.global_rank, fabric.world_size),
-            batch_size=BATCH,
+            batch_size=min(most, evaluation_batch(split)),
             seed=trial.seed,
-            augment=(*center_crops(recipe.data), normalize.to(device)),
+            augment=(*center_crops(recipe.data), normalize),
             device=device,
             shuffle=False,
+            workers=workers,
         )
 
     validation = None if data.validation is None else whole(data.validation)
     memorized = whole(Split(train.inputs, torch.arange(len(train))))
-    return Loaders(train_loader, memorized, whole(data.test), validation, labels, normalize)
+    test = few = whole(data.test)
+    if not isinstance(data.test.inputs, Tensor):
+        few = whole(data.test, most=2, workers=0)
+    return Loaders(train_loader, memorized, test, few, validation, labels, normalize)
 
 
 def build_network(
@@ -280,11 +313,12 @@ def build_network(
         UserError: if it cannot be built, or its outputs do not fit the task.
     """
     torch.manual_seed(trial.seed)
-    x, _ = next(loaders.test.epoch(0), (None, None))
+    x, _ = next(loaders.few.epoch(0), (None, None))
     if x is None:
         raise UserError(
             f"{recipe.data.source}: no test example can be read. vicinal data info shows why."
         )
+    x = x[:2]
     name, dropout = recipe.model.name, recipe.training_of(trial.arm).dropout
     model = build(name, shape=tuple(x.shape[1:]), classes=task.outputs)
     if dropout is not None:
@@ -298,7 +332,7 @@ def build_network(
     model.eval()
     try:
         with torch.no_grad():
-            outputs = model(x[:2].cpu())
+            outputs = model(x.cpu())
     except Exception as error:  # the network may be anyone's
         advice = (
             "another size of the data (for images, the option size=224 of the source resizes them)"
@@ -309,7 +343,7 @@ def build_network(
             f"model.name: {name} failed on two examples of shape {tuple(x.shape[1:])} and type "
             f"{x.dtype} ({one_line(error)}). Choose another network, or {advice}."
         ) from error
-    expected = (len(x[:2]), task.outputs)
+    expected = (len(x), task.outputs)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
         each = "class" if task.name == "classification" else "target"
@@ -318,7 +352,7 @@ def build_network(
             f"each example and {each}, got {got}. Change its last layer."
         )
     if parse_name(name).library == "import":
-        _check_state(model, name, x[:2].cpu(), task.outputs)
+        _check_state(model, name, x.cpu(), task.outputs)
     return model.train()
 
 
@@ -450,7 +484,7 @@ def normalization(recipe: Recipe, data: DataSet) -> Normalize:
     shape = tuple(data.train.inputs.shape[1:])
     known = input_format(recipe.model.name) if len(shape) == 3 else None
     if known is None:
-        return normalization_of(data.train)
+        return _own_normalization(data)
     channels = len(known.mean)
     if shape[0] not in (1, channels) and channels != 1:
         raise UserError(
@@ -458,10 +492,18 @@ def normalization(recipe: Recipe, data: DataSet) -> Normalize:
             f"{recipe.data.source}. Choose other data, or remove the pretrained weights."
         )
     if data.brightest is None:
-        own = normalization_of(data.train)
+        own = _own_normalization(data)
         return Normalize(own.mean.expand(channels, 1, 1), own.std.expand(channels, 1, 1))
     mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (known.mean, known.std))
     return Normalize(mean * data.brightest, std * data.brightest)
+
+
+def _own_normalization(data: DataSet) -> Normalize:
+    """Return the normalization of the training split; files are read once for all trials."""
+    if data.train not in _NORMALIZATIONS:
+        together = data.preparation.get("features") == "wave"
+        _NORMALIZATIONS[data.train] = normalization_of(data.train, together=together)
+    return _NORMALIZATIONS[data.train]
 
 
 def network_notes(recipe: Recipe, data: DataSet) -> list[Note]:
