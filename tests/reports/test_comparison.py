@@ -164,3 +164,25 @@ def test_a_folder_without_a_study_is_refused(two, vicinal, tmp_path):
     done = vicinal("report", two[0])
     assert done.exit_code == 2
     assert "no trial is finished" in done.stderr
+
+
+def test_the_report_of_another_study_is_not_replaced(two, vicinal):
+    before = {path: path.read_bytes() for path in two[1].rglob("*") if path.is_file()}
+    done = vicinal("report", two[0], "--out", two[1])
+    assert done.exit_code == 2
+    assert "is the folder of another study, whose report would be replaced" in done.stderr
+    assert {path: path.read_bytes() for path in two[1].rglob("*") if path.is_file()} == before
+
+
+def test_finished_seeds_that_are_left_out_are_on_the_page(tmp_path, vicinal):
+    made_up_study(tmp_path / "one", examples=60, seeds=4)
+    path = tmp_path / "one/recipe.toml"
+    assert vicinal("report", path.parent).exit_code == 0
+    assert "left out" not in (path.parent / "table.md").read_text()
+    path.write_text(path.read_text().replace("seeds = 4", "seeds = 3"))
+    assert vicinal("report", path.parent).exit_code == 0
+    text = (path.parent / "table.md").read_text()
+    assert "Warning: 3 finished trials are left out, since the recipe has fewer seeds." in text
+    page = (path.parent / "report.html").read_text()
+    assert "3 more that finished, of other seeds, are left out." in page
+    assert "all that finished are counted" not in page

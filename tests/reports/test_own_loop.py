@@ -78,3 +78,9 @@ def test_epochs_that_are_not_mixed_are_mentioned():
     assert own_loop(recipe_of(arm), "mixed", "classification").endswith(
         "# The first 0 and the last 3 epochs were not mixed."
     )
+
+
+def test_one_hot_columns_are_mentioned_where_the_policy_needs_them():
+    lines = own_loop(recipe_of({"policy": "column-cutmix"}), "mixed", "classification")
+    assert lines.startswith("# If columns are one-hot, pass groups=..., as in the study")
+    assert "groups" in vicinal.ColumnCutMix.__doc__

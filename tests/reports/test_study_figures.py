@@ -1,10 +1,13 @@
 import itertools
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from vicinal.reports import image_figures, output_figures, study_figures
+from vicinal.reports.svg import figure_style, to_svg
 from vicinal.training.trial_result import Outputs
 
 
@@ -61,3 +64,16 @@ def test_calibration_shows_every_bin_if_all_have_few_predictions(monkeypatch, ex
     output_figures.reliability_figure(summary, outputs, "true labels")
     _, line = figures[0].axes[0].lines
     assert len(line.get_xdata()) == drawn
+
+
+def test_styles_of_the_program_do_not_change_figures():
+    def drawn():
+        with figure_style():
+            figure = Figure(figsize=(3, 2))
+            figure.add_subplot().plot([0, 1], [1, 0], label="ERM")
+            return to_svg("line", "a line", figure).svg
+
+    expected = drawn()
+    with matplotlib.rc_context({"text.usetex": True, "axes.grid": True, "lines.linestyle": "--"}):
+        assert drawn() == expected
+        assert matplotlib.rcParams["axes.grid"]

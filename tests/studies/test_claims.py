@@ -101,7 +101,7 @@ def test_a_study_that_did_not_run_is_shown_with_the_reason():
     ((_, rows),) = claims_tables([found]).values()
     assert rows[0][-1] == "not run"
     assert reasons_withheld([found]) == ["c: not run, no such file"]
-    assert answer([found]) == "Of 1 claims, 1 were not measured."
+    assert answer([found]) == "Of 1 claims, 1 was not measured."
 
 
 def test_a_study_whose_summary_lacks_the_measure_is_shown_with_the_reason():

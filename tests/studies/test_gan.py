@@ -2,6 +2,7 @@ import json
 import math
 import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -225,6 +226,7 @@ def test_one_seed_gives_no_verdict(tmp_path):
     verdicts = {one["verdict"] for one in summary["rows"][1]["measures"].values()}
     assert verdicts == {"withheld"}
     assert gan_notes(summary | {"seeds": 1})[0].startswith("Measured with one seed")
+    assert ", as one seed gives no interval" in gan_answer(summary | {"seeds": 1})
 
 
 def test_a_run_that_is_not_finite_is_counted_and_withholds_the_verdict(tmp_path):
@@ -339,3 +341,25 @@ def test_the_generator_is_trained_on_blends_in_the_arm_of_the_paper_only(arm, mi
 def test_changes_set_the_fields_of_the_table():
     recipe = read_gan_recipe("paper-gan", changes=Changes(seeds=9, settings=["gan.alpha=1.0"]))
     assert (recipe.seeds, recipe.gan.alpha) == (9, 1.0)
+
+
+def test_an_infinite_alpha_is_refused_before_training():
+    with pytest.raises(UserError, match=r"gan\.alpha: expected a finite number"):
+        read_gan_recipe("paper-gan", changes=Changes(settings=["gan.alpha=inf"]))
+
+
+def test_settings_of_the_program_do_not_change_gans(done, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = study(tmp_path / "gan")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [row["measures"] for row in other.rows] == [row["measures"] for row in done.rows]
+
+
+def test_a_killed_process_is_named():
+    with (
+        pytest.raises(UserError, match="a process that trained was killed"),
+        gan.killed_processes_named(),
+    ):
+        raise BrokenProcessPool("a worker was killed")

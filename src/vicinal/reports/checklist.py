@@ -31,7 +31,12 @@ def checklist(summary: Mapping[str, Any], machines: Sequence[Mapping[str, str]])
             "Number of runs",
             f"{total}: {len(arms)} arm{'s' * (len(arms) > 1)}{several} × {seeds} "
             f"seed{'s' * (seeds > 1)}{shares}. {finished} finished, "
-            f"{failed} failed; all that finished are counted.",
+            f"{failed} failed; "
+            + (
+                f"{left} more that finished, of other seeds, are left out."
+                if (left := summary.get("left_out"))
+                else "all that finished are counted."
+            ),
         ],
         ["Search space", _search(settings, summary)],
         [
@@ -137,7 +142,8 @@ def _data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         if data.get(name)
     )
     skipped = sum(data[name]["skipped"] for name in splits if data.get(name))
+    first = f"first of {settings['splits']} splits: " * (settings["splits"] > 1)
     return (
-        f"{settings['data']['source']}: {hashes}. "
+        f"{settings['data']['source']}: {first}{hashes}. "
         f"{f'{skipped:,} examples could not be read and were skipped.' if skipped else ''}"
     ).strip()

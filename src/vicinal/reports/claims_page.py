@@ -4,7 +4,6 @@ import json
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vicinal.reports.svg import FAINT, SvgFigure, arm_color, figure_style, to_sv
 from vicinal.reports.table_files import escaped, markdown_table
 from vicinal.reports.terminal import plain_table
 from vicinal.studies.claims import Claim, Outcome, failed_trials, outcomes, read_claims
-from vicinal.studies.gan import MEASURES
+from vicinal.studies.gan import MEASURES, killed_processes_named
 from vicinal.training.stop_signals import interrupt_on_stop_signals
 
 PAGE = "claims.html"
@@ -78,15 +77,10 @@ def _finished(run: Run, studies: Sequence[Claim], out: Path) -> Iterator[Finishe
     yield from (_tried(run, claim, out) for claim in gans)
     others = [claim for claim in studies if not claim.mixture]
     processes = max(min(joblib.cpu_count(), len(others)), 1)
-    try:
+    with killed_processes_named():
         yield from joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
             joblib.delayed(_tried)(run, claim, out) for claim in others
         )
-    except BrokenExecutor as error:
-        raise UserError(
-            "a process that trained was killed, perhaps because memory ran out. Finished trials "
-            "are kept: run the same command to resume."
-        ) from error
 
 
 def _tried(run: Run, claim: Claim, out: Path) -> Finished:
@@ -153,14 +147,18 @@ def answer(found: Sequence[Outcome]) -> str:
     if not found:
         return "No claim was measured."
     texts = {
-        "holds": "{} hold",
+        "holds": "{} hold{s}",
         "the opposite": "the opposite of {} was found",
         "no evidence": "there is no evidence on {}",
         "withheld": "the verdict on {} is withheld",
-        "not run": "{} were not measured",
+        "not run": "{} {were} not measured",
     }
     counts = {text: sum(one.verdict == name for one in found) for name, text in texts.items()}
-    parts = [text.format(count) for text, count in counts.items() if count]
+    parts = [
+        text.format(count, s="s" * (count == 1), were="was" if count == 1 else "were")
+        for text, count in counts.items()
+        if count
+    ]
     return f"Of {len(found)} claims, {', '.join(parts)}."
 
 

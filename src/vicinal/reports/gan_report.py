@@ -84,7 +84,9 @@ def gan_answer(summary: Mapping[str, Any]) -> str:
         if "no evidence" in counts:
             clauses.append(f"no evidence in {counts['no evidence']} of {total} comparisons")
         if "withheld" in counts:
-            clauses.append(f"no verdict in {counts['withheld']}, as trials diverged or are missing")
+            why = "trials diverged or are missing"
+            why = "one seed gives no interval" if summary["seeds"] == 1 else why
+            clauses.append(f"no verdict in {counts['withheld']}, as {why}")
         sentences.append(f"{TITLES[arm]}, compared with {base}: {'; '.join(clauses)}.")
     text = " ".join(one[0].upper() + one[1:] for one in sentences)
     diverged = {

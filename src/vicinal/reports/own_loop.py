@@ -63,6 +63,11 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
     for name in sorted({path.partition(":")[2] for path in imported_policies(settings)}):
         if re.search(rf"\b{name}\(\)", policy):
             lines.insert(0, f"# Leave out () if {name} is a policy, not a class or a function.")
+    if "ColumnCutMix" in called:
+        lines.insert(
+            0,
+            "# If columns are one-hot, pass groups=..., as in the study: see help(ColumnCutMix).",
+        )
     start, end = settings.unmixed_epochs_at_start, settings.unmixed_epochs_at_end
     if start or end:
         lines.append(f"# The first {start} and the last {end} epochs were not mixed.")

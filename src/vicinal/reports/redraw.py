@@ -39,6 +39,11 @@ def redraw(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, dict
                 f"FOLDER: expected different studies, got {folder} twice. Name each once."
             )
     in_place = len(folders) == 1 and (out is None or out.resolve() == resolved[0])
+    if len(folders) == 1 and out is not None and not in_place and (out / "recipe.toml").exists():
+        raise UserError(
+            f"--out: {out} is the folder of another study, whose report would be replaced. Choose "
+            "another folder; or to compare the two, name both without --out."
+        )
     summaries: list[Mapping[str, Any]] = []
     studies = []
     for folder in folders:

@@ -116,6 +116,12 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: warnings, then what the study could have found."""
     found = [f"Warning: {text}." for text in summary["verdict_problems"]]
     settings = summary["settings"]
+    if count := summary.get("left_out"):
+        trials = "1 finished trial is" if count == 1 else f"{count} finished trials are"
+        found.append(
+            f"Warning: {trials} left out, since the recipe has fewer seeds. Choosing the number "
+            "of seeds by the results makes intervals and verdicts wrong."
+        )
     found += [*_shortened(settings), *_other_differences(summary)]
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:

@@ -94,7 +94,9 @@ def figure_style() -> Iterator[None]:
         "figure.facecolor": "none",
         "image.composite_image": False,  # each image of an axes keeps its own pixels
     }
-    with mpl.rc_context(settings):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever styles the program uses, such as LaTeX
+        mpl.rcParams.update(settings)
         yield
 
 

@@ -77,7 +77,8 @@ def cost_of(recipe: Recipe, data: DataSet) -> Cost:
         batch = next(loaders.test.epoch(0))
         for _ in range(2):
             start = time.perf_counter()
-            predict(learner.trained, [batch], fabric=fabric, settings=settings)
+            found = predict(learner.trained, [batch], fabric=fabric, settings=settings)
+            found.outputs.sum().item()  # waits for the device
             each = (time.perf_counter() - start) / len(batch[1])
     held_out = sum(len(split) for name, split in data.splits.items() if name != "train")
     epoch = len(loaders.train) * steps[len(steps) // 2] + each * held_out

@@ -1,9 +1,9 @@
 """A study of GANs: its folder, and its unfinished trials."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import pydantic
 import tomlkit
 from torch import Tensor
 
-from vicinal.data.threads import cpu_threads
+from vicinal.data.threads import available_cores, cpu_threads
 from vicinal.errors import UserError
 from vicinal.files import write_whole
 from vicinal.generative.measures import coverage, divergence, energy_distance
@@ -22,7 +22,7 @@ from vicinal.mixing import generator_at
 from vicinal.training.environment import versions
 from vicinal.training.gan_recipe import Gan, GanRecipe
 from vicinal.training.recipe import is_gan_recipe, read_settings
-from vicinal.training.run_folder import LOCK, differences, locked
+from vicinal.training.run_folder import check_empty, differences, locked
 
 SAMPLES = 1000
 """How many samples are measured; every second one is kept for the figures."""
@@ -166,6 +166,18 @@ def settings_of_trials(gan: Gan) -> dict[str, Any]:
 
 
 @contextmanager
+def killed_processes_named() -> Iterator[None]:
+    """Raise a ``UserError`` if a process that trains is killed."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise UserError(
+            "a process that trained was killed, perhaps because memory ran out. Finished trials "
+            "are kept: run the same command to resume."
+        ) from error
+
+
+@contextmanager
 def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
     """Lock the folder of a study inside the ``with`` block; create it if it does not exist.
 
@@ -177,11 +189,8 @@ def open_gan_study(recipe: GanRecipe, folder: Path) -> Iterator[GanStudy]:
         if path.exists():
             if not is_gan_recipe(read_settings(str(path))):
                 raise UserError(f"{folder} holds another study. Choose another folder with --out.")
-        elif any(entry.name != LOCK for entry in folder.iterdir()):
-            raise UserError(
-                f"{folder}: expected a study or an empty folder, got other files and no "
-                "recipe.toml. Choose another folder with --out."
-            )
+        else:
+            check_empty(folder)
         study = GanStudy(recipe, folder)
         study.check()  # an error leaves the recipe as it was
         settings = recipe.model_dump(mode="json", exclude_none=True)
@@ -201,21 +210,22 @@ def run_gan_study(study: GanStudy, log: Callable[[str], None]) -> None:
     total = len(study.trials)
     if 0 < len(unfinished) < total:
         log(f"resuming: {total - len(unfinished)} of {total} trials are finished")
-    processes = study.recipe.gan.processes or os.cpu_count() or 1
+    processes = study.recipe.gan.processes or available_cores()
     processes = max(min(processes, len(unfinished)), 1)
     settings = settings_of_trials(study.recipe.gan)
-    results = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
-        joblib.delayed(run_gan_trial)(trial, settings) for trial in unfinished
-    )
-    for done, result in enumerate(results, total - len(unfinished) + 1):
-        trial = GanTrial(result.data, result.arm, result.seed)
-        write_whole(study.path(trial), result.model_dump_json())
-        measured = ", ".join(f"{MEASURES[name].title} {result.last(name):.3g}" for name in MEASURES)
-        more = f" (diverged: {result.diverged})" if result.diverged else ""
-        log(
-            f"[{done}/{total}] {trial.data}, {trial.arm}, seed {trial.seed}: {measured} in "
-            f"{result.seconds:.0f} s{more}"
+    with killed_processes_named():
+        results = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+            joblib.delayed(run_gan_trial)(trial, settings) for trial in unfinished
         )
+        for done, result in enumerate(results, total - len(unfinished) + 1):
+            trial = GanTrial(result.data, result.arm, result.seed)
+            write_whole(study.path(trial), result.model_dump_json())
+            each = (f"{MEASURES[name].title} {result.last(name):.3g}" for name in MEASURES)
+            more = f" (diverged: {result.diverged})" if result.diverged else ""
+            log(
+                f"[{done}/{total}] {trial.data}, {trial.arm}, seed {trial.seed}: "
+                f"{', '.join(each)} in {result.seconds:.0f} s{more}"
+            )
 
 
 @cpu_threads(1)
@@ -228,7 +238,8 @@ def cost_of_gans(recipe: GanRecipe) -> float:
             began = time.perf_counter()
             list(_drawn(GanTrial(gan.data[0], arm, 0), settings | {"iterations": iterations}, ()))
         seconds += (time.perf_counter() - began) / iterations * gan.iterations
-    processes = min(gan.processes or os.cpu_count() or 1, recipe.seeds * len(gan.data))
+    trials = recipe.seeds * len(gan.data) * len(gan.arms)
+    processes = min(gan.processes or available_cores(), trials)
     return seconds * recipe.seeds * len(gan.data) / processes
 
 

@@ -101,7 +101,7 @@ def generate(
         *([f"augment = [{augment}]   # {why_augment}"] if augment else [f"# {why_augment}"]),
         "",
         "[model]",
-        f"name = {json.dumps(network)}   # {why}",
+        f"name = {tomlkit.string(network).as_string()}   # {why}",
         "",
         "[training]",
         _BUDGET,

@@ -26,7 +26,7 @@ from vicinal.studies.probing import (
     read_probed,
 )
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
-from vicinal.studies.study import Study
+from vicinal.studies.study import Study, finished_results
 from vicinal.training.environment import merged_versions
 from vicinal.training.metrics import (
     METRICS,
@@ -47,9 +47,12 @@ EQUIVALENCE = 0.5
 
 
 def summarized(study: Study) -> dict[str, Any]:
-    """Return the summary of the trials in the folder of a study; see ``summarize``."""
+    """Return the summary of the trials in the folder of a study; see ``summarize``.
+
+    ``left_out`` is the number of finished trials that the recipe no longer has, if there are any.
+    """
     results = study.results()
-    return summarize(
+    found = summarize(
         study.recipe,
         results,
         lambda trial: study.outputs(trial, results),
@@ -57,6 +60,10 @@ def summarized(study: Study) -> dict[str, Any]:
         third_class=study.third_class,
         probed=read_probed(study.probing(results), results),
     )
+    left_out = [one for one in finished_results(study.folder) if one.trial not in study.trials]
+    if left_out:
+        found["left_out"] = len(left_out)
+    return found
 
 
 def summarize(

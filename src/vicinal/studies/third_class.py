@@ -1,5 +1,7 @@
 """The share of blends that look like an example of a third class."""
 
+import math
+
 import torch
 
 from vicinal.data import DataSet
@@ -7,6 +9,9 @@ from vicinal.mixing import Policy, generator_at
 
 BLENDS, BATCH, NEIGHBORS = 500, 50, 3000
 """How many blends are drawn, in batches, and how many training examples are searched, at most."""
+
+_VALUES = 1 << 28
+"""How many values of training examples are in memory, at most."""
 
 
 def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | None:
@@ -34,14 +39,15 @@ def third_class_share(data: DataSet, policy: Policy, *, seed: int) -> float | No
     if len(data.classes) < 3:
         return None
     generator = generator_at(seed, 0)
-    rows = torch.randperm(len(data.train), generator=generator)[:NEIGHBORS]
+    most = min(NEIGHBORS, _VALUES // math.prod(data.train.inputs.shape[1:]))
+    rows = torch.randperm(len(data.train), generator=generator)[:most]
     read = data.train.read(rows.tolist())
     inputs, labels = read.inputs, data.train.targets[rows[torch.from_numpy(read.kept)]]
     if not (inputs.is_floating_point() or inputs.dtype == torch.uint8) or not len(inputs):
         return None
     known, thirds = inputs.float().flatten(1), list[torch.Tensor]()
     center = known.mean(0)  # torch.cdist rounds far from zero
-    known = known - center
+    known = known.sub_(center) if inputs.dtype == torch.uint8 else known - center
     pieces = (one[:BLENDS].split(BATCH) for one in (inputs, labels))
     for x, y in zip(*pieces, strict=True):
         size = x.shape[2:] or x.shape[1:]

@@ -1,5 +1,6 @@
 """The probes of one trial: its network, and the data that it is probed with."""
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ from vicinal.training.trial_result import Outputs, Trial
 
 _BATCH = 250
 """Examples in a batch; results do not depend on it."""
+
+_OTHERS: "weakref.WeakKeyDictionary[DataSet, tuple[str, Split]]" = weakref.WeakKeyDictionary()
+"""The test split of ``probes.ood`` by the data of a study: it is read once for all trials."""
 
 Check = tuple[str, bool | None, str]
 
@@ -138,7 +142,7 @@ def check_probes(recipe: Recipe, data: DataSet) -> None:
             f"{recipe.data.source}. Remove [probes.between]."
         )
     if probes.ood is not None:
-        _other_data(recipe, data)
+        _other_examples(recipe, data)
 
 
 def _between(network: TrainedNetwork, data: DataSet, pairs: int, seed: int) -> dict[str, Array]:
@@ -171,12 +175,15 @@ def _memorization(
     return {name: values for name, values in both.items() if len(values)}
 
 
-def _other_data(recipe: Recipe, data: DataSet) -> DataSet:
-    """Load the data set of ``probes.ood``, prepared like the data."""
+def _other_examples(recipe: Recipe, data: DataSet) -> Split:
+    """Load the test split of ``probes.ood``, prepared like the data."""
     assert recipe.probes.ood is not None
+    source = recipe.probes.ood.source
+    if data in _OTHERS and _OTHERS[data][0] == source:
+        return _OTHERS[data][1]
     try:
-        return load(
-            recipe.probes.ood.source,
+        found = load(
+            source,
             root=recipe.data.root,
             skip_bad=recipe.data.skip_bad,
             seed=recipe.seed,
@@ -185,12 +192,14 @@ def _other_data(recipe: Recipe, data: DataSet) -> DataSet:
         )
     except UserError as error:
         raise UserError(f"probes.ood.source: {error}") from error
+    _OTHERS[data] = source, found.test
+    return found.test
 
 
 def _out_of_distribution(
     recipe: Recipe, network: TrainedNetwork, data: DataSet
 ) -> dict[str, Array]:
-    both = (network.batches(one.test) for one in (data, _other_data(recipe, data)))
+    both = (network.batches(one) for one in (data.test, _other_examples(recipe, data)))
     found = ood(network.network, *both)
     smaller = np.zeros(min(len(found.scores), len(found.other_scores)))
     values = {AUROC: found.auroc_values.numpy(), FPR: found.fpr95_values.numpy()}
