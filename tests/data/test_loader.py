@@ -298,6 +298,19 @@ def test_an_empty_batch_of_one_rank_raises_so_that_the_others_do_not_wait():
         rows(Loader(split, rank=0, **options))
 
 
+class Signaled(Slow):
+    """Stored inputs whose process gets SIGTERM, as all processes of a job that is to stop."""
+
+    def read(self, rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().read(rows)
+
+
+def test_a_signal_to_all_processes_leaves_the_end_to_the_main_process():
+    loader = Loader(Split(Signaled(8), torch.arange(8)), batch_size=2, seed=0, workers=2)
+    assert sorted(chain(*rows(loader))) == list(range(8))
+
+
 class KeepsDrawn:
     """Records what it draws, and what it gets."""
 
