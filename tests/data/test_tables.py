@@ -690,10 +690,10 @@ def test_whole_numbers_taken_for_real_values_are_warned_of_where_they_repeat(tab
 
 
 def test_categories_of_the_test_split_alone_are_warned_of(table):
-    data = table("c,y\nr,u\nb,v\n", test="c,y\nx,u\nr,v\n", label="y")
-    assert any(
-        "not in the training split" in w and "'c' in 1 of 2 rows" in w for w in warnings_of(data)
-    )
+    for cell, example in (("x", "'x'"), ("", "no value")):
+        data = table("c,y\nr,u\nb,v\n", test=f"c,y\nr,u\n{cell},v\n", label="y")
+        text = f"not in the training split, such as {example}, are encoded as zeros: 'c' in 1 of 2"
+        assert any(text in warning for warning in warnings_of(data))
 
 
 def test_a_class_without_test_examples_is_warned_of_once(tmp_path):

@@ -290,7 +290,7 @@ def fit_columns(
 
 def apply_columns(
     columns: Sequence[Column], preparation: TablePreparation, rows: np.ndarray
-) -> tuple[np.ndarray, dict[str, int]]:
+) -> tuple[np.ndarray, dict[str, tuple[int, str]]]:
     """Turn rows into inputs.
 
     Args:
@@ -300,8 +300,8 @@ def apply_columns(
 
     Returns:
         Inputs ``(k, features)`` float32, the numbers first, infinite if a number is too far from
-        the mean for float32; and the number of cells with a category that the preparation does not
-        have, for each column with such cells.
+        the mean for float32; and for each column with categories that the preparation does not
+        have, the number of such cells, and the first of these categories.
     """
     numbers = [column for column in columns if column.kind == "number"]
     others = [column for column in columns if column.kind == "category"]
@@ -321,5 +321,8 @@ def apply_columns(
         inputs[seen, start + found[seen]] = 1
         start += len(values)
         if len(seen) < len(rows):
-            unseen[column.name] = len(rows) - len(seen)
+            first = int(column.values[rows[found < 0][0]])
+            known = 0 <= first < len(column.levels)  # else the cell has no value
+            example = repr(column.levels[first][:60]) if known else "no value"
+            unseen[column.name] = len(rows) - len(seen), example
     return inputs, unseen

@@ -326,18 +326,20 @@ def missing_notes(columns: Sequence[Column], rows: np.ndarray) -> list[Note]:
     return [Note(f"{text}: {_worst(counts, len(rows))}")]
 
 
-def unseen_notes(unseen: Mapping[str, int], rows: int) -> list[Note]:
+def unseen_notes(unseen: Mapping[str, tuple[int, str]], rows: int) -> list[Note]:
     """Warn about categories that the training split lacks, if there are any.
 
     Example:
-        >>> unseen_notes({"color": 12}, 100)[0].text
-        "categories that are not in the training split are encoded as zeros: 'color' in 12 of \
-100 rows"
+        >>> unseen_notes({"color": (12, "'teal'")}, 100)[0].text
+        "categories that are not in the training split, such as 'teal', are encoded as zeros: \
+'color' in 12 of 100 rows"
     """
     if not unseen:
         return []
-    text = "categories that are not in the training split are encoded as zeros"
-    return [Note(f"{text}: {_worst(unseen, rows)}", doubtful=True)]
+    _, example = max(unseen.values())
+    text = f"categories that are not in the training split, such as {example}, are encoded as zeros"
+    counts = {name: count for name, (count, _) in unseen.items()}
+    return [Note(f"{text}: {_worst(counts, rows)}", doubtful=True)]
 
 
 def far_notes(inputs: np.ndarray, names: Sequence[str]) -> list[Note]:
