@@ -603,3 +603,10 @@ def test_quantities_are_not_read_as_hundreds_of_thousands_of_classes(module, tmp
         UserError, match=r"expected labels from 0 to .*, got 509000\. If they are quantities, make"
     ):
         load_imported("houses:data", {}, LoadOptions(tmp_path))
+
+
+@pytest.mark.parametrize("classes", [3, "abc", {"dog": 1, "cat": 0}])
+def test_classes_that_are_no_list_of_names_are_refused(module, tmp_path, classes):
+    module("counted", data=images(COLORS[..., :3], classes=classes))
+    with pytest.raises(UserError, match=f"expected .* a list of names.*{type(classes).__name__}"):
+        load_imported("counted:data", {}, LoadOptions(tmp_path))

@@ -224,3 +224,10 @@ def test_no_array_of_a_split_is_left_out_without_a_word(tmp_path):
         loaded(tmp_path, GOOD | {"validation_images": IMAGES[:2]})
     data = loaded(tmp_path, GOOD | {"x_train": IMAGES[:, 0, 0].astype(np.float32)})
     assert "arrays that are not read: train_inputs" in [note.text for note in data.notes]
+
+
+def test_names_of_labels_that_are_not_classes_are_reported(tmp_path):
+    y = np.eye(6, 3, dtype=np.float32)
+    data = loaded(tmp_path, {"x": np.eye(6), "y": y, "classes": np.array(["a", "b", "c"])})
+    assert data.classes == ()
+    assert "arrays that are not read: classes" in [note.text for note in data.notes]

@@ -186,3 +186,8 @@ def test_finished_seeds_that_are_left_out_are_on_the_page(tmp_path, vicinal):
     page = (path.parent / "report.html").read_text()
     assert "3 more that finished, of other seeds, are left out." in page
     assert "all that finished are counted" not in page
+    made_up_study(tmp_path / "two", examples=60)
+    out = tmp_path / "both"
+    assert vicinal("report", path.parent, tmp_path / "two", "--out", out).exit_code == 0
+    text = (out / "comparison.md").read_text()
+    assert ": Warning: 3 finished trials are left out, since the recipe has fewer seeds." in text

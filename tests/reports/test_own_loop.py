@@ -11,6 +11,7 @@ import vicinal
 from vicinal.reports.own_loop import own_loop
 from vicinal.training.arms import policy_of
 from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe_changes import Changes
 from vicinal.training.settings import Recipe
 
 ARMS = [
@@ -84,3 +85,10 @@ def test_one_hot_columns_are_mentioned_where_the_policy_needs_them():
     lines = own_loop(recipe_of({"policy": "column-cutmix"}), "mixed", "classification")
     assert lines.startswith("# If columns are one-hot, pass groups=..., as in the study")
     assert "groups" in vicinal.ColumnCutMix.__doc__
+
+
+def test_a_loss_with_more_settings_is_not_passed_over():
+    changes = Changes(settings=["training.label_smoothing=0.2", "training.class_weights=balanced"])
+    lines = own_loop(read_recipe("digits", changes=changes), "mixup", "classification")
+    text = '# The loss of the study also has label_smoothing = 0.2 and class_weights = "balanced".'
+    assert lines.splitlines()[-1] == text

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from scipy.stats import norm
+from torch import nn
 
 from vicinal.api import study
 from vicinal.data import DataSet, Split, load
@@ -18,14 +20,15 @@ from vicinal.studies.probe_measures import Probed, measures_of, smaller_of
 from vicinal.studies.probing import (
     PROBES,
     checks_not_run,
+    ensemble_rows,
     failed_checks,
     probe_rows,
     read_probed,
 )
-from vicinal.studies.study import open_study
-from vicinal.studies.trial_probes import check_probes
+from vicinal.studies.study import Study, open_study
+from vicinal.studies.trial_probes import check_probes, deployed
 from vicinal.training.probe_settings import Between, Probes
-from vicinal.training.recipe import read_recipe
+from vicinal.training.recipe import load_resolved, read_recipe
 from vicinal.training.trained_network import load_network
 from vicinal.training.trial_result import Trial
 
@@ -210,6 +213,13 @@ def test_probes_are_measured_again_only_where_they_are_missing_or_have_changed(
     again = vicinal("study", small_recipe(CHANGES), "--out", probed)
     assert again.stderr.count("probes of") == 1
     assert "[1/" not in again.stderr  # nothing is trained
+    (probed / "trials" / "mixup-40-corrupted-seed1" / PROBES).unlink()
+    assert vicinal("report", probed).exit_code == 0
+    text = "The probes of 1 trial are not measured yet: run vicinal study again."
+    assert text in (probed / "table.md").read_text()
+    again = vicinal("study", small_recipe(CHANGES), "--out", probed)
+    assert again.stderr.count("probes of") == 1
+    assert text not in (probed / "table.md").read_text()
     fewer = CHANGES | {"probes": {"calibration": True}}
     again = vicinal("study", small_recipe(fewer), "--out", probed)
     assert again.stderr.count("probes of") == 4
@@ -291,6 +301,25 @@ def test_tokens_are_not_blended_between_examples():
     recipe = read_recipe("digits").model_copy(update={"probes": Probes(between=Between())})
     with pytest.raises(UserError, match=r"probes\.between: .* got the tokens of digits"):
         check_probes(recipe, data)
+
+
+def test_probes_are_about_the_network_that_predicts_if_flips_are_averaged():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    x = torch.rand(4, 1, 2, 3)
+    both = [torch.log_softmax(network(one), 1) for one in (x, x.flip(3))]
+    found = deployed(SimpleNamespace(network=network, tta=True))(x)
+    torch.testing.assert_close(found, (both[0] + both[1]) / 2)
+    assert deployed(SimpleNamespace(network=network, tta=False)) is network
+
+
+def test_ensembles_have_the_seeds_that_all_arms_finished(probed):
+    study = Study(load_resolved(probed / "recipe.toml"), probed)
+    results = study.results()
+    outputs = {trial: study.outputs(trial, results) for trial in results}
+    assert len(ensemble_rows(study.recipe, outputs)[0]["rows"]) == 2
+    missing = Trial("mixup", 0.4, 1)
+    outputs.pop(missing)
+    assert ensemble_rows(study.recipe, outputs) == []
 
 
 def test_epsilons_are_sorted_so_that_lines_do_not_zigzag():

@@ -125,8 +125,12 @@ def test_tokens_cannot_be_mixed_but_their_vectors_can(problem, tmp_path, monkeyp
         "arms.mixup.at: tokens are numbers of words, so the input of a text network cannot be "
         'mixed. Mix the vectors of the tokens: at = ["0"].'
     )
-    for fields in (MIXUP, {"policy": "regmixup", "inner": MIXUP | {"pairing": "nearest"}}):
+    for fields in (MIXUP, {"policy": "regmixup", "inner": MIXUP | {"pairing": "same-class"}}):
         assert problem(fields | {"at": ["0"]}, network="texts:net", data=data) == ""
+    nearest = MIXUP | {"pairing": "nearest"}
+    for fields in (nearest, {"policy": "regmixup", "inner": nearest}):
+        found = problem(fields | {"at": ["0"]}, network="texts:net", data=data)
+        assert "the numbers of tokens have no distances" in found
 
 
 def test_all_arms_that_do_not_fit_are_reported_before_training(small_recipe, tmp_path, vicinal):

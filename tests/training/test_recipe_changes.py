@@ -158,3 +158,10 @@ def test_a_model_that_is_not_a_table_is_an_error_of_the_recipe_with_new_arms_too
     path = small_recipe({"model": 5})
     with pytest.raises(UserError, match=r"model: expected a table, got 5"):
         read_recipe(str(path), changes=Changes(arms=["erm", "cutmix", "manifold"]))
+
+
+def test_titles_do_not_state_an_alpha_that_was_changed():
+    recipe = read_recipe("paper-corrupt", changes=Changes(alpha=1.0))
+    titles = [arm.title for arm in recipe.arms.values()]
+    assert not [title for title in titles if "alpha 8" in title or "alpha 32" in title]
+    assert len(set(titles)) == len(titles)

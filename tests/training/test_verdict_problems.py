@@ -189,3 +189,13 @@ def test_a_moving_average_that_keeps_its_initial_weights_gets_no_verdict(
     expected = "keeps 100% of its initial weights (ema_decay = 0.9999 over 40 steps)"
     assert (f"the moving average of ERM {expected}" in texts) == problem
     assert bool(texts) == problem
+
+
+def test_a_label_that_one_fold_does_not_test_is_tested_in_another(small_recipe):
+    recipe = read_recipe(str(small_recipe({"splits": 5, **LINEAR})))
+    x, y = torch.rand(50, 1, 8, 8), torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(25, 1)
+    test = Split(x[:10], y[:10] * torch.tensor([1.0, 0.0]))
+    data = DataSet((), Split(x[10:], y[10:]), test)
+    assert not [one for one in data_warnings(recipe, data, ["mixup"]) if "no verdict" in one]
+    once = recipe.model_copy(update={"splits": 1})
+    assert any("no test examples" in one for one in data_warnings(once, data, ["mixup"]))

@@ -10,6 +10,7 @@ from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.reports.page import render
 from vicinal.reports.study_cells import Table
+from vicinal.reports.study_text import reservations
 from vicinal.reports.summary_values import interval, metric_title, names_conditions, title
 from vicinal.reports.table_files import csv_rows, csv_text, escaped, markdown_table
 from vicinal.training.run_folder import flat
@@ -122,7 +123,8 @@ def comparison_notes(summaries: Summaries, between: Between) -> list[str]:
             groups.setdefault(digest, []).append(name)
         parts = " | ".join(", ".join(names) for names in groups.values())
         notes.append(
-            f"Warning: different {words} examples ({parts}), so results differ for that reason too."
+            f"Warning: different {words} examples, or the same ones prepared in another way "
+            f"({parts}), so results differ for that reason too."
         )
     baselines = {name: title(one, one["settings"]["baseline"]) for name, one in summaries.items()}
     if len(set(baselines.values())) == 1:
@@ -155,6 +157,7 @@ def comparison_notes(summaries: Summaries, between: Between) -> list[str]:
         notes += [
             f"{what} of {name} only: {', '.join(some)}." for what, some in others.items() if some
         ]
+        notes += [f"{name}: {sentence}" for sentence in reservations(summary)]
     return notes
 
 

@@ -68,6 +68,11 @@ def own_loop(recipe: Recipe, arm: str, task: str) -> str:
             0,
             "# If columns are one-hot, pass groups=..., as in the study: see help(ColumnCutMix).",
         )
+    training = recipe.training_of(arm)
+    more = [f"label_smoothing = {training.label_smoothing:g}"] * bool(training.label_smoothing)
+    more += [f'class_weights = "{training.class_weights}"'] * (training.class_weights != "none")
+    if more:
+        lines.append(f"# The loss of the study also has {' and '.join(more)}.")
     start, end = settings.unmixed_epochs_at_start, settings.unmixed_epochs_at_end
     if start or end:
         lines.append(f"# The first {start} and the last {end} epochs were not mixed.")

@@ -10,7 +10,7 @@ from typing import Any
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.studies import Study
-from vicinal.studies.probing import PROBES
+from vicinal.studies.probing import PROBES, unprobed
 from vicinal.studies.study import THIRD_CLASS
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
@@ -22,8 +22,8 @@ _HEADER = f"# vicinal {version('vicinal')} made this report."
 def current_summary(study: Study) -> dict[str, Any] | None:
     """Return the summary in the folder if the whole report is current, else None.
 
-    It is if every trial is finished or failed, and if all files of the report, and all files that
-    it was made from, are those that ``SHA256SUMS`` lists. Nothing is computed.
+    It is if all files of the report, and all files that it was made from, are those that
+    ``SHA256SUMS`` lists, which only a complete study has. Nothing is computed.
     """
     try:
         header, *lines = (study.folder / SUMS).read_text("utf-8").splitlines()
@@ -36,7 +36,6 @@ def current_summary(study: Study) -> dict[str, Any] | None:
             or known != {name for name in sources if name.startswith("trials/")}
             or not set(sources) <= set(written)
             or any(_digest(study.folder / name) != digest for name, digest in written.items())
-            or not all(_has_ended(study.trial_folder(trial)) for trial in study.trials)
         ):
             return None
         summary: dict[str, Any] = json.loads((study.folder / "summary.json").read_bytes())
@@ -56,8 +55,14 @@ def _sources(study: Study) -> list[str]:
     return [name for name in names if (study.folder / name).exists()]
 
 
-def _has_ended(folder: Path) -> bool:
-    return (folder / "result.json").exists() or (folder / "failed.json").exists()
+def _is_complete(study: Study) -> bool:
+    """Return whether ``vicinal study`` has nothing left to do."""
+    results, failures = study.results(), study.failures()
+    return (
+        all(trial in results or trial in failures for trial in study.trials)
+        and (study.folder / "examples.npz").exists()
+        and not unprobed(study.probing(results), results)
+    )
 
 
 def _digest(path: Path) -> str:
@@ -68,7 +73,8 @@ def write_report(study: Study, summary: Mapping[str, Any], out: Path | None = No
     """Write the page, figures, tables and ``summary.json``.
 
     If the recipe has published rows, ``published.csv`` has them too. ``SHA256SUMS`` is written
-    last, so that ``current_summary`` notices a file that is missing or damaged.
+    last, so that ``current_summary`` notices a file that is missing or damaged; the folder of a
+    study that is not complete has none.
 
     Args:
         study: with its results.
@@ -100,4 +106,7 @@ def write_report(study: Study, summary: Mapping[str, Any], out: Path | None = No
         write_whole(folder / name, text)
         sources[name] = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{digest}  {name}" for name, digest in sources.items()]
-    write_whole(folder / SUMS, "\n".join([_HEADER, *lines]) + "\n")
+    if out or _is_complete(study):
+        write_whole(folder / SUMS, "\n".join([_HEADER, *lines]) + "\n")
+    else:  # the next run of the study has to go on
+        (folder / SUMS).unlink(missing_ok=True)

@@ -116,13 +116,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     """Return the sentences below the table: warnings, then what the study could have found."""
     found = [f"Warning: {text}." for text in summary["verdict_problems"]]
     settings = summary["settings"]
-    if count := summary.get("left_out"):
-        trials = "1 finished trial is" if count == 1 else f"{count} finished trials are"
-        found.append(
-            f"Warning: {trials} left out, since the recipe has fewer seeds. Choosing the number "
-            "of seeds by the results makes intervals and verdicts wrong."
-        )
-    found += [*_shortened(settings), *_other_differences(summary)]
+    found += [*reservations(summary), *_other_differences(summary)]
     rows = [(row_title(summary, row), row) for row in summary["rows"]]
     for arm, row in rows:
         found += _failures(arm, row, settings["splits"])
@@ -152,6 +146,21 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             "With so many examples of one class, other metrics tell more: compare arms by "
             "--metric auroc or --metric balanced-accuracy, in another folder."
+        )
+    return found
+
+
+def reservations(summary: Mapping[str, Any]) -> list[str]:
+    """Return what the results of a study leave out, a sentence each."""
+    found = _shortened(summary["settings"])
+    if count := summary.get("unprobed"):
+        trials = "1 trial are" if count == 1 else f"{count} trials are"
+        found.append(f"The probes of {trials} not measured yet: run vicinal study again.")
+    if count := summary.get("left_out"):
+        trials = "1 finished trial is" if count == 1 else f"{count} finished trials are"
+        found.append(
+            f"Warning: {trials} left out, since the recipe has fewer seeds. Choosing the number "
+            "of seeds by the results makes intervals and verdicts wrong."
         )
     return found
 

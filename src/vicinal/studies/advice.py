@@ -51,7 +51,8 @@ def advice(
     if plain:
         found.append(_length(plain))
     found += _label_noise(recipe, results)
-    found.append(_capacity(next(iter(results.values()))))
+    if recipe.training_of(recipe.baseline).freeze != "backbone":  # else most weights are fixed
+        found.append(_capacity(next(iter(results.values()))))
     if recipe.model.name != "mlp":  # what is known is about networks for images
         found.append(_pretraining(recipe))
     if third_class is not None:

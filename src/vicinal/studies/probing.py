@@ -213,10 +213,16 @@ def ensemble_rows(recipe: Recipe, outputs: Mapping[Trial, Outputs]) -> list[dict
         return []
     found: dict[str, list[dict[str, Any]]] = {}
     for corrupted in recipe.corrupted_labels:
-        for arm in recipe.arms:
-            own = [one for t, one in outputs.items() if t[:2] == (arm, corrupted) and not t.split]
-            if not own:
-                continue
+        of_arms = {
+            arm: {t.seed: one for t, one in outputs.items() if t == (arm, corrupted, t.seed, 0)}
+            for arm in recipe.arms
+        }
+        of_arms = {arm: one for arm, one in of_arms.items() if one}
+        seeds = set[int]().union(*of_arms.values()).intersection(*of_arms.values())
+        if len(seeds) < 2:  # ensembles of different sizes cannot be compared
+            continue
+        for arm, by_seed in of_arms.items():
+            own = [by_seed[seed] for seed in sorted(seeds)]
             both = calibration_of_logits(np.stack([one.last for one in own]), own[0].targets)
             for scaling, one in (("", both.raw), (", temperature-scaled", both.scaled)):
                 for name, value in (("ECE", 100 * one.ece), ("NLL", one.nll)):

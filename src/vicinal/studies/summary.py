@@ -24,6 +24,7 @@ from vicinal.studies.probing import (
     failed_checks,
     probe_rows,
     read_probed,
+    unprobed,
 )
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study, finished_results
@@ -49,7 +50,8 @@ EQUIVALENCE = 0.5
 def summarized(study: Study) -> dict[str, Any]:
     """Return the summary of the trials in the folder of a study; see ``summarize``.
 
-    ``left_out`` is the number of finished trials that the recipe no longer has, if there are any.
+    ``left_out`` is the number of finished trials that the recipe no longer has, and ``unprobed``
+    that of trials whose probes are not measured yet, if there are any.
     """
     results = study.results()
     found = summarize(
@@ -63,6 +65,8 @@ def summarized(study: Study) -> dict[str, Any]:
     left_out = [one for one in finished_results(study.folder) if one.trial not in study.trials]
     if left_out:
         found["left_out"] = len(left_out)
+    if missing := unprobed(study.probing(results), results):
+        found["unprobed"] = len(missing)
     return found
 
 
@@ -177,7 +181,7 @@ def summarize(
             rows.append(row)
     constant = {name: _constant(name, results, targets, task) for name in names}
     tested = _tested(targets, task, facts["classes"])
-    found = verdict_problems(recipe, _with_all_splits(facts, tested))
+    found = verdict_problems(recipe, _with_all_splits(facts, tested, results))
     _judge(rows, primary, _margin(recipe, primary), comparisons)
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
     for row in rows:
@@ -265,11 +269,22 @@ def _tested(targets: Sequence[NDArray[Any]], task: str, classes: Sequence[str]) 
     return [int(count) for count in np.sum(counts, axis=0)]
 
 
-def _with_all_splits(facts: Mapping[str, Any], tested: Sequence[int] | None) -> dict[str, Any]:
-    """Return facts about the data of one split, with the test examples of all splits."""
+def _with_all_splits(
+    facts: Mapping[str, Any], tested: Sequence[int] | None, results: Mapping[Trial, Result]
+) -> dict[str, Any]:
+    """Return facts about the data of one split, with the examples of each class in all splits.
+
+    Test examples are counted over all splits, and training examples in the split with the fewest.
+    """
     if tested is None:
         return dict(facts)
-    return {**facts, "test": facts["test"] | {"of_each_class": tested}}
+    each = [one.origin["data"]["train"]["of_each_class"] for one in results.values()]
+    trained = np.min(each, axis=0).tolist()
+    return {
+        **facts,
+        "train": facts["train"] | {"of_each_class": trained},
+        "test": facts["test"] | {"of_each_class": tested},
+    }
 
 
 def _values(recipe: Recipe, read: Mapping[Trial, Outputs], name: str, task: str) -> Values:

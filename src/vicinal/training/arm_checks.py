@@ -18,6 +18,7 @@ from vicinal.mixing import (
     DifferentClass,
     MixedInside,
     MixUp,
+    Nearest,
     OtherBatch,
     Plan,
     SameClass,
@@ -180,6 +181,11 @@ def _misfit(policy: Any, task: str) -> str:
 
 def _failure(policy: Any, x: Tensor, y: Tensor, classes: int) -> str:
     """Return why a policy cannot mix a batch, or ``""``."""
+    if isinstance(getattr(policy, "pairing", None), Nearest) and not x.is_floating_point():
+        return (
+            "Nearest compares inputs, and the numbers of tokens have no distances. Choose another "
+            "pairing"
+        )
     try:
         plan: Any = _drawn(policy, x, y)
         if x.is_floating_point():

@@ -1,5 +1,6 @@
 """Changes to the settings of a recipe, such as those of the command line."""
 
+import itertools
 import tomllib
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
@@ -175,5 +176,8 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
     if changes.alpha is not None:
         tables = [arm for arm in arms.values() if isinstance(arm, MutableMapping)]
         found = [set_alpha(arm, changes.alpha) for arm in tables]
+        for table in itertools.compress(tables, found):
+            if "alpha" in str(table.get("title", "")).lower():  # which states the old value
+                del table["title"]
         if not any(found):
             raise UserError("--alpha: none of the arms has one. Leave it out, or add mixup.")

@@ -66,7 +66,8 @@ def note_lines(data: DataSet) -> list[str]:
 def data_warnings(recipe: Recipe, data: DataSet, arms: Iterable[str]) -> list[str]:
     """Return the notes on the data, and why there will be no verdict on some arms."""
     facts = data_facts(data, recipe.task)
-    if recipe.splits > 1 and facts["grouped"]:  # every group is tested in one of the splits
+    # Several splits test every group and every label, and those of classes have equal shares.
+    if recipe.splits > 1 and (facts["grouped"] or facts["task"] == "multi-label"):
         splits = [facts[name]["of_each_class"] for name in data.splits]
         tested = np.sum(splits, 0, int).tolist()
         facts = facts | {"test": facts["test"] | {"of_each_class": tested}}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vicinal.data.dataset import DataSet, LoadOptions
+from vicinal.data.dataset import DataSet, LoadOptions, Note
 from vicinal.data.formats.file_listing import SPLIT_NAMES, splits_by_name
 from vicinal.data.formats.images import IMAGE_OPTIONS, image_options
 from vicinal.data.formats.labels import target_notes
@@ -228,6 +228,7 @@ def _load(
     except ColorError:
         format = RowFormat(images, forced, classes)
         splits = _read_splits(sources, format, load_options)
+    unused = format.target != "class" and classes
     if format.target != "class":
         classes = ()
     elif classes is None:
@@ -246,6 +247,8 @@ def _load(
         splits["train"], splits["test"] = divided(whole, *rows)
     white = 255 if format.dtype == np.uint8 else None
     notes = (*format.changes.notes(all_read=True), *target_notes(splits["train"].targets.numpy()))
+    if unused:
+        notes = (*notes, Note("the names in classes are not used, since targets are not classes"))
     return DataSet(classes, **splits, brightest=white, notes=notes, fixed_test="test" in sources)
 
 
@@ -265,6 +268,11 @@ def _common_classes(sources: Mapping[str, tuple[str, Any]]) -> tuple[str, ...] |
     known: tuple[str, ...] | None = None
     for split, (name, source) in sources.items():
         names = getattr(source, "classes", None)
+        if names is not None and not isinstance(names, list | tuple | np.ndarray):
+            raise UserError(
+                f"{name}: expected the attribute classes to be a list of names, in the order of "
+                f"their numbers, got {type(names).__name__}."
+            )
         own = None if names is None else tuple(map(_class_name, names))
         if split == "train":
             found = own

@@ -390,7 +390,7 @@ def _split_rows(
                 hint = "If the labels are quantities, add the option task=regression."
             raise UserError(
                 f"{error} Or pass rare=drop to skip the rows of such classes, or rare=train to put "
-                f"them into the training split. {hint}".rstrip()
+                f"them into the training split (a study then gives no verdict). {hint}".rstrip()
             ) from error
     if load_options.train_fraction < 1 and len(train):
         own = None if groups is None else groups[train]
