@@ -9,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/reports"))
 
@@ -22,6 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made_up_study(folder, arms=10, seeds=30, examples=10_000, classes=10, gain=0.05)
+        np.savez(folder / "examples.npz")  # a complete study has it
         cpu, wall = time.process_time(), time.perf_counter()
         page, _ = redraw([folder])
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

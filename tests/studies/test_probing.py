@@ -1,6 +1,5 @@
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ import torch
 from safetensors.numpy import load_file
 from scipy.special import softmax
 from scipy.stats import norm
-from torch import nn
 
 from vicinal.api import study
 from vicinal.data import DataSet, Split, load
@@ -26,7 +24,7 @@ from vicinal.studies.probing import (
     read_probed,
 )
 from vicinal.studies.study import Study, open_study
-from vicinal.studies.trial_probes import check_probes, deployed
+from vicinal.studies.trial_probes import check_probes
 from vicinal.training.probe_settings import Between, Probes
 from vicinal.training.recipe import load_resolved, read_recipe
 from vicinal.training.trained_network import load_network
@@ -301,15 +299,6 @@ def test_tokens_are_not_blended_between_examples():
     recipe = read_recipe("digits").model_copy(update={"probes": Probes(between=Between())})
     with pytest.raises(UserError, match=r"probes\.between: .* got the tokens of digits"):
         check_probes(recipe, data)
-
-
-def test_probes_are_about_the_network_that_predicts_if_flips_are_averaged():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
-    x = torch.rand(4, 1, 2, 3)
-    both = [torch.log_softmax(network(one), 1) for one in (x, x.flip(3))]
-    found = deployed(SimpleNamespace(network=network, tta=True))(x)
-    torch.testing.assert_close(found, (both[0] + both[1]) / 2)
-    assert deployed(SimpleNamespace(network=network, tta=False)) is network
 
 
 def test_ensembles_have_the_seeds_that_all_arms_finished(probed):

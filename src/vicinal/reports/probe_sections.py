@@ -60,9 +60,9 @@ _TEXTS = {
     ),
     "ensemble": (
         "Calibration of the ensemble",
-        "The same of the mean of the probabilities over all seeds. Ensembles of networks that are "
-        "well calibrated alone can be underconfident together. There is one ensemble for each "
-        "arm, so there are no intervals.",
+        "The same of the mean of the probabilities over the seeds that all arms finished. "
+        "Ensembles of networks that are well calibrated alone can be underconfident together. "
+        "There is one ensemble for each arm, so there are no intervals.",
     ),
     "memorization": (
         "What was memorized",

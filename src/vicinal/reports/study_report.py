@@ -10,12 +10,12 @@ from typing import Any
 from vicinal.escaping import visible, with_text
 from vicinal.files import write_whole
 from vicinal.studies import Study
-from vicinal.studies.probing import PROBES, unprobed
-from vicinal.studies.study import THIRD_CLASS
+from vicinal.studies.probing import PROBES
+from vicinal.studies.study import THIRD_CLASS, is_undamaged
 
 PAGE, SUMS = "report.html", "SHA256SUMS"
 
-_HEADER = f"# vicinal {version('vicinal')} made this report."
+_HEADER = f"# vicinal {version('vicinal')} made this report of a complete study."
 """The first line of ``SUMS``; sha256sum ignores it."""
 
 
@@ -55,13 +55,13 @@ def _sources(study: Study) -> list[str]:
     return [name for name in names if (study.folder / name).exists()]
 
 
-def _is_complete(study: Study) -> bool:
+def _is_complete(study: Study, summary: Mapping[str, Any]) -> bool:
     """Return whether ``vicinal study`` has nothing left to do."""
-    results, failures = study.results(), study.failures()
+    ended = sum(row["n"] + len(row["failed"]) for row in summary["rows"])
     return (
-        all(trial in results or trial in failures for trial in study.trials)
-        and (study.folder / "examples.npz").exists()
-        and not unprobed(study.probing(results), results)
+        ended == len(study.trials)
+        and not summary.get("unprobed")
+        and is_undamaged(study.folder / "examples.npz")
     )
 
 
@@ -106,7 +106,7 @@ def write_report(study: Study, summary: Mapping[str, Any], out: Path | None = No
         write_whole(folder / name, text)
         sources[name] = hashlib.sha256(text.encode()).hexdigest()
     lines = [f"{digest}  {name}" for name, digest in sources.items()]
-    if out or _is_complete(study):
+    if out or _is_complete(study, summary):
         write_whole(folder / SUMS, "\n".join([_HEADER, *lines]) + "\n")
     else:  # the next run of the study has to go on
         (folder / SUMS).unlink(missing_ok=True)

@@ -276,11 +276,11 @@ def _first_fold(draft: Recipe, few: str, log: Callable[[str], None]) -> DataSet 
 
 
 def _is_edited(stored: str, source: str, what: str) -> bool:
-    """Return whether the source of a recipe has all that was asked for, and perhaps more."""
+    """Return whether the source of a recipe differs from another only in what was guessed."""
     old, new = parse_spec(stored), parse_spec(source)
     guessed = {name for name in ("label", "size") if f"{name}=" not in what}
-    given = {k: v for k, v in new.options.items() if k not in guessed}
-    return stored != source and old[:2] == new[:2] and given.items() <= old.options.items()
+    left = [{k: v for k, v in one.options.items() if k not in guessed} for one in (old, new)]
+    return stored != source and old[:2] == new[:2] and left[0] == left[1]
 
 
 def source_of(what: str, log: Callable[[str], None]) -> str:

@@ -205,7 +205,7 @@ def failed_checks(probed: Mapping[Trial, Probed]) -> list[dict[str, Any]]:
 
 
 def ensemble_rows(recipe: Recipe, outputs: Mapping[Trial, Outputs]) -> list[dict[str, Any]]:
-    """Return the calibration of the mean over all seeds, in the form of ``probe_rows``.
+    """Return the calibration of the mean over the seeds that all arms have, as ``probe_rows``.
 
     There is one ensemble for each arm, on the first split, so there are no intervals.
     """

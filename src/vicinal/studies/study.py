@@ -427,7 +427,7 @@ def _probe(study: Study, probing: Probing, results: Mapping[Trial, Result], tria
     except UserError as error:
         raise UserError(
             f"probes of {trial.folder}: {error} Finished trials are kept: remove the probe from "
-            f"the recipe, or run vicinal report {study.folder}."
+            f"the recipe; until then, vicinal report {study.folder} shows the rest."
         ) from error
 
 
@@ -448,13 +448,13 @@ def _is_complete(
     study: Study, finished: Mapping[Trial, Result], examples: Path, log: Callable[[str], None]
 ) -> bool:
     """Return whether a study with all results has its examples and probes too."""
-    if not _is_undamaged(examples):
+    if not is_undamaged(examples):
         log(f"{examples} is missing or damaged, and is written again")
         return False
     return not unprobed(study.probing(finished), finished)
 
 
-def _is_undamaged(examples: Path) -> bool:
+def is_undamaged(examples: Path) -> bool:
     """Return whether the examples for the report can be read."""
     try:
         with examples.open("rb") as opened, np.load(opened) as file:

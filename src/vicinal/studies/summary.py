@@ -17,14 +17,13 @@ from vicinal.studies.estimates import (
     pairs_of,
     scaled,
 )
-from vicinal.studies.probe_measures import Probed
+from vicinal.studies.probe_measures import Probed, measures_of
 from vicinal.studies.probing import (
     checks_not_run,
     ensemble_rows,
     failed_checks,
     probe_rows,
     read_probed,
-    unprobed,
 )
 from vicinal.studies.statistics import Estimate, holm, to_halve, verdict
 from vicinal.studies.study import Study, finished_results
@@ -54,19 +53,21 @@ def summarized(study: Study) -> dict[str, Any]:
     that of trials whose probes are not measured yet, if there are any.
     """
     results = study.results()
+    probed = read_probed(study.probing(results), results)
     found = summarize(
         study.recipe,
         results,
         lambda trial: study.outputs(trial, results),
         study.failures(),
         third_class=study.third_class,
-        probed=read_probed(study.probing(results), results),
+        probed=probed,
     )
     left_out = [one for one in finished_results(study.folder) if one.trial not in study.trials]
     if left_out:
         found["left_out"] = len(left_out)
-    if missing := unprobed(study.probing(results), results):
-        found["unprobed"] = len(missing)
+    missing = len(results) - len(probed)
+    if missing and measures_of(study.recipe.probes):
+        found["unprobed"] = missing
     return found
 
 
@@ -181,7 +182,7 @@ def summarize(
             rows.append(row)
     constant = {name: _constant(name, results, targets, task) for name in names}
     tested = _tested(targets, task, facts["classes"])
-    found = verdict_problems(recipe, _with_all_splits(facts, tested, results))
+    found = verdict_problems(recipe, _with_all_splits(facts, tested))
     _judge(rows, primary, _margin(recipe, primary), comparisons)
     baselines = {row["condition"]: row for row in rows if row["arm"] == recipe.baseline}
     for row in rows:
@@ -269,22 +270,11 @@ def _tested(targets: Sequence[NDArray[Any]], task: str, classes: Sequence[str]) 
     return [int(count) for count in np.sum(counts, axis=0)]
 
 
-def _with_all_splits(
-    facts: Mapping[str, Any], tested: Sequence[int] | None, results: Mapping[Trial, Result]
-) -> dict[str, Any]:
-    """Return facts about the data of one split, with the examples of each class in all splits.
-
-    Test examples are counted over all splits, and training examples in the split with the fewest.
-    """
+def _with_all_splits(facts: Mapping[str, Any], tested: Sequence[int] | None) -> dict[str, Any]:
+    """Return facts about the data of one split, with the test examples of all splits."""
     if tested is None:
         return dict(facts)
-    each = [one.origin["data"]["train"]["of_each_class"] for one in results.values()]
-    trained = np.min(each, axis=0).tolist()
-    return {
-        **facts,
-        "train": facts["train"] | {"of_each_class": trained},
-        "test": facts["test"] | {"of_each_class": tested},
-    }
+    return {**facts, "test": facts["test"] | {"of_each_class": tested}}
 
 
 def _values(recipe: Recipe, read: Mapping[Trial, Outputs], name: str, task: str) -> Values:

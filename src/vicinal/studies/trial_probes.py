@@ -36,7 +36,6 @@ from vicinal.studies.probe_measures import (
     accuracy_under,
     smaller_of,
 )
-from vicinal.training.evaluation import averaged
 from vicinal.training.probe_settings import Probes
 from vicinal.training.settings import Recipe
 from vicinal.training.task import task_of
@@ -66,7 +65,7 @@ class OnPixels(nn.Module):
     def __init__(self, trained: TrainedNetwork, brightest: float) -> None:
         """Wrap the network, which is not copied."""
         super().__init__()
-        self.network, self.brightest = deployed(trained), brightest
+        self.network, self.brightest = trained.network, brightest
         self.register_buffer("mean", trained.normalize.mean.to(trained.device))
         self.register_buffer("std", trained.normalize.std.to(trained.device))
 
@@ -75,24 +74,6 @@ class OnPixels(nn.Module):
         x = x.expand(torch.broadcast_shapes(x.shape, self.mean.shape))
         logits: Tensor = self.network((x * self.brightest - self.mean) / self.std)
         return logits
-
-
-class _Flipped(nn.Module):
-    """A network whose outputs are averaged over images and their horizontal flips (``tta``)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        """Wrap the network, which is not copied."""
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, channels, height, width)`` to log-probabilities ``(batch, classes)``."""
-        return averaged(self.network(x), self.network(x.flip(3)), "classification")
-
-
-def deployed(trained: TrainedNetwork) -> nn.Module:
-    """Return the network as it predicts: with ``training.tta``, averaged over flips."""
-    return _Flipped(trained.network).eval() if trained.tta else trained.network
 
 
 def probe_trial(
@@ -187,7 +168,7 @@ def _memorization(
         (x, drawn.labels[k.cpu()].to(x.device), drawn.replaced[k.cpu()].to(x.device))
         for x, k in network.batches(rows)
     )
-    found = memorization(deployed(network), batches)
+    found = memorization(network.network, batches)
     errors = found.errors.double().numpy()
     corrupted = found.corrupted.numpy()
     both = {REAL: errors[~corrupted], CORRUPTED: errors[corrupted]}
@@ -220,7 +201,7 @@ def _out_of_distribution(
     recipe: Recipe, network: TrainedNetwork, data: DataSet
 ) -> dict[str, Array]:
     both = (network.batches(one) for one in (data.test, _other_examples(recipe, data)))
-    found = ood(deployed(network), *both)
+    found = ood(network.network, *both)
     smaller = np.zeros(min(len(found.scores), len(found.other_scores)))
     values = {AUROC: found.auroc_values.numpy(), FPR: found.fpr95_values.numpy()}
     return values | {smaller_of(name): smaller for name in values}

@@ -1,6 +1,6 @@
 """Changes to the settings of a recipe, such as those of the command line."""
 
-import itertools
+import re
 import tomllib
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, NamedTuple
@@ -174,10 +174,26 @@ def _change_arms(settings: MutableMapping[str, Any], changes: Changes) -> None:
     for name in [name for name in arms if name not in names]:
         del arms[name]
     if changes.alpha is not None:
-        tables = [arm for arm in arms.values() if isinstance(arm, MutableMapping)]
-        found = [set_alpha(arm, changes.alpha) for arm in tables]
-        for table in itertools.compress(tables, found):
-            if "alpha" in str(table.get("title", "")).lower():  # which states the old value
-                del table["title"]
-        if not any(found):
-            raise UserError("--alpha: none of the arms has one. Leave it out, or add mixup.")
+        _change_alpha(arms, changes.alpha)
+
+
+def _change_alpha(arms: MutableMapping[str, Any], alpha: float) -> None:
+    """Set the alpha of all arms, and in titles that state it."""
+    tables = {name: arm for name, arm in arms.items() if isinstance(arm, MutableMapping)}
+    old = {name: table.get("alpha") for name, table in tables.items()}
+    found = [set_alpha(table, alpha) for table in tables.values()]
+    if not any(found):
+        raise UserError("--alpha: none of the arms has one. Leave it out, or add mixup.")
+    alike: dict[str, list[str]] = {}
+    for name, table in tables.items():
+        if isinstance(before := old[name], int | float) and "title" in table:
+            stated = rf"(alpha ){re.escape(f'{before:g}')}(?![\d.])"
+            table["title"] = re.sub(stated, rf"\g<1>{alpha:g}", str(table["title"]))
+        same = str({key: value for key, value in table.items() if key != "title"})
+        alike.setdefault(same, []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            raise UserError(
+                f"--alpha: makes the arms {' and '.join(names)} the same. Name those to keep with "
+                "--arms."
+            )

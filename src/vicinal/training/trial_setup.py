@@ -44,10 +44,7 @@ _PER_TOKEN = 256
 _NORMALIZATIONS: "weakref.WeakKeyDictionary[Split, Normalize]" = weakref.WeakKeyDictionary()
 
 WHITENING_EXAMPLES = 5000
-"""About how many training examples the whitening layer of a network is fitted to, at most."""
-
-_WHITENING_VALUES = 1 << 26
-"""The most values of these examples, so that large images need less than 1 GB."""
+"""About how many training examples the whitening layer of a network is fitted to."""
 
 
 class Loaders(NamedTuple):
@@ -327,8 +324,7 @@ def build_network(
     if dropout is not None:
         set_dropout(model, dropout)
     if isinstance(model, FastCNN) and parse_name(name).weights_file is None:
-        most = min(WHITENING_EXAMPLES, max(1, _WHITENING_VALUES // x[0].numel()))
-        rows = range(0, len(data.train), max(1, len(data.train) // most))
+        rows = range(0, len(data.train), max(1, len(data.train) // WHITENING_EXAMPLES))
         inputs = data.train.read(rows).inputs
         model.whiten_by(loaders.normalize.apply(inputs, torch.empty(len(inputs), 0)))
     if isinstance(model, HuggingFace) and x.dtype == torch.int64:

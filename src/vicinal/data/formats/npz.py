@@ -93,7 +93,7 @@ def load_npz(where: str, options: Mapping[str, str], load_options: LoadOptions) 
     if whole:
         rows = rows_by_options(splits["train"].targets, load_options, classes)
         splits["train"], splits["test"] = divided(splits["train"], *map(np.sort, rows))
-    unused += ["classes"] * ("classes" in arrays and not classes)
+    unused += ["classes"] * (not classes and arrays.get("classes", np.empty(0)).size > 0)
     if unused:
         notes.append(Note(f"arrays that are not read: {', '.join(unused[:10])}"))
     white = 255 if inputs.dtype == torch.uint8 else None
