@@ -5,6 +5,7 @@
 Replaces the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 """
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -37,6 +38,8 @@ def block(name: str) -> str:
         return _training()
     if name == "cifar10-fast":
         return _fast()
+    if name == "cifar10-resnet50-90":
+        return _published(name)
     if name == "claims":
         return _claims()
     lines = (ROOT / "results" / name / "table.md").read_text("utf-8").splitlines()
@@ -104,6 +107,17 @@ def _fast() -> str:
             )
     head = ["results", "arm", "epochs", "seed", "test accuracy, %", "minutes"]
     return markdown_table(head, "--::::", rows)
+
+
+def _published(study: str) -> str:
+    """Return a row for each published result of a study: published beside measured."""
+    rows = []
+    with (ROOT / "results" / study / "published.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            measured = f"{float(row['measured']):.2f}" if row["measured"] else "—"
+            rows.append([row["title"], row["epochs"], f"{float(row['accuracy']):.2f}", measured])
+    head = ["arm", "epochs", "published, %", "measured, one seed, %"]
+    return markdown_table(head, "-:::", rows)
 
 
 def _claims() -> str:
